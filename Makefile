@@ -1,0 +1,77 @@
+# Two commands: `make study` and `make test`. Both build .venv first where it is missing or stale.
+#
+# A pin such as torch==2.13.0 names a release, not a build. On Linux, PyPI's build of torch brings CUDA
+# (several GB). To have the CPU build, tell pip where it is, for example with
+#   PIP_EXTRA_INDEX_URL=<an index of CPU builds> make study
+# or PIP_FIND_LINKS=<a folder of wheels>; pip's own configuration files work as well.
+
+PYTHON  ?= python3
+PROFILE ?= params/micro.yaml
+JOBS    ?= 2
+# Extra words for the command behind a target: make study ARGS=..., make test PYTEST_ARGS=..., make lab LAB_ARGS=...
+ARGS ?=
+PYTEST_ARGS ?=
+LAB_ARGS ?=
+
+BIN := .venv/bin
+
+# Tiny models are fastest with one thread a process; two jobs then fill two cores.
+export OMP_NUM_THREADS ?= 1
+export TOKENIZERS_PARALLELISM ?= false
+export PYTHONHASHSEED ?= 0
+# What ships with the repository needs no hub; other profiles may load models from it.
+EMBEDDED := params/micro.yaml params/smoke.yaml
+offline = HF_HUB_OFFLINE=$${HF_HUB_OFFLINE-1}
+
+.DEFAULT_GOAL := help
+.PHONY: help env study test lint format figures release lab pins clean distclean
+
+help: ## say what can be made
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+env: ## build .venv from the pins, if it is missing, unfinished or stale
+	@command -v $(PYTHON) > /dev/null || { echo "$(PYTHON) was not found: install Python 3.11 or newer." >&2; exit 1; }
+	@$(PYTHON) scripts/bootstrap.py
+
+study: env ## run the whole study: every notebook, table and figure (PROFILE=params/micro.yaml JOBS=2)
+	@$(if $(filter $(EMBEDDED),$(PROFILE)),$(offline)) $(BIN)/python -m rdlib.dag --profile $(PROFILE) --jobs $(JOBS) $(ARGS)
+
+test: lint ## check style, then run the tests
+	@$(offline) $(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: env ## check style, and that notebooks are without outputs
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@set -- notebooks/*.ipynb; [ ! -e "$$1" ] || $(BIN)/nbstripout --keep-id --verify "$$@"
+
+format: env ## fix style and strip notebooks of outputs
+	@set -- notebooks/*.ipynb; [ ! -e "$$1" ] || $(BIN)/nbstripout --keep-id "$$@"
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+figures: env ## redraw every table and figure from the released results, without training
+	@$(offline) $(BIN)/python -m rdlib.report_figures figures/results figures
+
+release: env ## make the results of runs/micro the released ones, and redraw
+	@[ -d runs/micro/results ] || { echo "runs/micro/results is missing: run \`make study\` first." >&2; exit 1; }
+	@rm -rf figures/results.new && mkdir -p figures && cp -r runs/micro/results figures/results.new
+	@rm -rf figures/results && mv figures/results.new figures/results
+	@$(MAKE) --no-print-directory figures
+
+lab: env ## open the notebooks in JupyterLab
+	@$(BIN)/jupyter lab --ServerApp.root_dir="$(CURDIR)" --LabApp.default_url=/lab/tree/notebooks $(LAB_ARGS)
+
+pins: env ## write what is installed to constraints.txt and environment.yml
+	@$(BIN)/python scripts/pins.py
+
+clean: ## remove runs/ (all that studies made); keeps .venv and figures/
+	@[ -d runs ] || { echo "There is no runs/ to remove."; exit 0; }; \
+	echo "Removing runs/ ($$(du -sh runs | cut -f1)): $$(ls runs | tr '\n' ' ')"; \
+	if [ -t 0 ] && [ -z "$(YES)" ]; then \
+		printf 'Go on? [y/N] '; read answer; \
+		[ "$$answer" = y ] || { echo "Nothing was removed."; exit 1; }; \
+	fi; \
+	rm -rf runs
+
+distclean: clean ## remove .venv and caches too
+	rm -rf .venv .venv.lock .pytest_cache .ruff_cache .hypothesis .snakemake rdlib.egg-info

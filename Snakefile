@@ -1,0 +1,36 @@
+# The study's notebooks as a DAG: papermill is the job, files are the edges. Jobs come from rdlib.dag.
+import json
+
+from rdlib.dag import study_jobs
+from rdlib.profile import load_profile
+from rdlib.study import ROOT
+
+PROFILE = config.get("profile", "params/micro.yaml")
+SETTINGS = load_profile(ROOT / PROFILE)
+SEEDS = config.get("seeds", SETTINGS.grid.seeds)
+SEEDS = json.loads(SEEDS) if isinstance(SEEDS, str) else SEEDS
+RUNS = ROOT / SETTINGS.runs / SETTINGS.name
+JOBS = study_jobs(PROFILE, SEEDS)
+
+
+rule all:
+    input:
+        [job.marker(RUNS) for job in JOBS],
+
+
+for job in JOBS:
+
+    rule:
+        name:
+            job.name
+        input:
+            [before.marker(RUNS) for before in job.after],
+        output:
+            touch(job.marker(RUNS)),
+        log:
+            job.executed,
+        priority: job.priority
+        params:
+            command=job.command,
+        shell:
+            "{params.command}"

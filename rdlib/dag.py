@@ -1,0 +1,250 @@
+"""The whole study as a DAG of notebooks, run by Snakemake: `python -m rdlib.dag --profile params/micro.yaml`.
+
+A job is one notebook executed by papermill with its parameters; its marker file in `runs/<profile>/.jobs`
+says that it is done. A marker whose stages are missing, or were made with other settings, is dropped
+before Snakemake looks, so changing a setting re-runs what depends on it and nothing else.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from rdlib.errors import UserError
+from rdlib.profile import load_profile
+from rdlib.study import ROOT, Stage, ablation_overrides, make_stage
+
+ABLATIONS = {
+    "08_ablation_lambda": ("lambda", "05_reward_model"),
+    "09_ablation_data_ratio": ("data_ratio", "05_reward_model"),
+    "10_ablation_reward_source": ("reward_source", "07_evaluate"),
+    "11_ablation_correctness": ("correctness", "07_evaluate"),
+}
+CELL_METHODS = ("sft", "ours_wo_r", "ours_wo_d", "ours")
+
+
+@dataclass
+class Job:
+    """One notebook run: its parameters, the stages it makes, and the jobs before it."""
+
+    notebook: str
+    parameters: dict[str, Any]
+    folder: Path
+    stages: list[Stage]
+    after: list[Job] = field(default_factory=list)
+    priority: int = 0
+
+    @property
+    def name(self) -> str:
+        """A unique name made of the notebook and its parameters."""
+        shown = [str(v) for k, v in self.parameters.items() if k not in ("profile", "methods", "seed")]
+        if self.parameters.get("methods") in (["teacher"], ["icl"]):
+            shown += self.parameters["methods"]
+        return "-".join([self.notebook, *shown, f"seed{self.parameters.get('seed', 'all')}"])
+
+    @property
+    def executed(self) -> Path:
+        """Where the executed notebook goes: beside the artifacts it makes."""
+        return self.folder / f"{self.notebook}.ipynb"
+
+    def marker(self, runs: Path) -> Path:
+        """The file that says that this job is done."""
+        return runs / ".jobs" / self.name
+
+    @property
+    def command(self) -> str:
+        """The shell command that runs the notebook."""
+        source = ROOT / "notebooks" / f"{self.notebook}.ipynb"
+        words = [sys.executable, "-m", "rdlib.execute", source, self.executed, json.dumps(self.parameters)]
+        return shlex.join(map(str, words))
+
+
+def _job(notebook: str, stages: list[Stage], after: list[Job], **extra: Any) -> Job:
+    first = stages[0]
+    axes = {a: getattr(first, a) for a in ("dataset", "teacher", "student", "method") if getattr(first, a)}
+    if "methods" in extra:
+        axes.pop("method", None)
+    parameters = {"profile": first.profile_path, **axes, "seed": first.seed, **extra}
+    return Job(notebook, parameters, first.folder.parent, stages, after)
+
+
+def seed_jobs(profile_path: str, seed: int) -> Iterator[Job]:
+    """The jobs of the main grid and the ablations for one seed."""
+    profile = load_profile(ROOT / profile_path)
+    for dataset in profile.datasets:
+        base = make_stage("00_data", profile_path, seed=seed, dataset=dataset)
+        data = _job("00_data", [base, base.at("00_gold")], [])
+        yield data
+        for student in profile.students:
+            icl = replace(base, name="07_evaluate", student=student, method="icl")
+            yield _job("07_evaluate", [icl], [data], methods=["icl"])
+        for teacher in profile.teachers:
+            cell = replace(base, teacher=teacher)
+            responses = _job("01_teacher_responses", [cell.at("01_teacher_responses")], [data])
+            labels = _job("02_pseudo_labels", [cell.at("02_pseudo_labels"), cell.at("02_judgement")], [responses])
+            yield from (responses, labels)
+            yield _job("07_evaluate", [replace(cell, name="07_evaluate", method="teacher")], [data], methods=["teacher"])
+            for student in profile.students:
+                yield from _cell_jobs(replace(cell, student=student), data, labels)
+
+
+def _cell_jobs(cell: Stage, data: Job, labels: Job) -> Iterator[Job]:
+    sft = {m: _job("03_sft_warmup", [replace(cell, name="03_sft_warmup", method=m)], [labels]) for m in ("sft", "ours_wo_r")}
+    policies, before = [], {"ours": [sft["ours_wo_r"]], "ours_wo_d": [labels]}
+    yield from sft.values()
+    for method, start in before.items():
+        after = start
+        for name in ("04_student_responses", "05_reward_model", "06_ppo"):
+            job = _job(name, [replace(cell, name=name, method=method)], after)
+            yield job
+            after = [job]
+        policies.append(job)
+    stages = [replace(cell, name="07_evaluate", method=m) for m in CELL_METHODS]
+    evaluation = _job("07_evaluate", stages, [*sft.values(), *policies], methods=list(CELL_METHODS))
+    yield evaluation
+    grid = cell.profile.grid
+    if (cell.dataset, cell.teacher, cell.student) == (grid.ablation_dataset, grid.ablation_teacher, grid.ablation_student):
+        yield from _ablation_jobs(replace(cell, method="ours"), policies[0], evaluation)
+
+
+def _ablation_jobs(cell: Stage, ppo: Job, evaluation: Job) -> Iterator[Job]:
+    for notebook, (ablation, last) in ABLATIONS.items():
+        stages = [
+            replace(cell, name=last).with_overrides(overrides) for overrides in ablation_overrides(cell.profile)[ablation]
+        ]
+        job = _job(notebook, stages, [evaluation] if last == "07_evaluate" else [ppo])
+        job.parameters.pop("method")
+        yield job
+
+
+def study_jobs(profile_path: str, seeds: list[int]) -> list[Job]:
+    """Every job of the study, the last one being the notebook of tables and figures."""
+    jobs = [job for seed in seeds for job in seed_jobs(profile_path, seed)]
+    profile = load_profile(ROOT / profile_path)
+    folder = ROOT / profile.runs / profile.name
+    last = Job("12_paper_tables_and_figures", {"profile": profile_path, "seeds": seeds}, folder, [], list(jobs))
+    jobs.append(last)
+    _prioritise(jobs)
+    return jobs
+
+
+def _prioritise(jobs: list[Job]) -> None:
+    # A job's priority is the length of the longest chain that waits for it, so long chains start first.
+    for job in reversed(jobs):
+        weight = 4 if job.notebook in ("06_ppo", *ABLATIONS) else 1
+        for before in job.after:
+            before.priority = max(before.priority, job.priority + weight)
+
+
+def drop_stale_markers(jobs: list[Job], runs: Path) -> int:
+    """Remove the markers of jobs whose stages are not done as the profile now asks; returns how many remain done."""
+    done = 0
+    for job in jobs:
+        marker = job.marker(runs)
+        if marker.exists() and not all(stage.done for stage in job.stages):
+            marker.unlink()
+        done += marker.exists()
+    return done
+
+
+def snakemake_command(arguments: argparse.Namespace, seeds: list[int]) -> list[str]:
+    """The Snakemake call for these jobs."""
+    config = [f"profile={arguments.profile}", f"seeds={json.dumps(seeds)}"]
+    return [
+        *(sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--directory", str(ROOT)),
+        *("--cores", str(arguments.jobs), "--config", *config, "--rerun-triggers", "mtime", "--rerun-incomplete"),
+        *("--nolock", "--keep-going", "--printshellcmds"),
+    ]
+
+
+def run_study(arguments: argparse.Namespace) -> int:
+    """Run what is not done yet, with a progress bar, and say where the results are."""
+    profile = load_profile(ROOT / arguments.profile)
+    seeds = arguments.seeds or profile.grid.seeds
+    jobs = study_jobs(arguments.profile, seeds)
+    runs = ROOT / profile.runs / profile.name
+    runs.mkdir(parents=True, exist_ok=True)
+    started = time.time()
+    with (runs / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"Another run is at work in {profile.runs}/{profile.name}: wait for it or stop it.") from None
+        done = drop_stale_markers(jobs, runs)
+        if done < len(jobs):
+            failed = _follow(snakemake_command(arguments, seeds), jobs, done, runs)
+            if failed:
+                return _report_failures(failed)
+    minutes = (time.time() - started) / 60
+    what = f"{len(jobs) - done} of {len(jobs)} jobs in {minutes:.1f} min" if done < len(jobs) else "nothing to do"
+    print(f"Study {profile.name}: {what}.\n  tables and figures: {profile.runs}/{profile.name}/figures")
+    print(f"  executed notebooks and artifacts: {profile.runs}/{profile.name}/<dataset>/<teacher>/<student>/<method>/")
+    return 0
+
+
+def _follow(command: list[str], jobs: list[Job], done: int, runs: Path) -> list[Job]:
+    """Run Snakemake, its output in a log file, a bar on the screen; returns the jobs that failed."""
+    by_name = {job.name: job for job in jobs}
+    failed: list[Job] = []
+    environment = os.environ | {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
+    log_path = runs / "snakemake.log"
+    with (
+        log_path.open("a") as log,
+        tqdm(total=len(jobs), initial=done, desc="study", unit="job", smoothing=0.05) as bar,
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment) as process,
+    ):
+        try:
+            for line in process.stdout:
+                log.write(line)
+                if finished := re.match(r"Finished jobid: \d+ \(Rule: (.+)\)", line):
+                    if finished.group(1) != "all":
+                        bar.update(1)
+                        bar.set_postfix_str(finished.group(1))
+                elif (error := re.match(r"Error in rule (.+):", line)) and by_name.get(error.group(1)) not in failed:
+                    failed.append(by_name[error.group(1)])
+        except KeyboardInterrupt:
+            process.terminate()
+            raise UserError("Interrupted: what was finished is kept; the same command goes on from there.") from None
+    if process.returncode and not failed:
+        tail = log_path.read_text().strip().splitlines()[-1]
+        raise UserError(f"Snakemake stopped ({tail}); its log is {log_path.relative_to(ROOT)}.")
+    return failed
+
+
+def _report_failures(failed: list[Job]) -> int:
+    for job in failed:
+        reason = job.executed.with_suffix(".error")
+        text = reason.read_text().strip() if reason.exists() else "no message"
+        print(f"FAILED {job.name}: {text}\n  see {job.executed.relative_to(ROOT)}", file=sys.stderr)
+    print("What was finished is kept; mend this and give the same command again.", file=sys.stderr)
+    return 1
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Command line: --profile, --jobs, --seeds."""
+    parser = argparse.ArgumentParser(prog="rdlib.dag", description="Run the whole study.")
+    parser.add_argument("--profile", default="params/micro.yaml", help="profile, relative to the repository")
+    parser.add_argument("--jobs", type=int, default=2, help="notebooks at a time (one torch thread each)")
+    parser.add_argument("--seeds", type=int, nargs="*", help="seeds instead of the profile's")
+    try:
+        return run_study(parser.parse_args(argv))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

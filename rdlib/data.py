@@ -1,0 +1,112 @@
+"""Questions and, apart from them, gold answers.
+
+A question table has the columns id, split, question, options (empty for numeric answers) and group
+(category or perturbation). Gold answers are an artifact of their own (`00_gold`), which only the
+evaluation and Figure 4 read: the training stages could not see one if they tried.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from rdlib import artifacts
+from rdlib.micro import gsm, mmlu
+from rdlib.micro.authors import Author
+from rdlib.micro.splits import split_of
+from rdlib.profile import Dataset
+
+SPLITS = ("train", "validation", "test")
+PERTURBED = "gsm_plus"
+REFERENCE_AUTHOR = Author("reference", 99.0, 99.0, 0.0, (0.0, 1.0, 0.0))
+QUESTION_COLUMNS = ["id", "split", "question", "options", "group"]
+
+
+def draw_unique(draw: Callable[[random.Random], Any], split: str, count: int, rng: random.Random) -> list[Any]:
+    """`count` different problems of one split."""
+    problems: dict[str, Any] = {}
+    while len(problems) < count:
+        problem = draw(rng)
+        if split_of(problem.key) == split:
+            problems.setdefault(problem.key, problem)
+    return list(problems.values())
+
+
+def perturbed(problems: list[gsm.GsmProblem], count: int, rng: random.Random) -> list[tuple[str, gsm.GsmProblem]]:
+    """Perturbations of test problems, each kind in turn, that are themselves in the test draw."""
+    result = []
+    for index in range(count):
+        kind = gsm.PERTURBATIONS[index % len(gsm.PERTURBATIONS)]
+        seed_problem = problems[(index // len(gsm.PERTURBATIONS)) % len(problems)]
+        changed = gsm.perturb(seed_problem, kind, rng)
+        tries = 0
+        while split_of(changed.key) != "test":
+            tries += 1
+            if tries % 50 == 0:  # some problems have few perturbations of a kind: go on to another problem
+                seed_problem = rng.choice(problems)
+            changed = gsm.perturb(seed_problem, kind, rng)
+        result.append((kind, changed))
+    return result
+
+
+def micro_problems(name: str, settings: Dataset) -> list[tuple[str, str, str, Any]]:
+    """(id, split, group, problem) of every question of a micro benchmark; the same for every seed."""
+    draw = gsm.draw if settings.source == "micro-gsm" else mmlu.draw
+    rows = []
+    for split in SPLITS:
+        rng = random.Random(f"{name}/{split}")
+        problems = draw_unique(draw, split, getattr(settings, split), rng)
+        rows += [
+            (f"{name}-{split}-{i:04d}", split, getattr(problem, "category", ""), problem)
+            for i, problem in enumerate(problems)
+        ]
+        if split == "test" and settings.perturbed_test and settings.source == "micro-gsm":
+            rng = random.Random(f"{name}/{PERTURBED}")
+            rows += [
+                (f"{name}-plus-{i:04d}", PERTURBED, kind, problem)
+                for i, (kind, problem) in enumerate(perturbed(problems, settings.perturbed_test, rng))
+            ]
+    return rows
+
+
+def run(stage, work: Path) -> None:
+    """Stage 00_data: write questions.parquet; the seed decides the order of the training questions."""
+    rows = micro_problems(stage.dataset, stage.dataset_settings)
+    train = [row for row in rows if row[1] == "train"]
+    random.Random(f"order/{stage.seed}").shuffle(train)
+    frame = pd.DataFrame(
+        [
+            (key, split, problem.question, list(getattr(problem, "options", ())), group)
+            for key, split, group, problem in [*train, *(row for row in rows if row[1] != "train")]
+        ],
+        columns=QUESTION_COLUMNS,
+    )
+    artifacts.write_parquet(work / "questions.parquet", frame)
+
+
+def run_gold(stage, work: Path) -> None:
+    """Stage 00_gold: write gold.parquet (id, answer)."""
+    rows = micro_problems(stage.dataset, stage.dataset_settings)
+    frame = pd.DataFrame([(key, problem.answer) for key, _, _, problem in rows], columns=["id", "answer"])
+    artifacts.write_parquet(work / "gold.parquet", frame)
+
+
+def read_questions(folder: Path, *splits: str) -> pd.DataFrame:
+    """The questions of the given splits, in their stored order."""
+    frame = artifacts.read_parquet(folder / "questions.parquet", QUESTION_COLUMNS)
+    return frame[frame["split"].isin(splits)].reset_index(drop=True)
+
+
+def read_gold(folder: Path) -> pd.Series:
+    """Gold answers by question id. For evaluation and Figure 4 only."""
+    return artifacts.read_parquet(folder / "gold.parquet", ["id", "answer"]).set_index("id")["answer"]
+
+
+def reference_solution(problem: gsm.GsmProblem | mmlu.MmluProblem) -> str:
+    """A worked solution without error, in the plain style; used in few-shot prompts only."""
+    write = gsm.write if isinstance(problem, gsm.GsmProblem) else mmlu.write
+    return write(problem, REFERENCE_AUTHOR, random.Random(0))

@@ -1,0 +1,69 @@
+"""Run one notebook by papermill: `python -m rdlib.execute NOTEBOOK OUTPUT '{"dataset": "gsm", ...}'`.
+
+The same as papermill's own command, and two things more: a parameter that the notebook does not declare
+is an error, and the message of a failed notebook is left beside it in a file ending in `.error`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import papermill
+from papermill.exceptions import PapermillExecutionError
+
+from rdlib.errors import UserError
+
+
+def check_parameters(notebook: Path, parameters: dict[str, Any]) -> None:
+    """UserError for a parameter that the notebook's parameters cell does not declare."""
+    declared = list(papermill.inspect_notebook(str(notebook)))
+    for name in parameters:
+        if name not in declared:
+            close = difflib.get_close_matches(name, declared, n=1)
+            hint = f"did you mean {close[0]!r}?" if close else f"it declares {', '.join(declared)}."
+            raise UserError(f"{notebook.name} has no parameter {name!r}: {hint}")
+
+
+def execute(notebook: Path, output: Path, parameters: dict[str, Any]) -> None:
+    """Execute a notebook; UserError with the last line of what went wrong in it."""
+    if not notebook.is_file():
+        raise UserError(f"There is no notebook {notebook}: look in the folder notebooks/.")
+    check_parameters(notebook, parameters)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    problem = output.with_suffix(".error")
+    problem.unlink(missing_ok=True)
+    try:
+        papermill.execute_notebook(
+            str(notebook), str(output), parameters, cwd=str(notebook.parent), progress_bar=False, kernel_name="python3"
+        )
+    except PapermillExecutionError as error:
+        message = f"{error.evalue}" if error.ename == "UserError" else f"{error.ename}: {error.evalue}"
+        problem.write_text(message + "\n")
+        raise UserError(message) from None
+
+
+def main(argv: list[str]) -> int:
+    """Command line of this module."""
+    if len(argv) not in (2, 3):
+        print("usage: python -m rdlib.execute NOTEBOOK OUTPUT ['{\"parameter\": value}']", file=sys.stderr)
+        return 2
+    warnings.filterwarnings("ignore")
+    try:
+        parameters = json.loads(argv[2]) if len(argv) == 3 else {}
+        execute(Path(argv[0]), Path(argv[1]), parameters)
+    except json.JSONDecodeError:
+        print(f"error: the parameters are not JSON: {argv[2]}", file=sys.stderr)
+        return 2
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

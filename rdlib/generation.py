@@ -1,0 +1,200 @@
+"""Sampling: one request and response schema, and a transformers engine made for many samples a prompt.
+
+The engine reads each prompt once for all of its samples, decodes rows of similar length together and
+drops rows that have finished. What is sampled depends on the seed, the requests and their order alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+import torch
+from tqdm import tqdm
+from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
+
+from rdlib import artifacts
+
+DROP_BELOW = 0.8  # rows are dropped from the cache when fewer than this share are still unfinished
+
+
+@dataclass(frozen=True)
+class Request:
+    """`n` samples of one prompt (token ids) at one temperature; 0 is greedy decoding."""
+
+    prompt: list[int]
+    n: int
+    temperature: float
+
+
+@dataclass(frozen=True)
+class Completion:
+    """One sampled response: its token ids (with the end token if it ended) and whether it ended."""
+
+    tokens: list[int]
+    finished: bool
+
+
+def derive_seed(*parts: object) -> int:
+    """A 63-bit seed that depends on the parts alone."""
+    return int.from_bytes(hashlib.sha256("/".join(map(str, parts)).encode()).digest()[:8], "big") >> 1
+
+
+def pick_tokens(logits: torch.Tensor, temperature: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Next tokens [B] from logits [B, V] at temperatures [B], greedy where the temperature is 0."""
+    noise = -torch.empty_like(logits).exponential_(generator=generator).log()  # Gumbel: argmax samples softmax
+    scaled = logits / temperature.clamp(min=1e-6)[:, None] + noise
+    return torch.where(temperature > 0, scaled.argmax(-1), logits.argmax(-1))
+
+
+class TransformersEngine:
+    """Samples from a model held in this process."""
+
+    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, batch_size: int, max_tokens: int):
+        self.model, self.tokenizer = model, tokenizer
+        self.batch_size, self.max_tokens = batch_size, max_tokens
+
+    def generate(self, requests: Sequence[Request], seed: int) -> list[list[Completion]]:
+        """The completions of each request, in the order of the requests."""
+        generator = torch.Generator(device=self.model.device).manual_seed(seed)
+        results: list[list[Completion]] = [[] for _ in requests]
+        was_training = self.model.training
+        self.model.eval()
+        for group in self._groups(requests):
+            for index, completions in zip(group, self._decode([requests[i] for i in group], generator), strict=True):
+                results[index] = completions
+        self.model.train(was_training)
+        return results
+
+    def _groups(self, requests: Sequence[Request]) -> Iterator[list[int]]:
+        order = sorted(range(len(requests)), key=lambda i: (len(requests[i].prompt), i))
+        group: list[int] = []
+        rows = 0
+        for index in order:
+            if group and rows + requests[index].n > self.batch_size:
+                yield group
+                group, rows = [], 0
+            group.append(index)
+            rows += requests[index].n
+        if group:
+            yield group
+
+    @torch.no_grad()
+    def _decode(self, requests: list[Request], generator: torch.Generator) -> list[list[Completion]]:
+        counts = torch.tensor([r.n for r in requests])
+        temperature = torch.tensor([r.temperature for r in requests]).repeat_interleave(counts)
+        logits, cache, mask = self._prefill([r.prompt for r in requests], counts)
+        rows = torch.arange(len(logits))
+        tokens = torch.full((len(logits), self.max_tokens), self.tokenizer.pad_token_id)
+        finished = torch.zeros(len(logits), dtype=torch.bool)
+        for step in range(self.max_tokens):
+            picked = pick_tokens(logits, temperature[rows], generator)
+            picked = torch.where(finished[rows], self.tokenizer.pad_token_id, picked)
+            tokens[rows, step] = picked
+            finished[rows] |= picked == self.tokenizer.eos_token_id
+            alive = ~finished[rows]
+            if not alive.any() or step + 1 == self.max_tokens:
+                break
+            if alive.float().mean() < DROP_BELOW:
+                rows, picked, mask = rows[alive], picked[alive], mask[alive]
+                cache.batch_select_indices(alive.nonzero().squeeze(-1))
+            mask = torch.cat([mask, mask.new_ones(len(rows), 1)], dim=1)
+            logits = self._step(picked, mask, cache)
+        lengths = (tokens != self.tokenizer.pad_token_id).sum(-1).tolist()
+        done = finished.tolist()
+        flat = [Completion(tokens[i, :n].tolist(), done[i]) for i, n in enumerate(lengths)]
+        ends = counts.cumsum(0).tolist()
+        return [flat[end - r.n : end] for end, r in zip(ends, requests, strict=True)]
+
+    def _prefill(self, prompts: list[list[int]], counts: torch.Tensor):
+        width = max(map(len, prompts))
+        pad = self.tokenizer.pad_token_id
+        ids = torch.tensor([[pad] * (width - len(p)) + p for p in prompts])
+        mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts])
+        positions = (mask.cumsum(-1) - 1).clamp(min=0)
+        cache = DynamicCache(config=self.model.config)
+        output = self.model(
+            input_ids=ids,
+            attention_mask=mask,
+            position_ids=positions,
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1,
+        )
+        rows = torch.arange(len(prompts)).repeat_interleave(counts)
+        cache.batch_select_indices(rows)
+        return output.logits[rows, -1], cache, mask[rows]
+
+    def _step(self, picked: torch.Tensor, mask: torch.Tensor, cache: DynamicCache) -> torch.Tensor:
+        positions = mask.sum(-1, keepdim=True) - 1
+        output = self.model(
+            input_ids=picked[:, None],
+            attention_mask=mask,
+            position_ids=positions,
+            past_key_values=cache,
+            use_cache=True,
+        )
+        return output.logits[:, -1]
+
+
+def decode_text(tokenizer: PreTrainedTokenizerBase, completion: Completion) -> str:
+    """The text of a completion, special tokens left out."""
+    return tokenizer.decode(completion.tokens, skip_special_tokens=True).strip()
+
+
+def sample_to_disk(
+    engine: TransformersEngine, plan: pd.DataFrame, prompts: dict[str, str], work: Path, seed: int, shard_size: int
+) -> pd.DataFrame:
+    """Carry out a plan (rows with id, temperature, n and further columns) shard by shard.
+
+    Each finished shard is a file in `work/shards`, so an interrupted run goes on where it stopped, with the
+    same result. Returns one row a sample: the plan's columns without n, then sample, text, tokens, finished.
+    """
+    shards = work / "shards"
+    starts = _shard_starts(plan["n"].tolist(), shard_size)
+    frames, tokens, clock = [], 0, time.time()
+    with tqdm(total=int(plan["n"].sum()), desc="responses", unit="resp") as bar:
+        for start, end in zip(starts, [*starts[1:], len(plan)], strict=True):
+            path = shards / f"{start:07d}.parquet"
+            if not path.exists():
+                frame = _sample_shard(engine, plan.iloc[start:end], prompts, derive_seed(seed, start))
+                artifacts.write_parquet(path, frame)
+                tokens += int(frame["tokens"].sum())
+            frames.append(pd.read_parquet(path))
+            bar.update(len(frames[-1]))
+            bar.set_postfix_str(f"{tokens / (time.time() - clock):,.0f} tokens/s")
+    return pd.concat(frames, ignore_index=True)
+
+
+def _shard_starts(counts: list[int], shard_size: int) -> list[int]:
+    starts, rows = [0], 0
+    for index, count in enumerate(counts):
+        if rows + count > shard_size and rows:
+            starts.append(index)
+            rows = 0
+        rows += count
+    return starts
+
+
+def _sample_shard(engine: TransformersEngine, plan: pd.DataFrame, prompts: dict[str, str], seed: int) -> pd.DataFrame:
+    requests = [
+        Request(engine.tokenizer(prompts[row.id], add_special_tokens=False)["input_ids"], row.n, row.temperature)
+        for row in plan.itertuples()
+    ]
+    rows = []
+    keep = [column for column in plan.columns if column != "n"]
+    for row, completions in zip(plan[keep].itertuples(index=False), engine.generate(requests, seed), strict=True):
+        for sample, completion in enumerate(completions):
+            text = decode_text(engine.tokenizer, completion)
+            rows.append((*row, sample, text, len(completion.tokens), completion.finished))
+    return pd.DataFrame(rows, columns=[*keep, "sample", "text", "tokens", "finished"])
+
+
+def drop_shards(work: Path) -> None:
+    """Remove the shards once their rows are in the stage's table."""
+    shutil.rmtree(work / "shards")

@@ -1,0 +1,689 @@
+"""Figures: each function draws a ready table on the axes it is given, and computes nothing.
+
+A method, teacher or kind of response has one colour and one marker or hatch in every figure, told apart in
+greyscale too. Colours are Okabe and Ito's, safe for colour-blind readers. Error bars are 95 % intervals.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
+from matplotlib.path import Path as Curve
+
+from rdlib import metrics, paper
+
+BLACK, GREY, ORANGE, SKY = "#000000", "#999999", "#E69F00", "#56B4E9"
+GREEN, YELLOW, BLUE, VERMILION, PURPLE = "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7"
+
+
+@dataclass(frozen=True)
+class Look:
+    """How one thing is drawn, in every figure."""
+
+    label: str
+    color: str
+    marker: str = "o"
+    line: str | tuple = "-"
+    hatch: str = ""
+
+
+METHODS = {
+    "teacher": Look("Teacher", BLACK, "*", (0, (1, 1))),
+    "icl": Look("ICL", GREY, "o", (0, (5, 2, 1, 2))),
+    "sft": Look("SFT", ORANGE, "s", "--"),
+    "ours_wo_r": Look("Ours w/o R", SKY, "^", (0, (6, 2))),
+    "ours_wo_d": Look("Ours w/o D", VERMILION, "v", ":"),
+    "ours": Look("Ours", BLUE, "D", "-"),
+}
+TEACHERS = {
+    "strong": Look("strong teacher", GREEN, "o", "-", ""),
+    "weak": Look("weak teacher", PURPLE, "s", "--", "////"),
+}
+STUDENTS = {"small": Look("small student", BLACK, "o"), "large": Look("large student", BLACK, "s")}
+KINDS = {
+    "teacher_positive": Look("teacher positive", GREEN, "o", "--"),
+    "student_positive": Look("student positive", BLUE, "s", "-"),
+    "student_negative": Look("student negative", VERMILION, "^", ":"),
+}
+COMPARISONS = {
+    "pos_neg": Look("Pos/Neg: student + against student -", BLUE, "o", "-"),
+    "pos_pos": Look("Pos/Pos: teacher + against student +", GREEN, "s", "--"),
+}
+BENCHMARKS = {"gsm": "micro-gsm", "gsm_plus": "micro-gsm-plus", "mmlu": "micro-mmlu"}
+LAMBDA_LOOKS = [
+    (GREEN, "^", ":"),
+    (ORANGE, "s", "--"),
+    (BLUE, "D", "-"),
+    (PURPLE, "v", (0, (5, 1, 1, 1))),
+    (BLACK, "o", (0, (1, 1))),
+]
+SPARE = [GREY, BLACK, YELLOW]
+STYLE = {
+    "figure.dpi": 110,
+    "savefig.dpi": 170,
+    "font.family": "DejaVu Sans",
+    "font.size": 8.5,
+    "axes.titlesize": 9,
+    "axes.labelsize": 8.5,
+    "legend.fontsize": 8,
+    "xtick.labelsize": 8,
+    "ytick.labelsize": 8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#dddddd",
+    "grid.linewidth": 0.6,
+    "lines.linewidth": 1.5,
+    "lines.markersize": 4.5,
+    "hatch.linewidth": 0.6,
+    "legend.frameon": False,
+    "pdf.fonttype": 42,  # fonts stay text in the PDF
+    "svg.fonttype": "none",
+}
+
+
+def style() -> AbstractContextManager:
+    """Context in which figures are made: `with plots.style(): ...`."""
+    return mpl.rc_context(STYLE)
+
+
+def use_style() -> None:
+    """Set the style for the whole process, as a notebook does once."""
+    mpl.rcParams.update(STYLE)
+
+
+def look(looks: dict[str, Look], name: str) -> Look:
+    """The look of a name; an unknown one (another profile's) gets its own name and a spare colour."""
+    if name in looks:
+        return looks[name]
+    return Look(name, SPARE[sum(map(ord, name)) % len(SPARE)], "P", "-.", "xx")
+
+
+def benchmark_label(name: str) -> str:
+    """The name of a benchmark as figures print it."""
+    return BENCHMARKS.get(name, name)
+
+
+def grid(
+    rows: int, columns: int, width: float = 7.0, height: float = 2.4, **options
+) -> tuple[Figure, np.ndarray]:
+    """A figure with rows x columns axes (always a 2-d array); width of the page and height of a row in
+    inches.
+    """
+    size = (width, height * rows + 0.5)
+    return plt.subplots(rows, columns, figsize=size, layout="constrained", squeeze=False, **options)
+
+
+def legend_below(figure: Figure, handles: list, columns: int | None = None) -> None:
+    """One legend for the whole figure, under its axes."""
+    if handles:
+        figure.legend(handles=handles, loc="outside lower center", ncols=columns or len(handles))
+
+
+def note_if_empty(ax: Axes, table: pd.DataFrame) -> bool:
+    """Say on the axes that there is nothing to draw, as in a run without this ablation."""
+    if len(table):
+        return False
+    ax.text(0.5, 0.5, "no such runs in these results", ha="center", va="center", transform=ax.transAxes)
+    ax.set(xticks=[], yticks=[])
+    return True
+
+
+def _errors(table: pd.DataFrame, value: str, low: str, high: str) -> np.ndarray:
+    ends = np.stack([table[value] - table[low], table[high] - table[value]]).astype(float)
+    return np.nan_to_num(np.clip(ends, 0, None))
+
+
+# --- Figure 2: the pipeline ---------------------------------------------------------------------------------
+
+
+BOX = (0.68, 0.56)  # width and height of a stage; stages are 1 apart from left to right
+
+
+def draw_pipeline(ax: Axes, edges: Callable[[], Iterable[tuple[str, str]]]) -> None:
+    """Figure 2: the DAG of stages that `edges()` lists as (stage, stage that reads it), left to right by
+    depth.
+
+    An edge that only shortens a way through other stages is pale.
+    """
+    pairs = list(dict.fromkeys(edges()))
+    places, routes = _layout(pairs)
+    for pair, points in zip(pairs, routes, strict=True):
+        ax.add_patch(_arrow(points, pale=_is_shortcut(pair, pairs)))
+    for name, (x, y) in places.items():
+        ax.add_patch(_box(x, y, _stage_color(name)))
+        ax.text(x, y, _stage_label(name), ha="center", va="center", fontsize=7.5, zorder=4)
+    ys = [y for points in routes for _, y in points]
+    ax.set(xlim=(-0.45, max(x for x, _ in places.values()) + 0.45), ylim=(min(ys) - 0.35, max(ys) + 0.35))
+    ax.axis("off")
+
+
+def _is_shortcut(pair: tuple[str, str], pairs: list[tuple[str, str]]) -> bool:
+    seen, ahead = set(), [b for a, b in pairs if a == pair[0] and b != pair[1]]
+    while ahead:
+        name = ahead.pop()
+        if name not in seen:
+            seen.add(name)
+            ahead += [b for a, b in pairs if a == name]
+    return pair[1] in seen
+
+
+def _box(x: float, y: float, color: str) -> FancyBboxPatch:
+    width, height = BOX
+    shape = "round,pad=0,rounding_size=0.08"
+    box = FancyBboxPatch((x - width / 2, y - height / 2), width, height, boxstyle=shape)
+    box.set(facecolor=color, edgecolor=BLACK, linewidth=0.9, zorder=3)
+    return box
+
+
+def _stage_label(name: str) -> str:
+    number, _, words = name.partition("_")
+    return f"{number}\n" + words.replace("_", "\n") if number.isdigit() else name.replace("_", "\n")
+
+
+def _stage_color(name: str) -> str:
+    """Tints: data and evaluation grey, the teacher's stages green, the student's blue, rewards' orange."""
+    for word, tint in (
+        ("teacher", "#d5efe6"),
+        ("pseudo", "#d5efe6"),
+        ("reward", "#fbe7c2"),
+        ("ppo", "#fbe7c2"),
+    ):
+        if word in name:
+            return tint
+    return "#d6e9f5" if "sft" in name or "student" in name else "#eeeeee"
+
+
+def _arrow(points: list[tuple[float, float]], pale: bool) -> FancyArrowPatch:
+    """An arrow that runs level through the columns it passes and bends only between them."""
+    half = BOX[0] / 2
+    vertices, codes = [(points[0][0] + half, points[0][1])], [Curve.MOVETO]
+    for (xa, ya), (xb, yb) in zip(points, points[1:], strict=False):
+        start, end = xa + half, xb - half
+        middle = (start + end) / 2
+        vertices += [(middle, ya), (middle, yb), (end, yb)]
+        codes += [Curve.CURVE4] * 3
+        if (xb, yb) != points[-1]:
+            vertices.append((xb + half, yb))
+            codes.append(Curve.LINETO)
+    color, width = ("#9a9a9a", 0.8) if pale else (BLACK, 1.2)
+    curve = Curve(vertices, codes)
+    return FancyArrowPatch(
+        path=curve, arrowstyle="-|>", mutation_scale=7, linewidth=width, color=color, zorder=2
+    )
+
+
+def _layout(pairs: list[tuple[str, str]]) -> tuple[dict, list]:
+    """Places of the stages and routes of the edges: layers by longest path, long edges led through free
+    lanes.
+    """
+    depth = _depths(pairs)
+    chains = [[a, *((a, b, d) for d in range(depth[a] + 1, depth[b])), b] for a, b in pairs]
+    level = {node: node[2] if isinstance(node, tuple) else depth[node] for chain in chains for node in chain}
+    layers = defaultdict(list)
+    for node in sorted(level, key=lambda node: (isinstance(node, tuple), str(node))):
+        layers[level[node]].append(node)
+    neighbours = defaultdict(list)
+    for chain in chains:
+        for a, b in zip(chain, chain[1:], strict=False):
+            neighbours[a].append(b)
+            neighbours[b].append(a)
+    height = _heights(layers, neighbours)
+    places = {node: (depth[node], height[node]) for node in depth}
+    return places, [[(level[node], height[node]) for node in chain] for chain in chains]
+
+
+def _depths(pairs: list[tuple[str, str]]) -> dict[str, int]:
+    depth = {name: 0 for pair in pairs for name in pair}
+    for _ in depth:
+        for a, b in pairs:
+            depth[b] = max(depth[b], depth[a] + 1)
+    if any(depth[b] <= depth[a] for a, b in pairs):
+        raise ValueError("the stages form a cycle, so they have no order to draw them in")
+    first = {name: min(depth[b] for a, b in pairs if a == name) for name, _ in pairs}
+    sources = set(first) - {b for _, b in pairs}
+    return depth | {name: first[name] - 1 for name in sources}  # a source stands just before its first reader
+
+
+def _heights(layers: dict, neighbours: dict) -> dict:
+    """Vertical places by a few barycentre sweeps; a lane of a long edge takes half the room of a stage."""
+    height = {node: float(i) for nodes in layers.values() for i, node in enumerate(nodes)}
+    for _ in range(12):
+        for _, nodes in sorted(layers.items()):
+            wish = {node: np.mean([height[other] for other in neighbours[node]]) for node in nodes}
+            nodes.sort(key=lambda node: (wish[node], isinstance(node, tuple), str(node)))
+            sizes = [0.2 if isinstance(node, tuple) else BOX[1] + 0.16 for node in nodes]
+            tops = np.cumsum(sizes) - np.array(sizes) / 2
+            for node, top in zip(nodes, tops - sum(sizes) / 2, strict=True):
+                height[node] = float(top)
+    return height
+
+
+# --- Figures 3 and 4: the teacher as judge ------------------------------------------------------------------
+
+
+def draw_failure_ratios(ax: Axes, table: pd.DataFrame) -> None:
+    """Figure 3: share of questions without a pseudo-label, by dataset and teacher (columns of
+    failure_ratios).
+    """
+    if note_if_empty(ax, table):
+        return
+    _teacher_bars(ax, table)
+    ax.set(ylabel="questions without a pseudo-label (%)", ylim=(0, None))
+    ax.legend(loc="upper left")
+
+
+def draw_judged_correctness(axes: Iterable[Axes], table: pd.DataFrame) -> None:
+    """Figure 4: share judged as the gold answer judges, of pseudo-labels and of responses, one axes each."""
+    titles = {"pseudo-labels": "pseudo-labels equal to gold", "responses": "responses judged as gold judges"}
+    for ax, (unit, title) in zip(axes, titles.items(), strict=True):
+        part = table[table.unit == unit] if len(table) else table
+        ax.set_title(title)
+        if not note_if_empty(ax, part):
+            _teacher_bars(ax, part)
+            ax.set(ylim=(0, 100), ylabel="judged correctly (%)")
+
+
+def _teacher_bars(ax: Axes, table: pd.DataFrame) -> None:
+    datasets, teachers = list(dict.fromkeys(table.dataset)), list(dict.fromkeys(table.teacher))
+    width = 0.7 / len(teachers)
+    for i, teacher in enumerate(teachers):
+        part, looks = table[table.teacher == teacher], look(TEACHERS, teacher)
+        xs = np.array([datasets.index(name) for name in part.dataset]) + (i - (len(teachers) - 1) / 2) * width
+        ax.bar(
+            xs,
+            part.micro_pct,
+            width * 0.92,
+            color=looks.color,
+            hatch=looks.hatch,
+            edgecolor=BLACK,
+            linewidth=0.8,
+            label=looks.label,
+        )
+        errors = _errors(part, "micro_pct", "micro_low_pct", "micro_high_pct")
+        ax.errorbar(xs, part.micro_pct, errors, fmt="none", ecolor=BLACK, elinewidth=1, capsize=3)
+    ax.set_xticks(range(len(datasets)), [benchmark_label(name) for name in datasets])
+    ax.set_xlim(-0.5, len(datasets) - 0.5)
+    ax.grid(visible=False, axis="x")
+
+
+# --- Figures 5 and 6: the reward model's AUC ----------------------------------------------------------------
+
+
+def draw_lambda_curves(axes: Iterable[Axes], table: pd.DataFrame) -> None:
+    """Figure 5: AUC along training for each lambda, Pos/Neg and Pos/Pos; the kept checkpoint at the right."""
+    lams = sorted(table.lam.unique())
+    for ax, comparison in zip(axes, COMPARISONS, strict=True):
+        ax.set_title(COMPARISONS[comparison].label)
+        part = table[table.comparison == comparison]
+        if note_if_empty(ax, part):
+            continue
+        last = part.step.max()
+        for i, lam in enumerate(lams):
+            color, marker, line = LAMBDA_LOOKS[i % len(LAMBDA_LOOKS)]
+            curve = part[(part.lam == lam) & (part.point == "curve")]
+            ax.plot(curve.step, curve.auc, color=color, marker=marker, linestyle=line, label=f"{lam:g}")
+            if curve.auc_low.notna().any():
+                ax.fill_between(
+                    curve.step, curve.auc_low, curve.auc_high, color=color, alpha=0.12, linewidth=0
+                )
+            kept = part[(part.lam == lam) & (part.point == "selected")]
+            at = last * (1.07 + 0.035 * i)
+            ax.errorbar(
+                [at] * len(kept),
+                kept.auc,
+                _errors(kept, "auc", "auc_low", "auc_high"),
+                color=color,
+                marker=marker,
+                markerfacecolor="white",
+                linestyle="none",
+                capsize=2,
+            )
+        ax.axvline(last * 1.035, color=GREY, linewidth=0.8)
+        ax.axhline(0.5, color=GREY, linewidth=0.8, linestyle=":")
+        ax.set_xticks([tick for tick in ax.get_xticks() if 0 <= tick <= last])
+        ax.set(xlabel="optimiser step of the reward model", ylabel="validation AUC")
+
+
+def lambda_handles(table: pd.DataFrame) -> list[Line2D]:
+    """Legend handles of Figure 5."""
+    handles = []
+    for i, lam in enumerate(sorted(table.lam.unique())):
+        color, marker, line = LAMBDA_LOOKS[i % len(LAMBDA_LOOKS)]
+        handles.append(
+            Line2D([], [], color=color, marker=marker, linestyle=line, label=f"$\\lambda$ = {lam:g}")
+        )
+    kept = Line2D([], [], color=BLACK, marker="o", markerfacecolor="white", linestyle="none")
+    kept.set_label("checkpoint kept, 95 % interval")
+    return [*handles, kept] if handles else []
+
+
+def draw_ratio_points(ax: Axes, table: pd.DataFrame) -> None:
+    """Figure 6: validation AUC against the teacher's share of the positives, with intervals over queries."""
+    if note_if_empty(ax, table):
+        return
+    for i, (comparison, looks) in enumerate(COMPARISONS.items()):
+        part = table[table.comparison == comparison].sort_values("teacher_share")
+        ax.errorbar(
+            part.teacher_share + 0.003 * (2 * i - 1),
+            part.auc,
+            _errors(part, "auc", "auc_low", "auc_high"),
+            color=looks.color,
+            marker=looks.marker,
+            linestyle=looks.line,
+            capsize=3,
+            label=looks.label,
+        )
+    shares = table.drop_duplicates("teacher_share").sort_values("teacher_share")
+    ax.set_xticks(shares.teacher_share, list(shares.teacher_to_student))
+    ax.axhline(0.5, color=GREY, linewidth=0.8, linestyle=":")
+    ax.set(xlabel="teacher : student positives in the reward model's data", ylabel="validation AUC")
+    ax.legend(loc="best")
+
+
+# --- Table 2 and the claims as pictures ---------------------------------------------------------------------
+
+
+def draw_main_results(axes: np.ndarray, table: pd.DataFrame) -> None:
+    """Table 2 as dots: axes (2, benchmarks), this study with intervals above, the paper's values below."""
+    cells = list(dict.fromkeys(zip(table.teacher, table.student, strict=True)))
+    for column, benchmark in enumerate(dict.fromkeys(table.benchmark)):
+        part = table[table.benchmark == benchmark]
+        for row, (value, names) in enumerate((("micro_pct", _cell_label), ("paper_pct", _paper_cell_label))):
+            ax = axes[row, column]
+            _dots(ax, part, value, cells)
+            ax.set_yticks(range(len(cells)), [names(*cell) for cell in cells] if column == 0 else [])
+            ax.set_ylim(len(cells) - 0.5, -0.5)
+            ax.grid(visible=False, axis="y")
+            label = paper.LABELS.get(paper.BENCHMARKS.get(benchmark, ""), benchmark)
+            ax.set_title(f"this study: {benchmark_label(benchmark)}" if row == 0 else f"paper: {label}")
+            ax.set_xlabel("accuracy (%)")
+
+
+def _dots(ax: Axes, part: pd.DataFrame, value: str, cells: list) -> None:
+    for i, method in enumerate(paper.METHODS):
+        mine, looks = part[part.method == method], look(METHODS, method)
+        ys = [cells.index(cell) + 0.12 * (i - 2.5) for cell in zip(mine.teacher, mine.student, strict=True)]
+        size = 7 if looks.marker == "*" else 4.5
+        errors = _errors(mine, value, "micro_low_pct", "micro_high_pct") if value == "micro_pct" else None
+        ax.errorbar(
+            mine[value],
+            ys,
+            xerr=errors,
+            color=looks.color,
+            marker=looks.marker,
+            markersize=size,
+            linestyle="none",
+            elinewidth=1,
+        )
+    for border in range(1, len(cells)):
+        ax.axhline(border - 0.5, color="#cccccc", linewidth=0.6)
+
+
+def _cell_label(teacher: str, student: str) -> str:
+    return f"{teacher} teacher\n{student} student"
+
+
+def _paper_cell_label(teacher: str, student: str) -> str:
+    names = [paper.TEACHERS.get(teacher, teacher), paper.STUDENTS.get(student, student)]
+    return "\n".join(paper.LABELS.get(name, name) for name in names)
+
+
+def method_handles(methods: Iterable[str], lines: bool = False) -> list[Line2D]:
+    """Legend handles of methods: markers alone, or with their lines."""
+    looks = [look(METHODS, method) for method in methods]
+    return [
+        Line2D([], [], color=k.color, marker=k.marker, linestyle=k.line if lines else "none", label=k.label)
+        for k in looks
+    ]
+
+
+def draw_claim_differences(axes: Iterable[Axes], table: pd.DataFrame, source: str) -> None:
+    """Differences behind the claims, an axes each; source: "micro" (with intervals) or "paper" (without)."""
+    axes, names = list(axes), list(dict.fromkeys(table.claim))
+    for ax, claim in zip(axes, names, strict=False):
+        part = table[table.claim == claim].reset_index(drop=True)
+        if source == "micro":
+            errors = _errors(part, "micro_difference", "micro_low", "micro_high")
+            ax.errorbar(part.micro_difference, part.index, xerr=errors, color=BLUE, fmt="D", capsize=2)
+        else:
+            ax.plot(part.paper_difference, part.index, color=BLACK, marker="x", linestyle="none")
+        ax.axvline(0, color=BLACK, linewidth=0.8)
+        ax.set_yticks(part.index, part.cell)
+        middle, half = (len(part) - 1) / 2, max(len(part), 4) / 2
+        ax.set_ylim(middle + half, middle - half)
+        ax.set_title(f"{claim}, {'this study' if source == 'micro' else 'the paper'}")
+        ax.set_xlabel("percentage points" if part.unit[0] == "pp" else "AUC")
+    for ax in axes[len(names) :]:
+        ax.axis("off")
+
+
+# --- learning curves, distributions, ROC: all cells ---------------------------------------------------------
+
+
+def draw_learning_curves(
+    axes: np.ndarray, table: pd.DataFrame, step: str, values: dict[str, str], x: str
+) -> None:
+    """Curves of each cell: rows of axes are datasets, columns the `values` (column -> label with unit).
+
+    Colour is the method, the line the teacher (solid strong, dashed weak), the marker the student.
+    """
+    for row, dataset in enumerate(dict.fromkeys(table.dataset)):
+        for ax, (value, label) in zip(axes[row], values.items(), strict=True):
+            part = table[(table.dataset == dataset) & table[value].notna()]
+            for (teacher, student, method), curve in part.groupby(
+                ["teacher", "student", "method"], sort=False
+            ):
+                line, marker = look(TEACHERS, teacher).line, look(STUDENTS, student).marker
+                color, every = look(METHODS, method).color, max(1, len(curve) // 6)
+                ax.plot(
+                    curve[step],
+                    curve[value],
+                    color=color,
+                    linestyle=line,
+                    marker=marker,
+                    markevery=every,
+                    markersize=4,
+                )
+                if curve[f"{value}_low"].notna().any():
+                    ax.fill_between(
+                        curve[step],
+                        curve[f"{value}_low"],
+                        curve[f"{value}_high"],
+                        color=color,
+                        alpha=0.1,
+                        linewidth=0,
+                    )
+            ax.set(xlabel=x, ylabel=label, title=benchmark_label(dataset))
+
+
+def cell_handles(table: pd.DataFrame) -> list[Line2D]:
+    """Legend handles of learning curves: colours of methods, lines of teachers, markers of students."""
+    colors = [
+        Line2D([], [], color=look(METHODS, m).color, label=look(METHODS, m).label)
+        for m in dict.fromkeys(table.method)
+    ]
+    lines = [
+        Line2D([], [], color=BLACK, linestyle=look(TEACHERS, t).line, label=look(TEACHERS, t).label)
+        for t in dict.fromkeys(table.teacher)
+    ]
+    marks = [
+        Line2D(
+            [],
+            [],
+            color=BLACK,
+            linestyle="none",
+            marker=look(STUDENTS, s).marker,
+            label=look(STUDENTS, s).label,
+        )
+        for s in dict.fromkeys(table.student)
+    ]
+    return colors + lines + marks
+
+
+def cell_title(dataset: str, teacher: str, student: str) -> str:
+    """Title of one cell's panel."""
+    return f"{benchmark_label(dataset)}\n{teacher} teacher, {student} student"
+
+
+def draw_histogram(ax: Axes, table: pd.DataFrame) -> None:
+    """Histograms of reward model scores by kind; columns kind, bin_low, bin_high, density."""
+    if note_if_empty(ax, table):
+        return
+    for kind, looks in KINDS.items():
+        part = table[table.kind == kind]
+        if len(part):
+            edges = [*part.bin_low, part.bin_high.iloc[-1]]
+            ax.stairs(
+                part.density, edges, color=looks.color, linestyle=looks.line, linewidth=1.5, label=looks.label
+            )
+            ax.stairs(part.density, edges, color=looks.color, alpha=0.12, fill=True)
+    ax.set(xlabel="reward model score", ylabel="density")
+
+
+def kind_handles() -> list[Line2D]:
+    """Legend handles of the kinds of responses."""
+    return [Line2D([], [], color=k.color, linestyle=k.line, label=k.label) for k in KINDS.values()]
+
+
+def draw_roc(ax: Axes, table: pd.DataFrame) -> None:
+    """ROC curves; columns comparison, fpr, tpr."""
+    if note_if_empty(ax, table):
+        return
+    for comparison, looks in COMPARISONS.items():
+        part = table[table.comparison == comparison]
+        ax.plot(part.fpr, part.tpr, color=looks.color, linestyle=looks.line, label=looks.label)
+    ax.plot([0, 1], [0, 1], color=GREY, linewidth=0.8, linestyle=":")
+    ax.set(
+        xlabel="false positive rate", ylabel="true positive rate", xlim=(0, 1), ylim=(0, 1.01), aspect="equal"
+    )
+
+
+def comparison_handles() -> list[Line2D]:
+    """Legend handles of Pos/Neg and Pos/Pos."""
+    return [Line2D([], [], color=k.color, linestyle=k.line, label=k.label) for k in COMPARISONS.values()]
+
+
+# --- helpers of notebooks: one run --------------------------------------------------------------------------
+
+
+def plot_sft_history(ax: Axes, history: pd.DataFrame) -> Axes:
+    """Losses (left axis) and validation agreement with the pseudo-labels (right axis, returned) of one SFT
+    run.
+    """
+    right = ax.twinx()
+    series = (
+        (ax, "loss", "training loss", Look("", GREY, "", "-")),
+        (ax, "eval_loss", "validation loss", Look("", BLACK, "o", "--")),
+        (right, "agreement", "validation agreement (right)", Look("", BLUE, "D", "-")),
+    )
+    handles = []
+    for side, column, label, looks in series:
+        part = history[history[column].notna()]
+        handles += side.plot(
+            part.step, part[column], color=looks.color, marker=looks.marker, linestyle=looks.line, label=label
+        )
+    ax.set(xlabel="optimiser step", ylabel="loss (nats per token)")
+    right.set(ylabel="agreement with pseudo-labels", ylim=(0, 1))
+    right.spines["right"].set_visible(True)
+    right.grid(visible=False)
+    ax.legend(handles=handles, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=3)
+    return right
+
+
+def plot_reward_model_history(ax: Axes, history: pd.DataFrame) -> None:
+    """Validation Pos/Neg and Pos/Pos AUC of one reward model along its training."""
+    for comparison, looks in COMPARISONS.items():
+        part = history[history[f"{comparison}_auc"].notna()]
+        ax.plot(
+            part.step,
+            part[f"{comparison}_auc"],
+            color=looks.color,
+            marker=looks.marker,
+            linestyle=looks.line,
+            label=looks.label,
+        )
+    ax.axhline(0.5, color=GREY, linewidth=0.8, linestyle=":")
+    ax.set(xlabel="optimiser step of the reward model", ylabel="validation AUC")
+    ax.legend(loc="best")
+
+
+def plot_reward_distributions(ax: Axes, scores: pd.DataFrame) -> None:
+    """Scores of one reward model by kind of response; columns kind, score."""
+    draw_histogram(ax, metrics.score_histogram(scores))
+    ax.legend(loc="best")
+
+
+def plot_roc(ax: Axes, scores: pd.DataFrame) -> None:
+    """ROC curves of one reward model; columns kind, score."""
+    curves = [metrics.roc_points(scores, name).assign(comparison=name) for name in COMPARISONS]
+    draw_roc(ax, pd.concat(curves, ignore_index=True))
+    ax.legend(loc="lower right")
+
+
+PPO_PANELS = {
+    "reward (Eq. 7)": ["reward", "rm_score"],
+    "KL to reference (nats per response)": ["kl"],
+    "agreement with pseudo-labels": ["agreement", "validation_agreement"],
+    "entropy (nats per token)": ["entropy"],
+    "response length (tokens)": ["response_length"],
+    "share": ["clip_fraction", "extractable"],
+}
+
+
+def plot_ppo_history(history: pd.DataFrame, axes: np.ndarray | None = None) -> Figure:
+    """Six panels of one PPO run's metrics along its updates, on 2 x 3 axes (made when not given)."""
+    axes = grid(2, 3, width=9)[1] if axes is None else axes
+    looks = [(BLUE, "-", ""), (VERMILION, "--", "o")]
+    for ax, (label, columns) in zip(axes.flat, PPO_PANELS.items(), strict=True):
+        for column, (color, line, marker) in zip(columns, looks, strict=False):
+            part = history[history[column].notna()] if column in history else history[:0]
+            ax.plot(
+                part["update"],
+                part[column] if len(part) else [],
+                color=color,
+                linestyle=line,
+                marker=marker,
+                markersize=3,
+                label=column.replace("_", " "),
+            )
+        ax.set(xlabel="PPO update", ylabel=label)
+        if len(columns) > 1:
+            ax.legend(loc="best")
+    return axes.flat[0].figure
+
+
+def plot_votes(ax: Axes, labels: pd.DataFrame) -> None:
+    """Histogram of the vote's share for the most frequent answer; queries without a pseudo-label hatched."""
+    failed = labels.pseudo_label.isna()
+    bins = np.linspace(0, 1, 21)
+    ax.hist(
+        [labels.share[~failed], labels.share[failed]],
+        bins=bins,
+        stacked=True,
+        color=[SKY, VERMILION],
+        edgecolor=BLACK,
+        linewidth=0.6,
+        label=["pseudo-labelled", "failed (Q_fail)"],
+    )
+    for container in ax.containers[1:]:
+        for bar in container:
+            bar.set_hatch("////")
+    ax.set(
+        xlabel="share of high-confidence responses with the most frequent answer",
+        ylabel="questions",
+        xlim=(0, 1),
+    )
+    ax.legend(loc="upper left")

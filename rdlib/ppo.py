@@ -1,0 +1,481 @@
+"""PPO on a reward model (section 3.4, Eq. 8): rollouts, reward, advantages, clipped updates, exact resume.
+
+One update, which `PPOTrainer._update` spells out:
+
+1. take the next queries of the seeded, reshuffled order, sample one response to each (`sample`), and score
+   the responses with Eq. 7 (`score`);
+2. run the policy, the reference (the warm-up policy) and the value model over them once, without gradient;
+3. reward of a token = -kl_coef (log p - log p_ref), plus the score on the last token; GAE; whiten;
+4. `epochs` passes over the episodes in shuffled minibatches: policy loss + vf_coef value loss, both clipped.
+
+The policy and the value model are separate networks under one optimizer, as in TRL's PPOTrainer, whose
+weights after an update this trainer reproduces (tests/golden). Log-probabilities are those of the sampling
+temperature. Every random choice is a function of (seed, purpose, number), so a run that was killed continues
+exactly as it would have gone on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import random
+import shutil
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedType
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from rdlib import ppo_core as core
+from rdlib.errors import UserError
+from rdlib.ppo_core import Batch, PolicyAndValue, Tokens, response_logits
+from rdlib.profile import Ppo
+
+Sample = Callable[[nn.Module, Tokens, int], Tokens]
+Score = Callable[[list[int], list[str], Tokens], tuple[Tensor, dict[str, Tensor]]]
+
+HISTORY_COLUMNS = (
+    *("update", "episodes", "reward", "rm_score", "kl", "entropy", "approx_kl", "clip_fraction"),
+    *(
+        "value_clip_fraction",
+        "policy_loss",
+        "value_loss",
+        "explained_variance",
+        "response_length",
+        "extractable",
+    ),
+    *("agreement", "validation_agreement", "learning_rate", "seconds"),
+)
+# A checkpoint continues only under the same values of these; the others only say how long, and how often to
+# save
+FIXED_SETTINGS = (
+    *(
+        "episodes_per_update",
+        "epochs",
+        "minibatch_size",
+        "learning_rate",
+        "warmup_updates",
+        "kl_coef",
+        "clip_range",
+    ),
+    *("value_clip_range", "vf_coef", "gamma", "gae_lambda", "max_grad_norm", "temperature", "whiten_rewards"),
+    "eval_every",
+)
+
+
+class NotFiniteError(Exception):
+    """A reward, loss or gradient is NaN or infinite: says which, and carries the episodes it came from."""
+
+    def __init__(self, what: str, batch: Batch) -> None:
+        super().__init__(what)
+        self.what, self.batch = what, batch
+
+
+def seed_of(*key: int | str) -> int:
+    """A seed (31 bits) that depends on all parts of `key`, such as (seed, "sample", update)."""
+    return int.from_bytes(hashlib.sha256(repr(key).encode()).digest()[:4], "big") >> 1
+
+
+def query_order(number: int, start: int, count: int, seed: int) -> list[int]:
+    """Entries `start` to `start + count` of an endless sequence of shuffled epochs over `number` queries."""
+    order: list[int] = []
+    for epoch in range(start // number, (start + count - 1) // number + 1):
+        shuffled = list(range(number))
+        random.Random(seed_of(seed, "queries", epoch)).shuffle(shuffled)
+        order += shuffled
+    offset = start - start // number * number
+    return order[offset : offset + count]
+
+
+def minibatches(count: int, size: int, seed: int) -> list[Tensor]:
+    """Shuffled row numbers below `count`, in equal parts of at most `size`: all episodes weigh the same."""
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
+    return list(order.tensor_split(math.ceil(count / size)))
+
+
+def learning_rate(settings: Ppo, update: int) -> float:
+    """Learning rate of update 1, 2, ...: a linear rise over `warmup_updates`, then constant."""
+    return settings.learning_rate * min(1.0, update / (settings.warmup_updates + 1))
+
+
+class PPOTrainer:
+    """Trains `policy` and `value_model` in place with PPO; see the module's docstring and `train`.
+
+    `policy`, `reference`: causal language models; `value_model`: a sequence classifier with one label,
+    initialised from the reward model. `prompts`: token ids of the training queries. `settings`: the profile's
+    `ppo` section. `sample(policy, prompts, seed)`: token ids of one response to each prompt, without padding,
+    with the EOS if one was generated. `score(query_indices, texts, sequences)`: the rewards [B] of Eq. 7, and
+    more numbers of each episode as a dictionary of [B] tensors (NaN where undefined) whose means go into the
+    history: `rm_score`, `extractable`, `agreement`; `sequences` are the token ids of prompt and response.
+    `validate(policy)`: the validation agreement. `on_update(row)` sees every row of the history.
+    `forward_size`: episodes that go through a network at once; it changes speed and memory, not the result.
+    """
+
+    def __init__(
+        self,
+        policy: nn.Module,
+        reference: nn.Module,
+        value_model: nn.Module,
+        tokenizer: Any,
+        settings: Ppo,
+        prompts: Tokens,
+        sample: Sample,
+        score: Score,
+        validate: Callable[[nn.Module], float] | None = None,
+        seed: int = 0,
+        on_update: Callable[[dict], None] | None = None,
+        accelerator: Accelerator | None = None,
+        forward_size: int = 32,
+    ) -> None:
+        if reference is policy:
+            raise ValueError("The reference must be a copy of the policy, not the policy itself.")
+        if not prompts or not all(prompts):
+            raise UserError(
+                "PPO got no queries, or an empty one: check the student's responses that it starts from."
+            )
+        self.accelerator = accelerator or Accelerator()
+        self.tokenizer, self.settings, self.prompts, self.seed = tokenizer, settings, prompts, seed
+        self.sample, self.score, self.validate, self.on_update = sample, score, validate, on_update
+        for model in (policy, reference, value_model):
+            # Without dropout the ratio is 1 before the first step; gradient checkpointing needs train mode
+            model.train(getattr(model, "is_gradient_checkpointing", False))
+            _disable_dropout(model)
+        self.policy, self.value_model = policy, value_model
+        self.reference = reference.requires_grad_(False).to(self.accelerator.device)
+        _require_plain_head(self.reference, prompts[0])
+        both = PolicyAndValue(policy, value_model)
+        self.parameters = [p for p in both.parameters() if p.requires_grad]
+        optimizer = torch.optim.AdamW(self.parameters, lr=settings.learning_rate, weight_decay=0.0)
+        self.model, self.optimizer = self.accelerator.prepare(both, optimizer)
+        # DeepSpeed steps on every backward pass, so there a minibatch must be one part
+        whole = self.accelerator.distributed_type == DistributedType.DEEPSPEED
+        self.forward_size = settings.episodes_per_update if whole else forward_size
+        self.history: list[dict] = []
+        self.best: dict[str, Any] = {"update": 0, "validation_agreement": None, "evaluations_since": 0}
+        self.best_weights: dict[str, Tensor] | None = None
+
+    # ---- the whole run
+
+    def train(self, work: Path) -> dict[str, Any]:
+        """Train, continuing from the newest checkpoint in `work`; leave the best weights in `policy`.
+
+        Writes `history.jsonl` (row 0 holds only the validation agreement before training) and the newest
+        `checkpoint-<update>/` into `work`. Returns updates, best_update, validation_agreement (of the best
+        policy) and stopped_early. Raises UserError on numbers that are not finite and on a checkpoint of
+        other settings.
+        """
+        work = Path(work)
+        work.mkdir(parents=True, exist_ok=True)
+        update = self._resume(work)
+        if not self.history:
+            start = dict.fromkeys(HISTORY_COLUMNS) | {"update": 0, "episodes": 0}
+            self._record(work, start, time.monotonic())
+        bar = tqdm(total=self.settings.total_updates, initial=update, desc="PPO", unit="update")
+        while update < self.settings.total_updates and not self._out_of_patience():
+            started, update = time.monotonic(), update + 1
+            try:
+                row = self._update(update)
+            except NotFiniteError as error:
+                raise UserError(_save_failure(error, work, update)) from None
+            self._record(work, row, started)
+            last = update == self.settings.total_updates or self._out_of_patience()
+            if last or update % self.settings.checkpoint_every == 0:
+                self._save_checkpoint(work, update)
+            bar.update()
+            bar.set_postfix(reward=row["reward"], kl=row["kl"], best=self.best["validation_agreement"])
+        bar.close()
+        if self.best_weights is not None:
+            self.policy.load_state_dict(self.best_weights)
+        return {
+            "updates": update,
+            "best_update": self.best["update"] if self.best_weights is not None else update,
+            "validation_agreement": self.best["validation_agreement"],
+            "stopped_early": update < self.settings.total_updates,
+        }
+
+    def _out_of_patience(self) -> bool:
+        return self.best["evaluations_since"] >= self.settings.patience
+
+    def _record(self, work: Path, row: dict, started: float) -> None:
+        """Validate when it is time, remember the best policy, and append the row to the history."""
+        update, every = row["update"], self.settings.eval_every
+        if self.validate is not None and (update % every == 0 or update == self.settings.total_updates):
+            row["validation_agreement"] = agreement = float(self.validate(self.policy))
+            best = self.best["validation_agreement"]
+            if best is None or agreement > best:
+                self.best = {"update": update, "validation_agreement": agreement, "evaluations_since": 0}
+                self.best_weights = _weights(self.policy)
+            else:
+                self.best["evaluations_since"] += 1
+        row["seconds"] = round(time.monotonic() - started, 3)
+        self.history.append(row)
+        if self.accelerator.is_main_process:
+            with (work / "history.jsonl").open("a", encoding="utf-8") as file:
+                file.write(json.dumps(row) + "\n")
+        if self.on_update is not None:
+            self.on_update(row)
+
+    # ---- one update
+
+    def _update(self, update: int) -> dict:
+        rate = learning_rate(self.settings, update)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        batch, scores, info = self._rollout(update)
+        batch = self._advantages(self._evaluate_rollouts(batch), scores)
+        losses = self.optimise(batch, update)
+        numbers = _rollout_statistics(batch, scores, info) | losses
+        names = sorted(numbers)
+        means = self.accelerator.reduce(
+            torch.stack([numbers[n] for n in names]).to(self.accelerator.device), "mean"
+        )
+        row = dict.fromkeys(HISTORY_COLUMNS)
+        row |= {n: v if math.isfinite(v) else None for n, v in zip(names, means.tolist(), strict=True)}
+        return row | {
+            "update": update,
+            "episodes": update * self.settings.episodes_per_update,
+            "learning_rate": rate,
+        }
+
+    def _rollout(self, update: int) -> tuple[Batch, Tensor, dict[str, Tensor]]:
+        """Sample and score this process's share of the update's episodes."""
+        count, rank = self.settings.episodes_per_update, self.accelerator.process_index
+        indices = query_order(len(self.prompts), (update - 1) * count, count, self.seed)
+        indices = indices[rank :: self.accelerator.num_processes]
+        prompts = [self.prompts[i] for i in indices]
+        responses = self.sample(self.policy, prompts, seed_of(self.seed, "sample", update, rank))
+        if len(responses) != len(prompts) or not all(responses):
+            raise UserError(
+                f"The sampler gave no response to some queries of PPO update {update}: check the engine."
+            )
+        texts = self.tokenizer.batch_decode(responses, skip_special_tokens=True)
+        rewards, info = self.score(indices, texts, [p + r for p, r in zip(prompts, responses, strict=True)])
+        batch = Batch.collate(prompts, responses, self.accelerator.device)
+        scores = torch.as_tensor(rewards, dtype=torch.float32, device=self.accelerator.device)
+        require_finite(scores, "reward", batch)
+        return batch, scores, info
+
+    @torch.no_grad()
+    def _evaluate_rollouts(self, batch: Batch) -> Batch:
+        """Log-probabilities under policy and reference, and values, by one forward pass of each."""
+        logprobs, ref_logprobs, values = (
+            torch.zeros(batch.mask.shape, device=batch.mask.device) for _ in range(3)
+        )
+        for rows in batch.rows_by_length(self.forward_size):
+            part = batch.take(rows)
+            width = part.mask.shape[1]
+            logprobs[rows, :width], values[rows, :width], _ = self._forward(part)
+            with self.accelerator.autocast():
+                logits = response_logits(self.reference, part.sequences, part.query_lengths, width)
+            ref_logprobs[rows, :width] = core.selective_logprobs(
+                logits / self.settings.temperature, part.responses
+            )
+        return replace(
+            batch, logprobs=logprobs, ref_logprobs=ref_logprobs, values=values.masked_fill(~batch.mask, 0)
+        )
+
+    def _advantages(self, batch: Batch, scores: Tensor) -> Batch:
+        settings = self.settings
+        rewards = core.kl_penalised_rewards(
+            scores, batch.logprobs, batch.ref_logprobs, batch.mask, settings.kl_coef
+        )
+        if settings.whiten_rewards:
+            rewards = core.masked_whiten(rewards, batch.mask, shift_mean=False)
+        advantages, returns = core.gae(rewards, batch.values, batch.mask, settings.gamma, settings.gae_lambda)
+        return replace(batch, advantages=core.masked_whiten(advantages, batch.mask), returns=returns)
+
+    def optimise(self, batch: Batch, update: int) -> dict[str, Tensor]:
+        """`epochs` passes of clipped updates over `batch`; returns the statistics' means over minibatches."""
+        size = max(1, self.settings.minibatch_size // self.accelerator.num_processes)
+        statistics = []
+        for epoch in range(self.settings.epochs):
+            seed = seed_of(self.seed, "minibatches", update, epoch)
+            for rows in minibatches(len(batch.mask), size, seed):
+                statistics.append(self._step(batch.take(rows.to(batch.mask.device))))
+        return {name: torch.stack([s[name] for s in statistics]).mean() for name in statistics[0]}
+
+    def _step(self, mini: Batch) -> dict[str, Tensor]:
+        """One optimizer step.
+
+        The minibatch goes through the networks in parts of similar length whose losses are weighted by their
+        tokens: the gradient is that of the whole, with less padding and less memory.
+        """
+        tokens, totals = mini.mask.sum(), Counter()
+        for rows in mini.rows_by_length(self.forward_size):
+            part = mini.take(rows)
+            share = part.mask.sum() / tokens
+            loss, statistics = self._loss(part)
+            require_finite(loss.detach(), "loss", part)
+            self.accelerator.backward(loss * share)
+            totals.update({name: value * share for name, value in statistics.items()})
+        norm = self.accelerator.clip_grad_norm_(self.parameters, self.settings.max_grad_norm)
+        if norm is not None:  # DeepSpeed keeps it to itself
+            require_finite(norm, "gradient", mini)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        return dict(totals)
+
+    def _loss(self, part: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """Eq. 8 with the value loss, a mean over the tokens of `part`, and its statistics."""
+        settings, mask = self.settings, part.mask
+        logprobs, values, logits = self._forward(part)
+        p_loss, clipped = core.policy_loss(
+            logprobs, part.logprobs, part.advantages, mask, settings.clip_range
+        )
+        v_loss, v_clipped = core.value_loss(
+            values, part.values, part.returns, mask, settings.value_clip_range
+        )
+        with torch.no_grad():
+            statistics = {
+                "policy_loss": p_loss.detach(),
+                "value_loss": v_loss.detach(),
+                "clip_fraction": clipped,
+                "value_clip_fraction": v_clipped,
+                "approx_kl": core.approximate_kl(logprobs, part.logprobs, mask),
+                "entropy": core.masked_mean(core.entropy_from_logits(logits), mask),
+            }
+        return p_loss + settings.vf_coef * v_loss, statistics
+
+    def _forward(self, part: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        """Log-probabilities [B, T] at the sampling temperature, values [B, T], and logits [B, T, V]."""
+        logits, values = self.model(part.sequences, part.query_lengths, part.mask.shape[1])
+        logits = logits / self.settings.temperature
+        return core.selective_logprobs(logits, part.responses), values, logits
+
+    # ---- checkpoints
+
+    def _identity(self) -> dict[str, Any]:
+        """What must be the same for a checkpoint to be continued."""
+        queries = hashlib.sha256(json.dumps(self.prompts).encode()).hexdigest()[:16]
+        settings = {name: getattr(self.settings, name) for name in FIXED_SETTINGS}
+        return settings | {"seed": self.seed, "queries": queries, "processes": self.accelerator.num_processes}
+
+    def _save_checkpoint(self, work: Path, update: int) -> None:
+        """Write `checkpoint-<update>` as a whole or not at all, then delete the older ones."""
+        final, partial = work / f"checkpoint-{update:06d}", work / "checkpoint.partial"
+        if self.accelerator.is_main_process:
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir()
+            state = {
+                "update": update,
+                "best": self.best,
+                "identity": self._identity(),
+                "history": self.history,
+            }
+            (partial / "state.json").write_text(json.dumps(state), encoding="utf-8")
+            save_file(_weights(self.policy), partial / "policy.safetensors")
+            save_file(_weights(self.value_model), partial / "value_model.safetensors")
+            if self.best_weights is not None:
+                save_file(self.best_weights, partial / "best.safetensors")
+        self.accelerator.wait_for_everyone()
+        own = {"optimizer": self.optimizer.state_dict(), "torch": torch.get_rng_state()}
+        if torch.cuda.is_available():
+            own["cuda"] = torch.cuda.get_rng_state()
+        torch.save(own, partial / f"process-{self.accelerator.process_index}.pt")
+        self.accelerator.wait_for_everyone()
+        if self.accelerator.is_main_process:
+            shutil.rmtree(final, ignore_errors=True)
+            os.replace(partial, final)
+            for old in sorted(work.glob("checkpoint-*"))[:-1]:
+                shutil.rmtree(old)
+
+    def _resume(self, work: Path) -> int:
+        """Load the newest checkpoint, if any, and make `history.jsonl` agree with it; returns its update."""
+        found = sorted(work.glob("checkpoint-*"))
+        update = self._load_checkpoint(found[-1]) if found else 0
+        if self.accelerator.is_main_process:
+            rows = "".join(json.dumps(row) + "\n" for row in self.history)
+            (work / "history.jsonl").write_text(rows, encoding="utf-8")
+        self.accelerator.wait_for_everyone()
+        return update
+
+    def _load_checkpoint(self, folder: Path) -> int:
+        try:
+            state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
+            differing = [k for k, v in self._identity().items() if state["identity"].get(k) != v]
+            if differing:
+                raise UserError(
+                    f"The checkpoint {folder} was made with another {', '.join(differing)}: restore the old "
+                    "values to continue it, or delete the folder to start again."
+                )
+            self.policy.load_state_dict(load_file(folder / "policy.safetensors"))
+            self.value_model.load_state_dict(load_file(folder / "value_model.safetensors"))
+            if state["best"]["validation_agreement"] is not None:
+                self.best_weights = load_file(folder / "best.safetensors")
+            own = torch.load(folder / f"process-{self.accelerator.process_index}.pt", weights_only=True)
+            self.optimizer.load_state_dict(own["optimizer"])
+            torch.set_rng_state(own["torch"])
+            if "cuda" in own and torch.cuda.is_available():
+                torch.cuda.set_rng_state(own["cuda"])
+        except UserError:
+            raise
+        except Exception as error:  # a damaged file fails in many ways: json, safetensors, pickle, shape
+            raise UserError(
+                f"The checkpoint {folder} cannot be read ({type(error).__name__}: {error}): delete it to "
+                "start again."
+            ) from error
+        self.history, self.best = state["history"], state["best"]
+        return state["update"]
+
+
+def require_finite(tensor: Tensor, what: str, batch: Batch) -> None:
+    """Raise NotFiniteError unless every element of `tensor` is finite."""
+    if not torch.isfinite(tensor).all():
+        raise NotFiniteError(what, batch)
+
+
+@torch.no_grad()
+def _require_plain_head(model: nn.Module, prompt: list[int]) -> None:
+    """Refuse architectures that change their logits after the output layer, as Gemma 2 does."""
+    device = next(model.parameters()).device
+    ids = torch.tensor([prompt], device=device)
+    ours = response_logits(model, ids, torch.tensor([len(prompt)], device=device), 1)[:, 0]
+    if not torch.allclose(ours, model(input_ids=ids).logits[:, -1], rtol=1e-2, atol=1e-2):
+        raise UserError(
+            f"PPO does not support {type(model).__name__}, which scales or caps its logits: choose a student "
+            "of another architecture, such as Llama or Qwen2."
+        )
+
+
+def _save_failure(error: NotFiniteError, work: Path, update: int) -> str:
+    tensors = {f.name: getattr(error.batch, f.name) for f in fields(error.batch)}
+    path = work / f"failed_update_{update}.safetensors"
+    save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items() if v is not None}, path)
+    return (
+        f"PPO stopped in update {update}: the {error.what} is NaN or infinite. Its episodes are in {path}: "
+        "look at them, and lower ppo.learning_rate or raise ppo.kl_coef."
+    )
+
+
+def _rollout_statistics(batch: Batch, scores: Tensor, info: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Means over the episodes as sampled; `info` entries skip NaN."""
+    return {
+        "reward": scores.mean(),
+        "kl": core.token_kl(batch.logprobs, batch.ref_logprobs, batch.mask).sum(1).mean(),
+        "explained_variance": core.explained_variance(batch.values, batch.returns, batch.mask),
+        "response_length": batch.mask.sum(1).float().mean(),
+        **{name: torch.as_tensor(v).float().nanmean().to(scores.device) for name, v in info.items()},
+    }
+
+
+def _weights(model: nn.Module) -> dict[str, Tensor]:
+    """A copy of the weights on the CPU; a copy, because safetensors refuses tensors that share memory."""
+    return {name: tensor.detach().cpu().clone().contiguous() for name, tensor in model.state_dict().items()}
+
+
+def _disable_dropout(model: nn.Module) -> None:
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+        if isinstance(getattr(module, "attention_dropout", None), float):
+            module.attention_dropout = 0.0

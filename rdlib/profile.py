@@ -1,0 +1,231 @@
+"""Profiles: the schema of the files in `params/`, and overrides of single settings.
+
+A profile holds every number of a run. Unknown keys are errors, and a test proves that each key of the
+schema is read somewhere. An override is a dotted key with a value, as in {"reward_model.lam": 0.25}.
+"""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from rdlib.errors import UserError
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[int, Field(gt=0)]
+Rate = Annotated[float, Field(gt=0, le=1)]
+Temperature = Annotated[float, Field(ge=0, le=5)]
+
+
+class Section(BaseModel):
+    """Base of all sections: unknown keys are refused, values cannot change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Dataset(Section):
+    """One training benchmark with its splits (question counts) and how its answers look."""
+
+    source: Literal["micro-gsm", "micro-mmlu"]
+    answer: Literal["number", "option"]
+    train: Positive
+    validation: Positive
+    test: Positive
+    perturbed_test: int = Field(0, ge=0, description="GSM-Plus style questions, evaluated but never trained on")
+    max_tokens: Positive = Field(description="longest response in tokens")
+
+
+class TeacherSampling(Section):
+    """Section 3.1: temperatures of the high- and the low-confidence set."""
+
+    high_temperatures: list[Temperature] = Field(min_length=1)
+    low_temperatures: list[Temperature]
+    samples_per_temperature: Positive
+
+
+class Voting(Section):
+    """Majority vote: the share of the high-confidence responses that the pseudo-label must exceed."""
+
+    threshold: Share
+
+
+class Sft(Section):
+    """Eq. 1-2. `responses_per_question` caps the teacher responses of one question (None: all)."""
+
+    epochs: Positive
+    batch_size: Positive
+    learning_rate: Rate
+    max_length: Positive
+    warmup_ratio: Share
+    responses_per_question: Positive | None
+
+
+class StudentSampling(Section):
+    """Eq. 3: samples of the warmed-up student for each question."""
+
+    samples: Positive
+    temperature: Temperature
+
+
+class RewardModel(Section):
+    """Eq. 4-6. `samples_per_kind` is n; `teacher_share` the share of teacher responses among the positives."""
+
+    lam: Share
+    form: Literal["convex", "additive"]
+    source: Literal["student", "teacher"]
+    samples_per_kind: Positive
+    teacher_share: Annotated[float, Field(gt=0, lt=1)]
+    epochs: Positive
+    batch_size: Positive
+    learning_rate: Rate
+    evaluations_per_epoch: Positive
+    patience: Positive
+
+
+class Reward(Section):
+    """Eq. 7: reward of an unextractable answer, and what a mismatch with the pseudo-label does."""
+
+    no_answer: float
+    mismatch: Literal["negative_abs", "minus", "clip", "fixed", "none"]
+    mismatch_constant: Annotated[float, Field(gt=0)]
+
+
+class Ppo(Section):
+    """Eq. 8 and its optimisation."""
+
+    total_updates: Positive
+    episodes_per_update: Positive
+    epochs: Positive
+    minibatch_size: Positive
+    learning_rate: Rate
+    warmup_updates: int = Field(ge=0)
+    kl_coef: Annotated[float, Field(ge=0)]
+    kl_coef_without_warmup: Annotated[float, Field(ge=0)]
+    clip_range: Annotated[float, Field(gt=0)]
+    value_clip_range: Annotated[float, Field(gt=0)]
+    vf_coef: Annotated[float, Field(ge=0)]
+    gamma: Share
+    gae_lambda: Share
+    max_grad_norm: Annotated[float, Field(gt=0)]
+    temperature: Annotated[float, Field(gt=0, le=5)]
+    whiten_rewards: bool
+    eval_every: Positive
+    patience: Positive
+    checkpoint_every: Positive
+
+
+class Evaluation(Section):
+    """Section 4.1: greedy decoding at `temperature` 0; `few_shot` worked examples in the ICL prompt."""
+
+    temperature: Temperature
+    few_shot: Positive
+
+
+class Generation(Section):
+    """How sampling is carried out: rows decoded together, and rows written to disk at a time."""
+
+    batch_size: Positive
+    shard_size: Positive
+
+
+class Grid(Section):
+    """What `make study` runs: the seeds, and the values of each ablation."""
+
+    seeds: list[int] = Field(min_length=1)
+    lam: list[Share]
+    teacher_share: list[Annotated[float, Field(gt=0, lt=1)]]
+    mismatch: list[str]
+    ablation_dataset: str
+    ablation_teacher: str
+    ablation_student: str
+
+
+class Profile(Section):
+    """A whole profile. `runs` is where its artifacts go, relative to the repository."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9_]+$")]
+    runs: str
+    teachers: dict[str, str]
+    students: dict[str, str]
+    datasets: dict[str, Dataset]
+    teacher_sampling: TeacherSampling
+    voting: Voting
+    sft: Sft
+    student_sampling: StudentSampling
+    reward_model: RewardModel
+    reward: Reward
+    ppo: Ppo
+    evaluation: Evaluation
+    generation: Generation
+    grid: Grid
+
+    @model_validator(mode="after")
+    def _ablation_cell_exists(self) -> Profile:
+        for key, names in (("dataset", self.datasets), ("teacher", self.teachers), ("student", self.students)):
+            value = getattr(self.grid, f"ablation_{key}")
+            if value not in names:
+                raise ValueError(f"grid.ablation_{key} is {value!r}, which is not one of {', '.join(names)}")
+        return self
+
+
+def load_profile(path: str | Path, overrides: dict[str, Any] | None = None) -> Profile:
+    """Read and check a profile file; `overrides` maps dotted keys to values.
+
+    Raises UserError naming the file and the key for anything unreadable, unknown or out of range.
+    """
+    path = Path(path)
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"There is no profile {path}: give the path of a YAML file such as params/micro.yaml.") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"The profile {path} cannot be read ({error}): give a readable YAML file.") from None
+    except yaml.YAMLError as error:
+        where = f" at line {error.problem_mark.line + 1}" if getattr(error, "problem_mark", None) else ""
+        raise UserError(f"The profile {path} is not valid YAML{where}: mend it there.") from None
+    if not isinstance(content, dict):
+        raise UserError(f"The profile {path} holds no settings: start from params/micro.yaml.")
+    for key, value in (overrides or {}).items():
+        _override(content, key, value, path)
+    try:
+        return Profile.model_validate(content)
+    except ValidationError as error:
+        raise UserError(_explain(error, path)) from None
+
+
+def _override(content: dict, key: str, value: Any, path: Path) -> None:
+    section, _, name = str(key).partition(".")
+    known = content.get(section)
+    if not name or not isinstance(known, dict) or name not in known:
+        options = [f"{s}.{k}" for s, keys in content.items() if isinstance(keys, dict) for k in keys]
+        close = difflib.get_close_matches(str(key), options, n=1, cutoff=0.4)
+        hint = f": did you mean {close[0]!r}?" if close else ": use section.setting, as in 'reward_model.lam'."
+        raise UserError(f"The override {key!r} names no setting of {path}{hint}")
+    known[name] = value
+
+
+def _explain(error: ValidationError, path: Path) -> str:
+    first = error.errors()[0]
+    key = ".".join(str(part) for part in first["loc"]) or "the file"
+    if first["type"] == "extra_forbidden":
+        known = _keys_of(first["loc"][:-1])
+        close = difflib.get_close_matches(str(first["loc"][-1]), known, n=1)
+        hint = f"did you mean {close[0]!r}?" if close else f"known keys there: {', '.join(known)}."
+        return f"The profile {path} has an unknown key {key!r}: {hint}"
+    if first["type"] == "missing":
+        return f"The profile {path} lacks the key {key!r}: add it (params/micro.yaml shows every key)."
+    return f"The profile {path} has a bad value for {key!r} ({first['input']!r}): {first['msg']}."
+
+
+def _keys_of(location: tuple) -> list[str]:
+    model: Any = Profile
+    for part in location:
+        field = getattr(model, "model_fields", {}).get(part)
+        model = Dataset if field is None else field.annotation
+        if getattr(model, "__origin__", None) is dict:
+            model = Dataset
+    return list(getattr(model, "model_fields", {}))

@@ -1,0 +1,151 @@
+"""Result tables: what the stages of a study left, gathered into a few tidy files.
+
+Every table and figure is drawn from these files alone (`rdlib.report_figures`), so the released ones, in
+`figures/results`, redraw everything without training. Each row names its cell, variant and seed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pandas as pd
+
+from rdlib import artifacts
+from rdlib.profile import load_profile
+from rdlib.study import ROOT, Stage
+
+CELL = ["dataset", "teacher", "student", "method", "variant", "seed"]
+
+
+def study_stages(profile_path: str, seeds: list[int]) -> list[Stage]:
+    """Every stage of the study, ablations included; UserError when one is missing."""
+    from rdlib.dag import study_jobs
+
+    stages: dict[Path, Stage] = {}
+    for job in study_jobs(profile_path, seeds):
+        for stage in job.stages:
+            stages.setdefault(stage.folder, stage)
+            for upstream in _upstream(stage):
+                stages.setdefault(upstream.folder, upstream)
+    for stage in stages.values():
+        stage.require()
+    return sorted(stages.values(), key=lambda stage: stage.label)
+
+
+def _upstream(stage: Stage) -> Iterator[Stage]:
+    for source in stage.inputs.values():
+        yield source
+        yield from _upstream(source)
+
+
+def _cell(stage: Stage) -> dict:
+    return {
+        "dataset": stage.dataset,
+        "teacher": stage.teacher or "",
+        "student": stage.student or "",
+        "method": stage.method or "",
+        "variant": stage.variant,
+        "seed": stage.seed,
+    }
+
+
+def _stack(stages: list[Stage], name: str, read: Callable[[Stage], pd.DataFrame]) -> pd.DataFrame:
+    frames = [read(stage).assign(**_cell(stage)) for stage in stages if stage.name == name]
+    frame = pd.concat(frames, ignore_index=True)
+    return frame[[*CELL, *(column for column in frame.columns if column not in CELL)]]
+
+
+def pseudo_label_counts(stages: list[Stage]) -> pd.DataFrame:
+    """The counts of Figures 3 and 4, a row a teacher, dataset and split."""
+    rows = [
+        {"dataset": s.dataset, "teacher": s.teacher, "seed": s.seed, "split": split, **counts}
+        for s in stages
+        if s.name == "02_judgement"
+        for split, counts in s.json("judgement").items()
+    ]
+    return pd.DataFrame(rows)
+
+
+def costs(stages: list[Stage]) -> pd.DataFrame:
+    """Seconds, tokens sampled and tokens trained on of every stage run."""
+    rows = []
+    for stage in stages:
+        generated = trained = 0
+        if stage.name in ("01_teacher_responses", "04_student_responses"):
+            generated = int(stage.table("responses")["tokens"].sum())
+        elif stage.name in ("03_sft_warmup", "05_reward_model", "06_ppo"):
+            summary = stage.json("summary")
+            generated, trained = summary.get("tokens_generated", 0), summary["tokens_trained"]
+        elif stage.name == "07_evaluate":
+            generated = stage.json("summary")["tokens"]
+        seconds = artifacts.read_manifest(stage.folder)["seconds"]
+        extra = {"stage": stage.name, "seconds": seconds, "tokens_generated": generated, "tokens_trained": trained}
+        rows.append(_cell(stage) | extra)
+    return pd.DataFrame(rows)
+
+
+def example(stages: list[Stage]) -> dict:
+    """Table 1 of the ablation cell: a validation question with its answers and rewards."""
+    grid = stages[0].profile.grid
+    cell = (grid.ablation_dataset, grid.ablation_teacher, grid.ablation_student, "ours", "")
+    stage = next(
+        s
+        for s in stages
+        if s.name == "05_reward_model" and (s.dataset, s.teacher, s.student, s.method, s.variant) == cell
+    )
+    scores = stage.table("scores")
+    key = sorted(scores["id"])[0]
+    questions = stage.at("00_data").table("questions").set_index("id")
+    labels = stage.at("02_pseudo_labels").table("labels").set_index("id")
+    shown = scores[scores["id"] == key].groupby("kind").first()
+    names = {"teacher_positive": "teacher_response"}
+    return {
+        "id": key,
+        "question": questions["question"][key],
+        "pseudo_label": labels["pseudo_label"][key],
+        **{names.get(kind, kind): shown["text"][kind] for kind in shown.index},
+        "scores": {names.get(kind, kind): round(float(shown["score"][kind]), 4) for kind in shown.index},
+    }
+
+
+def provenance(stages: list[Stage], profile_path: str, seeds: list[int]) -> dict:
+    """Command, parameters, seeds, commit and machine behind the results; one line a distinct commit."""
+    manifests = [artifacts.read_manifest(stage.folder) for stage in stages]
+    environments = [manifest["environment"] for manifest in manifests]
+    return {
+        "command": f"python -m rdlib.dag --profile {profile_path} --seeds {' '.join(map(str, seeds))}",
+        "profile": profile_path,
+        "seeds": seeds,
+        "commits": sorted({e["commit"] for e in environments}),
+        "dirty": any(e["dirty"] for e in environments),
+        "started": min(m["started"] for m in manifests),
+        "environment": {k: v for k, v in environments[0].items() if k not in ("commit", "dirty")},
+        "stages": {stage.label: manifest["key"] for stage, manifest in zip(stages, manifests, strict=True)},
+    }
+
+
+def collect(profile_path: str, seeds: list[int]) -> Path:
+    """Gather the result tables of a finished study into runs/<profile>/results; returns that folder."""
+    profile = load_profile(ROOT / profile_path)
+    folder = ROOT / profile.runs / profile.name / "results"
+    stages = study_stages(profile_path, seeds)
+    answers = _stack(stages, "07_evaluate", lambda s: s.table("answers")[["benchmark", "id", "group", "correct"]])
+    tables = {
+        "correctness.parquet": answers.drop(columns="dataset"),
+        "reward_scores.parquet": _stack(stages, "05_reward_model", lambda s: s.table("scores")[["id", "kind", "score"]]),
+        "pseudo_labels.csv": pseudo_label_counts(stages),
+        "reward_model_history.csv": _stack(stages, "05_reward_model", lambda s: s.table("history")),
+        "sft_history.csv": _stack(stages, "03_sft_warmup", lambda s: s.table("history")),
+        "ppo_history.csv": _stack(stages, "06_ppo", lambda s: s.jsonl("history")),
+        "costs.csv": costs(stages),
+    }
+    for name, frame in tables.items():
+        if name.endswith(".csv"):
+            artifacts.write_bytes(folder / name, frame.to_csv(index=False, float_format="%.6g").encode())
+        else:
+            artifacts.write_parquet(folder / name, frame)
+    artifacts.write_json(folder / "example.json", example(stages))
+    artifacts.write_json(folder / "settings.json", profile.model_dump())
+    artifacts.write_json(folder / "provenance.json", provenance(stages, profile_path, seeds))
+    return folder

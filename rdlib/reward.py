@@ -1,0 +1,46 @@
+"""The reward of Eq. 7: the reward model's score, corrected by the pseudo-label, and -5 for no answer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from rdlib import answers
+from rdlib.profile import Reward
+
+
+def mismatch_reward(score: torch.Tensor, variant: str, constant: float) -> torch.Tensor:
+    """g(r) of Eq. 7 for an answer that differs from the pseudo-label; same shape as `score`.
+
+    negative_abs: -|r|, never a reward (reconstructed default) · minus: r - constant (Table 7) ·
+    clip: min(r, 0) · fixed: -constant whatever the score · none: r, no correction.
+    """
+    if variant == "negative_abs":
+        return -score.abs()
+    if variant == "minus":
+        return score - constant
+    if variant == "clip":
+        return score.clamp(max=0)
+    if variant == "fixed":
+        return torch.full_like(score, -constant)
+    if variant == "none":
+        return score
+    raise ValueError(f"unknown correctness validation {variant!r}")
+
+
+def reward(
+    scores: torch.Tensor, extracted: Sequence[str | None], labels: Sequence[str | None], settings: Reward
+) -> torch.Tensor:
+    """r_hat(x, y) of Eq. 7, shape [B].
+
+    `scores` [B] are r_phi(x, y); `extracted` the final answers a(y); `labels` the pseudo-labels a*(x), None
+    for a question of Q_fail, whose answers are judged by the reward model alone.
+    """
+    mismatch = torch.tensor(
+        [label is not None and not answers.same(a, label) for a, label in zip(extracted, labels, strict=True)]
+    )
+    unextractable = torch.tensor([a is None for a in extracted])
+    corrected = mismatch_reward(scores, settings.mismatch, settings.mismatch_constant)
+    result = torch.where(mismatch, corrected, scores)
+    return torch.where(unextractable, settings.no_answer, result)

@@ -1,0 +1,289 @@
+"""Stage 5: the reward model, a linear head on the warmed-up student (Eq. 4-6).
+
+A query with at least one wrong student answer gives equal numbers of student positives, student
+negatives and teacher positives, drawn uniformly. One training example is a query with its responses;
+the preference terms run over all pairs of a query, which is the expectation over uniformly drawn pairs.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from transformers import EarlyStoppingCallback, PreTrainedModel, Trainer, TrainingArguments
+
+from rdlib import artifacts, data, metrics, models, prompts, student, training, voting
+from rdlib.errors import UserError
+from rdlib.profile import RewardModel
+
+STUDENT_POSITIVE, STUDENT_NEGATIVE, TEACHER_POSITIVE, TEACHER_NEGATIVE = range(4)
+KINDS = ("student_positive", "student_negative", "teacher_positive", "teacher_negative")
+POSITIVE_KINDS = (STUDENT_POSITIVE, TEACHER_POSITIVE)
+
+
+def classification_loss(scores: torch.Tensor, kinds: torch.Tensor) -> torch.Tensor:
+    """Eq. 4: binary cross-entropy of sigmoid(r), positives to 1 and negatives to 0. Both arguments are [N]."""
+    target = torch.isin(kinds, torch.tensor(POSITIVE_KINDS, device=kinds.device)).to(scores.dtype)
+    return F.binary_cross_entropy_with_logits(scores, target)
+
+
+def preference_loss(scores: torch.Tensor, kinds: torch.Tensor, queries: torch.Tensor) -> torch.Tensor:
+    """Eq. 5: student positive over student negative, teacher positive over student positive. All [N].
+
+    Each of the two terms is the mean over all pairs within a query; a term without a pair is zero.
+    """
+    difference = scores[:, None] - scores[None, :]
+    same_query = queries[:, None] == queries[None, :]
+    total = scores.sum() * 0.0
+    for better, worse in ((STUDENT_POSITIVE, STUDENT_NEGATIVE), (TEACHER_POSITIVE, STUDENT_POSITIVE)):
+        pairs = same_query & (kinds[:, None] == better) & (kinds[None, :] == worse)
+        if pairs.any():
+            total = total - F.logsigmoid(difference[pairs]).mean()
+    return total
+
+
+def reward_model_loss(
+    scores: torch.Tensor, kinds: torch.Tensor, queries: torch.Tensor, lam: float, form: str
+) -> torch.Tensor:
+    """Eq. 6, convex: lam L_cls + (1 - lam) L_pref; additive (the other reading): L_cls + lam L_pref."""
+    classification = classification_loss(scores, kinds)
+    preference = preference_loss(scores, kinds, queries)
+    if form == "convex":
+        return lam * classification + (1 - lam) * preference
+    return classification + lam * preference
+
+
+@dataclass(frozen=True)
+class Response:
+    """One response of a query, by kind."""
+
+    kind: int
+    text: str
+    finished: bool
+
+
+def counts_by_kind(settings: RewardModel) -> dict[int, int]:
+    """How many responses of each kind a query gives; teacher_share divides the 2n positives."""
+    n = settings.samples_per_kind
+    if settings.source == "teacher":
+        return {TEACHER_POSITIVE: n, TEACHER_NEGATIVE: n}
+    teacher = min(max(round(2 * n * settings.teacher_share), 1), 2 * n - 1)
+    return {STUDENT_POSITIVE: 2 * n - teacher, STUDENT_NEGATIVE: n, TEACHER_POSITIVE: teacher}
+
+
+def sample_query(pools: dict[int, list[Response]], wanted: dict[int, int], rng: random.Random) -> list[Response]:
+    """Uniform draws of each kind without replacement, scaled down together where a kind is short.
+
+    Empty when the query has none of one kind.
+    """
+    scale = min(len(pools[kind]) / count for kind, count in wanted.items())
+    if scale == 0:
+        return []
+    counts = {kind: max(1, int(count * min(1.0, scale))) for kind, count in wanted.items()}
+    return [response for kind, count in counts.items() for response in rng.sample(pools[kind], count)]
+
+
+def build_examples(
+    student_responses: pd.DataFrame, teacher_responses: pd.DataFrame, wanted: dict[int, int], seed: int
+) -> tuple[dict[str, list[Response]], int]:
+    """Responses of each usable query, and how many queries were skipped for want of one kind.
+
+    Both tables have id, text, finished and positive. A query is used iff one student answer differs from
+    the pseudo-label (for source "teacher": iff one teacher answer does).
+    """
+    pools: dict[str, dict[int, list[Response]]] = {}
+    for table, kinds in (
+        (student_responses, (STUDENT_NEGATIVE, STUDENT_POSITIVE)),
+        (teacher_responses, (TEACHER_NEGATIVE, TEACHER_POSITIVE)),
+    ):
+        for row in table.sort_values("id", kind="stable").itertuples():
+            pool = pools.setdefault(row.id, {kind: [] for kind in range(len(KINDS))})
+            pool[kinds[row.positive]].append(Response(kinds[row.positive], row.text, row.finished))
+    failing = STUDENT_NEGATIVE if STUDENT_NEGATIVE in wanted else TEACHER_NEGATIVE
+    rng = random.Random(seed)
+    failed = {key: pool for key, pool in sorted(pools.items()) if pool[failing]}
+    examples = {key: sample_query(pool, wanted, rng) for key, pool in failed.items()}
+    usable = {key: responses for key, responses in examples.items() if responses}
+    return usable, len(failed) - len(usable)
+
+
+class Encoder:
+    """Turns (question id, response) into token ids: prompt, response, end token where the response ended."""
+
+    def __init__(self, texts: dict[str, str], tokenizer):
+        self.tokenizer = tokenizer
+        self.prompts = dict(zip(texts, tokenizer(list(texts.values()), add_special_tokens=False)["input_ids"], strict=True))
+
+    def __call__(self, key: str, response: Response) -> list[int]:
+        """Token ids of the prompt followed by the response."""
+        ids = self.tokenizer(" " + response.text, add_special_tokens=False)["input_ids"]
+        return self.prompts[key] + ids + ([self.tokenizer.eos_token_id] if response.finished else [])
+
+
+def pad_right(sequences: Sequence[list[int]], pad: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Input ids and attention mask [N, T] of token lists, padded on the right."""
+    width = max(map(len, sequences))
+    ids = torch.tensor([s + [pad] * (width - len(s)) for s in sequences])
+    mask = torch.tensor([[1] * len(s) + [0] * (width - len(s)) for s in sequences])
+    return ids, mask
+
+
+@torch.no_grad()
+def score(model: PreTrainedModel, sequences: Sequence[list[int]], pad: int, batch: int = 256) -> torch.Tensor:
+    """r_phi of whole sequences (prompt and response token ids), shape [N], read in order of length."""
+    was_training = model.training
+    model.eval()
+    order = sorted(range(len(sequences)), key=lambda i: len(sequences[i]))
+    scores = torch.empty(len(sequences))
+    for start in range(0, len(order), batch):
+        chosen = order[start : start + batch]
+        ids, mask = pad_right([sequences[i] for i in chosen], pad)
+        scores[chosen] = model(input_ids=ids.to(model.device), attention_mask=mask.to(model.device)).logits[:, 0].cpu()
+    model.train(was_training)
+    return scores
+
+
+def collate(examples: list[dict], pad: int) -> dict[str, torch.Tensor]:
+    """A batch of queries flattened to responses, each with its kind and query."""
+    sequences = [ids for example in examples for ids in example["sequences"]]
+    ids, mask = pad_right(sequences, pad)
+    kinds = torch.tensor([kind for example in examples for kind in example["kinds"]])
+    queries = torch.tensor([i for i, example in enumerate(examples) for _ in example["kinds"]])
+    return {"input_ids": ids, "attention_mask": mask, "kinds": kinds, "queries": queries}
+
+
+class RewardModelTrainer(Trainer):
+    """Trainer with the loss of Eq. 6; it evaluates by the AUCs of Table 3 on the validation queries."""
+
+    settings: RewardModel
+    validation: tuple[list[list[int]], np.ndarray]
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        """Eq. 6 over a batch of queries."""
+        scores = model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"]).logits[:, 0]
+        loss = reward_model_loss(scores, inputs["kinds"], inputs["queries"], self.settings.lam, self.settings.form)
+        return (loss, scores) if return_outputs else loss
+
+    def evaluate(self, *args, **kwargs) -> dict[str, float]:
+        """Pos/Neg and Pos/Pos AUC on the validation queries."""
+        sequences, kinds = self.validation
+        scores = score(self.model, sequences, self.processing_class.pad_token_id).numpy()
+        values = {f"eval_{name}": value for name, value in aucs(scores, kinds).items()}
+        values["epoch"] = self.state.epoch
+        self.log(dict(values))
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, values)
+        return values
+
+
+def aucs(scores: np.ndarray, kinds: np.ndarray) -> dict[str, float]:
+    """Table 3: student positives against student negatives, teacher positives against student positives."""
+    by_kind = [scores[kinds == kind] for kind in range(len(KINDS))]
+    return {
+        "pos_neg_auc": metrics.auc(by_kind[STUDENT_POSITIVE], by_kind[STUDENT_NEGATIVE]),
+        "pos_pos_auc": metrics.auc(by_kind[TEACHER_POSITIVE], by_kind[STUDENT_POSITIVE]),
+    }
+
+
+def configuration(stage, work: Path, queries: int) -> TrainingArguments:
+    """The training arguments of the stage's profile."""
+    settings = stage.profile.reward_model
+    steps = -(-queries // settings.batch_size)
+    every = max(1, steps // settings.evaluations_per_epoch)
+    return TrainingArguments(
+        num_train_epochs=settings.epochs,
+        per_device_train_batch_size=settings.batch_size,
+        learning_rate=settings.learning_rate,
+        lr_scheduler_type="linear",
+        warmup_steps=min(20, steps),
+        eval_strategy="steps",
+        eval_steps=every,
+        save_steps=every,
+        eval_on_start=True,
+        metric_for_best_model="eval_pos_neg_auc",
+        load_best_model_at_end=True,
+        remove_unused_columns=False,
+        **training.common_arguments(work, stage.seed, "steps"),
+        train_sampling_strategy="random",
+    )
+
+
+def read_responses(stage) -> dict[str, tuple[pd.DataFrame, pd.DataFrame]]:
+    """Labelled (student, teacher) responses of the train and the validation questions."""
+    students = artifacts.read_parquet(stage.input("student") / "responses.parquet")
+    labels = artifacts.read_parquet(stage.input("labels") / "labels.parquet")
+    teachers = voting.propagate(artifacts.read_parquet(stage.input("teacher") / "responses.parquet"), labels)
+    return {
+        split: tuple(table[table["split"] == split] for table in (students, teachers))
+        for split in ("train", "validation")
+    }
+
+
+def run(stage, work: Path) -> None:
+    """Stage 05_reward_model: write the model, history.parquet, scores.parquet and summary.json."""
+    settings = stage.profile.reward_model
+    source = student.policy_source(stage)
+    tokenizer = models.load_tokenizer(source)
+    questions = data.read_questions(stage.input("data"), "train", "validation")
+    encode = Encoder({q.id: prompts.zero_shot(q.question, q.options) for q in questions.itertuples()}, tokenizer)
+    splits = read_responses(stage)
+    examples, skipped = build_examples(*splits["train"], counts_by_kind(settings), stage.seed)
+    if not examples:
+        raise UserError(
+            f"{stage.label}: no training query has all kinds of responses ({skipped} lack one), so there is nothing "
+            f"to learn a reward from; take more samples or a higher student temperature."
+        )
+    table = validation_table(*splits["validation"], settings.samples_per_kind, stage.seed)
+    torch.manual_seed(stage.seed)
+    model = models.load_scorer(source, tokenizer.pad_token_id)
+    torch.nn.init.zeros_(model.score.weight)
+    trainer = RewardModelTrainer(
+        model,
+        args=configuration(stage, work, len(examples)),
+        train_dataset=training_rows(examples, encode),
+        eval_dataset=[{}],
+        processing_class=tokenizer,
+        data_collator=lambda rows: collate(rows, tokenizer.pad_token_id),
+        callbacks=[training.ProgressBar("reward model"), EarlyStoppingCallback(settings.patience)],
+    )
+    trainer.settings = settings
+    sequences = [encode(row.id, Response(row.kind_id, row.text, row.finished)) for row in table.itertuples()]
+    trainer.validation = (sequences, table["kind_id"].to_numpy())
+    history = training.train(trainer, work)
+    trainer.model.save_pretrained(work / "model")
+    tokenizer.save_pretrained(work / "model")
+    artifacts.write_parquet(work / "history.parquet", history)
+    table["score"] = score(trainer.model, sequences, tokenizer.pad_token_id).numpy()
+    artifacts.write_parquet(work / "scores.parquet", table[["id", "kind", "text", "score"]])
+    tokens = sum(len(ids) for row in trainer.train_dataset for ids in row["sequences"])
+    summary = aucs(table["score"].to_numpy(), table["kind_id"].to_numpy()) | {
+        "train_queries": len(examples),
+        "skipped_queries": skipped,
+        "tokens_trained": round(tokens * trainer.state.epoch),
+    }
+    artifacts.write_json(work / "summary.json", summary)
+
+
+def training_rows(examples: dict[str, list[Response]], encode: Encoder) -> list[dict]:
+    """One row a query: token ids and kinds of its responses."""
+    rows = []
+    for key, responses in examples.items():
+        sequences = [encode(key, response) for response in responses]
+        rows.append({"sequences": sequences, "kinds": [r.kind for r in responses], "length": max(map(len, sequences))})
+    return rows
+
+
+def validation_table(students: pd.DataFrame, teachers: pd.DataFrame, n: int, seed: int) -> pd.DataFrame:
+    """At most n responses of each student kind and n teacher positives of every validation query with all three.
+
+    It does not depend on the training mixture, so ablations are compared on the same responses.
+    """
+    wanted = {STUDENT_POSITIVE: n, STUDENT_NEGATIVE: n, TEACHER_POSITIVE: n}
+    examples, _ = build_examples(students, teachers, wanted, seed + 1)
+    rows = [(key, KINDS[r.kind], r.kind, r.text, r.finished) for key, rs in examples.items() for r in rs]
+    return pd.DataFrame(rows, columns=["id", "kind", "kind_id", "text", "finished"])

@@ -1,0 +1,105 @@
+"""Stage 6: PPO on the reward of Eq. 7; puts together queries, policy, reward model and pseudo-labels."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import torch
+
+from rdlib import answers, artifacts, data, generation, models, prompts, reward_model, student
+from rdlib.errors import UserError
+from rdlib.ppo import PPOTrainer
+from rdlib.reward import reward
+from rdlib.sft import Agreement
+
+
+def training_queries(questions: pd.DataFrame, labels: pd.DataFrame, responses: pd.DataFrame) -> pd.DataFrame:
+    """D_RL: queries that the student failed at least once, and Q_fail; with their pseudo_label, or None."""
+    train = questions[questions["split"] == "train"].merge(labels[["id", "pseudo_label"]], on="id", how="inner")
+    failed = set(responses["id"][~responses["positive"]])
+    keep = train["id"].isin(failed) | train["pseudo_label"].isna()
+    return train[keep].reset_index(drop=True)
+
+
+class RewardFunction:
+    """Eq. 7 as PPO calls it: scores sequences with the reward model and corrects them by the pseudo-label."""
+
+    def __init__(self, model, labels: list[str | None], kind: str, settings, pad: int):
+        self.model, self.labels, self.kind, self.settings, self.pad = model, labels, kind, settings, pad
+
+    def __call__(self, indices: list[int], texts: list[str], sequences: list[list[int]]):
+        """Rewards [B] and, for the history, rm_score, extractable and agreement [B] (NaN without a label)."""
+        scores = reward_model.score(self.model, sequences, self.pad)
+        given = [answers.extract(text, self.kind) for text in texts]
+        labels = [self.labels[i] for i in indices]
+        agreement = [float("nan") if y is None else float(answers.same(a, y)) for a, y in zip(given, labels, strict=True)]
+        info = {
+            "rm_score": scores,
+            "extractable": torch.tensor([float(a is not None) for a in given]),
+            "agreement": torch.tensor(agreement),
+        }
+        return reward(scores, given, labels, self.settings), info
+
+
+def sampler(tokenizer, batch: int, max_tokens: int, temperature: float):
+    """The `sample` callable of PPOTrainer: one response for each prompt from the current policy."""
+
+    def sample(policy, token_prompts: list[list[int]], seed: int) -> list[list[int]]:
+        engine = generation.TransformersEngine(policy, tokenizer, batch, max_tokens)
+        requests = [generation.Request(prompt, 1, temperature) for prompt in token_prompts]
+        return [group[0].tokens for group in engine.generate(requests, seed)]
+
+    return sample
+
+
+def run(stage, work: Path, on_update=None) -> None:
+    """Stage 06_ppo: write the model, history.jsonl and summary.json."""
+    profile, settings = stage.profile, stage.dataset_settings
+    source = student.policy_source(stage)
+    tokenizer = models.load_tokenizer(source)
+    questions = data.read_questions(stage.input("data"), "train", "validation")
+    labels = artifacts.read_parquet(stage.input("labels") / "labels.parquet")
+    labels["pseudo_label"] = [None if pd.isna(label) else label for label in labels["pseudo_label"]]
+    responses = artifacts.read_parquet(stage.input("student") / "responses.parquet")
+    queries = training_queries(questions, labels, responses)
+    if queries.empty:
+        raise UserError(f"{stage.label}: the student failed no query and the teacher none, so there is nothing to do.")
+    scorer = stage.input("reward_model") / "model"
+    batch, limit = profile.generation.batch_size, settings.max_tokens
+    ppo = profile.ppo
+    if stage.method == "ours_wo_d":
+        ppo = ppo.model_copy(update={"kl_coef": ppo.kl_coef_without_warmup})
+    texts = [prompts.zero_shot(q.question, q.options) for q in queries.itertuples()]
+    given = [None if pd.isna(label) else label for label in queries["pseudo_label"]]
+    policy = models.load_causal_lm(source)
+    trainer = PPOTrainer(
+        policy,
+        models.load_causal_lm(source),
+        models.load_scorer(scorer, tokenizer.pad_token_id),
+        tokenizer,
+        ppo,
+        tokenizer(texts, add_special_tokens=False)["input_ids"],
+        sampler(tokenizer, batch, limit, ppo.temperature),
+        RewardFunction(
+            models.load_scorer(scorer, tokenizer.pad_token_id), given, settings.answer, profile.reward, tokenizer.pad_token_id
+        ),
+        Agreement(questions[questions["split"] == "validation"], labels, tokenizer, settings.answer, limit, batch),
+        seed=stage.seed,
+        on_update=on_update,
+    )
+    summary = trainer.train(work) | {"queries": len(queries), "without_label": int(queries["pseudo_label"].isna().sum())}
+    summary |= token_counts(trainer.history, ppo)
+    for checkpoint in work.glob("checkpoint-*"):
+        shutil.rmtree(checkpoint)
+    policy.save_pretrained(work / "model")
+    tokenizer.save_pretrained(work / "model")
+    artifacts.write_json(work / "summary.json", summary)
+
+
+def token_counts(history: list[dict], ppo) -> dict[str, int]:
+    """Response tokens sampled, and response tokens that gradient steps saw."""
+    rows = [row for row in history if row["update"]]
+    sampled = round(sum(row["response_length"] * ppo.episodes_per_update for row in rows))
+    return {"tokens_generated": sampled, "tokens_trained": sampled * ppo.epochs}

@@ -1,0 +1,141 @@
+"""Stage 3: supervised fine-tuning on the teacher's responses (Eq. 1-2), through TRL's SFTTrainer.
+
+Method `ours_wo_r` (the warm-up) takes the responses that agree with the pseudo-label; method `sft`, the
+baseline, takes all of them, unfiltered. The checkpoint kept is the one whose greedy answers on the
+validation questions agree best with the pseudo-labels: no gold answer is involved.
+"""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pandas as pd
+import torch
+from datasets import Dataset
+from transformers import PreTrainedTokenizerBase
+from trl import SFTConfig, SFTTrainer
+
+from rdlib import answers, artifacts, data, generation, models, prompts, training, voting
+
+IGNORED = -100
+
+
+def select_responses(responses: pd.DataFrame, labels: pd.DataFrame, method: str, cap: int | None, seed: int):
+    """The responses trained on: those that agree with the pseudo-label, or all for method "sft".
+
+    At most `cap` of one question, drawn uniformly without replacement.
+    """
+    if method == "ours_wo_r":
+        labelled = voting.propagate(responses, labels)
+        responses = labelled[labelled["positive"]]
+    if cap is None:
+        return responses
+    rng = random.Random(seed)
+    picked = []
+    for _, group in responses.groupby("id", sort=True):
+        indices = list(group.index)
+        picked += rng.sample(indices, cap) if len(indices) > cap else indices
+    return responses.loc[picked]
+
+
+def tokenize(prompt: str, text: str, finished: bool, tokenizer: PreTrainedTokenizerBase, max_length: int) -> dict:
+    """Input ids and labels of one response, prompt masked; the end token only where the response ended."""
+    start = tokenizer(prompt, add_special_tokens=False)["input_ids"]
+    end = tokenizer(" " + text, add_special_tokens=False)["input_ids"]
+    end += [tokenizer.eos_token_id] if finished else []
+    ids = (start + end)[:max_length]
+    return {"input_ids": ids, "labels": ([IGNORED] * len(start) + end)[:max_length], "length": len(ids)}
+
+
+def build_dataset(responses: pd.DataFrame, texts: dict[str, str], tokenizer, max_length: int) -> Dataset:
+    """The tokenized responses as a dataset."""
+    columns = zip(responses["id"], responses["text"], responses["finished"], strict=True)
+    return Dataset.from_list([tokenize(texts[key], text, done, tokenizer, max_length) for key, text, done in columns])
+
+
+class Agreement:
+    """Share of validation questions whose greedy answer equals the pseudo-label."""
+
+    def __init__(self, questions: pd.DataFrame, labels: pd.DataFrame, tokenizer, kind: str, max_tokens: int, batch: int):
+        known = labels.dropna(subset="pseudo_label").set_index("id")["pseudo_label"]
+        questions = questions[questions["id"].isin(known.index)]
+        encode = tokenizer([prompts.zero_shot(q.question, q.options) for q in questions.itertuples()])["input_ids"]
+        self.requests = [generation.Request(prompt, 1, 0.0) for prompt in encode]
+        self.labels = list(known[questions["id"]])
+        self.tokenizer, self.kind, self.max_tokens, self.batch = tokenizer, kind, max_tokens, batch
+
+    def __call__(self, model) -> float:
+        """The agreement of a model, between 0 and 1."""
+        engine = generation.TransformersEngine(model, self.tokenizer, self.batch, self.max_tokens)
+        completions = [group[0] for group in engine.generate(self.requests, seed=0)]
+        given = [answers.extract(generation.decode_text(self.tokenizer, c), self.kind) for c in completions]
+        return sum(answers.same(a, label) for a, label in zip(given, self.labels, strict=True)) / len(self.labels)
+
+
+class AgreementSFTTrainer(SFTTrainer):
+    """SFTTrainer whose evaluation also reports the validation agreement, by which the checkpoint is chosen."""
+
+    agreement: Agreement
+
+    def evaluate(self, *args, **kwargs) -> dict[str, float]:
+        """The usual metrics and `eval_agreement`."""
+        metrics = super().evaluate(*args, **kwargs)
+        metrics["eval_agreement"] = self.agreement(self.model)
+        self.log({"eval_agreement": metrics["eval_agreement"]})
+        return metrics
+
+
+def configuration(stage, work: Path) -> SFTConfig:
+    """The training arguments of the stage's profile."""
+    settings = stage.profile.sft
+    return SFTConfig(
+        num_train_epochs=settings.epochs,
+        per_device_train_batch_size=settings.batch_size,
+        learning_rate=settings.learning_rate,
+        warmup_steps=settings.warmup_ratio,
+        max_length=settings.max_length,
+        lr_scheduler_type="linear",
+        eval_strategy="epoch",
+        metric_for_best_model="eval_agreement",
+        load_best_model_at_end=True,
+        dataset_kwargs={"skip_prepare_dataset": True},
+        **training.common_arguments(work, stage.seed, "epoch"),
+        train_sampling_strategy="group_by_length",
+    )
+
+
+def run(stage, work: Path) -> None:
+    """Stage 03_sft_warmup: write the model, history.parquet and summary.json."""
+    profile, settings = stage.profile, stage.dataset_settings
+    source = models.resolve(profile.students[stage.student], stage.root)
+    tokenizer = models.load_tokenizer(source)
+    responses = artifacts.read_parquet(stage.input("teacher") / "responses.parquet")
+    labels = artifacts.read_parquet(stage.input("labels") / "labels.parquet")
+    questions = data.read_questions(stage.input("data"), "train", "validation")
+    texts = {q.id: prompts.zero_shot(q.question, q.options) for q in questions.itertuples()}
+    cap, limit = profile.sft.responses_per_question, profile.sft.max_length
+    splits = {}
+    for split, most in (("train", cap), ("validation", 1)):
+        chosen = select_responses(responses[responses["split"] == split], labels, stage.method, most, stage.seed)
+        splits[split] = build_dataset(chosen, texts, tokenizer, limit)
+    torch.manual_seed(stage.seed)
+    trainer = AgreementSFTTrainer(
+        models.load_causal_lm(source),
+        args=configuration(stage, work),
+        train_dataset=splits["train"],
+        eval_dataset=splits["validation"],
+        processing_class=tokenizer,
+        callbacks=[training.ProgressBar("SFT")],
+    )
+    validation = questions[questions["split"] == "validation"]
+    trainer.agreement = Agreement(
+        validation, labels, tokenizer, settings.answer, settings.max_tokens, profile.generation.batch_size
+    )
+    history = training.train(trainer, work)
+    trainer.model.save_pretrained(work / "model")
+    tokenizer.save_pretrained(work / "model")
+    artifacts.write_parquet(work / "history.parquet", history)
+    tokens = sum(splits["train"]["length"]) * profile.sft.epochs
+    summary = {"responses": len(splits["train"]), "tokens_trained": tokens, "best": trainer.state.best_metric}
+    artifacts.write_json(work / "summary.json", summary)

@@ -1,0 +1,398 @@
+"""The study's stages: where each one's artifacts lie, what it reads, and running it at most once.
+
+    stage = open_stage("05_reward_model", globals())   # in a notebook, after its parameters cell
+    stage.run()                                        # computes, resumes, or finds it done
+    stage.table("history")                             # the artifact history.parquet
+
+A stage is known by its axes (dataset, teacher, student, method, seed) and by the overrides that reach
+it; both are in its folder's name. Its key is made of the settings it reads and the keys of its inputs;
+when a folder with the same key is there, nothing is done again.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import json
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from rdlib import artifacts
+from rdlib.errors import UserError
+from rdlib.profile import Profile, load_profile
+
+ROOT = Path(__file__).resolve().parent.parent
+METHODS = ("teacher", "icl", "sft", "ours_wo_r", "ours_wo_d", "ours")
+
+
+@dataclass(frozen=True)
+class StageSpec:
+    """One stage: the function that computes it, its axes, the profile sections it reads, its notebook."""
+
+    name: str
+    function: str
+    axes: tuple[str, ...]
+    sections: tuple[str, ...]
+    notebook: str
+    methods: tuple[str, ...] = ()
+
+
+ALL_AXES = ("dataset", "teacher", "student", "method")
+SPECS = {
+    spec.name: spec
+    for spec in (
+        StageSpec("00_data", "rdlib.data:run", ("dataset",), (), "00_data"),
+        StageSpec("00_gold", "rdlib.data:run_gold", ("dataset",), (), "00_data"),
+        StageSpec(
+            "01_teacher_responses",
+            "rdlib.teacher:run",
+            ("dataset", "teacher"),
+            ("teacher_sampling", "generation"),
+            "01_teacher_responses",
+        ),
+        StageSpec("02_pseudo_labels", "rdlib.voting:run", ("dataset", "teacher"), ("voting",), "02_pseudo_labels"),
+        StageSpec("02_judgement", "rdlib.voting:run_judgement", ("dataset", "teacher"), (), "02_pseudo_labels"),
+        StageSpec(
+            "03_sft_warmup", "rdlib.sft:run", ALL_AXES, ("sft", "generation"), "03_sft_warmup", ("sft", "ours_wo_r")
+        ),
+        StageSpec(
+            "04_student_responses",
+            "rdlib.student:run",
+            ALL_AXES,
+            ("student_sampling", "generation"),
+            "04_student_responses",
+            ("ours", "ours_wo_d"),
+        ),
+        StageSpec(
+            "05_reward_model",
+            "rdlib.reward_model:run",
+            ALL_AXES,
+            ("reward_model",),
+            "05_reward_model",
+            ("ours", "ours_wo_d"),
+        ),
+        StageSpec(
+            "06_ppo", "rdlib.rl:run", ALL_AXES, ("reward", "ppo", "generation"), "06_ppo", ("ours", "ours_wo_d")
+        ),
+        StageSpec(
+            "07_evaluate", "rdlib.evaluate:run", ALL_AXES, ("evaluation", "generation"), "07_evaluate", METHODS
+        ),
+    )
+}
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of one cell of the grid. Unused axes are None; `overrides` are those that reach it."""
+
+    name: str
+    profile_path: str
+    dataset: str
+    teacher: str | None = None
+    student: str | None = None
+    method: str | None = None
+    seed: int = 0
+    all_overrides: dict[str, Any] = field(default_factory=dict)
+    root: Path = ROOT
+
+    @property
+    def spec(self) -> StageSpec:
+        """The stage's specification."""
+        return SPECS[self.name]
+
+    @cached_property
+    def profile(self) -> Profile:
+        """The profile with the overrides applied."""
+        return load_profile(self.root / self.profile_path, self.all_overrides)
+
+    @property
+    def dataset_settings(self):
+        """The profile's settings of this stage's dataset."""
+        return self.profile.datasets[self.dataset]
+
+    @cached_property
+    def overrides(self) -> dict[str, Any]:
+        """The overrides that reach this stage and differ from the profile's own values."""
+        base = load_profile(self.root / self.profile_path)
+        reach = self._sections()
+        kept = {}
+        for key, value in sorted(self.all_overrides.items()):
+            section, name = key.split(".", 1)
+            if section in reach and getattr(getattr(base, section), name) != value:
+                kept[key] = value
+        return kept
+
+    def _sections(self) -> set[str]:
+        names = set(self.spec.sections)
+        for stage in self.inputs.values():
+            names |= stage._sections()
+        return names
+
+    @property
+    def variant(self) -> str:
+        """The overrides as text, empty for the profile's own settings."""
+        return ",".join(f"{key}={value}" for key, value in self.overrides.items())
+
+    @property
+    def folder(self) -> Path:
+        """Where the artifacts lie."""
+        axes = [self.teacher, self.student, self.method]
+        parts = [part for part in axes if part]
+        name = f"{self.name}@{self.variant}" if self.variant else self.name
+        runs = self.root / self.profile.runs
+        return runs.joinpath(self.profile.name, self.dataset, *parts, f"seed{self.seed}", name)
+
+    @property
+    def label(self) -> str:
+        """The stage's place in words, for messages: dataset/teacher/student/method/seed/name."""
+        return self.folder.relative_to(self.root / self.profile.runs).as_posix()
+
+    def at(self, name: str, method: str | None = None) -> Stage:
+        """Another stage of the same cell, with the axes that it has."""
+        spec = SPECS[name]
+        axes = {axis: getattr(self, axis) if axis in spec.axes else None for axis in ("teacher", "student", "method")}
+        if method is not None and "method" in spec.axes:
+            axes["method"] = method
+        return replace(self, name=name, **axes)
+
+    def with_overrides(self, overrides: dict[str, Any]) -> Stage:
+        """The same stage with further settings overridden: a variant with a folder of its own."""
+        return replace(self, all_overrides=self.all_overrides | overrides)
+
+    @property
+    def inputs(self) -> dict[str, Stage]:
+        """The stages whose artifacts this one reads, by the name it knows them by."""
+        return _inputs(self)
+
+    @cached_property
+    def key(self) -> str:
+        """Hash of everything that decides this stage's artifacts, except code and package versions."""
+        settings = {name: getattr(self.profile, name).model_dump() for name in self.spec.sections}
+        settings["dataset"] = self.dataset_settings.model_dump()
+        models = {"teachers": self.teacher, "students": self.student}
+        settings["models"] = {kind: getattr(self.profile, kind)[name] for kind, name in models.items() if name}
+        axes = [self.name, self.dataset, self.teacher, self.student, self.method, self.seed]
+        return artifacts.content_hash([axes, settings, {name: s.key for name, s in self.inputs.items()}])
+
+    @property
+    def done(self) -> bool:
+        """Whether the artifacts are there and were made with these settings."""
+        manifest = artifacts.read_manifest(self.folder)
+        return manifest is not None and manifest["key"] == self.key
+
+    def require(self) -> Path:
+        """The folder of a stage that must be done already; UserError says which notebook makes it."""
+        if not self.done:
+            raise UserError(
+                f"{self.label} is missing or was made with other settings: run notebooks/{self.spec.notebook}.ipynb "
+                f"with the same profile, dataset, teacher, student and seed first (or `make study`)."
+            )
+        return self.folder
+
+    def input(self, name: str) -> Path:
+        """The folder of one input, checked against its manifest."""
+        folder = self.inputs[name].require()
+        manifest = artifacts.read_manifest(folder)
+        artifacts.verify(folder, manifest)
+        return folder
+
+    def run(self, **hooks: Any) -> Stage:
+        """Compute the stage unless it is done; resumes from its partial folder. Returns itself.
+
+        `hooks` go to the stage's function, as `on_update` to that of 06_ppo; they must not change artifacts.
+        """
+        if self.done:
+            artifacts.verify(self.folder, artifacts.read_manifest(self.folder))
+            print(f"{self.label}: already there, nothing to do.")
+            return self
+        for name in self.inputs:
+            self.input(name)
+        work = self._open_partial()
+        started, clock = artifacts.now(), time.time()
+        module, function = self.spec.function.split(":")
+        getattr(importlib.import_module(module), function)(self, work, **hooks)
+        artifacts.seal(work, self.folder, self._record(started, time.time() - clock))
+        print(f"{self.label}: done in {time.time() - clock:.0f} s.")
+        return self
+
+    def run_with_inputs(self) -> Stage:
+        """Compute the stage and, before it, whatever of its inputs is not there yet."""
+        for stage in self.inputs.values():
+            if not stage.done:
+                stage.run_with_inputs()
+        return self.run()
+
+    def _open_partial(self) -> Path:
+        work = self.folder.with_name(self.folder.name + ".partial")
+        marker = work / ".key"
+        if work.exists() and (not marker.exists() or marker.read_text() != self.key):
+            shutil.rmtree(work)
+        artifacts.write_bytes(marker, self.key.encode())
+        return work
+
+    def _record(self, started: str, seconds: float) -> dict[str, Any]:
+        return {
+            "stage": self.name,
+            "key": self.key,
+            "profile": self.profile.name,
+            "axes": {a: getattr(self, a) for a in (*ALL_AXES, "seed") if getattr(self, a) is not None},
+            "overrides": self.overrides,
+            "settings": {n: getattr(self.profile, n).model_dump() for n in self.spec.sections},
+            "inputs": {name: stage.label for name, stage in self.inputs.items()},
+            "started": started,
+            "seconds": round(seconds, 1),
+        }
+
+    def table(self, name: str) -> pd.DataFrame:
+        """A Parquet artifact of this stage."""
+        return artifacts.read_parquet(self.require() / f"{name}.parquet")
+
+    def json(self, name: str) -> dict:
+        """A JSON artifact of this stage."""
+        return artifacts.read_json(self.require() / f"{name}.json")
+
+    def jsonl(self, name: str) -> pd.DataFrame:
+        """A JSON-lines artifact of this stage as a table."""
+        lines = (self.require() / f"{name}.jsonl").read_text().splitlines()
+        return pd.DataFrame([json.loads(line) for line in lines])
+
+
+def _inputs(stage: Stage) -> dict[str, Stage]:
+    name, method = stage.name, stage.method
+    if name in ("00_data", "00_gold"):
+        return {}
+    data = {"data": stage.at("00_data")}
+    if name == "01_teacher_responses":
+        return data
+    teacher = {"teacher": stage.at("01_teacher_responses")} if stage.teacher else {}
+    if name == "02_pseudo_labels":
+        return data | teacher
+    labels = {"labels": stage.at("02_pseudo_labels")} if stage.teacher else {}
+    if name == "02_judgement":
+        return teacher | labels | {"gold": stage.at("00_gold")}
+    if name == "03_sft_warmup":
+        return data | teacher | labels
+    warmup = {"warmup": stage.at("03_sft_warmup", "ours_wo_r")} if method == "ours" else {}
+    if name == "04_student_responses":
+        return data | labels | warmup
+    if name == "05_reward_model":
+        return data | teacher | labels | warmup | {"student": stage.at("04_student_responses")}
+    if name == "06_ppo":
+        student = {"student": stage.at("04_student_responses"), "reward_model": stage.at("05_reward_model")}
+        return data | labels | warmup | student
+    policy = {"sft": "03_sft_warmup", "ours_wo_r": "03_sft_warmup", "ours": "06_ppo", "ours_wo_d": "06_ppo"}
+    model = {"model": stage.at(policy[method])} if method in policy else {}
+    return data | {"gold": stage.at("00_gold")} | model
+
+
+def dag_edges() -> list[tuple[str, str]]:
+    """Edges (input stage, stage) of the full method's DAG, from the code that runs it."""
+    edges, seen = [], set()
+
+    def visit(stage: Stage) -> None:
+        if stage.name in seen:
+            return
+        seen.add(stage.name)
+        for upstream in stage.inputs.values():
+            visit(upstream)
+            edges.append((upstream.name, stage.name))
+
+    axes = {"dataset": "gsm", "teacher": "strong", "student": "small", "method": "ours"}
+    visit(Stage("07_evaluate", "params/micro.yaml", **axes))
+    return list(dict.fromkeys(edges))
+
+
+def open_stage(name: str, namespace: dict[str, Any]) -> Stage:
+    """The stage a notebook is about, from the variables of its parameters cell.
+
+    Raises UserError for a variable that the notebook does not declare (papermill only warns), a name
+    that the profile does not have, or a value of the wrong kind.
+    """
+    parameters = {k: v for k, v in namespace.items() if _is_parameter(k, v)}
+    known = {"profile", "seed", "overrides", *SPECS[name].axes}
+    extra = {key.partition("__")[0] for key in parameters} - known - SHORTCUTS.keys() - NOTEBOOK_PARAMETERS
+    if extra:
+        unknown = sorted(extra)[0]
+        close = difflib.get_close_matches(unknown, [*known, *SHORTCUTS], n=1)
+        hint = f"did you mean {close[0]!r}?" if close else f"it reads {', '.join(sorted(known))}."
+        raise UserError(f"Notebook {SPECS[name].notebook} has no parameter {unknown!r}: {hint}")
+    overrides = dict(parameters.get("overrides") or {})
+    overrides |= {SHORTCUTS[k]: v for k, v in parameters.items() if k in SHORTCUTS and v is not None}
+    axes = {axis: parameters.get(axis) for axis in SPECS[name].axes}
+    return make_stage(name, parameters["profile"], seed=parameters.get("seed", 0), overrides=overrides, **axes)
+
+
+# Parameters that a notebook may show by a short name, and the settings they stand for.
+SHORTCUTS = {
+    "lam": "reward_model.lam",
+    "teacher_share": "reward_model.teacher_share",
+    "reward_source": "reward_model.source",
+    "threshold": "voting.threshold",
+    "mismatch": "reward.mismatch",
+}
+NOTEBOOK_PARAMETERS = {"methods"}
+
+
+def _is_parameter(name: str, value: Any) -> bool:
+    plain = isinstance(value, str | int | float | bool | list | dict | type(None))
+    return plain and not name.startswith("_") and name not in {"In", "Out"}
+
+
+def make_stage(name: str, profile: str, *, seed: int = 0, overrides: dict | None = None, **axes: Any) -> Stage:
+    """A stage with its axes and settings checked; UserError for a name that the profile does not know."""
+    if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
+        raise UserError(f"seed is {seed!r}: give a whole number from 0 up.")
+    path = Path(profile)
+    relative = path.relative_to(ROOT).as_posix() if path.is_absolute() and path.is_relative_to(ROOT) else str(profile)
+    loaded = load_profile(ROOT / relative, overrides)
+    choices = {"dataset": loaded.datasets, "teacher": loaded.teachers, "student": loaded.students}
+    choices["method"] = SPECS[name].methods
+    for axis, value in axes.items():
+        if value is not None and value not in choices[axis]:
+            raise UserError(f"{axis} is {value!r}, which is not one of {', '.join(choices[axis])} ({relative}).")
+    return Stage(name, relative, seed=seed, all_overrides=dict(overrides or {}), **axes)
+
+
+def grid_stages(profile_path: str, seed: int) -> Iterator[Stage]:
+    """Every stage of the main grid for one seed, inputs before what reads them."""
+    profile = load_profile(ROOT / profile_path)
+    for dataset in profile.datasets:
+        base = make_stage("00_data", profile_path, seed=seed, dataset=dataset)
+        yield from (base, base.at("00_gold"))
+        for student in profile.students:
+            yield replace(base, name="07_evaluate", student=student, method="icl")
+        for teacher in profile.teachers:
+            cell = replace(base, teacher=teacher)
+            for name in ("01_teacher_responses", "02_pseudo_labels", "02_judgement"):
+                yield cell.at(name)
+            yield replace(cell, name="07_evaluate", method="teacher")
+            for student in profile.students:
+                yield from _cell_stages(replace(cell, student=student))
+
+
+def _cell_stages(cell: Stage) -> Iterator[Stage]:
+    for method in ("sft", "ours_wo_r"):
+        yield replace(cell, name="03_sft_warmup", method=method)
+    for method in ("ours", "ours_wo_d"):
+        for name in ("04_student_responses", "05_reward_model", "06_ppo"):
+            yield replace(cell, name=name, method=method)
+    for method in ("sft", "ours_wo_r", "ours_wo_d", "ours"):
+        yield replace(cell, name="07_evaluate", method=method)
+
+
+def ablation_overrides(profile: Profile) -> dict[str, list[dict[str, Any]]]:
+    """The overrides of each ablation: Figure 5, Figure 6, Table 4 and Table 7."""
+    grid = profile.grid
+    return {
+        "lambda": [{"reward_model.lam": value} for value in grid.lam],
+        "data_ratio": [{"reward_model.teacher_share": value} for value in grid.teacher_share],
+        "reward_source": [{"reward_model.source": value} for value in ("student", "teacher")],
+        "correctness": [{"reward.mismatch": value} for value in grid.mismatch],
+    }

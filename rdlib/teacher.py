@@ -1,0 +1,50 @@
+"""Stage 1: the teacher answers every training and validation question at ten temperatures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+
+from rdlib import answers, artifacts, data, generation, models, prompts
+from rdlib.profile import TeacherSampling
+
+
+def sampling_plan(questions: pd.DataFrame, settings: TeacherSampling) -> pd.DataFrame:
+    """One row a question and temperature: id, split, confidence, temperature, n (section 3.1).
+
+    Temperature 0 gives equal samples, so one is generated; `repeat_greedy` counts it in full.
+    """
+    sets = [("high", t) for t in settings.high_temperatures] + [("low", t) for t in settings.low_temperatures]
+    rows = [
+        (question.id, question.split, confidence, temperature, 1 if temperature == 0 else settings.samples_per_temperature)
+        for question in questions.itertuples()
+        for confidence, temperature in sets
+    ]
+    return pd.DataFrame(rows, columns=["id", "split", "confidence", "temperature", "n"])
+
+
+def repeat_greedy(responses: pd.DataFrame, samples: int) -> pd.DataFrame:
+    """Count the single response at temperature 0 as `samples` equal ones; the copies cost no tokens."""
+    greedy = responses[responses["temperature"] == 0]
+    copies = [greedy.assign(sample=k, tokens=0) for k in range(1, samples)]
+    return pd.concat([responses, *copies], ignore_index=True).sort_values(
+        ["id", "confidence", "temperature", "sample"], kind="stable", ignore_index=True
+    )
+
+
+def run(stage, work: Path) -> None:
+    """Stage 01_teacher_responses: write responses.parquet with the extracted answers."""
+    profile, settings = stage.profile, stage.dataset_settings
+    source = models.resolve(profile.teachers[stage.teacher], stage.root)
+    model, tokenizer = models.load_causal_lm(source), models.load_tokenizer(source)
+    engine = generation.TransformersEngine(model, tokenizer, profile.generation.batch_size, settings.max_tokens)
+    questions = data.read_questions(stage.input("data"), "train", "validation")
+    texts = {q.id: prompts.zero_shot(q.question, q.options) for q in questions.itertuples()}
+    plan = sampling_plan(questions, profile.teacher_sampling)
+    seed = generation.derive_seed("teacher", stage.dataset, stage.teacher, stage.seed)
+    responses = generation.sample_to_disk(engine, plan, texts, work, seed, profile.generation.shard_size)
+    responses["answer"] = [answers.extract(text, settings.answer) for text in responses["text"]]
+    responses = repeat_greedy(responses, profile.teacher_sampling.samples_per_temperature)
+    artifacts.write_parquet(work / "responses.parquet", responses)
+    generation.drop_shards(work)

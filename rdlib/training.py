@@ -1,0 +1,88 @@
+"""What SFT and reward model share: training arguments, resuming, progress, and the history as a table."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from tqdm import tqdm
+from transformers import PrinterCallback, Trainer, TrainerCallback
+from transformers.trainer_utils import get_last_checkpoint
+
+from rdlib.errors import UserError
+
+CHECKPOINTS = "checkpoints"
+
+
+def common_arguments(work: Path, seed: int, save_strategy: str) -> dict[str, Any]:
+    """Arguments for TRL and transformers trainers that do not depend on the method."""
+    cuda = torch.cuda.is_available()
+    return {
+        "output_dir": str(work / CHECKPOINTS),
+        "seed": seed,
+        "use_cpu": not cuda,
+        "bf16": cuda,
+        "gradient_checkpointing": False,
+        "save_strategy": save_strategy,
+        "save_total_limit": 2,
+        "logging_steps": 20,
+        "report_to": "none",
+        "disable_tqdm": True,
+        "dataloader_pin_memory": cuda,
+    }
+
+
+class ProgressBar(TrainerCallback):
+    """A plain tqdm bar, and an error when the loss is no longer a number."""
+
+    def __init__(self, name: str):
+        self.name, self.bar = name, None
+
+    def on_train_begin(self, args, state, control, **kwargs) -> None:
+        """Open the bar."""
+        self.bar = tqdm(total=state.max_steps, initial=state.global_step, desc=self.name)
+
+    def on_step_end(self, args, state, control, **kwargs) -> None:
+        """Advance the bar."""
+        self.bar.update(1)
+
+    def on_log(self, args, state, control, logs=None, **kwargs) -> None:
+        """Show the loss; UserError when it is NaN or infinite."""
+        loss = (logs or {}).get("loss")
+        if loss is not None and not math.isfinite(loss):
+            raise UserError(
+                f"{self.name} diverged: the loss is {loss} at step {state.global_step}. Lower the learning rate."
+            )
+        self.bar.set_postfix({k: round(v, 3) for k, v in (logs or {}).items() if k in SHOWN})
+
+    def on_train_end(self, args, state, control, **kwargs) -> None:
+        """Close the bar."""
+        self.bar.close()
+
+
+SHOWN = ("loss", "eval_loss", "eval_agreement", "eval_pos_neg_auc")
+
+
+def train(trainer: Trainer, work: Path) -> pd.DataFrame:
+    """Train, going on from the last whole checkpoint if there is one; returns the history, a row a log."""
+    trainer.remove_callback(PrinterCallback)
+    folder = work / CHECKPOINTS
+    last = get_last_checkpoint(folder) if folder.is_dir() else None
+    trainer.train(resume_from_checkpoint=last)
+    shutil.rmtree(folder, ignore_errors=True)
+    return history_table(trainer.state.log_history)
+
+
+def history_table(log: list[dict]) -> pd.DataFrame:
+    """The trainer's log by step: loss and evaluation metrics side by side, timing left out."""
+    rows: dict[int, dict] = {}
+    for entry in log:
+        row = rows.setdefault(entry["step"], {"step": entry["step"], "epoch": round(entry["epoch"], 4)})
+        for key, value in entry.items():
+            if key not in {"step", "epoch"} and not key.endswith(("runtime", "per_second", "total_flos")):
+                row[key.removeprefix("eval_") if key != "eval_loss" else key] = value
+    return pd.DataFrame(sorted(rows.values(), key=lambda row: row["step"]))

@@ -1,0 +1,81 @@
+"""Stage 2: pseudo-labels by majority vote over the teacher's high-confidence responses (section 3.1)."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from rdlib import artifacts, data
+
+
+def majority_vote(answers: Sequence[str | None], threshold: float) -> tuple[str | None, float]:
+    """The most frequent answer and its share of all responses; None where the share is not above the threshold.
+
+    A response without an answer counts in the denominator and votes for nothing.
+    """
+    votes = Counter(answer for answer in answers if answer is not None)
+    if not votes:
+        return None, 0.0
+    answer, count = min(votes.items(), key=lambda item: (-item[1], item[0]))
+    share = count / len(answers)
+    return (answer if share > threshold else None), share
+
+
+def pseudo_labels(responses: pd.DataFrame, threshold: float) -> pd.DataFrame:
+    """One row a question: id, split, pseudo_label (None: the question is in Q_fail), share, extractable."""
+    rows = []
+    high = responses[responses["confidence"] == "high"]
+    for (key, split), group in high.groupby(["id", "split"], sort=True):
+        given = [None if pd.isna(answer) else answer for answer in group["answer"]]
+        label, share = majority_vote(given, threshold)
+        rows.append((key, split, label, share, sum(answer is not None for answer in given) / len(given)))
+    return pd.DataFrame(rows, columns=["id", "split", "pseudo_label", "share", "extractable"])
+
+
+def propagate(responses: pd.DataFrame, labels: pd.DataFrame) -> pd.DataFrame:
+    """Responses with `pseudo_label` and `positive` (a(y) = a*(x)); those of Q_fail are left out."""
+    known = labels.dropna(subset="pseudo_label")[["id", "pseudo_label"]]
+    labelled = responses.merge(known, on="id", how="inner", validate="many_to_one")
+    return labelled.assign(positive=(labelled["answer"] == labelled["pseudo_label"]).fillna(False).astype(bool))
+
+
+def judgement(responses: pd.DataFrame, labels: pd.DataFrame, gold: pd.Series) -> dict[str, int]:
+    """Figure 4's counts: pseudo-labels equal to gold, and responses judged as gold would judge them."""
+    labelled = propagate(responses, labels)
+    truth = labelled["answer"] == labelled["id"].map(gold)
+    known = labels.dropna(subset="pseudo_label")
+    return {
+        "questions": len(labels),
+        "failed": int(labels["pseudo_label"].isna().sum()),
+        "labelled": len(known),
+        "label_correct": int((known["pseudo_label"] == known["id"].map(gold)).sum()),
+        "responses": len(labelled),
+        "judged_right": int((labelled["positive"] == truth).sum()),
+        "positives": int(labelled["positive"].sum()),
+        "positives_right": int((labelled["positive"] & truth).sum()),
+    }
+
+
+def run(stage, work: Path) -> None:
+    """Stage 02_pseudo_labels: write labels.parquet and summary.json with the failure ratio (Figure 3)."""
+    responses = artifacts.read_parquet(stage.input("teacher") / "responses.parquet")
+    labels = pseudo_labels(responses, stage.profile.voting.threshold)
+    artifacts.write_parquet(work / "labels.parquet", labels)
+    failed = int(labels["pseudo_label"].isna().sum())
+    summary = {"questions": len(labels), "failed": failed, "failure_ratio": failed / len(labels)}
+    artifacts.write_json(work / "summary.json", summary)
+
+
+def run_judgement(stage, work: Path) -> None:
+    """Stage 02_judgement: write judgement.json, the pseudo-labels against gold by split (Figure 4)."""
+    responses = artifacts.read_parquet(stage.input("teacher") / "responses.parquet")
+    labels = artifacts.read_parquet(stage.input("labels") / "labels.parquet")
+    gold = data.read_gold(stage.input("gold"))
+    counts = {
+        split: judgement(responses[responses["split"] == split], labels[labels["split"] == split], gold)
+        for split in ("train", "validation")
+    }
+    artifacts.write_json(work / "judgement.json", counts)

@@ -1,0 +1,223 @@
+"""Verdicts follow the data: made-up results for which each verdict is known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from rdlib import claims, tables
+from rdlib.claims import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED
+
+N = 400
+
+
+def answers(benchmark, teacher, student, method, right, variant="", seed=0):
+    """N answers, the first `right` correct."""
+    ids = [f"{benchmark}-{i}" for i in range(N)]
+    keys = {
+        "benchmark": benchmark,
+        "teacher": teacher,
+        "student": student,
+        "method": method,
+        "variant": variant,
+    }
+    return pd.DataFrame({**keys, "seed": seed, "id": ids, "group": "", "correct": np.arange(N) < right})
+
+
+def study(**right):
+    """Both teachers, both students, both benchmarks; the number of right answers of each method."""
+    return pd.concat(
+        [
+            answers(benchmark, teacher, "" if method == "teacher" else student, method, count)
+            for benchmark in ("gsm", "mmlu")
+            for teacher in ("strong", "weak")
+            for student in ("small", "large")
+            for method, count in right.items()
+            if method != "teacher" or student == "small"
+        ]
+    )
+
+
+@pytest.mark.parametrize(
+    ("ours", "verdict"), [(240, SUPPORTED), (200, INCONCLUSIVE), (201, INCONCLUSIVE), (160, NOT_SUPPORTED)]
+)
+def test_c1_follows_the_difference(ours, verdict):
+    claim = claims.better_than("C1", "", study(sft=200, ours=ours), "sft")
+    # 200 against 200 is a difference of exactly 0 with an interval of [0, 0]: at or below 0.
+    assert claim.verdict == (NOT_SUPPORTED if ours == 200 else verdict)
+    assert len(claim.cells) == 8
+    assert claim.pooled.estimate == pytest.approx(100 * (ours - 200) / N)
+
+
+def test_one_cell_against_makes_a_good_mean_inconclusive():
+    correct = study(sft=200, ours=260)
+    cell = (correct.benchmark == "mmlu") & (correct.teacher == "weak") & (correct.student == "large")
+    correct.loc[cell & (correct.method == "ours"), "correct"] = np.arange(N) < 190
+    claim = claims.better_than("C1", "", correct, "sft")
+    assert claim.verdict == INCONCLUSIVE and claim.pooled.low > 0
+    assert [c.name for c in claim.cells if not c.holds] == ["mmlu/weak/large"]
+
+
+def test_most_cells_against_refute_whatever_the_mean():
+    cells = [claims.Cell(str(i), claims.Interval(-1, -2, -0.5, N)) for i in range(3)]
+    cells += [claims.Cell(str(i), claims.Interval(9, 8, 10, N)) for i in range(2)]
+    assert claims.judge(cells, claims.Interval(3, 2, 4, N)) == NOT_SUPPORTED
+    assert claims.judge(cells[1:], claims.Interval(4, 3, 5, N)) == INCONCLUSIVE
+    assert claims.judge(cells[3:], claims.Interval(9, 8, 10, N)) == SUPPORTED
+    assert claims.judge([], claims.NOTHING) == INCONCLUSIVE
+
+
+def test_the_papers_own_numbers_contradict_c2_and_c3_on_gsm_plus():
+    correct = study(sft=200, ours_wo_r=200, ours_wo_d=200, ours=220)
+    correct = pd.concat(
+        [correct, correct[correct.benchmark == "gsm"].replace({"benchmark": {"gsm": "gsm_plus"}})]
+    )
+    names = {"C1": "sft", "C2": "ours_wo_r", "C3": "ours_wo_d"}
+    table = claims.claims_table(
+        [claims.better_than(name, "", correct, other) for name, other in names.items()]
+    )
+    assert list(table.paper_cells) == [12, 12, 12] and list(table.paper_cells_holding) == [12, 11, 10]
+    assert list(table.paper_cells_against) == [
+        "",
+        "gsm_plus/weak/small",
+        "gsm_plus/strong/small; gsm_plus/strong/large",
+    ]
+
+
+def test_c4_needs_one_student_clearly_above_its_teacher():
+    correct = study(teacher=300, ours=200)
+    assert claims.student_beats_teacher(correct).verdict == NOT_SUPPORTED
+    cell = (correct.benchmark == "gsm") & (correct.teacher == "weak") & (correct.student == "large")
+    correct.loc[cell, "correct"] = np.arange(N) < 301
+    assert claims.student_beats_teacher(correct).verdict == INCONCLUSIVE
+    correct.loc[cell, "correct"] = np.arange(N) < 340
+    claim = claims.student_beats_teacher(correct)
+    assert claim.verdict == SUPPORTED and claim.pooled.estimate == pytest.approx(10)
+    assert sum(cell.paper > 0 for cell in claim.cells) == 2  # the paper's blue cells
+
+
+def votes(failed, wrong):
+    rows = [
+        [dataset, teacher, 0, "train", 500, failed[i], 500 - failed[i], 500 - failed[i] - wrong[i], 10, 9]
+        for i, (dataset, teacher) in enumerate(
+            [("gsm", "strong"), ("gsm", "weak"), ("mmlu", "strong"), ("mmlu", "weak")]
+        )
+    ]
+    names = "dataset teacher seed split questions failed labelled label_correct responses judged_right"
+    return pd.DataFrame(rows, columns=names.split())
+
+
+def test_c5_follows_the_counts():
+    assert claims.weaker_judges(votes([10, 60, 120, 230], [10, 50, 70, 120])).verdict == SUPPORTED
+    assert claims.weaker_judges(votes([230, 120, 60, 10], [120, 70, 50, 10])).verdict == NOT_SUPPORTED
+    assert claims.weaker_judges(votes([60, 10, 120, 230], [10, 50, 70, 120])).verdict == INCONCLUSIVE
+
+
+@pytest.mark.parametrize(
+    ("name", "variant"), [("C6", "reward_model.source=teacher"), ("C9", "reward.mismatch=minus")]
+)
+@pytest.mark.parametrize(("other", "verdict"), [(180, SUPPORTED), (219, INCONCLUSIVE), (260, NOT_SUPPORTED)])
+def test_c6_and_c9_follow_the_variant(name, variant, other, verdict):
+    correct = pd.concat([study(ours=220), answers("gsm", "strong", "small", "ours", other, variant)])
+    claim = claims.variant_claim(name, "", correct, variant)
+    assert claim.verdict == verdict and len(claim.cells) == 1
+    assert claim.cells[0].paper == (pytest.approx(1.21) if name == "C6" else None)
+
+
+def history(curves, seed=0):
+    rows = [
+        [
+            "gsm",
+            "strong",
+            "small",
+            "ours",
+            "" if lam == 0.5 else f"reward_model.lam={lam}",
+            seed,
+            step,
+            auc,
+            0.5,
+        ]
+        for lam, curve in curves.items()
+        for step, auc in enumerate(curve)
+    ]
+    return pd.DataFrame(
+        rows, columns=[*tables.CELL, "method", "variant", "seed", "step", "pos_neg_auc", "pos_pos_auc"]
+    )
+
+
+def test_instability_by_hand():
+    assert claims.instability(pd.Series([0.5, 0.7, 0.6])) == pytest.approx((0.2 + 0.1) / 2 + 0.1)
+    assert np.isnan(claims.instability(pd.Series([0.5])))
+
+
+def test_c7_follows_the_curves_and_one_seed_needs_the_margin():
+    calm, wild, near = [0.6, 0.62, 0.63], [0.6, 0.75, 0.55], [0.6, 0.63, 0.63]
+    assert claims.stable_lambda(history({0.0: wild, 0.5: calm, 1.0: wild}), 0.5).verdict == SUPPORTED
+    assert claims.stable_lambda(history({0.0: calm, 0.5: wild, 1.0: calm}), 0.5).verdict == NOT_SUPPORTED
+    assert claims.stable_lambda(history({0.0: near, 0.5: calm, 1.0: near}), 0.5).verdict == INCONCLUSIVE
+
+
+def test_c7_uses_seeds_where_there_are_several():
+    runs = pd.concat(
+        [history({0.0: [0.6, 0.7 + 0.01 * s, 0.6], 0.5: [0.6, 0.62, 0.63]}, seed=s) for s in range(4)]
+    )
+    claim = claims.stable_lambda(runs, 0.5)
+    assert claim.verdict == SUPPORTED and claim.pooled.n == 4
+
+
+def ratio_scores(pos_neg, pos_pos):
+    """Scores for three shares with the given shifts of student and teacher positives."""
+    rng, parts = np.random.default_rng(3), []
+    noise = {
+        kind: rng.normal(size=300) for kind in ("student_negative", "student_positive", "teacher_positive")
+    }
+    for variant, up, more in zip(
+        ("reward_model.teacher_share=0.2", "", "reward_model.teacher_share=0.8"),
+        pos_neg,
+        pos_pos,
+        strict=True,
+    ):
+        for kind, shift in (
+            ("student_negative", 0),
+            ("student_positive", up),
+            ("teacher_positive", up + more),
+        ):
+            keys = {
+                "dataset": "gsm",
+                "teacher": "strong",
+                "student": "small",
+                "method": "ours",
+                "variant": variant,
+            }
+            parts.append(
+                pd.DataFrame(
+                    {**keys, "seed": 0, "id": range(300), "kind": kind, "score": noise[kind] + shift}
+                )
+            )
+    return pd.concat(parts)
+
+
+@pytest.mark.parametrize(
+    ("pos_neg", "pos_pos", "verdict"),
+    [
+        ((1, 1, 1), (0, 1, 2), SUPPORTED),
+        ((0, 1, 2), (1, 1, 1), NOT_SUPPORTED),
+        ((0.4, 1, 1.6), (0, 1.5, 3), NOT_SUPPORTED),  # Pos/Pos moves more, but Pos/Neg moves a lot too
+        ((1, 1, 1), (1, 1, 1.3), INCONCLUSIVE),  # a spread of 0.06 is neither small nor large
+        ((1, 1, 1), (1, 1, 1.02), NOT_SUPPORTED),  # Pos/Pos hardly moves
+    ],
+)
+def test_c8_compares_the_spreads(pos_neg, pos_pos, verdict):
+    assert claims.data_ratio(ratio_scores(pos_neg, pos_pos), 0.5).verdict == verdict
+
+
+def test_all_nine_claims_have_a_criterion_and_missing_results_are_inconclusive():
+    nothing = study(sft=200)
+    judged = claims.all_claims(
+        nothing, votes([1] * 4, [1] * 4)[:0], ratio_scores([1] * 3, [1] * 3)[:0], history({0.5: []}), {}
+    )
+    table = claims.claims_table(judged)
+    assert list(table.claim) == [f"C{i}" for i in range(1, 10)]
+    assert set(table.verdict) == {INCONCLUSIVE} and set(table.note) == {"no results to judge it by"}
+    assert table.criterion.str.len().gt(50).all() and claims.cells_table(judged).empty

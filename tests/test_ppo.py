@@ -1,0 +1,661 @@
+"""PPO: the core functions by hand-computed cases, properties and TRL's numbers; the trainer by TRL's weights,
+exact resume, and a task that it must learn."""
+
+from __future__ import annotations
+
+import json
+import math
+from copy import deepcopy
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification
+
+from rdlib import ppo
+from rdlib import ppo_core as core
+from rdlib.errors import UserError
+from rdlib.profile import Ppo
+
+torch.set_num_threads(1)
+EOS, PAD = 1, 0
+# float32 sums in another order: measured differences are below 1e-6
+CLOSE = {"rtol": 1e-5, "atol": 1e-5}
+
+
+def settings(**changes) -> Ppo:
+    base = {
+        "total_updates": 4,
+        "episodes_per_update": 8,
+        "epochs": 2,
+        "minibatch_size": 4,
+        "learning_rate": 3e-3,
+        "warmup_updates": 0,
+        "kl_coef": 0.1,
+        "kl_coef_without_warmup": 0.1,
+        "clip_range": 0.2,
+        "value_clip_range": 0.2,
+        "vf_coef": 0.1,
+        "gamma": 1.0,
+        "gae_lambda": 0.95,
+        "max_grad_norm": 1.0,
+        "temperature": 1.0,
+        "whiten_rewards": False,
+        "eval_every": 1,
+        "patience": 100,
+        "checkpoint_every": 1,
+    }
+    return Ppo(**(base | changes))
+
+
+def llama(kind=LlamaForCausalLM, seed=0, vocabulary=24, width=16, **changes):
+    torch.manual_seed(seed)
+    config = {
+        "vocab_size": vocabulary,
+        "hidden_size": width,
+        "intermediate_size": 24,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "max_position_embeddings": 64,
+        "initializer_range": 0.4,
+        "pad_token_id": PAD,
+        "eos_token_id": EOS,
+        "bos_token_id": None,
+        "num_labels": 1,
+    }
+    return kind(LlamaConfig(**(config | changes)))
+
+
+def left_padded(prompts):
+    width = max(map(len, prompts))
+    ids = torch.tensor([[PAD] * (width - len(p)) + p for p in prompts])
+    lengths = torch.tensor([[len(p)] for p in prompts])
+    return ids, (torch.arange(width) >= width - lengths).long()
+
+
+class Words:
+    """The part of a tokenizer that the trainer uses."""
+
+    def batch_decode(self, responses, skip_special_tokens):
+        return [" ".join(map(str, response)) for response in responses]
+
+
+# ------------------------------------------------------------------------------------------------ core
+# functions
+
+
+def mask_of(lengths: list[int], width: int) -> torch.Tensor:
+    return torch.arange(width) < torch.tensor(lengths).unsqueeze(1)
+
+
+def test_masked_mean_and_whitening():
+    values = torch.tensor([[1.0, 2.0, math.nan], [3.0, math.inf, math.nan]])
+    mask = mask_of([2, 1], 3)
+    assert core.masked_mean(values, mask) == 2.0
+    assert core.masked_var(values, mask) == 1.0
+    torch.testing.assert_close(core.masked_whiten(values, mask), torch.tensor([[-1.0, 0, 0], [1, 0, 0]]))
+    kept = core.masked_whiten(values, mask, shift_mean=False)
+    torch.testing.assert_close(kept, torch.tensor([[1.0, 2, 0], [3, 0, 0]]))
+
+
+@pytest.mark.parametrize("lengths", [[1], [1, 1, 1], [4, 1]])
+def test_equal_values_whiten_to_zero(lengths):
+    mask = mask_of(lengths, 4)
+    assert (core.masked_whiten(torch.full(mask.shape, 0.3), mask).abs() < 1e-3).all()
+
+
+def test_response_mask_ends_with_the_first_eos():
+    responses = torch.tensor(
+        [[5, 6, EOS, 7, EOS], [EOS, 5, 5, 5, 5], [5, 6, 7, 8, 9], [5, PAD, PAD, PAD, PAD]]
+    )
+    assert core.response_mask(responses, EOS, PAD).sum(1).tolist() == [3, 1, 5, 1]
+    shared = torch.tensor([[5, EOS, EOS], [5, 6, 7]])
+    assert core.response_mask(shared, EOS, EOS).sum(1).tolist() == [2, 3]
+
+
+def test_score_lands_on_the_last_real_token_and_kl_on_every_one():
+    mask = mask_of([3, 1], 3)
+    logprobs, reference = torch.full((2, 3), -1.0), torch.full((2, 3), -1.5)
+    rewards = core.kl_penalised_rewards(torch.tensor([2.0, -5.0]), logprobs, reference, mask, kl_coef=0.2)
+    torch.testing.assert_close(rewards, torch.tensor([[-0.1, -0.1, 1.9], [-5.1, 0, 0]]))
+
+
+def test_k3_is_never_negative_and_agrees_with_k1_in_the_mean():
+    torch.manual_seed(0)
+    p, q = torch.randn(7).log_softmax(0), torch.randn(7).log_softmax(0)
+    tokens = torch.multinomial(p.exp(), 40_000, replacement=True)
+    mask = torch.ones(1, 40_000, dtype=torch.bool)
+    k1, k3 = (core.token_kl(p[tokens][None], q[tokens][None], mask, name) for name in ("k1", "k3"))
+    exact = (p.exp() * (p - q)).sum()
+    assert (k3 >= 0).all() and k3.var() < k1.var()
+    torch.testing.assert_close(k1.mean(), exact, rtol=0.03, atol=0.02)
+    torch.testing.assert_close(k3.mean(), exact, rtol=0.03, atol=0.02)
+
+
+def test_gae_by_hand():
+    rewards, values = torch.tensor([[0.0, 0.0, 1.0, 9.0]]), torch.tensor([[0.5, 0.6, 0.8, 9.0]])
+    advantages, returns = core.gae(rewards, values, mask_of([3], 4), gamma=0.5, lam=0.5)
+    # deltas: 0.5*0.6-0.5, 0.5*0.8-0.6, 1-0.8
+    torch.testing.assert_close(advantages, torch.tensor([[-0.2375, -0.15, 0.2, 0.0]]))
+    torch.testing.assert_close(returns, torch.tensor([[0.2625, 0.45, 1.0, 0.0]]))
+    advantages, returns = core.gae(rewards, values, mask_of([3], 4), gamma=1.0, lam=1.0)
+    torch.testing.assert_close(advantages, torch.tensor([[0.5, 0.4, 0.2, 0.0]]))
+    torch.testing.assert_close(returns, torch.tensor([[1.0, 1.0, 1.0, 0.0]]))
+
+
+def slow_gae(rewards, values, gamma, lam):
+    """A_t = sum_k (gamma lam)^k delta_{t+k}, written as the definition."""
+    deltas = [
+        r + gamma * v_next - v for r, v, v_next in zip(rewards, values, [*values[1:], 0.0], strict=True)
+    ]
+    return [
+        sum((gamma * lam) ** (k - t) * deltas[k] for k in range(t, len(deltas))) for t in range(len(deltas))
+    ]
+
+
+def test_gae_against_the_definition():
+    generator = torch.Generator().manual_seed(1)
+    lengths = [9, 1, 5, 2]
+    rewards, values = (torch.randn(4, 9, generator=generator, dtype=torch.float64) for _ in range(2))
+    advantages, returns = core.gae(rewards, values, mask_of(lengths, 9), gamma=0.9, lam=0.7)
+    for row, n in enumerate(lengths):
+        expected = torch.tensor(slow_gae(rewards[row, :n].tolist(), values[row, :n].tolist(), 0.9, 0.7))
+        torch.testing.assert_close(advantages[row, :n], expected.double())
+        torch.testing.assert_close(returns[row, :n], expected.double() + values[row, :n])
+        assert (advantages[row, n:] == 0).all() and (returns[row, n:] == 0).all()
+
+
+def test_gradient_of_the_policy_loss_by_finite_differences():
+    generator = torch.Generator().manual_seed(2)
+    logits = torch.randn(3, 4, 5, generator=generator, dtype=torch.float64, requires_grad=True)
+    tokens = torch.randint(5, (3, 4), generator=generator)
+    old = core.selective_logprobs(
+        logits.detach() + 0.3 * torch.randn(logits.shape, generator=generator), tokens
+    )
+    advantages, mask = torch.randn(3, 4, generator=generator, dtype=torch.float64), mask_of([4, 1, 2], 4)
+
+    def loss(x):
+        return core.policy_loss(core.selective_logprobs(x, tokens), old, advantages, mask, 0.2)[0]
+
+    assert 0 < core.policy_loss(core.selective_logprobs(logits, tokens), old, advantages, mask, 0.2)[1] < 1
+    assert torch.autograd.gradcheck(loss, (logits,))
+
+
+def test_clipped_tokens_have_no_gradient():
+    logprobs = torch.tensor([[0.5, -0.5, 0.5, -0.5]], requires_grad=True)
+    advantages = torch.tensor([[1.0, 1.0, -1.0, -1.0]])
+    loss, share = core.policy_loss(
+        logprobs, torch.zeros(1, 4), advantages, torch.ones(1, 4, dtype=torch.bool), 0.2
+    )
+    loss.backward()
+    assert share == 0.5
+    assert (logprobs.grad != 0).tolist() == [[False, True, True, False]]
+
+
+def test_value_loss_is_clipped_around_the_old_values():
+    values, old, returns = torch.tensor([[1.0, 0.1]]), torch.zeros(1, 2), torch.ones(1, 2)
+    loss, share = core.value_loss(values, old, returns, torch.ones(1, 2, dtype=torch.bool), 0.2)
+    torch.testing.assert_close(loss, torch.tensor(0.5 * (0.8**2 + 0.9**2) / 2))
+    assert share == 0.5
+
+
+def test_sharp_policies_are_defined():
+    logits = torch.tensor([[[200.0, 0.0, -200.0]]], requires_grad=True)
+    token, mask = torch.tensor([[2]]), torch.ones(1, 1, dtype=torch.bool)
+    logprobs = core.selective_logprobs(logits, token)
+    for old in (torch.zeros(1, 1), torch.full((1, 1), -1000.0)):
+        for advantage in (1.0, -1.0):
+            loss, _ = core.policy_loss(logprobs, old, torch.full((1, 1), advantage), mask, 0.2)
+            (gradient,) = torch.autograd.grad(loss, logits, retain_graph=True)
+            assert torch.isfinite(loss) and torch.isfinite(gradient).all()
+    assert core.entropy_from_logits(logits).item() == 0
+    assert torch.isfinite(core.token_kl(torch.zeros(1, 1), torch.full((1, 1), 400.0), mask, "k3")).all()
+
+
+def test_entropy_of_uniform_logits():
+    torch.testing.assert_close(core.entropy_from_logits(torch.zeros(1, 1, 8)).item(), math.log(8))
+
+
+def test_explained_variance():
+    returns, mask = torch.tensor([[1.0, 2.0, 3.0, 99.0]]), mask_of([3], 4)
+    assert core.explained_variance(returns, returns, mask) == 1
+    assert core.explained_variance(torch.zeros(1, 4), returns, mask) == 0
+    assert core.explained_variance(torch.zeros(1, 4), torch.ones(1, 4), mask) == 0
+
+
+# ------------------------------------------------------------------------------------------------ TRL's
+# numbers
+
+
+@pytest.fixture(scope="module")
+def golden() -> dict[str, torch.Tensor]:
+    with np.load(Path(__file__).parent / "golden" / "ppo_golden.npz", allow_pickle=False) as file:
+        return {name: torch.from_numpy(file[name]) for name in file.files}
+
+
+def part(golden, prefix: str) -> dict[str, torch.Tensor]:
+    return {name.removeprefix(prefix): value for name, value in golden.items() if name.startswith(prefix)}
+
+
+@pytest.mark.parametrize("case", ["full", "ragged"])
+def test_rollout_phase_agrees_with_trl(golden, case):
+    trl, numbers = part(golden, "settings/"), part(golden, f"{case}/")
+    # TRL's score and last value stand one position after the last token where there is room: a longer mask
+    mask, mask_p1 = numbers["mask"], numbers["mask_p1"]
+    rewards = core.kl_penalised_rewards(
+        numbers["scores"], numbers["logprobs"], numbers["ref_logprobs"], mask_p1, float(trl["kl_coef"])
+    )
+    torch.testing.assert_close(rewards, numbers["rewards"], **CLOSE)
+    advantages, returns = core.gae(
+        rewards, numbers["values"], mask_p1, float(trl["gamma"]), float(trl["lam"])
+    )
+    torch.testing.assert_close(returns, numbers["returns"], **CLOSE)
+    torch.testing.assert_close(core.masked_whiten(advantages, mask), numbers["whitened"], **CLOSE)
+    if case == "ragged":
+        assert torch.equal(core.response_mask(numbers["responses"], EOS, PAD), mask)
+
+
+@pytest.mark.parametrize("case", ["full", "ragged"])
+def test_losses_agree_with_trl(golden, case):
+    trl, numbers = part(golden, "settings/"), part(golden, f"{case}/")
+    for step in range(4):
+        inside = part(numbers, f"step{step}/")
+        rows = inside["micro_batch_inds"]
+        mask, mask_p1 = numbers["mask"][rows], numbers["mask_p1"][rows]
+        old, old_values = numbers["logprobs"][rows], numbers["values"][rows]
+        logprobs = core.selective_logprobs(inside["logits"], numbers["responses"][rows])
+        torch.testing.assert_close(logprobs[mask], inside["new_logprobs"][mask], **CLOSE)
+        loss, clipped = core.policy_loss(
+            logprobs, old, numbers["whitened"][rows], mask, float(trl["cliprange"])
+        )
+        torch.testing.assert_close(loss, inside["pg_loss"], **CLOSE)
+        torch.testing.assert_close(clipped, numbers["statistics/pg_clipfrac"][step], **CLOSE)
+        loss, clipped = core.value_loss(
+            inside["vpred"], old_values, numbers["returns"][rows], mask_p1, float(trl["cliprange_value"])
+        )
+        torch.testing.assert_close(loss, inside["vf_loss"], **CLOSE)
+        torch.testing.assert_close(clipped, numbers["statistics/vf_clipfrac"][step], **CLOSE)
+        # TRL averages these two over the padding as well
+        entropy = core.entropy_from_logits(inside["logits"]).mean()
+        torch.testing.assert_close(entropy, numbers["statistics/entropy"][step], **CLOSE)
+        share = mask.float().mean()
+        kl = core.approximate_kl(logprobs, old, mask) * share
+        torch.testing.assert_close(kl, numbers["statistics/approxkl"][step], **CLOSE)
+
+
+def golden_trainer(golden, monkeypatch, case):
+    """Our trainer on TRL's networks, rollouts, scores and minibatches."""
+    numbers, trl = part(golden, f"{case}/"), {k: v.item() for k, v in part(golden, "settings/").items()}
+    policy, reference = llama(), llama()
+    value_model = llama(LlamaForSequenceClassification)
+    for model, name in ((policy, "policy"), (reference, "reference"), (value_model, "value_model")):
+        model.load_state_dict(part(golden, f"before/{name}/"))
+    prompts = [[t for t in row if t != PAD] for row in numbers["queries"].tolist()]
+    responses = [
+        row[:n] for row, n in zip(numbers["responses"].tolist(), numbers["mask"].sum(1).tolist(), strict=True)
+    ]
+    parts = iter([numbers[f"step{step}/micro_batch_inds"] for step in range(4)])
+    monkeypatch.setattr(ppo, "query_order", lambda number, *_: list(range(number)))
+    monkeypatch.setattr(ppo, "minibatches", lambda *_: [next(parts), next(parts)])
+    names = {"clip_range": "cliprange", "value_clip_range": "cliprange_value", "gae_lambda": "lam"}
+    same = {ours: trl[theirs] for ours, theirs in names.items()}
+    same |= {name: trl[name] for name in ("learning_rate", "kl_coef", "vf_coef", "gamma", "temperature")}
+    # TRL's PPOTrainer does not clip gradients
+    config = settings(total_updates=1, max_grad_norm=1e9, **same)
+    trainer = ppo.PPOTrainer(
+        policy,
+        reference,
+        value_model,
+        Words(),
+        config,
+        prompts,
+        sample=lambda *_: responses,
+        score=lambda *_: (numbers["scores"], {}),
+    )
+    return trainer, numbers
+
+
+def test_trainer_reaches_trls_weights(golden, monkeypatch, tmp_path):
+    trainer, numbers = golden_trainer(golden, monkeypatch, "full")
+    trainer.train(tmp_path)
+    for name, model in (("policy", trainer.policy), ("value_model", trainer.value_model)):
+        before, after = part(golden, f"before/{name}/"), part(numbers, f"after/{name}/")
+        for key, value in model.state_dict().items():
+            # Adam's first steps have the size of the learning rate whatever the gradient's, so rounding shows
+            # where there is almost no gradient: differences up to 2e-6 (1.4e-5 with other padding), changes
+            # up to 1e-2
+            torch.testing.assert_close(value, after[key], rtol=0, atol=5e-5, msg=lambda m, k=key: f"{k}: {m}")
+        assert max((after[k] - before[k]).abs().max() for k in after) > 5e-3
+    row = trainer.history[-1]
+    statistics = {
+        "policy_loss": "pg_loss",
+        "value_loss": "vf_loss",
+        "entropy": "entropy",
+        "approx_kl": "approxkl",
+    }
+    statistics |= {"clip_fraction": "pg_clipfrac", "value_clip_fraction": "vf_clipfrac"}
+    for ours, theirs in statistics.items():
+        assert row[ours] == pytest.approx(numbers[f"statistics/{theirs}"].mean().item(), abs=1e-5), ours
+    assert row["kl"] == pytest.approx(numbers["metrics/objective/kl"].item(), abs=1e-5)
+    assert row["reward"] == pytest.approx(numbers["metrics/objective/scores"].item(), abs=1e-5)
+
+
+def test_trainer_evaluates_ragged_rollouts_as_trl_does(golden, monkeypatch):
+    trainer, numbers = golden_trainer(golden, monkeypatch, "ragged")
+    batch, scores, _ = trainer._rollout(1)
+    batch = trainer._evaluate_rollouts(batch)
+    width = batch.mask.shape[1]
+    mask = numbers["mask"][:, :width]
+    assert torch.equal(batch.mask, mask)
+    for name in ("logprobs", "ref_logprobs", "values"):
+        torch.testing.assert_close(getattr(batch, name)[mask], numbers[name][:, :width][mask], **CLOSE)
+
+
+# ------------------------------------------------------------------------------------------------ padding
+
+
+def test_padding_changes_nothing():
+    policy, value_model = llama().eval(), llama(LlamaForSequenceClassification, seed=1).eval()
+    prompts, responses = [[5], [6, 7, 8, 9, 10], [11, 12]], [[4, 5, 6, 7, EOS], [EOS], [3, 2]]
+    together = core.Batch.collate(prompts, responses)
+    inputs = (together.sequences, together.query_lengths, together.mask.shape[1])
+    logprobs = core.selective_logprobs(core.response_logits(policy, *inputs) / 0.7, together.responses)
+    values = core.response_values(value_model, *inputs)
+    for row, (prompt, response) in enumerate(zip(prompts, responses, strict=True)):
+        ids, n = torch.tensor([prompt + response]), len(response)
+        plain = policy(ids).logits[0, len(prompt) - 1 : -1].div(0.7).log_softmax(-1)
+        expected = plain.gather(-1, torch.tensor(response).unsqueeze(-1)).squeeze(-1)
+        torch.testing.assert_close(logprobs[row, :n], expected, **CLOSE)
+        hidden = value_model.model(ids).last_hidden_state
+        expected = value_model.score(hidden)[0, len(prompt) - 1 : -1].squeeze(-1)
+        torch.testing.assert_close(values[row, :n], expected, **CLOSE)
+
+
+def test_left_padding_as_in_generation_gives_the_same_logprobs():
+    policy = llama().eval()
+    prompts, responses = [[5], [6, 7, 8, 9, 10], [11, 12]], [[4, 5, 6], [3, 2, EOS], [3, 2, 4]]
+    batch = core.Batch.collate(prompts, responses)
+    logits = core.response_logits(policy, batch.sequences, batch.query_lengths, 3)
+    queries, attention = left_padded(prompts)
+    attention = torch.cat([attention, torch.ones(3, 3, dtype=torch.long)], 1)
+    positions = (attention.cumsum(1) - 1).clamp(min=0)
+    ids = torch.cat([queries, batch.responses], 1)
+    expected = policy(ids, attention_mask=attention, position_ids=positions, logits_to_keep=4).logits[:, :-1]
+    torch.testing.assert_close(logits, expected, **CLOSE)
+
+
+@pytest.mark.parametrize("forward_size", [1, 2, 8])
+def test_splitting_a_minibatch_keeps_its_gradient(forward_size, tmp_path):
+    trainer = trainer_for(settings(episodes_per_update=7, minibatch_size=7, max_grad_norm=1e9, epochs=1))
+    batch, scores, _ = trainer._rollout(1)
+    batch = trainer._advantages(trainer._evaluate_rollouts(batch), scores)
+    loss, _ = trainer._loss(batch)
+    expected = torch.autograd.grad(loss, trainer.parameters)
+    seen = []
+    trainer.forward_size = forward_size
+    trainer.optimizer.step = lambda: seen.extend(p.grad.clone() for p in trainer.parameters)
+    statistics = trainer._step(batch)
+    torch.testing.assert_close(
+        statistics["policy_loss"] + 0.1 * statistics["value_loss"], loss.detach(), **CLOSE
+    )
+    for gradient, whole in zip(seen, expected, strict=True):
+        torch.testing.assert_close(gradient, whole, **CLOSE)
+
+
+# ------------------------------------------------------------------------------------------------ the trainer
+
+
+def sampler(max_new_tokens=6):
+    """Samples with transformers' generate; what follows the EOS is cut."""
+
+    def sample(policy, prompts, seed):
+        torch.manual_seed(seed)
+        queries, attention_mask = left_padded(prompts)
+        out = policy.generate(
+            input_ids=queries,
+            attention_mask=attention_mask,
+            max_new_tokens=max_new_tokens,
+            do_sample=True,
+            top_k=0,
+            pad_token_id=PAD,
+            eos_token_id=EOS,
+        )[:, queries.shape[1] :]
+        # pad id -1: a sampled pad token is a token like any other until the EOS
+        lengths = core.response_mask(out, EOS, -1).sum(1).tolist()
+        return [row[:n] for row, n in zip(out.tolist(), lengths, strict=True)]
+
+    return sample
+
+
+def share_of(token):
+    """Reward: the share of `token` in the response."""
+
+    def score(indices, texts, sequences):
+        shares = [text.split().count(str(token)) / len(text.split()) for text in texts]
+        rewards = torch.tensor(shares)
+        agreement = rewards.clone()
+        agreement[::2] = math.nan
+        return rewards, {"rm_score": rewards, "extractable": rewards > 0, "agreement": agreement}
+
+    return score
+
+
+PROMPTS = [[2 + i % 7] * (1 + i % 3) for i in range(12)]
+
+
+def trainer_for(config, seed=0, prompts=PROMPTS, sample=None, score=None, validate=None, **model_changes):
+    policy = llama(**model_changes)
+    value_model = llama(LlamaForSequenceClassification, seed=1, **model_changes)
+    return ppo.PPOTrainer(
+        policy,
+        deepcopy(policy),
+        value_model,
+        Words(),
+        config,
+        prompts,
+        sample or sampler(),
+        score or share_of(5),
+        validate,
+        seed,
+    )
+
+
+def first_logit(policy) -> float:
+    """A stand-in for the validation agreement that changes with every update."""
+    with torch.no_grad():
+        return policy(torch.tensor([[2, 3]])).logits.softmax(-1)[0, -1, 5].item()
+
+
+def without_seconds(path: Path) -> list[dict]:
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    return [{k: v for k, v in row.items() if k != "seconds"} for row in rows]
+
+
+def state_bytes(folder: Path, update: int) -> dict[str, bytes]:
+    checkpoint = folder / f"checkpoint-{update:06d}"
+    return {path.name: path.read_bytes() for path in checkpoint.glob("*.safetensors")}
+
+
+class KilledError(Exception):
+    """Stands for a kill."""
+
+
+@pytest.mark.parametrize("checkpoint_every, dies_in", [(1, 3), (2, 4), (3, 2)])
+def test_a_killed_run_continues_exactly(tmp_path, checkpoint_every, dies_in):
+    config = settings(checkpoint_every=checkpoint_every, warmup_updates=2)
+    straight = trainer_for(config, validate=first_logit)
+    straight_result = straight.train(tmp_path / "straight")
+    calls = []
+
+    def dying_sample(*arguments):
+        calls.append(1)
+        if len(calls) == dies_in:
+            raise KilledError
+        return sampler()(*arguments)
+
+    with pytest.raises(KilledError):
+        trainer_for(config, sample=dying_sample, validate=first_logit).train(tmp_path / "killed")
+    torch.manual_seed(99)
+    resumed = trainer_for(config, validate=first_logit)
+    assert resumed.train(tmp_path / "killed") == straight_result
+    assert state_bytes(tmp_path / "killed", 4) == state_bytes(tmp_path / "straight", 4)
+    history = without_seconds(tmp_path / "killed" / "history.jsonl")
+    assert history == without_seconds(tmp_path / "straight" / "history.jsonl")
+    assert [row["update"] for row in history] == [0, 1, 2, 3, 4]
+    assert set(history[1]) | {"seconds"} == set(ppo.HISTORY_COLUMNS)
+    for a, b in zip(straight.policy.parameters(), resumed.policy.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_two_updates_and_two_more_are_four(tmp_path):
+    trainer_for(settings(total_updates=2)).train(tmp_path / "split")
+    trainer_for(settings(total_updates=4)).train(tmp_path / "split")
+    trainer_for(settings(total_updates=4)).train(tmp_path / "straight")
+    assert state_bytes(tmp_path / "split", 4) == state_bytes(tmp_path / "straight", 4)
+    assert [p.name for p in (tmp_path / "split").glob("checkpoint*")] == ["checkpoint-000004"]
+
+
+def test_a_finished_run_trains_no_more(tmp_path):
+    first = trainer_for(settings(), validate=first_logit)
+    result = first.train(tmp_path)
+    again = trainer_for(settings(), sample=lambda *_: pytest.fail("sampled again"), validate=first_logit)
+    assert again.train(tmp_path) == result
+    for a, b in zip(first.policy.parameters(), again.policy.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_foreign_and_damaged_checkpoints_are_refused(tmp_path):
+    trainer_for(settings(total_updates=1)).train(tmp_path)
+    with pytest.raises(UserError, match="another kl_coef, seed"):
+        trainer_for(settings(kl_coef=0.3), seed=1).train(tmp_path)
+    (tmp_path / "checkpoint-000001" / "policy.safetensors").write_bytes(b"broken")
+    with pytest.raises(UserError, match="cannot be read"):
+        trainer_for(settings()).train(tmp_path)
+
+
+def test_the_best_policy_is_kept_and_patience_ends_the_run(tmp_path):
+    agreements = iter([0.2, 0.5, 0.9, 0.4, 0.9, 0.3])
+    seen = {}
+
+    def validate(policy):
+        agreement = next(agreements)
+        seen.setdefault(agreement, deepcopy(policy.state_dict()))
+        return agreement
+
+    trainer = trainer_for(settings(total_updates=50, patience=3), validate=validate)
+    result = trainer.train(tmp_path)
+    assert result == {"updates": 5, "best_update": 2, "validation_agreement": 0.9, "stopped_early": True}
+    for key, value in trainer.policy.state_dict().items():
+        assert torch.equal(value, seen[0.9][key])
+
+
+def test_a_reward_that_is_not_finite_stops_the_run_and_keeps_the_batch(tmp_path):
+    def score(indices, texts, sequences):
+        return torch.full((len(texts),), math.nan), {}
+
+    with pytest.raises(UserError, match="update 1: the reward is NaN"):
+        trainer_for(settings(), score=score).train(tmp_path)
+    assert (tmp_path / "failed_update_1.safetensors").exists()
+
+
+def test_weights_that_are_not_finite_stop_the_run(tmp_path):
+    trainer = trainer_for(settings())
+    with torch.no_grad():
+        trainer.value_model.score.weight.fill_(math.inf)
+    with pytest.raises(UserError, match="update 1: the loss is NaN"):
+        trainer.train(tmp_path)
+
+
+def test_responses_of_one_token_and_equal_rewards(tmp_path):
+    trainer = trainer_for(
+        settings(total_updates=2, whiten_rewards=True, kl_coef=0.0),
+        sample=lambda policy, prompts, seed: [[EOS] for _ in prompts],
+        score=lambda indices, texts, sequences: (torch.ones(len(texts)), {}),
+    )
+    trainer.train(tmp_path)
+    assert all(torch.isfinite(p).all() for p in trainer.policy.parameters())
+    assert trainer.history[-1]["response_length"] == 1
+
+
+def test_an_empty_response_is_refused(tmp_path):
+    trainer = trainer_for(settings(), sample=lambda policy, prompts, seed: [[] for _ in prompts])
+    with pytest.raises(UserError, match="no response"):
+        trainer.train(tmp_path)
+
+
+def test_query_order_is_endless_shuffled_epochs():
+    order = ppo.query_order(7, 0, 21, seed=3)
+    assert all(sorted(order[i : i + 7]) == list(range(7)) for i in (0, 7, 14))
+    assert order[:7] != order[7:14]
+    assert [i for start in range(0, 21, 3) for i in ppo.query_order(7, start, 3, seed=3)] == order
+    assert ppo.query_order(7, 5, 9, seed=3) == order[5:14]
+
+
+def test_minibatches_are_a_partition_into_equal_parts():
+    parts = ppo.minibatches(10, 4, seed=0)
+    assert sorted(len(p) for p in parts) == [3, 3, 4]
+    assert sorted(torch.cat(parts).tolist()) == list(range(10))
+
+
+def test_learning_rate_rises_and_stays():
+    rates = [ppo.learning_rate(settings(warmup_updates=3, learning_rate=0.4), u) for u in range(1, 7)]
+    assert rates == pytest.approx([0.1, 0.2, 0.3, 0.4, 0.4, 0.4])
+
+
+def test_training_raises_the_reward(tmp_path):
+    config = settings(
+        total_updates=25,
+        episodes_per_update=32,
+        minibatch_size=16,
+        learning_rate=5e-3,
+        kl_coef=0.01,
+        eval_every=100,
+    )
+    trainer = trainer_for(config, initializer_range=0.1)
+    trainer.train(tmp_path)
+    rewards = [row["reward"] for row in trainer.history[1:]]
+    assert sum(rewards[:3]) / 3 < 0.15
+    assert sum(rewards[-3:]) / 3 > 0.5
+    assert trainer.history[-1]["kl"] > 0
+
+
+def test_architectures_that_change_their_logits_are_refused():
+    class Capped(LlamaForCausalLM):
+        def forward(self, *args, **kwargs):
+            output = super().forward(*args, **kwargs)
+            output.logits = output.logits.tanh()
+            return output
+
+    with pytest.raises(UserError, match="Capped"):
+        ppo.PPOTrainer(
+            llama(),
+            llama(Capped),
+            llama(LlamaForSequenceClassification),
+            Words(),
+            settings(),
+            PROMPTS,
+            sampler(),
+            share_of(5),
+        )
+
+
+def test_lora_adapters_train_and_nothing_else(tmp_path):
+    peft = pytest.importorskip("peft")
+    policy = peft.get_peft_model(llama(), peft.LoraConfig(target_modules=["q_proj", "v_proj"], r=2))
+    before = {k: v.clone() for k, v in policy.state_dict().items()}
+    trainer = ppo.PPOTrainer(
+        policy,
+        llama(),
+        llama(LlamaForSequenceClassification),
+        Words(),
+        settings(total_updates=1),
+        PROMPTS,
+        sampler(),
+        share_of(5),
+    )
+    trainer.train(tmp_path)
+    changed = {k for k, v in policy.state_dict().items() if not torch.equal(v, before[k])}
+    assert changed and all("lora" in k for k in changed)
+    assert trainer.history[1]["kl"] == pytest.approx(0, abs=1e-6)

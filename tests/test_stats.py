@@ -1,0 +1,154 @@
+"""Intervals against known values, and the properties a paired, hierarchical bootstrap must have."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from rdlib import metrics, stats
+from rdlib.errors import UserError
+
+
+def answers(correct, seed=0, ids=None):
+    ids = [f"q{i}" for i in range(len(correct))] if ids is None else ids
+    return pd.DataFrame({"seed": seed, "id": ids, "correct": np.asarray(correct, dtype=bool)})
+
+
+def scores(positives, negatives, seed=0):
+    """One positive and one negative response for each query."""
+    n = len(positives)
+    kinds = ["student_positive"] * n + ["student_negative"] * n
+    return pd.DataFrame(
+        {"seed": seed, "id": [*range(n)] * 2, "kind": kinds, "score": [*positives, *negatives]}
+    )
+
+
+@pytest.mark.parametrize(
+    ("successes", "n", "low", "high"),
+    # Newcombe (1998), Table I, method 3 (score interval without continuity correction).
+    [(81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0.0, 0.1611), (1, 29, 0.0061, 0.1718)],
+)
+def test_wilson_against_published_intervals(successes, n, low, high):
+    interval = stats.wilson(successes, n)
+    assert (interval.low, interval.high) == pytest.approx((low, high), abs=5e-5)
+    assert interval.estimate == successes / n and interval.n == n
+
+
+def test_wilson_of_nothing_is_nan():
+    assert math.isnan(stats.wilson(0, 0).low)
+
+
+def test_weights_draw_n_of_n_and_depend_on_the_key_alone():
+    weights = stats.bootstrap_weights(7, "gsm", 50)
+    assert weights.shape == (50, 7) and (weights.sum(1) == 7).all()
+    stats.bootstrap_weights.cache_clear()
+    assert (stats.bootstrap_weights(7, "gsm", 50) == weights).all()
+    assert (stats.bootstrap_weights(7, "mmlu", 50) != weights).any()
+
+
+def test_difference_is_paired_question_by_question():
+    first, second = answers([1, 1, 0, 1]), answers([0, 1, 0, 1])
+    table = stats.paired_table(first, second.sample(frac=1, random_state=1))
+    assert dict(zip(table.id, table.value, strict=True)) == {"q0": 1, "q1": 0, "q2": 0, "q3": 0}
+    assert stats.paired_difference(first, second, "x").estimate == 0.25
+
+
+def test_pairing_narrows_the_interval_of_two_methods_that_agree():
+    rng = np.random.default_rng(0)
+    first = rng.random(400) < 0.5
+    second = first.copy()
+    second[:20] = ~second[:20]
+    paired = stats.paired_difference(answers(first), answers(second), "x").interval()
+    width = paired.high - paired.low
+    assert width < 0.06 < 2 * 1.96 * math.sqrt(2 * 0.25 / 400)  # unpaired: 0.139 wide
+    assert width == pytest.approx(2 * 1.96 * math.sqrt(20 / 400 / 400), rel=0.15)
+
+
+def test_equal_methods_differ_by_exactly_nothing():
+    same = stats.paired_difference(answers([1, 0, 1]), answers([1, 0, 1]), "x").interval()
+    assert (same.estimate, same.low, same.high) == (0, 0, 0)
+
+
+def test_other_questions_are_refused():
+    with pytest.raises(UserError, match="make study"):
+        stats.paired_difference(answers([1, 0]), answers([1, 0], ids=["q1", "q2"]), "x")
+    with pytest.raises(UserError, match="make study"):
+        stats.paired_difference(answers([1, 0]), answers([1, 0], seed=1), "x")
+
+
+def test_one_seed_gives_wilson_and_several_the_hierarchical_bootstrap():
+    one = answers([1] * 30 + [0] * 70)
+    assert stats.accuracy_interval(one, "x") == stats.wilson(30, 100)
+    seeds = pd.concat([answers([1] * k + [0] * (100 - k), seed=s) for s, k in enumerate((10, 50, 90))])
+    interval = stats.accuracy_interval(seeds, "x")
+    assert interval.estimate == pytest.approx(0.5) and interval.n == 100
+    assert interval.high - interval.low > 0.45  # seeds that disagree: wider than one seed's 0.19
+
+
+def test_seeds_that_agree_do_not_narrow_the_interval_of_shared_questions():
+    one = answers([1] * 50 + [0] * 50)
+    three = pd.concat([one.assign(seed=seed) for seed in range(3)])
+    single, several = stats.accuracy_interval(one, "x"), stats.accuracy_interval(three, "x")
+    assert several.high - several.low == pytest.approx(single.high - single.low, rel=0.1)
+
+
+def test_seeds_with_their_own_questions_are_resampled_within():
+    parts = [answers([1] * 50 + [0] * 50, seed=s, ids=[f"s{s}q{i}" for i in range(100)]) for s in range(2)]
+    table = pd.concat(parts).assign(value=lambda t: t.correct.astype(float))
+    draws = stats.mean_draws(table, "x")
+    assert draws.estimate == 0.5 and np.std(draws.values) == pytest.approx(
+        math.sqrt(0.25 / 100 * 0.75), rel=0.15
+    )
+
+
+def test_means_and_differences_of_draws_go_resample_by_resample():
+    a, b = stats.Draws(0.5, np.array([0.4, 0.6]), 10), stats.Draws(0.1, np.array([0.0, 0.2]), 12)
+    difference = a - b
+    assert difference.estimate == 0.4 and difference.values.tolist() == [0.4, pytest.approx(0.4)]
+    mean = stats.mean_of([a, b])
+    assert mean.estimate == pytest.approx(0.3) and mean.values.tolist() == [0.2, pytest.approx(0.4)]
+    spread = stats.spread_of([a, b])
+    assert spread.estimate == 0.4 and spread.values.mean() == pytest.approx(0.4)
+
+
+def test_auc_draws_equal_the_auc_of_each_resample():
+    rng = np.random.default_rng(1)
+    table = scores(rng.normal(1, 1, 6).round(), rng.normal(0, 1, 6).round())
+    draws = stats.auc_draws(table, "pos_neg", "x", resamples=20)
+    assert draws.estimate == metrics.comparison_auc(table, "pos_neg")
+    for weights, value in zip(stats.bootstrap_weights(6, "x", 20), draws.values, strict=True):
+        resample = pd.concat(
+            [table[table.id == i] for i, times in enumerate(weights) for _ in range(int(times))]
+        )
+        assert value == pytest.approx(metrics.comparison_auc(resample, "pos_neg"))
+
+
+def test_auc_interval_covers_and_shrinks_with_queries():
+    rng = np.random.default_rng(2)
+    few, many = (scores(rng.normal(1, 1, n), rng.normal(0, 1, n)) for n in (30, 480))
+    narrow, wide = (stats.auc_draws(table, "pos_neg", "x").interval() for table in (many, few))
+    assert narrow.low < 0.7602 < narrow.high  # Phi(1 / sqrt 2)
+    assert narrow.high - narrow.low < 0.5 * (wide.high - wide.low)
+
+
+def test_auc_without_a_kind_is_nan():
+    table = scores([1.0], [0.0])
+    assert math.isnan(stats.auc_draws(table, "pos_pos", "x").interval().low)
+    assert math.isnan(stats.auc_draws(table[:0], "pos_neg", "x").estimate)
+
+
+def test_proportion_draws_are_near_wilson():
+    interval, wilson = stats.proportion_draws(30, 100, "x").interval(), stats.wilson(30, 100)
+    assert (interval.low, interval.high) == pytest.approx((wilson.low, wilson.high), abs=0.01)
+
+
+def test_t_interval_over_seeds():
+    interval = stats.seed_interval([1.0, 2.0, 3.0])
+    assert (interval.low, interval.high) == pytest.approx(
+        (2 - 4.302653 / math.sqrt(3), 2 + 4.302653 / math.sqrt(3))
+    )
+    single = stats.seed_interval([2.0, math.nan])
+    assert single.estimate == 2 and math.isnan(single.low) and single.n == 1

@@ -1,0 +1,582 @@
+"""Tables and figures from a small invented study: what is drawn is what was computed, and nothing else."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import matplotlib.colors as colors
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+from rdlib import paper, plots, report_figures, stats, tables
+from rdlib.errors import UserError
+
+ROOT = Path(__file__).resolve().parent.parent
+EDGES = [
+    ("00_data", "01_teacher_responses"),
+    ("01_teacher_responses", "02_pseudo_labels"),
+    ("00_data", "03_sft_warmup"),
+    ("01_teacher_responses", "03_sft_warmup"),
+    ("02_pseudo_labels", "03_sft_warmup"),
+    ("00_data", "04_student_responses"),
+    ("03_sft_warmup", "04_student_responses"),
+    ("02_pseudo_labels", "04_student_responses"),
+    ("01_teacher_responses", "05_reward_model"),
+    ("03_sft_warmup", "05_reward_model"),
+    ("04_student_responses", "05_reward_model"),
+    ("00_data", "06_ppo"),
+    ("02_pseudo_labels", "06_ppo"),
+    ("03_sft_warmup", "06_ppo"),
+    ("04_student_responses", "06_ppo"),
+    ("05_reward_model", "06_ppo"),
+    ("00_data", "07_evaluate"),
+    ("06_ppo", "07_evaluate"),
+]
+ABILITY = {"teacher": 0.8, "icl": 0.35, "sft": 0.5, "ours_wo_r": 0.52, "ours_wo_d": 0.45, "ours": 0.58}
+LAMS, SHARES = (0.0, 0.25, 0.75, 1.0), (0.2, 0.35, 0.65, 0.8)
+MISMATCHES = ("minus", "clip", "fixed", "none")
+GROUPS = {
+    "gsm": [""],
+    "gsm_plus": ["numeric", "digits", "added", "reversed", "rephrased", "distractor"],
+    "mmlu": ["history", "law", "physics"],
+}
+QUESTIONS, QUERIES, STEPS = 150, 25, 8
+
+
+def invent(folder: Path, seeds: tuple[int, ...] = (0,)) -> Path:
+    """Write result tables of an invented study to a folder; the numbers mean nothing."""
+    rng = np.random.default_rng(7)
+    folder.mkdir(parents=True)
+    _correctness(rng, seeds).to_parquet(folder / "correctness.parquet")
+    _pseudo_labels(seeds).to_csv(folder / "pseudo_labels.csv", index=False)
+    _scores(rng, seeds).to_parquet(folder / "reward_scores.parquet")
+    reward_model, sft, ppo = _histories(rng, seeds)
+    reward_model.to_csv(folder / "reward_model_history.csv", index=False)
+    sft.to_csv(folder / "sft_history.csv", index=False)
+    ppo.to_csv(folder / "ppo_history.csv", index=False)
+    costs = [
+        ["gsm", "strong", "small", "ours", "", 0, stage, 12.5, 1000, 500]
+        for stage in ("05_reward_model", "06_ppo")
+    ]
+    names = ["dataset", "teacher", "student", "method", "variant", "seed", "stage", "seconds"]
+    pd.DataFrame(costs, columns=[*names, "tokens_generated", "tokens_trained"]).to_csv(
+        folder / "costs.csv", index=False
+    )
+    example = {
+        "question": "Ann has 3 apples | and gets 4 .",
+        "pseudo_label": "7",
+        "teacher_response": "3 + 4 = 7\n#### 7",
+        "student_positive": "3 + 4 = 7 #### 7",
+        "student_negative": "4 - 3 = 1 #### 1",
+        "scores": {"teacher": 2.0, "student_positive": 1.25, "student_negative": -0.5},
+    }
+    (folder / "example.json").write_text(json.dumps(example))
+    (folder / "settings.json").write_text(
+        json.dumps(yaml.safe_load((ROOT / "params/micro.yaml").read_text()))
+    )
+    return folder
+
+
+def _runs():
+    """(benchmark, teacher, student, method, variant) of every evaluated run."""
+    for benchmark in GROUPS:
+        for teacher in paper.TEACHERS:
+            yield benchmark, teacher, "", "teacher", ""
+            for student in paper.STUDENTS:
+                for method in ("sft", "ours_wo_r", "ours_wo_d", "ours"):
+                    yield benchmark, teacher, student, method, ""
+        for student in paper.STUDENTS:
+            yield benchmark, "", student, "icl", ""
+    for benchmark in ("gsm", "gsm_plus"):
+        yield benchmark, "strong", "small", "ours", "reward_model.source=teacher"
+        for name in MISMATCHES:
+            yield benchmark, "strong", "small", "ours", f"reward.mismatch={name}"
+
+
+def _correctness(rng, seeds) -> pd.DataFrame:
+    parts = []
+    for benchmark, teacher, student, method, variant in _runs():
+        ability = (
+            ABILITY[method]
+            - 0.15 * (benchmark == "mmlu")
+            - 0.05 * (variant != "")
+            + 0.1 * (student == "large")
+        )
+        for seed in seeds:
+            ids = [f"{benchmark}-{i}" for i in range(QUESTIONS)]
+            groups = [GROUPS[benchmark][i % len(GROUPS[benchmark])] for i in range(QUESTIONS)]
+            answers = {"seed": seed, "id": ids, "group": groups, "correct": rng.random(QUESTIONS) < ability}
+            parts.append(
+                pd.DataFrame(
+                    {
+                        "benchmark": benchmark,
+                        "teacher": teacher,
+                        "student": student,
+                        "method": method,
+                        "variant": variant,
+                        **answers,
+                    }
+                )
+            )
+    return pd.concat(parts, ignore_index=True)
+
+
+def _pseudo_labels(seeds) -> pd.DataFrame:
+    rows = []
+    for dataset, teacher, failed, wrong in (
+        ("gsm", "strong", 10, 8),
+        ("gsm", "weak", 40, 40),
+        ("mmlu", "strong", 90, 60),
+        ("mmlu", "weak", 180, 90),
+    ):
+        for seed in seeds:
+            for split in ("train", "validation"):
+                labelled = 400 - failed
+                rows.append(
+                    [
+                        dataset,
+                        teacher,
+                        seed,
+                        split,
+                        400,
+                        failed,
+                        labelled,
+                        labelled - wrong,
+                        30 * labelled,
+                        30 * labelled - 25 * wrong,
+                    ]
+                )
+    names = [
+        "dataset",
+        "teacher",
+        "seed",
+        "split",
+        "questions",
+        "failed",
+        "labelled",
+        "label_correct",
+        "responses",
+        "judged_right",
+    ]
+    return pd.DataFrame(rows, columns=names)
+
+
+def _reward_runs():
+    for dataset in ("gsm", "mmlu"):
+        for teacher in paper.TEACHERS:
+            for student in paper.STUDENTS:
+                yield dataset, teacher, student, "ours", ""
+                yield dataset, teacher, student, "ours_wo_d", ""
+    for lam in LAMS:
+        yield "gsm", "strong", "small", "ours", f"reward_model.lam={lam}"
+    for share in SHARES:
+        yield "gsm", "strong", "small", "ours", f"reward_model.teacher_share={share}"
+    yield "gsm", "strong", "small", "ours", "reward_model.source=teacher"
+
+
+def _scores(rng, seeds) -> pd.DataFrame:
+    parts = []
+    for run in _reward_runs():
+        share = tables.setting_of(run[4], "reward_model.teacher_share", 0.5) or 0.5
+        for seed in seeds:
+            for kind, mean in (
+                ("student_positive", 0.5),
+                ("student_negative", -0.5),
+                ("teacher_positive", 0.5 + 2 * share),
+            ):
+                score = {
+                    "seed": seed,
+                    "id": np.repeat(np.arange(QUERIES), 4),
+                    "kind": kind,
+                    "score": rng.normal(mean, 1, 4 * QUERIES),
+                }
+                parts.append(
+                    pd.DataFrame(
+                        {**dict(zip([*tables.CELL, "method", "variant"], run, strict=True)), **score}
+                    )
+                )
+    return pd.concat(parts, ignore_index=True)
+
+
+def _histories(rng, seeds):
+    reward_model, sft, ppo = [], [], []
+    for run in _reward_runs():
+        key = dict(zip([*tables.CELL, "method", "variant"], run, strict=True))
+        for seed in seeds:
+            for step in range(1, STEPS + 1):
+                auc = 0.7 - 0.15 / step + rng.normal(0, 0.01)
+                reward_model.append(
+                    {
+                        **key,
+                        "seed": seed,
+                        "step": 10 * step,
+                        "epoch": step / 2,
+                        "loss": 1 / step,
+                        "pos_neg_auc": auc,
+                        "pos_pos_auc": auc + 0.1,
+                    }
+                )
+            if run[4] == "":
+                for method in ("sft", "ours_wo_r"):
+                    for step in range(1, 5):
+                        sft.append(
+                            {
+                                **key,
+                                "method": method,
+                                "seed": seed,
+                                "step": 20 * step,
+                                "epoch": step,
+                                "loss": 1 / step,
+                                "eval_loss": 1.1 / step,
+                                "agreement": 0.5 - 0.1 / step,
+                            }
+                        )
+                for update in range(20):
+                    value = rng.normal(0, 0.05)
+                    ppo.append(
+                        {
+                            **key,
+                            "seed": seed,
+                            "update": update,
+                            "episodes": 256 * update,
+                            "reward": -1 + update / 20 + value,
+                            "rm_score": value,
+                            "kl": update / 8,
+                            "entropy": 1.0,
+                            "clip_fraction": 0.1,
+                            "response_length": 40.0,
+                            "extractable": 0.9,
+                            "agreement": 0.4,
+                            "validation_agreement": 0.4 + update / 200 if update % 4 == 0 else None,
+                        }
+                    )
+    return (
+        pd.DataFrame(reward_model).drop_duplicates([*tables.CELL, "method", "variant", "seed", "step"]),
+        pd.DataFrame(sft).drop_duplicates(),
+        pd.DataFrame(ppo),
+    )
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory) -> Path:
+    return invent(tmp_path_factory.mktemp("study") / "results")
+
+
+@pytest.fixture(scope="module")
+def drawn(results) -> Path:
+    out = results.parent / "figures"
+    report_figures.draw_all(results, out, edges=lambda: EDGES)
+    return out
+
+
+def digest(folder: Path) -> dict[str, str]:
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.iterdir())}
+
+
+def test_every_table_and_figure_is_written_in_every_format(drawn):
+    names = {path.stem for path in drawn.iterdir()}
+    wanted = {
+        "table_1_example",
+        "table_2_main",
+        "table_3_reward_model_auc",
+        "table_4_reward_source",
+        "claims",
+    }
+    wanted |= {"table_5_hyperparameters_sft", "table_6_hyperparameters_ppo", "table_7_correctness_validation"}
+    wanted |= {
+        "figure_2_pipeline",
+        "figure_3_failure_ratio",
+        "figure_4_judged_correctness",
+        "figure_5_lambda",
+    }
+    assert wanted | {"figure_6_data_ratio", "provenance", "gsm_plus_by_perturbation"} <= names
+    for name in names:
+        kinds = {path.suffix for path in drawn.glob(f"{name}.*")}
+        assert kinds == ({".csv", ".pdf", ".png"} if name.startswith("figure_") else {".csv", ".md"}), name
+
+
+def test_the_same_results_give_the_same_bytes(results, drawn, tmp_path):
+    stats.bootstrap_weights.cache_clear()
+    report_figures.draw_all(results, tmp_path, edges=lambda: EDGES)
+    assert digest(tmp_path) == digest(drawn)
+
+
+def test_main_table_has_the_accuracies_counted_by_hand_and_the_papers_apart(results, drawn):
+    correct = pd.read_parquet(results / "correctness.parquet")
+    answers = correct[
+        (correct.benchmark == "mmlu") & (correct.teacher == "weak") & (correct.student == "large")
+    ]
+    answers = answers[answers.method == "sft"].correct
+    row = (
+        pd.read_csv(drawn / "table_2_main.csv")
+        .set_index(["teacher", "student", "method"])
+        .loc["weak", "large", "sft"]
+    )
+    assert row.mmlu_micro_pct == pytest.approx(100 * answers.mean(), abs=0.005)
+    interval = stats.wilson(answers.sum(), QUESTIONS)
+    assert row.mmlu_micro_low_pct == pytest.approx(100 * interval.low, abs=0.005)
+    assert (row.mmlu_n, row.mmlu_paper_pct, row.gsm_paper_pct) == (QUESTIONS, 31.78, 79.75)
+
+
+def test_main_table_has_one_teacher_row_and_icl_under_both_teachers(drawn):
+    table = pd.read_csv(drawn / "table_2_main.csv")
+    assert list(table[table.method == "teacher"].teacher) == ["strong", "weak"]
+    icl = table[table.method == "icl"].set_index(["teacher", "student"]).gsm_micro_pct
+    assert len(table) == 22 and icl["strong", "small"] == icl["weak", "small"]
+
+
+def test_reward_source_table_puts_the_papers_numbers_on_the_papers_cell_only(drawn):
+    table = pd.read_csv(drawn / "table_4_reward_source.csv").set_index(["benchmark", "reward_model"])
+    assert list(table.paper_pct.loc["gsm"]) == [61.41, 62.85, 64.06]
+    assert table.paper_pct.loc["gsm_plus"].isna().all()
+    assert np.isnan(table.gain_pp["gsm", "without_reward"]) and np.isfinite(
+        table.gain_pp["gsm", "from_student"]
+    )
+
+
+def test_correctness_validation_table_says_that_the_papers_numbers_are_lost(drawn):
+    table = pd.read_csv(drawn / "table_7_correctness_validation.csv")
+    assert list(table[table.benchmark == "gsm"].mismatch) == list(tables.MISMATCHES.values())
+    assert table.paper.str.contains("lost").all()
+
+
+def test_hyperparameter_tables_hold_the_papers_rows_and_the_settings(drawn):
+    ppo = pd.read_csv(drawn / "table_6_hyperparameters_ppo.csv")
+    assert list(ppo.paper_batch_size) == [20, 4, 20, 4, 10, 2, 10, 2]
+    settings = yaml.safe_load((ROOT / "params/micro.yaml").read_text())
+    assert set(ppo.micro_batch_size) == {settings["ppo"]["minibatch_size"]}
+
+
+def test_example_has_each_response_with_its_score(drawn):
+    table = pd.read_csv(drawn / "table_1_example.csv").set_index("what")
+    assert table.reward_model_score["teacher response"] == 2.0
+    assert table.reward_model_score["student negative"] == -0.5
+    assert "apples \\| and" in (drawn / "table_1_example.md").read_text()
+
+
+def test_provenance_covers_settings_that_exist_and_statuses_that_are_defined(drawn):
+    settings = yaml.safe_load((ROOT / "params/micro.yaml").read_text())
+    for constant in paper.PROVENANCE:
+        assert constant.status in {"stated", "reconstructed", "open"}
+        assert bool(constant.keys) != bool(constant.ours), constant.name
+        for key in constant.keys:
+            section, *rest = key.split(".")
+            assert section in settings and rest[-1] in json.dumps(settings[section]), key
+    table = pd.read_csv(drawn / "provenance.csv").set_index("constant")
+    assert table.paper["lambda in Eq. 6"] == "0.5" and table.status["reward without an answer"] == "open"
+    assert table.micro["reward without an answer"] == str(settings["reward"]["no_answer"]).removesuffix(".0")
+
+
+def test_every_numeric_setting_of_the_method_has_a_provenance():
+    settings = yaml.safe_load((ROOT / "params/micro.yaml").read_text())
+    known = {key for constant in paper.PROVENANCE for key in constant.keys}
+    # How the run is carried out, not what the method is: no reader of the paper asks where these come from.
+    technical = {"ppo.checkpoint_every", "reward_model.source"}
+    sections = (
+        "teacher_sampling",
+        "voting",
+        "sft",
+        "student_sampling",
+        "reward_model",
+        "reward",
+        "ppo",
+        "evaluation",
+    )
+    assert {f"{section}.{name}" for section in sections for name in settings[section]} - known == technical
+
+
+def test_failure_ratio_counts_both_splits_and_leaves_the_papers_numbers_out(drawn):
+    table = pd.read_csv(drawn / "figure_3_failure_ratio.csv").set_index(["dataset", "teacher"])
+    assert table.micro_pct["mmlu", "weak"] == 45.0 and table.n["mmlu", "weak"] == 800
+    assert table.paper_words["mmlu", "weak"] == "nearly half of the questions fail"
+
+
+def test_judged_correctness_counts_labels_and_responses(drawn):
+    table = pd.read_csv(drawn / "figure_4_judged_correctness.csv").set_index(["dataset", "teacher", "unit"])
+    labelled = 2 * (400 - 40)
+    assert table.micro_pct["gsm", "weak", "pseudo-labels"] == pytest.approx(
+        100 * (labelled - 80) / labelled, abs=0.005
+    )
+    responses = 30 * labelled
+    assert table.micro_pct["gsm", "weak", "responses"] == pytest.approx(
+        100 * (responses - 50 * 40) / responses, abs=0.005
+    )
+    assert set(table.n) == {2 * (400 - failed) for failed in (10, 40, 90, 180)}
+
+
+def test_seeds_do_not_count_questions_twice(drawn):
+    table = tables.failure_ratios(_pseudo_labels((0, 1, 2)))
+    pd.testing.assert_frame_equal(table, tables.failure_ratios(_pseudo_labels((0,))))
+
+
+def test_lambda_figure_has_a_curve_for_each_lambda_and_the_kept_checkpoints(drawn):
+    table = pd.read_csv(drawn / "figure_5_lambda.csv")
+    assert sorted(table.lam.unique()) == [0, 0.25, 0.5, 0.75, 1]
+    curve = table[(table.point == "curve") & (table.lam == 0.5) & (table.comparison == "pos_neg")]
+    assert len(curve) == STEPS and curve.auc_low.isna().all()  # one seed has no interval over seeds
+    assert table[table.point == "selected"].auc_low.notna().all()
+
+
+def test_data_ratio_figure_names_ratios(drawn):
+    table = pd.read_csv(drawn / "figure_6_data_ratio.csv")
+    assert list(table.teacher_to_student[table.comparison == "pos_neg"]) == [
+        "1:4",
+        "7:13",
+        "1:1",
+        "13:7",
+        "4:1",
+    ]
+
+
+def test_figures_draw_exactly_what_their_csv_holds(drawn):
+    table = pd.read_csv(drawn / "figure_3_failure_ratio.csv")
+    ax = report_figures._failure(table).axes[0]
+    heights = sorted(
+        bar.get_height() for container in ax.containers if hasattr(container, "patches") for bar in container
+    )
+    assert heights == sorted(table.micro_pct)
+    table = pd.read_csv(drawn / "figure_main_results.csv")
+    figure = report_figures._main(table)
+    for ax, column in ((figure.axes[0], "micro_pct"), (figure.axes[3], "paper_pct")):
+        points = [x for line in ax.containers for x in line.lines[0].get_xdata()]
+        assert sorted(points) == sorted(table[table.benchmark == "gsm"][column])
+    table = pd.read_csv(drawn / "figure_6_data_ratio.csv")
+    ax = report_figures._ratio(table).axes[0]
+    points = [y for container in ax.containers for y in container.lines[0].get_ydata()]
+    assert points == list(table.auc)
+
+
+def test_a_method_has_one_colour_and_marker_everywhere_and_none_shares_it(drawn):
+    looks = list(plots.METHODS.values())
+    assert len({look.color for look in looks}) == len({look.marker for look in looks}) == len(paper.METHODS)
+    main = report_figures._main(pd.read_csv(drawn / "figure_main_results.csv"))
+    for ax in main.axes:
+        used = [
+            (colors.to_hex(c.lines[0].get_color()).upper(), c.lines[0].get_marker()) for c in ax.containers
+        ]
+        assert used == [(look.color, look.marker) for look in looks]
+    table = pd.read_csv(drawn / "figure_learning_ppo.csv")
+    curves = report_figures._curves(table, "update", report_figures.PPO_PANELS, "x").axes[0].lines
+    assert {line.get_color() for line in curves} == {plots.METHODS[m].color for m in ("ours", "ours_wo_d")}
+
+
+def test_pipeline_draws_every_stage_and_edge_left_to_right():
+    places, routes = plots._layout(EDGES)
+    assert len(routes) == len(EDGES) and set(places) == {name for edge in EDGES for name in edge}
+    assert all(places[a][0] < places[b][0] for a, b in EDGES)
+    assert len(set(places.values())) == len(places)
+    with pytest.raises(ValueError, match="cycle"):
+        plots._layout([("a", "b"), ("b", "a")])
+
+
+@pytest.mark.parametrize("name", [*report_figures.COLUMNS, "example.json", "settings.json"])
+def test_a_missing_or_broken_result_table_is_named_with_the_command(results, tmp_path, name):
+    for path in results.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    (tmp_path / name).write_bytes(b"\x00not a table")
+    with pytest.raises(UserError, match=f"{name}.*make study"):
+        report_figures.load_results(tmp_path)
+    (tmp_path / name).unlink()
+    with pytest.raises(UserError, match=f"{name} is missing.*make study"):
+        report_figures.load_results(tmp_path)
+
+
+def test_command_line_says_what_is_missing_in_one_line(tmp_path, capsys):
+    assert report_figures.main([str(tmp_path / "none"), str(tmp_path / "out")]) == 1
+    message = capsys.readouterr().err
+    assert (
+        message.count("\n") == 1
+        and "correctness.parquet is missing" in message
+        and not (tmp_path / "out").exists()
+    )
+
+
+def test_a_study_without_ablations_is_drawn_too(results, tmp_path):
+    small = tmp_path / "small"
+    small.mkdir()
+    for path in results.iterdir():
+        (small / path.name).write_bytes(path.read_bytes())
+    for name in ("correctness.parquet", "reward_scores.parquet"):
+        table = pd.read_parquet(small / name)
+        table[(table.variant == "") & (table.teacher != "weak")].to_parquet(small / name)
+    for name in ("reward_model_history.csv", "ppo_history.csv", "sft_history.csv"):
+        table = pd.read_csv(small / name)
+        table[table.variant.isna()].to_csv(small / name, index=False)
+    report_figures.draw_all(small, tmp_path / "out", edges=lambda: EDGES)
+    verdicts = pd.read_csv(tmp_path / "out" / "claims.csv").set_index("claim").verdict
+    assert all(verdicts[name] == "inconclusive" for name in ("C6", "C7", "C8", "C9"))
+
+
+def test_several_seeds_give_intervals_to_the_curves(tmp_path):
+    data = report_figures.load_results(invent(tmp_path / "results", seeds=(0, 1, 2)))
+    curves = tables.learning_curves(data.ppo_history, "update", ["reward"])
+    assert (curves.seeds == 3).all() and (curves.reward_low < curves.reward).all()
+    points = tables.main_points(data.correctness)
+    assert (points.n == QUESTIONS).all() and (points.micro_low_pct < points.micro_pct).all()
+
+
+def test_csv_and_markdown_have_fixed_formats(tmp_path):
+    table = pd.DataFrame(
+        {"name": ["a|b", None], "x_pct": [1 / 3, np.nan], "auc": [2 / 3, -0.00001], "n": [3, 4]}
+    )
+    text = tables.write_csv(table, tmp_path / "t.csv").read_text()
+    assert text == "name,x_pct,auc,n\na|b,0.33,0.6667,3\n,,0.0,4\n"
+    lines = (
+        tables.write_markdown(tables.rounded(table), tmp_path / "t.md", "T", "note").read_text().splitlines()
+    )
+    assert lines[4:] == [
+        "| name | x_pct | auc | n |",
+        "| --- | ---: | ---: | ---: |",
+        "| a\\|b | 0.33 | 0.6667 | 3 |",
+        "| - | - | 0.0000 | 4 |",
+    ]
+
+
+def test_notebook_helpers_draw_one_run(results):
+    data = report_figures.load_results(results)
+    cell = {"dataset": "gsm", "teacher": "strong", "student": "small", "method": "ours", "variant": ""}
+    with plots.style():
+        figure, axes = plots.grid(2, 2)
+        plots.plot_reward_model_history(axes[0, 0], tables.select(data.reward_model_history, **cell))
+        plots.plot_reward_distributions(axes[0, 1], tables.select(data.reward_scores, **cell))
+        plots.plot_roc(axes[1, 0], tables.select(data.reward_scores, **cell))
+        labels = pd.DataFrame({"pseudo_label": ["7", None, "3"], "share": [0.9, 0.3, 0.55]})
+        plots.plot_votes(axes[1, 1], labels)
+        sft = tables.select(data.sft_history, **cell | {"method": "sft"})
+        right = plots.plot_sft_history(plots.grid(1, 1)[1][0, 0], sft)
+        ppo = plots.plot_ppo_history(tables.select(data.ppo_history, **cell))
+    assert [line.get_ydata().tolist() for line in right.lines] == [list(sft.agreement)]
+    assert len(ppo.axes) == 6
+    failed = axes[1, 1].containers[1]
+    assert sum(bar.get_height() for bar in failed) == 1 and failed[0].get_hatch()
+    plots.plt.close("all")
+
+
+def test_the_papers_tables_are_whole():
+    assert paper.accuracy("gsm", "strong", "small", "ours") == 64.06
+    assert paper.accuracy("gsm_plus", "weak", "", "teacher") == 68.19
+    assert paper.accuracy("mmlu", "strong", "nobody", "ours") is None
+    assert paper.reward_model_auc("mmlu", "weak", "large", "pos_neg") == 0.7609
+    assert len(paper.load("main_results")) == 22 and len(paper.load("hyperparameters")) == 20
+
+
+def test_drawing_needs_no_torch():
+    code = "import sys, rdlib.report_figures; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
+
+
+def test_plots_compute_no_statistics():
+    imported = {
+        alias.name
+        for node in ast.walk(ast.parse(Path(plots.__file__).read_text()))
+        if isinstance(node, ast.ImportFrom) and node.module == "rdlib"
+        for alias in node.names
+    }
+    assert imported == {"metrics", "paper"}
