@@ -51,6 +51,7 @@ format: env ## fix style and strip notebooks of outputs
 
 figures: env ## redraw every table and figure from the released results, without training
 	@$(offline) $(BIN)/python -m rdlib.report_figures figures/results figures
+	@$(BIN)/python -m rdlib.readme
 
 release: env ## make the results of runs/micro the released ones, and redraw
 	@[ -d runs/micro/results ] || { echo "runs/micro/results is missing: run \`make study\` first." >&2; exit 1; }

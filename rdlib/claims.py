@@ -128,9 +128,7 @@ def better_than(name: str, statement: str, correctness: pd.DataFrame, other: str
     return _common(name, statement, "differences in accuracy", found, draws)
 
 
-def _common(
-    name: str, statement: str, what: str, cells: list[Cell], draws: list[Draws], note: str = ""
-) -> Claim:
+def _common(name: str, statement: str, what: str, cells: list[Cell], draws: list[Draws], note: str = "") -> Claim:
     pooled = _in_pp(stats.mean_of(draws)) if draws else NOTHING
     note = note or ("" if cells else NO_RESULTS)
     return Claim(name, statement, COMMON.format(cells=what), judge(cells, pooled), cells, pooled, note=note)
@@ -164,8 +162,7 @@ def student_beats_teacher(correctness: pd.DataFrame) -> Claim:
             pairs.append(((benchmark, teacher, student), draws))
     level = 1 - (1 - stats.LEVEL) / max(1, len(pairs))
     cells = [
-        Cell("/".join(cell), _in_pp(draws, level), _paper_difference(*cell, "ours", "teacher"))
-        for cell, draws in pairs
+        Cell("/".join(cell), _in_pp(draws, level), _paper_difference(*cell, "ours", "teacher")) for cell, draws in pairs
     ]
     verdict = INCONCLUSIVE
     if any(cell.difference.low > 0 for cell in cells):

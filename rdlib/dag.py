@@ -8,6 +8,7 @@ before Snakemake looks, so changing a setting re-runs what depends on it and not
 from __future__ import annotations
 
 import argparse
+import contextlib
 import fcntl
 import json
 import os
@@ -15,14 +16,17 @@ import re
 import shlex
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import psutil
 from tqdm import tqdm
 
+from rdlib import artifacts
 from rdlib.errors import UserError
 from rdlib.profile import load_profile
 from rdlib.study import ROOT, Stage, ablation_overrides, make_stage
@@ -96,13 +100,21 @@ def seed_jobs(profile_path: str, seed: int) -> Iterator[Job]:
             responses = _job("01_teacher_responses", [cell.at("01_teacher_responses")], [data])
             labels = _job("02_pseudo_labels", [cell.at("02_pseudo_labels"), cell.at("02_judgement")], [responses])
             yield from (responses, labels)
-            yield _job("07_evaluate", [replace(cell, name="07_evaluate", method="teacher")], [data], methods=["teacher"])
+            yield _job(
+                "07_evaluate",
+                [replace(cell, name="07_evaluate", method="teacher")],
+                [data],
+                methods=["teacher"],
+            )
             for student in profile.students:
                 yield from _cell_jobs(replace(cell, student=student), data, labels)
 
 
 def _cell_jobs(cell: Stage, data: Job, labels: Job) -> Iterator[Job]:
-    sft = {m: _job("03_sft_warmup", [replace(cell, name="03_sft_warmup", method=m)], [labels]) for m in ("sft", "ours_wo_r")}
+    sft = {
+        m: _job("03_sft_warmup", [replace(cell, name="03_sft_warmup", method=m)], [labels])
+        for m in ("sft", "ours_wo_r")
+    }
     policies, before = [], {"ours": [sft["ours_wo_r"]], "ours_wo_d": [labels]}
     yield from sft.values()
     for method, start in before.items():
@@ -116,14 +128,19 @@ def _cell_jobs(cell: Stage, data: Job, labels: Job) -> Iterator[Job]:
     evaluation = _job("07_evaluate", stages, [*sft.values(), *policies], methods=list(CELL_METHODS))
     yield evaluation
     grid = cell.profile.grid
-    if (cell.dataset, cell.teacher, cell.student) == (grid.ablation_dataset, grid.ablation_teacher, grid.ablation_student):
+    if (cell.dataset, cell.teacher, cell.student) == (
+        grid.ablation_dataset,
+        grid.ablation_teacher,
+        grid.ablation_student,
+    ):
         yield from _ablation_jobs(replace(cell, method="ours"), policies[0], evaluation)
 
 
 def _ablation_jobs(cell: Stage, ppo: Job, evaluation: Job) -> Iterator[Job]:
     for notebook, (ablation, last) in ABLATIONS.items():
         stages = [
-            replace(cell, name=last).with_overrides(overrides) for overrides in ablation_overrides(cell.profile)[ablation]
+            replace(cell, name=last).with_overrides(overrides)
+            for overrides in ablation_overrides(cell.profile)[ablation]
         ]
         job = _job(notebook, stages, [evaluation] if last == "07_evaluate" else [ppo])
         job.parameters.pop("method")
@@ -164,8 +181,24 @@ def snakemake_command(arguments: argparse.Namespace, seeds: list[int]) -> list[s
     """The Snakemake call for these jobs."""
     config = [f"profile={arguments.profile}", f"seeds={json.dumps(seeds)}"]
     return [
-        *(sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--directory", str(ROOT)),
-        *("--cores", str(arguments.jobs), "--config", *config, "--rerun-triggers", "mtime", "--rerun-incomplete"),
+        *(
+            sys.executable,
+            "-m",
+            "snakemake",
+            "--snakefile",
+            str(ROOT / "Snakefile"),
+            "--directory",
+            str(ROOT),
+        ),
+        *(
+            "--cores",
+            str(arguments.jobs),
+            "--config",
+            *config,
+            "--rerun-triggers",
+            "mtime",
+            "--rerun-incomplete",
+        ),
         *("--nolock", "--keep-going", "--printshellcmds"),
     ]
 
@@ -182,17 +215,46 @@ def run_study(arguments: argparse.Namespace) -> int:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise UserError(f"Another run is at work in {profile.runs}/{profile.name}: wait for it or stop it.") from None
+            raise UserError(
+                f"Another run is at work in {profile.runs}/{profile.name}: wait for it or stop it."
+            ) from None
         done = drop_stale_markers(jobs, runs)
         if done < len(jobs):
+            watch = MemoryWatch()
+            watch.start()
             failed = _follow(snakemake_command(arguments, seeds), jobs, done, runs)
+            watch.stop.set()
             if failed:
                 return _report_failures(failed)
+            if done == 0:
+                measured = {"jobs": len(jobs), "minutes": round((time.time() - started) / 60, 1)}
+                measured["peak_memory_gib"] = round(watch.peak / 2**30, 2)
+                measured["disk_mb"] = round(sum(p.stat().st_size for p in runs.rglob("*") if p.is_file()) / 1e6)
+                artifacts.write_json(runs / "results" / "measured.json", measured)
     minutes = (time.time() - started) / 60
     what = f"{len(jobs) - done} of {len(jobs)} jobs in {minutes:.1f} min" if done < len(jobs) else "nothing to do"
     print(f"Study {profile.name}: {what}.\n  tables and figures: {profile.runs}/{profile.name}/figures")
     print(f"  executed notebooks and artifacts: {profile.runs}/{profile.name}/<dataset>/<teacher>/<student>/<method>/")
     return 0
+
+
+class MemoryWatch(threading.Thread):
+    """Samples the memory of this process and all its children; `peak` is the largest sum seen, in bytes."""
+
+    def __init__(self, interval: float = 2.0):
+        super().__init__(daemon=True)
+        self.interval, self.peak, self.stop = interval, 0, threading.Event()
+
+    def run(self) -> None:
+        """Sample until `stop` is set."""
+        process = psutil.Process()
+        while not self.stop.wait(self.interval):
+            total = 0
+            for member in (process, *process.children(recursive=True)):
+                with contextlib.suppress(psutil.Error):
+                    memory = member.memory_info()
+                    total += memory.rss - getattr(memory, "shared", 0)  # libraries mapped by all count once or less
+            self.peak = max(self.peak, total)
 
 
 def _follow(command: list[str], jobs: list[Job], done: int, runs: Path) -> list[Job]:
@@ -204,7 +266,9 @@ def _follow(command: list[str], jobs: list[Job], done: int, runs: Path) -> list[
     with (
         log_path.open("a") as log,
         tqdm(total=len(jobs), initial=done, desc="study", unit="job", smoothing=0.05) as bar,
-        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment) as process,
+        subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
+        ) as process,
     ):
         try:
             for line in process.stdout:

@@ -39,7 +39,9 @@ def run(stage, work: Path) -> None:
     questions = data.read_questions(stage.input("data"), "test", data.PERTURBED)
     examples = few_shot_examples(stage, profile.evaluation.few_shot) if stage.method == "icl" else []
     texts = {
-        q.id: prompts.few_shot(examples, q.question, q.options) if examples else prompts.zero_shot(q.question, q.options)
+        q.id: prompts.few_shot(examples, q.question, q.options)
+        if examples
+        else prompts.zero_shot(q.question, q.options)
         for q in questions.itertuples()
     }
     engine = generation.TransformersEngine(model, tokenizer, profile.generation.batch_size, settings.max_tokens)

@@ -39,7 +39,12 @@ def execute(notebook: Path, output: Path, parameters: dict[str, Any]) -> None:
     problem.unlink(missing_ok=True)
     try:
         papermill.execute_notebook(
-            str(notebook), str(output), parameters, cwd=str(notebook.parent), progress_bar=False, kernel_name="python3"
+            str(notebook),
+            str(output),
+            parameters,
+            cwd=str(notebook.parent),
+            progress_bar=False,
+            kernel_name="python3",
         )
     except PapermillExecutionError as error:
         message = f"{error.evalue}" if error.ename == "UserError" else f"{error.ename}: {error.evalue}"

@@ -148,7 +148,12 @@ def decode_text(tokenizer: PreTrainedTokenizerBase, completion: Completion) -> s
 
 
 def sample_to_disk(
-    engine: TransformersEngine, plan: pd.DataFrame, prompts: dict[str, str], work: Path, seed: int, shard_size: int
+    engine: TransformersEngine,
+    plan: pd.DataFrame,
+    prompts: dict[str, str],
+    work: Path,
+    seed: int,
+    shard_size: int,
 ) -> pd.DataFrame:
     """Carry out a plan (rows with id, temperature, n and further columns) shard by shard.
 

@@ -64,7 +64,5 @@ def score_histogram(scores: pd.DataFrame, bins: int = 30) -> pd.DataFrame:
     parts = []
     for kind, group in finite.groupby("kind", sort=True):
         density, _ = np.histogram(group.score, bins=edges, density=True)
-        parts.append(
-            pd.DataFrame({"kind": kind, "bin_low": edges[:-1], "bin_high": edges[1:], "density": density})
-        )
+        parts.append(pd.DataFrame({"kind": kind, "bin_low": edges[:-1], "bin_high": edges[1:], "density": density}))
     return pd.concat(parts, ignore_index=True)

@@ -10,18 +10,19 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import pandas as pd
+from cycler import cycler
 from IPython import get_ipython
 from IPython.display import Image, Markdown, display
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from rdlib import plots
+from rdlib.claims import Claim
 from rdlib.errors import UserError
 from rdlib.study import METHODS, Stage
 
-TEXT_STYLE = (
-    "<style>.texts td, .texts th {text-align: left; white-space: pre-wrap; vertical-align: top}</style>"
-)
+TEXT_STYLE = "<style>.texts td, .texts th {text-align: left; white-space: pre-wrap; vertical-align: top}</style>"
+COLORS = [plots.BLUE, plots.VERMILION, plots.GREEN, plots.ORANGE, plots.SKY, plots.PURPLE, plots.BLACK]
 DEFAULTS = {
     "OMP_NUM_THREADS": "1",  # several threads end in other digits, and tiny models are fastest with one
     "TQDM_MININTERVAL": "1",  # an executed notebook keeps every state of a progress bar
@@ -39,6 +40,7 @@ def setup() -> None:
     for name, value in DEFAULTS.items():
         os.environ.setdefault(name, value)
     plots.use_style()
+    plt.rcParams["axes.prop_cycle"] = cycler(color=COLORS)
     shell = get_ipython()
     if shell is not None:
         shell.set_custom_exc((UserError,), _show_user_error)
@@ -53,27 +55,33 @@ def _show_user_error(shell, kind, error, _traceback, tb_offset=None) -> list[str
 
 def show_texts(table: pd.DataFrame) -> None:
     """Show a table of questions and responses in full, with any markup or formula in them as plain text."""
+    options = {"index": False, "na_rep": "-", "float_format": "{:.3g}".format}
     with pd.option_context("display.max_colwidth", None):
-        markup = table.to_html(
-            index=False,
-            border=0,
-            na_rep="-",
-            float_format="{:.2f}".format,
-            classes="texts tex2jax_ignore mathjax_ignore",
-        )
-        display({"text/html": TEXT_STYLE + markup, "text/plain": table.to_string(index=False)}, raw=True)
+        markup = table.to_html(border=0, classes="texts tex2jax_ignore mathjax_ignore", **options)
+        display({"text/html": TEXT_STYLE + markup, "text/plain": table.to_string(**options)}, raw=True)
+
+
+def show_claim(claim: Claim) -> None:
+    """Show a judged claim: verdict, the number it rests on, the cells in which it holds, and its criterion."""
+    pooled, paper = claim.pooled, [cell.paper for cell in claim.cells if cell.paper is not None]
+    rows = {
+        f"claim {claim.name}": claim.statement,
+        "verdict": claim.verdict,
+        "mean difference": f"{pooled.estimate:.3g} {claim.unit} (95 %: {pooled.low:.3g} to {pooled.high:.3g})",
+        "cells in which it holds": f"{sum(cell.holds for cell in claim.cells)} of {len(claim.cells)}",
+        "in the paper's numbers": f"{sum(value > 0 for value in paper)} of {len(paper)}" if paper else "no numbers",
+        "criterion": claim.criterion,
+        "note": claim.note,
+    }
+    show_texts(pd.DataFrame({"": rows.keys(), " ": rows.values()}))
 
 
 def show_file(path: Path) -> None:
     """Show a finished table (.md) or figure (.png) of the report."""
     if not path.is_file():
-        raise UserError(
-            f"{path} is missing: run this notebook's cell that draws the tables and figures first."
-        )
+        raise UserError(f"{path} is missing: run this notebook's cell that draws the tables and figures first.")
     display(
-        Markdown(path.read_text(encoding="utf-8"))
-        if path.suffix == ".md"
-        else Image(filename=str(path), width=850)
+        Markdown(path.read_text(encoding="utf-8")) if path.suffix == ".md" else Image(filename=str(path), width=850)
     )
 
 
@@ -142,20 +150,18 @@ def plot_lines(axes: Iterable[Axes], table: pd.DataFrame, x: str, by: str, value
     plots.legend_below(axes[0].figure, handles, columns=min(3, len(names)))
 
 
-def evaluation_stages(cell: Stage, methods: list[str]) -> list[Stage]:
+def evaluation_stages(cell: Stage, methods: list[str]) -> tuple[Stage, ...]:
     """The evaluation of each method in the cell of a stage; UserError for a method that there is not."""
     for method in methods:
         if method not in METHODS:
             raise UserError(f"methods holds {method!r}, which is not one of {', '.join(METHODS)}.")
     unused = [{UNUSED_AXIS[method]: None} if method in UNUSED_AXIS else {} for method in methods]
-    stages = [
-        replace(cell, name="07_evaluate", method=m, **axes) for m, axes in zip(methods, unused, strict=True)
-    ]
+    stages = [replace(cell, name="07_evaluate", method=m, **axes) for m, axes in zip(methods, unused, strict=True)]
     for stage in stages:
         for axis in ("teacher", "student"):
             if getattr(stage, axis) is None and axis != UNUSED_AXIS.get(stage.method):
                 raise UserError(f"The method {stage.method!r} needs a {axis}: give the parameter {axis}.")
-    return stages
+    return tuple(stages)
 
 
 def before_and_after(stage: Stage, count: int = 200) -> pd.DataFrame:
@@ -167,9 +173,7 @@ def before_and_after(stage: Stage, count: int = 200) -> pd.DataFrame:
     from rdlib import data, student
 
     labels = stage.inputs["labels"].table("labels").dropna(subset="pseudo_label")
-    questions = data.read_questions(stage.input("data"), "validation").merge(
-        labels[["id", "pseudo_label"]], on="id"
-    )
+    questions = data.read_questions(stage.input("data"), "validation").merge(labels[["id", "pseudo_label"]], on="id")
     table = questions.head(count)
     sources = {
         "before": (student.policy_source(stage), "was_right"),

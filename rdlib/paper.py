@@ -86,10 +86,7 @@ class Constant:
 
 def _provenance() -> list[Constant]:
     rows = load("provenance").fillna("").itertuples(index=False)
-    return [
-        Constant(row.name, row.paper, row.status, row.where, tuple(row.keys.split()), row.ours)
-        for row in rows
-    ]
+    return [Constant(row.name, row.paper, row.status, row.where, tuple(row.keys.split()), row.ours) for row in rows]
 
 
 PROVENANCE = _provenance()

@@ -116,9 +116,7 @@ def benchmark_label(name: str) -> str:
     return BENCHMARKS.get(name, name)
 
 
-def grid(
-    rows: int, columns: int, width: float = 7.0, height: float = 2.4, **options
-) -> tuple[Figure, np.ndarray]:
+def grid(rows: int, columns: int, width: float = 7.0, height: float = 2.4, **options) -> tuple[Figure, np.ndarray]:
     """A figure with rows x columns axes (always a 2-d array); width of the page and height of a row in
     inches.
     """
@@ -220,9 +218,7 @@ def _arrow(points: list[tuple[float, float]], pale: bool) -> FancyArrowPatch:
             codes.append(Curve.LINETO)
     color, width = ("#9a9a9a", 0.8) if pale else (BLACK, 1.2)
     curve = Curve(vertices, codes)
-    return FancyArrowPatch(
-        path=curve, arrowstyle="-|>", mutation_scale=7, linewidth=width, color=color, zorder=2
-    )
+    return FancyArrowPatch(path=curve, arrowstyle="-|>", mutation_scale=7, linewidth=width, color=color, zorder=2)
 
 
 def _layout(pairs: list[tuple[str, str]]) -> tuple[dict, list]:
@@ -336,9 +332,7 @@ def draw_lambda_curves(axes: Iterable[Axes], table: pd.DataFrame) -> None:
             curve = part[(part.lam == lam) & (part.point == "curve")]
             ax.plot(curve.step, curve.auc, color=color, marker=marker, linestyle=line, label=f"{lam:g}")
             if curve.auc_low.notna().any():
-                ax.fill_between(
-                    curve.step, curve.auc_low, curve.auc_high, color=color, alpha=0.12, linewidth=0
-                )
+                ax.fill_between(curve.step, curve.auc_low, curve.auc_high, color=color, alpha=0.12, linewidth=0)
             kept = part[(part.lam == lam) & (part.point == "selected")]
             at = last * (1.07 + 0.035 * i)
             ax.errorbar(
@@ -362,9 +356,7 @@ def lambda_handles(table: pd.DataFrame) -> list[Line2D]:
     handles = []
     for i, lam in enumerate(sorted(table.lam.unique())):
         color, marker, line = LAMBDA_LOOKS[i % len(LAMBDA_LOOKS)]
-        handles.append(
-            Line2D([], [], color=color, marker=marker, linestyle=line, label=f"$\\lambda$ = {lam:g}")
-        )
+        handles.append(Line2D([], [], color=color, marker=marker, linestyle=line, label=f"$\\lambda$ = {lam:g}"))
     kept = Line2D([], [], color=BLACK, marker="o", markerfacecolor="white", linestyle="none")
     kept.set_label("checkpoint kept, 95 % interval")
     return [*handles, kept] if handles else []
@@ -473,9 +465,7 @@ def draw_claim_differences(axes: Iterable[Axes], table: pd.DataFrame, source: st
 # --- learning curves, distributions, ROC: all cells ---------------------------------------------------------
 
 
-def draw_learning_curves(
-    axes: np.ndarray, table: pd.DataFrame, step: str, values: dict[str, str], x: str
-) -> None:
+def draw_learning_curves(axes: np.ndarray, table: pd.DataFrame, step: str, values: dict[str, str], x: str) -> None:
     """Curves of each cell: rows of axes are datasets, columns the `values` (column -> label with unit).
 
     Colour is the method, the line the teacher (solid strong, dashed weak), the marker the student.
@@ -483,9 +473,7 @@ def draw_learning_curves(
     for row, dataset in enumerate(dict.fromkeys(table.dataset)):
         for ax, (value, label) in zip(axes[row], values.items(), strict=True):
             part = table[(table.dataset == dataset) & table[value].notna()]
-            for (teacher, student, method), curve in part.groupby(
-                ["teacher", "student", "method"], sort=False
-            ):
+            for (teacher, student, method), curve in part.groupby(["teacher", "student", "method"], sort=False):
                 line, marker = look(TEACHERS, teacher).line, look(STUDENTS, student).marker
                 color, every = look(METHODS, method).color, max(1, len(curve) // 6)
                 ax.plot(
@@ -512,8 +500,7 @@ def draw_learning_curves(
 def cell_handles(table: pd.DataFrame) -> list[Line2D]:
     """Legend handles of learning curves: colours of methods, lines of teachers, markers of students."""
     colors = [
-        Line2D([], [], color=look(METHODS, m).color, label=look(METHODS, m).label)
-        for m in dict.fromkeys(table.method)
+        Line2D([], [], color=look(METHODS, m).color, label=look(METHODS, m).label) for m in dict.fromkeys(table.method)
     ]
     lines = [
         Line2D([], [], color=BLACK, linestyle=look(TEACHERS, t).line, label=look(TEACHERS, t).label)
@@ -546,9 +533,7 @@ def draw_histogram(ax: Axes, table: pd.DataFrame) -> None:
         part = table[table.kind == kind]
         if len(part):
             edges = [*part.bin_low, part.bin_high.iloc[-1]]
-            ax.stairs(
-                part.density, edges, color=looks.color, linestyle=looks.line, linewidth=1.5, label=looks.label
-            )
+            ax.stairs(part.density, edges, color=looks.color, linestyle=looks.line, linewidth=1.5, label=looks.label)
             ax.stairs(part.density, edges, color=looks.color, alpha=0.12, fill=True)
     ax.set(xlabel="reward model score", ylabel="density")
 
@@ -566,9 +551,7 @@ def draw_roc(ax: Axes, table: pd.DataFrame) -> None:
         part = table[table.comparison == comparison]
         ax.plot(part.fpr, part.tpr, color=looks.color, linestyle=looks.line, label=looks.label)
     ax.plot([0, 1], [0, 1], color=GREY, linewidth=0.8, linestyle=":")
-    ax.set(
-        xlabel="false positive rate", ylabel="true positive rate", xlim=(0, 1), ylim=(0, 1.01), aspect="equal"
-    )
+    ax.set(xlabel="false positive rate", ylabel="true positive rate", xlim=(0, 1), ylim=(0, 1.01), aspect="equal")
 
 
 def comparison_handles() -> list[Line2D]:

@@ -22,7 +22,6 @@ import math
 import os
 import random
 import shutil
-import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import fields, replace
@@ -54,7 +53,7 @@ HISTORY_COLUMNS = (
         "response_length",
         "extractable",
     ),
-    *("agreement", "validation_agreement", "learning_rate", "seconds"),
+    *("agreement", "validation_agreement", "learning_rate"),
 )
 # A checkpoint continues only under the same values of these; the others only say how long, and how often to
 # save
@@ -140,9 +139,7 @@ class PPOTrainer:
         if reference is policy:
             raise ValueError("The reference must be a copy of the policy, not the policy itself.")
         if not prompts or not all(prompts):
-            raise UserError(
-                "PPO got no queries, or an empty one: check the student's responses that it starts from."
-            )
+            raise UserError("PPO got no queries, or an empty one: check the student's responses that it starts from.")
         self.accelerator = accelerator or Accelerator()
         self.tokenizer, self.settings, self.prompts, self.seed = tokenizer, settings, prompts, seed
         self.sample, self.score, self.validate, self.on_update = sample, score, validate, on_update
@@ -179,15 +176,15 @@ class PPOTrainer:
         update = self._resume(work)
         if not self.history:
             start = dict.fromkeys(HISTORY_COLUMNS) | {"update": 0, "episodes": 0}
-            self._record(work, start, time.monotonic())
+            self._record(work, start)
         bar = tqdm(total=self.settings.total_updates, initial=update, desc="PPO", unit="update")
         while update < self.settings.total_updates and not self._out_of_patience():
-            started, update = time.monotonic(), update + 1
+            update += 1
             try:
                 row = self._update(update)
             except NotFiniteError as error:
                 raise UserError(_save_failure(error, work, update)) from None
-            self._record(work, row, started)
+            self._record(work, row)
             last = update == self.settings.total_updates or self._out_of_patience()
             if last or update % self.settings.checkpoint_every == 0:
                 self._save_checkpoint(work, update)
@@ -206,7 +203,7 @@ class PPOTrainer:
     def _out_of_patience(self) -> bool:
         return self.best["evaluations_since"] >= self.settings.patience
 
-    def _record(self, work: Path, row: dict, started: float) -> None:
+    def _record(self, work: Path, row: dict) -> None:
         """Validate when it is time, remember the best policy, and append the row to the history."""
         update, every = row["update"], self.settings.eval_every
         if self.validate is not None and (update % every == 0 or update == self.settings.total_updates):
@@ -217,7 +214,6 @@ class PPOTrainer:
                 self.best_weights = _weights(self.policy)
             else:
                 self.best["evaluations_since"] += 1
-        row["seconds"] = round(time.monotonic() - started, 3)
         self.history.append(row)
         if self.accelerator.is_main_process:
             with (work / "history.jsonl").open("a", encoding="utf-8") as file:
@@ -236,9 +232,7 @@ class PPOTrainer:
         losses = self.optimise(batch, update)
         numbers = _rollout_statistics(batch, scores, info) | losses
         names = sorted(numbers)
-        means = self.accelerator.reduce(
-            torch.stack([numbers[n] for n in names]).to(self.accelerator.device), "mean"
-        )
+        means = self.accelerator.reduce(torch.stack([numbers[n] for n in names]).to(self.accelerator.device), "mean")
         row = dict.fromkeys(HISTORY_COLUMNS)
         row |= {n: v if math.isfinite(v) else None for n, v in zip(names, means.tolist(), strict=True)}
         return row | {
@@ -255,9 +249,7 @@ class PPOTrainer:
         prompts = [self.prompts[i] for i in indices]
         responses = self.sample(self.policy, prompts, seed_of(self.seed, "sample", update, rank))
         if len(responses) != len(prompts) or not all(responses):
-            raise UserError(
-                f"The sampler gave no response to some queries of PPO update {update}: check the engine."
-            )
+            raise UserError(f"The sampler gave no response to some queries of PPO update {update}: check the engine.")
         texts = self.tokenizer.batch_decode(responses, skip_special_tokens=True)
         rewards, info = self.score(indices, texts, [p + r for p, r in zip(prompts, responses, strict=True)])
         batch = Batch.collate(prompts, responses, self.accelerator.device)
@@ -268,27 +260,19 @@ class PPOTrainer:
     @torch.no_grad()
     def _evaluate_rollouts(self, batch: Batch) -> Batch:
         """Log-probabilities under policy and reference, and values, by one forward pass of each."""
-        logprobs, ref_logprobs, values = (
-            torch.zeros(batch.mask.shape, device=batch.mask.device) for _ in range(3)
-        )
+        logprobs, ref_logprobs, values = (torch.zeros(batch.mask.shape, device=batch.mask.device) for _ in range(3))
         for rows in batch.rows_by_length(self.forward_size):
             part = batch.take(rows)
             width = part.mask.shape[1]
             logprobs[rows, :width], values[rows, :width], _ = self._forward(part)
             with self.accelerator.autocast():
                 logits = response_logits(self.reference, part.sequences, part.query_lengths, width)
-            ref_logprobs[rows, :width] = core.selective_logprobs(
-                logits / self.settings.temperature, part.responses
-            )
-        return replace(
-            batch, logprobs=logprobs, ref_logprobs=ref_logprobs, values=values.masked_fill(~batch.mask, 0)
-        )
+            ref_logprobs[rows, :width] = core.selective_logprobs(logits / self.settings.temperature, part.responses)
+        return replace(batch, logprobs=logprobs, ref_logprobs=ref_logprobs, values=values.masked_fill(~batch.mask, 0))
 
     def _advantages(self, batch: Batch, scores: Tensor) -> Batch:
         settings = self.settings
-        rewards = core.kl_penalised_rewards(
-            scores, batch.logprobs, batch.ref_logprobs, batch.mask, settings.kl_coef
-        )
+        rewards = core.kl_penalised_rewards(scores, batch.logprobs, batch.ref_logprobs, batch.mask, settings.kl_coef)
         if settings.whiten_rewards:
             rewards = core.masked_whiten(rewards, batch.mask, shift_mean=False)
         advantages, returns = core.gae(rewards, batch.values, batch.mask, settings.gamma, settings.gae_lambda)
@@ -329,12 +313,8 @@ class PPOTrainer:
         """Eq. 8 with the value loss, a mean over the tokens of `part`, and its statistics."""
         settings, mask = self.settings, part.mask
         logprobs, values, logits = self._forward(part)
-        p_loss, clipped = core.policy_loss(
-            logprobs, part.logprobs, part.advantages, mask, settings.clip_range
-        )
-        v_loss, v_clipped = core.value_loss(
-            values, part.values, part.returns, mask, settings.value_clip_range
-        )
+        p_loss, clipped = core.policy_loss(logprobs, part.logprobs, part.advantages, mask, settings.clip_range)
+        v_loss, v_clipped = core.value_loss(values, part.values, part.returns, mask, settings.value_clip_range)
         with torch.no_grad():
             statistics = {
                 "policy_loss": p_loss.detach(),
@@ -421,8 +401,7 @@ class PPOTrainer:
             raise
         except Exception as error:  # a damaged file fails in many ways: json, safetensors, pickle, shape
             raise UserError(
-                f"The checkpoint {folder} cannot be read ({type(error).__name__}: {error}): delete it to "
-                "start again."
+                f"The checkpoint {folder} cannot be read ({type(error).__name__}: {error}): delete it to start again."
             ) from error
         self.history, self.best = state["history"], state["best"]
         return state["update"]

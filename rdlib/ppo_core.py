@@ -128,9 +128,7 @@ def value_loss(
     """Half the squared error of values clipped to `clip_range` around the old ones, and the share clipped."""
     clipped_values = torch.clamp(values, old_values - clip_range, old_values + clip_range)
     unclipped, clipped = (values - returns).square(), (clipped_values - returns).square()
-    return 0.5 * masked_mean(torch.max(unclipped, clipped), mask), masked_mean(
-        (clipped > unclipped).float(), mask
-    )
+    return 0.5 * masked_mean(torch.max(unclipped, clipped), mask), masked_mean((clipped > unclipped).float(), mask)
 
 
 def approximate_kl(logprobs: Tensor, old_logprobs: Tensor, mask: Tensor) -> Tensor:

@@ -165,7 +165,11 @@ class Profile(Section):
 
     @model_validator(mode="after")
     def _ablation_cell_exists(self) -> Profile:
-        for key, names in (("dataset", self.datasets), ("teacher", self.teachers), ("student", self.students)):
+        for key, names in (
+            ("dataset", self.datasets),
+            ("teacher", self.teachers),
+            ("student", self.students),
+        ):
             value = getattr(self.grid, f"ablation_{key}")
             if value not in names:
                 raise ValueError(f"grid.ablation_{key} is {value!r}, which is not one of {', '.join(names)}")
@@ -181,7 +185,9 @@ def load_profile(path: str | Path, overrides: dict[str, Any] | None = None) -> P
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise UserError(f"There is no profile {path}: give the path of a YAML file such as params/micro.yaml.") from None
+        raise UserError(
+            f"There is no profile {path}: give the path of a YAML file such as params/micro.yaml."
+        ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"The profile {path} cannot be read ({error}): give a readable YAML file.") from None
     except yaml.YAMLError as error:

@@ -26,9 +26,7 @@ from rdlib.errors import UserError
 KEYS = ("dataset", "benchmark", "teacher", "student", "method", "variant", "stage", "group")
 COLUMNS = {
     "correctness.parquet": "benchmark teacher student method variant seed id group correct",
-    "pseudo_labels.csv": (
-        "dataset teacher seed split questions failed labelled label_correct responses judged_right"
-    ),
+    "pseudo_labels.csv": ("dataset teacher seed split questions failed labelled label_correct responses judged_right"),
     "reward_scores.parquet": "dataset teacher student method variant seed id kind score",
     "reward_model_history.csv": "dataset teacher student method variant seed step pos_neg_auc pos_pos_auc",
     "sft_history.csv": "dataset teacher student method seed step loss eval_loss agreement",
@@ -73,12 +71,8 @@ class Results:
 
 def load_results(results: Path) -> Results:
     """Read the result tables of a folder; UserError naming a file that can't be used."""
-    frames = {
-        name.partition(".")[0]: read_table(results / name, columns) for name, columns in COLUMNS.items()
-    }
-    return Results(
-        **frames, **{name: _read_json(results / f"{name}.json") for name in ("example", "settings")}
-    )
+    frames = {name.partition(".")[0]: read_table(results / name, columns) for name, columns in COLUMNS.items()}
+    return Results(**frames, **{name: _read_json(results / f"{name}.json") for name in ("example", "settings")})
 
 
 def read_table(path: Path, columns: str) -> pd.DataFrame:
@@ -88,9 +82,7 @@ def read_table(path: Path, columns: str) -> pd.DataFrame:
     except FileNotFoundError:
         raise UserError(f"{path} is missing: run `make study`, which writes it.") from None
     except (OSError, ValueError) as error:
-        raise UserError(
-            f"{path} can't be read ({_first_line(error)}): run `make study` to write it again."
-        ) from None
+        raise UserError(f"{path} can't be read ({_first_line(error)}): run `make study` to write it again.") from None
     missing = [name for name in columns.split() if name not in table]
     if missing:
         raise UserError(f"{path} lacks the column {missing[0]!r}: run `make study` to write it again.")
@@ -104,9 +96,7 @@ def _read_json(path: Path) -> dict:
     except FileNotFoundError:
         raise UserError(f"{path} is missing: run `make study`, which writes it.") from None
     except (OSError, ValueError) as error:
-        raise UserError(
-            f"{path} can't be read ({_first_line(error)}): run `make study` to write it again."
-        ) from None
+        raise UserError(f"{path} can't be read ({_first_line(error)}): run `make study` to write it again.") from None
     if not isinstance(content, dict):
         raise UserError(f"{path} holds no JSON object: run `make study` to write it again.")
     return content
@@ -116,9 +106,7 @@ def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0].rstrip(". ")
 
 
-def draw_all(
-    results: Path, out: Path, edges: Callable[[], Iterable[tuple[str, str]]] | None = None
-) -> list[Path]:
+def draw_all(results: Path, out: Path, edges: Callable[[], Iterable[tuple[str, str]]] | None = None) -> list[Path]:
     """Write every table and figure of the results in `results` to `out`; returns the paths written.
 
     `edges` gives the stages' DAG for Figure 2 (default: rdlib.study.dag_edges). UserError for unusable
@@ -130,9 +118,7 @@ def draw_all(
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(
-            f"{out} can't be made ({error.strerror}): give a folder that can be written to."
-        ) from None
+        raise UserError(f"{out} can't be made ({error.strerror}): give a folder that can be written to.") from None
     judged = claims.all_claims(
         data.correctness, data.pseudo_labels, data.reward_scores, data.reward_model_history, data.settings
     )
@@ -279,9 +265,7 @@ def _claims_of_ablations(table: pd.DataFrame) -> Figure:
 
 
 def _curves(table: pd.DataFrame, step: str, panels: dict[str, str], x: str) -> Figure:
-    figure, axes = plots.grid(
-        max(1, table.dataset.nunique()), len(panels), width=2.6 * len(panels), height=2.2
-    )
+    figure, axes = plots.grid(max(1, table.dataset.nunique()), len(panels), width=2.6 * len(panels), height=2.2)
     plots.draw_learning_curves(axes, table, step, panels, x)
     plots.legend_below(figure, plots.cell_handles(table), columns=3)
     return figure
@@ -314,9 +298,7 @@ def _panels(table: pd.DataFrame, draw: Callable, handles: list) -> Figure:
 
 def main(arguments: list[str] | None = None) -> int:
     """Command line: RESULTS OUT; prints how many files it wrote, or one sentence on what is wrong."""
-    parser = argparse.ArgumentParser(
-        prog="python -m rdlib.report_figures", description=__doc__.splitlines()[0]
-    )
+    parser = argparse.ArgumentParser(prog="python -m rdlib.report_figures", description=__doc__.splitlines()[0])
     parser.add_argument("results", type=Path, help="folder with the result tables of a study")
     parser.add_argument("out", type=Path, help="folder for the tables and figures")
     options = parser.parse_args(arguments)

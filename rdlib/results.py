@@ -80,7 +80,12 @@ def costs(stages: list[Stage]) -> pd.DataFrame:
         elif stage.name == "07_evaluate":
             generated = stage.json("summary")["tokens"]
         seconds = artifacts.read_manifest(stage.folder)["seconds"]
-        extra = {"stage": stage.name, "seconds": seconds, "tokens_generated": generated, "tokens_trained": trained}
+        extra = {
+            "stage": stage.name,
+            "seconds": seconds,
+            "tokens_generated": generated,
+            "tokens_trained": trained,
+        }
         rows.append(_cell(stage) | extra)
     return pd.DataFrame(rows)
 
@@ -133,7 +138,9 @@ def collect(profile_path: str, seeds: list[int]) -> Path:
     answers = _stack(stages, "07_evaluate", lambda s: s.table("answers")[["benchmark", "id", "group", "correct"]])
     tables = {
         "correctness.parquet": answers.drop(columns="dataset"),
-        "reward_scores.parquet": _stack(stages, "05_reward_model", lambda s: s.table("scores")[["id", "kind", "score"]]),
+        "reward_scores.parquet": _stack(
+            stages, "05_reward_model", lambda s: s.table("scores")[["id", "kind", "score"]]
+        ),
         "pseudo_labels.csv": pseudo_label_counts(stages),
         "reward_model_history.csv": _stack(stages, "05_reward_model", lambda s: s.table("history")),
         "sft_history.csv": _stack(stages, "03_sft_warmup", lambda s: s.table("history")),

@@ -118,7 +118,9 @@ class Encoder:
 
     def __init__(self, texts: dict[str, str], tokenizer):
         self.tokenizer = tokenizer
-        self.prompts = dict(zip(texts, tokenizer(list(texts.values()), add_special_tokens=False)["input_ids"], strict=True))
+        self.prompts = dict(
+            zip(texts, tokenizer(list(texts.values()), add_special_tokens=False)["input_ids"], strict=True)
+        )
 
     def __call__(self, key: str, response: Response) -> list[int]:
         """Token ids of the prompt followed by the response."""

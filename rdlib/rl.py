@@ -34,7 +34,9 @@ class RewardFunction:
         scores = reward_model.score(self.model, sequences, self.pad)
         given = [answers.extract(text, self.kind) for text in texts]
         labels = [self.labels[i] for i in indices]
-        agreement = [float("nan") if y is None else float(answers.same(a, y)) for a, y in zip(given, labels, strict=True)]
+        agreement = [
+            float("nan") if y is None else float(answers.same(a, y)) for a, y in zip(given, labels, strict=True)
+        ]
         info = {
             "rm_score": scores,
             "extractable": torch.tensor([float(a is not None) for a in given]),
@@ -83,13 +85,20 @@ def run(stage, work: Path, on_update=None) -> None:
         tokenizer(texts, add_special_tokens=False)["input_ids"],
         sampler(tokenizer, batch, limit, ppo.temperature),
         RewardFunction(
-            models.load_scorer(scorer, tokenizer.pad_token_id), given, settings.answer, profile.reward, tokenizer.pad_token_id
+            models.load_scorer(scorer, tokenizer.pad_token_id),
+            given,
+            settings.answer,
+            profile.reward,
+            tokenizer.pad_token_id,
         ),
         Agreement(questions[questions["split"] == "validation"], labels, tokenizer, settings.answer, limit, batch),
         seed=stage.seed,
         on_update=on_update,
     )
-    summary = trainer.train(work) | {"queries": len(queries), "without_label": int(queries["pseudo_label"].isna().sum())}
+    summary = trainer.train(work) | {
+        "queries": len(queries),
+        "without_label": int(queries["pseudo_label"].isna().sum()),
+    }
     summary |= token_counts(trainer.history, ppo)
     for checkpoint in work.glob("checkpoint-*"):
         shutil.rmtree(checkpoint)

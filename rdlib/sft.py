@@ -57,7 +57,9 @@ def build_dataset(responses: pd.DataFrame, texts: dict[str, str], tokenizer, max
 class Agreement:
     """Share of validation questions whose greedy answer equals the pseudo-label."""
 
-    def __init__(self, questions: pd.DataFrame, labels: pd.DataFrame, tokenizer, kind: str, max_tokens: int, batch: int):
+    def __init__(
+        self, questions: pd.DataFrame, labels: pd.DataFrame, tokenizer, kind: str, max_tokens: int, batch: int
+    ):
         known = labels.dropna(subset="pseudo_label").set_index("id")["pseudo_label"]
         questions = questions[questions["id"].isin(known.index)]
         encode = tokenizer([prompts.zero_shot(q.question, q.options) for q in questions.itertuples()])["input_ids"]

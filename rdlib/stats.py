@@ -209,6 +209,4 @@ def seed_interval(values: Sequence[float], level: float = LEVEL) -> Interval:
     if len(values) < 2:
         return Interval(float(values.mean()) if len(values) else NAN, NAN, NAN, len(values))
     half = t.ppf((1 + level) / 2, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
-    return Interval(
-        float(values.mean()), float(values.mean() - half), float(values.mean() + half), len(values)
-    )
+    return Interval(float(values.mean()), float(values.mean() - half), float(values.mean() + half), len(values))

@@ -60,7 +60,12 @@ SPECS = {
         StageSpec("02_pseudo_labels", "rdlib.voting:run", ("dataset", "teacher"), ("voting",), "02_pseudo_labels"),
         StageSpec("02_judgement", "rdlib.voting:run_judgement", ("dataset", "teacher"), (), "02_pseudo_labels"),
         StageSpec(
-            "03_sft_warmup", "rdlib.sft:run", ALL_AXES, ("sft", "generation"), "03_sft_warmup", ("sft", "ours_wo_r")
+            "03_sft_warmup",
+            "rdlib.sft:run",
+            ALL_AXES,
+            ("sft", "generation"),
+            "03_sft_warmup",
+            ("sft", "ours_wo_r"),
         ),
         StageSpec(
             "04_student_responses",
@@ -79,10 +84,20 @@ SPECS = {
             ("ours", "ours_wo_d"),
         ),
         StageSpec(
-            "06_ppo", "rdlib.rl:run", ALL_AXES, ("reward", "ppo", "generation"), "06_ppo", ("ours", "ours_wo_d")
+            "06_ppo",
+            "rdlib.rl:run",
+            ALL_AXES,
+            ("reward", "ppo", "generation"),
+            "06_ppo",
+            ("ours", "ours_wo_d"),
         ),
         StageSpec(
-            "07_evaluate", "rdlib.evaluate:run", ALL_AXES, ("evaluation", "generation"), "07_evaluate", METHODS
+            "07_evaluate",
+            "rdlib.evaluate:run",
+            ALL_AXES,
+            ("evaluation", "generation"),
+            "07_evaluate",
+            METHODS,
         ),
     )
 }

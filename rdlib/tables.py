@@ -71,15 +71,11 @@ def cells(correctness: pd.DataFrame) -> list[tuple[str, str]]:
     return [(t, s) for t in teachers for s in students if (t, s) in pairs]
 
 
-def method_rows(
-    correctness: pd.DataFrame, benchmark: str, teacher: str, student: str, method: str, variant=""
-):
+def method_rows(correctness: pd.DataFrame, benchmark: str, teacher: str, student: str, method: str, variant=""):
     """The answers of one method in one cell; the teacher's own row has no student, ICL has no teacher."""
     teacher = "" if method == "icl" else teacher
     student = "" if method == "teacher" else student
-    return select(
-        correctness, benchmark=benchmark, teacher=teacher, student=student, method=method, variant=variant
-    )
+    return select(correctness, benchmark=benchmark, teacher=teacher, student=student, method=method, variant=variant)
 
 
 def _percent(interval: stats.Interval, prefix: str = "micro") -> dict:
@@ -118,9 +114,7 @@ def main_points(correctness: pd.DataFrame) -> pd.DataFrame:
                         "method": method,
                         **_percent(interval),
                         "n": interval.n,
-                        "paper_pct": paper.accuracy(
-                            benchmark, teacher, "" if method == "teacher" else student, method
-                        ),
+                        "paper_pct": paper.accuracy(benchmark, teacher, "" if method == "teacher" else student, method),
                     }
                 )
     columns = [
@@ -171,9 +165,7 @@ def _cells_of(table: pd.DataFrame, columns: list[str]):
     order |= {"method": paper.METHODS}
     groups = dict(list(table.groupby(columns, sort=True))) if len(table) else {}
     places = {c: {name: i for i, name in enumerate(in_order(table[c], order[c]))} for c in columns}
-    return sorted(
-        groups.items(), key=lambda item: [places[c][v] for c, v in zip(columns, item[0], strict=True)]
-    )
+    return sorted(groups.items(), key=lambda item: [places[c][v] for c, v in zip(columns, item[0], strict=True)])
 
 
 def reward_source_table(correctness: pd.DataFrame) -> pd.DataFrame:
@@ -199,9 +191,7 @@ def correctness_validation_table(correctness: pd.DataFrame) -> pd.DataFrame:
     return table.drop(columns="paper_pct").assign(paper="lost: the text has Table 7's caption only")
 
 
-def _variant_table(
-    correctness, rows, needs: str, baseline: tuple[str, str], paper_values: dict
-) -> pd.DataFrame:
+def _variant_table(correctness, rows, needs: str, baseline: tuple[str, str], paper_values: dict) -> pd.DataFrame:
     found = []
     for benchmark, teacher, student in ablation_cells(correctness, needs):
         base = method_rows(correctness, benchmark, teacher, student, *baseline)
@@ -276,9 +266,7 @@ def accuracy_by_group(correctness: pd.DataFrame, benchmark: str, group: str) -> 
     """Accuracy on each group of a benchmark's questions (a perturbation, or a category)."""
     rows = []
     answers = select(correctness, benchmark=benchmark, variant="")
-    for (teacher, student, method, name), part in answers.groupby(
-        ["teacher", "student", "method", "group"], sort=True
-    ):
+    for (teacher, student, method, name), part in answers.groupby(["teacher", "student", "method", "group"], sort=True):
         interval = stats.accuracy_interval(part, f"{benchmark}/{name}")
         row = {group: name, "teacher": teacher, "student": student, "method": method}
         rows.append(row | _percent(interval) | {"n": interval.n})

@@ -17,7 +17,13 @@ def sampling_plan(questions: pd.DataFrame, settings: TeacherSampling) -> pd.Data
     """
     sets = [("high", t) for t in settings.high_temperatures] + [("low", t) for t in settings.low_temperatures]
     rows = [
-        (question.id, question.split, confidence, temperature, 1 if temperature == 0 else settings.samples_per_temperature)
+        (
+            question.id,
+            question.split,
+            confidence,
+            temperature,
+            1 if temperature == 0 else settings.samples_per_temperature,
+        )
         for question in questions.itertuples()
         for confidence, temperature in sets
     ]

@@ -70,13 +70,9 @@ def test_most_cells_against_refute_whatever_the_mean():
 
 def test_the_papers_own_numbers_contradict_c2_and_c3_on_gsm_plus():
     correct = study(sft=200, ours_wo_r=200, ours_wo_d=200, ours=220)
-    correct = pd.concat(
-        [correct, correct[correct.benchmark == "gsm"].replace({"benchmark": {"gsm": "gsm_plus"}})]
-    )
+    correct = pd.concat([correct, correct[correct.benchmark == "gsm"].replace({"benchmark": {"gsm": "gsm_plus"}})])
     names = {"C1": "sft", "C2": "ours_wo_r", "C3": "ours_wo_d"}
-    table = claims.claims_table(
-        [claims.better_than(name, "", correct, other) for name, other in names.items()]
-    )
+    table = claims.claims_table([claims.better_than(name, "", correct, other) for name, other in names.items()])
     assert list(table.paper_cells) == [12, 12, 12] and list(table.paper_cells_holding) == [12, 11, 10]
     assert list(table.paper_cells_against) == [
         "",
@@ -114,9 +110,7 @@ def test_c5_follows_the_counts():
     assert claims.weaker_judges(votes([60, 10, 120, 230], [10, 50, 70, 120])).verdict == INCONCLUSIVE
 
 
-@pytest.mark.parametrize(
-    ("name", "variant"), [("C6", "reward_model.source=teacher"), ("C9", "reward.mismatch=minus")]
-)
+@pytest.mark.parametrize(("name", "variant"), [("C6", "reward_model.source=teacher"), ("C9", "reward.mismatch=minus")])
 @pytest.mark.parametrize(("other", "verdict"), [(180, SUPPORTED), (219, INCONCLUSIVE), (260, NOT_SUPPORTED)])
 def test_c6_and_c9_follow_the_variant(name, variant, other, verdict):
     correct = pd.concat([study(ours=220), answers("gsm", "strong", "small", "ours", other, variant)])
@@ -141,9 +135,7 @@ def history(curves, seed=0):
         for lam, curve in curves.items()
         for step, auc in enumerate(curve)
     ]
-    return pd.DataFrame(
-        rows, columns=[*tables.CELL, "method", "variant", "seed", "step", "pos_neg_auc", "pos_pos_auc"]
-    )
+    return pd.DataFrame(rows, columns=[*tables.CELL, "method", "variant", "seed", "step", "pos_neg_auc", "pos_pos_auc"])
 
 
 def test_instability_by_hand():
@@ -159,9 +151,7 @@ def test_c7_follows_the_curves_and_one_seed_needs_the_margin():
 
 
 def test_c7_uses_seeds_where_there_are_several():
-    runs = pd.concat(
-        [history({0.0: [0.6, 0.7 + 0.01 * s, 0.6], 0.5: [0.6, 0.62, 0.63]}, seed=s) for s in range(4)]
-    )
+    runs = pd.concat([history({0.0: [0.6, 0.7 + 0.01 * s, 0.6], 0.5: [0.6, 0.62, 0.63]}, seed=s) for s in range(4)])
     claim = claims.stable_lambda(runs, 0.5)
     assert claim.verdict == SUPPORTED and claim.pooled.n == 4
 
@@ -169,9 +159,7 @@ def test_c7_uses_seeds_where_there_are_several():
 def ratio_scores(pos_neg, pos_pos):
     """Scores for three shares with the given shifts of student and teacher positives."""
     rng, parts = np.random.default_rng(3), []
-    noise = {
-        kind: rng.normal(size=300) for kind in ("student_negative", "student_positive", "teacher_positive")
-    }
+    noise = {kind: rng.normal(size=300) for kind in ("student_negative", "student_positive", "teacher_positive")}
     for variant, up, more in zip(
         ("reward_model.teacher_share=0.2", "", "reward_model.teacher_share=0.8"),
         pos_neg,
@@ -191,9 +179,7 @@ def ratio_scores(pos_neg, pos_pos):
                 "variant": variant,
             }
             parts.append(
-                pd.DataFrame(
-                    {**keys, "seed": 0, "id": range(300), "kind": kind, "score": noise[kind] + shift}
-                )
+                pd.DataFrame({**keys, "seed": 0, "id": range(300), "kind": kind, "score": noise[kind] + shift})
             )
     return pd.concat(parts)
 

@@ -114,9 +114,7 @@ def test_rdlib_imports_only_what_pyproject_declares():
     for path in sorted((ROOT / "rdlib").rglob("*.py")):
         for module in imported_modules(path) - set(sys.stdlib_module_names) - {"rdlib"}:
             dists = {canonicalize_name(name) for name in owners.get(module, [module])}
-            assert dists & declared, (
-                f"{path.relative_to(ROOT)} imports {module}: declare it in pyproject.toml"
-            )
+            assert dists & declared, f"{path.relative_to(ROOT)} imports {module}: declare it in pyproject.toml"
 
 
 # --- scripts/bootstrap.py -------------------------------------------------------------------------

@@ -29,9 +29,7 @@ def test_auc_counts_pairs_and_half_of_ties():
     assert metrics.auc([3, 4], [1, 2]) == 1
 
 
-@pytest.mark.parametrize(
-    ("positives", "negatives"), [([], [1]), ([1], []), ([math.nan], [0]), ([1], [math.nan, 0])]
-)
+@pytest.mark.parametrize(("positives", "negatives"), [([], [1]), ([1], []), ([math.nan], [0]), ([1], [math.nan, 0])])
 def test_auc_is_nan_where_it_is_undefined(positives, negatives):
     assert math.isnan(metrics.auc(positives, negatives))
 
@@ -61,9 +59,7 @@ def test_area_under_the_roc_points_is_the_auc_of_the_same_pair():
 
 def test_roc_points_are_thinned_and_empty_where_undefined():
     rng = np.random.default_rng(0)
-    many = pd.DataFrame(
-        {"kind": ["student_positive", "student_negative"] * 2000, "score": rng.normal(size=4000)}
-    )
+    many = pd.DataFrame({"kind": ["student_positive", "student_negative"] * 2000, "score": rng.normal(size=4000)})
     assert len(metrics.roc_points(many, "pos_neg", most=50)) <= 50
     assert metrics.roc_points(SCORES[SCORES.kind == "student_positive"], "pos_neg").empty
 

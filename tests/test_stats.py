@@ -21,9 +21,7 @@ def scores(positives, negatives, seed=0):
     """One positive and one negative response for each query."""
     n = len(positives)
     kinds = ["student_positive"] * n + ["student_negative"] * n
-    return pd.DataFrame(
-        {"seed": seed, "id": [*range(n)] * 2, "kind": kinds, "score": [*positives, *negatives]}
-    )
+    return pd.DataFrame({"seed": seed, "id": [*range(n)] * 2, "kind": kinds, "score": [*positives, *negatives]})
 
 
 @pytest.mark.parametrize(
@@ -99,9 +97,7 @@ def test_seeds_with_their_own_questions_are_resampled_within():
     parts = [answers([1] * 50 + [0] * 50, seed=s, ids=[f"s{s}q{i}" for i in range(100)]) for s in range(2)]
     table = pd.concat(parts).assign(value=lambda t: t.correct.astype(float))
     draws = stats.mean_draws(table, "x")
-    assert draws.estimate == 0.5 and np.std(draws.values) == pytest.approx(
-        math.sqrt(0.25 / 100 * 0.75), rel=0.15
-    )
+    assert draws.estimate == 0.5 and np.std(draws.values) == pytest.approx(math.sqrt(0.25 / 100 * 0.75), rel=0.15)
 
 
 def test_means_and_differences_of_draws_go_resample_by_resample():
@@ -120,9 +116,7 @@ def test_auc_draws_equal_the_auc_of_each_resample():
     draws = stats.auc_draws(table, "pos_neg", "x", resamples=20)
     assert draws.estimate == metrics.comparison_auc(table, "pos_neg")
     for weights, value in zip(stats.bootstrap_weights(6, "x", 20), draws.values, strict=True):
-        resample = pd.concat(
-            [table[table.id == i] for i, times in enumerate(weights) for _ in range(int(times))]
-        )
+        resample = pd.concat([table[table.id == i] for i, times in enumerate(weights) for _ in range(int(times))])
         assert value == pytest.approx(metrics.comparison_auc(resample, "pos_neg"))
 
 
@@ -147,8 +141,6 @@ def test_proportion_draws_are_near_wilson():
 
 def test_t_interval_over_seeds():
     interval = stats.seed_interval([1.0, 2.0, 3.0])
-    assert (interval.low, interval.high) == pytest.approx(
-        (2 - 4.302653 / math.sqrt(3), 2 + 4.302653 / math.sqrt(3))
-    )
+    assert (interval.low, interval.high) == pytest.approx((2 - 4.302653 / math.sqrt(3), 2 + 4.302653 / math.sqrt(3)))
     single = stats.seed_interval([2.0, math.nan])
     assert single.estimate == 2 and math.isnan(single.low) and single.n == 1

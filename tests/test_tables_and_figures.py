@@ -62,8 +62,7 @@ def invent(folder: Path, seeds: tuple[int, ...] = (0,)) -> Path:
     sft.to_csv(folder / "sft_history.csv", index=False)
     ppo.to_csv(folder / "ppo_history.csv", index=False)
     costs = [
-        ["gsm", "strong", "small", "ours", "", 0, stage, 12.5, 1000, 500]
-        for stage in ("05_reward_model", "06_ppo")
+        ["gsm", "strong", "small", "ours", "", 0, stage, 12.5, 1000, 500] for stage in ("05_reward_model", "06_ppo")
     ]
     names = ["dataset", "teacher", "student", "method", "variant", "seed", "stage", "seconds"]
     pd.DataFrame(costs, columns=[*names, "tokens_generated", "tokens_trained"]).to_csv(
@@ -78,9 +77,7 @@ def invent(folder: Path, seeds: tuple[int, ...] = (0,)) -> Path:
         "scores": {"teacher": 2.0, "student_positive": 1.25, "student_negative": -0.5},
     }
     (folder / "example.json").write_text(json.dumps(example))
-    (folder / "settings.json").write_text(
-        json.dumps(yaml.safe_load((ROOT / "params/micro.yaml").read_text()))
-    )
+    (folder / "settings.json").write_text(json.dumps(yaml.safe_load((ROOT / "params/micro.yaml").read_text())))
     return folder
 
 
@@ -103,12 +100,7 @@ def _runs():
 def _correctness(rng, seeds) -> pd.DataFrame:
     parts = []
     for benchmark, teacher, student, method, variant in _runs():
-        ability = (
-            ABILITY[method]
-            - 0.15 * (benchmark == "mmlu")
-            - 0.05 * (variant != "")
-            + 0.1 * (student == "large")
-        )
+        ability = ABILITY[method] - 0.15 * (benchmark == "mmlu") - 0.05 * (variant != "") + 0.1 * (student == "large")
         for seed in seeds:
             ids = [f"{benchmark}-{i}" for i in range(QUESTIONS)]
             groups = [GROUPS[benchmark][i % len(GROUPS[benchmark])] for i in range(QUESTIONS)]
@@ -198,9 +190,7 @@ def _scores(rng, seeds) -> pd.DataFrame:
                     "score": rng.normal(mean, 1, 4 * QUERIES),
                 }
                 parts.append(
-                    pd.DataFrame(
-                        {**dict(zip([*tables.CELL, "method", "variant"], run, strict=True)), **score}
-                    )
+                    pd.DataFrame({**dict(zip([*tables.CELL, "method", "variant"], run, strict=True)), **score})
                 )
     return pd.concat(parts, ignore_index=True)
 
@@ -310,14 +300,10 @@ def test_the_same_results_give_the_same_bytes(results, drawn, tmp_path):
 
 def test_main_table_has_the_accuracies_counted_by_hand_and_the_papers_apart(results, drawn):
     correct = pd.read_parquet(results / "correctness.parquet")
-    answers = correct[
-        (correct.benchmark == "mmlu") & (correct.teacher == "weak") & (correct.student == "large")
-    ]
+    answers = correct[(correct.benchmark == "mmlu") & (correct.teacher == "weak") & (correct.student == "large")]
     answers = answers[answers.method == "sft"].correct
     row = (
-        pd.read_csv(drawn / "table_2_main.csv")
-        .set_index(["teacher", "student", "method"])
-        .loc["weak", "large", "sft"]
+        pd.read_csv(drawn / "table_2_main.csv").set_index(["teacher", "student", "method"]).loc["weak", "large", "sft"]
     )
     assert row.mmlu_micro_pct == pytest.approx(100 * answers.mean(), abs=0.005)
     interval = stats.wilson(answers.sum(), QUESTIONS)
@@ -336,9 +322,7 @@ def test_reward_source_table_puts_the_papers_numbers_on_the_papers_cell_only(dra
     table = pd.read_csv(drawn / "table_4_reward_source.csv").set_index(["benchmark", "reward_model"])
     assert list(table.paper_pct.loc["gsm"]) == [61.41, 62.85, 64.06]
     assert table.paper_pct.loc["gsm_plus"].isna().all()
-    assert np.isnan(table.gain_pp["gsm", "without_reward"]) and np.isfinite(
-        table.gain_pp["gsm", "from_student"]
-    )
+    assert np.isnan(table.gain_pp["gsm", "without_reward"]) and np.isfinite(table.gain_pp["gsm", "from_student"])
 
 
 def test_correctness_validation_table_says_that_the_papers_numbers_are_lost(drawn):
@@ -401,9 +385,7 @@ def test_failure_ratio_counts_both_splits_and_leaves_the_papers_numbers_out(draw
 def test_judged_correctness_counts_labels_and_responses(drawn):
     table = pd.read_csv(drawn / "figure_4_judged_correctness.csv").set_index(["dataset", "teacher", "unit"])
     labelled = 2 * (400 - 40)
-    assert table.micro_pct["gsm", "weak", "pseudo-labels"] == pytest.approx(
-        100 * (labelled - 80) / labelled, abs=0.005
-    )
+    assert table.micro_pct["gsm", "weak", "pseudo-labels"] == pytest.approx(100 * (labelled - 80) / labelled, abs=0.005)
     responses = 30 * labelled
     assert table.micro_pct["gsm", "weak", "responses"] == pytest.approx(
         100 * (responses - 50 * 40) / responses, abs=0.005
@@ -458,9 +440,7 @@ def test_a_method_has_one_colour_and_marker_everywhere_and_none_shares_it(drawn)
     assert len({look.color for look in looks}) == len({look.marker for look in looks}) == len(paper.METHODS)
     main = report_figures._main(pd.read_csv(drawn / "figure_main_results.csv"))
     for ax in main.axes:
-        used = [
-            (colors.to_hex(c.lines[0].get_color()).upper(), c.lines[0].get_marker()) for c in ax.containers
-        ]
+        used = [(colors.to_hex(c.lines[0].get_color()).upper(), c.lines[0].get_marker()) for c in ax.containers]
         assert used == [(look.color, look.marker) for look in looks]
     table = pd.read_csv(drawn / "figure_learning_ppo.csv")
     curves = report_figures._curves(table, "update", report_figures.PPO_PANELS, "x").axes[0].lines
@@ -491,11 +471,7 @@ def test_a_missing_or_broken_result_table_is_named_with_the_command(results, tmp
 def test_command_line_says_what_is_missing_in_one_line(tmp_path, capsys):
     assert report_figures.main([str(tmp_path / "none"), str(tmp_path / "out")]) == 1
     message = capsys.readouterr().err
-    assert (
-        message.count("\n") == 1
-        and "correctness.parquet is missing" in message
-        and not (tmp_path / "out").exists()
-    )
+    assert message.count("\n") == 1 and "correctness.parquet is missing" in message and not (tmp_path / "out").exists()
 
 
 def test_a_study_without_ablations_is_drawn_too(results, tmp_path):
@@ -523,14 +499,10 @@ def test_several_seeds_give_intervals_to_the_curves(tmp_path):
 
 
 def test_csv_and_markdown_have_fixed_formats(tmp_path):
-    table = pd.DataFrame(
-        {"name": ["a|b", None], "x_pct": [1 / 3, np.nan], "auc": [2 / 3, -0.00001], "n": [3, 4]}
-    )
+    table = pd.DataFrame({"name": ["a|b", None], "x_pct": [1 / 3, np.nan], "auc": [2 / 3, -0.00001], "n": [3, 4]})
     text = tables.write_csv(table, tmp_path / "t.csv").read_text()
     assert text == "name,x_pct,auc,n\na|b,0.33,0.6667,3\n,,0.0,4\n"
-    lines = (
-        tables.write_markdown(tables.rounded(table), tmp_path / "t.md", "T", "note").read_text().splitlines()
-    )
+    lines = tables.write_markdown(tables.rounded(table), tmp_path / "t.md", "T", "note").read_text().splitlines()
     assert lines[4:] == [
         "| name | x_pct | auc | n |",
         "| --- | ---: | ---: | ---: |",

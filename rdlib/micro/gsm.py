@@ -102,13 +102,9 @@ def draw(rng: random.Random, *, large: bool = False, reverse: bool = False, reph
     while True:
         name, other = rng.sample(lexicon.NAMES, 2)
         amounts = (lambda: rng.randint(10, 29)) if large else (lambda: rng.randint(1, 9))
-        events = [
-            Event(name, rng.choices(VERBS, VERB_WEIGHTS)[0], amounts()) for _ in range(rng.choice((2, 3, 3, 4)))
-        ]
+        events = [Event(name, rng.choices(VERBS, VERB_WEIGHTS)[0], amounts()) for _ in range(rng.choice((2, 3, 3, 4)))]
         if rng.random() < 0.35:
-            events.insert(
-                rng.randrange(len(events) + 1), Event(other, rng.choices(VERBS, VERB_WEIGHTS)[0], amounts())
-            )
+            events.insert(rng.randrange(len(events) + 1), Event(other, rng.choices(VERBS, VERB_WEIGHTS)[0], amounts()))
         start = rng.randint(30, 69) if large else rng.randint(5, 20)
         problem = GsmProblem(name, rng.choice(lexicon.OBJECTS), start, tuple(events), reverse, rephrase)
         if _valid(problem):

@@ -94,7 +94,12 @@ def entities() -> dict[str, tuple[str, ...]]:
         names: list[str] = []
         while len(names) < ENTITIES_PER_CATEGORY:
             name = "".join(
-                (rng.choice("bdfgklmnprstvz"), rng.choice("aeiou"), rng.choice("bdklmnrstvz"), rng.choice("aeiou"))
+                (
+                    rng.choice("bdfgklmnprstvz"),
+                    rng.choice("aeiou"),
+                    rng.choice("bdklmnrstvz"),
+                    rng.choice("aeiou"),
+                )
             ) + rng.choice(["", "n", "r", "s", "x"])
             if name not in taken:
                 taken.add(name)

@@ -1,6 +1,10 @@
 """The recipe of the four embedded base models: what each has read, its size, its training.
 
 `python -m rdlib.micro.pretrain` makes them all (the notebook `micro_models` calls the same function).
+Each is trained in two phases. A trunk learns to read, to calculate and to look options up, by a curriculum;
+the two teachers share one. Then each model reads its own author's corpus, which is where its knowledge,
+its gaps and its style come from: word problems, questions and encyclopedia entries.
+
 A model learns to continue its author's corpus: a row holds one problem, or three so that a few-shot
 prompt looks familiar; the loss is on the reasoning texts, each of which ends in the end-of-sequence token.
 """
@@ -10,8 +14,9 @@ from __future__ import annotations
 import hashlib
 import json
 import random
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -19,36 +24,71 @@ import torch
 from tqdm import tqdm
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from rdlib.micro import gsm, mmlu
+from rdlib.answers import extract
+from rdlib.data import draw_unique
+from rdlib.generation import Request, TransformersEngine, decode_text
+from rdlib.micro import gsm, lexicon, mmlu
 from rdlib.micro.authors import Author
 from rdlib.micro.splits import split_of
 from rdlib.micro.tokenizer import build_tokenizer
+from rdlib.study import ROOT
+
+Probe = Callable[[LlamaForCausalLM], dict[str, float]]
 
 FEW_SHOT_SHARE = 0.15
 BATCH_ROWS = 24
 POOL_ROWS = 64 * BATCH_ROWS
 # Curriculum: few options and many reading exercises until the model can look an option up, then more of them.
 EASY_UNTIL, FULL_FROM = 0.15, 0.40
+# In the second phase, the share of encyclopedia entries among the texts about facts, and facts an entry.
+ENCYCLOPEDIA_SHARE, ENTRY_FACTS = 0.5, 8
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One stretch of training: whose corpus, how many steps, with the curriculum or with the encyclopedia."""
+
+    author: Author
+    steps: int
+    seed: int
+    encyclopedia: bool
+    learning_rate: float = 2e-3
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that decides one base model."""
+    """Size of a model, the trunk whose weights it starts from (None: fresh), and its training."""
 
-    author: Author
     layers: int
     width: int
     intermediate: int
-    steps: int
-    seed: int
-    learning_rate: float = 2e-3
+    trunk: str | None
+    phase: Phase
 
 
+def _author(name: str, verb_reach: float, fact_reach: float) -> Author:
+    slip, styles = WRITING[name]
+    return Author(name, verb_reach, fact_reach, slip, styles)
+
+
+# Chance of a careless step, and the shares of polished, plain and terse texts.
+WRITING = {
+    "strong": (0.02, (0.85, 0.10, 0.05)),
+    "weak": (0.03, (0.75, 0.15, 0.10)),
+    "large": (0.06, (0.10, 0.50, 0.40)),
+    "small": (0.08, (0.05, 0.35, 0.60)),
+}
+# Trunks learn to read, to calculate and to look options up; what a model knows comes from its second phase.
+TRUNKS = {
+    "trunk_teacher": Recipe(4, 96, 256, None, Phase(_author("strong", 0.97, 0.36), 9000, 11, False)),
+    "trunk_large": Recipe(3, 96, 192, None, Phase(_author("large", 0.80, 0.10), 9000, 13, False)),
+    "trunk_small": Recipe(3, 64, 128, None, Phase(_author("small", 0.33, -0.02), 9000, 14, False)),
+}
 RECIPES = {
-    "strong": Recipe(Author("strong", 0.97, 0.36, 0.02, (0.85, 0.1, 0.05)), 4, 96, 256, 9000, 11),
-    "weak": Recipe(Author("weak", 0.80, 0.21, 0.03, (0.75, 0.15, 0.10)), 4, 96, 192, 9000, 12),
-    "large": Recipe(Author("large", 0.80, 0.10, 0.06, (0.10, 0.5, 0.4)), 3, 96, 192, 9000, 13),
-    "small": Recipe(Author("small", 0.42, -0.02, 0.08, (0.05, 0.35, 0.6)), 3, 64, 128, 9000, 14),
+    "strong": Recipe(4, 96, 256, "trunk_teacher", Phase(_author("strong", 0.97, 0.36), 4000, 21, True)),
+    "weak": Recipe(4, 96, 256, "trunk_teacher", Phase(_author("weak", 0.80, 0.21), 4000, 22, True)),
+    "large": Recipe(3, 96, 192, "trunk_large", Phase(_author("large", 0.80, 0.10), 4000, 23, True)),
+    "small": Recipe(3, 64, 128, "trunk_small", Phase(_author("small", 0.42, -0.02), 4000, 24, True)),
 }
 
 
@@ -71,16 +111,38 @@ def difficulty(progress: float) -> float:
     return min(1.0, max(0.0, (progress - EASY_UNTIL) / (FULL_FROM - EASY_UNTIL)))
 
 
-def write_document(word_problem: bool, progress: float, author: Author, rng: random.Random) -> tuple[str, str]:
-    """One (prompt, response) text of the corpus: a word problem, a question, or a reading exercise."""
-    hard = difficulty(progress)
+def write_document(word_problem: bool, progress: float, phase: Phase, rng: random.Random) -> tuple[str, str]:
+    """One (prompt, response) text: a word problem, a question, a reading exercise or an encyclopedia entry."""
+    hard = 1.0 if phase.encyclopedia else difficulty(progress)
     if word_problem:
         problem = _draw_pretraining(lambda: draw_gsm(rng))
-        return prompt_text(problem), " " + gsm.write(problem, author, rng)
+        return prompt_text(problem), " " + gsm.write(problem, phase.author, rng)
+    if phase.encyclopedia and rng.random() < ENCYCLOPEDIA_SHARE:
+        return encyclopedia_entry(phase.author, rng)
     problem = _draw_pretraining(lambda: mmlu.draw(rng, most_options=3 + round(7 * hard)))
     if rng.random() < 0.5 - 0.45 * hard:
         return reading_exercise(problem, rng)
-    return prompt_text(problem), " " + mmlu.write(problem, author, rng)
+    return prompt_text(problem), " " + mmlu.write(problem, phase.author, rng)
+
+
+def encyclopedia_entry(author: Author, rng: random.Random) -> tuple[str, str]:
+    """Some facts of one category that the author knows, one after the other."""
+    category = rng.choice(mmlu.CATEGORIES)
+    relations, link = lexicon.CATEGORIES[category]
+    known = [
+        (entity, relation)
+        for entity in lexicon.entities()[category]
+        for relation in (*relations, link)
+        if author.knows_fact(category, entity, relation)
+    ]
+    chosen = rng.sample(known, min(len(known), ENTRY_FACTS))
+    sentences = [
+        f"the {relation} of {entity} is {lexicon.facts()[entity, relation]} ."
+        if rng.random() < 0.5
+        else f"{entity} {relation} : {lexicon.facts()[entity, relation]} ."
+        for entity, relation in chosen
+    ]
+    return f"Q: {category} A:", "".join(" " + sentence for sentence in sentences)
 
 
 def _draw_pretraining(draw):
@@ -112,16 +174,14 @@ def encode_row(documents: list[tuple[list[int], list[int]]], eos: int) -> tuple[
     return inputs, labels
 
 
-def batches(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """The recipe's (inputs, labels) batches, each of rows of similar length, right-padded."""
-    rng = random.Random(recipe.seed)
+def batches(phase: Phase, tokenizer: PreTrainedTokenizerFast) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """The phase's (inputs, labels) batches, each of rows of similar length, right-padded."""
+    rng = random.Random(phase.seed)
     made = 0
-    while made < recipe.steps:
+    while made < phase.steps:
         sizes = [3 if rng.random() < FEW_SHOT_SHARE else 1 for _ in range(POOL_ROWS)]
-        progress = made / recipe.steps
-        texts = [
-            write_document(row % 2 == 0, progress, recipe.author, rng) for row, n in enumerate(sizes) for _ in range(n)
-        ]
+        progress = made / phase.steps
+        texts = [write_document(row % 2 == 0, progress, phase, rng) for row, n in enumerate(sizes) for _ in range(n)]
         prompts = tokenizer([prompt for prompt, _ in texts])["input_ids"]
         responses = tokenizer([response for _, response in texts])["input_ids"]
         pairs = iter(zip(prompts, responses, strict=True))
@@ -129,7 +189,7 @@ def batches(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> Iterator[tupl
         rows.sort(key=lambda row: len(row[0]))
         groups = [rows[i : i + BATCH_ROWS] for i in range(0, len(rows), BATCH_ROWS)]
         rng.shuffle(groups)
-        for group in groups[: recipe.steps - made]:
+        for group in groups[: phase.steps - made]:
             made += 1
             yield pad_rows(group, tokenizer.pad_token_id)
 
@@ -141,15 +201,15 @@ def pad_rows(rows: list[tuple[list[int], list[int]]], pad: int) -> tuple[torch.T
     return inputs, torch.tensor([y + [-100] * (width - len(y)) for _, y in rows])
 
 
-def learning_rate(step: int, recipe: Recipe, warmup: int = 200, decay: float = 0.25) -> float:
+def learning_rate(step: int, phase: Phase, warmup: int = 200, decay: float = 0.25) -> float:
     """Linear warm-up, constant, linear decay to zero over the last quarter of the steps."""
-    remaining = (recipe.steps - step) / (decay * recipe.steps)
-    return recipe.learning_rate * min(1.0, (step + 1) / warmup, remaining)
+    remaining = (phase.steps - step) / (decay * phase.steps)
+    return phase.learning_rate * min(1.0, (step + 1) / warmup, remaining)
 
 
 def new_model(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
     """An untrained Llama of the recipe's size (head width 32, tied embeddings)."""
-    torch.manual_seed(recipe.seed)
+    torch.manual_seed(recipe.phase.seed)
     config = LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=recipe.width,
@@ -166,15 +226,21 @@ def new_model(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> LlamaForCau
     return LlamaForCausalLM(config)
 
 
-def pretrain(name: str, log_every: int = 500, probe=None) -> tuple[LlamaForCausalLM, list[dict]]:
-    """Train one base model; returns it with its loss curve. `probe(model, step)` may add to the curve."""
-    recipe, tokenizer = RECIPES[name], build_tokenizer()
-    model = new_model(recipe, tokenizer)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.learning_rate, betas=(0.9, 0.98), weight_decay=0.01)
+def pretrain(
+    recipe: Recipe, model: LlamaForCausalLM, name: str, log_every: int = 1000, probe: Probe | None = None
+) -> list[dict]:
+    """Train a model in place through the recipe's phase; returns its loss curve.
+
+    `probe(model)` returns further numbers for the curve, such as accuracies.
+    """
+    phase, tokenizer = recipe.phase, build_tokenizer()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=phase.learning_rate, betas=(0.9, 0.98), weight_decay=0.01)
     curve, losses, started = [], [], time.time()
-    for step, (inputs, labels) in enumerate(tqdm(batches(recipe, tokenizer), total=recipe.steps, desc=name, mininterval=5)):
+    for step, (inputs, labels) in enumerate(
+        tqdm(batches(phase, tokenizer), total=phase.steps, desc=name, mininterval=5)
+    ):
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate(step, recipe)
+            group["lr"] = learning_rate(step, phase)
         keep = labels >= 0
         hidden = model.model(input_ids=inputs).last_hidden_state  # right padding: causal attention needs no mask
         loss = torch.nn.functional.cross_entropy(model.lm_head(hidden[keep]), labels[keep])
@@ -184,19 +250,79 @@ def pretrain(name: str, log_every: int = 500, probe=None) -> tuple[LlamaForCausa
         optimizer.zero_grad()
         losses.append(loss.item())
         if (step + 1) % log_every == 0:
-            row = {"step": step + 1, "loss": sum(losses) / len(losses), "seconds": round(time.time() - started)}
-            curve.append(row | (probe(model, step + 1) if probe else {}))
+            row = {
+                "step": step + 1,
+                "loss": round(sum(losses) / len(losses), 4),
+                "seconds": round(time.time() - started),
+            }
+            curve.append(row | (probe(model) if probe else {}))
             losses = []
-    return model, curve
+    return curve
 
 
-def save(name: str, model: LlamaForCausalLM, folder: Path, report: dict) -> None:
-    """Write model, tokenizer and recipe in the Hugging Face layout, in bfloat16."""
+def save(model: LlamaForCausalLM, folder: Path, report: dict) -> None:
+    """Write model, tokenizer and report in the Hugging Face layout, in bfloat16."""
     folder.mkdir(parents=True, exist_ok=True)
     model.to(torch.bfloat16).save_pretrained(folder)
     build_tokenizer().save_pretrained(folder)
-    recipe = asdict(RECIPES[name])
-    recipe["author"].pop("_cache", None)
     digest = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
-    text = json.dumps({"recipe": recipe, "sha256": digest, **report}, indent=2, sort_keys=True)
+    text = json.dumps({**report, "sha256": digest, "parameters": model.num_parameters()}, indent=2, sort_keys=True)
     (folder / "recipe.json").write_text(text + "\n")
+
+
+def recipe_dict(recipe: Recipe) -> dict:
+    """A recipe as JSON-able values."""
+    content = asdict(recipe)
+    content["phase"]["author"].pop("_cache")
+    return content
+
+
+def make(name: str, folder: Path, trunks: Path) -> None:
+    """Make one model (or trunk) by its recipe and save it below `folder` (or `trunks`)."""
+    torch.set_num_threads(1)
+    recipe = (TRUNKS | RECIPES)[name]
+    if recipe.trunk:
+        if not (trunks / recipe.trunk / "recipe.json").is_file():
+            make(recipe.trunk, folder, trunks)
+        model = LlamaForCausalLM.from_pretrained(trunks / recipe.trunk, dtype=torch.float32)
+    else:
+        model = new_model(recipe, build_tokenizer())
+    started = time.time()
+    curve = pretrain(recipe, model, name, probe=probe_accuracy)
+    report = {
+        "command": f"python -m rdlib.micro.pretrain {name}",
+        "recipe": recipe_dict(recipe),
+        "curve": curve,
+        "seconds": round(time.time() - started),
+    }
+    save(model, (trunks if name in TRUNKS else folder) / name, report)
+
+
+def probe_accuracy(model: LlamaForCausalLM, count: int = 200) -> dict[str, float]:
+    """Greedy zero-shot accuracy on validation problems of both benchmarks."""
+    tokenizer = build_tokenizer()
+    engine = TransformersEngine(model, tokenizer, batch_size=count, max_tokens=80)
+    result = {}
+    for name, draw, kind in (("gsm", gsm.draw, "number"), ("mmlu", mmlu.draw, "option")):
+        problems = draw_unique(draw, "validation", count, random.Random(f"probe/{name}"))
+        requests = [Request(tokenizer(prompt_text(p))["input_ids"], 1, 0.0) for p in problems]
+        texts = [decode_text(tokenizer, group[0]) for group in engine.generate(requests, 0)]
+        right = [extract(text, kind) == p.answer for text, p in zip(texts, problems, strict=True)]
+        result[name] = sum(right) / count
+    return result
+
+
+def main(argv: list[str]) -> int:
+    """`python -m rdlib.micro.pretrain [NAME ...]`: make the named models, or all four, into models/."""
+    names = argv or list(RECIPES)
+    unknown = [name for name in names if name not in TRUNKS | RECIPES]
+    if unknown:
+        print(f"error: no recipe {unknown[0]!r}: use {', '.join(TRUNKS | RECIPES)}", file=sys.stderr)
+        return 2
+    for name in names:
+        make(name, ROOT / "models", ROOT / "runs" / "trunks")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,117 @@
+"""Shared fixtures: a study small enough to run in seconds, in a folder of its own."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # several threads end in other digits
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test may reach for the network
+os.environ.setdefault("TQDM_DISABLE", "1")
+
+import pytest
+import torch
+import yaml
+from hypothesis import settings as hypothesis_settings
+
+from rdlib import models
+from rdlib.study import Stage
+
+torch.set_num_threads(1)
+hypothesis_settings.register_profile("rdlib", deadline=None, derandomize=True)  # the same cases on every machine
+hypothesis_settings.load_profile("rdlib")
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+MODELS = Path("/work/scratch/tm2")  # DEV ONLY
+PARAMS = "tiny.yaml"
+
+
+def tiny_settings() -> dict:
+    """params/smoke.yaml cut down: several shards, checkpoints and updates, and hardly anything in them."""
+    content = yaml.safe_load((REPOSITORY / "params/smoke.yaml").read_text())
+    content["name"] = "tiny"
+    for dataset in content["datasets"].values():
+        dataset |= {"train": 16, "validation": 8, "test": 8}
+    content["datasets"]["gsm"]["perturbed_test"] = 6
+    content["teacher_sampling"] = {
+        "high_temperatures": [0.0, 0.3],
+        "low_temperatures": [0.7, 1.0],
+        "samples_per_temperature": 3,
+    }
+    content["sft"] |= {"epochs": 2, "batch_size": 4, "responses_per_question": 2}
+    content["student_sampling"]["samples"] = 6
+    content["reward_model"] |= {"epochs": 2, "batch_size": 2, "samples_per_kind": 2}
+    content["ppo"] |= {"total_updates": 3, "episodes_per_update": 8, "minibatch_size": 4, "checkpoint_every": 1}
+    content["generation"] = {"batch_size": 64, "shard_size": 40}
+    return content
+
+
+def make_root(folder: Path, **changes: dict) -> Path:
+    """A folder that a study can use as its repository: a profile, the models, and no runs yet."""
+    content = tiny_settings()
+    for section, values in changes.items():
+        content[section] = content[section] | values if isinstance(values, dict) else values
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / PARAMS).write_text(yaml.safe_dump(content))
+    if not (folder / "models").exists():
+        (folder / "models").symlink_to(MODELS, target_is_directory=True)
+    return folder
+
+
+def stage_in(root: Path, name: str, method: str | None = None, **axes) -> Stage:
+    """A stage of the cell gsm/strong/small in a root, with the axes that it has."""
+    full = {"dataset": "gsm", "teacher": "strong", "student": "small"} | axes
+    return Stage("07_evaluate", PARAMS, method=method or "ours", root=root, **full).at(name)
+
+
+def copy_study(study: Path, root: Path, *without: str) -> Path:
+    """A copy of a study in another root, without the stages named."""
+    make_root(root)
+    shutil.copytree(study / "runs", root / "runs", ignore=shutil.ignore_patterns(*(f"{name}*" for name in without)))
+    return root
+
+
+@pytest.fixture(scope="session")
+def study(tmp_path_factory) -> Path:
+    """The root of a study whose cell gsm/strong/small is finished for `ours` and `sft`; not to be written to."""
+    root = make_root(tmp_path_factory.mktemp("study"))
+    for method in ("ours", "sft", "ours_wo_r"):
+        stage_in(root, "07_evaluate", method).run_with_inputs()
+    stage_in(root, "02_judgement").run_with_inputs()
+    return root
+
+
+@pytest.fixture
+def at_root(monkeypatch):
+    """A function that makes a folder the repository for everything that takes it from `rdlib.study.ROOT`."""
+
+    def use(root: Path) -> Path:
+        from rdlib import dag, results, study
+
+        for module in (study, dag, results):
+            monkeypatch.setattr(module, "ROOT", root)
+        # The default of a field is fixed when the class is made
+        monkeypatch.setattr(Stage.__init__, "__defaults__", _defaults_with_root(root))
+        return root
+
+    return use
+
+
+def _defaults_with_root(root: Path) -> tuple:
+    *others, last = Stage.__init__.__defaults__
+    assert isinstance(last, Path), "root is no longer the last field of Stage"
+    return (*others, root)
+
+
+@pytest.fixture(scope="session")
+def small():
+    """(model, tokenizer) of the smallest base model; not to be trained."""
+    return models.load_causal_lm(MODELS / "small"), models.load_tokenizer(MODELS / "small")
+
+
+@pytest.fixture
+def cell(study):
+    """The finished stage 07_evaluate of `ours`, from which `at` leads to every other stage."""
+    return replace(stage_in(study, "07_evaluate"))

@@ -1,0 +1,240 @@
+"""Artifacts: whole or absent, sealed, checked when read, and free of the machine's paths and users."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import os
+import shutil
+import socket
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from conftest import REPOSITORY, copy_study, stage_in
+
+from rdlib import artifacts
+from rdlib.errors import UserError
+
+
+def stage_folder(tmp_path: Path) -> Path:
+    partial, folder = tmp_path / "s.partial", tmp_path / "s"
+    artifacts.write_bytes(partial / "a.txt", b"a")
+    artifacts.write_parquet(partial / "model" / "t.parquet", pd.DataFrame({"x": [1, 2]}))
+    artifacts.seal(partial, folder, {"stage": "s", "key": "k"})
+    return folder
+
+
+# ---- single files
+
+
+@pytest.mark.parametrize("broken", ["replace", "fsync"])
+def test_a_file_is_whole_or_absent(tmp_path, monkeypatch, broken):
+    path = tmp_path / "deep" / "f.json"
+    artifacts.write_json(path, {"a": 1})
+
+    def fail(*args):
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(*((Path, "replace") if broken == "replace" else (os, "fsync")), fail)
+    with pytest.raises(OSError, match="no space"):
+        artifacts.write_json(path, {"a": 2})
+    assert artifacts.read_json(path) == {"a": 1}
+
+
+def test_a_table_is_whole_or_absent(tmp_path, monkeypatch):
+    path = tmp_path / "t.parquet"
+
+    def half(frame, target, **options):
+        Path(target).write_bytes(b"PAR1 half of it")
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(pd.DataFrame, "to_parquet", half)
+    with pytest.raises(OSError, match="no space"):
+        artifacts.write_parquet(path, pd.DataFrame({"x": [1]}))
+    assert not path.exists()
+
+
+def test_tables_are_written_reproducibly(tmp_path):
+    frame = pd.DataFrame({"id": ["a", "b"], "answer": ["1", None], "options": [["x"], []], "share": [0.1, 0.2]})
+    for name in ("one", "two"):
+        artifacts.write_parquet(tmp_path / name, frame)
+    assert artifacts.file_hash(tmp_path / "one") == artifacts.file_hash(tmp_path / "two")
+    back = artifacts.read_parquet(tmp_path / "one", ["id", "share"])
+    assert pd.isna(back["answer"][1]) and list(back["options"][0]) == ["x"]
+
+
+def test_json_is_written_reproducibly(tmp_path):
+    artifacts.write_json(tmp_path / "one", {"b": 1, "a": "λ"})
+    artifacts.write_json(tmp_path / "two", {"a": "λ", "b": 1})
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
+    assert "λ" in (tmp_path / "one").read_text(encoding="utf-8")
+
+
+def test_unreadable_files_are_named(tmp_path):
+    with pytest.raises(UserError, match=r"a\.json is missing"):
+        artifacts.read_json(tmp_path / "a.json")
+    (tmp_path / "b.json").write_text('{"a": ')
+    with pytest.raises(UserError, match=r"b\.json cannot be read"):
+        artifacts.read_json(tmp_path / "b.json")
+    with pytest.raises(UserError, match=r"c\.parquet is missing"):
+        artifacts.read_parquet(tmp_path / "c.parquet")
+    (tmp_path / "d.parquet").write_bytes(b"PAR1 cut")
+    with pytest.raises(UserError, match=r"d\.parquet is not a readable"):
+        artifacts.read_parquet(tmp_path / "d.parquet")
+    artifacts.write_parquet(tmp_path / "e.parquet", pd.DataFrame({"x": [1]}))
+    with pytest.raises(UserError, match=r"e\.parquet lacks the columns y, z"):
+        artifacts.read_parquet(tmp_path / "e.parquet", ["x", "y", "z"])
+
+
+# ---- folders
+
+
+def test_seal_and_verify(tmp_path):
+    folder = stage_folder(tmp_path)
+    manifest = artifacts.read_manifest(folder)
+    assert set(manifest["files"]) == {"a.txt", "model/t.parquet"}
+    assert manifest["files"] == artifacts.hash_files(folder)
+    artifacts.verify(folder, manifest)
+    assert not (tmp_path / "s.partial").exists()
+
+
+def test_sealing_replaces_an_older_folder(tmp_path):
+    folder = stage_folder(tmp_path)
+    artifacts.write_bytes(tmp_path / "s.partial" / "b.txt", b"b")
+    artifacts.seal(tmp_path / "s.partial", folder, {"stage": "s", "key": "k2"})
+    assert {p.name for p in folder.iterdir()} == {"b.txt", "manifest.json"}
+    assert {p.name for p in tmp_path.iterdir()} == {"s"}
+
+
+@pytest.mark.parametrize("moment", ["manifest", "rename"])
+def test_a_crash_while_sealing_leaves_no_final_folder(tmp_path, monkeypatch, moment):
+    partial = tmp_path / "s.partial"
+    artifacts.write_bytes(partial / "a.txt", b"a")
+
+    def fail(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    target = (artifacts, "write_json") if moment == "manifest" else (Path, "rename")
+    with monkeypatch.context() as patch:
+        patch.setattr(*target, fail)
+        with pytest.raises(KeyboardInterrupt):
+            artifacts.seal(partial, tmp_path / "s", {"stage": "s", "key": "k"})
+    assert artifacts.read_manifest(tmp_path / "s") is None
+    artifacts.seal(partial, tmp_path / "s", {"stage": "s", "key": "k"})
+    artifacts.verify(tmp_path / "s", artifacts.read_manifest(tmp_path / "s"))
+
+
+def test_a_crash_inside_a_stage_leaves_no_final_folder(study, tmp_path, monkeypatch):
+    from rdlib import voting
+
+    root = copy_study(study, tmp_path, "02_pseudo_labels")
+    stage = stage_in(root, "02_pseudo_labels")
+
+    def half(stage, work):
+        artifacts.write_bytes(work / "labels.parquet", b"half")
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(voting, "run", half)
+        with pytest.raises(KeyboardInterrupt):
+            stage.run()
+    assert not stage.folder.exists() and not stage.done
+    with pytest.raises(UserError, match=r"02_pseudo_labels is missing.*02_pseudo_labels\.ipynb"):
+        stage.require()
+    stage.run()
+    assert artifacts.hash_files(stage.folder) == artifacts.hash_files(stage_in(study, "02_pseudo_labels").folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "damage", "words"),
+    [
+        ("a.txt", lambda p: p.write_bytes(b"b"), r"a\.txt was changed or cut"),
+        ("model/t.parquet", lambda p: p.write_bytes(p.read_bytes()[:-1]), r"t\.parquet was changed or cut"),
+        ("a.txt", lambda p: p.unlink(), r"a\.txt is gone"),
+        ("model", shutil.rmtree, r"t\.parquet is gone"),
+    ],
+)
+def test_damage_is_refused_by_name(tmp_path, name, damage, words):
+    folder = stage_folder(tmp_path)
+    damage(folder / name)
+    with pytest.raises(UserError, match=words) as caught:
+        artifacts.verify(folder, artifacts.read_manifest(folder))
+    assert str(folder) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["", "{", "[]", "{}", '{"stage": "s"}', '{"stage": "s", "key": "k", "files": []}', "\x00"],
+)
+def test_a_foreign_manifest_is_refused(tmp_path, content):
+    folder = stage_folder(tmp_path)
+    (folder / "manifest.json").write_text(content)
+    with pytest.raises(UserError, match=r"manifest\.json"):
+        artifacts.read_manifest(folder)
+
+
+def test_a_foreign_folder_is_refused(tmp_path):
+    (tmp_path / "s").mkdir()
+    assert artifacts.read_manifest(tmp_path / "s") is None  # empty, as good as absent
+    (tmp_path / "s" / "thesis.docx").write_text("years of work")
+    with pytest.raises(UserError, match="no manifest"):
+        artifacts.read_manifest(tmp_path / "s")
+
+
+def test_a_file_where_a_folder_should_be_is_refused(tmp_path):
+    (tmp_path / "s").write_text("not a folder")
+    with pytest.raises(UserError, match=f"{tmp_path / 's'}"):
+        artifacts.read_manifest(tmp_path / "s")
+
+
+# ---- through a stage
+
+
+@pytest.mark.parametrize("damage", ["changed", "cut", "deleted"])
+def test_a_stage_refuses_damaged_inputs(study, tmp_path, damage):
+    root = copy_study(study, tmp_path, "03_sft_warmup")
+    path = stage_in(root, "01_teacher_responses").folder / "responses.parquet"
+    if damage == "deleted":
+        path.unlink()
+    else:
+        content = path.read_bytes()
+        path.write_bytes(content[:-10] if damage == "cut" else content.replace(content[50:60], b"0123456789"))
+    with pytest.raises(UserError, match=r"responses\.parquet"):
+        stage_in(root, "03_sft_warmup", "ours_wo_r").run()
+    with pytest.raises(UserError, match=r"responses\.parquet"):
+        stage_in(root, "01_teacher_responses").run()
+
+
+def test_a_stage_never_overwrites_a_foreign_folder(study, tmp_path):
+    root = copy_study(study, tmp_path, "02_judgement")
+    folder = stage_in(root, "02_judgement").folder
+    folder.mkdir()
+    (folder / "notes.txt").write_text("mine")
+    with pytest.raises(UserError, match="no manifest"):
+        stage_in(root, "02_judgement").run()
+    assert (folder / "notes.txt").read_text() == "mine"
+
+
+def test_no_artifact_tells_paths_users_or_hosts(study):
+    private = {str(study), str(REPOSITORY), str(Path.home())} - {"/"}
+    # Shorter names, such as root and vm, occur by chance in weights
+    private |= {name for name in (getpass.getuser(), socket.gethostname()) if len(name) > 5}
+    count = 0
+    for path in (study / "runs").rglob("*"):
+        if path.is_file():
+            content = path.read_bytes()
+            assert not [word for word in private if word.encode() in content], path
+            count += path.suffix == ".json"
+    assert count > 20
+
+
+def test_a_manifest_says_what_made_it(study):
+    stage = stage_in(study, "05_reward_model")
+    manifest = artifacts.read_manifest(stage.folder)
+    assert manifest["stage"] == "05_reward_model"
+    assert manifest["axes"] == {"dataset": "gsm", "teacher": "strong", "student": "small", "method": "ours", "seed": 0}
+    assert manifest["settings"]["reward_model"] == stage.profile.reward_model.model_dump()
+    assert manifest["inputs"]["warmup"] == "tiny/gsm/strong/small/ours_wo_r/seed0/03_sft_warmup"
+    assert set(manifest["environment"]) == {"commit", "dirty", "packages", "python", "machine"}
+    assert json.loads(json.dumps(manifest)) == manifest

@@ -1,0 +1,255 @@
+"""The job list: complete, ordered, uniquely named, runnable by its notebooks, and rerun only where stale."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import PARAMS, REPOSITORY, copy_study, make_root, tiny_settings
+
+from rdlib import dag
+from rdlib.errors import UserError
+from rdlib.execute import check_parameters
+from rdlib.study import grid_stages, make_stage
+
+
+@pytest.fixture(scope="module")
+def jobs(tmp_path_factory):
+    """(jobs, root) of the tiny profile's study with two seeds."""
+    from rdlib import study
+
+    root = make_root(tmp_path_factory.mktemp("dag"))
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (study, dag):
+            patch.setattr(module, "ROOT", root)
+        from conftest import _defaults_with_root
+
+        patch.setattr(study.Stage.__init__, "__defaults__", _defaults_with_root(root))
+        made = dag.study_jobs(PARAMS, [0, 1])
+        # Fill the stages' caches while the root is theirs
+        grid = {stage.folder for seed in (0, 1) for stage in grid_stages(PARAMS, seed)}
+        return made, root, grid
+
+
+def test_the_jobs_make_every_stage_of_the_grid(jobs):
+    made, _, grid = jobs
+    stages = {stage.folder for job in made for stage in job.stages}
+    assert grid <= stages
+
+
+def test_the_ablations_add_their_variants(jobs):
+    made, _, grid = jobs
+    variants = {(s.name, s.variant) for job in made for s in job.stages if s.folder not in grid}
+    expected = {("05_reward_model", f"reward_model.lam={v}") for v in (0.0, 1.0)}
+    expected |= {("05_reward_model", f"reward_model.teacher_share={v}") for v in (0.25, 0.75)}
+    expected |= {("07_evaluate", "reward_model.source=teacher"), ("07_evaluate", "reward.mismatch=minus")}
+    assert variants == expected
+
+
+def test_names_are_unique_and_are_file_names(jobs):
+    made, root, _ = jobs
+    names = [job.name for job in made]
+    assert len(set(names)) == len(names)
+    assert not [name for name in names if "/" in name or "{" in name or "\n" in name]
+    assert len({job.executed for job in made}) == len(made), "two jobs would write the same executed notebook"
+
+
+def test_the_study_has_a_job_for_each_notebook(jobs):
+    made, _, _ = jobs
+    notebooks = {path.stem for path in (REPOSITORY / "notebooks").glob("[01]*.ipynb")}
+    assert {job.notebook for job in made} == notebooks
+    assert made[-1].notebook == "12_paper_tables_and_figures"
+    assert set(map(id, made[-1].after)) == set(map(id, made[:-1]))
+
+
+def test_edges_follow_the_inputs(jobs):
+    """Whatever a job's stages read is made by a job before it, by itself, or by its own notebook's inputs."""
+    made, _, _ = jobs
+    makers = {}
+    for job in made:
+        for stage in job.stages:
+            makers.setdefault(stage.folder, job)
+
+    def before(job, seen):
+        for other in job.after:
+            if id(other) not in seen:
+                seen[id(other)] = other
+                before(other, seen)
+        return seen
+
+    for job in made:
+        available = {stage.folder for other in before(job, {}).values() for stage in other.stages}
+        available |= {stage.folder for stage in job.stages}
+        for stage in job.stages:
+            for upstream in stage.inputs.values():
+                # An ablation's notebook runs the variant's own chain itself (run_with_inputs)
+                assert upstream.folder in available or (job.notebook in dag.ABLATIONS and upstream.variant), stage.label
+        for other in job.after:
+            assert other in made
+
+
+def test_the_jobs_are_in_an_order_in_which_they_can_run(jobs):
+    made, _, _ = jobs
+    place = {id(job): i for i, job in enumerate(made)}
+    assert all(place[id(other)] < place[id(job)] for job in made for other in job.after)
+
+
+def test_long_chains_start_first(jobs):
+    made, _, _ = jobs
+    assert all(other.priority > job.priority for job in made for other in job.after)
+
+
+def test_every_command_is_accepted_by_its_notebook(jobs):
+    made, root, _ = jobs
+    for job in made:
+        words = shlex.split(job.command)
+        assert words[:3] == [sys.executable, "-m", "rdlib.execute"]
+        assert Path(words[3]).name == f"{job.notebook}.ipynb" and words[4] == str(job.executed)
+        parameters = json.loads(words[5])
+        assert parameters == job.parameters
+        check_parameters(REPOSITORY / "notebooks" / f"{job.notebook}.ipynb", parameters)
+
+
+def test_every_stage_job_opens_the_stage_that_it_is_for(jobs, at_root):
+    from rdlib.study import SPECS, open_stage
+
+    made, root, _ = jobs
+    at_root(root)
+    for job in made:
+        if job.notebook in SPECS and "methods" not in job.parameters:
+            assert open_stage(job.notebook, dict(job.parameters)).folder == job.stages[0].folder
+
+
+# ---- markers
+
+
+@pytest.fixture
+def finished(study, tmp_path, at_root):
+    """(root, jobs, runs) of a copy of the finished study; the jobs of its finished cell, all with markers."""
+    root = at_root(copy_study(study, tmp_path))
+    jobs = [job for job in dag.study_jobs(PARAMS, [0]) if job.stages and all(s.done for s in job.stages)]
+    runs = root / "runs/tiny"
+    (runs / ".jobs").mkdir()
+    for job in jobs:
+        job.marker(runs).touch()
+    return root, jobs, runs
+
+
+def test_a_finished_study_has_nothing_to_do(finished):
+    root, jobs, runs = finished
+    assert len(jobs) >= 7
+    assert dag.drop_stale_markers(jobs, runs) == len(jobs)
+
+
+def test_a_changed_setting_drops_the_markers_of_what_depends_on_it(finished):
+    root, jobs, runs = finished
+    content = yaml.safe_load((root / PARAMS).read_text())
+    content["ppo"]["kl_coef"] = 0.3
+    (root / PARAMS).write_text(yaml.safe_dump(content))
+    fresh = [job for job in dag.study_jobs(PARAMS, [0]) if job.name in {j.name for j in jobs}]
+    kept = dag.drop_stale_markers(fresh, runs)
+    dropped = {job.notebook for job in fresh if not job.marker(runs).exists()}
+    assert dropped == {"06_ppo"}  # the evaluation of all four methods was not finished in this study
+    assert kept == len(fresh) - 1
+
+
+def test_a_deleted_stage_drops_its_marker(finished):
+    import shutil
+
+    root, jobs, runs = finished
+    job = next(job for job in jobs if job.notebook == "02_pseudo_labels")
+    shutil.rmtree(job.stages[0].folder)
+    assert dag.drop_stale_markers(jobs, runs) == len(jobs) - 1
+    assert not job.marker(runs).exists()
+
+
+def test_a_marker_that_is_not_there_is_not_done(finished):
+    root, jobs, runs = finished
+    jobs[0].marker(runs).unlink()
+    assert dag.drop_stale_markers(jobs, runs) == len(jobs) - 1
+
+
+def test_a_second_study_starts_no_snakemake(finished, monkeypatch, capsys):
+    root, jobs, runs = finished
+    monkeypatch.setattr(dag, "study_jobs", lambda *a: jobs)
+    monkeypatch.setattr(dag, "snakemake_command", lambda *a: pytest.fail("it wanted to run something"))
+    assert dag.run_study(argparse.Namespace(profile=PARAMS, jobs=2, seeds=None)) == 0
+    assert "nothing to do" in capsys.readouterr().out
+
+
+def test_finding_nothing_to_do_takes_seconds(tmp_path, at_root):
+    """The keys of all stages of the micro study, as a second `make study` computes them."""
+    import time
+
+    (tmp_path / "micro.yaml").write_text((REPOSITORY / "params/micro.yaml").read_text())
+    at_root(tmp_path)
+    started = time.perf_counter()
+    for job in dag.study_jobs("micro.yaml", [0]):
+        for stage in job.stages:
+            assert not stage.done and stage.key
+    assert time.perf_counter() - started < 5.0
+
+
+# ---- what can go wrong
+
+
+def test_two_studies_of_one_profile_do_not_run_at_once(finished):
+    import fcntl
+
+    root, jobs, runs = finished
+    with (runs / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(UserError, match="Another run is at work in runs/tiny"):
+            dag.run_study(argparse.Namespace(profile=PARAMS, jobs=2, seeds=None))
+
+
+def test_a_bad_profile_ends_the_command_with_a_sentence(tmp_path, at_root, capsys):
+    at_root(tmp_path)
+    assert dag.main(["--profile", "absent.yaml"]) == 2
+    assert capsys.readouterr().err.startswith("error: There is no profile")
+
+
+@pytest.mark.parametrize("arguments", [["--jobs", "0"], ["--jobs", "-1"], ["--seeds", "-1"], ["--jobs", "two"]])
+def test_bad_arguments_end_the_command_with_a_sentence(tmp_path, at_root, capsys, monkeypatch, arguments):
+    at_root(make_root(tmp_path))
+    monkeypatch.setattr(dag, "_follow", lambda *a: pytest.fail("it started the study"))
+    try:
+        code = dag.main(["--profile", PARAMS, *arguments])
+    except SystemExit as end:  # argparse
+        code = end.code
+    assert code not in (0, None)
+    assert "Traceback" not in (error := capsys.readouterr().err) and "error: " in error
+
+
+def test_failed_jobs_are_named_with_their_reason(jobs, capsys):
+    made, _, _ = jobs
+    job = next(job for job in made if job.notebook == "06_ppo")
+    job.executed.parent.mkdir(parents=True, exist_ok=True)
+    job.executed.with_suffix(".error").write_text("PPO stopped in update 3: the loss is NaN.\n")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(dag, "ROOT", jobs[1])
+        assert dag._report_failures([job]) == 1
+    error = capsys.readouterr().err
+    assert job.name in error and "PPO stopped in update 3" in error and "Traceback" not in error
+
+
+def test_snakemake_gets_its_cores_and_seeds():
+    words = dag.snakemake_command(argparse.Namespace(profile="params/micro.yaml", jobs=2), [0, 1])
+    assert words[words.index("--cores") + 1] == "2"
+    assert "seeds=[0, 1]" in words and "profile=params/micro.yaml" in words
+    assert "--keep-going" in words
+
+
+def test_ablations_of_another_cell_are_not_run_there():
+    content = tiny_settings()["grid"]
+    assert (content["ablation_dataset"], content["ablation_teacher"], content["ablation_student"]) == (
+        "gsm",
+        "strong",
+        "small",
+    )
+    assert make_stage("00_data", "params/smoke.yaml", dataset="gsm").root == REPOSITORY

@@ -1,0 +1,119 @@
+"""Stage 7: grading by hand, in-context examples from the training draw, and which model is evaluated."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pandas as pd
+import pytest
+from conftest import MODELS, stage_in
+
+from rdlib import data, evaluate, models
+from rdlib.answers import extract
+from rdlib.errors import UserError
+
+RESPONSES = pd.DataFrame(
+    {
+        "id": ["t1", "t2", "t3", "p1"],
+        "split": ["test", "test", "test", "gsm_plus"],
+        "group": ["", "", "", "digit expansion"],
+        "text": ["#### 4", "#### 5", "nothing", "#### 1,000"],
+        "tokens": [3, 3, 2, 9],
+    }
+)
+GOLD = pd.Series({"t1": "4", "t2": "4", "t3": "4", "p1": "1000", "unused": "0"})
+
+
+def test_grade_by_hand(cell):
+    graded = evaluate.grade(RESPONSES, GOLD, cell)
+    assert graded["benchmark"].tolist() == ["gsm", "gsm", "gsm", "gsm_plus"]
+    assert graded["correct"].tolist() == [True, False, False, True]
+    assert [None if pd.isna(a) else a for a in graded["answer"]] == ["4", "5", None, "1000"]
+    assert graded["gold"].tolist() == ["4", "4", "4", "1000"]
+    assert graded["tokens"].tolist() == [3, 3, 2, 9]
+
+
+def test_options_are_graded_by_their_letter(cell):
+    responses = RESPONSES.assign(split="test", text=["the answer is (B)", "the answer is (C)", "(B)", "B"])
+    graded = evaluate.grade(responses, GOLD.map(lambda _: "B"), replace(cell, dataset="mmlu"))
+    assert graded["benchmark"].unique().tolist() == ["mmlu"]
+    assert graded["correct"].tolist() == [True, False, False, False]
+
+
+def test_a_missing_gold_answer_is_an_error(cell):
+    with pytest.raises(UserError, match="'t2' has no gold answer"):
+        evaluate.grade(RESPONSES, GOLD.drop("t2"), cell)
+
+
+@pytest.mark.parametrize("dataset", ["gsm", "mmlu"])
+def test_examples_come_from_the_training_draw_and_are_right(study, dataset):
+    stage = stage_in(study, "07_evaluate", "icl", dataset=dataset, teacher=None)
+    rows = data.micro_problems(dataset, stage.dataset_settings)
+    by_text = {problem.question: (split, problem) for _, split, _, problem in rows}
+    examples = evaluate.few_shot_examples(stage, 4)
+    assert len({question for question, _, _ in examples}) == 4
+    for question, options, response in examples:
+        split, problem = by_text[question]
+        assert split == "train"
+        assert tuple(options) == getattr(problem, "options", ())
+        assert extract(response, stage.dataset_settings.answer) == problem.answer
+    assert evaluate.few_shot_examples(stage, 4) == examples
+    assert evaluate.few_shot_examples(replace(stage, seed=1), 4) != examples
+
+
+def test_which_model_is_evaluated(study):
+    def source(method, **axes):
+        return evaluate.model_source(stage_in(study, "07_evaluate", method, **axes))
+
+    assert source("teacher", student=None) == str(study / "models/strong")
+    assert source("icl", teacher=None) == str(study / "models/small")
+    for method, name in (("sft", "03_sft_warmup"), ("ours_wo_r", "03_sft_warmup"), ("ours", "06_ppo")):
+        assert source(method) == str(stage_in(study, name, method).folder / "model")
+
+
+def test_stage_answers_every_test_question_greedily(study):
+    stage = stage_in(study, "07_evaluate", "ours")
+    table, summary = stage.table("answers"), stage.json("summary")
+    questions = stage.at("00_data").table("questions")
+    tested = questions[questions["split"].isin(["test", "gsm_plus"])]
+    assert table["id"].tolist() == tested["id"].tolist()
+    assert summary["accuracy"] == table.groupby("benchmark")["correct"].mean().to_dict()
+    assert set(summary["accuracy"]) == {"gsm", "gsm_plus"}
+    gold = stage.at("00_gold").table("gold").set_index("id")["answer"]
+    assert ((table["answer"] == gold[table["id"]].to_numpy()) == table["correct"]).all()
+
+    from rdlib.generation import Request, TransformersEngine, decode_text
+    from rdlib.prompts import zero_shot
+
+    model, tokenizer = (
+        load(stage_in(study, "06_ppo").folder / "model") for load in (models.load_causal_lm, models.load_tokenizer)
+    )
+    engine = TransformersEngine(model, tokenizer, 64, stage.dataset_settings.max_tokens)
+    prompts = [tokenizer(zero_shot(q))["input_ids"] for q in tested["question"]]
+    again = [decode_text(tokenizer, g[0]) for g in engine.generate([Request(p, 1, 0.0) for p in prompts], 0)]
+    assert again == table["text"].tolist()
+
+
+def test_in_context_prompts_are_longer_and_answered(study, tmp_path, monkeypatch):
+    """The examples go into the prompt of `icl` alone."""
+    seen = {}
+    stage = stage_in(study, "07_evaluate", "icl", teacher=None)
+    monkeypatch.setattr(evaluate.generation, "sample_to_disk", lambda *a: seen.update(prompts=a[2]) or 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        evaluate.run(stage, tmp_path)
+    for prompt in seen["prompts"].values():
+        assert prompt.count("Q:") == stage.profile.evaluation.few_shot + 1
+        assert prompt.endswith(" A:")
+    with pytest.raises(ZeroDivisionError):
+        evaluate.run(stage_in(study, "07_evaluate", "sft"), tmp_path)
+    assert all(prompt.count("Q:") == 1 for prompt in seen["prompts"].values())
+
+
+def test_more_examples_than_training_questions_is_a_clear_error(study):
+    with pytest.raises(UserError, match="few_shot"):
+        evaluate.few_shot_examples(stage_in(study, "07_evaluate", "icl", teacher=None), 17)
+
+
+def test_models_of_the_repository_resolve():
+    assert models.resolve("small", MODELS) == str(MODELS / "small")
+    assert models.resolve("Qwen/Qwen2.5-0.5B", MODELS) == "Qwen/Qwen2.5-0.5B"

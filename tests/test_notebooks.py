@@ -1,0 +1,276 @@
+"""The notebooks as files: valid, stripped, short, with the parameters that the DAG passes; and their helpers."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import nbformat
+import pandas as pd
+import papermill
+import pytest
+import yaml
+from IPython.core.interactiveshell import InteractiveShell
+
+from rdlib import notebook
+from rdlib.claims import Cell, Claim
+from rdlib.dag import study_jobs
+from rdlib.errors import UserError
+from rdlib.execute import execute
+from rdlib.profile import load_profile
+from rdlib.stats import Interval
+from rdlib.study import ROOT, make_stage, open_stage
+
+PROFILE = "params/micro.yaml"
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+EXPECTED = (
+    "00_data 01_teacher_responses 02_pseudo_labels 03_sft_warmup 04_student_responses 05_reward_model 06_ppo "
+    "07_evaluate 08_ablation_lambda 09_ablation_data_ratio 10_ablation_reward_source 11_ablation_correctness "
+    "12_paper_tables_and_figures micro_models"
+).split()
+PLAIN = ast.Constant | ast.JoinedStr | ast.List | ast.Dict | ast.ListComp | ast.DictComp
+each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+
+
+def code_cells(path: Path) -> list:
+    return [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
+
+
+def parameters_of(path: Path) -> dict[str, object]:
+    """The parameters cell's variables with their values."""
+    (cell,) = (cell for cell in code_cells(path) if "parameters" in cell.metadata.get("tags", []))
+    names: dict[str, object] = {}
+    exec(cell.source, {}, names)
+    return names
+
+
+def test_every_notebook_is_there() -> None:
+    assert [path.stem for path in NOTEBOOKS] == EXPECTED
+
+
+@each_notebook
+def test_it_is_valid_and_stripped(path: Path) -> None:
+    book = nbformat.read(path, as_version=4)
+    nbformat.validate(book)
+    assert book.metadata.kernelspec.name == "python3"
+    assert len({cell.id for cell in book.cells}) == len(book.cells)
+    for cell in code_cells(path):
+        assert cell.outputs == [] and cell.execution_count is None
+
+
+@each_notebook
+def test_it_reads_as_a_page(path: Path) -> None:
+    cells = nbformat.read(path, as_version=4).cells
+    assert cells[0].cell_type == "markdown" and cells[0].source.startswith("# ")
+    assert "parameters" in cells[1].metadata.tags
+    assert sum("parameters" in cell.metadata.get("tags", []) for cell in cells) == 1
+    lines = [line for cell in code_cells(path) for line in cell.source.splitlines() if line.strip()]
+    assert len(lines) <= 60
+    assert not any(marker in line for line in lines for marker in ("/work", "/home", "/root", "/tmp", "C:\\"))
+
+
+@each_notebook
+def test_it_defines_nothing(path: Path) -> None:
+    for cell in code_cells(path):
+        for node in ast.walk(ast.parse(cell.source)):
+            assert not isinstance(node, ast.FunctionDef | ast.ClassDef), ast.unparse(node)
+
+
+def test_setup_comes_before_anything_that_reads_its_environment() -> None:
+    sources = {code_cells(path)[1].source for path in NOTEBOOKS}
+    assert all("notebook.setup()" in source for source in sources)
+    before_setup = [source.partition("notebook.setup()")[0] for source in sorted(sources)]
+    check = "import sys\nprint(sorted({'torch', 'tqdm', 'transformers'} & set(sys.modules)))"
+    run = subprocess.run(
+        [sys.executable, "-c", "\n".join([*before_setup, check])], capture_output=True, text=True, cwd=ROOT
+    )
+    assert run.stdout.strip() == "[]", run.stderr
+
+
+@each_notebook
+def test_its_parameters_are_understood_by_papermill(path: Path) -> None:
+    declared = papermill.inspect_notebook(str(path))
+    assert list(declared) == list(parameters_of(path))
+    assert all(info["help"] or name == "seed" for name, info in declared.items())
+
+
+@pytest.fixture(scope="module")
+def jobs() -> list:
+    return study_jobs(PROFILE, [0])
+
+
+def test_the_dag_passes_only_declared_parameters(jobs: list) -> None:
+    assert {job.notebook for job in jobs} == {name for name in EXPECTED if name != "micro_models"}
+    for job in jobs:
+        declared = parameters_of(ROOT / "notebooks" / f"{job.notebook}.ipynb")
+        assert set(job.parameters) <= set(declared), job.name
+
+
+def test_the_defaults_are_a_job_of_the_published_run(jobs: list) -> None:
+    # Notebook 07 is left out: its default methods are those that notebooks 00 to 06 lead to by default.
+    for path in NOTEBOOKS:
+        if path.stem in ("micro_models", "07_evaluate"):
+            continue
+        defaults = parameters_of(path)
+        same = [job for job in jobs if job.notebook == path.stem and job.parameters.items() <= defaults.items()]
+        assert len(same) == 1, path.stem
+
+
+def test_open_stage_takes_the_default_parameters() -> None:
+    for name in EXPECTED[:8]:
+        parameters = parameters_of(ROOT / "notebooks" / f"{name}.ipynb")
+        stage = open_stage(name, parameters)
+        assert stage.variant == "" and stage.dataset == "gsm"
+
+
+def test_an_evaluation_job_and_its_notebook_mean_the_same_stages(jobs: list) -> None:
+    defaults = parameters_of(ROOT / "notebooks" / "07_evaluate.ipynb")
+    for job in jobs:
+        if job.notebook == "07_evaluate":
+            parameters = defaults | job.parameters
+            stages = notebook.evaluation_stages(open_stage("07_evaluate", parameters), parameters["methods"])
+            assert [stage.label for stage in stages] == [stage.label for stage in job.stages]
+
+
+def test_evaluation_stages_refuse_what_they_can_not_use() -> None:
+    cell = make_stage("07_evaluate", PROFILE, dataset="gsm", teacher="strong")
+    with pytest.raises(UserError, match="'our', which is not one of teacher"):
+        notebook.evaluation_stages(cell, ["our"])
+    with pytest.raises(UserError, match="'ours' needs a student"):
+        notebook.evaluation_stages(cell, ["teacher", "ours"])
+
+
+def test_hooks_reach_the_function_of_the_stage_that_takes_them() -> None:
+    from rdlib import rl
+
+    assert "on_update" in inspect.signature(rl.run).parameters
+
+
+def test_texts_are_shown_as_plain_text(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = []
+    monkeypatch.setattr(notebook, "display", lambda data, raw: shown.append(data))
+    long = "x" * 300
+    notebook.show_texts(pd.DataFrame({"text": ["<script>alert(1)</script> $x$", long], "answer": [None, "3"]}))
+    assert "&lt;script&gt;" in shown[0]["text/html"] and "<script>" not in shown[0]["text/html"]
+    assert "mathjax_ignore" in shown[0]["text/html"]
+    assert long in shown[0]["text/html"] and long in shown[0]["text/plain"]
+
+
+def test_a_claim_is_shown_with_its_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = []
+    monkeypatch.setattr(notebook, "show_texts", shown.append)
+    cells = [Cell("a", Interval(1, 0, 2, 9), 3.0), Cell("b", Interval(-1, -2, 0, 9), -1.0)]
+    notebook.show_claim(Claim("C1", "A beats B", "why", "inconclusive", cells, Interval(0.5, -1, 2, 9)))
+    text = dict(shown[0].to_numpy().tolist())
+    assert text["verdict"] == "inconclusive"
+    assert text["mean difference"] == "0.5 pp (95 %: -1 to 2)"
+    assert text["cells in which it holds"] == text["in the paper's numbers"] == "1 of 2"
+
+
+def test_a_missing_report_file_is_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"table_2\.md is missing: run this notebook's cell"):
+        notebook.show_file(tmp_path / "table_2.md")
+
+
+def test_a_live_plot_draws_now_and_then_and_always_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    import matplotlib.pyplot as plt
+
+    drawn, clock = [], iter(range(0, 1000, 2))  # each look at the clock is two seconds later
+    monkeypatch.setattr(notebook.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(notebook, "display", lambda figure, display_id: Handle())
+
+    class Handle:
+        def update(self, figure) -> None:
+            pass
+
+    live = notebook.LivePlot(lambda history: drawn.append(len(history)) or plt.figure())
+    for update in range(60):
+        live({"update": update})
+    assert drawn[0] == 2 and 1 < len(drawn) < 6
+    live.draw(pd.DataFrame(live.rows))
+    assert drawn[-1] == 60 and not plt.get_fignums()
+
+
+def test_a_user_error_fails_the_cell_with_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    shell, shown = InteractiveShell(), []
+    monkeypatch.setattr(notebook, "get_ipython", lambda: shell)
+    monkeypatch.setattr(shell, "_showtraceback", lambda kind, error, lines: shown.append(lines))
+    notebook.setup()
+    result = shell.run_cell("from rdlib.errors import UserError\nraise UserError('Give a seed.')")
+    assert not result.success and isinstance(result.error_in_exec, UserError)
+    assert shown == [["UserError: Give a seed."]]
+
+
+def run_notebook(name: str, folder: Path, **parameters: object) -> None:
+    execute(ROOT / "notebooks" / f"{name}.ipynb", folder / f"{name}.ipynb", parameters)
+
+
+def run_with_second_setup(name: str, folder: Path, **parameters: object) -> None:
+    """Run a notebook and then its setup cell once more, as someone does who changes a parameter."""
+    book = nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", as_version=4)
+    setup = next(cell for cell in book.cells if "notebook.setup()" in cell.source)
+    book.cells.append(nbformat.v4.new_code_cell(setup.source))
+    copy = folder / f"{name}_twice.ipynb"
+    nbformat.write(book, copy)
+    execute(copy, folder / f"{name}.ipynb", parameters)
+
+
+@pytest.fixture
+def tiny_profile(tmp_path: Path) -> Path:
+    """The micro profile with 12 training questions, its artifacts in a temporary folder."""
+    settings = load_profile(ROOT / PROFILE).model_dump()
+    settings |= {"name": "tiny", "runs": str(tmp_path / "runs")}
+    counts = {"train": 12, "validation": 8, "test": 6}
+    for dataset in settings["datasets"].values():
+        dataset.update(counts | {"perturbed_test": 6 if dataset["perturbed_test"] else 0})
+    path = tmp_path / "tiny.yaml"
+    path.write_text(yaml.safe_dump(settings))
+    yield path
+    shutil.rmtree(tmp_path / "runs", ignore_errors=True)
+
+
+@pytest.mark.slow
+def test_a_bad_parameter_or_a_missing_input_is_one_sentence(tiny_profile: Path, tmp_path: Path) -> None:
+    profile = str(tiny_profile)
+    with pytest.raises(UserError, match=r"has no parameter 'lamda': did you mean 'lam'\?"):
+        run_notebook("05_reward_model", tmp_path, profile=profile, lamda=0.1)
+    with pytest.raises(UserError, match="dataset is 'gsm9k', which is not one of gsm, mmlu"):
+        run_notebook("00_data", tmp_path, profile=profile, dataset="gsm9k")
+    with pytest.raises(UserError, match=r"00_data is missing .* run notebooks/00_data.ipynb"):
+        run_notebook("05_reward_model", tmp_path, profile=profile)
+    failed = nbformat.read(tmp_path / "05_reward_model.ipynb", as_version=4)
+    (error,) = (o for cell in failed.cells for o in cell.get("outputs", []) if o.output_type == "error")
+    assert error.ename == "UserError" and len(error.traceback) == 1
+
+
+@pytest.mark.slow
+def test_the_first_notebooks_run_and_can_be_set_up_again(tiny_profile: Path, tmp_path: Path) -> None:
+    axes = {"profile": str(tiny_profile), "dataset": "gsm"}
+    run_with_second_setup("00_data", tmp_path, **axes)
+    run_with_second_setup("01_teacher_responses", tmp_path, **axes, teacher="strong")
+    run_with_second_setup("02_pseudo_labels", tmp_path, **axes, teacher="strong", threshold=0.4)
+    stage = make_stage("02_pseudo_labels", str(tiny_profile), dataset="gsm", teacher="strong")
+    assert not stage.done and replace(stage, all_overrides={"voting.threshold": 0.4}).done
+
+
+@each_notebook
+def test_running_its_setup_again_finds_no_new_parameter(path: Path) -> None:
+    """open_stage takes plain values for parameters: after all cells, none may have come that it would refuse.
+
+    Loops and assignments at the top level must not bind names to plain values, as a loop over strings does.
+    """
+    if path.stem in ("12_paper_tables_and_figures", "micro_models"):
+        pytest.skip("does not call open_stage")
+    for cell in code_cells(path)[1:]:
+        for node in ast.parse(cell.source).body:
+            if isinstance(node, ast.Assign) and isinstance(node.value, PLAIN):
+                pytest.fail(f"{ast.unparse(node)} would be taken for a parameter")
+            if isinstance(node, ast.For) and isinstance(node.iter, ast.Tuple | ast.List):
+                constants = [e for e in ast.walk(node.iter) if isinstance(e, ast.Constant) and isinstance(e.value, str)]
+                names = [n.id for n in ast.walk(node.target) if isinstance(n, ast.Name) and not n.id.startswith("_")]
+                assert not (constants and names), ast.unparse(node)

@@ -1,0 +1,263 @@
+"""Profiles: what is refused and how, and that every setting is read."""
+
+from __future__ import annotations
+
+import ast
+from typing import get_args
+
+import pytest
+import yaml
+from conftest import REPOSITORY, tiny_settings
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import BaseModel
+
+from rdlib import profile as profile_module
+from rdlib.errors import UserError
+from rdlib.profile import Profile, load_profile
+
+PARAMS = sorted((REPOSITORY / "params").glob("*.yaml"))
+
+
+@pytest.fixture
+def write(tmp_path):
+    """Write a profile (a dictionary, or text as it is) and return its path."""
+
+    def write(content, name="p.yaml"):
+        path = tmp_path / name
+        path.write_text(content if isinstance(content, str) else yaml.safe_dump(content))
+        return path
+
+    return write
+
+
+def refused(path, overrides=None) -> str:
+    """The message of the UserError that loading ends in: one sentence or two, on one line."""
+    with pytest.raises(UserError) as caught:
+        load_profile(path, overrides)
+    message = str(caught.value)
+    assert "\n" not in message and len(message) < 400
+    assert "Error" not in message.replace("UserError", "") or "Value error" in message
+    return message
+
+
+def changed(key: str, value) -> dict:
+    """The tiny profile with one value changed; `key` is dotted."""
+    content = tiny_settings()
+    *path, last = key.split(".")
+    inner = content
+    for part in path:
+        inner = inner[part]
+    inner[last] = value
+    return content
+
+
+@pytest.mark.parametrize("path", PARAMS, ids=lambda p: p.name)
+def test_the_profiles_of_the_repository_validate(path):
+    profile = load_profile(path)
+    assert profile.name == path.stem
+    assert set(yaml.safe_load(path.read_text())) == set(Profile.model_fields)  # and none relies on a default
+
+
+def test_the_repository_has_the_two_profiles():
+    assert {"micro.yaml", "smoke.yaml"} <= {path.name for path in PARAMS}
+
+
+@pytest.mark.parametrize(
+    ("key", "hint"),
+    [
+        ("reward_modle", "reward_model"),
+        ("ppo.kl_coeff", "kl_coef"),
+        ("datasets.gsm.trian", "train"),
+        ("teacher_sampling.high_temperature", "high_temperatures"),
+        ("grid.lambda", "lam"),
+    ],
+)
+def test_unknown_key(write, key, hint):
+    message = refused(write(changed(key, 1)))
+    assert repr(key) in message
+    assert hint in message
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("reward_model.lam", 1.5),
+        ("reward_model.lam", "half"),
+        ("reward_model.form", "concave"),
+        ("voting.threshold", -0.1),
+        ("sft.epochs", 0),
+        ("sft.epochs", 1.5),
+        ("sft.learning_rate", 0),
+        ("teacher_sampling.high_temperatures", []),
+        ("teacher_sampling.low_temperatures", [0.5, -1.0]),
+        ("student_sampling.samples", None),
+        ("ppo.temperature", 0.0),
+        ("ppo.whiten_rewards", "perhaps"),
+        ("reward.mismatch", "plus"),
+        ("generation.batch_size", -1),
+        ("datasets.gsm.source", "gsm8k"),
+        ("grid.seeds", []),
+        ("grid.lam", [2]),
+        ("name", "Bad Name"),
+        ("datasets", None),
+        # Numbers that are none would end in a run that diverges
+        ("reward.no_answer", float("nan")),
+        ("reward.no_answer", float("-inf")),
+        ("ppo.kl_coef", float("inf")),
+        ("reward_model.lam", float("nan")),
+        # Every value of an ablation must be one that the setting can take
+        ("grid.mismatch", ["negative_abs", "plus"]),
+        ("grid.seeds", [-1]),
+    ],
+)
+def test_bad_value(write, key, value):
+    message = refused(write(changed(key, value)))
+    assert key in message
+    assert str(write(tiny_settings())) in message
+
+
+@pytest.mark.parametrize("section", Profile.model_fields)
+def test_missing_section(write, section):
+    content = tiny_settings()
+    del content[section]
+    assert repr(section) in refused(write(content))
+
+
+def test_missing_key(write):
+    content = tiny_settings()
+    del content["ppo"]["gamma"]
+    assert "'ppo.gamma'" in refused(write(content))
+
+
+@pytest.mark.parametrize(("key", "value"), [("dataset", "arc"), ("teacher", "medium"), ("student", "tiny")])
+def test_the_ablation_cell_must_exist(write, key, value):
+    assert f"grid.ablation_{key}" in refused(write(changed(f"grid.ablation_{key}", value)))
+
+
+def test_unreadable_files(write, tmp_path):
+    assert "no profile" in refused(tmp_path / "absent.yaml")
+    assert "cannot be read" in refused(tmp_path)
+    broken = write("name: micro\nppo: [1, 2\nsft: 3")
+    assert "line 3" in refused(broken) and "YAML" in refused(broken)
+    for text in ("", "# only a comment\n", "- a\n- b\n", "just text"):
+        assert "no settings" in refused(write(text))
+    binary = tmp_path / "b.yaml"
+    binary.write_bytes(b"\xff\xfe\x00")
+    refused(binary)
+
+
+plain = st.recursive(
+    st.none() | st.booleans() | st.integers(-5, 5) | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=5,
+)
+places = st.sampled_from(
+    ["name", "runs", "teachers", "datasets", "datasets.gsm", "datasets.gsm.train", "sft", "ppo.gamma", "grid", "grid.lam"]
+)
+
+
+@given(places, plain)
+def test_any_content_loads_or_is_refused_in_words(tmp_path_factory, key, value):
+    path = tmp_path_factory.mktemp("any") / "p.yaml"
+    path.write_text(yaml.safe_dump(changed(key, value)))
+    try:
+        load_profile(path)
+    except UserError as error:
+        assert str(path) in str(error)
+
+
+# ---- overrides
+
+
+def test_an_override_replaces_one_setting(write):
+    path = write(tiny_settings())
+    before, after = load_profile(path), load_profile(path, {"reward_model.lam": 0.25})
+    assert after.reward_model.lam == 0.25
+    assert after == before.model_copy(update={"reward_model": after.reward_model})
+    assert load_profile(path).reward_model.lam == 0.5
+
+
+@pytest.mark.parametrize(
+    ("key", "hint"),
+    [
+        ("reward_model.lambda", "reward_model.lam"),
+        ("rewardmodel.lam", "reward_model.lam"),
+        ("lam", "reward_model.lam"),
+        ("reward_model", "reward_model."),
+        ("", "section.setting"),
+        (7, "section.setting"),
+        ("ppo.kl_coef.x", "ppo.kl_coef"),
+    ],
+)
+def test_unknown_override(write, key, hint):
+    assert hint in refused(write(tiny_settings()), {key: 0.5})
+
+
+def test_an_override_out_of_range(write):
+    message = refused(write(tiny_settings()), {"reward_model.lam": 2})
+    assert "'reward_model.lam'" in message
+
+
+# ---- every setting is read
+
+
+def schema(model: type[BaseModel]):
+    """(section, field) of every setting."""
+    for name, field in model.model_fields.items():
+        kinds = [field.annotation, *get_args(field.annotation)]
+        inner = [k for k in kinds if isinstance(k, type) and issubclass(k, BaseModel)]
+        if inner:
+            yield from schema(inner[0])
+        else:
+            yield model.__name__, name
+
+
+def attributes_read() -> dict[str, set[str]]:
+    """Attribute names that the source reads, by file; `getattr` with a name or an f-string counts."""
+    found = {}
+    for path in (REPOSITORY / "rdlib").rglob("*.py"):
+        if path.name == "profile.py":
+            continue
+        names = set()
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load):
+                names.add(node.attr)
+        found[path.name] = names
+    return found
+
+
+def test_every_setting_is_read_somewhere():
+    read = set().union(*attributes_read().values())
+    by_getattr = {"train", "validation", "test"}  # rdlib.data reads the sizes of its SPLITS by name
+    unread = [f"{section}.{name}" for section, name in schema(Profile) if name not in read | by_getattr]
+    allowed = {"Grid.ablation_dataset", "Grid.ablation_teacher", "Grid.ablation_student"} & set(unread)
+    assert set(unread) == allowed
+    from rdlib.data import SPLITS
+
+    assert set(SPLITS) == by_getattr
+
+
+def test_the_sections_of_stages_are_sections_of_the_profile():
+    from rdlib.study import SHORTCUTS, SPECS
+
+    sections = {section for spec in SPECS.values() for section in spec.sections}
+    assert sections <= set(Profile.model_fields)
+    nested = {n for n, f in Profile.model_fields.items() if isinstance(f.annotation, type)}
+    methods = {n for n in nested if issubclass(Profile.model_fields[n].annotation, BaseModel)} - {"grid"}
+    assert sections == methods, "a section that no stage names would change results without changing a key"
+    for dotted in SHORTCUTS.values():
+        section, name = dotted.split(".")
+        assert name in Profile.model_fields[section].annotation.model_fields
+
+
+def test_a_profile_cannot_be_changed(write):
+    profile = load_profile(write(tiny_settings()))
+    with pytest.raises(Exception, match="frozen"):
+        profile.reward_model.lam = 0.1
+
+
+def test_sections_refuse_unknown_keys():
+    classes = [c for c in vars(profile_module).values() if isinstance(c, type) and issubclass(c, profile_module.Section)]
+    assert len(classes) > 10
+    assert all(c.model_config["extra"] == "forbid" and c.model_config["frozen"] for c in classes)

@@ -1,0 +1,62 @@
+"""The released tables and figures are what the released results give, and the README shows them."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from rdlib import readme, report_figures
+from rdlib.study import ROOT
+
+FIGURES = ROOT / "figures"
+
+
+@pytest.fixture(scope="module")
+def redrawn(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("figures")
+    report_figures.draw_all(FIGURES / "results", folder)
+    return folder
+
+
+def test_redrawing_gives_the_committed_files(redrawn):
+    names = {p.name for p in redrawn.iterdir()}
+    assert names == {p.name for p in FIGURES.iterdir() if p.is_file()}
+    for path in sorted(redrawn.glob("*.csv")) + sorted(redrawn.glob("*.md")):
+        assert path.read_bytes() == (FIGURES / path.name).read_bytes(), path.name
+
+
+def test_readme_shows_the_released_tables():
+    text = (ROOT / "README.md").read_text()
+    assert readme.render(text, readme.blocks(FIGURES)) == text
+
+
+def test_released_results_name_command_seed_and_commit():
+    record = json.loads((FIGURES / "results" / "provenance.json").read_text())
+    assert record["command"].startswith("python -m rdlib.dag --profile params/micro.yaml")
+    assert record["seeds"] and record["commits"] and not record["dirty"]
+    assert all(len(commit) == 40 for commit in record["commits"])
+
+
+def test_main_table_follows_from_the_raw_answers():
+    answers = pd.read_parquet(FIGURES / "results" / "correctness.parquet")
+    table = pd.read_csv(FIGURES / "table_2_main.csv", keep_default_na=False)
+    checked = 0
+    for row in table.itertuples():
+        for benchmark in ("gsm", "gsm_plus", "mmlu"):
+            chosen = answers[
+                (answers["benchmark"] == benchmark)
+                & (answers["method"] == row.method)
+                & (answers["variant"] == "")
+                & (answers["student"] == row.student)
+                & ((answers["teacher"] == row.teacher) | (answers["method"] == "icl"))
+            ]
+            shown = float(getattr(row, f"{benchmark}_micro_pct"))
+            assert shown == pytest.approx(100 * chosen["correct"].mean(), abs=0.006)
+            checked += 1
+    assert checked >= 60
+
+
+def test_each_benchmark_has_a_thousand_test_questions():
+    answers = pd.read_parquet(FIGURES / "results" / "correctness.parquet")
+    assert (answers.groupby("benchmark")["id"].nunique() >= 1000).all()

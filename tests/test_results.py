@@ -1,0 +1,159 @@
+"""Result tables of a finished study: what they hold equals what the stages left."""
+
+from __future__ import annotations
+
+import json
+
+import pandas as pd
+import pytest
+import yaml
+from conftest import PARAMS, copy_study, tiny_settings
+
+from rdlib import results
+from rdlib.dag import study_jobs
+from rdlib.errors import UserError
+from rdlib.metrics import auc
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def collected(study, tmp_path_factory):
+    """(folder of results, stages) of a study of one cell, ablations included, run without its notebooks."""
+    from conftest import _defaults_with_root
+
+    from rdlib import dag
+    from rdlib import study as study_module
+
+    root = copy_study(study, tmp_path_factory.mktemp("collected") / "root")
+    content = tiny_settings()
+    content["teachers"] = {"strong": "models/strong"}
+    content["students"] = {"small": "models/small"}
+    del content["datasets"]["mmlu"]
+    content["grid"] |= {"lam": [0.5, 1.0], "teacher_share": [0.5, 0.75]}
+    (root / PARAMS).write_text(yaml.safe_dump(content))
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (study_module, dag, results):
+            patch.setattr(module, "ROOT", root)
+        patch.setattr(study_module.Stage.__init__, "__defaults__", _defaults_with_root(root))
+        with pytest.raises(UserError, match=r"missing.*notebooks/"):
+            results.collect(PARAMS, [0])
+        for job in study_jobs(PARAMS, [0]):
+            for stage in job.stages:
+                stage.run_with_inputs()
+        folder = results.collect(PARAMS, [0])
+        yield folder, results.study_stages(PARAMS, [0])
+
+
+FILES = {
+    "correctness.parquet": ["benchmark", "teacher", "student", "method", "variant", "seed", "id", "group", "correct"],
+    "reward_scores.parquet": ["dataset", "teacher", "student", "method", "variant", "seed", "id", "kind", "score"],
+    "pseudo_labels.csv": ["dataset", "teacher", "seed", "split", "questions", "failed", "labelled", "label_correct"],
+    "reward_model_history.csv": ["variant", "step", "epoch", "loss", "pos_neg_auc", "pos_pos_auc"],
+    "sft_history.csv": ["method", "step", "epoch", "loss", "eval_loss", "agreement"],
+    "ppo_history.csv": ["variant", "update", "reward", "kl", "validation_agreement"],
+    "costs.csv": ["stage", "seconds", "tokens_generated", "tokens_trained"],
+}
+
+
+def read(folder, name) -> pd.DataFrame:
+    if name.endswith(".csv"):
+        return pd.read_csv(folder / name, keep_default_na=False)
+    return pd.read_parquet(folder / name)
+
+
+def test_every_table_is_there_with_its_columns(collected):
+    folder, _ = collected
+    for name, columns in FILES.items():
+        frame = read(folder, name)
+        assert len(frame) and set(columns) <= set(frame.columns), name
+    assert {"settings.json", "provenance.json", "example.json"} <= {p.name for p in folder.iterdir()}
+
+
+def test_correctness_has_a_row_a_test_question_of_every_evaluation(collected):
+    folder, stages = collected
+    frame = read(folder, "correctness.parquet")
+    evaluations = [s for s in stages if s.name == "07_evaluate"]
+    assert len(frame) == len(evaluations) * (8 + 6)
+    keys = ["benchmark", "teacher", "student", "method", "variant", "seed", "id"]
+    assert not frame.duplicated(keys).any()
+    for stage in evaluations:
+        cell = (stage.teacher or "", stage.student or "", stage.method, stage.variant)
+        mask = [tuple(r) == cell for r in frame[["teacher", "student", "method", "variant"]].to_numpy()]
+        accuracy = frame[mask].groupby("benchmark")["correct"].mean().to_dict()
+        assert accuracy == stage.json("summary")["accuracy"]
+    assert set(frame[frame["method"] == "icl"]["teacher"]) == {""}
+    assert set(frame[frame["method"] == "teacher"]["student"]) == {""}
+
+
+def test_scores_give_the_aucs_of_the_stages(collected):
+    folder, stages = collected
+    frame = read(folder, "reward_scores.parquet")
+    for stage in (s for s in stages if s.name == "05_reward_model"):
+        own = frame[(frame["method"] == stage.method) & (frame["variant"] == stage.variant)]
+        scores = {kind: part["score"] for kind, part in own.groupby("kind")}
+        found = auc(scores["student_positive"], scores["student_negative"])
+        assert found == pytest.approx(stage.json("summary")["pos_neg_auc"])
+    assert set(frame["variant"]) == {
+        "",
+        "reward_model.lam=1.0",
+        "reward_model.teacher_share=0.75",
+        "reward_model.source=teacher",
+    }
+
+
+def test_pseudo_label_counts_add_up(collected):
+    frame = read(collected[0], "pseudo_labels.csv")
+    assert frame["split"].tolist() == ["train", "validation"]
+    assert (frame["failed"] + frame["labelled"] == frame["questions"]).all()
+    assert frame["questions"].tolist() == [16, 8]
+    assert (frame["responses"] == frame["labelled"] * 12).all()
+    assert (frame["positives_right"] <= frame["positives"]).all()
+
+
+def test_costs_count_each_stage_run_once(collected):
+    folder, stages = collected
+    frame = read(folder, "costs.csv")
+    assert len(frame) == len(stages) == len({s.folder for s in stages})
+    assert (frame[frame["stage"].isin(["03_sft_warmup", "05_reward_model", "06_ppo"])]["tokens_trained"] > 0).all()
+    sampled = frame[frame["stage"].isin(["01_teacher_responses", "04_student_responses", "06_ppo", "07_evaluate"])]
+    assert (sampled["tokens_generated"] > 0).all()
+    teacher = next(s for s in stages if s.name == "01_teacher_responses")
+    expected = teacher.table("responses")["tokens"].sum()
+    assert frame[frame["stage"] == "01_teacher_responses"]["tokens_generated"].item() == expected
+
+
+def test_histories_are_stacked_whole(collected):
+    folder, stages = collected
+    ppo = read(folder, "ppo_history.csv")
+    stages = [s for s in stages if s.name == "06_ppo"]
+    assert len(ppo) == sum(len(s.jsonl("history")) for s in stages)
+    assert set(ppo["variant"]) == {s.variant for s in stages}
+
+
+def test_the_example_is_a_validation_question_with_its_scores(collected):
+    folder, stages = collected
+    example = json.loads((folder / "example.json").read_text())
+    assert example["id"].startswith("gsm-validation")
+    assert set(example["scores"]) == {"teacher_response", "student_positive", "student_negative"}
+    labels = next(s for s in stages if s.name == "02_pseudo_labels").table("labels").set_index("id")
+    assert example["pseudo_label"] == labels["pseudo_label"][example["id"]]
+    assert example["student_positive"].endswith(f"#### {example['pseudo_label']}")
+    assert not example["student_negative"].endswith(f"#### {example['pseudo_label']}")
+
+
+def test_provenance_names_command_and_stages_and_no_path(collected):
+    folder, stages = collected
+    provenance = json.loads((folder / "provenance.json").read_text())
+    assert provenance["command"] == f"python -m rdlib.dag --profile {PARAMS} --seeds 0"
+    assert provenance["stages"] == {s.label: s.key for s in stages}
+    assert str(folder.parent) not in json.dumps(provenance)
+    settings = json.loads((folder / "settings.json").read_text())
+    assert settings == stages[0].profile.model_dump()
+
+
+def test_collecting_again_gives_the_same_files(collected):
+    folder, _ = collected
+    before = {p.name: p.read_bytes() for p in folder.iterdir()}
+    results.collect(PARAMS, [0])
+    assert {p.name: p.read_bytes() for p in folder.iterdir()} == before

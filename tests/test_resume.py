@@ -1,0 +1,250 @@
+"""Interrupted stages: started again, they end with the files of a run that was not interrupted."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import REPOSITORY, copy_study, stage_in
+
+from rdlib import generation, reward_model, rl, sft, training
+from rdlib.artifacts import hash_files
+
+METHODS = {"03_sft_warmup": "ours_wo_r"}
+EARLIER = ["01_teacher_responses", "03_sft_warmup", "04_student_responses", "05_reward_model", "06_ppo", "07_evaluate"]
+
+
+class Crash(BaseException):
+    """Not an Exception, as KeyboardInterrupt is not."""
+
+
+def cell_stage(root: Path, name: str):
+    return stage_in(root, name, METHODS.get(name, "ours"))
+
+
+def without(study: Path, tmp_path: Path, name: str):
+    """A copy of the finished study in which the stage `name` has not run."""
+    return cell_stage(copy_study(study, tmp_path, name), name)
+
+
+def partial_of(stage) -> Path:
+    return stage.folder.with_name(stage.folder.name + ".partial")
+
+
+def assert_same(stage, study: Path) -> None:
+    expected, found = hash_files(cell_stage(study, stage.name).folder), hash_files(stage.folder)
+    assert found.keys() == expected.keys()
+    assert [name for name in found if found[name] != expected[name]] == []
+    assert not partial_of(stage).exists()
+
+
+def crash_after(number: int, function):
+    """`function`, but its call of this number does not return."""
+    calls = []
+
+    def wrapped(*args, **kwargs):
+        result = function(*args, **kwargs)
+        calls.append(1)
+        if len(calls) == number:
+            raise Crash
+        return result
+
+    return wrapped
+
+
+# ---- crashes at chosen places, in this process
+
+
+def interrupt(stage, monkeypatch, owner, name: str, number: int) -> None:
+    """Run the stage until the call of `owner.name` of this number has been made."""
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, name, crash_after(number, getattr(owner, name)))
+        with pytest.raises(Crash):
+            stage.run()
+    assert not stage.folder.exists()
+    assert partial_of(stage).exists()
+
+
+@pytest.mark.parametrize("name", ["01_teacher_responses", "04_student_responses", "07_evaluate"])
+def test_sampling_between_shards(study, tmp_path, monkeypatch, name):
+    stage = without(study, tmp_path, name)
+    interrupt(stage, monkeypatch, generation, "_sample_shard", 1)
+    assert not list((partial_of(stage) / "shards").glob("*.parquet"))  # it crashed before writing
+    if name != "07_evaluate":  # which has one shard
+        interrupt(stage, monkeypatch, generation, "_sample_shard", 3)
+        assert len(list((partial_of(stage) / "shards").glob("*.parquet"))) == 2
+    stage.run()
+    assert_same(stage, study)
+
+
+# (stage, what to crash in, at which call): in a step between two checkpoints, and after an evaluation
+TRAINING = [
+    ("03_sft_warmup", "on_step_end", 1),
+    ("03_sft_warmup", "on_step_end", 9),
+    ("03_sft_warmup", "on_train_end", 1),
+    ("05_reward_model", "on_step_end", 1),
+    ("05_reward_model", "on_step_end", 4),
+    ("05_reward_model", "on_train_end", 1),
+]
+
+
+@pytest.mark.parametrize(("name", "event", "number"), TRAINING)
+def test_training_in_the_middle(study, tmp_path, monkeypatch, name, event, number):
+    stage = without(study, tmp_path, name)
+    interrupt(stage, monkeypatch, training.ProgressBar, event, number)
+    stage.run()
+    assert_same(stage, study)
+
+
+@pytest.mark.parametrize("name", ["03_sft_warmup", "05_reward_model"])
+def test_training_goes_on_from_its_checkpoint(study, tmp_path, monkeypatch, name):
+    """Not from the start: nothing computed is lost."""
+    stage = without(study, tmp_path, name)
+    interrupt(stage, monkeypatch, training.ProgressBar, "on_train_end", 1)
+    steps = []
+    original = training.ProgressBar.on_step_end
+    with monkeypatch.context() as patch:
+        patch.setattr(training.ProgressBar, "on_step_end", lambda *a, **k: steps.append(1) or original(*a, **k))
+        stage.run()
+    assert len(steps) == 0
+
+
+@pytest.mark.parametrize("name", ["03_sft_warmup", "05_reward_model"])
+@pytest.mark.parametrize("lost", ["trainer_state.json", "optimizer.pt", "model.safetensors", "everything"])
+def test_a_checkpoint_that_was_being_written_is_not_used(study, tmp_path, monkeypatch, name, lost):
+    stage = without(study, tmp_path, name)
+    interrupt(stage, monkeypatch, training.ProgressBar, "on_train_end", 1)
+    last = max((partial_of(stage) / training.CHECKPOINTS).glob("checkpoint-*"), key=lambda p: int(p.name[11:]))
+    # Files are written in this order: model, optimizer, scheduler, random state, trainer state
+    order = ["model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json"]
+    gone = order if lost == "everything" else order[order.index(lost) :]
+    assert all((last / file).exists() for file in gone)
+    for file in gone:
+        (last / file).unlink()
+    stage.run()
+    assert_same(stage, study)
+
+
+@pytest.mark.parametrize(("name", "module"), [("03_sft_warmup", sft), ("05_reward_model", reward_model)])
+def test_training_done_and_nothing_written_yet(study, tmp_path, monkeypatch, name, module):
+    stage = without(study, tmp_path, name)
+    interrupt(stage, monkeypatch, module.training, "train", 1)
+    stage.run()
+    assert_same(stage, study)
+
+
+@pytest.mark.parametrize("update", [0, 1, 2, 3])
+def test_ppo_after_an_update(study, tmp_path, update):
+    stage = without(study, tmp_path, "06_ppo")
+
+    def crash(row):
+        if row["update"] == update:
+            raise Crash
+
+    with pytest.raises(Crash):
+        stage.run(on_update=crash)
+    seen = []
+    stage.run(on_update=lambda row: seen.append(row["update"]))
+    assert_same(stage, study)
+    # A row that was recorded before its checkpoint was written is computed again, those before it are not
+    assert seen == list(range(update, 4)) if update else seen == [0, 1, 2, 3]
+
+
+def test_ppo_done_and_the_model_not_yet_written(study, tmp_path, monkeypatch):
+    stage = without(study, tmp_path, "06_ppo")
+    interrupt(stage, monkeypatch, rl, "token_counts", 1)
+    updates = []
+    stage.run(on_update=updates.append)
+    assert updates == []
+    assert_same(stage, study)
+
+
+def test_ppo_while_its_model_is_written(study, tmp_path, monkeypatch):
+    """The updates are not lost even when the crash comes between deleting checkpoints and the manifest."""
+    stage = without(study, tmp_path, "06_ppo")
+    interrupt(stage, monkeypatch, rl.artifacts, "write_json", 1)
+    updates = []
+    stage.run(on_update=updates.append)
+    assert updates == []
+    assert_same(stage, study)
+
+
+def test_an_interrupted_stage_under_other_settings_starts_again(study, tmp_path, monkeypatch):
+    """A partial folder belongs to its key: another threshold must not go on from it."""
+    stage = without(study, tmp_path, "01_teacher_responses")
+    interrupt(stage, monkeypatch, generation, "_sample_shard", 3)
+    first = sorted((partial_of(stage) / "shards").iterdir())[0].stat().st_mtime_ns
+    other = stage.with_overrides({"teacher_sampling.low_temperatures": [0.9]})
+    assert partial_of(other) != partial_of(stage)
+    (partial_of(stage) / ".key").write_text("key of an older profile")
+    interrupt(stage, monkeypatch, generation, "_sample_shard", 2)
+    assert sorted((partial_of(stage) / "shards").iterdir())[0].stat().st_mtime_ns > first
+
+
+# ---- kill -9
+
+KILL = """
+import os, signal, sys
+sys.path[:0] = [{tests!r}, {repository!r}]
+from pathlib import Path
+from conftest import stage_in
+import rdlib.{module} as module
+
+calls = []
+
+def kill_at(number, function):
+    def wrapped(*args, **kwargs):
+        calls.append(1)
+        if len(calls) == number:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return function(*args, **kwargs)
+    return wrapped
+
+owner = {owner}
+setattr(owner, {name!r}, kill_at({number}, getattr(owner, {name!r})))
+stage_in(Path({root!r}), {stage!r}, {method!r}).run()
+"""
+KILLS = [
+    ("01_teacher_responses", "generation", "module", "_sample_shard", 4),
+    ("03_sft_warmup", "training", "module.ProgressBar", "on_step_end", 8),
+    ("05_reward_model", "training", "module.ProgressBar", "on_step_end", 4),
+    ("06_ppo", "ppo", "module.PPOTrainer", "_update", 3),
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "module", "owner", "function", "number"), KILLS)
+def test_sigkill(study, tmp_path, name, module, owner, function, number):
+    stage = without(study, tmp_path, name)
+    script = KILL.format(
+        tests=str(REPOSITORY / "tests"),
+        repository=str(REPOSITORY),
+        module=module,
+        owner=owner,
+        name=function,
+        number=number,
+        root=str(tmp_path),
+        stage=name,
+        method=METHODS.get(name, "ours"),
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=dict(os.environ))
+    assert done.returncode == -signal.SIGKILL, done.stderr[-2000:]
+    assert not stage.folder.exists()
+    assert any(partial_of(stage).rglob("*"))
+    stage.run()
+    assert_same(stage, study)
+
+
+def test_two_runs_of_the_same_stage_are_identical(study, tmp_path):
+    """Without an interruption; the ground on which the tests above stand."""
+    root = copy_study(study, tmp_path, *EARLIER)
+    for name in ("01_teacher_responses", "03_sft_warmup"):
+        stage = cell_stage(root, name)
+        stage.run()
+        assert_same(stage, study)
+    shutil.rmtree(root / "runs")

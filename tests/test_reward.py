@@ -1,0 +1,77 @@
+"""Eq. 7 by hand: every variant of the correctness validation, Q_fail, and answers that cannot be extracted."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rdlib import reward_model
+from rdlib.profile import Reward
+from rdlib.reward import mismatch_reward, reward
+from rdlib.rl import RewardFunction
+
+SCORES = [2.0, -3.0, 0.5, -0.5, 4.0, -4.0, 1.5]
+ANSWERS = ["7", "7", "8", "8", "8", None, None]
+LABELS = ["7", "7", "7", "7", None, "7", None]
+#          right, right, wrong, wrong, Q_fail, no answer, no answer in Q_fail
+EXPECTED = {
+    "negative_abs": [2.0, -3.0, -0.5, -0.5, 4.0, -5.0, -5.0],
+    "minus": [2.0, -3.0, -0.5, -1.5, 4.0, -5.0, -5.0],
+    "clip": [2.0, -3.0, 0.0, -0.5, 4.0, -5.0, -5.0],
+    "fixed": [2.0, -3.0, -1.0, -1.0, 4.0, -5.0, -5.0],
+    "none": [2.0, -3.0, 0.5, -0.5, 4.0, -5.0, -5.0],
+}
+
+
+def settings(variant="negative_abs", constant=1.0, no_answer=-5.0) -> Reward:
+    return Reward(no_answer=no_answer, mismatch=variant, mismatch_constant=constant)
+
+
+@pytest.mark.parametrize("variant", EXPECTED)
+def test_by_hand(variant):
+    assert reward(torch.tensor(SCORES), ANSWERS, LABELS, settings(variant)).tolist() == EXPECTED[variant]
+
+
+def test_every_variant_of_the_schema_has_a_case():
+    assert set(Reward.model_fields["mismatch"].annotation.__args__) == set(EXPECTED)
+
+
+def test_constants():
+    changed = reward(torch.tensor(SCORES), ANSWERS, LABELS, settings("minus", constant=0.25, no_answer=-9.0)).tolist()
+    assert changed == [2.0, -3.0, 0.25, -0.75, 4.0, -9.0, -9.0]
+    fixed = reward(torch.tensor(SCORES), ANSWERS, LABELS, settings("fixed", constant=2.5)).tolist()
+    assert fixed[2:4] == [-2.5, -2.5]
+
+
+def test_unknown_variant():
+    with pytest.raises(ValueError, match="'sideways'"):
+        mismatch_reward(torch.zeros(1), "sideways", 1.0)
+
+
+numbers = st.floats(-100, 100, width=32)
+
+
+@given(st.lists(numbers, min_size=1, max_size=8))
+def test_a_mismatch_is_never_better_than_its_score(values):
+    scores = torch.tensor(values)
+    for variant in EXPECTED:
+        corrected = mismatch_reward(scores, variant, 1.0)
+        assert corrected.shape == scores.shape
+        if variant in ("negative_abs", "clip"):
+            assert (corrected <= 0).all()
+        if variant != "fixed":
+            assert (corrected <= scores).all()
+
+
+def test_reward_function_scores_extracts_and_reports(monkeypatch):
+    """As PPO calls it, for questions 2, 0, 1 of three, whose labels are 7, 8 and none."""
+    monkeypatch.setattr(reward_model, "score", lambda model, sequences, pad: torch.tensor([1.0, 2.0, 3.0]))
+    function = RewardFunction(None, ["7", "8", None], "number", settings(), pad=0)
+    rewards, info = function([2, 0, 1], ["#### 7", "#### 8", "nothing"], [[1], [2], [3]])
+    assert rewards.tolist() == [1.0, -2.0, -5.0]
+    assert info["rm_score"].tolist() == [1.0, 2.0, 3.0]
+    assert info["extractable"].tolist() == [1.0, 1.0, 0.0]
+    assert torch.isnan(info["agreement"][0])
+    assert info["agreement"][1:].tolist() == [0.0, 0.0]

@@ -1,0 +1,392 @@
+"""Stage 5: Eq. 4-6 by hand, the equal sampling of kinds, and scores by second implementations."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections import Counter
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from conftest import MODELS, stage_in
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from rdlib import models, reward_model
+from rdlib.profile import RewardModel
+from rdlib.reward_model import (
+    KINDS,
+    STUDENT_NEGATIVE,
+    STUDENT_POSITIVE,
+    TEACHER_NEGATIVE,
+    TEACHER_POSITIVE,
+    Encoder,
+    Response,
+    aucs,
+    build_examples,
+    classification_loss,
+    collate,
+    counts_by_kind,
+    pad_right,
+    preference_loss,
+    reward_model_loss,
+    sample_query,
+    score,
+    validation_table,
+)
+
+
+def settings(**changes) -> RewardModel:
+    base = {"lam": 0.5, "form": "convex", "source": "student", "samples_per_kind": 4, "teacher_share": 0.5}
+    base |= {"epochs": 1, "batch_size": 4, "learning_rate": 1e-3, "evaluations_per_epoch": 1, "patience": 1}
+    return RewardModel(**(base | changes))
+
+
+def softplus(x: float) -> float:
+    return math.log1p(math.exp(x))
+
+
+# Query 0: scores s+ 1, s- 0, t+ 3. Query 1: s+ 2 and -1, s- 1, t+ 0.
+SCORES = torch.tensor([1.0, 0.0, 3.0, 2.0, -1.0, 1.0, 0.0])
+BY_NAME = {"s+": STUDENT_POSITIVE, "s-": STUDENT_NEGATIVE, "t+": TEACHER_POSITIVE}
+BATCH_KINDS = torch.tensor([BY_NAME[k] for k in "s+ s- t+ s+ s+ s- t+".split()])
+QUERIES = torch.tensor([0, 0, 0, 1, 1, 1, 1])
+# Eq. 4: positives cost softplus(-r), negatives softplus(r)
+CLASSIFICATION = (
+    softplus(-1) + softplus(0) + softplus(-3) + softplus(-2) + softplus(1) + softplus(1) + softplus(0)
+) / 7
+# Eq. 5: s+ over s-: (1,0), (2,1), (-1,1); t+ over s+: (3,1), (0,2), (0,-1)
+PREFERENCE = (softplus(-1) + softplus(-1) + softplus(2)) / 3 + (softplus(-2) + softplus(2) + softplus(-1)) / 3
+
+
+def test_equation_4_by_hand():
+    assert classification_loss(SCORES, BATCH_KINDS).item() == pytest.approx(CLASSIFICATION, rel=1e-6)
+
+
+def test_equation_5_by_hand():
+    assert preference_loss(SCORES, BATCH_KINDS, QUERIES).item() == pytest.approx(PREFERENCE, rel=1e-6)
+
+
+@pytest.mark.parametrize("lam", [0.0, 0.25, 0.5, 1.0])
+def test_equation_6_by_hand_in_both_forms(lam):
+    convex = reward_model_loss(SCORES, BATCH_KINDS, QUERIES, lam, "convex").item()
+    additive = reward_model_loss(SCORES, BATCH_KINDS, QUERIES, lam, "additive").item()
+    assert convex == pytest.approx(lam * CLASSIFICATION + (1 - lam) * PREFERENCE, rel=1e-6)
+    assert additive == pytest.approx(CLASSIFICATION + lam * PREFERENCE, rel=1e-6)
+
+
+def test_limits_of_lambda():
+    """Convex: 1 is classification alone, 0 preference alone. Additive: 0 is classification alone."""
+
+    def gradient(lam, form):
+        scores = SCORES.clone().requires_grad_()
+        reward_model_loss(scores, BATCH_KINDS, QUERIES, lam, form).backward()
+        return scores.grad
+
+    def gradient_of(loss):
+        scores = SCORES.clone().requires_grad_()
+        loss(scores).backward()
+        return scores.grad
+
+    classification = gradient_of(lambda s: classification_loss(s, BATCH_KINDS))
+    preference = gradient_of(lambda s: preference_loss(s, BATCH_KINDS, QUERIES))
+    assert torch.allclose(gradient(1.0, "convex"), classification)
+    assert torch.allclose(gradient(0.0, "convex"), preference)
+    assert torch.allclose(gradient(0.0, "additive"), classification)
+    assert torch.allclose(gradient(1.0, "additive"), classification + preference)
+
+
+def test_pairs_lie_within_a_query():
+    """Two queries with one kind each have no pair, whatever their scores; and moving a query changes nothing."""
+    kinds = torch.tensor([STUDENT_POSITIVE, STUDENT_NEGATIVE])
+    loss = preference_loss(torch.tensor([-9.0, 9.0], requires_grad=True), kinds, torch.tensor([0, 1]))
+    assert loss.item() == 0.0
+    loss.backward()  # a batch without pairs must still have a gradient, of zero
+    shifted = SCORES + 100.0 * QUERIES
+    assert preference_loss(shifted, BATCH_KINDS, QUERIES).item() == pytest.approx(PREFERENCE, rel=1e-4)
+
+
+def test_teacher_source_has_no_preference_pairs_and_two_classes():
+    kinds = torch.tensor([TEACHER_POSITIVE, TEACHER_NEGATIVE])
+    scores = torch.tensor([2.0, -1.0])
+    assert classification_loss(scores, kinds).item() == pytest.approx((softplus(-2) + softplus(-1)) / 2)
+
+
+@given(st.data())
+def test_second_implementation(data):
+    n = data.draw(st.integers(1, 12))
+    scores = data.draw(st.lists(st.floats(-5, 5), min_size=n, max_size=n))
+    kinds = data.draw(st.lists(st.sampled_from(list(BY_NAME.values())), min_size=n, max_size=n))
+    queries = data.draw(st.lists(st.integers(0, 2), min_size=n, max_size=n))
+    expected = 0.0
+    for better, worse in ((STUDENT_POSITIVE, STUDENT_NEGATIVE), (TEACHER_POSITIVE, STUDENT_POSITIVE)):
+        terms = [
+            softplus(scores[j] - scores[i])
+            for i in range(n)
+            for j in range(n)
+            if queries[i] == queries[j] and kinds[i] == better and kinds[j] == worse
+        ]
+        expected += sum(terms) / len(terms) if terms else 0.0
+    found = preference_loss(torch.tensor(scores), torch.tensor(kinds), torch.tensor(queries)).item()
+    assert found == pytest.approx(expected, rel=1e-4, abs=1e-6)
+    classes = [softplus(s) if k == STUDENT_NEGATIVE else softplus(-s) for s, k in zip(scores, kinds, strict=True)]
+    found = classification_loss(torch.tensor(scores), torch.tensor(kinds)).item()
+    assert found == pytest.approx(sum(classes) / n, rel=1e-4, abs=1e-6)
+
+
+def test_a_better_order_costs_less():
+    kinds = torch.tensor([BY_NAME[k] for k in ("t+", "s+", "s-")])
+    queries = torch.zeros(3, dtype=torch.long)
+    right = reward_model_loss(torch.tensor([2.0, 1.0, -1.0]), kinds, queries, 0.5, "convex")
+    wrong = reward_model_loss(torch.tensor([-1.0, 1.0, 2.0]), kinds, queries, 0.5, "convex")
+    assert right < wrong
+
+
+# ---- data
+
+
+def test_counts_by_kind():
+    equal = {STUDENT_POSITIVE: 4, STUDENT_NEGATIVE: 4, TEACHER_POSITIVE: 4}
+    assert counts_by_kind(settings()) == equal
+    few = counts_by_kind(settings(teacher_share=0.25))
+    assert few == {STUDENT_POSITIVE: 6, STUDENT_NEGATIVE: 4, TEACHER_POSITIVE: 2}
+    assert counts_by_kind(settings(source="teacher")) == {TEACHER_POSITIVE: 4, TEACHER_NEGATIVE: 4}
+
+
+@given(st.integers(1, 20), st.floats(0.001, 0.999))
+def test_the_ratio_divides_the_same_number_of_positives(n, share):
+    counts = counts_by_kind(settings(samples_per_kind=n, teacher_share=share))
+    assert counts[STUDENT_POSITIVE] + counts[TEACHER_POSITIVE] == 2 * n
+    assert counts[STUDENT_NEGATIVE] == n
+    assert min(counts.values()) >= 1
+    if n > 1:
+        assert abs(counts[TEACHER_POSITIVE] / (2 * n) - share) <= 1 / n
+
+
+def pool(*sizes: int) -> dict[int, list[Response]]:
+    return {kind: [Response(kind, f"{kind}/{i}", True) for i in range(n)] for kind, n in enumerate(sizes)}
+
+
+@given(st.lists(st.integers(0, 9), min_size=4, max_size=4), st.integers(1, 12), st.integers(0, 99))
+def test_equal_numbers_of_each_kind_and_never_one_twice(sizes, n, seed):
+    wanted = counts_by_kind(settings(samples_per_kind=n))
+    drawn = sample_query(pool(*sizes), wanted, random.Random(seed))
+    least = min(sizes[kind] for kind in wanted)
+    counts = Counter(r.kind for r in drawn)
+    assert counts == ({kind: min(n, least) for kind in wanted} if least else {})
+    assert len({r.text for r in drawn}) == len(drawn)
+
+
+@given(st.lists(st.integers(0, 60), min_size=4, max_size=4), st.integers(1, 60), st.floats(0.05, 0.95))
+@example([15, 15, 15, 0], 22, 0.5)  # 22 * (15 / 22) is below 15 in floating point
+def test_a_short_kind_scales_all_kinds_and_is_used_up(sizes, n, share):
+    wanted = counts_by_kind(settings(samples_per_kind=n, teacher_share=share))
+    counts = Counter(r.kind for r in sample_query(pool(*sizes), wanted, random.Random(0)))
+    if min(sizes[kind] for kind in wanted) == 0:
+        assert not counts
+        return
+    scale = min(1.0, *(sizes[kind] / count for kind, count in wanted.items()))
+    for kind, count in wanted.items():
+        assert counts[kind] == max(1, math.floor(count * scale + 1e-9))
+
+
+def test_draws_are_uniform():
+    counts = Counter()
+    for seed in range(2000):
+        counts.update(r.text for r in sample_query(pool(8, 1, 1, 0), {k: 1 for k in range(3)}, random.Random(seed)))
+    assert all(abs(counts[f"0/{i}"] - 250) < 75 for i in range(8))
+
+
+def tables() -> tuple[pd.DataFrame, pd.DataFrame]:
+    """a: all kinds. b: no wrong student answer. c: only wrong student answers. d: teacher never right."""
+    student = [("a", True), ("a", False), ("a", True), ("b", True), ("c", False), ("d", True), ("d", False)]
+    teacher = [("a", True), ("a", False), ("b", True), ("c", True), ("d", False)]
+    frames = []
+    for who, rows in (("s", student), ("t", teacher)):
+        frame = pd.DataFrame(rows, columns=["id", "positive"])
+        frames.append(frame.assign(text=[f"{who}{i}" for i in range(len(rows))], finished=True))
+    return tuple(frames)
+
+
+def test_only_failed_queries_are_used_and_those_without_a_kind_are_skipped():
+    usable, skipped = build_examples(*tables(), counts_by_kind(settings()), 0)
+    assert list(usable) == ["a"]
+    assert skipped == 2  # c has no student positive, d no teacher positive; b was not failed at all
+    assert Counter(r.kind for r in usable["a"]) == {STUDENT_POSITIVE: 1, STUDENT_NEGATIVE: 1, TEACHER_POSITIVE: 1}
+    texts = {r.kind: r.text for r in usable["a"]}
+    assert texts[STUDENT_NEGATIVE] == "s1" and texts[TEACHER_POSITIVE] == "t0"
+
+
+def test_teacher_source_uses_teacher_responses_alone():
+    usable, skipped = build_examples(*tables(), counts_by_kind(settings(source="teacher")), 0)
+    assert list(usable) == ["a"] and skipped == 1
+    assert {r.kind for r in usable["a"]} == {TEACHER_POSITIVE, TEACHER_NEGATIVE}
+    assert all(r.text.startswith("t") for r in usable["a"])
+
+
+def test_examples_depend_on_the_seed_alone():
+    student = pd.concat([tables()[0]] * 9, ignore_index=True).assign(text=lambda f: [f"s{i}" for i in range(len(f))])
+    teacher = pd.concat([tables()[1]] * 9, ignore_index=True).assign(text=lambda f: [f"t{i}" for i in range(len(f))])
+    first = build_examples(student, teacher, counts_by_kind(settings()), 0)
+    assert build_examples(student, teacher, counts_by_kind(settings()), 0) == first
+    assert build_examples(student, teacher, counts_by_kind(settings()), 1) != first
+
+
+def test_validation_responses_do_not_depend_on_the_mixture():
+    table = validation_table(*tables(), 3, 0)
+    assert set(table["id"]) == {"a"}
+    assert sorted(table["kind"]) == sorted(KINDS[:3])
+    assert (table["kind"] == [KINDS[k] for k in table["kind_id"]]).all()
+
+
+def test_aucs_by_hand():
+    kinds = np.array([STUDENT_POSITIVE, STUDENT_POSITIVE, STUDENT_NEGATIVE, TEACHER_POSITIVE])
+    # s+ 2 and 0 against s- 1: one of two pairs. t+ 2 against s+ 2 and 0: a tie and a win.
+    assert aucs(np.array([2.0, 0.0, 1.0, 2.0]), kinds) == {"pos_neg_auc": 0.5, "pos_pos_auc": 0.75}
+
+
+def test_collate_flattens_queries():
+    rows = [{"sequences": [[1, 2], [3]], "kinds": [0, 1]}, {"sequences": [[4, 5, 6]], "kinds": [2]}]
+    batch = collate(rows, pad=9)
+    assert batch["input_ids"].tolist() == [[1, 2, 9], [3, 9, 9], [4, 5, 6]]
+    assert batch["attention_mask"].tolist() == [[1, 1, 0], [1, 0, 0], [1, 1, 1]]
+    assert batch["kinds"].tolist() == [0, 1, 2]
+    assert batch["queries"].tolist() == [0, 0, 1]
+
+
+def test_the_encoder_writes_what_sft_writes(small):
+    from rdlib.sft import tokenize
+
+    tokenizer = small[1]
+    encode = Encoder({"q": "Q: tom has 7 apples . A:"}, tokenizer)
+    for finished in (True, False):
+        expected = tokenize("Q: tom has 7 apples . A:", "#### 7", finished, tokenizer, 512)["input_ids"]
+        assert encode("q", Response(0, "#### 7", finished)) == expected
+
+
+# ---- scores
+
+
+@pytest.fixture(scope="module")
+def scorer():
+    """(model, tokenizer): the base model with a head that is not zero."""
+    tokenizer = models.load_tokenizer(MODELS / "small")
+    model = models.load_scorer(MODELS / "small", tokenizer.pad_token_id)
+    torch.manual_seed(0)
+    torch.nn.init.normal_(model.score.weight)
+    return model, tokenizer
+
+
+@pytest.fixture(scope="module")
+def sequences(scorer):
+    texts = [f"Q: tom has {n} apples . {'tom buys 5 apples . ' * (n % 4)} A: #### {n}" for n in range(30)]
+    eos = scorer[1].eos_token_id
+    return [ids + [eos] * (i % 2) for i, ids in enumerate(scorer[1](texts)["input_ids"])]
+
+
+def test_scores_equal_an_unbatched_loop(scorer, sequences):
+    model, tokenizer = scorer
+    with torch.no_grad():
+        alone = torch.tensor([model(input_ids=torch.tensor([s])).logits[0, 0].item() for s in sequences])
+    for batch in (1, 7, 256):
+        assert torch.allclose(score(model, sequences, tokenizer.pad_token_id, batch), alone, atol=1e-5)
+    assert alone.std() > 0.1
+
+
+def test_a_score_is_a_linear_head_on_the_last_tokens_final_embedding(scorer, sequences):
+    model, tokenizer = scorer
+    with torch.no_grad():
+        last = torch.stack([model.model(torch.tensor([s])).last_hidden_state[0, -1] for s in sequences])
+    expected = last @ model.score.weight[0]
+    assert model.score.bias is None and model.score.weight.shape[0] == 1
+    assert torch.allclose(score(model, sequences, tokenizer.pad_token_id), expected, atol=1e-5)
+
+
+def test_padding_on_the_right_does_not_change_a_score(scorer, sequences):
+    model, tokenizer = scorer
+    ids, mask = pad_right(sequences, tokenizer.pad_token_id)
+    wider = torch.nn.functional.pad(ids, (0, 17), value=tokenizer.pad_token_id)
+    with torch.no_grad():
+        first = model(input_ids=ids, attention_mask=mask).logits
+        second = model(input_ids=wider, attention_mask=torch.nn.functional.pad(mask, (0, 17))).logits
+    assert torch.allclose(first, second, atol=1e-5)
+
+
+def test_scoring_nothing_and_restoring_the_mode(scorer):
+    model, tokenizer = scorer
+    assert score(model, [], tokenizer.pad_token_id).shape == (0,)
+    model.train()
+    score(model, [[5, 6]], tokenizer.pad_token_id)
+    assert model.training
+    model.eval()
+
+
+def test_a_new_head_scores_zero(study):
+    """Training starts from equal scores, so its first evaluation is at chance."""
+    history = stage_in(study, "05_reward_model").table("history")
+    assert history["step"].iloc[0] == 0
+    assert history[["pos_neg_auc", "pos_pos_auc"]].iloc[0].tolist() == [0.5, 0.5]
+
+
+# ---- the stage
+
+
+def test_stage_scores_what_its_model_scores(study):
+    stage = stage_in(study, "05_reward_model")
+    tokenizer = models.load_tokenizer(stage.folder / "model")
+    model = models.load_scorer(stage.folder / "model", tokenizer.pad_token_id)
+    table = stage.table("scores")
+    from rdlib.prompts import zero_shot
+
+    questions = stage.at("00_data").table("questions").set_index("id")["question"]
+    responses = pd.concat(
+        [stage.at("04_student_responses").table("responses"), stage.at("01_teacher_responses").table("responses")]
+    )
+    finished = responses.groupby(["id", "text"])["finished"].first()
+    for row in table.head(12).itertuples():
+        ids = tokenizer(f"{zero_shot(questions[row.id])} {row.text}")["input_ids"]
+        ids += [tokenizer.eos_token_id] * bool(finished[row.id, row.text])
+        with torch.no_grad():
+            assert model(torch.tensor([ids])).logits.item() == pytest.approx(row.score, abs=1e-4)
+
+
+def test_stage_summary_and_best_checkpoint(study):
+    stage = stage_in(study, "05_reward_model")
+    table, summary, history = stage.table("scores"), stage.json("summary"), stage.table("history")
+    kinds = np.array([KINDS.index(kind) for kind in table["kind"]])
+    assert {k: summary[k] for k in ("pos_neg_auc", "pos_pos_auc")} == pytest.approx(aucs(table["score"].to_numpy(), kinds))
+    trained = history[history["step"] > 0]["pos_neg_auc"].dropna()
+    assert summary["pos_neg_auc"] == pytest.approx(trained.max(), abs=1e-6)
+    assert set(table["kind"]) == set(KINDS[:3])
+    validation = stage.at("00_data").table("questions").query("split == 'validation'")["id"]
+    assert set(table["id"]) <= set(validation)
+    assert not (stage.folder / "checkpoints").exists()
+
+
+def test_stage_counts_its_queries(study):
+    stage = stage_in(study, "05_reward_model")
+    student = stage.at("04_student_responses").table("responses").query("split == 'train'")
+    failed = student.groupby("id")["positive"].apply(lambda p: not p.all()).sum()
+    summary = stage.json("summary")
+    assert summary["train_queries"] + summary["skipped_queries"] == failed
+    assert summary["train_queries"] > 0
+
+
+def test_the_trainers_loss_is_equation_6(study, scorer, tmp_path):
+    model, tokenizer = scorer
+    stage = stage_in(study, "05_reward_model")
+    trainer = reward_model.RewardModelTrainer(
+        model,
+        args=reward_model.configuration(stage, tmp_path, 4),
+        eval_dataset=[{}],
+        processing_class=tokenizer,
+    )
+    trainer.settings = settings(lam=0.25, form="additive")
+    batch = collate([{"sequences": [[5, 6], [7], [8, 9, 10]], "kinds": [0, 1, 2]}], tokenizer.pad_token_id)
+    with torch.no_grad():
+        loss, scores = trainer.compute_loss(model, batch, return_outputs=True)
+    expected = reward_model_loss(scores, batch["kinds"], batch["queries"], 0.25, "additive")
+    assert loss == expected
+    assert torch.allclose(scores, score(model, [[5, 6], [7], [8, 9, 10]], tokenizer.pad_token_id), atol=1e-5)

@@ -1,0 +1,218 @@
+"""Stage 3: what is trained on (Eq. 1), the loss (Eq. 2), and the checkpoint kept."""
+
+from __future__ import annotations
+
+import pandas as pd
+import pytest
+import torch
+from conftest import make_root, stage_in
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rdlib import models, sft, training
+from rdlib.sft import IGNORED, Agreement, AgreementSFTTrainer, build_dataset, select_responses, tokenize
+
+PROMPT = "Q: tom has 7 apples . tom buys 5 apples . how many apples does tom have ? A:"
+RESPONSES = pd.DataFrame(
+    [
+        ("q1", "high", "#### 4", "4"),
+        ("q1", "high", "#### 4", "4"),
+        ("q1", "low", "#### 5", "5"),
+        ("q1", "low", "nothing", None),
+        ("q2", "high", "#### 1", "1"),
+        ("q2", "low", "#### 2", "2"),
+        ("q3", "low", "#### 9", "9"),
+    ],
+    columns=["id", "confidence", "text", "answer"],
+    index=[10, 11, 12, 13, 14, 15, 16],
+).assign(finished=True, split="train")
+LABELS = pd.DataFrame({"id": ["q1", "q2", "q3"], "pseudo_label": ["4", None, "9"]})
+
+
+# ---- data
+
+
+def test_the_prompt_is_masked_and_the_end_token_comes_once(small):
+    tokenizer = small[1]
+    row = tokenize(PROMPT, "buys : 7 + 5 = 12 . #### 12", True, tokenizer, 512)
+    start = len(tokenizer(PROMPT)["input_ids"])
+    assert row["labels"][:start] == [IGNORED] * start
+    assert row["labels"][start:] == row["input_ids"][start:]
+    assert row["input_ids"].count(tokenizer.eos_token_id) == 1
+    assert row["input_ids"][-1] == tokenizer.eos_token_id
+    assert tokenizer.decode(row["input_ids"][:-1]) == PROMPT + " buys : 7 + 5 = 12 . #### 12"
+    assert row["length"] == len(row["input_ids"]) == len(row["labels"])
+
+
+def test_an_unfinished_response_is_not_taught_to_end(small):
+    row = tokenize(PROMPT, "buys : 7", False, small[1], 512)
+    assert small[1].eos_token_id not in row["input_ids"]
+
+
+def test_a_long_response_is_cut(small):
+    row = tokenize(PROMPT, "buys : 7 + 5 = 12 . #### 12", True, small[1], 25)
+    assert len(row["input_ids"]) == len(row["labels"]) == 25
+
+
+def test_the_warm_up_is_filtered_and_sft_is_not():
+    warmup = select_responses(RESPONSES, LABELS, "ours_wo_r", None, 0)
+    assert warmup["id"].tolist() == ["q1", "q1", "q3"]
+    assert warmup["text"].tolist() == ["#### 4", "#### 4", "#### 9"]
+    baseline = select_responses(RESPONSES, LABELS, "sft", None, 0)
+    pd.testing.assert_frame_equal(baseline, RESPONSES)
+
+
+@given(st.integers(1, 5), st.integers(0, 100), st.sampled_from(["sft", "ours_wo_r"]))
+def test_the_cap(cap, seed, method):
+    everything = select_responses(RESPONSES, LABELS, method, None, seed)
+    chosen = select_responses(RESPONSES, LABELS, method, cap, seed)
+    sizes = everything.groupby("id").size().clip(upper=cap)
+    pd.testing.assert_series_equal(chosen.groupby("id").size(), sizes)
+    assert chosen.index.is_unique
+    assert set(chosen.index) <= set(everything.index)
+    pd.testing.assert_frame_equal(chosen, select_responses(RESPONSES, LABELS, method, cap, seed))
+
+
+def test_the_cap_draws_uniformly():
+    counts = pd.Series(0, index=RESPONSES.index)
+    for seed in range(1000):
+        counts[select_responses(RESPONSES, LABELS, "sft", 1, seed).index] += 1
+    assert counts[[10, 11, 12, 13]].between(180, 320).all()  # 250 each, five standard deviations
+    assert counts[16] == 1000
+
+
+# ---- the loss
+
+
+@pytest.fixture(scope="module")
+def trainer(study, tmp_path_factory):
+    """The trainer of the stage, on a few responses of different lengths."""
+    stage = stage_in(study, "03_sft_warmup", "ours_wo_r")
+    model, tokenizer = (load(study / "models/small") for load in (models.load_causal_lm, models.load_tokenizer))
+    texts = ["buys : 7 + 5 = 12 . #### 12", "#### 3", "tom starts with 7 . #### 12", "7 + 5 = 12 . #### 12"]
+    frame = pd.DataFrame({"id": "q1", "text": texts, "finished": [True, True, False, True]})
+    dataset = build_dataset(frame, {"q1": PROMPT}, tokenizer, 512)
+    arguments = sft.configuration(stage, tmp_path_factory.mktemp("sft"))
+    return AgreementSFTTrainer(
+        model, args=arguments, train_dataset=dataset, eval_dataset=dataset, processing_class=tokenizer
+    )
+
+
+def test_the_loss_is_the_mean_negative_log_likelihood_of_the_responses(trainer):
+    model, dataset = trainer.model.eval(), trainer.train_dataset
+    surprise, tokens = 0.0, 0
+    with torch.no_grad():
+        for row in dataset:
+            logprobs = model(torch.tensor([row["input_ids"]])).logits[0].log_softmax(-1)
+            for place, label in enumerate(row["labels"]):
+                if label != IGNORED:
+                    surprise -= logprobs[place - 1, label].item()  # the token before predicts it
+                    tokens += 1
+    assert tokens == sum(row["length"] for row in dataset) - 4 * len(trainer.processing_class(PROMPT)["input_ids"])
+    (batch,) = list(trainer.get_train_dataloader())
+    assert len(batch["input_ids"]) == 4
+    loss = trainer.compute_loss(model, batch, num_items_in_batch=torch.tensor(tokens)).item()
+    assert loss == pytest.approx(surprise / tokens, rel=1e-5)
+
+
+def test_padding_carries_no_loss(trainer):
+    (batch,) = list(trainer.get_train_dataloader())
+    mask, labels = batch["attention_mask"], batch["labels"]
+    assert (mask == 0).any()
+    assert (labels[mask == 0] == IGNORED).all()
+    assert (labels != IGNORED).sum() == sum(sum(v != IGNORED for v in row["labels"]) for row in trainer.train_dataset)
+
+
+def test_all_parameters_are_trained(trainer):
+    assert all(p.requires_grad for p in trainer.model.parameters())
+
+
+def test_the_configuration_is_the_profiles(trainer, study):
+    settings = stage_in(study, "03_sft_warmup", "sft").profile.sft
+    arguments = trainer.args
+    assert arguments.num_train_epochs == settings.epochs
+    assert arguments.learning_rate == settings.learning_rate
+    assert arguments.per_device_train_batch_size == settings.batch_size
+    assert arguments.max_length == settings.max_length
+    assert arguments.warmup_steps == settings.warmup_ratio
+    assert arguments.load_best_model_at_end and arguments.metric_for_best_model == "eval_agreement"
+    assert arguments.greater_is_better
+
+
+# ---- agreement and the stage
+
+
+def test_agreement_counts_greedy_answers_equal_to_the_label(small):
+    model, tokenizer = small
+    questions = pd.DataFrame({"id": ["q1", "q2", "q3"], "options": [[], [], []]})
+    questions["question"] = [PROMPT.removeprefix("Q: ").removesuffix(" A:")] * 3
+    unlabelled = Agreement(
+        questions, LABELS.assign(pseudo_label=["x", None, "x"]), tokenizer, "number", 60, 8
+    )
+    assert len(unlabelled.requests) == 2  # q2 is in Q_fail
+    assert unlabelled(model) == 0.0
+    from rdlib import answers, generation
+
+    engine = generation.TransformersEngine(model, tokenizer, 8, 60)
+    (completion,) = engine.generate(unlabelled.requests[:1], 0)[0]
+    answer = answers.extract(generation.decode_text(tokenizer, completion), "number")
+    assert answer is not None
+    half = Agreement(questions, LABELS.assign(pseudo_label=[answer, None, "x"]), tokenizer, "number", 60, 8)
+    assert half(model) == 0.5
+
+
+@pytest.mark.parametrize("method", ["sft", "ours_wo_r"])
+def test_stage_keeps_the_best_checkpoint(study, method):
+    stage = stage_in(study, "03_sft_warmup", method)
+    history, summary = stage.table("history"), stage.json("summary")
+    agreement = history["agreement"].dropna()
+    assert len(agreement) == stage.profile.sft.epochs
+    assert summary["best"] == agreement.max()
+    questions = stage.at("00_data").table("questions").query("split == 'validation'")
+    tokenizer = models.load_tokenizer(stage.folder / "model")
+    labels = stage.at("02_pseudo_labels").table("labels")
+    measure = Agreement(questions, labels, tokenizer, "number", stage.dataset_settings.max_tokens, 64)
+    assert measure(models.load_causal_lm(stage.folder / "model")) == agreement.max()
+    assert not (stage.folder / training.CHECKPOINTS).exists()
+
+
+def test_sft_reads_more_responses_than_the_warm_up(study):
+    baseline, warmup = (stage_in(study, "03_sft_warmup", m).json("summary") for m in ("sft", "ours_wo_r"))
+    assert baseline["responses"] > warmup["responses"]
+    assert baseline["responses"] == 16 * 2  # every training question, two responses each
+
+
+def test_a_loss_that_is_not_a_number_stops_the_stage(tmp_path, study):
+    from rdlib.errors import UserError
+
+    bar = training.ProgressBar("SFT")
+
+    class State:
+        global_step = 7
+
+    with pytest.raises(UserError, match="SFT diverged: the loss is nan at step 7"):
+        bar.on_log(None, State, None, logs={"loss": float("nan")})
+    with pytest.raises(UserError, match="inf"):
+        bar.on_log(None, State, None, logs={"loss": float("inf")})
+
+
+def test_history_table_merges_a_steps_logs_and_leaves_timing_out():
+    log = [
+        {"step": 20, "epoch": 0.5, "loss": 2.0, "grad_norm": 1.0},
+        {"step": 40, "epoch": 1.0, "eval_loss": 1.5, "eval_runtime": 3.0, "eval_steps_per_second": 9.0},
+        {"step": 40, "epoch": 1.0, "eval_agreement": 0.25},
+        {"step": 60, "epoch": 1.5, "loss": 1.0, "total_flos": 5},
+    ]
+    table = training.history_table(log)
+    assert table["step"].tolist() == [20, 40, 60]
+    assert table.set_index("step").loc[40, ["eval_loss", "agreement"]].tolist() == [1.5, 0.25]
+    assert not [c for c in table.columns if "second" in c or "runtime" in c or "flos" in c]
+
+
+def test_no_agreeing_response_is_a_clear_error(tmp_path):
+    """With a threshold of 1 no share is above it, so every question is in Q_fail."""
+    from rdlib.errors import UserError
+
+    root = make_root(tmp_path, voting={"threshold": 1.0})
+    with pytest.raises(UserError, match="ours_wo_r.*pseudo-label"):
+        stage_in(root, "03_sft_warmup", "ours_wo_r").run_with_inputs()

@@ -1,0 +1,360 @@
+"""Stages: names and places of variants, what a key depends on, and the parameters of a notebook."""
+
+from __future__ import annotations
+
+import types
+from dataclasses import replace
+
+import pytest
+import yaml
+from conftest import PARAMS, copy_study, make_root, stage_in, tiny_settings
+
+from rdlib import study as study_module
+from rdlib.errors import UserError
+from rdlib.study import METHODS, SPECS, Stage, ablation_overrides, dag_edges, grid_stages, make_stage, open_stage
+
+AXES = {"dataset": "gsm", "teacher": "strong", "student": "small"}
+OURS = [
+    "00_data",
+    "00_gold",
+    "01_teacher_responses",
+    "02_pseudo_labels",
+    "02_judgement",
+    "03_sft_warmup",
+    "04_student_responses",
+    "05_reward_model",
+    "06_ppo",
+    "07_evaluate",
+]
+
+
+@pytest.fixture
+def root(tmp_path, at_root):
+    return at_root(make_root(tmp_path))
+
+
+def keys(root, method="ours", **overrides) -> dict[str, str]:
+    """Key of each stage of the cell, under overrides."""
+    settings = {name.replace("__", "."): value for name, value in overrides.items()}
+    last = stage_in(root, "07_evaluate", method).with_overrides(settings)
+    return {name: last.at(name, "ours_wo_r" if name == "03_sft_warmup" else None).key for name in OURS}
+
+
+# ---- where artifacts lie
+
+
+def test_folders(root):
+    runs = root / "runs/tiny/gsm"
+    assert stage_in(root, "00_data").folder == runs / "seed0/00_data"
+    assert stage_in(root, "01_teacher_responses").folder == runs / "strong/seed0/01_teacher_responses"
+    assert stage_in(root, "06_ppo").folder == runs / "strong/small/ours/seed0/06_ppo"
+    assert stage_in(root, "06_ppo", seed=3).folder == runs / "strong/small/ours/seed3/06_ppo"
+    icl = stage_in(root, "07_evaluate", "icl", teacher=None)
+    assert icl.folder == runs / "small/icl/seed0/07_evaluate"
+    teacher = stage_in(root, "07_evaluate", "teacher", student=None)
+    assert teacher.folder == runs / "strong/teacher/seed0/07_evaluate"
+    assert teacher.label == "tiny/gsm/strong/teacher/seed0/07_evaluate"
+
+
+def test_a_variant_is_in_the_name_of_every_stage_that_it_reaches(root):
+    last = stage_in(root, "07_evaluate").with_overrides({"reward_model.lam": 0.25, "voting.threshold": 0.5})
+    names = {name: last.at(name, "ours_wo_r" if name == "03_sft_warmup" else None).folder.name for name in OURS}
+    suffix = "@reward_model.lam=0.25"
+    assert names == {n: n + suffix * (n in ("05_reward_model", "06_ppo", "07_evaluate")) for n in OURS}
+
+
+def test_several_overrides_are_named_in_order(root):
+    stage = stage_in(root, "06_ppo").with_overrides({"reward.mismatch": "minus", "ppo.kl_coef": 0.1})
+    assert stage.variant == "ppo.kl_coef=0.1,reward.mismatch=minus"
+    assert stage.folder.name == f"06_ppo@{stage.variant}"
+    assert stage.with_overrides({"ppo.kl_coef": 0.2}).variant == "ppo.kl_coef=0.2,reward.mismatch=minus"
+
+
+def test_an_override_equal_to_the_profile_is_no_variant(root):
+    stage = stage_in(root, "05_reward_model")
+    same = stage.with_overrides({"reward_model.lam": 0.5, "reward_model.source": "student"})
+    assert same.folder == stage.folder and same.key == stage.key and same.variant == ""
+
+
+@pytest.mark.parametrize(("first", "second"), [(1, 1.0), (0.25, "0.25"), (True, 1.0)])
+def test_two_ways_to_write_a_value_are_one_variant(root, first, second):
+    one, two = (stage_in(root, "05_reward_model").with_overrides({"reward_model.lam": v}) for v in (first, second))
+    assert one.key == two.key
+    assert one.folder == two.folder
+
+
+def test_stages_with_the_same_folder_have_the_same_key(root):
+    """Else two variants would overwrite each other."""
+    stage = stage_in(root, "07_evaluate")
+    for section in ("teachers.strong", "students.small"):
+        with pytest.raises(UserError, match=section):
+            other = make_stage("07_evaluate", PARAMS, method="ours", overrides={section: "models/weak"}, **AXES)
+            assert other.folder != stage.folder
+    smaller = tiny_settings()["datasets"]["gsm"] | {"train": 8}
+    with pytest.raises(UserError, match=r"datasets\.gsm"):
+        make_stage("07_evaluate", PARAMS, method="ours", overrides={"datasets.gsm": smaller}, **AXES)
+
+
+# ---- keys
+
+
+LATER_THAN = {
+    "voting.threshold": (0.6, OURS[3:]),
+    "teacher_sampling.samples_per_temperature": (4, OURS[2:]),
+    "sft.learning_rate": (1e-4, OURS[5:]),
+    "student_sampling.samples": (7, OURS[6:]),
+    "reward_model.lam": (0.25, OURS[7:]),
+    "reward_model.source": ("teacher", OURS[7:]),
+    "ppo.kl_coef": (0.1, OURS[8:]),
+    "reward.mismatch": ("minus", OURS[8:]),
+    "evaluation.few_shot": (3, OURS[9:]),
+    "grid.lam": ([0.5], []),
+    "grid.seeds": ([1], []),
+}
+
+
+@pytest.mark.parametrize("key", LATER_THAN)
+def test_a_setting_changes_the_keys_of_what_depends_on_it_and_no_other(root, key):
+    value, reached = LATER_THAN[key]
+    before, after = keys(root), keys(root, **{key.replace(".", "__"): value})
+    assert [name for name in OURS if before[name] != after[name]] == list(reached)
+
+
+def test_sampling_in_other_batches_is_another_sample(root):
+    before, after = keys(root), keys(root, generation__batch_size=32)
+    assert [n for n in OURS if before[n] == after[n]] == ["00_data", "00_gold"]
+
+
+def test_keys_follow_the_file_as_they_follow_overrides(tmp_path, root):
+    other = make_root(tmp_path / "other", reward_model={"lam": 0.25})
+    assert keys(other) == keys(root, reward_model__lam=0.25)
+    renamed = make_root(tmp_path / "renamed", name="elsewhere", grid={"seeds": [5]})
+    assert keys(renamed) == keys(root)
+
+
+def test_keys_follow_axes_seed_models_and_data(tmp_path, root):
+    base = stage_in(root, "07_evaluate")
+    variants = [
+        replace(base, seed=1),
+        replace(base, teacher="weak"),
+        replace(base, student="large"),
+        replace(base, dataset="mmlu"),
+        replace(base, method="ours_wo_d"),
+    ]
+    content = tiny_settings()
+    content["datasets"]["gsm"]["train"] += 1
+    variants.append(stage_in(make_root(tmp_path / "d", datasets=content["datasets"]), "07_evaluate"))
+    variants.append(stage_in(make_root(tmp_path / "m", students={"small": "models/large"}), "07_evaluate"))
+    found = {v.key for v in variants} | {base.key}
+    assert len(found) == len(variants) + 1
+
+
+def test_a_changed_setting_makes_later_stages_undone(study, tmp_path):
+    root = copy_study(study, tmp_path)
+    assert all(stage_in(root, n, "ours_wo_r" if n == "03_sft_warmup" else "ours").done for n in OURS)
+    content = yaml.safe_load((root / PARAMS).read_text())
+    content["reward_model"]["lam"] = 0.3
+    (root / PARAMS).write_text(yaml.safe_dump(content))
+    undone = [n for n in OURS if not stage_in(root, n, "ours_wo_r" if n == "03_sft_warmup" else "ours").done]
+    assert undone == ["05_reward_model", "06_ppo", "07_evaluate"]
+
+
+# ---- the graph
+
+
+def test_inputs_of_each_method(root):
+    def inputs(name, method, **axes):
+        return {k: (s.name, s.method) for k, s in stage_in(root, name, method, **axes).inputs.items()}
+
+    assert inputs("07_evaluate", "icl", teacher=None) == {"data": ("00_data", None), "gold": ("00_gold", None)}
+    assert inputs("07_evaluate", "teacher", student=None).keys() == {"data", "gold"}
+    assert inputs("07_evaluate", "sft")["model"] == ("03_sft_warmup", "sft")
+    assert inputs("07_evaluate", "ours_wo_d")["model"] == ("06_ppo", "ours_wo_d")
+    assert inputs("04_student_responses", "ours")["warmup"] == ("03_sft_warmup", "ours_wo_r")
+    # Ours w/o Data starts from the base student, with its own responses and its own reward model
+    assert "warmup" not in inputs("04_student_responses", "ours_wo_d") | inputs("06_ppo", "ours_wo_d")
+    assert inputs("05_reward_model", "ours_wo_d")["student"] == ("04_student_responses", "ours_wo_d")
+    assert inputs("06_ppo", "ours_wo_d")["reward_model"] == ("05_reward_model", "ours_wo_d")
+
+
+def test_gold_reaches_judgement_and_evaluation_alone(root):
+    def reaches(stage: Stage) -> set[str]:
+        return {stage.name}.union(*(reaches(s) for s in stage.inputs.values()))
+
+    readers = {name for name in OURS for m in SPECS[name].methods or ("ours",) if _reads_gold(root, name, m, reaches)}
+    assert readers == {"00_gold", "02_judgement", "07_evaluate"}
+
+
+def _reads_gold(root, name, method, reaches) -> bool:
+    axes = {"icl": {"teacher": None}, "teacher": {"student": None}}.get(method, {})
+    return "00_gold" in reaches(stage_in(root, name, method, **axes))
+
+
+def test_dag_edges_are_the_inputs():
+    edges = dag_edges()
+    assert ("06_ppo", "07_evaluate") in edges and ("03_sft_warmup", "04_student_responses") in edges
+    assert len(edges) == len(set(edges))
+    names = [n for edge in edges for n in edge]
+    assert set(names) == set(OURS) - {"02_judgement"}
+
+
+def test_the_grid_has_every_cell_in_order(root):
+    stages = list(grid_stages(PARAMS, 0))
+    seen = set()
+    for stage in stages:
+        assert all(s.folder in seen for s in stage.inputs.values()), stage.label
+        seen.add(stage.folder)
+    assert len(seen) == len(stages)
+    evaluations = {(s.dataset, s.teacher, s.student, s.method) for s in stages if s.name == "07_evaluate"}
+    cells = [(d, t, s) for d in ("gsm", "mmlu") for t in ("strong", "weak") for s in ("large", "small")]
+    expected = {(*cell, m) for cell in cells for m in ("sft", "ours_wo_r", "ours_wo_d", "ours")}
+    expected |= {(d, t, None, "teacher") for d, t, _ in cells} | {(d, None, s, "icl") for d, _, s in cells}
+    assert evaluations == expected
+
+
+def test_ablations_hold_the_default_and_their_values(root):
+    profile = stage_in(root, "00_data").profile
+    overrides = ablation_overrides(profile)
+    assert set(overrides) == {"lambda", "data_ratio", "reward_source", "correctness"}
+    for name, reached in (("lambda", "05_reward_model"), ("correctness", "06_ppo")):
+        variants = [stage_in(root, reached).with_overrides(o).variant for o in overrides[name]]
+        assert len(set(variants)) == len(variants) and "" in variants
+
+
+def test_at_keeps_the_cell(root):
+    stage = stage_in(root, "06_ppo", seed=2).with_overrides({"ppo.kl_coef": 0.1})
+    again = stage.at("00_data").at("06_ppo")
+    assert (again.seed, again.all_overrides, again.root) == (2, {"ppo.kl_coef": 0.1}, root)
+    assert (stage.at("01_teacher_responses").student, stage.at("01_teacher_responses").method) == (None, None)
+
+
+# ---- running
+
+
+def test_a_finished_stage_is_not_run_again(study, capsys, monkeypatch):
+    stage = stage_in(study, "06_ppo")
+    monkeypatch.setattr("rdlib.rl.run", lambda *a, **k: pytest.fail("it ran"))
+    before = (stage.folder / "manifest.json").stat().st_mtime_ns
+    assert stage.run() is stage
+    assert "already there" in capsys.readouterr().out
+    assert (stage.folder / "manifest.json").stat().st_mtime_ns == before
+
+
+def test_a_stage_without_its_inputs_says_which_notebook_to_run(root):
+    with pytest.raises(UserError, match=r"02_pseudo_labels is missing .*notebooks/02_pseudo_labels\.ipynb"):
+        stage_in(root, "02_judgement").run() if stage_in(root, "01_teacher_responses").done else _label(root)
+
+
+def _label(root):
+    for name in ("00_data", "00_gold"):
+        stage_in(root, name).run()
+    stage_in(root, "02_pseudo_labels").require()
+
+
+def test_run_with_inputs_runs_what_is_missing(study, tmp_path, capsys):
+    root = copy_study(study, tmp_path, "02_pseudo_labels", "02_judgement")
+    stage_in(root, "02_judgement").run_with_inputs()
+    out = capsys.readouterr().out
+    assert "02_pseudo_labels: done" in out and "02_judgement: done" in out
+    assert "01_teacher_responses" not in out
+
+
+def test_a_partial_folder_of_other_settings_is_thrown_away(study, tmp_path):
+    root = copy_study(study, tmp_path, "02_pseudo_labels")
+    stage = stage_in(root, "02_pseudo_labels")
+    work = stage.folder.with_name("02_pseudo_labels.partial")
+    work.mkdir(parents=True)
+    (work / ".key").write_text("another key")
+    (work / "stale.txt").write_text("stale")
+    stage.run()
+    assert not (stage.folder / "stale.txt").exists()
+
+
+# ---- the parameters of notebooks
+
+
+def namespace(**changes) -> dict:
+    """What `globals()` holds in a notebook: its parameters among modules, functions and IPython's names."""
+    base = {"profile": PARAMS, "seed": 0, "overrides": {}, "method": "ours", **AXES}
+    noise = {"__name__": "__main__", "In": [""], "Out": {}, "_": "", "_i1": "x", "pd": types, "open_stage": open_stage}
+    return base | noise | changes
+
+
+def test_open_stage_reads_the_parameters(root):
+    stage = open_stage("05_reward_model", namespace(lam=0.25, teacher_share=None, reward_source=None))
+    assert stage == make_stage("05_reward_model", PARAMS, method="ours", overrides={"reward_model.lam": 0.25}, **AXES)
+    assert open_stage("05_reward_model", namespace(lam=None)).variant == ""
+
+
+def test_a_shortcut_and_an_override_are_the_same(root):
+    by_name = open_stage("05_reward_model", namespace(lam=0.25))
+    by_key = open_stage("05_reward_model", namespace(overrides={"reward_model.lam": 0.25}))
+    assert by_name.folder == by_key.folder and by_name.key == by_key.key
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"sed": 1}, "no parameter 'sed': did you mean 'seed'"),
+        ({"lamda": 0.5}, "no parameter 'lamda': did you mean 'lam'"),
+        ({"colour": "blue"}, "no parameter 'colour': it reads"),
+        ({"dataset": "gsmk"}, r"dataset is 'gsmk', which is not one of gsm, mmlu \(tiny.yaml\)"),
+        ({"teacher": "large"}, "teacher is 'large', which is not one of strong, weak"),
+        ({"method": "sft"}, "method is 'sft', which is not one of ours, ours_wo_d"),
+        ({"seed": -1}, "seed is -1"),
+        ({"seed": True}, "seed is True"),
+        ({"seed": "0"}, "seed is '0'"),
+        ({"lam": 2}, "reward_model.lam"),
+        ({"profile": "absent.yaml"}, "no profile"),
+        ({"overrides": {"reward_model.lambda": 1}}, "reward_model.lam"),
+        # What papermill's -p makes of a dictionary, and other slips
+        ({"overrides": '{"reward_model.lam": 0.25}'}, "overrides"),
+        ({"overrides": ["reward_model.lam"]}, "overrides"),
+        ({"dataset": ["gsm"]}, "dataset"),
+        ({"dataset": None}, "dataset"),
+        ({"teacher": None}, "teacher"),
+        ({"student": None}, "student"),
+        ({"method": None}, "method"),
+        ({"profile": None}, "profile"),
+        # An override that this stage and its inputs never read
+        ({"overrides": {"ppo.kl_coef": 0.1}}, r"ppo\.kl_coef"),
+        ({"overrides": {"grid.lam": [0.5]}}, r"grid\.lam"),
+    ],
+)
+def test_bad_parameters(root, changes, words):
+    with pytest.raises(UserError, match=words) as caught:
+        open_stage("05_reward_model", namespace(**changes))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_parameter_is_named(root):
+    variables = namespace()
+    del variables["profile"]
+    with pytest.raises(UserError, match="profile"):
+        open_stage("05_reward_model", variables)
+
+
+def test_evaluation_takes_the_axes_that_its_method_has(root):
+    assert make_stage("07_evaluate", PARAMS, dataset="gsm", student="small", method="icl").teacher is None
+    assert make_stage("07_evaluate", PARAMS, dataset="gsm", teacher="strong", method="teacher").student is None
+    with pytest.raises(UserError, match="teacher"):
+        make_stage("07_evaluate", PARAMS, dataset="gsm", student="small", method="sft")
+
+
+def test_a_profile_may_be_given_by_its_full_path(root):
+    relative, absolute = (make_stage("00_data", str(p), dataset="gsm") for p in (PARAMS, root / PARAMS))
+    assert relative == absolute
+
+
+def test_every_spec_names_a_function_and_a_notebook():
+    import importlib
+
+    from conftest import REPOSITORY
+
+    for spec in SPECS.values():
+        module, function = spec.function.split(":")
+        assert callable(getattr(importlib.import_module(module), function))
+        assert (REPOSITORY / "notebooks" / f"{spec.notebook}.ipynb").is_file()
+        assert set(spec.methods) <= set(METHODS)
+    assert list(SPECS) == OURS
+    assert study_module.ROOT == REPOSITORY

@@ -1,0 +1,156 @@
+"""Majority vote, Q_fail, propagation and the counts of Figure 4."""
+
+from __future__ import annotations
+
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rdlib import voting
+from rdlib.voting import judgement, majority_vote, propagate, pseudo_labels
+
+VOTES = [
+    (["4", "4", "4", "5"], 0.5, "4", 0.75),
+    (["4", "4", "5", "5"], 0.5, None, 0.5),  # the share must be above the threshold, not at it
+    (["4", "4", "5", "5"], 0.49, "4", 0.5),  # a tie goes to the smaller text, whatever the order
+    (["5", "5", "4", "4"], 0.49, "4", 0.5),
+    (["4", None, None, None], 0.2, "4", 0.25),  # unextractable responses count in the denominator
+    (["4", "4", None, None], 0.5, None, 0.5),
+    (["4", "4", "4", None], 0.5, "4", 0.75),
+    ([None, None], 0.0, None, 0.0),
+    ([], 0.0, None, 0.0),
+    (["4"], 0.0, "4", 1.0),
+    (["4"], 1.0, None, 1.0),
+    (["A", "B", "C", "D"], 0.0, "A", 0.25),
+    (["10", "9"], 0.0, "10", 0.5),
+]
+
+
+@pytest.mark.parametrize(("answers", "threshold", "label", "share"), VOTES)
+def test_vote(answers, threshold, label, share):
+    assert majority_vote(answers, threshold) == (label, share)
+
+
+answer = st.sampled_from(["1", "2", "3", None])
+shares = st.floats(0, 1)
+
+
+@given(st.lists(answer, max_size=25), shares, st.integers(1, 5))
+def test_agreeing_votes_never_remove_a_label(answers, threshold, more):
+    label, share = majority_vote(answers, threshold)
+    if label is not None:
+        again, larger = majority_vote([*answers, *[label] * more], threshold)
+        assert again == label
+        assert larger >= share
+
+
+@given(st.lists(answer, max_size=25), shares, st.randoms())
+def test_the_order_of_votes_does_not_matter(answers, threshold, rng):
+    shuffled = list(answers)
+    rng.shuffle(shuffled)
+    assert majority_vote(shuffled, threshold) == majority_vote(answers, threshold)
+
+
+@given(st.lists(answer, max_size=25), shares, shares)
+def test_a_higher_threshold_only_removes_labels(answers, first, second):
+    low, high = sorted((first, second))
+    strict, share = majority_vote(answers, high)
+    assert strict in (None, majority_vote(answers, low)[0])
+    assert (strict is not None) == (share > high and any(a is not None for a in answers))
+
+
+@given(st.lists(answer, min_size=1, max_size=25), shares)
+def test_second_implementation(answers, threshold):
+    best = max((answers.count(a) for a in answers if a is not None), default=0)
+    winners = sorted({a for a in answers if a is not None and answers.count(a) == best})
+    expected = winners[0] if winners and best / len(answers) > threshold else None
+    assert majority_vote(answers, threshold) == (expected, best / len(answers))
+
+
+def responses(rows) -> pd.DataFrame:
+    frame = pd.DataFrame(rows, columns=["id", "split", "confidence", "answer"])
+    return frame.assign(text="text")
+
+
+TABLE = responses(
+    [
+        ("q1", "train", "high", "4"),
+        ("q1", "train", "high", "4"),
+        ("q1", "train", "high", None),
+        ("q1", "train", "low", "4"),
+        ("q1", "train", "low", "7"),
+        ("q1", "train", "low", None),
+        ("q2", "train", "high", "1"),
+        ("q2", "train", "high", "2"),
+        ("q2", "train", "high", "3"),
+        ("q2", "train", "low", "9"),
+        ("q2", "train", "low", "9"),
+        ("q2", "train", "low", "9"),
+        ("q3", "validation", "high", None),
+        ("q3", "validation", "high", None),
+        ("q3", "validation", "high", None),
+        ("q3", "validation", "low", "5"),
+    ]
+)
+
+
+def test_only_the_high_confidence_set_votes():
+    labels = pseudo_labels(TABLE, 0.5).set_index("id")
+    assert labels["pseudo_label"]["q1"] == "4"
+    assert labels["pseudo_label"][["q2", "q3"]].isna().all()
+    assert labels["share"].tolist() == [2 / 3, 1 / 3, 0.0]
+    assert labels["extractable"].tolist() == [2 / 3, 1.0, 0.0]
+    assert labels["split"].tolist() == ["train", "train", "validation"]
+
+
+def test_propagation_labels_both_sets_and_leaves_q_fail_out():
+    labelled = propagate(TABLE, pseudo_labels(TABLE, 0.5))
+    assert labelled["id"].unique().tolist() == ["q1"]
+    assert labelled["positive"].tolist() == [True, True, False, True, False, False]
+    assert labelled["positive"].dtype == bool
+    assert labelled["pseudo_label"].eq("4").all()
+
+
+def test_propagation_survives_a_file(tmp_path):
+    """Parquet turns None into NaN or NA; nothing may change by that."""
+    TABLE.to_parquet(tmp_path / "r.parquet")
+    pseudo_labels(TABLE, 0.5).to_parquet(tmp_path / "l.parquet")
+    table, labels = pd.read_parquet(tmp_path / "r.parquet"), pd.read_parquet(tmp_path / "l.parquet")
+    assert propagate(table, labels)["positive"].tolist() == [True, True, False, True, False, False]
+    assert pseudo_labels(table, 0.5)["share"].tolist() == labels["share"].tolist()
+
+
+def test_propagation_with_no_label_at_all():
+    labels = pseudo_labels(TABLE, 1.0)
+    assert labels["pseudo_label"].isna().all()
+    assert propagate(TABLE, labels).empty
+
+
+def test_judgement_by_hand():
+    labels = pseudo_labels(TABLE, 0.5)
+    # q1 has six responses: 4 4 - 4 7 -. Judged positive: the three 4s.
+    right = judgement(TABLE, labels, pd.Series({"q1": "4", "q2": "9", "q3": "5"}))
+    assert right == {
+        "questions": 3,
+        "failed": 2,
+        "labelled": 1,
+        "label_correct": 1,
+        "responses": 6,
+        "judged_right": 6,
+        "positives": 3,
+        "positives_right": 3,
+    }
+    # With gold 7 the three 4s are judged wrongly positive and the 7 wrongly negative: 2 of 6 are judged right.
+    wrong = judgement(TABLE, labels, pd.Series({"q1": "7", "q2": "9", "q3": "5"}))
+    assert (wrong["label_correct"], wrong["judged_right"], wrong["positives_right"]) == (0, 2, 0)
+
+
+def test_stage_writes_the_failure_ratio(cell):
+    stage = cell.at("02_pseudo_labels")
+    labels, summary = stage.table("labels"), stage.json("summary")
+    assert summary["questions"] == len(labels) == 24
+    assert summary["failed"] == labels["pseudo_label"].isna().sum()
+    assert summary["failure_ratio"] == summary["failed"] / 24
+    again = voting.pseudo_labels(cell.at("01_teacher_responses").table("responses"), 0.5)
+    pd.testing.assert_frame_equal(again, labels, check_dtype=False)
