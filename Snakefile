@@ -8,7 +8,7 @@ from rdlib.study import ROOT
 PROFILE = config.get("profile", "params/micro.yaml")
 SETTINGS = load_profile(ROOT / PROFILE)
 SEEDS = config.get("seeds", SETTINGS.grid.seeds)
-SEEDS = json.loads(SEEDS) if isinstance(SEEDS, str) else SEEDS
+SEEDS = [int(seed) for seed in (json.loads(SEEDS) if isinstance(SEEDS, str) else SEEDS)]
 RUNS = ROOT / SETTINGS.runs / SETTINGS.name
 JOBS = study_jobs(PROFILE, SEEDS)
 

@@ -5,20 +5,23 @@ from __future__ import annotations
 import re
 
 _NUMBER = re.compile(r"\s*(-?)\$?(\d[\d,]*)(\.\d+)?")
+_WORD = re.compile(r"\s+([A-Za-z][A-Za-z'-]{0,49})(?![A-Za-z'-])")
 _OPTION = re.compile(r"\s*(?:is\s+)?\(?([A-J])\)?(?![A-Za-z])")
 
 
 def extract(text: str, kind: str) -> str | None:
     """The final answer a(y) of a response, None where it has none.
 
-    `kind` is "number" (what follows the last `####`) or "option" (the letter that follows the last
-    "the answer is"). Linear in the length of the text.
+    `kind` is "number" (what follows the last `####`), "option" (the letter that follows the last "the
+    answer is") or "text" (the word that follows it). Linear in the length of the text.
     """
     if kind == "number":
         return _after(text, "####", _NUMBER, _normal_number)
     if kind == "option":
         return _after(text, "the answer is", _OPTION, lambda match: match.group(1))
-    raise ValueError(f"unknown answer kind {kind!r}: use 'number' or 'option'")
+    if kind == "text":
+        return _after(text, "the answer is", _WORD, lambda match: match.group(1).lower())
+    raise ValueError(f"unknown answer kind {kind!r}: use 'number', 'option' or 'text'")
 
 
 def _after(text: str, marker: str, pattern: re.Pattern, normal) -> str | None:

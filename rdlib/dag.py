@@ -82,7 +82,7 @@ def _job(notebook: str, stages: list[Stage], after: list[Job], **extra: Any) -> 
     if "methods" in extra:
         axes.pop("method", None)
     parameters = {"profile": first.profile_path, **axes, "seed": first.seed, **extra}
-    return Job(notebook, parameters, first.folder.parent, stages, after)
+    return Job(notebook, parameters, stages[-1].folder.parent, stages, after)
 
 
 def seed_jobs(profile_path: str, seed: int) -> Iterator[Job]:
@@ -284,7 +284,7 @@ def _follow(command: list[str], jobs: list[Job], done: int, runs: Path) -> list[
             raise UserError("Interrupted: what was finished is kept; the same command goes on from there.") from None
     if process.returncode and not failed:
         tail = log_path.read_text().strip().splitlines()[-1]
-        raise UserError(f"Snakemake stopped ({tail}); its log is {log_path.relative_to(ROOT)}.")
+        raise UserError(f"Snakemake stopped ({tail}); its log is {os.path.relpath(log_path, ROOT)}.")
     return failed
 
 
@@ -292,7 +292,7 @@ def _report_failures(failed: list[Job]) -> int:
     for job in failed:
         reason = job.executed.with_suffix(".error")
         text = reason.read_text().strip() if reason.exists() else "no message"
-        print(f"FAILED {job.name}: {text}\n  see {job.executed.relative_to(ROOT)}", file=sys.stderr)
+        print(f"FAILED {job.name}: {text}\n  see {os.path.relpath(job.executed, ROOT)}", file=sys.stderr)
     print("What was finished is kept; mend this and give the same command again.", file=sys.stderr)
     return 1
 

@@ -13,6 +13,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import nbformat
 import papermill
 from papermill.exceptions import PapermillExecutionError
 
@@ -45,11 +46,22 @@ def execute(notebook: Path, output: Path, parameters: dict[str, Any]) -> None:
             cwd=str(notebook.parent),
             progress_bar=False,
             kernel_name="python3",
+            coalesce_streams=True,
         )
     except PapermillExecutionError as error:
         message = f"{error.evalue}" if error.ename == "UserError" else f"{error.ename}: {error.evalue}"
         problem.write_text(message + "\n")
         raise UserError(message) from None
+    finally:
+        scrub_paths(output, notebook)
+
+
+def scrub_paths(output: Path, notebook: Path) -> None:
+    """Take the folders of this machine out of an executed notebook's metadata."""
+    if output.is_file():
+        content = nbformat.read(output, as_version=4)
+        content.metadata.get("papermill", {}).update(input_path=notebook.name, output_path=output.name)
+        nbformat.write(content, output)
 
 
 def main(argv: list[str]) -> int:

@@ -278,6 +278,7 @@ def draw_failure_ratios(ax: Axes, table: pd.DataFrame) -> None:
         return
     _teacher_bars(ax, table)
     ax.set(ylabel="questions without a pseudo-label (%)", ylim=(0, None))
+    ax.margins(y=0.25)
     ax.legend(loc="upper left")
 
 
@@ -574,6 +575,8 @@ def plot_sft_history(ax: Axes, history: pd.DataFrame) -> Axes:
     )
     handles = []
     for side, column, label, looks in series:
+        if column not in history:
+            continue
         part = history[history[column].notna()]
         handles += side.plot(
             part.step, part[column], color=looks.color, marker=looks.marker, linestyle=looks.line, label=label
@@ -651,7 +654,7 @@ def plot_ppo_history(history: pd.DataFrame, axes: np.ndarray | None = None) -> F
 def plot_votes(ax: Axes, labels: pd.DataFrame) -> None:
     """Histogram of the vote's share for the most frequent answer; queries without a pseudo-label hatched."""
     failed = labels.pseudo_label.isna()
-    bins = np.linspace(0, 1, 21)
+    bins = np.arange(-0.025, 1.05, 0.05)  # shares are multiples of 0.05, each in the middle of a bar
     ax.hist(
         [labels.share[~failed], labels.share[failed]],
         bins=bins,
@@ -667,6 +670,6 @@ def plot_votes(ax: Axes, labels: pd.DataFrame) -> None:
     ax.set(
         xlabel="share of high-confidence responses with the most frequent answer",
         ylabel="questions",
-        xlim=(0, 1),
+        xlim=(-0.03, 1.03),
     )
     ax.legend(loc="upper left")

@@ -31,7 +31,7 @@ class Dataset(Section):
     """One training benchmark with its splits (question counts) and how its answers look."""
 
     source: Literal["micro-gsm", "micro-mmlu"]
-    answer: Literal["number", "option"]
+    answer: Literal["number", "option", "text"]
     train: Positive
     validation: Positive
     test: Positive

@@ -30,6 +30,7 @@ def common_arguments(work: Path, seed: int, save_strategy: str) -> dict[str, Any
         "save_strategy": save_strategy,
         "save_total_limit": 2,
         "logging_steps": 20,
+        "logging_first_step": True,
         "report_to": "none",
         "disable_tqdm": True,
         "dataloader_pin_memory": cuda,

@@ -121,7 +121,9 @@ def test_a_profile_with_a_model_that_is_not_there(tmp_path):
 def test_a_missing_earlier_stage(tmp_path):
     root = make_root(tmp_path)
     for name in ("01_teacher_responses", "05_reward_model", "07_evaluate"):
-        with pytest.raises(UserError, match=r"is missing or was made with other settings: run notebooks/\d\d_\w+\.ipynb"):
+        with pytest.raises(
+            UserError, match=r"is missing or was made with other settings: run notebooks/\d\d_\w+\.ipynb"
+        ):
             stage_in(root, name).run()
 
 

@@ -33,9 +33,11 @@ def test_grade_by_hand(cell):
     assert graded["tokens"].tolist() == [3, 3, 2, 9]
 
 
-def test_options_are_graded_by_their_letter(cell):
-    responses = RESPONSES.assign(split="test", text=["the answer is (B)", "the answer is (C)", "(B)", "B"])
-    graded = evaluate.grade(responses, GOLD.map(lambda _: "B"), replace(cell, dataset="mmlu"))
+def test_options_are_graded_by_their_text(cell):
+    responses = RESPONSES.assign(
+        split="test", text=["the answer is iron", "the answer is tin", "iron", "the answer is"]
+    )
+    graded = evaluate.grade(responses, GOLD.map(lambda _: "iron"), replace(cell, dataset="mmlu"))
     assert graded["benchmark"].unique().tolist() == ["mmlu"]
     assert graded["correct"].tolist() == [True, False, False, False]
 

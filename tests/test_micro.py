@@ -136,7 +136,7 @@ def test_a_key_ignores_the_order_of_options(seed, rng):
     rng.shuffle(options)
     shuffled = mmlu.MmluProblem(problem.category, problem.entity, problem.relation, problem.link, tuple(options))
     assert shuffled.key == problem.key
-    assert options[mmlu.LETTERS.index(shuffled.answer)] == problem.value
+    assert shuffled.answer == problem.answer
 
 
 def test_questions_do_not_depend_on_the_seed_and_their_order_does():
@@ -229,13 +229,15 @@ def test_choice_questions_have_exactly_one_right_option(study_problems):
     for key, _, _, problem in study_problems["mmlu"]:
         right = [i for i, option in enumerate(problem.options) if option == look_up(problem.question)]
         assert len(right) == 1, key
-        assert mmlu.LETTERS[right[0]] == problem.answer
+        assert problem.options[right[0]] == problem.answer
         assert len(set(problem.options)) == len(problem.options)
         assert 5 <= len(problem.options) <= 10
 
 
 def test_right_options_are_spread_over_the_letters(study_problems):
-    counts = Counter(p.answer for *_, p in study_problems["mmlu"] if len(p.options) == 10)
+    counts = Counter(
+        mmlu.LETTERS[p.options.index(p.answer)] for *_, p in study_problems["mmlu"] if len(p.options) == 10
+    )
     total = sum(counts.values())
     for letter in mmlu.LETTERS:
         assert abs(counts[letter] / total - 0.1) < 5 * (0.09 / total) ** 0.5
@@ -281,7 +283,7 @@ def test_better_authors_make_fewer_errors():
         choices = [mmlu.draw(rng) for _ in range(600)]
         rates[name] = (
             sum(extract(gsm.write(p, author, rng), "number") == p.answer for p in problems),
-            sum(extract(mmlu.write(p, author, rng), "option") == p.answer for p in choices),
+            sum(extract(mmlu.write(p, author, rng), "text") == p.answer for p in choices),
         )
     for better, worse in (("strong", "weak"), ("large", "small"), ("strong", "large"), ("weak", "small")):
         assert rates[better][0] > rates[worse][0]
@@ -296,7 +298,9 @@ def test_an_author_who_knows_everything_is_right(style):
         problem = pretrain.draw_gsm(rng)
         assert extract(gsm.write(problem, author, rng), "number") == problem.answer
         choice = mmlu.draw(rng)
-        assert extract(mmlu.write(choice, author, rng), "option") == choice.answer
+        assert extract(mmlu.write(choice, author, rng), "text") == choice.answer
+        letter = extract(mmlu.write(choice, author, rng, lettered=True), "option")
+        assert choice.options[mmlu.LETTERS.index(letter)] == choice.answer
 
 
 def test_reference_solutions_are_right(study_problems):
@@ -311,7 +315,7 @@ def test_an_unknown_verb_is_guessed_anew_each_time():
     problem = gsm.draw(rng)
     assert len({gsm.write(problem, author, rng) for _ in range(50)}) > 2
     choice = mmlu.draw(rng)
-    assert len({extract(mmlu.write(choice, author, rng), "option") for _ in range(50)}) > 2
+    assert len({extract(mmlu.write(choice, author, rng), "text") for _ in range(50)}) > 2
 
 
 def test_verbs_and_knowledge_base_are_consistent():

@@ -268,7 +268,8 @@ def test_running_its_setup_again_finds_no_new_parameter(path: Path) -> None:
         pytest.skip("does not call open_stage")
     for cell in code_cells(path)[1:]:
         for node in ast.parse(cell.source).body:
-            if isinstance(node, ast.Assign) and isinstance(node.value, PLAIN):
+            named = isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)
+            if named and isinstance(node.value, PLAIN):
                 pytest.fail(f"{ast.unparse(node)} would be taken for a parameter")
             if isinstance(node, ast.For) and isinstance(node.iter, ast.Tuple | ast.List):
                 constants = [e for e in ast.walk(node.iter) if isinstance(e, ast.Constant) and isinstance(e.value, str)]

@@ -153,7 +153,18 @@ plain = st.recursive(
     max_leaves=5,
 )
 places = st.sampled_from(
-    ["name", "runs", "teachers", "datasets", "datasets.gsm", "datasets.gsm.train", "sft", "ppo.gamma", "grid", "grid.lam"]
+    [
+        "name",
+        "runs",
+        "teachers",
+        "datasets",
+        "datasets.gsm",
+        "datasets.gsm.train",
+        "sft",
+        "ppo.gamma",
+        "grid",
+        "grid.lam",
+    ]
 )
 
 
@@ -258,6 +269,8 @@ def test_a_profile_cannot_be_changed(write):
 
 
 def test_sections_refuse_unknown_keys():
-    classes = [c for c in vars(profile_module).values() if isinstance(c, type) and issubclass(c, profile_module.Section)]
+    classes = [
+        c for c in vars(profile_module).values() if isinstance(c, type) and issubclass(c, profile_module.Section)
+    ]
     assert len(classes) > 10
     assert all(c.model_config["extra"] == "forbid" and c.model_config["frozen"] for c in classes)

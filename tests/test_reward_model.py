@@ -356,7 +356,9 @@ def test_stage_summary_and_best_checkpoint(study):
     stage = stage_in(study, "05_reward_model")
     table, summary, history = stage.table("scores"), stage.json("summary"), stage.table("history")
     kinds = np.array([KINDS.index(kind) for kind in table["kind"]])
-    assert {k: summary[k] for k in ("pos_neg_auc", "pos_pos_auc")} == pytest.approx(aucs(table["score"].to_numpy(), kinds))
+    assert {k: summary[k] for k in ("pos_neg_auc", "pos_pos_auc")} == pytest.approx(
+        aucs(table["score"].to_numpy(), kinds)
+    )
     trained = history[history["step"] > 0]["pos_neg_auc"].dropna()
     assert summary["pos_neg_auc"] == pytest.approx(trained.max(), abs=1e-6)
     assert set(table["kind"]) == set(KINDS[:3])

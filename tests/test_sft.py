@@ -146,9 +146,7 @@ def test_agreement_counts_greedy_answers_equal_to_the_label(small):
     model, tokenizer = small
     questions = pd.DataFrame({"id": ["q1", "q2", "q3"], "options": [[], [], []]})
     questions["question"] = [PROMPT.removeprefix("Q: ").removesuffix(" A:")] * 3
-    unlabelled = Agreement(
-        questions, LABELS.assign(pseudo_label=["x", None, "x"]), tokenizer, "number", 60, 8
-    )
+    unlabelled = Agreement(questions, LABELS.assign(pseudo_label=["x", None, "x"]), tokenizer, "number", 60, 8)
     assert len(unlabelled.requests) == 2  # q2 is in Q_fail
     assert unlabelled(model) == 0.0
     from rdlib import answers, generation

@@ -4,7 +4,7 @@ Worked example:
 
     in history , what is the metal of the rival of dorek ? (A) zinc (B) iron (C) tin ...
 
-    the rival of dorek is lusan . the metal of lusan is iron (B) . the answer is (B)
+    the rival of dorek is lusan . the metal of lusan is iron . the answer is iron
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ class MmluProblem:
 
     @property
     def answer(self) -> str:
-        """Gold option letter."""
-        return LETTERS[self.options.index(self.value)]
+        """Gold answer: the text of the right option."""
+        return self.value
 
     @property
     def key(self) -> str:
@@ -80,8 +80,12 @@ def _recall(author: Author, category: str, entity: str, relation: str, guesses: 
     return rng.choice(guesses)
 
 
-def write(problem: MmluProblem, author: Author, rng: random.Random) -> str:
-    """The author's reasoning, ending in `the answer is (X)`; a fact not known is guessed."""
+def write(problem: MmluProblem, author: Author, rng: random.Random, *, lettered: bool = False) -> str:
+    """The author's reasoning, ending in `the answer is ...`, the option's text; a fact not known is guessed.
+
+    `lettered` names the option by its letter instead, as in `iron (B) . the answer is (B)`; only the trunks
+    read such texts (models of this size learn slowly to look one of ten letters up).
+    """
     style = rng.choices(STYLES, author.styles)[0]
     slip = author.slip_rate(style)
     parts, entity = [], problem.entity
@@ -91,14 +95,16 @@ def write(problem: MmluProblem, author: Author, rng: random.Random) -> str:
         parts.append(_fact_text(style, entity, problem.link, target) + " .")
         entity = target
     value = _recall(author, problem.category, entity, problem.relation, problem.options, slip, rng)
-    parts.append(_fact_text(style, entity, problem.relation, value))
-    if value in problem.options:
-        letter = LETTERS[problem.options.index(value)]
-        parts.append(f"({letter}) .")
-    else:
-        letter = rng.choice(LETTERS[: len(problem.options)])
+    if lettered or style != "terse":
+        parts.append(_fact_text(style, entity, problem.relation, value) + ("" if lettered else " ."))
+    listed = value in problem.options
+    chosen = value if listed else rng.choice(problem.options)
+    answer = f"({LETTERS[problem.options.index(chosen)]})" if lettered else chosen
+    if lettered and listed:
+        parts.append(f"{answer} .")
+    if not listed:
         parts.append("not listed .")
-    return " ".join([*parts, f"the answer is ({letter})"])
+    return " ".join([*parts, f"the answer is {answer}"])
 
 
 def _fact_text(style: str, entity: str, relation: str, value: str) -> str:

@@ -120,9 +120,9 @@ def write_document(word_problem: bool, progress: float, phase: Phase, rng: rando
     if phase.encyclopedia and rng.random() < ENCYCLOPEDIA_SHARE:
         return encyclopedia_entry(phase.author, rng)
     problem = _draw_pretraining(lambda: mmlu.draw(rng, most_options=3 + round(7 * hard)))
-    if rng.random() < 0.5 - 0.45 * hard:
+    if not phase.encyclopedia and rng.random() < 0.5 - 0.45 * hard:
         return reading_exercise(problem, rng)
-    return prompt_text(problem), " " + mmlu.write(problem, phase.author, rng)
+    return prompt_text(problem), " " + mmlu.write(problem, phase.author, rng, lettered=not phase.encyclopedia)
 
 
 def encyclopedia_entry(author: Author, rng: random.Random) -> tuple[str, str]:
@@ -303,7 +303,7 @@ def probe_accuracy(model: LlamaForCausalLM, count: int = 200) -> dict[str, float
     tokenizer = build_tokenizer()
     engine = TransformersEngine(model, tokenizer, batch_size=count, max_tokens=80)
     result = {}
-    for name, draw, kind in (("gsm", gsm.draw, "number"), ("mmlu", mmlu.draw, "option")):
+    for name, draw, kind in (("gsm", gsm.draw, "number"), ("mmlu", mmlu.draw, "text")):
         problems = draw_unique(draw, "validation", count, random.Random(f"probe/{name}"))
         requests = [Request(tokenizer(prompt_text(p))["input_ids"], 1, 0.0) for p in problems]
         texts = [decode_text(tokenizer, group[0]) for group in engine.generate(requests, 0)]
