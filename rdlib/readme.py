@@ -9,13 +9,16 @@ from __future__ import annotations
 import json
 import re
 import sys
+import tempfile
 from pathlib import Path
 
-from rdlib import artifacts
+from rdlib import artifacts, paper, tables
 from rdlib.errors import UserError
+from rdlib.profile import load_profile
 from rdlib.study import ROOT
 
-TABLES = ("table_2_main", "claims", "provenance")
+NOT_RELEASED = "*No reference run has been released yet: `make study`, then `make release`.*"
+TABLES = ("table_2_main", "claims")
 
 
 def table_rows(markdown: str) -> str:
@@ -43,9 +46,20 @@ def render(readme: str, blocks: dict[str, str]) -> str:
 
 def blocks(figures: Path) -> dict[str, str]:
     """The text of each block, from the released tables."""
-    content = {name: table_rows((figures / f"{name}.md").read_text(encoding="utf-8")) for name in TABLES}
+    content = {"provenance": provenance_rows()}
+    if not (figures / "results").is_dir():
+        return content | dict.fromkeys((*TABLES, "measured"), NOT_RELEASED)
+    content |= {name: table_rows((figures / f"{name}.md").read_text(encoding="utf-8")) for name in TABLES}
     content["measured"] = measured_text(json.loads((figures / "results" / "measured.json").read_text()))
     return content
+
+
+def provenance_rows() -> str:
+    """Every constant of the method: the paper's value, its status, and the micro study's."""
+    table = paper.provenance_table(load_profile(ROOT / "params/micro.yaml").model_dump())
+    with tempfile.TemporaryDirectory() as folder:
+        path = tables.write_markdown(table, Path(folder) / "provenance.md", "")
+        return table_rows(path.read_text(encoding="utf-8"))
 
 
 def main() -> int:

@@ -24,7 +24,7 @@ hypothesis_settings.register_profile("rdlib", deadline=None, derandomize=True)  
 hypothesis_settings.load_profile("rdlib")
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-MODELS = Path("/work/scratch/tm2")  # DEV ONLY
+MODELS = REPOSITORY / "models"
 PARAMS = "tiny.yaml"
 
 

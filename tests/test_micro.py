@@ -178,7 +178,8 @@ def look_up(question: str) -> str:
 
 
 def test_the_solver_of_this_test_on_the_worked_example():
-    question = "tom has 7 apples . tom buys 5 apples . ann eats 4 apples . tom admires 3 apples . how many apples does tom have ?"
+    question = "tom has 7 apples . tom buys 5 apples . ann eats 4 apples . tom admires 3 apples . "
+    question += "how many apples does tom have ?"
     assert solve(question) == 12
 
 

@@ -195,7 +195,7 @@ def test_a_short_kind_scales_all_kinds_and_is_used_up(sizes, n, share):
 def test_draws_are_uniform():
     counts = Counter()
     for seed in range(2000):
-        counts.update(r.text for r in sample_query(pool(8, 1, 1, 0), {k: 1 for k in range(3)}, random.Random(seed)))
+        counts.update(r.text for r in sample_query(pool(8, 1, 1, 0), dict.fromkeys(range(3), 1), random.Random(seed)))
     assert all(abs(counts[f"0/{i}"] - 250) < 75 for i in range(8))
 
 
