@@ -56,6 +56,27 @@ OPTIONS = [
 ]
 
 
+WORDS = [
+    ("the metal of lusan is iron . the answer is iron", "iron"),
+    ("the answer is Iron.", "iron"),
+    ("the answer is zinc . no , the answer is tin", "tin"),
+    ("the answer is iron (B)", "iron"),
+    ("the answer is\niron", "iron"),
+    ("the answer is (B)", None),
+    ("the answer is 7", None),
+    ("the answer isiron", None),
+    ("iron", None),
+    ("the answer is", None),
+    ("the answer is " + "x" * 51, None),
+    ("", None),
+]
+
+
+@pytest.mark.parametrize(("text", "expected"), WORDS)
+def test_words(text, expected):
+    assert extract(text, "text") == expected
+
+
 @pytest.mark.parametrize(("text", "expected"), NUMBERS)
 def test_numbers(text, expected):
     assert extract(text, "number") == expected
@@ -76,13 +97,13 @@ pieces = st.lists(
 )
 
 
-@given(st.one_of(st.text(), pieces.map("".join)), st.sampled_from(["number", "option"]))
+@given(st.one_of(st.text(), pieces.map("".join)), st.sampled_from(["number", "option", "text"]))
 def test_never_raises_and_gives_a_normal_answer(text, kind):
     answer = extract(text, kind)
     if answer is not None:
-        again = f"#### {answer}" if kind == "number" else f"the answer is ({answer})"
-        assert extract(again, kind) == answer
-        assert kind == "number" or answer in "ABCDEFGHIJ"
+        again = {"number": f"#### {answer}", "option": f"the answer is ({answer})", "text": f"the answer is {answer}"}
+        assert extract(again[kind], kind) == answer
+        assert kind != "option" or answer in "ABCDEFGHIJ"
 
 
 @given(st.integers(-(10**12), 10**12), st.text())
@@ -96,11 +117,11 @@ def test_a_decimal_keeps_its_value(number):
     assert float(extract(f"#### {number}", "number")) == float(number)
 
 
-HOSTILE = ["#", "####", "#### ", "#### 1", "#### 1,", "1,", "0", ".", "the answer is ", "the answer is is ", " ", "("]
+HOSTILE = ["x", "x-", "#", "####", "#### ", "#### 1", "#### 1,", "1,", "0", ".", "the answer is ", "the answer is is ", " ", "("]
 
 
 @pytest.mark.parametrize("piece", HOSTILE)
-@pytest.mark.parametrize("kind", ["number", "option"])
+@pytest.mark.parametrize("kind", ["number", "option", "text"])
 def test_linear_time(piece, kind):
     for prefix in ("", "#### ", "the answer is "):
         text = prefix + piece * (100_000 // len(piece))

@@ -47,8 +47,8 @@ def test_undeclared_parameters(tmp_path, parameters, words):
         ([], 2, "usage:"),
         (["a", "b", "c", "d"], 2, "usage:"),
         (["absent.ipynb", "out.ipynb"], 1, "error: There is no notebook absent.ipynb"),
-        (["absent.ipynb", "out.ipynb", "{'dataset': 1}"], 2, "error: the parameters are not JSON"),
-        (["absent.ipynb", "out.ipynb", "[1]"], 2, "error: the parameters"),
+        (["absent.ipynb", "out.ipynb", "{'dataset': 1}"], 1, "error: The parameters are not a JSON dictionary"),
+        (["absent.ipynb", "out.ipynb", "[1]"], 1, "error: The parameters are not a JSON dictionary"),
     ],
 )
 def test_the_command_line_of_execute(tmp_path, monkeypatch, capsys, arguments, code, words):
@@ -65,7 +65,8 @@ def test_a_file_that_is_no_notebook(tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_a_failing_notebook_leaves_its_message(tmp_path, capsys):
+def test_a_failing_notebook_leaves_its_message(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
     path = notebook(tmp_path, "from rdlib.errors import UserError\nraise UserError('Lower the learning rate.')")
     output = tmp_path / "runs" / "out.ipynb"
     assert execute.main([str(path), str(output)]) == 1

@@ -130,6 +130,20 @@ def test_a_checkpoint_that_was_being_written_is_not_used(study, tmp_path, monkey
     assert_same(stage, study)
 
 
+def test_early_stopping_keeps_its_count(study, tmp_path, monkeypatch):
+    """With a learning rate of nearly zero no evaluation is better than the first, so patience decides the end."""
+    settings = {"epochs": 4, "learning_rate": 1e-12, "patience": 3}
+    overrides = {f"reward_model.{name}": value for name, value in settings.items()}
+    whole = without(study, tmp_path / "whole", "05_reward_model").with_overrides(overrides).run()
+    evaluated = whole.table("history")["pos_neg_auc"].dropna()
+    assert len(evaluated) == 1 + 1 + 3  # before training, the best, and three that were no better
+    stage = without(study, tmp_path / "broken", "05_reward_model").with_overrides(overrides)
+    steps = int(whole.table("history")["step"].max())
+    interrupt(stage, monkeypatch, training.ProgressBar, "on_step_end", steps - 1)
+    stage.run()
+    assert hash_files(stage.folder) == hash_files(whole.folder)
+
+
 @pytest.mark.parametrize(("name", "module"), [("03_sft_warmup", sft), ("05_reward_model", reward_model)])
 def test_training_done_and_nothing_written_yet(study, tmp_path, monkeypatch, name, module):
     stage = without(study, tmp_path, name)
@@ -152,7 +166,7 @@ def test_ppo_after_an_update(study, tmp_path, update):
     stage.run(on_update=lambda row: seen.append(row["update"]))
     assert_same(stage, study)
     # A row that was recorded before its checkpoint was written is computed again, those before it are not
-    assert seen == list(range(update, 4)) if update else seen == [0, 1, 2, 3]
+    assert seen == ([0, 1, 2, 3] if update < 2 else list(range(update, 4)))
 
 
 def test_ppo_done_and_the_model_not_yet_written(study, tmp_path, monkeypatch):
