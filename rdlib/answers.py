@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-_NUMBER = re.compile(r"\s*(-?)\$?(\d[\d,]*)(\.\d+)?")
+_NUMBER = re.compile(r"\s*(-?)\$?([0-9][0-9,]*)(\.[0-9]+)?")
 _WORD = re.compile(r"\s+([A-Za-z][A-Za-z'-]{0,49})(?![A-Za-z'-])")
 _OPTION = re.compile(r"\s*(?:is\s+)?\(?([A-J])\)?(?![A-Za-z])")
 

@@ -134,12 +134,18 @@ def seal(partial: Path, folder: Path, record: dict[str, Any]) -> None:
 def read_manifest(folder: Path) -> dict[str, Any] | None:
     """The manifest of a complete stage folder, None where there is no such folder; UserError when foreign."""
     path = folder / MANIFEST
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder} is a file where a stage's folder belongs: move it away.")
     if not path.exists():
         if folder.exists() and any(folder.iterdir()):
             raise UserError(f"{folder} holds files but no manifest, so no stage made it: move it away.")
         return None
     manifest = read_json(path)
-    if not isinstance(manifest, dict) or not {"stage", "key", "files"} <= set(manifest):
+    if (
+        not isinstance(manifest, dict)
+        or not {"stage", "key"} <= set(manifest)
+        or not isinstance(manifest.get("files"), dict)
+    ):
         raise UserError(f"{path} is not a manifest of this project: move {folder} away and run its stage again.")
     return manifest
 

@@ -304,7 +304,10 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--jobs", type=int, default=2, help="notebooks at a time (one torch thread each)")
     parser.add_argument("--seeds", type=int, nargs="*", help="seeds instead of the profile's")
     try:
-        return run_study(parser.parse_args(argv))
+        arguments = parser.parse_args(argv)
+        if arguments.jobs < 1 or any(seed < 0 for seed in arguments.seeds or []):
+            raise UserError("--jobs must be at least 1 and --seeds not below 0.")
+        return run_study(arguments)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -18,6 +18,10 @@ def few_shot_examples(stage, count: int) -> list[tuple[str, list[str], str]]:
     same for every test question and never from the test draw.
     """
     rows = [row for row in data.micro_problems(stage.dataset, stage.dataset_settings) if row[1] == "train"]
+    if count > len(rows):
+        raise UserError(
+            f"evaluation.few_shot is {count}, but {stage.dataset} has {len(rows)} training questions: lower it."
+        )
     chosen = random.Random(f"few-shot/{stage.seed}").sample(rows, count)
     return [(p.question, list(getattr(p, "options", ())), data.reference_solution(p)) for *_, p in chosen]
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
+import nbformat.reader
 import papermill
 from papermill.exceptions import PapermillExecutionError
 
@@ -22,7 +23,12 @@ from rdlib.errors import UserError
 
 def check_parameters(notebook: Path, parameters: dict[str, Any]) -> None:
     """UserError for a parameter that the notebook's parameters cell does not declare."""
-    declared = list(papermill.inspect_notebook(str(notebook)))
+    try:
+        declared = list(papermill.inspect_notebook(str(notebook)))
+    except nbformat.reader.NotJSONError:
+        raise UserError(
+            f"{notebook} is not a notebook: give the path of a file such as notebooks/00_data.ipynb."
+        ) from None
     for name in parameters:
         if name not in declared:
             close = difflib.get_close_matches(name, declared, n=1)
@@ -64,6 +70,17 @@ def scrub_paths(output: Path, notebook: Path) -> None:
         nbformat.write(content, output)
 
 
+def read_parameters(text: str) -> dict[str, Any]:
+    """The parameters of the command line; UserError when they are not a JSON dictionary."""
+    try:
+        parameters = json.loads(text)
+    except json.JSONDecodeError:
+        parameters = None
+    if not isinstance(parameters, dict):
+        raise UserError(f'The parameters are not a JSON dictionary ({text}): write {{"dataset": "gsm"}}, for example.')
+    return parameters
+
+
 def main(argv: list[str]) -> int:
     """Command line of this module."""
     if len(argv) not in (2, 3):
@@ -71,11 +88,7 @@ def main(argv: list[str]) -> int:
         return 2
     warnings.filterwarnings("ignore")
     try:
-        parameters = json.loads(argv[2]) if len(argv) == 3 else {}
-        execute(Path(argv[0]), Path(argv[1]), parameters)
-    except json.JSONDecodeError:
-        print(f"error: the parameters are not JSON: {argv[2]}", file=sys.stderr)
-        return 2
+        execute(Path(argv[0]), Path(argv[1]), read_parameters(argv[2]) if len(argv) == 3 else {})
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

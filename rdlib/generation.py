@@ -92,10 +92,12 @@ class TransformersEngine:
         rows = torch.arange(len(logits))
         tokens = torch.full((len(logits), self.max_tokens), self.tokenizer.pad_token_id)
         finished = torch.zeros(len(logits), dtype=torch.bool)
+        lengths = torch.zeros(len(logits), dtype=torch.long)
         for step in range(self.max_tokens):
             picked = pick_tokens(logits, temperature[rows], generator)
             picked = torch.where(finished[rows], self.tokenizer.pad_token_id, picked)
             tokens[rows, step] = picked
+            lengths[rows] += (~finished[rows]).long()
             finished[rows] |= picked == self.tokenizer.eos_token_id
             alive = ~finished[rows]
             if not alive.any() or step + 1 == self.max_tokens:
@@ -105,9 +107,8 @@ class TransformersEngine:
                 cache.batch_select_indices(alive.nonzero().squeeze(-1))
             mask = torch.cat([mask, mask.new_ones(len(rows), 1)], dim=1)
             logits = self._step(picked, mask, cache)
-        lengths = (tokens != self.tokenizer.pad_token_id).sum(-1).tolist()
         done = finished.tolist()
-        flat = [Completion(tokens[i, :n].tolist(), done[i]) for i, n in enumerate(lengths)]
+        flat = [Completion(tokens[i, :n].tolist(), done[i]) for i, n in enumerate(lengths.tolist())]
         ends = counts.cumsum(0).tolist()
         return [flat[end - r.n : end] for end, r in zip(ends, requests, strict=True)]
 
@@ -166,7 +167,7 @@ def sample_to_disk(
     with tqdm(total=int(plan["n"].sum()), desc="responses", unit="resp") as bar:
         for start, end in zip(starts, [*starts[1:], len(plan)], strict=True):
             path = shards / f"{start:07d}.parquet"
-            if not path.exists():
+            if not _is_whole(path):
                 frame = _sample_shard(engine, plan.iloc[start:end], prompts, derive_seed(seed, start))
                 artifacts.write_parquet(path, frame)
                 tokens += int(frame["tokens"].sum())
@@ -174,6 +175,14 @@ def sample_to_disk(
             bar.update(len(frames[-1]))
             bar.set_postfix_str(f"{tokens / (time.time() - clock):,.0f} tokens/s")
     return pd.concat(frames, ignore_index=True)
+
+
+def _is_whole(path: Path) -> bool:
+    try:
+        pd.read_parquet(path, columns=["id"])
+    except Exception:  # absent, or cut by a power failure: pyarrow raises several types
+        return False
+    return True
 
 
 def _shard_starts(counts: list[int], shard_size: int) -> list[int]:

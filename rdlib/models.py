@@ -41,7 +41,7 @@ def load_scorer(source: str | Path, pad_token_id: int | None = None) -> PreTrain
 def _load(loader, source: str | Path, **options):
     try:
         return loader.from_pretrained(source, **options)
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except Exception as error:  # a missing, cut or foreign file fails in many ways, some of them of other libraries
         reason = str(error).strip().splitlines()[0][:200]
         raise UserError(
             f"The model {source} cannot be loaded ({reason}): check the path or name in the profile; "

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import pandas as pd
-from cycler import cycler
 from IPython import get_ipython
 from IPython.display import Image, Markdown, display
 from matplotlib.axes import Axes
@@ -40,7 +39,7 @@ def setup() -> None:
     for name, value in DEFAULTS.items():
         os.environ.setdefault(name, value)
     plots.use_style()
-    plt.rcParams["axes.prop_cycle"] = cycler(color=COLORS)
+    plt.rcParams["axes.prop_cycle"] = plt.cycler(color=COLORS)
     shell = get_ipython()
     if shell is not None:
         shell.set_custom_exc((UserError,), _show_user_error)

@@ -6,7 +6,9 @@ schema is read somewhere. An override is a dotted key with a value, as in {"rewa
 
 from __future__ import annotations
 
+import copy
 import difflib
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -18,13 +20,14 @@ from rdlib.errors import UserError
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(gt=0)]
 Rate = Annotated[float, Field(gt=0, le=1)]
+Mismatch = Literal["negative_abs", "minus", "clip", "fixed", "none"]
 Temperature = Annotated[float, Field(ge=0, le=5)]
 
 
 class Section(BaseModel):
     """Base of all sections: unknown keys are refused, values cannot change."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Dataset(Section):
@@ -90,7 +93,7 @@ class Reward(Section):
     """Eq. 7: reward of an unextractable answer, and what a mismatch with the pseudo-label does."""
 
     no_answer: float
-    mismatch: Literal["negative_abs", "minus", "clip", "fixed", "none"]
+    mismatch: Mismatch
     mismatch_constant: Annotated[float, Field(gt=0)]
 
 
@@ -135,10 +138,10 @@ class Generation(Section):
 class Grid(Section):
     """What `make study` runs: the seeds, and the values of each ablation."""
 
-    seeds: list[int] = Field(min_length=1)
+    seeds: list[Annotated[int, Field(ge=0)]] = Field(min_length=1)
     lam: list[Share]
     teacher_share: list[Annotated[float, Field(gt=0, lt=1)]]
-    mismatch: list[str]
+    mismatch: list[Mismatch]
     ablation_dataset: str
     ablation_teacher: str
     ablation_student: str
@@ -183,7 +186,7 @@ def load_profile(path: str | Path, overrides: dict[str, Any] | None = None) -> P
     """
     path = Path(path)
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = _parse(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(
             f"There is no profile {path}: give the path of a YAML file such as params/micro.yaml."
@@ -203,12 +206,22 @@ def load_profile(path: str | Path, overrides: dict[str, Any] | None = None) -> P
         raise UserError(_explain(error, path)) from None
 
 
+def _parse(text: str) -> Any:
+    return copy.deepcopy(_parse_once(text))
+
+
+@lru_cache(maxsize=16)
+def _parse_once(text: str) -> Any:  # a study asks for its profile some thousand times, and YAML is slow to read
+    return yaml.safe_load(text)
+
+
 def _override(content: dict, key: str, value: Any, path: Path) -> None:
     section, _, name = str(key).partition(".")
     known = content.get(section)
     if not name or not isinstance(known, dict) or name not in known:
         options = [f"{s}.{k}" for s, keys in content.items() if isinstance(keys, dict) for k in keys]
-        close = difflib.get_close_matches(str(key), options, n=1, cutoff=0.4)
+        close = [option for option in options if option.endswith(f".{key}")]
+        close = close or difflib.get_close_matches(str(key), options, n=1, cutoff=0.4)
         hint = f": did you mean {close[0]!r}?" if close else ": use section.setting, as in 'reward_model.lam'."
         raise UserError(f"The override {key!r} names no setting of {path}{hint}")
     known[name] = value
@@ -222,6 +235,8 @@ def _explain(error: ValidationError, path: Path) -> str:
         close = difflib.get_close_matches(str(first["loc"][-1]), known, n=1)
         hint = f"did you mean {close[0]!r}?" if close else f"known keys there: {', '.join(known)}."
         return f"The profile {path} has an unknown key {key!r}: {hint}"
+    if not first["loc"]:
+        return f"The profile {path} contradicts itself: {first['msg'].removeprefix('Value error, ')}."
     if first["type"] == "missing":
         return f"The profile {path} lacks the key {key!r}: add it (params/micro.yaml shows every key)."
     return f"The profile {path} has a bad value for {key!r} ({first['input']!r}): {first['msg']}."

@@ -85,7 +85,7 @@ def sample_query(pools: dict[int, list[Response]], wanted: dict[int, int], rng: 
     scale = min(len(pools[kind]) / count for kind, count in wanted.items())
     if scale == 0:
         return []
-    counts = {kind: max(1, int(count * min(1.0, scale))) for kind, count in wanted.items()}
+    counts = {kind: max(1, int(count * min(1.0, scale) + 1e-9)) for kind, count in wanted.items()}
     return [response for kind, count in counts.items() for response in rng.sample(pools[kind], count)]
 
 

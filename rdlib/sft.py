@@ -17,6 +17,7 @@ from transformers import PreTrainedTokenizerBase
 from trl import SFTConfig, SFTTrainer
 
 from rdlib import answers, artifacts, data, generation, models, prompts, training, voting
+from rdlib.errors import UserError
 
 IGNORED = -100
 
@@ -62,6 +63,8 @@ class Agreement:
     ):
         known = labels.dropna(subset="pseudo_label").set_index("id")["pseudo_label"]
         questions = questions[questions["id"].isin(known.index)]
+        if questions.empty:
+            raise UserError("No validation question has a pseudo-label: lower voting.threshold or take more questions.")
         encode = tokenizer([prompts.zero_shot(q.question, q.options) for q in questions.itertuples()])["input_ids"]
         self.requests = [generation.Request(prompt, 1, 0.0) for prompt in encode]
         self.labels = list(known[questions["id"]])
@@ -120,6 +123,11 @@ def run(stage, work: Path) -> None:
     splits = {}
     for split, most in (("train", cap), ("validation", 1)):
         chosen = select_responses(responses[responses["split"] == split], labels, stage.method, most, stage.seed)
+        if chosen.empty:
+            raise UserError(
+                f"{stage.label}: no {split} response agrees with a pseudo-label, so there is nothing to train on: "
+                f"lower voting.threshold or take more questions."
+            )
         splits[split] = build_dataset(chosen, texts, tokenizer, limit)
     torch.manual_seed(stage.seed)
     trainer = AgreementSFTTrainer(

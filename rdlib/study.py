@@ -16,7 +16,6 @@ import importlib
 import json
 import shutil
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -138,8 +137,9 @@ class Stage:
         base = load_profile(self.root / self.profile_path)
         reach = self._sections()
         kept = {}
-        for key, value in sorted(self.all_overrides.items()):
+        for key in sorted(self.all_overrides):
             section, name = key.split(".", 1)
+            value = getattr(getattr(self.profile, section), name)  # as the schema understands it: 1 is 1.0
             if section in reach and getattr(getattr(base, section), name) != value:
                 kept[key] = value
         return kept
@@ -338,7 +338,12 @@ def open_stage(name: str, namespace: dict[str, Any]) -> Stage:
         close = difflib.get_close_matches(unknown, [*known, *SHORTCUTS], n=1)
         hint = f"did you mean {close[0]!r}?" if close else f"it reads {', '.join(sorted(known))}."
         raise UserError(f"Notebook {SPECS[name].notebook} has no parameter {unknown!r}: {hint}")
-    overrides = dict(parameters.get("overrides") or {})
+    overrides = parameters.get("overrides") or {}
+    if not isinstance(overrides, dict):
+        raise UserError(f"overrides is {overrides!r}: give a dictionary such as {{'ppo.kl_coef': 0.1}}.")
+    if not isinstance(parameters.get("profile"), str):
+        raise UserError("The parameter profile is missing: give the path of a profile such as params/micro.yaml.")
+    overrides = dict(overrides)
     overrides |= {SHORTCUTS[k]: v for k, v in parameters.items() if k in SHORTCUTS and v is not None}
     axes = {axis: parameters.get(axis) for axis in SPECS[name].axes}
     return make_stage(name, parameters["profile"], seed=parameters.get("seed", 0), overrides=overrides, **axes)
@@ -370,36 +375,32 @@ def make_stage(name: str, profile: str, *, seed: int = 0, overrides: dict | None
     choices = {"dataset": loaded.datasets, "teacher": loaded.teachers, "student": loaded.students}
     choices["method"] = SPECS[name].methods
     for axis, value in axes.items():
-        if value is not None and value not in choices[axis]:
+        if value is not None and (not isinstance(value, str) or value not in choices[axis]):
             raise UserError(f"{axis} is {value!r}, which is not one of {', '.join(choices[axis])} ({relative}).")
-    return Stage(name, relative, seed=seed, all_overrides=dict(overrides or {}), **axes)
+    for axis in SPECS[name].axes:
+        if axes.get(axis) is None and not _may_be_left_out(name, axis, axes.get("method")):
+            raise UserError(f"{SPECS[name].name} needs a {axis}: give one of {', '.join(choices[axis])}.")
+    stage = Stage(name, relative, seed=seed, all_overrides=dict(overrides or {}), root=ROOT, **axes)
+    _refuse_unread(stage)
+    return stage
 
 
-def grid_stages(profile_path: str, seed: int) -> Iterator[Stage]:
-    """Every stage of the main grid for one seed, inputs before what reads them."""
-    profile = load_profile(ROOT / profile_path)
-    for dataset in profile.datasets:
-        base = make_stage("00_data", profile_path, seed=seed, dataset=dataset)
-        yield from (base, base.at("00_gold"))
-        for student in profile.students:
-            yield replace(base, name="07_evaluate", student=student, method="icl")
-        for teacher in profile.teachers:
-            cell = replace(base, teacher=teacher)
-            for name in ("01_teacher_responses", "02_pseudo_labels", "02_judgement"):
-                yield cell.at(name)
-            yield replace(cell, name="07_evaluate", method="teacher")
-            for student in profile.students:
-                yield from _cell_stages(replace(cell, student=student))
+def _may_be_left_out(name: str, axis: str, method: str | None) -> bool:
+    # The notebook of the evaluation opens its stage before it knows the method.
+    return name == "07_evaluate" and (method is None or (method, axis) in (("icl", "teacher"), ("teacher", "student")))
 
 
-def _cell_stages(cell: Stage) -> Iterator[Stage]:
-    for method in ("sft", "ours_wo_r"):
-        yield replace(cell, name="03_sft_warmup", method=method)
-    for method in ("ours", "ours_wo_d"):
-        for name in ("04_student_responses", "05_reward_model", "06_ppo"):
-            yield replace(cell, name=name, method=method)
-    for method in ("sft", "ours_wo_r", "ours_wo_d", "ours"):
-        yield replace(cell, name="07_evaluate", method=method)
+def _refuse_unread(stage: Stage) -> None:
+    reach = stage._sections() if stage.method or "method" not in stage.spec.axes else set(_ALL_SECTIONS)
+    for key in stage.all_overrides:
+        if key.split(".", 1)[0] not in reach:
+            raise UserError(
+                f"The override {key!r} is not read by {stage.name} or what comes before it; it reads the sections "
+                f"{', '.join(sorted(reach))} (datasets, models and the grid are set in the profile)."
+            )
+
+
+_ALL_SECTIONS = {section for spec in SPECS.values() for section in spec.sections}
 
 
 def ablation_overrides(profile: Profile) -> dict[str, list[dict[str, Any]]]:

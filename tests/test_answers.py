@@ -117,7 +117,22 @@ def test_a_decimal_keeps_its_value(number):
     assert float(extract(f"#### {number}", "number")) == float(number)
 
 
-HOSTILE = ["x", "x-", "#", "####", "#### ", "#### 1", "#### 1,", "1,", "0", ".", "the answer is ", "the answer is is ", " ", "("]
+HOSTILE = [
+    "x",
+    "x-",
+    "#",
+    "####",
+    "#### ",
+    "#### 1",
+    "#### 1,",
+    "1,",
+    "0",
+    ".",
+    "the answer is ",
+    "the answer is is ",
+    " ",
+    "(",
+]
 
 
 @pytest.mark.parametrize("piece", HOSTILE)

@@ -15,7 +15,27 @@ from conftest import PARAMS, REPOSITORY, copy_study, make_root, tiny_settings
 from rdlib import dag
 from rdlib.errors import UserError
 from rdlib.execute import check_parameters
-from rdlib.study import grid_stages, make_stage
+from rdlib.study import make_stage
+
+
+def closure(stage) -> set[Path]:
+    """The folders of a stage and of everything before it."""
+    return {stage.folder}.union(*(closure(upstream) for upstream in stage.inputs.values()))
+
+
+def grid_folders(seed: int) -> set[Path]:
+    """What the issue's grid needs: every evaluation, every judgement, and all that comes before them."""
+    folders = set()
+    for dataset in ("gsm", "mmlu"):
+        cells = [{"teacher": t, "student": s} for t in ("strong", "weak") for s in ("large", "small")]
+        wanted = [(c, m) for c in cells for m in ("sft", "ours_wo_r", "ours_wo_d", "ours")]
+        wanted += [({"teacher": t}, "teacher") for t in ("strong", "weak")]
+        wanted += [({"student": s}, "icl") for s in ("large", "small")]
+        for axes, method in wanted:
+            folders |= closure(make_stage("07_evaluate", PARAMS, seed=seed, dataset=dataset, method=method, **axes))
+        for teacher in ("strong", "weak"):
+            folders |= closure(make_stage("02_judgement", PARAMS, seed=seed, dataset=dataset, teacher=teacher))
+    return folders
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +52,7 @@ def jobs(tmp_path_factory):
         patch.setattr(study.Stage.__init__, "__defaults__", _defaults_with_root(root))
         made = dag.study_jobs(PARAMS, [0, 1])
         # Fill the stages' caches while the root is theirs
-        grid = {stage.folder for seed in (0, 1) for stage in grid_stages(PARAMS, seed)}
+        grid = {folder for seed in (0, 1) for folder in grid_folders(seed)}
         return made, root, grid
 
 

@@ -156,7 +156,7 @@ def test_a_finished_environment_is_left_alone(checkout, capsys):
     assert builds(capsys)
     assert not builds(capsys)
     (checkout / "constraints.txt").touch()
-    edit(checkout / "pyproject.toml", "line-length = 110", "line-length = 111")
+    edit(checkout / "pyproject.toml", "line-length = 120", "line-length = 111")
     edit(checkout / "constraints.txt", "# The exact", "# Exact")
     assert not builds(capsys)
 
