@@ -220,7 +220,7 @@ def _override(content: dict, key: str, value: Any, path: Path) -> None:
     known = content.get(section)
     if not name or not isinstance(known, dict) or name not in known:
         options = [f"{s}.{k}" for s, keys in content.items() if isinstance(keys, dict) for k in keys]
-        close = [option for option in options if option.endswith(f".{key}")]
+        close = [option for option in options if option.endswith(f".{key}") and not option.startswith("grid.")]
         close = close or difflib.get_close_matches(str(key), options, n=1, cutoff=0.4)
         hint = f": did you mean {close[0]!r}?" if close else ": use section.setting, as in 'reward_model.lam'."
         raise UserError(f"The override {key!r} names no setting of {path}{hint}")
