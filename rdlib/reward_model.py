@@ -212,6 +212,7 @@ def configuration(stage, work: Path, queries: int) -> TrainingArguments:
         remove_unused_columns=False,
         **training.common_arguments(work, stage.seed, "steps"),
         train_sampling_strategy="random",
+        restore_callback_states_from_checkpoint=True,  # early stopping keeps its count over a resume
     )
 
 

@@ -100,11 +100,11 @@ def run(stage, work: Path, on_update=None) -> None:
         "without_label": int(queries["pseudo_label"].isna().sum()),
     }
     summary |= token_counts(trainer.history, ppo)
-    for checkpoint in work.glob("checkpoint-*"):
-        shutil.rmtree(checkpoint)
     policy.save_pretrained(work / "model")
     tokenizer.save_pretrained(work / "model")
     artifacts.write_json(work / "summary.json", summary)
+    for checkpoint in work.glob("checkpoint-*"):  # last of all: until here a crash loses no update
+        shutil.rmtree(checkpoint)
 
 
 def token_counts(history: list[dict], ppo) -> dict[str, int]:

@@ -11,7 +11,6 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 from transformers import PrinterCallback, Trainer, TrainerCallback
-from transformers.trainer_utils import get_last_checkpoint
 
 from rdlib.errors import UserError
 
@@ -29,8 +28,7 @@ def common_arguments(work: Path, seed: int, save_strategy: str) -> dict[str, Any
         "gradient_checkpointing": False,
         "save_strategy": save_strategy,
         "save_total_limit": 2,
-        "logging_steps": 20,
-        "logging_first_step": True,
+        "logging_steps": 1,  # a mean over several steps would differ after a resume in between
         "report_to": "none",
         "disable_tqdm": True,
         "dataloader_pin_memory": cuda,
@@ -65,6 +63,8 @@ class ProgressBar(TrainerCallback):
         self.bar.close()
 
 
+# Timing, and totals that the trainers count anew after a resume.
+UNSTABLE = ("runtime", "per_second", "total_flos", "num_tokens", "train_loss")
 SHOWN = ("loss", "eval_loss", "eval_agreement", "eval_pos_neg_auc")
 
 
@@ -72,10 +72,19 @@ def train(trainer: Trainer, work: Path) -> pd.DataFrame:
     """Train, going on from the last whole checkpoint if there is one; returns the history, a row a log."""
     trainer.remove_callback(PrinterCallback)
     folder = work / CHECKPOINTS
-    last = get_last_checkpoint(folder) if folder.is_dir() else None
+    last = last_whole_checkpoint(folder)
     trainer.train(resume_from_checkpoint=last)
     shutil.rmtree(folder, ignore_errors=True)
     return history_table(trainer.state.log_history)
+
+
+def last_whole_checkpoint(folder: Path) -> str | None:
+    """The newest checkpoint that was written to its end; cut ones are removed."""
+    for path in sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]), reverse=True):
+        if (path / "trainer_state.json").is_file():  # the file that the trainer writes last
+            return str(path)
+        shutil.rmtree(path)
+    return None
 
 
 def history_table(log: list[dict]) -> pd.DataFrame:
@@ -84,6 +93,7 @@ def history_table(log: list[dict]) -> pd.DataFrame:
     for entry in log:
         row = rows.setdefault(entry["step"], {"step": entry["step"], "epoch": round(entry["epoch"], 4)})
         for key, value in entry.items():
-            if key not in {"step", "epoch"} and not key.endswith(("runtime", "per_second", "total_flos")):
+            if key not in {"step", "epoch"} and not key.endswith(UNSTABLE):
                 row[key.removeprefix("eval_") if key != "eval_loss" else key] = value
-    return pd.DataFrame(sorted(rows.values(), key=lambda row: row["step"]))
+    frame = pd.DataFrame(sorted(rows.values(), key=lambda row: row["step"]))
+    return frame[["step", "epoch", *sorted(set(frame.columns) - {"step", "epoch"})]]

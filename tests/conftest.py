@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-from dataclasses import replace
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # several threads end in other digits
@@ -92,17 +91,9 @@ def at_root(monkeypatch):
 
         for module in (study, dag, results):
             monkeypatch.setattr(module, "ROOT", root)
-        # The default of a field is fixed when the class is made
-        monkeypatch.setattr(Stage.__init__, "__defaults__", _defaults_with_root(root))
         return root
 
     return use
-
-
-def _defaults_with_root(root: Path) -> tuple:
-    *others, last = Stage.__init__.__defaults__
-    assert isinstance(last, Path), "root is no longer the last field of Stage"
-    return (*others, root)
 
 
 @pytest.fixture(scope="session")
@@ -114,4 +105,4 @@ def small():
 @pytest.fixture
 def cell(study):
     """The finished stage 07_evaluate of `ours`, from which `at` leads to every other stage."""
-    return replace(stage_in(study, "07_evaluate"))
+    return stage_in(study, "07_evaluate")

@@ -47,11 +47,7 @@ def jobs(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         for module in (study, dag):
             patch.setattr(module, "ROOT", root)
-        from conftest import _defaults_with_root
-
-        patch.setattr(study.Stage.__init__, "__defaults__", _defaults_with_root(root))
         made = dag.study_jobs(PARAMS, [0, 1])
-        # Fill the stages' caches while the root is theirs
         grid = {folder for seed in (0, 1) for folder in grid_folders(seed)}
         return made, root, grid
 

@@ -20,8 +20,6 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def collected(study, tmp_path_factory):
     """(folder of results, stages) of a study of one cell, ablations included, run without its notebooks."""
-    from conftest import _defaults_with_root
-
     from rdlib import dag
     from rdlib import study as study_module
 
@@ -35,7 +33,6 @@ def collected(study, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         for module in (study_module, dag, results):
             patch.setattr(module, "ROOT", root)
-        patch.setattr(study_module.Stage.__init__, "__defaults__", _defaults_with_root(root))
         with pytest.raises(UserError, match=r"missing.*notebooks/"):
             results.collect(PARAMS, [0])
         for job in study_jobs(PARAMS, [0]):
