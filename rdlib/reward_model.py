@@ -206,7 +206,7 @@ def configuration(stage, work: Path, queries: int) -> TrainingArguments:
         eval_strategy="steps",
         eval_steps=every,
         save_steps=every,
-        eval_on_start=True,
+        eval_on_start=training.last_whole_checkpoint(work / training.CHECKPOINTS) is None,  # not again on resuming
         metric_for_best_model="eval_pos_neg_auc",
         load_best_model_at_end=True,
         remove_unused_columns=False,
