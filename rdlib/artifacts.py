@@ -59,6 +59,8 @@ def write_parquet(path: Path, frame: pd.DataFrame) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
     frame.to_parquet(temporary, index=False, compression="zstd")
+    with temporary.open("rb+") as file:
+        os.fsync(file.fileno())
     temporary.replace(path)
 
 

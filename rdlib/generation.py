@@ -86,13 +86,14 @@ class TransformersEngine:
 
     @torch.no_grad()
     def _decode(self, requests: list[Request], generator: torch.Generator) -> list[list[Completion]]:
-        counts = torch.tensor([r.n for r in requests])
-        temperature = torch.tensor([r.temperature for r in requests]).repeat_interleave(counts)
+        device = self.model.device
+        counts = torch.tensor([r.n for r in requests], device=device)
+        temperature = torch.tensor([r.temperature for r in requests], device=device).repeat_interleave(counts)
         logits, cache, mask = self._prefill([r.prompt for r in requests], counts)
-        rows = torch.arange(len(logits))
-        tokens = torch.full((len(logits), self.max_tokens), self.tokenizer.pad_token_id)
-        finished = torch.zeros(len(logits), dtype=torch.bool)
-        lengths = torch.zeros(len(logits), dtype=torch.long)
+        rows = torch.arange(len(logits), device=device)
+        tokens = torch.full((len(logits), self.max_tokens), self.tokenizer.pad_token_id, device=device)
+        finished = torch.zeros(len(logits), dtype=torch.bool, device=device)
+        lengths = torch.zeros(len(logits), dtype=torch.long, device=device)
         for step in range(self.max_tokens):
             picked = pick_tokens(logits, temperature[rows], generator)
             picked = torch.where(finished[rows], self.tokenizer.pad_token_id, picked)
@@ -115,8 +116,9 @@ class TransformersEngine:
     def _prefill(self, prompts: list[list[int]], counts: torch.Tensor):
         width = max(map(len, prompts))
         pad = self.tokenizer.pad_token_id
-        ids = torch.tensor([[pad] * (width - len(p)) + p for p in prompts])
-        mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts])
+        device = self.model.device
+        ids = torch.tensor([[pad] * (width - len(p)) + p for p in prompts], device=device)
+        mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=device)
         positions = (mask.cumsum(-1) - 1).clamp(min=0)
         cache = DynamicCache(config=self.model.config)
         output = self.model(
@@ -127,7 +129,7 @@ class TransformersEngine:
             use_cache=True,
             logits_to_keep=1,
         )
-        rows = torch.arange(len(prompts)).repeat_interleave(counts)
+        rows = torch.arange(len(prompts), device=device).repeat_interleave(counts)
         cache.batch_select_indices(rows)
         return output.logits[rows, -1], cache, mask[rows]
 
