@@ -51,6 +51,7 @@ class Cell:
 
     @property
     def holds(self) -> bool:
+        """Whether the difference has the sign that the claim says."""
         return self.difference.estimate > 0
 
 

@@ -49,6 +49,7 @@ def sampler(tokenizer, batch: int, max_tokens: int, temperature: float):
     """The `sample` callable of PPOTrainer: one response for each prompt from the current policy."""
 
     def sample(policy, token_prompts: list[list[int]], seed: int) -> list[list[int]]:
+        """Token ids of one response for each prompt, the end token included where one was sampled."""
         engine = generation.TransformersEngine(policy, tokenizer, batch, max_tokens)
         requests = [generation.Request(prompt, 1, temperature) for prompt in token_prompts]
         return [group[0].tokens for group in engine.generate(requests, seed)]

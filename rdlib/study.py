@@ -312,6 +312,7 @@ def dag_edges() -> list[tuple[str, str]]:
     edges, seen = [], set()
 
     def visit(stage: Stage) -> None:
+        """Add the edges into a stage, after those of the stages before it."""
         if stage.name in seen:
             return
         seen.add(stage.name)
