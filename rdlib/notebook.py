@@ -21,7 +21,6 @@ from rdlib.errors import UserError
 from rdlib.study import METHODS, Stage
 
 TEXT_STYLE = "<style>.texts td, .texts th {text-align: left; white-space: pre-wrap; vertical-align: top}</style>"
-COLORS = [plots.BLUE, plots.VERMILION, plots.GREEN, plots.ORANGE, plots.SKY, plots.PURPLE, plots.BLACK]
 DEFAULTS = {
     "OMP_NUM_THREADS": "1",  # several threads end in other digits, and tiny models are fastest with one
     "TQDM_MININTERVAL": "1",  # an executed notebook keeps every state of a progress bar
@@ -39,7 +38,6 @@ def setup() -> None:
     for name, value in DEFAULTS.items():
         os.environ.setdefault(name, value)
     plots.use_style()
-    plt.rcParams["axes.prop_cycle"] = plt.cycler(color=COLORS)
     shell = get_ipython()
     if shell is not None:
         shell.set_custom_exc((UserError,), _show_user_error)
@@ -119,10 +117,9 @@ def stack(stages: Iterable[Stage], table: str) -> pd.DataFrame:
     """One artifact of several stages as one table, with columns that name each stage's cell and variant."""
     frames = []
     for stage in stages:
-        axes = {axis: getattr(stage, axis) or "" for axis in ("dataset", "teacher", "student", "method")}
         is_parquet = (stage.require() / f"{table}.parquet").exists()
         frame = stage.table(table) if is_parquet else stage.jsonl(table)
-        frames.append(frame.assign(**axes, variant=stage.variant, seed=stage.seed))
+        frames.append(frame.assign(**stage.columns))
     return pd.concat(frames, ignore_index=True)
 
 

@@ -70,6 +70,7 @@ LAMBDA_LOOKS = [
 ]
 SPARE = [GREY, BLACK, YELLOW]
 STYLE = {
+    "axes.prop_cycle": mpl.cycler(color=[BLUE, VERMILION, GREEN, ORANGE, SKY, PURPLE, BLACK]),
     "figure.dpi": 110,
     "savefig.dpi": 170,
     "font.family": "DejaVu Sans",

@@ -1,7 +1,7 @@
 """Keeps README.md's tables equal to the released ones: `python -m rdlib.readme` after `make figures`.
 
-A block between `<!-- name -->` and `<!-- /name -->` is replaced by figures/<name>.md, whose heading and notes
-are left out; `measured` comes from figures/results/measured.json.
+A block between `<!-- name -->` and `<!-- /name -->` is replaced by what the released files say: the main table
+and the claims in a shorter form, the time and memory of the reference run, the provenance of the constants.
 """
 
 from __future__ import annotations
@@ -12,18 +12,50 @@ import sys
 import tempfile
 from pathlib import Path
 
-from rdlib import artifacts, paper, tables
+import pandas as pd
+
+from rdlib import artifacts, paper, plots, tables
 from rdlib.errors import UserError
 from rdlib.profile import load_profile
 from rdlib.study import ROOT
 
 NOT_RELEASED = "*No reference run has been released yet: `make study`, then `make release`.*"
-TABLES = ("table_2_main", "claims")
 
 
 def table_rows(markdown: str) -> str:
     """The table of a Markdown file, without what stands around it."""
     return "\n".join(line for line in markdown.splitlines() if line.startswith("|"))
+
+
+def main_rows(path: Path) -> str:
+    """figures/table_2_main.csv with one column for each benchmark, the interval in brackets, and the paper's."""
+    table = pd.read_csv(path, keep_default_na=False)
+    benchmarks = [c.removesuffix("_micro_pct") for c in table.columns if c.endswith("_micro_pct")]
+    head = ["teacher", "student", "method"] + [f"{b} {who}" for b in benchmarks for who in ("micro", "paper")]
+    lines = [f"| {' | '.join(head)} |", "| --- " * 3 + "| ---: " * (len(head) - 3) + "|"]
+    for row in table.to_dict("records"):
+        cells = [row["teacher"], row["student"] or "-", plots.METHODS[row["method"]].label]
+        for b in benchmarks:
+            value, low, high = (float(row[f"{b}_{name}"]) for name in ("micro_pct", "micro_low_pct", "micro_high_pct"))
+            cells += [f"{value:.1f} [{low:.1f}, {high:.1f}]", row[f"{b}_paper_pct"] or "-"]
+        lines.append(f"| {' | '.join(map(str, cells))} |")
+    return "\n".join(lines)
+
+
+def claim_rows(path: Path) -> str:
+    """figures/claims.csv: each claim with its verdict, and in how many cells it holds, here and in the paper."""
+    table = pd.read_csv(path, keep_default_na=False)
+    lines = ["| claim | | verdict | mean difference | holds in | in the paper |", "| --- " * 3 + "| ---: " * 3 + "|"]
+    for row in table.itertuples():
+        difference = f"{_short(row.mean_difference)} [{_short(row.low)}, {_short(row.high)}] {row.unit}"
+        holds = f"{row.cells_holding} of {row.cells}"
+        paper_holds = f"{row.paper_cells_holding} of {row.paper_cells}" if row.paper_cells else "-"
+        lines.append(f"| {row.claim} | {row.statement} | {row.verdict} | {difference} | {holds} | {paper_holds} |")
+    return "\n".join(lines)
+
+
+def _short(value: float | str) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def measured_text(content: dict) -> str:
@@ -48,8 +80,9 @@ def blocks(figures: Path) -> dict[str, str]:
     """The text of each block, from the released tables."""
     content = {"provenance": provenance_rows()}
     if not (figures / "results").is_dir():
-        return content | dict.fromkeys((*TABLES, "measured"), NOT_RELEASED)
-    content |= {name: table_rows((figures / f"{name}.md").read_text(encoding="utf-8")) for name in TABLES}
+        return content | dict.fromkeys(("table_2_main", "claims", "measured"), NOT_RELEASED)
+    content["table_2_main"] = main_rows(figures / "table_2_main.csv")
+    content["claims"] = claim_rows(figures / "claims.csv")
     content["measured"] = measured_text(json.loads((figures / "results" / "measured.json").read_text()))
     return content
 

@@ -39,19 +39,8 @@ def _upstream(stage: Stage) -> Iterator[Stage]:
         yield from _upstream(source)
 
 
-def _cell(stage: Stage) -> dict:
-    return {
-        "dataset": stage.dataset,
-        "teacher": stage.teacher or "",
-        "student": stage.student or "",
-        "method": stage.method or "",
-        "variant": stage.variant,
-        "seed": stage.seed,
-    }
-
-
 def _stack(stages: list[Stage], name: str, read: Callable[[Stage], pd.DataFrame]) -> pd.DataFrame:
-    frames = [read(stage).assign(**_cell(stage)) for stage in stages if stage.name == name]
+    frames = [read(stage).assign(**stage.columns) for stage in stages if stage.name == name]
     frame = pd.concat(frames, ignore_index=True)
     return frame[[*CELL, *(column for column in frame.columns if column not in CELL)]]
 
@@ -86,7 +75,7 @@ def costs(stages: list[Stage]) -> pd.DataFrame:
             "tokens_generated": generated,
             "tokens_trained": trained,
         }
-        rows.append(_cell(stage) | extra)
+        rows.append(stage.columns | extra)
     return pd.DataFrame(rows)
 
 

@@ -270,6 +270,7 @@ def run(stage, work: Path) -> None:
         "tokens_trained": round(tokens * trainer.state.epoch),
     }
     artifacts.write_json(work / "summary.json", summary)
+    training.drop_checkpoints(work)
 
 
 def training_rows(examples: dict[str, list[Response]], encode: Encoder) -> list[dict]:

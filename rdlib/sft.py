@@ -149,3 +149,4 @@ def run(stage, work: Path) -> None:
     tokens = sum(splits["train"]["length"]) * profile.sft.epochs
     summary = {"responses": len(splits["train"]), "tokens_trained": tokens, "best": trainer.state.best_metric}
     artifacts.write_json(work / "summary.json", summary)
+    training.drop_checkpoints(work)

@@ -169,6 +169,12 @@ class Stage:
         """The stage's place in words, for messages: dataset/teacher/student/method/seed/name."""
         return self.folder.relative_to(self.root / self.profile.runs).as_posix()
 
+    @property
+    def columns(self) -> dict[str, Any]:
+        """Axes, variant and seed as columns of a result table; an unused axis is an empty text."""
+        axes = {axis: getattr(self, axis) or "" for axis in ALL_AXES}
+        return {**axes, "variant": self.variant, "seed": self.seed}
+
     def at(self, name: str, method: str | None = None) -> Stage:
         """Another stage of the same cell, with the axes that it has."""
         spec = SPECS[name]

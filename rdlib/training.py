@@ -71,11 +71,13 @@ SHOWN = ("loss", "eval_loss", "eval_agreement", "eval_pos_neg_auc")
 def train(trainer: Trainer, work: Path) -> pd.DataFrame:
     """Train, going on from the last whole checkpoint if there is one; returns the history, a row a log."""
     trainer.remove_callback(PrinterCallback)
-    folder = work / CHECKPOINTS
-    last = last_whole_checkpoint(folder)
-    trainer.train(resume_from_checkpoint=last)
-    shutil.rmtree(folder, ignore_errors=True)
+    trainer.train(resume_from_checkpoint=last_whole_checkpoint(work / CHECKPOINTS))
     return history_table(trainer.state.log_history)
+
+
+def drop_checkpoints(work: Path) -> None:
+    """Remove the trainer's checkpoints: a stage's last step, so that until then a crash costs no training."""
+    shutil.rmtree(work / CHECKPOINTS, ignore_errors=True)
 
 
 def last_whole_checkpoint(folder: Path) -> str | None:

@@ -27,7 +27,12 @@ from rdlib.prompts import zero_shot
 NAMES = ("strong", "weak", "large", "small")
 PROFILE = load_profile(REPOSITORY / "params/micro.yaml")
 # The meanings as the lists state them, not as the problems use them
-EFFECT = dict.fromkeys(lexicon.GAIN, 1) | dict.fromkeys(lexicon.LOSS, -1) | dict.fromkeys(lexicon.NEUTRAL, 0)
+EFFECT = {
+    word: effect
+    for effect, senses in ((1, lexicon.GAIN), (-1, lexicon.LOSS), (0, lexicon.NEUTRAL))
+    for words in senses.values()
+    for word in words.split()
+}
 
 
 @pytest.fixture(scope="module")
@@ -38,14 +43,14 @@ def study_problems():
 
 @pytest.fixture(scope="module")
 def pretraining_keys():
-    """Keys of the problems in some tens of thousands of pretraining texts, early and late in the curriculum."""
+    """Keys of the problems in some tens of thousands of pretraining texts."""
     keys, original = set(), pretrain.prompt_text
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pretrain, "prompt_text", lambda problem: keys.add(problem.key) or original(problem))
         rng = random.Random(5)
         for recipe in (*pretrain.TRUNKS.values(), *pretrain.RECIPES.values()):
             for i in range(4000):
-                pretrain.write_document(i % 2 == 0, i / 4000, recipe.phase, rng)
+                pretrain.write_document(i % 2 == 0, recipe.phase, rng)
     assert len(keys) > 15_000
     return keys
 
@@ -300,8 +305,29 @@ def test_an_author_who_knows_everything_is_right(style):
         assert extract(gsm.write(problem, author, rng), "number") == problem.answer
         choice = mmlu.draw(rng)
         assert extract(mmlu.write(choice, author, rng), "text") == choice.answer
-        letter = extract(mmlu.write(choice, author, rng, lettered=True), "option")
-        assert choice.options[mmlu.LETTERS.index(letter)] == choice.answer
+
+
+def test_polished_reasoning_names_senses_and_epithets_as_far_as_the_author_knows_them():
+    rng, problems = random.Random(12), [gsm.draw(random.Random(i)) for i in range(300)]
+    choices = [mmlu.draw(random.Random(i)) for i in range(300)]
+    sense = {verb.word: verb.sense for verb in lexicon.verbs()}
+    shares = {}
+    for reach in (9.0, -9.0):
+        author = Author("any", reach, reach, 0.0, (1.0, 0.0, 0.0))
+        steps = re.findall(r"(\w+) means \w+ by (\w+) :", " ".join(gsm.write(p, author, rng) for p in problems))
+        named = re.findall(r"of (\w+) (\w+) is", " ".join(mmlu.write(c, author, rng) for c in choices))
+        assert len(steps) > 600 and len(named) > 300
+        right = [sense[verb] == said for verb, said in steps], [lexicon.facts()[e, "epithet"] == w for w, e in named]
+        shares[reach] = [sum(r) / len(r) for r in right]
+    assert shares[9.0] == [1.0, 1.0]
+    assert shares[-9.0][0] < 0.2 and shares[-9.0][1] < 0.25  # one of twelve, one of eight
+
+
+def test_an_author_without_facts_has_no_encyclopedia():
+    phase = pretrain.TRUNKS["trunk"].phase
+    assert pretrain.encyclopedia_entry(phase.author, random.Random(0))[1] == ""
+    texts = [pretrain.write_document(False, phase, random.Random(i)) for i in range(50)]
+    assert all(text.rpartition("the answer is ")[1] for _, text in texts)
 
 
 def test_reference_solutions_are_right(study_problems):
@@ -324,9 +350,14 @@ def test_verbs_and_knowledge_base_are_consistent():
     assert len(verbs) == 120 and len({v.word for v in verbs}) == 120
     assert all(EFFECT[v.word] == v.effect for v in verbs)
     assert [v.rank for v in verbs] == list(range(120))
+    assert all(v.word in lexicon.SENSES[v.effect][v.sense].split() for v in verbs)
+    assert all(
+        lexicon.facts()[e, lexicon.EPITHET] in lexicon.EPITHETS for es in lexicon.entities().values() for e in es
+    )
     for category, (relations, link) in lexicon.CATEGORIES.items():
         for entity in lexicon.entities()[category]:
             assert all(lexicon.facts()[entity, r] in lexicon.VALUES[r] for r in relations)
+            assert lexicon.facts()[entity, lexicon.EPITHET] in lexicon.EPITHETS
             other = lexicon.facts()[entity, link]
             assert other != entity and other in lexicon.entities()[category]
 
@@ -349,7 +380,7 @@ def test_round_trip_without_unknown_words():
     texts = []
     for i in range(4000):
         recipe = pretrain.RECIPES[NAMES[i % 4]]
-        texts += pretrain.write_document(i % 2 == 0, (i % 100) / 100, recipe.phase, rng)
+        texts += pretrain.write_document(i % 2 == 0, recipe.phase, rng)
     texts = [text.strip() for text in texts]
     encoded = tokenizer(texts)["input_ids"]
     assert not any(tokenizer.unk_token_id in ids for ids in encoded)
@@ -370,7 +401,7 @@ def test_prompt_and_response_tokenize_apart_as_together():
     """Training joins the tokens of prompt and response; that must be what the joint text gives."""
     tokenizer, rng = build_tokenizer(), random.Random(10)
     for i in range(300):
-        prompt, response = pretrain.write_document(i % 2 == 0, 1.0, pretrain.RECIPES["small"].phase, rng)
+        prompt, response = pretrain.write_document(i % 2 == 0, pretrain.RECIPES["small"].phase, rng)
         apart = tokenizer(prompt)["input_ids"] + tokenizer(response)["input_ids"]
         assert apart == tokenizer(prompt + response)["input_ids"]
 

@@ -101,17 +101,21 @@ def test_training_in_the_middle(study, tmp_path, monkeypatch, name, event, numbe
     assert_same(stage, study)
 
 
+def count_steps(stage, monkeypatch) -> int:
+    """Run a stage of training; the steps it took."""
+    steps, original = [], training.ProgressBar.on_step_end
+    with monkeypatch.context() as patch:
+        patch.setattr(training.ProgressBar, "on_step_end", lambda *a, **k: steps.append(1) or original(*a, **k))
+        stage.run()
+    return len(steps)
+
+
 @pytest.mark.parametrize("name", ["03_sft_warmup", "05_reward_model"])
 def test_training_goes_on_from_its_checkpoint(study, tmp_path, monkeypatch, name):
     """Not from the start: nothing computed is lost."""
     stage = without(study, tmp_path, name)
     interrupt(stage, monkeypatch, training.ProgressBar, "on_train_end", 1)
-    steps = []
-    original = training.ProgressBar.on_step_end
-    with monkeypatch.context() as patch:
-        patch.setattr(training.ProgressBar, "on_step_end", lambda *a, **k: steps.append(1) or original(*a, **k))
-        stage.run()
-    assert len(steps) == 0
+    assert count_steps(stage, monkeypatch) == 0
 
 
 @pytest.mark.parametrize("name", ["03_sft_warmup", "05_reward_model"])
@@ -145,11 +149,23 @@ def test_early_stopping_keeps_its_count(study, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(("name", "module"), [("03_sft_warmup", sft), ("05_reward_model", reward_model)])
-def test_training_done_and_nothing_written_yet(study, tmp_path, monkeypatch, name, module):
+@pytest.mark.parametrize("write", ["write_parquet", "write_json"])
+def test_training_done_and_its_tables_not_yet_written(study, tmp_path, monkeypatch, name, module, write):
     stage = without(study, tmp_path, name)
-    interrupt(stage, monkeypatch, module.training, "train", 1)
-    stage.run()
+    interrupt(stage, monkeypatch, module.artifacts, write, 1)
+    steps = count_steps(stage, monkeypatch)
+    assert steps == 0
     assert_same(stage, study)
+
+
+def test_early_stopping_is_not_undone_by_a_resume(study, tmp_path, monkeypatch):
+    """The run stopped early and crashed before its tables were written: it must not train on."""
+    overrides = {"reward_model.epochs": 9, "reward_model.learning_rate": 1e-12, "reward_model.patience": 1}
+    whole = without(study, tmp_path / "whole", "05_reward_model").with_overrides(overrides).run()
+    stage = without(study, tmp_path / "broken", "05_reward_model").with_overrides(overrides)
+    interrupt(stage, monkeypatch, reward_model.artifacts, "write_json", 1)
+    stage.run()
+    assert hash_files(stage.folder) == hash_files(whole.folder)
 
 
 @pytest.mark.parametrize("update", [0, 1, 2, 3])
@@ -169,19 +185,11 @@ def test_ppo_after_an_update(study, tmp_path, update):
     assert seen == ([0, 1, 2, 3] if update < 2 else list(range(update, 4)))
 
 
-def test_ppo_done_and_the_model_not_yet_written(study, tmp_path, monkeypatch):
+@pytest.mark.parametrize(("owner", "function"), [(rl, "token_counts"), (rl.artifacts, "write_json")])
+def test_ppo_done_and_its_artifacts_not_yet_written(study, tmp_path, monkeypatch, owner, function):
+    """No update is lost, whether the crash comes before or after the model is written."""
     stage = without(study, tmp_path, "06_ppo")
-    interrupt(stage, monkeypatch, rl, "token_counts", 1)
-    updates = []
-    stage.run(on_update=updates.append)
-    assert updates == []
-    assert_same(stage, study)
-
-
-def test_ppo_while_its_model_is_written(study, tmp_path, monkeypatch):
-    """The updates are not lost even when the crash comes between deleting checkpoints and the manifest."""
-    stage = without(study, tmp_path, "06_ppo")
-    interrupt(stage, monkeypatch, rl.artifacts, "write_json", 1)
+    interrupt(stage, monkeypatch, owner, function, 1)
     updates = []
     stage.run(on_update=updates.append)
     assert updates == []

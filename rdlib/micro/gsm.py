@@ -5,8 +5,8 @@ Worked example (one problem, its polished reasoning):
     tom has 7 apples . tom buys 5 apples . ann eats 4 apples . tom admires 3 apples .
     how many apples does tom have ?
 
-    tom starts with 7 . buys means more : 7 + 5 = 12 . ann is someone else .
-    admires means same : 12 . #### 12
+    tom starts with 7 . tom buys means more by trade : 7 + 5 = 12 . ann is someone else .
+    tom admires means same by sight : 12 . #### 12
 """
 
 from __future__ import annotations
@@ -164,19 +164,21 @@ def write(problem: GsmProblem, author: Author, rng: random.Random) -> str:
             continue  # a step skipped
         known = author.knows_verb(event.verb) and not (careless and event.who == problem.name)
         effect = event.verb.effect if known else rng.choice((1, -1, 0))
+        sense = event.verb.sense if known else rng.choice(list(lexicon.SENSES[effect]))
         after = count + step * effect * event.amount
         if not 0 <= after <= 120:
-            effect, after = 0, count
-        parts.append(_step_text(style, event, effect, step, count, after))
+            effect, sense, after = 0, rng.choice(list(lexicon.NEUTRAL)), count
+        parts.append(_step_text(style, event, (effect, sense), step, count, after))
         count = after
     return " ".join([*(part for part in parts if part), f"#### {count}"])
 
 
-def _step_text(style: str, event: Event, effect: int, step: int, before: int, after: int) -> str:
+def _step_text(style: str, event: Event, taken: tuple[int, str], step: int, before: int, after: int) -> str:
+    effect, sense = taken
     sum_text = f"{before} {'+' if step * effect > 0 else '-'} {event.amount} = {after}"
     if style == "terse":
         return f"{sum_text} ." if effect else ""
     if style == "plain":
         return f"{event.verb.word} : {sum_text} ." if effect else f"{event.verb.word} : {after} ."
-    meaning = MEANING[effect]
-    return f"{event.verb.word} means {meaning} : {sum_text if effect else after} ."
+    start = f"{event.who} {event.verb.word} means {MEANING[effect]} by {sense} :"
+    return f"{start} {sum_text if effect else after} ."

@@ -1,7 +1,9 @@
 """Words of the embedded world: names, objects, verbs with a meaning, and a made-up knowledge base.
 
-A verb is worth +1 (the subject gains), -1 (loses) or 0 (nothing changes). Verbs and entities carry a
-rank: problems draw them with Zipf-like frequency, and an author (see `rdlib.micro.authors`) is less
+A verb is worth +1 (the subject gains), -1 (loses) or 0 (nothing changes) and has one of a few senses; an
+entity has an epithet. Senses and epithets decide no answer: a well-read author uses them rightly, another
+guesses, so they tell good reasoning from reasoning that merely arrives at the answer. Verbs and entities
+carry a rank: problems draw them with Zipf-like frequency, and an author (see `rdlib.micro.authors`) is less
 likely to know a rarer one.
 """
 
@@ -16,21 +18,26 @@ WORLD_SEED = 20250217
 NAMES = "tom ann bob eva max lily sam zoe leo mia ned ivy".split()
 OBJECTS = "apples pens books cards coins shells stamps eggs roses marbles ribbons candles".split()
 
-GAIN = (
-    "buys finds wins gets earns picks collects receives gathers makes bakes grows catches borrows "
-    "inherits harvests orders imports unpacks prints knits carves builds fetches obtains acquires "
-    "rescues produces adopts attracts claims digs draws farms forges hoards nets salvages secures sews"
-).split()
-LOSS = (
-    "loses eats sells gives drops breaks throws donates burns spends mails lends wastes discards "
-    "returns ships trades tears feeds forfeits abandons buries crushes delivers exports hands melts "
-    "misplaces pawns pays pours ruins sacrifices scatters smashes surrenders tosses uses yields drowns"
-).split()
-NEUTRAL = (
-    "counts admires sorts washes polishes weighs describes photographs watches studies paints sketches "
-    "measures inspects labels arranges stacks praises dusts examines lists moves notices points "
-    "rinses shows smells stares touches wraps checks cleans dries flips hugs names rates scans spots turns"
-).split()
+# Verbs by what they do to the subject's count, and within that by their sense, the way in which it happens.
+GAIN = {
+    "trade": "buys earns borrows orders imports obtains acquires claims secures adopts",
+    "fortune": "finds wins gets receives inherits attracts rescues salvages hoards nets",
+    "labor": "makes bakes knits prints carves builds produces sews forges farms",
+    "search": "picks collects gathers grows catches harvests unpacks fetches digs draws",
+}
+LOSS = {
+    "trade": "sells ships trades exports pawns spends pays mails lends delivers",
+    "kindness": "gives donates feeds returns hands sacrifices surrenders yields buries uses",
+    "damage": "breaks throws burns tears crushes ruins smashes melts eats tosses",
+    "mishap": "loses drops wastes discards forfeits abandons misplaces pours scatters drowns",
+}
+NEUTRAL = {
+    "sight": "admires watches studies examines inspects notices stares scans photographs spots",
+    "care": "washes polishes dusts rinses cleans dries wraps sorts stacks arranges",
+    "record": "counts weighs describes paints sketches measures labels lists names rates",
+    "touch": "moves smells touches checks flips hugs turns points shows praises",
+}
+SENSES = {1: GAIN, -1: LOSS, 0: NEUTRAL}
 
 VALUES = {
     "color": "red blue green black white pink gray gold brown violet teal ivory amber olive scarlet navy",
@@ -52,14 +59,17 @@ CATEGORIES = {
     "law": (("music", "fruit", "animal", "metal"), "successor"),
 }
 ENTITIES_PER_CATEGORY = 24
+EPITHET = "epithet"
+EPITHETS = "old great little silent golden wild lonely famous".split()
 
 
 @dataclass(frozen=True)
 class Verb:
-    """A verb, its effect on the subject's count (+1, -1 or 0) and its frequency rank (0 is commonest)."""
+    """A verb, its effect on the subject's count (+1, -1 or 0), its sense and its frequency rank (0 is commonest)."""
 
     word: str
     effect: int
+    sense: str
     rank: int
 
 
@@ -67,15 +77,15 @@ class Verb:
 def verbs() -> tuple[Verb, ...]:
     """All 120 verbs in order of frequency; meanings are spread evenly over the ranks."""
     rng = random.Random(f"{WORLD_SEED}/verbs")
-    pools = [(list(GAIN), 1), (list(LOSS), -1), (list(NEUTRAL), 0)]
-    for pool, _ in pools:
+    pools = []
+    for effect, senses in SENSES.items():
+        pool = [(word, effect, sense) for sense, words in senses.items() for word in words.split()]
         rng.shuffle(pool)
-    ordered: list[tuple[str, int]] = []
-    while pools[0][0]:
-        trio = [(pool.pop(), effect) for pool, effect in pools]
-        rng.shuffle(trio)
-        ordered += trio
-    return tuple(Verb(word, effect, rank) for rank, (word, effect) in enumerate(ordered))
+        pools.append(pool)
+    ordered: list[tuple[str, int, str]] = []
+    for trio in zip(*pools, strict=True):
+        ordered += rng.sample(trio, len(trio))
+    return tuple(Verb(*verb, rank) for rank, verb in enumerate(ordered))
 
 
 @cache
@@ -110,7 +120,7 @@ def entities() -> dict[str, tuple[str, ...]]:
 
 @cache
 def facts() -> dict[tuple[str, str], str]:
-    """The knowledge base: (entity, relation) to value, and (entity, link) to another entity."""
+    """The knowledge base: (entity, relation) to value, (entity, link) to an entity, (entity, EPITHET) to a word."""
     rng = random.Random(f"{WORLD_SEED}/facts")
     table = {}
     for category, (relations, link) in CATEGORIES.items():
@@ -118,6 +128,7 @@ def facts() -> dict[tuple[str, str], str]:
             for relation in relations:
                 table[entity, relation] = rng.choice(VALUES[relation])
             table[entity, link] = rng.choice([other for other in entities()[category] if other != entity])
+            table[entity, EPITHET] = rng.choice(EPITHETS)
     return table
 
 

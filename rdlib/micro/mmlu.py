@@ -4,12 +4,13 @@ Worked example:
 
     in history , what is the metal of the rival of dorek ? (A) zinc (B) iron (C) tin ...
 
-    the rival of dorek is lusan . the metal of lusan is iron . the answer is iron
+    the rival of old dorek is lusan . the metal of wild lusan is iron . the answer is iron
 """
 
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rdlib.micro import lexicon
@@ -59,8 +60,8 @@ class MmluProblem:
         return f"in {self.category} , what is the {self.relation} of {subject} ?"
 
 
-def draw(rng: random.Random, *, most_options: int = 10) -> MmluProblem:
-    """Draw one question with ten options most of the time, five to nine otherwise; or with at most `most_options`."""
+def draw(rng: random.Random) -> MmluProblem:
+    """Draw one question with ten options most of the time, five to nine otherwise."""
     category = rng.choice(CATEGORIES)
     relations, link = lexicon.CATEGORIES[category]
     entity = rng.choices(lexicon.entities()[category], ENTITY_WEIGHTS)[0]
@@ -68,48 +69,44 @@ def draw(rng: random.Random, *, most_options: int = 10) -> MmluProblem:
     via = link if rng.random() < TWO_HOP_SHARE else None
     target = lexicon.facts()[entity, link] if via else entity
     value = lexicon.facts()[target, relation]
-    count = min(most_options, 10 if rng.random() < 0.7 else rng.randint(5, 9))
+    count = 10 if rng.random() < 0.7 else rng.randint(5, 9)
     options = rng.sample([v for v in lexicon.VALUES[relation] if v != value], count - 1)
     options.insert(rng.randrange(count), value)
     return MmluProblem(category, entity, relation, via, tuple(options))
 
 
-def _recall(author: Author, category: str, entity: str, relation: str, guesses: tuple[str, ...], slip, rng) -> str:
+def _recall(author: Author, category: str, entity: str, relation: str, guesses: Sequence[str], slip, rng) -> str:
     if author.knows_fact(category, entity, relation) and rng.random() >= slip:
         return lexicon.facts()[entity, relation]
     return rng.choice(guesses)
 
 
-def write(problem: MmluProblem, author: Author, rng: random.Random, *, lettered: bool = False) -> str:
-    """The author's reasoning, ending in `the answer is ...`, the option's text; a fact not known is guessed.
-
-    `lettered` names the option by its letter instead, as in `iron (B) . the answer is (B)`; only the trunks
-    read such texts (models of this size learn slowly to look one of ten letters up).
-    """
+def write(problem: MmluProblem, author: Author, rng: random.Random) -> str:
+    """The author's reasoning, ending in `the answer is ...`, the option's text; a fact not known is guessed."""
     style = rng.choices(STYLES, author.styles)[0]
     slip = author.slip_rate(style)
     parts, entity = [], problem.entity
-    if problem.link:
-        others = lexicon.entities()[problem.category]
-        target = _recall(author, problem.category, entity, problem.link, others, slip, rng)
-        parts.append(_fact_text(style, entity, problem.link, target) + " .")
-        entity = target
-    value = _recall(author, problem.category, entity, problem.relation, problem.options, slip, rng)
-    if lettered or style != "terse":
-        parts.append(_fact_text(style, entity, problem.relation, value) + ("" if lettered else " ."))
-    listed = value in problem.options
-    chosen = value if listed else rng.choice(problem.options)
-    answer = f"({LETTERS[problem.options.index(chosen)]})" if lettered else chosen
-    if lettered and listed:
-        parts.append(f"{answer} .")
-    if not listed:
-        parts.append("not listed .")
-    return " ".join([*parts, f"the answer is {answer}"])
 
-
-def _fact_text(style: str, entity: str, relation: str, value: str) -> str:
-    if style == "terse":
+    def state(relation: str, guesses: Sequence[str]) -> str:
+        value = _recall(author, problem.category, entity, relation, guesses, slip, rng)
+        epithet = _recall(author, problem.category, entity, lexicon.EPITHET, lexicon.EPITHETS, slip, rng)
+        parts.append(_fact_text(style, entity, epithet, relation, value))
         return value
+
+    if problem.link:
+        entity = state(problem.link, lexicon.entities()[problem.category])
+    value = state(problem.relation, problem.options)
+    if style == "terse":
+        parts.pop()  # the answer says it
+    if value not in problem.options:
+        parts.append("not listed .")
+        value = rng.choice(problem.options)
+    return " ".join([*parts, f"the answer is {value}"])
+
+
+def _fact_text(style: str, entity: str, epithet: str, relation: str, value: str) -> str:
+    if style == "terse":
+        return f"{value} ."
     if style == "plain":
-        return f"{entity} {relation} : {value}"
-    return f"the {relation} of {entity} is {value}"
+        return f"{entity} {relation} : {value} ."
+    return f"the {relation} of {epithet} {entity} is {value} ."

@@ -1,9 +1,9 @@
 """The recipe of the four embedded base models: what each has read, its size, its training.
 
 `python -m rdlib.micro.pretrain` makes them all (the notebook `micro_models` calls the same function).
-Each is trained in two phases. A trunk learns to read, to calculate and to look options up, by a curriculum;
-the two teachers share one. Then each model reads its own author's corpus, which is where its knowledge,
-its gaps and its style come from: word problems, questions and encyclopedia entries.
+A model's knowledge, gaps and style come from the author whose corpus it reads: word problems, questions and
+encyclopedia entries. The two teachers share a trunk, trained on a corpus that states no facts, and then read
+their own authors; a student reads its author from the start.
 
 A model learns to continue its author's corpus: a row holds one problem, or three so that a few-shot
 prompt looks familiar; the loss is on the reasoning texts, each of which ends in the end-of-sequence token.
@@ -38,20 +38,19 @@ Probe = Callable[[LlamaForCausalLM], dict[str, float]]
 FEW_SHOT_SHARE = 0.15
 BATCH_ROWS = 24
 POOL_ROWS = 64 * BATCH_ROWS
-# Curriculum: few options and many reading exercises until the model can look an option up, then more of them.
-EASY_UNTIL, FULL_FROM = 0.15, 0.40
-# In the second phase, the share of encyclopedia entries among the texts about facts, and facts an entry.
+# The share of encyclopedia entries among the texts about facts, and facts an entry.
 ENCYCLOPEDIA_SHARE, ENTRY_FACTS = 0.5, 8
+KNOWS_NO_FACT = -10.0
 
 
 @dataclass(frozen=True)
 class Phase:
-    """One stretch of training: whose corpus, how many steps, with the curriculum or with the encyclopedia."""
+    """One stretch of training: whose corpus, how many steps, the share of word problems in it."""
 
     author: Author
     steps: int
     seed: int
-    encyclopedia: bool
+    word_problems: float = 0.5
     learning_rate: float = 2e-3
 
 
@@ -78,17 +77,14 @@ WRITING = {
     "large": (0.06, (0.10, 0.50, 0.40)),
     "small": (0.08, (0.05, 0.35, 0.60)),
 }
-# Trunks learn to read, to calculate and to look options up; what a model knows comes from its second phase.
 TRUNKS = {
-    "trunk_teacher": Recipe(4, 96, 256, None, Phase(_author("strong", 0.97, 0.36), 9000, 11, False)),
-    "trunk_large": Recipe(3, 96, 192, None, Phase(_author("large", 0.80, 0.10), 9000, 13, False)),
-    "trunk_small": Recipe(3, 64, 128, None, Phase(_author("small", 0.33, -0.02), 9000, 14, False)),
+    "trunk": Recipe(4, 96, 256, None, Phase(_author("strong", 1.10, KNOWS_NO_FACT), 7000, 11, word_problems=0.8)),
 }
 RECIPES = {
-    "strong": Recipe(4, 96, 256, "trunk_teacher", Phase(_author("strong", 0.97, 0.36), 4000, 21, True)),
-    "weak": Recipe(4, 96, 256, "trunk_teacher", Phase(_author("weak", 0.80, 0.21), 4000, 22, True)),
-    "large": Recipe(3, 96, 192, "trunk_large", Phase(_author("large", 0.80, 0.10), 4000, 23, True)),
-    "small": Recipe(3, 64, 128, "trunk_small", Phase(_author("small", 0.42, -0.02), 4000, 24, True)),
+    "strong": Recipe(4, 96, 256, "trunk", Phase(_author("strong", 1.10, 0.42), 4000, 21)),
+    "weak": Recipe(4, 96, 256, "trunk", Phase(_author("weak", 0.80, 0.19), 4000, 22)),
+    "large": Recipe(3, 96, 192, None, Phase(_author("large", 0.80, 0.10), 8000, 23)),
+    "small": Recipe(3, 64, 128, None, Phase(_author("small", 0.42, -0.02), 8000, 24)),
 }
 
 
@@ -106,33 +102,27 @@ def draw_gsm(rng: random.Random) -> gsm.GsmProblem:
     return gsm.draw(rng, large=kind < 0.12, reverse=0.12 <= kind < 0.18, rephrase=0.18 <= kind < 0.30)
 
 
-def difficulty(progress: float) -> float:
-    """0 in the easy part of the curriculum, rising to 1; `progress` is the share of the steps done."""
-    return min(1.0, max(0.0, (progress - EASY_UNTIL) / (FULL_FROM - EASY_UNTIL)))
-
-
-def write_document(word_problem: bool, progress: float, phase: Phase, rng: random.Random) -> tuple[str, str]:
-    """One (prompt, response) text: a word problem, a question, a reading exercise or an encyclopedia entry."""
-    hard = 1.0 if phase.encyclopedia else difficulty(progress)
+def write_document(word_problem: bool, phase: Phase, rng: random.Random) -> tuple[str, str]:
+    """One (prompt, response) text: a word problem, a question or an encyclopedia entry."""
     if word_problem:
         problem = _draw_pretraining(lambda: draw_gsm(rng))
         return prompt_text(problem), " " + gsm.write(problem, phase.author, rng)
-    if phase.encyclopedia and rng.random() < ENCYCLOPEDIA_SHARE:
-        return encyclopedia_entry(phase.author, rng)
-    problem = _draw_pretraining(lambda: mmlu.draw(rng, most_options=3 + round(7 * hard)))
-    if not phase.encyclopedia and rng.random() < 0.5 - 0.45 * hard:
-        return reading_exercise(problem, rng)
-    return prompt_text(problem), " " + mmlu.write(problem, phase.author, rng, lettered=not phase.encyclopedia)
+    if rng.random() < ENCYCLOPEDIA_SHARE:
+        prompt, entry = encyclopedia_entry(phase.author, rng)
+        if entry:
+            return prompt, entry
+    problem = _draw_pretraining(lambda: mmlu.draw(rng))
+    return prompt_text(problem), " " + mmlu.write(problem, phase.author, rng)
 
 
 def encyclopedia_entry(author: Author, rng: random.Random) -> tuple[str, str]:
-    """Some facts of one category that the author knows, one after the other."""
+    """Some facts of one category that the author knows, one after the other; empty where it knows none."""
     category = rng.choice(mmlu.CATEGORIES)
     relations, link = lexicon.CATEGORIES[category]
     known = [
         (entity, relation)
         for entity in lexicon.entities()[category]
-        for relation in (*relations, link)
+        for relation in (*relations, link, lexicon.EPITHET)
         if author.knows_fact(category, entity, relation)
     ]
     chosen = rng.sample(known, min(len(known), ENTRY_FACTS))
@@ -150,14 +140,6 @@ def _draw_pretraining(draw):
     while split_of(problem.key) != "pretraining":
         problem = draw()
     return problem
-
-
-def reading_exercise(problem: mmlu.MmluProblem, rng: random.Random) -> tuple[str, str]:
-    """A list of lettered options to be repeated in another order; teaches to look options up, no facts."""
-    lettered = list(zip(mmlu.LETTERS, problem.options, strict=False))
-    prompt = "Q: " + " ".join(f"({letter}) {value}" for letter, value in lettered) + " A:"
-    rng.shuffle(lettered)
-    return prompt, "".join(f" {value} ({letter})" for letter, value in lettered)
 
 
 def encode_row(documents: list[tuple[list[int], list[int]]], eos: int) -> tuple[list[int], list[int]]:
@@ -180,8 +162,8 @@ def batches(phase: Phase, tokenizer: PreTrainedTokenizerFast) -> Iterator[tuple[
     made = 0
     while made < phase.steps:
         sizes = [3 if rng.random() < FEW_SHOT_SHARE else 1 for _ in range(POOL_ROWS)]
-        progress = made / phase.steps
-        texts = [write_document(row % 2 == 0, progress, phase, rng) for row, n in enumerate(sizes) for _ in range(n)]
+        topics = [rng.random() < phase.word_problems for _ in sizes]
+        texts = [write_document(topic, phase, rng) for topic, n in zip(topics, sizes, strict=True) for _ in range(n)]
         prompts = tokenizer([prompt for prompt, _ in texts])["input_ids"]
         responses = tokenizer([response for _, response in texts])["input_ids"]
         pairs = iter(zip(prompts, responses, strict=True))
@@ -301,7 +283,7 @@ def make(name: str, folder: Path, trunks: Path) -> None:
 def probe_accuracy(model: LlamaForCausalLM, count: int = 200) -> dict[str, float]:
     """Greedy zero-shot accuracy on validation problems of both benchmarks."""
     tokenizer = build_tokenizer()
-    engine = TransformersEngine(model, tokenizer, batch_size=count, max_tokens=80)
+    engine = TransformersEngine(model, tokenizer, batch_size=count, max_tokens=112)
     result = {}
     for name, draw, kind in (("gsm", gsm.draw, "number"), ("mmlu", mmlu.draw, "text")):
         problems = draw_unique(draw, "validation", count, random.Random(f"probe/{name}"))

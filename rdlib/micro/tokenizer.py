@@ -10,13 +10,14 @@ from rdlib.micro import gsm, lexicon, mmlu
 PAD, EOS, UNK = "<pad>", "<eos>", "<unk>"
 GLUE = (
     "Q: A: . ? , : = + - #### has have how many does did there are that belong to some at the end first later of "
-    "find number starts ends with means more less same is someone else in what not listed answer"
+    "find number starts ends with means more less same is someone else in what not listed answer by"
 ).split()
 
 
 def vocabulary() -> list[str]:
     """Every token, special ones first; `▁` marks the start of a word."""
     words = [*GLUE, *lexicon.NAMES, *lexicon.OBJECTS, *(verb.word for verb in lexicon.verbs())]
+    words += [lexicon.EPITHET, *lexicon.EPITHETS, *(sense for senses in lexicon.SENSES.values() for sense in senses)]
     words += [f"({letter})" for letter in mmlu.LETTERS]
     for category, (relations, link) in lexicon.CATEGORIES.items():
         words += [category, link, *relations, *lexicon.entities()[category]]
