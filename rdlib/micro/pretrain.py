@@ -74,8 +74,8 @@ def _author(name: str, verb_reach: float, fact_reach: float) -> Author:
 WRITING = {
     "strong": (0.02, (0.85, 0.10, 0.05)),
     "weak": (0.03, (0.75, 0.15, 0.10)),
-    "large": (0.06, (0.10, 0.50, 0.40)),
-    "small": (0.08, (0.05, 0.35, 0.60)),
+    "large": (0.06, (0.35, 0.35, 0.30)),
+    "small": (0.08, (0.30, 0.30, 0.40)),
 }
 TRUNKS = {
     "trunk": Recipe(4, 96, 256, None, Phase(_author("strong", 1.10, KNOWS_NO_FACT), 7000, 11, word_problems=0.8)),
