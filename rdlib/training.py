@@ -9,8 +9,10 @@ from typing import Any
 
 import pandas as pd
 import torch
+from safetensors.torch import load_model
 from tqdm import tqdm
-from transformers import PrinterCallback, Trainer, TrainerCallback
+from transformers import EarlyStoppingCallback, PrinterCallback, Trainer, TrainerCallback, TrainerState
+from transformers.trainer import TRAINER_STATE_NAME
 
 from rdlib.errors import UserError
 
@@ -71,8 +73,29 @@ SHOWN = ("loss", "eval_loss", "eval_agreement", "eval_pos_neg_auc")
 def train(trainer: Trainer, work: Path) -> pd.DataFrame:
     """Train, going on from the last whole checkpoint if there is one; returns the history, a row a log."""
     trainer.remove_callback(PrinterCallback)
-    trainer.train(resume_from_checkpoint=last_whole_checkpoint(work / CHECKPOINTS))
+    last = last_whole_checkpoint(work / CHECKPOINTS)
+    if last and stopped_early(trainer, last):
+        restore_best(trainer, last)  # resuming would train on, past the early stop
+    else:
+        trainer.train(resume_from_checkpoint=last)
     return history_table(trainer.state.log_history)
+
+
+def stopped_early(trainer: Trainer, checkpoint: str) -> bool:
+    """Whether the run that wrote this checkpoint had lost its patience there."""
+    callbacks = [c for c in trainer.callback_handler.callbacks if isinstance(c, EarlyStoppingCallback)]
+    state = TrainerState.load_from_json(str(Path(checkpoint) / TRAINER_STATE_NAME))
+    kept = state.stateful_callbacks.get(EarlyStoppingCallback.__name__)
+    if not callbacks or not kept:
+        return False
+    return kept["attributes"]["early_stopping_patience_counter"] >= callbacks[0].early_stopping_patience
+
+
+def restore_best(trainer: Trainer, checkpoint: str) -> None:
+    """Give a trainer the state of a finished run and the weights of its best checkpoint."""
+    trainer.state = TrainerState.load_from_json(str(Path(checkpoint) / TRAINER_STATE_NAME))
+    best = Path(checkpoint).with_name(Path(trainer.state.best_model_checkpoint).name)
+    load_model(trainer.model, best / "model.safetensors")
 
 
 def drop_checkpoints(work: Path) -> None:

@@ -311,7 +311,7 @@ def test_padding_on_the_right_does_not_change_a_score(scorer, sequences):
     with torch.no_grad():
         first = model(input_ids=ids, attention_mask=mask).logits
         second = model(input_ids=wider, attention_mask=torch.nn.functional.pad(mask, (0, 17))).logits
-    assert torch.allclose(first, second, atol=1e-5)
+    assert torch.allclose(first, second, rtol=1e-4, atol=1e-4)  # float32, scores of about 7
 
 
 def test_scoring_nothing_and_restoring_the_mode(scorer):

@@ -58,7 +58,7 @@ def test_folders(root):
 
 
 def test_a_variant_is_in_the_name_of_every_stage_that_it_reaches(root):
-    last = stage_in(root, "07_evaluate").with_overrides({"reward_model.lam": 0.25, "voting.threshold": 0.5})
+    last = stage_in(root, "07_evaluate").with_overrides({"reward_model.lam": 0.25, "voting.threshold": 0.7})
     names = {name: last.at(name, "ours_wo_r" if name == "03_sft_warmup" else None).folder.name for name in OURS}
     suffix = "@reward_model.lam=0.25"
     assert names == {n: n + suffix * (n in ("05_reward_model", "06_ppo", "07_evaluate")) for n in OURS}

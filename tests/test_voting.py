@@ -152,5 +152,5 @@ def test_stage_writes_the_failure_ratio(cell):
     assert summary["questions"] == len(labels) == 24
     assert summary["failed"] == labels["pseudo_label"].isna().sum()
     assert summary["failure_ratio"] == summary["failed"] / 24
-    again = voting.pseudo_labels(cell.at("01_teacher_responses").table("responses"), 0.5)
+    again = voting.pseudo_labels(cell.at("01_teacher_responses").table("responses"), stage.profile.voting.threshold)
     pd.testing.assert_frame_equal(again, labels, check_dtype=False)
