@@ -358,7 +358,8 @@ def lambda_curves(history: pd.DataFrame, scores: pd.DataFrame, default: float) -
     runs, kept = ablation_runs(history, key, default), ablation_runs(scores, key, default)
     parts = []
     for comparison in metrics.COMPARISONS:
-        curve = over_seeds(runs, [*CELL, key], "step", [f"{comparison}_auc"])
+        evaluated = runs.dropna(subset=f"{comparison}_auc")  # the other steps log the loss alone
+        curve = over_seeds(evaluated, [*CELL, key], "step", [f"{comparison}_auc"])
         curve.columns = [name.replace(f"{comparison}_auc", "auc") for name in curve.columns]
         parts.append(curve.assign(comparison=comparison, point="curve"))
         chosen = ablation_aucs(kept, key, comparison).assign(comparison=comparison, point="selected")

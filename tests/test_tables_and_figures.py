@@ -552,3 +552,21 @@ def test_plots_compute_no_statistics():
         for alias in node.names
     }
     assert imported == {"metrics", "paper"}
+
+
+def test_lambda_curves_have_only_the_steps_that_were_evaluated():
+    """A trainer logs its loss at every step and an AUC at some; a curve through the others would be broken."""
+    cell = {"dataset": "gsm", "teacher": "strong", "student": "small", "method": "ours", "seed": 0}
+    aucs = [0.5, np.nan, 0.6, np.nan, 0.7]
+    variants = ["", "reward_model.lam=0.25"]
+    rows = [{"variant": v, "step": n, "pos_neg_auc": a, "pos_pos_auc": a} for v in variants for n, a in enumerate(aucs)]
+    kinds = ["student_positive", "student_negative", "teacher_positive"]
+    scored = [
+        {"variant": v, "id": f"q{i}", "kind": k, "score": float(i)} for v in variants for i in range(4) for k in kinds
+    ]
+    history, scores = (pd.DataFrame([cell | row for row in part]) for part in (rows, scored))
+    curves = tables.lambda_curves(history, scores, 0.5).query("point == 'curve'")
+    for _, curve in curves.groupby(["lam", "comparison"]):
+        assert curve["step"].tolist() == [0, 2, 4]
+        assert curve["auc"].tolist() == [0.5, 0.6, 0.7]
+    assert len(curves) == 2 * 2 * 3
