@@ -79,8 +79,9 @@ class BufferedLayer(DynamicLayer):
             self.buffers = tuple(
                 s.new_empty((*s.shape[:2], end + self.room, s.shape[3])) for s in (key_states, value_states)
             )
-            for buffer, held in zip(self.buffers, (self.keys, self.values), strict=True):
-                buffer[:, :, :start] = held if start else 0
+            if start:
+                for buffer, held in zip(self.buffers, (self.keys, self.values), strict=True):
+                    buffer[:, :, :start] = held
         for buffer, states in zip(self.buffers, (key_states, value_states), strict=True):
             buffer[:, :, start:end] = states
         self.keys, self.values = (buffer[:, :, :end] for buffer in self.buffers)

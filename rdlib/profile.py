@@ -167,6 +167,17 @@ class Profile(Section):
     grid: Grid
 
     @model_validator(mode="after")
+    def _shares_leave_a_response_of_each_kind(self) -> Profile:
+        least = 1 / (2 * self.reward_model.samples_per_kind)
+        for share in (self.reward_model.teacher_share, *self.grid.teacher_share):
+            if not least - 1e-9 <= share <= 1 - least + 1e-9:
+                raise ValueError(
+                    f"a teacher_share of {share} leaves less than one response of a kind in a query: "
+                    f"take one from {least:.4g} to {1 - least:.4g}, or raise reward_model.samples_per_kind"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _ablation_cell_exists(self) -> Profile:
         for key, names in (
             ("dataset", self.datasets),

@@ -200,7 +200,8 @@ def report_figures(data: Results, points: pd.DataFrame, judged: list[claims.Clai
     cells, grid_claims = claims.cells_table(judged), ["C1", "C2", "C3", "C4"]
     yield "figure_claims_methods", cells[cells.claim.isin(grid_claims)], _claims_of_methods
     yield "figure_claims_ablations", cells[~cells.claim.isin(grid_claims)], _claims_of_ablations
-    table = tables.learning_curves(data.sft_history, "step", list(SFT_PANELS))
+    history = tables.smoothed(data.sft_history, "loss")
+    table = tables.learning_curves(history, "step", list(SFT_PANELS))
     yield "figure_learning_sft", table, lambda t: _curves(t, "step", SFT_PANELS, "optimiser step")
     table = tables.learning_curves(data.reward_model_history, "step", list(REWARD_PANELS))
     yield "figure_learning_reward_model", table, lambda t: _curves(t, "step", REWARD_PANELS, "optimiser step")
@@ -272,26 +273,28 @@ def _curves(table: pd.DataFrame, step: str, panels: dict[str, str], x: str) -> F
 
 
 def _histograms(table: pd.DataFrame) -> Figure:
-    return _panels(table, plots.draw_histogram, plots.kind_handles())
+    return _panels(table, plots.draw_histogram, plots.kind_handles(), sharey=False)
 
 
 def _roc(table: pd.DataFrame) -> Figure:
     return _panels(table, plots.draw_roc, plots.comparison_handles())
 
 
-def _panels(table: pd.DataFrame, draw: Callable, handles: list) -> Figure:
+def _panels(table: pd.DataFrame, draw: Callable, handles: list, sharey: bool = True) -> Figure:
     cells = list(dict.fromkeys(table[tables.CELL].itertuples(index=False, name=None)))
     columns = min(4, max(1, len(cells)))
     figure, axes = plots.grid(
-        max(1, -(-len(cells) // columns)), columns, width=8.4, height=2.2, sharex=True, sharey=True
+        max(1, -(-len(cells) // columns)), columns, width=8.4, height=2.6, sharex=True, sharey=sharey
     )
     for ax, cell in zip(axes.flat, cells, strict=False):
         draw(ax, tables.select(table, **dict(zip(tables.CELL, cell, strict=True))))
         ax.set_title(plots.cell_title(*cell))
     for ax in list(axes.flat)[len(cells) :]:
         ax.axis("off")
-    for ax in axes.flat:
-        ax.label_outer()
+    for ax in axes[:, 1:].flat:
+        ax.set_ylabel("")
+    for ax in axes[:-1].flat:
+        ax.set_xlabel("")
     plots.legend_below(figure, handles)
     return figure
 

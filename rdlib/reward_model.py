@@ -7,6 +7,7 @@ the preference terms run over all pairs of a query, which is the expectation ove
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -68,12 +69,19 @@ class Response:
     finished: bool
 
 
-def counts_by_kind(settings: RewardModel) -> dict[int, int]:
-    """How many responses of each kind a query gives; teacher_share divides the 2n positives."""
+def counts_by_kind(settings: RewardModel, rng: random.Random) -> dict[int, int]:
+    """How many responses of each kind a query gives; teacher_share divides the 2n positives.
+
+    A share that is no whole number of them is rounded up or down at random, so that it holds on average.
+    """
     n = settings.samples_per_kind
     if settings.source == "teacher":
         return {TEACHER_POSITIVE: n, TEACHER_NEGATIVE: n}
-    teacher = min(max(round(2 * n * settings.teacher_share), 1), 2 * n - 1)
+    exact = 2 * n * settings.teacher_share
+    teacher = math.floor(exact + 1e-9)
+    if exact - teacher > 1e-9:
+        teacher += rng.random() < exact - teacher
+    teacher = min(max(teacher, 1), 2 * n - 1)
     return {STUDENT_POSITIVE: 2 * n - teacher, STUDENT_NEGATIVE: n, TEACHER_POSITIVE: teacher}
 
 
@@ -90,7 +98,7 @@ def sample_query(pools: dict[int, list[Response]], wanted: dict[int, int], rng: 
 
 
 def build_examples(
-    student_responses: pd.DataFrame, teacher_responses: pd.DataFrame, wanted: dict[int, int], seed: int
+    student_responses: pd.DataFrame, teacher_responses: pd.DataFrame, settings: RewardModel, seed: int
 ) -> tuple[dict[str, list[Response]], int]:
     """Responses of each usable query, and how many queries were skipped for want of one kind.
 
@@ -105,10 +113,10 @@ def build_examples(
         for row in table.sort_values("id", kind="stable").itertuples():
             pool = pools.setdefault(row.id, {kind: [] for kind in range(len(KINDS))})
             pool[kinds[row.positive]].append(Response(kinds[row.positive], row.text, row.finished))
-    failing = STUDENT_NEGATIVE if STUDENT_NEGATIVE in wanted else TEACHER_NEGATIVE
+    failing = STUDENT_NEGATIVE if settings.source == "student" else TEACHER_NEGATIVE
     rng = random.Random(seed)
     failed = {key: pool for key, pool in sorted(pools.items()) if pool[failing]}
-    examples = {key: sample_query(pool, wanted, rng) for key, pool in failed.items()}
+    examples = {key: sample_query(pool, counts_by_kind(settings, rng), rng) for key, pool in failed.items()}
     usable = {key: responses for key, responses in examples.items() if responses}
     return usable, len(failed) - len(usable)
 
@@ -235,13 +243,13 @@ def run(stage, work: Path) -> None:
     questions = data.read_questions(stage.input("data"), "train", "validation")
     encode = Encoder({q.id: prompts.zero_shot(q.question, q.options) for q in questions.itertuples()}, tokenizer)
     splits = read_responses(stage)
-    examples, skipped = build_examples(*splits["train"], counts_by_kind(settings), stage.seed)
+    examples, skipped = build_examples(*splits["train"], settings, stage.seed)
     if not examples:
         raise UserError(
             f"{stage.label}: no training query has all kinds of responses ({skipped} lack one), so there is nothing "
             f"to learn a reward from; take more samples or a higher student temperature."
         )
-    table = validation_table(*splits["validation"], settings.samples_per_kind, stage.seed)
+    table = validation_table(*splits["validation"], settings, stage.seed)
     torch.manual_seed(stage.seed)
     model = models.load_scorer(source, tokenizer.pad_token_id)
     torch.nn.init.zeros_(model.score.weight)
@@ -282,12 +290,12 @@ def training_rows(examples: dict[str, list[Response]], encode: Encoder) -> list[
     return rows
 
 
-def validation_table(students: pd.DataFrame, teachers: pd.DataFrame, n: int, seed: int) -> pd.DataFrame:
+def validation_table(students: pd.DataFrame, teachers: pd.DataFrame, settings: RewardModel, seed: int) -> pd.DataFrame:
     """At most n responses of each student kind and n teacher positives of every validation query with all three.
 
     It does not depend on the training mixture, so ablations are compared on the same responses.
     """
-    wanted = {STUDENT_POSITIVE: n, STUDENT_NEGATIVE: n, TEACHER_POSITIVE: n}
-    examples, _ = build_examples(students, teachers, wanted, seed + 1)
+    equal = settings.model_copy(update={"source": "student", "teacher_share": 0.5})
+    examples, _ = build_examples(students, teachers, equal, seed + 1)
     rows = [(key, KINDS[r.kind], r.kind, r.text, r.finished) for key, rs in examples.items() for r in rs]
     return pd.DataFrame(rows, columns=["id", "kind", "kind_id", "text", "finished"])

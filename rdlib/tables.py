@@ -448,6 +448,17 @@ def histogram_table(scores: pd.DataFrame) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)[columns] if parts else pd.DataFrame(columns=columns)
 
 
+def smoothed(history: pd.DataFrame, column: str, window: int = 20) -> pd.DataFrame:
+    """The history with `column` as its mean over the last `window` steps of its run.
+
+    Batches hold texts of similar length, so the loss of a single step says more about its batch than about the model.
+    """
+    runs = [*CELL, "method", "seed"]
+    history = history.sort_values([*runs, "step"], ignore_index=True)
+    means = history.groupby(runs)[column].transform(lambda values: values.rolling(window, min_periods=1).mean())
+    return history.assign(**{column: means})
+
+
 def learning_curves(history: pd.DataFrame, step: str, values: list[str]) -> pd.DataFrame:
     """Training curves of every cell and method without an ablation, averaged over seeds."""
     history = select(history, variant="") if "variant" in history else history

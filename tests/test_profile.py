@@ -205,6 +205,13 @@ def test_unknown_override(write, key, hint):
     assert hint in refused(write(tiny_settings()), {key: 0.5})
 
 
+@pytest.mark.parametrize(("key", "value"), [("grid.teacher_share", [0.5, 0.8]), ("reward_model.teacher_share", 0.2)])
+def test_a_share_that_n_cannot_give_is_refused(write, key, value):
+    """With n = 2 a query has four positives, so a share above 3/4 would silently be 3/4."""
+    message = refused(write(changed(key, value)))
+    assert "teacher_share" in message and "0.25 to 0.75" in message
+
+
 def test_an_override_out_of_range(write):
     message = refused(write(tiny_settings()), {"reward_model.lam": 2})
     assert "'reward_model.lam'" in message

@@ -149,10 +149,12 @@ def test_early_stopping_keeps_its_count(study, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(("name", "module"), [("03_sft_warmup", sft), ("05_reward_model", reward_model)])
-@pytest.mark.parametrize("write", ["write_parquet", "write_json"])
-def test_training_done_and_its_tables_not_yet_written(study, tmp_path, monkeypatch, name, module, write):
+@pytest.mark.parametrize(
+    ("owner", "function"), [("training", "train"), ("artifacts", "write_parquet"), ("artifacts", "write_json")]
+)
+def test_training_done_and_its_artifacts_not_yet_written(study, tmp_path, monkeypatch, name, module, owner, function):
     stage = without(study, tmp_path, name)
-    interrupt(stage, monkeypatch, module.artifacts, write, 1)
+    interrupt(stage, monkeypatch, getattr(module, owner), function, 1)
     steps = count_steps(stage, monkeypatch)
     assert steps == 0
     assert_same(stage, study)

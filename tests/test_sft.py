@@ -175,9 +175,15 @@ def test_stage_keeps_the_best_checkpoint(study, method):
 
 
 def test_sft_reads_more_responses_than_the_warm_up(study):
+    stage = stage_in(study, "03_sft_warmup", "ours_wo_r")
     baseline, warmup = (stage_in(study, "03_sft_warmup", m).json("summary") for m in ("sft", "ours_wo_r"))
-    assert baseline["responses"] >= warmup["responses"]  # equal where the teacher always agrees with itself
     assert baseline["responses"] == 16 * 2  # every training question, two responses each
+    labels = stage.at("02_pseudo_labels").table("labels")
+    responses = stage.at("01_teacher_responses").table("responses").query("split == 'train'")
+    agreeing = responses.merge(labels[["id", "pseudo_label"]], on="id").query("answer == pseudo_label")
+    assert warmup["responses"] == agreeing.groupby("id").size().clip(upper=2).sum()
+    every, positive = (select_responses(responses, labels, m, None, 0) for m in ("sft", "ours_wo_r"))
+    assert len(every) == len(responses) > len(positive) == len(agreeing)
 
 
 def test_a_loss_that_is_not_a_number_stops_the_stage(tmp_path, study):

@@ -554,6 +554,18 @@ def test_plots_compute_no_statistics():
     assert imported == {"metrics", "paper"}
 
 
+def test_smoothed_is_a_trailing_mean_within_each_run():
+    cell = {"dataset": "gsm", "teacher": "strong", "student": "small", "seed": 0}
+    rows = [
+        cell | {"method": m, "step": n, "loss": float(n + add)}
+        for m, add in (("sft", 0), ("ours_wo_r", 9))
+        for n in (3, 1, 2)
+    ]
+    table = tables.smoothed(pd.DataFrame(rows), "loss", window=2).set_index(["method", "step"])["loss"]
+    assert table["sft"].to_dict() == {1: 1.0, 2: 1.5, 3: 2.5}
+    assert table["ours_wo_r"].to_dict() == {1: 10.0, 2: 10.5, 3: 11.5}
+
+
 def test_lambda_curves_have_only_the_steps_that_were_evaluated():
     """A trainer logs its loss at every step and an AUC at some; a curve through the others would be broken."""
     cell = {"dataset": "gsm", "teacher": "strong", "student": "small", "method": "ours", "seed": 0}

@@ -88,6 +88,7 @@ def write(problem: MmluProblem, author: Author, rng: random.Random) -> str:
     parts, entity = [], problem.entity
 
     def state(relation: str, guesses: Sequence[str]) -> str:
+        """Write a sentence on the entity of the moment; returns the value that it states."""
         value = _recall(author, problem.category, entity, relation, guesses, slip, rng)
         epithet = _recall(author, problem.category, entity, lexicon.EPITHET, lexicon.EPITHETS, slip, rng)
         parts.append(_fact_text(style, entity, epithet, relation, value))

@@ -41,6 +41,7 @@ POOL_ROWS = 64 * BATCH_ROWS
 # The share of encyclopedia entries among the texts about facts, and facts an entry.
 ENCYCLOPEDIA_SHARE, ENTRY_FACTS = 0.5, 8
 KNOWS_NO_FACT = -10.0
+RESPONSE_TOKENS = 112  # the longest texts that authors write have 91
 
 
 @dataclass(frozen=True)
@@ -283,7 +284,7 @@ def make(name: str, folder: Path, trunks: Path) -> None:
 def probe_accuracy(model: LlamaForCausalLM, count: int = 200) -> dict[str, float]:
     """Greedy zero-shot accuracy on validation problems of both benchmarks."""
     tokenizer = build_tokenizer()
-    engine = TransformersEngine(model, tokenizer, batch_size=count, max_tokens=112)
+    engine = TransformersEngine(model, tokenizer, batch_size=count, max_tokens=RESPONSE_TOKENS)
     result = {}
     for name, draw, kind in (("gsm", gsm.draw, "number"), ("mmlu", mmlu.draw, "text")):
         problems = draw_unique(draw, "validation", count, random.Random(f"probe/{name}"))
