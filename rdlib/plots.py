@@ -384,7 +384,7 @@ def draw_ratio_points(ax: Axes, table: pd.DataFrame) -> None:
     ax.set_xticks(shares.teacher_share, list(shares.teacher_to_student))
     ax.axhline(0.5, color=GREY, linewidth=0.8, linestyle=":")
     ax.set(xlabel="teacher : student positives in the reward model's data", ylabel="validation AUC")
-    ax.legend(loc="best")
+    legend_below(ax.figure, ax.get_legend_handles_labels()[0], columns=1)
 
 
 # --- Table 2 and the claims as pictures ---------------------------------------------------------------------

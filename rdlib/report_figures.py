@@ -34,7 +34,7 @@ COLUMNS = {
     "costs.csv": "stage seconds tokens_generated tokens_trained",
 }
 SFT_PANELS = {
-    "loss": "training loss (nats)",
+    "loss": "training loss\n(nats, mean of 20 steps)",
     "eval_loss": "validation loss (nats)",
     "agreement": "validation agreement",
 }
@@ -284,7 +284,7 @@ def _panels(table: pd.DataFrame, draw: Callable, handles: list, sharey: bool = T
     cells = list(dict.fromkeys(table[tables.CELL].itertuples(index=False, name=None)))
     columns = min(4, max(1, len(cells)))
     figure, axes = plots.grid(
-        max(1, -(-len(cells) // columns)), columns, width=8.4, height=2.6, sharex=True, sharey=sharey
+        max(1, -(-len(cells) // columns)), columns, width=8.4, height=2.45, sharex=True, sharey=sharey
     )
     for ax, cell in zip(axes.flat, cells, strict=False):
         draw(ax, tables.select(table, **dict(zip(tables.CELL, cell, strict=True))))
