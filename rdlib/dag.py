@@ -26,7 +26,7 @@ from typing import Any
 import psutil
 from tqdm import tqdm
 
-from rdlib import artifacts
+from rdlib import artifacts, warm
 from rdlib.errors import UserError
 from rdlib.profile import load_profile
 from rdlib.study import ROOT, Stage, ablation_overrides, make_stage
@@ -72,7 +72,7 @@ class Job:
     def command(self) -> str:
         """The shell command that runs the notebook."""
         source = ROOT / "notebooks" / f"{self.notebook}.ipynb"
-        words = [sys.executable, "-m", "rdlib.execute", source, self.executed, json.dumps(self.parameters)]
+        words = [sys.executable, "-m", "rdlib.warm", source, self.executed, json.dumps(self.parameters)]
         return shlex.join(map(str, words))
 
 
@@ -167,14 +167,18 @@ def _prioritise(jobs: list[Job]) -> None:
 
 
 def drop_stale_markers(jobs: list[Job], runs: Path) -> int:
-    """Remove the markers of jobs whose stages are not done as the profile now asks; returns how many remain done."""
-    done = 0
+    """Remove the markers of jobs whose stages are not done as the profile now asks; returns how many jobs are done.
+
+    Done is a job that has a marker and comes after no job without one: Snakemake runs the others.
+    """
+    done: set[int] = set()
     for job in jobs:
         marker = job.marker(runs)
         if marker.exists() and not all(stage.done for stage in job.stages):
             marker.unlink()
-        done += marker.exists()
-    return done
+        if marker.exists() and all(id(before) in done for before in job.after):
+            done.add(id(job))
+    return len(done)
 
 
 def snakemake_command(arguments: argparse.Namespace, seeds: list[int]) -> list[str]:
@@ -222,7 +226,8 @@ def run_study(arguments: argparse.Namespace) -> int:
         if done < len(jobs):
             watch = MemoryWatch()
             watch.start()
-            failed = _follow(snakemake_command(arguments, seeds), jobs, done, runs)
+            with warm.Server(keep=lock.fileno()) as server:
+                failed = _follow(snakemake_command(arguments, seeds), jobs, done, runs, server.environment)
             watch.stop.set()
             if failed:
                 return _report_failures(failed)
@@ -257,11 +262,11 @@ class MemoryWatch(threading.Thread):
             self.peak = max(self.peak, total)
 
 
-def _follow(command: list[str], jobs: list[Job], done: int, runs: Path) -> list[Job]:
+def _follow(command: list[str], jobs: list[Job], done: int, runs: Path, extra: dict[str, str]) -> list[Job]:
     """Run Snakemake, its output in a log file, a bar on the screen; returns the jobs that failed."""
     by_name = {job.name: job for job in jobs}
     failed: list[Job] = []
-    environment = os.environ | {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
+    environment = os.environ | {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")} | extra
     log_path = runs / "snakemake.log"
     with (
         log_path.open("a") as log,

@@ -16,6 +16,7 @@ from typing import Any
 import nbformat
 import nbformat.reader
 import papermill
+from jupyter_client.manager import KernelManager
 from papermill.exceptions import PapermillExecutionError
 
 from rdlib.errors import UserError
@@ -36,14 +37,20 @@ def check_parameters(notebook: Path, parameters: dict[str, Any]) -> None:
             raise UserError(f"{notebook.name} has no parameter {name!r}: {hint}")
 
 
-def execute(notebook: Path, output: Path, parameters: dict[str, Any]) -> None:
-    """Execute a notebook; UserError with the last line of what went wrong in it."""
+def execute(
+    notebook: Path, output: Path, parameters: dict[str, Any], kernel_manager: type[KernelManager] | None = None
+) -> None:
+    """Execute a notebook; UserError with the last line of what went wrong in it.
+
+    `kernel_manager`: what starts the kernel, instead of papermill's own choice.
+    """
     if not notebook.is_file():
         raise UserError(f"There is no notebook {notebook}: look in the folder notebooks/.")
     check_parameters(notebook, parameters)
     output.parent.mkdir(parents=True, exist_ok=True)
     problem = output.with_suffix(".error")
     problem.unlink(missing_ok=True)
+    extra = {"kernel_manager_class": kernel_manager} if kernel_manager else {}
     try:
         papermill.execute_notebook(
             str(notebook),
@@ -53,6 +60,7 @@ def execute(notebook: Path, output: Path, parameters: dict[str, Any]) -> None:
             progress_bar=False,
             kernel_name="python3",
             coalesce_streams=True,
+            **extra,
         )
     except PapermillExecutionError as error:
         message = f"{error.evalue}" if error.ename == "UserError" else f"{error.ename}: {error.evalue}"
@@ -81,14 +89,14 @@ def read_parameters(text: str) -> dict[str, Any]:
     return parameters
 
 
-def main(argv: list[str]) -> int:
+def main(argv: list[str], kernel_manager: type[KernelManager] | None = None) -> int:
     """Command line of this module."""
     if len(argv) not in (2, 3):
         print("usage: python -m rdlib.execute NOTEBOOK OUTPUT ['{\"parameter\": value}']", file=sys.stderr)
         return 2
     warnings.filterwarnings("ignore")
     try:
-        execute(Path(argv[0]), Path(argv[1]), read_parameters(argv[2]) if len(argv) == 3 else {})
+        execute(Path(argv[0]), Path(argv[1]), read_parameters(argv[2]) if len(argv) == 3 else {}, kernel_manager)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
