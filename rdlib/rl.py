@@ -9,10 +9,10 @@ import pandas as pd
 import torch
 
 from rdlib import answers, artifacts, data, generation, models, prompts, reward_model, student
+from rdlib.agreement import Agreement
 from rdlib.errors import UserError
 from rdlib.ppo import PPOTrainer
 from rdlib.reward import reward
-from rdlib.sft import Agreement
 
 
 def training_queries(questions: pd.DataFrame, labels: pd.DataFrame, responses: pd.DataFrame) -> pd.DataFrame:

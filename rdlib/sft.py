@@ -16,7 +16,8 @@ from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 from trl import SFTConfig, SFTTrainer
 
-from rdlib import answers, artifacts, data, generation, models, prompts, training, voting
+from rdlib import artifacts, data, models, prompts, training, voting
+from rdlib.agreement import Agreement
 from rdlib.errors import UserError
 
 IGNORED = -100
@@ -53,29 +54,6 @@ def build_dataset(responses: pd.DataFrame, texts: dict[str, str], tokenizer, max
     """The tokenized responses as a dataset."""
     columns = zip(responses["id"], responses["text"], responses["finished"], strict=True)
     return Dataset.from_list([tokenize(texts[key], text, done, tokenizer, max_length) for key, text, done in columns])
-
-
-class Agreement:
-    """Share of validation questions whose greedy answer equals the pseudo-label."""
-
-    def __init__(
-        self, questions: pd.DataFrame, labels: pd.DataFrame, tokenizer, kind: str, max_tokens: int, batch: int
-    ):
-        known = labels.dropna(subset="pseudo_label").set_index("id")["pseudo_label"]
-        questions = questions[questions["id"].isin(known.index)]
-        if questions.empty:
-            raise UserError("No validation question has a pseudo-label: lower voting.threshold or take more questions.")
-        encode = tokenizer([prompts.zero_shot(q.question, q.options) for q in questions.itertuples()])["input_ids"]
-        self.requests = [generation.Request(prompt, 1, 0.0) for prompt in encode]
-        self.labels = list(known[questions["id"]])
-        self.tokenizer, self.kind, self.max_tokens, self.batch = tokenizer, kind, max_tokens, batch
-
-    def __call__(self, model) -> float:
-        """The agreement of a model, between 0 and 1."""
-        engine = generation.TransformersEngine(model, self.tokenizer, self.batch, self.max_tokens)
-        completions = [group[0] for group in engine.generate(self.requests, seed=0)]
-        given = [answers.extract(generation.decode_text(self.tokenizer, c), self.kind) for c in completions]
-        return sum(answers.same(a, label) for a, label in zip(given, self.labels, strict=True)) / len(self.labels)
 
 
 class AgreementSFTTrainer(SFTTrainer):

@@ -18,15 +18,14 @@ import subprocess
 import sys
 import threading
 import warnings
-from pathlib import Path
 
 ADDRESS = "RDLIB_WARM_SOCKET"
 STARTED = b"+"
 # What a notebook imports sooner or later; papermill and the kernel first.
 MODULES = (
     *("papermill", "ipykernel.kernelapp", "ipykernel.ipkernel", "matplotlib.pyplot", "seaborn", "sklearn.metrics"),
-    *("rdlib.execute", "rdlib.forked_kernel", "rdlib.notebook", "rdlib.teacher", "rdlib.voting", "rdlib.sft", "rdlib.student"),
-    *("rdlib.reward_model", "rdlib.rl", "rdlib.evaluate", "rdlib.report_figures"),
+    *("rdlib.execute", "rdlib.forked_kernel", "rdlib.notebook", "rdlib.teacher", "rdlib.voting", "rdlib.sft"),
+    *("rdlib.student", "rdlib.reward_model", "rdlib.rl", "rdlib.evaluate", "rdlib.report_figures"),
     *("peft", "transformers.models.llama.modeling_llama", "transformers.models.auto.modeling_auto"),
 )
 

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rdlib import models, sft, training
-from rdlib.sft import IGNORED, Agreement, AgreementSFTTrainer, build_dataset, select_responses, tokenize
+from rdlib.agreement import Agreement
+from rdlib.sft import IGNORED, AgreementSFTTrainer, build_dataset, select_responses, tokenize
 
 PROMPT = "Q: tom has 7 apples . tom buys 5 apples . how many apples does tom have ? A:"
 RESPONSES = pd.DataFrame(

@@ -28,7 +28,9 @@ plt.plot([1, 2]);
 
 def write_notebook(path: Path, *cells: str) -> Path:
     """A notebook with a parameter `word` and these cells."""
-    book = nbformat.v4.new_notebook(metadata={"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}})
+    book = nbformat.v4.new_notebook(
+        metadata={"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    )
     parameters = nbformat.v4.new_code_cell("word = 'none'", metadata={"tags": ["parameters"]})
     book.cells = [parameters, *map(nbformat.v4.new_code_cell, cells)]
     nbformat.write(book, path)
