@@ -9,7 +9,7 @@ One update, which `PPOTrainer._update` spells out:
 4. `epochs` passes over the episodes in shuffled minibatches: policy loss + vf_coef value loss, both clipped.
 
 The policy and the value model are separate networks under one optimizer, as in TRL's PPOTrainer, whose
-weights after an update this trainer reproduces (tests/golden). Log-probabilities are those of the sampling
+weights after an update this trainer reproduces (tests/golden); the value model has a learning rate of its own. Log-probabilities are those of the sampling
 temperature. Every random choice is a function of (seed, purpose, number), so a run that was killed continues
 exactly as it would have gone on.
 """
@@ -63,6 +63,7 @@ FIXED_SETTINGS = (
         "epochs",
         "minibatch_size",
         "learning_rate",
+        "value_learning_rate",
         "warmup_updates",
         "kl_coef",
         "clip_range",
@@ -102,9 +103,9 @@ def minibatches(count: int, size: int, seed: int) -> list[Tensor]:
     return list(order.tensor_split(math.ceil(count / size)))
 
 
-def learning_rate(settings: Ppo, update: int) -> float:
-    """Learning rate of update 1, 2, ...: a linear rise over `warmup_updates`, then constant."""
-    return settings.learning_rate * min(1.0, update / (settings.warmup_updates + 1))
+def warmup_factor(settings: Ppo, update: int) -> float:
+    """Share of the learning rates in update 1, 2, ...: a linear rise over `warmup_updates`, then 1."""
+    return min(1.0, update / (settings.warmup_updates + 1))
 
 
 class PPOTrainer:
@@ -152,7 +153,11 @@ class PPOTrainer:
         _require_plain_head(self.reference, prompts[0])
         both = PolicyAndValue(policy, value_model)
         self.parameters = [p for p in both.parameters() if p.requires_grad]
-        optimizer = torch.optim.AdamW(self.parameters, lr=settings.learning_rate, weight_decay=0.0)
+        groups = [
+            {"params": [p for p in model.parameters() if p.requires_grad], "lr": rate, "peak": rate}
+            for model, rate in ((policy, settings.learning_rate), (value_model, settings.value_learning_rate))
+        ]
+        optimizer = torch.optim.AdamW(groups, weight_decay=0.0)
         self.model, self.optimizer = self.accelerator.prepare(both, optimizer)
         # DeepSpeed steps on every backward pass, so there a minibatch must be one part
         whole = self.accelerator.distributed_type == DistributedType.DEEPSPEED
@@ -224,9 +229,9 @@ class PPOTrainer:
     # ---- one update
 
     def _update(self, update: int) -> dict:
-        rate = learning_rate(self.settings, update)
+        factor = warmup_factor(self.settings, update)
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = factor * group["peak"]
         batch, scores, info = self._rollout(update)
         batch = self._advantages(self._evaluate_rollouts(batch), scores)
         losses = self.optimise(batch, update)
@@ -238,7 +243,7 @@ class PPOTrainer:
         return row | {
             "update": update,
             "episodes": update * self.settings.episodes_per_update,
-            "learning_rate": rate,
+            "learning_rate": factor * self.settings.learning_rate,
         }
 
     def _rollout(self, update: int) -> tuple[Batch, Tensor, dict[str, Tensor]]:

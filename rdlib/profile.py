@@ -105,6 +105,7 @@ class Ppo(Section):
     epochs: Positive
     minibatch_size: Positive
     learning_rate: Rate
+    value_learning_rate: Rate
     warmup_updates: int = Field(ge=0)
     kl_coef: Annotated[float, Field(ge=0)]
     kl_coef_without_warmup: Annotated[float, Field(ge=0)]

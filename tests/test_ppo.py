@@ -31,6 +31,7 @@ def settings(**changes) -> Ppo:
         "epochs": 2,
         "minibatch_size": 4,
         "learning_rate": 3e-3,
+        "value_learning_rate": 3e-3,
         "warmup_updates": 0,
         "kl_coef": 0.1,
         "kl_coef_without_warmup": 0.1,
@@ -286,6 +287,7 @@ def golden_trainer(golden, monkeypatch, case):
     names = {"clip_range": "cliprange", "value_clip_range": "cliprange_value", "gae_lambda": "lam"}
     same = {ours: trl[theirs] for ours, theirs in names.items()}
     same |= {name: trl[name] for name in ("learning_rate", "kl_coef", "vf_coef", "gamma", "temperature")}
+    same["value_learning_rate"] = same["learning_rate"]
     # TRL's PPOTrainer does not clip gradients
     config = settings(total_updates=1, max_grad_norm=1e9, **same)
     trainer = ppo.PPOTrainer(
@@ -577,9 +579,22 @@ def test_minibatches_are_a_partition_into_equal_parts():
     assert sorted(torch.cat(parts).tolist()) == list(range(10))
 
 
-def test_learning_rate_rises_and_stays():
-    rates = [ppo.learning_rate(settings(warmup_updates=3, learning_rate=0.4), u) for u in range(1, 7)]
+def test_learning_rates_rise_and_stay():
+    rates = [0.4 * ppo.warmup_factor(settings(warmup_updates=3), u) for u in range(1, 7)]
     assert rates == pytest.approx([0.1, 0.2, 0.3, 0.4, 0.4, 0.4])
+
+
+def test_the_value_model_has_a_learning_rate_of_its_own(tmp_path):
+    """Advantages are taken before the first step, so after one update only the value models differ."""
+    after = {}
+    for rate in (1e-5, 1e-2):
+        trainer = trainer_for(settings(total_updates=1, value_learning_rate=rate, max_grad_norm=1e9))
+        before = trainer.value_model.score.weight.clone()
+        trainer.train(tmp_path / str(rate))
+        moved = (trainer.value_model.score.weight - before).abs().max().item()
+        after[rate] = ({k: v.clone() for k, v in trainer.policy.state_dict().items()}, moved)
+    assert all(torch.equal(after[1e-5][0][k], after[1e-2][0][k]) for k in after[1e-5][0])
+    assert 0 < after[1e-5][1] < 1e-4 < 1e-3 < after[1e-2][1]
 
 
 def test_training_raises_the_reward(tmp_path):
