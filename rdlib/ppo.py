@@ -9,9 +9,9 @@ One update, which `PPOTrainer._update` spells out:
 4. `epochs` passes over the episodes in shuffled minibatches: policy loss + vf_coef value loss, both clipped.
 
 The policy and the value model are separate networks under one optimizer, as in TRL's PPOTrainer, whose
-weights after an update this trainer reproduces (tests/golden); the value model has a learning rate of its own. Log-probabilities are those of the sampling
-temperature. Every random choice is a function of (seed, purpose, number), so a run that was killed continues
-exactly as it would have gone on.
+weights after an update this trainer reproduces (tests/golden); the value model has a learning rate of its own.
+Log-probabilities are those of the sampling temperature. Every random choice is a function of (seed, purpose,
+number), so a run that was killed continues exactly as it would have gone on.
 """
 
 from __future__ import annotations
