@@ -26,6 +26,7 @@ from rdlib.profile import RewardModel
 STUDENT_POSITIVE, STUDENT_NEGATIVE, TEACHER_POSITIVE, TEACHER_NEGATIVE = range(4)
 KINDS = ("student_positive", "student_negative", "teacher_positive", "teacher_negative")
 POSITIVE_KINDS = (STUDENT_POSITIVE, TEACHER_POSITIVE)
+PART_SIZE = 24  # sequences that go through the model at once while it trains
 
 
 def classification_loss(scores: torch.Tensor, kinds: torch.Tensor) -> torch.Tensor:
@@ -168,6 +169,19 @@ def collate(examples: list[dict], pad: int) -> dict[str, torch.Tensor]:
     return {"input_ids": ids, "attention_mask": mask, "kinds": kinds, "queries": queries}
 
 
+def score_in_parts(
+    model: PreTrainedModel, ids: torch.Tensor, mask: torch.Tensor, size: int = PART_SIZE
+) -> torch.Tensor:
+    """r_phi [N] of a batch [N, T] padded on the right, with gradient, in parts of similar length: less padding."""
+    lengths = mask.sum(1)
+    order = lengths.argsort(stable=True)
+    scores = []
+    for rows in order.tensor_split(math.ceil(len(order) / size)):
+        width = int(lengths[rows].max())
+        scores.append(model(input_ids=ids[rows, :width], attention_mask=mask[rows, :width]).logits[:, 0])
+    return torch.cat(scores)[order.argsort()]
+
+
 class RewardModelTrainer(Trainer):
     """Trainer with the loss of Eq. 6; it evaluates by the AUCs of Table 3 on the validation queries."""
 
@@ -176,7 +190,7 @@ class RewardModelTrainer(Trainer):
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         """Eq. 6 over a batch of queries."""
-        scores = model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"]).logits[:, 0]
+        scores = score_in_parts(model, inputs["input_ids"], inputs["attention_mask"])
         loss = reward_model_loss(scores, inputs["kinds"], inputs["queries"], self.settings.lam, self.settings.form)
         return (loss, scores) if return_outputs else loss
 

@@ -35,6 +35,7 @@ from rdlib.reward_model import (
     reward_model_loss,
     sample_query,
     score,
+    score_in_parts,
     validation_table,
 )
 
@@ -328,6 +329,22 @@ def test_padding_on_the_right_does_not_change_a_score(scorer, sequences):
         first = model(input_ids=ids, attention_mask=mask).logits
         second = model(input_ids=wider, attention_mask=torch.nn.functional.pad(mask, (0, 17))).logits
     assert torch.allclose(first, second, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("size", [1, 3, 1000])
+def test_scores_in_parts_and_their_gradient_are_those_of_the_whole(scorer, sequences, size):
+    model, tokenizer = scorer
+    ids, mask = pad_right(sequences, tokenizer.pad_token_id)
+    weights = torch.arange(1.0, len(sequences) + 1)
+    results = []
+    for scores in (model(input_ids=ids, attention_mask=mask).logits[:, 0], score_in_parts(model, ids, mask, size)):
+        model.zero_grad()
+        (scores * weights).sum().backward()
+        results.append((scores.detach(), [p.grad.clone() for p in model.parameters()]))
+    model.zero_grad()
+    (whole, gradients), (parts, other) = results
+    assert torch.allclose(parts, whole, atol=1e-5)
+    assert all(torch.allclose(b, a, rtol=1e-3, atol=1e-3) for a, b in zip(gradients, other, strict=True))
 
 
 def test_scoring_nothing_and_restoring_the_mode(scorer):
