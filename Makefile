@@ -53,10 +53,12 @@ figures: env ## redraw every table and figure from the released results, without
 	@$(offline) $(BIN)/python -m rdlib.report_figures figures/results figures
 	@$(BIN)/python -m rdlib.readme
 
-release: env ## make the results of runs/micro the released ones, and redraw
-	@[ -d runs/micro/results ] || { echo "runs/micro/results is missing: run \`make study\` first." >&2; exit 1; }
-	@rm -rf figures/results.new && mkdir -p figures && cp -r runs/micro/results figures/results.new
-	@rm -rf figures/results && mv figures/results.new figures/results
+release: env ## make the results of runs/micro the released ones, seed by seed, and redraw
+	@set -- runs/micro/results/seed*; [ -d "$$1" ] || { echo "runs/micro/results is missing: run \`make study\` first." >&2; exit 1; }; \
+	mkdir -p figures/results && for seed in "$$@"; do \
+		new=figures/results/new.$$$$; rm -rf $$new && cp -r "$$seed" $$new && \
+		rm -rf "figures/results/$${seed##*/}" && mv $$new "figures/results/$${seed##*/}"; \
+	done
 	@$(MAKE) --no-print-directory figures
 
 lab: env ## open the notebooks in JupyterLab

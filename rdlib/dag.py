@@ -231,16 +231,25 @@ def run_study(arguments: argparse.Namespace) -> int:
             watch.stop.set()
             if failed:
                 return _report_failures(failed)
-            if done == 0:
-                measured = {"jobs": len(jobs), "minutes": round((time.time() - started) / 60, 1)}
-                measured["peak_memory_gib"] = round(watch.peak / 2**30, 2)
-                measured["disk_mb"] = round(sum(p.stat().st_size for p in runs.rglob("*") if p.is_file()) / 1e6)
-                artifacts.write_json(runs / "results" / "measured.json", measured)
+            if done == 0 and len(seeds) == 1:
+                _record_measurements(runs, seeds[0], len(jobs), time.time() - started, watch.peak)
     minutes = (time.time() - started) / 60
     what = f"{len(jobs) - done} of {len(jobs)} jobs in {minutes:.1f} min" if done < len(jobs) else "nothing to do"
     print(f"Study {profile.name}: {what}.\n  tables and figures: {profile.runs}/{profile.name}/figures")
     print(f"  executed notebooks and artifacts: {profile.runs}/{profile.name}/<dataset>/<teacher>/<student>/<method>/")
     return 0
+
+
+def _record_measurements(runs: Path, seed: int, jobs: int, seconds: float, peak: int) -> None:
+    """What a whole seed took, for the README; `seconds` of wall time, `peak` bytes of memory."""
+    files = [p for p in runs.rglob("*") if p.is_file() and f"seed{seed}" in p.relative_to(runs).parts]
+    measured = {
+        "jobs": jobs,
+        "minutes": round(seconds / 60, 1),
+        "peak_memory_gib": round(peak / 2**30, 2),
+        "disk_mb": round(sum(path.stat().st_size for path in files) / 1e6),
+    }
+    artifacts.write_json(runs / "results" / f"seed{seed}" / "measured.json", measured)
 
 
 class MemoryWatch(threading.Thread):

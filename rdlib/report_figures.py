@@ -2,8 +2,8 @@
 
     python -m rdlib.report_figures RESULTS OUT
 
-writes each table as CSV and Markdown, and each figure as PDF and PNG beside the CSV of exactly the data it
-shows.
+reads one folder a seed (`seed0`, `seed1`, ...) and writes each table as CSV and Markdown, and each figure as PDF
+and PNG beside the CSV of exactly the data it shows.
 """
 
 from __future__ import annotations
@@ -69,10 +69,32 @@ class Results:
         return 0.5 if value is None else float(value)
 
 
-def load_results(results: Path) -> Results:
-    """Read the result tables of a folder; UserError naming a file that can't be used."""
-    frames = {name.partition(".")[0]: read_table(results / name, columns) for name, columns in COLUMNS.items()}
-    return Results(**frames, **{name: _read_json(results / f"{name}.json") for name in ("example", "settings")})
+def load_results(results: Path, seeds: Iterable[int] | None = None) -> Results:
+    """Read the result tables of these seeds (default: of all that are there), one below the other.
+
+    UserError naming a file that can't be used, or a seed that was run with other settings than the first.
+    """
+    folders = [results / f"seed{seed}" for seed in seeds] if seeds is not None else seed_folders(results)
+    if not folders:
+        raise UserError(f"{results} holds no results of any seed (seed0, ...): run `make study`, which writes them.")
+    settings = [_read_json(folder / "settings.json") for folder in folders]
+    for folder, found in zip(folders, settings, strict=True):
+        if found != settings[0]:
+            raise UserError(
+                f"{folder} was made with other settings than {folders[0]}: run that seed again with the same "
+                f"profile, or remove the folder."
+            )
+    frames = {
+        name.partition(".")[0]: pd.concat([read_table(f / name, columns) for f in folders], ignore_index=True)
+        for name, columns in COLUMNS.items()
+    }
+    return Results(**frames, example=_read_json(folders[0] / "example.json"), settings=settings[0])
+
+
+def seed_folders(results: Path) -> list[Path]:
+    """The folders of the seeds whose results are there, in order of the seeds."""
+    found = [path for path in results.glob("seed*") if path.is_dir() and path.name[4:].isdecimal()]
+    return sorted(found, key=lambda path: int(path.name[4:]))
 
 
 def read_table(path: Path, columns: str) -> pd.DataFrame:
@@ -106,13 +128,18 @@ def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0].rstrip(". ")
 
 
-def draw_all(results: Path, out: Path, edges: Callable[[], Iterable[tuple[str, str]]] | None = None) -> list[Path]:
+def draw_all(
+    results: Path,
+    out: Path,
+    seeds: Iterable[int] | None = None,
+    edges: Callable[[], Iterable[tuple[str, str]]] | None = None,
+) -> list[Path]:
     """Write every table and figure of the results in `results` to `out`; returns the paths written.
 
-    `edges` gives the stages' DAG for Figure 2 (default: rdlib.study.dag_edges). UserError for unusable
-    results.
+    `seeds`: whose results to use (default: all that are there). `edges` gives the stages' DAG for Figure 2 (default:
+    rdlib.study.dag_edges). UserError for unusable results.
     """
-    data, out = load_results(Path(results)), Path(out)
+    data, out = load_results(Path(results), seeds), Path(out)
     if edges is None:
         from rdlib.study import dag_edges as edges
     try:
@@ -302,7 +329,7 @@ def _panels(table: pd.DataFrame, draw: Callable, handles: list, sharey: bool = T
 def main(arguments: list[str] | None = None) -> int:
     """Command line: RESULTS OUT; prints how many files it wrote, or one sentence on what is wrong."""
     parser = argparse.ArgumentParser(prog="python -m rdlib.report_figures", description=__doc__.splitlines()[0])
-    parser.add_argument("results", type=Path, help="folder with the result tables of a study")
+    parser.add_argument("results", type=Path, help="folder with the result tables of a study, a folder a seed")
     parser.add_argument("out", type=Path, help="folder for the tables and figures")
     options = parser.parse_args(arguments)
     matplotlib.use("Agg")  # draws to files: no display is needed

@@ -1,7 +1,8 @@
 """Result tables: what the stages of a study left, gathered into a few tidy files.
 
 Every table and figure is drawn from these files alone (`rdlib.report_figures`), so the released ones, in
-`figures/results`, redraw everything without training. Each row names its cell, variant and seed.
+`figures/results`, redraw everything without training. Each row names its cell, variant and seed. Each seed has a
+folder of its own, so seeds can be run and released at different times.
 """
 
 from __future__ import annotations
@@ -103,14 +104,14 @@ def example(stages: list[Stage]) -> dict:
     }
 
 
-def provenance(stages: list[Stage], profile_path: str, seeds: list[int]) -> dict:
-    """Command, parameters, seeds, commit and machine behind the results; one line a distinct commit."""
+def provenance(stages: list[Stage], profile_path: str, seed: int) -> dict:
+    """Command, parameters, seed, commit and machine behind the results; one line a distinct commit."""
     manifests = [artifacts.read_manifest(stage.folder) for stage in stages]
     environments = [manifest["environment"] for manifest in manifests]
     return {
-        "command": f"python -m rdlib.dag --profile {profile_path} --seeds {' '.join(map(str, seeds))}",
+        "command": f"python -m rdlib.dag --profile {profile_path} --seeds {seed}",
         "profile": profile_path,
-        "seeds": seeds,
+        "seed": seed,
         "commits": sorted({e["commit"] for e in environments}),
         "dirty": any(e["dirty"] for e in environments),
         "started": min(m["started"] for m in manifests),
@@ -119,11 +120,23 @@ def provenance(stages: list[Stage], profile_path: str, seeds: list[int]) -> dict
     }
 
 
-def collect(profile_path: str, seeds: list[int]) -> Path:
-    """Gather the result tables of a finished study into runs/<profile>/results; returns that folder."""
+def results_folder(profile_path: str) -> Path:
+    """Where the results of a profile's studies lie: one folder a seed."""
     profile = load_profile(ROOT / profile_path)
-    folder = ROOT / profile.runs / profile.name / "results"
-    stages = study_stages(profile_path, seeds)
+    return ROOT / profile.runs / profile.name / "results"
+
+
+def collect(profile_path: str, seeds: list[int]) -> Path:
+    """Gather the result tables of finished seeds, each into its folder; returns the folder that holds them."""
+    for seed in seeds:
+        collect_seed(profile_path, seed)
+    return results_folder(profile_path)
+
+
+def collect_seed(profile_path: str, seed: int) -> Path:
+    """Gather the result tables of one finished seed; returns its folder."""
+    folder = results_folder(profile_path) / f"seed{seed}"
+    stages = study_stages(profile_path, [seed])
     answers = _stack(stages, "07_evaluate", lambda s: s.table("answers")[["benchmark", "id", "group", "correct"]])
     tables = {
         "correctness.parquet": answers.drop(columns="dataset"),
@@ -142,6 +155,6 @@ def collect(profile_path: str, seeds: list[int]) -> Path:
         else:
             artifacts.write_parquet(folder / name, frame)
     artifacts.write_json(folder / "example.json", example(stages))
-    artifacts.write_json(folder / "settings.json", profile.model_dump())
-    artifacts.write_json(folder / "provenance.json", provenance(stages, profile_path, seeds))
+    artifacts.write_json(folder / "settings.json", load_profile(ROOT / profile_path).model_dump())
+    artifacts.write_json(folder / "provenance.json", provenance(stages, profile_path, seed))
     return folder

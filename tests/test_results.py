@@ -38,7 +38,7 @@ def collected(study, tmp_path_factory):
         for job in study_jobs(PARAMS, [0]):
             for stage in job.stages:
                 stage.run_with_inputs()
-        folder = results.collect(PARAMS, [0])
+        folder = results.collect(PARAMS, [0]) / "seed0"
         yield folder, results.study_stages(PARAMS, [0])
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -50,9 +51,15 @@ GROUPS = {
 QUESTIONS, QUERIES, STEPS = 150, 25, 8
 
 
-def invent(folder: Path, seeds: tuple[int, ...] = (0,)) -> Path:
-    """Write result tables of an invented study to a folder; the numbers mean nothing."""
-    rng = np.random.default_rng(7)
+def invent(results: Path, seeds: tuple[int, ...] = (0,)) -> Path:
+    """Write result tables of an invented study to a folder a seed; the numbers mean nothing."""
+    for seed in seeds:
+        _invent_seed(results / f"seed{seed}", seed)
+    return results
+
+
+def _invent_seed(folder: Path, seed: int) -> None:
+    rng, seeds = np.random.default_rng(7 + seed), (seed,)
     folder.mkdir(parents=True)
     _correctness(rng, seeds).to_parquet(folder / "correctness.parquet")
     _pseudo_labels(seeds).to_csv(folder / "pseudo_labels.csv", index=False)
@@ -62,7 +69,7 @@ def invent(folder: Path, seeds: tuple[int, ...] = (0,)) -> Path:
     sft.to_csv(folder / "sft_history.csv", index=False)
     ppo.to_csv(folder / "ppo_history.csv", index=False)
     costs = [
-        ["gsm", "strong", "small", "ours", "", 0, stage, 12.5, 1000, 500] for stage in ("05_reward_model", "06_ppo")
+        ["gsm", "strong", "small", "ours", "", seed, stage, 12.5, 1000, 500] for stage in ("05_reward_model", "06_ppo")
     ]
     names = ["dataset", "teacher", "student", "method", "variant", "seed", "stage", "seconds"]
     pd.DataFrame(costs, columns=[*names, "tokens_generated", "tokens_trained"]).to_csv(
@@ -78,7 +85,6 @@ def invent(folder: Path, seeds: tuple[int, ...] = (0,)) -> Path:
     }
     (folder / "example.json").write_text(json.dumps(example))
     (folder / "settings.json").write_text(json.dumps(yaml.safe_load((ROOT / "params/micro.yaml").read_text())))
-    return folder
 
 
 def _runs():
@@ -299,7 +305,7 @@ def test_the_same_results_give_the_same_bytes(results, drawn, tmp_path):
 
 
 def test_main_table_has_the_accuracies_counted_by_hand_and_the_papers_apart(results, drawn):
-    correct = pd.read_parquet(results / "correctness.parquet")
+    correct = pd.read_parquet(results / "seed0/correctness.parquet")
     answers = correct[(correct.benchmark == "mmlu") & (correct.teacher == "weak") & (correct.student == "large")]
     answers = answers[answers.method == "sft"].correct
     row = (
@@ -458,12 +464,11 @@ def test_pipeline_draws_every_stage_and_edge_left_to_right():
 
 @pytest.mark.parametrize("name", [*report_figures.COLUMNS, "example.json", "settings.json"])
 def test_a_missing_or_broken_result_table_is_named_with_the_command(results, tmp_path, name):
-    for path in results.iterdir():
-        (tmp_path / path.name).write_bytes(path.read_bytes())
-    (tmp_path / name).write_bytes(b"\x00not a table")
+    shutil.copytree(results / "seed0", tmp_path / "seed0")
+    (tmp_path / "seed0" / name).write_bytes(b"\x00not a table")
     with pytest.raises(UserError, match=f"{name}.*make study"):
         report_figures.load_results(tmp_path)
-    (tmp_path / name).unlink()
+    (tmp_path / "seed0" / name).unlink()
     with pytest.raises(UserError, match=f"{name} is missing.*make study"):
         report_figures.load_results(tmp_path)
 
@@ -471,21 +476,18 @@ def test_a_missing_or_broken_result_table_is_named_with_the_command(results, tmp
 def test_command_line_says_what_is_missing_in_one_line(tmp_path, capsys):
     assert report_figures.main([str(tmp_path / "none"), str(tmp_path / "out")]) == 1
     message = capsys.readouterr().err
-    assert message.count("\n") == 1 and "correctness.parquet is missing" in message and not (tmp_path / "out").exists()
+    assert message.count("\n") == 1 and "holds no results of any seed" in message and not (tmp_path / "out").exists()
 
 
 def test_a_study_without_ablations_is_drawn_too(results, tmp_path):
-    small = tmp_path / "small"
-    small.mkdir()
-    for path in results.iterdir():
-        (small / path.name).write_bytes(path.read_bytes())
+    small = shutil.copytree(results / "seed0", tmp_path / "small/seed0")
     for name in ("correctness.parquet", "reward_scores.parquet"):
         table = pd.read_parquet(small / name)
         table[(table.variant == "") & (table.teacher != "weak")].to_parquet(small / name)
     for name in ("reward_model_history.csv", "ppo_history.csv", "sft_history.csv"):
         table = pd.read_csv(small / name)
         table[table.variant.isna()].to_csv(small / name, index=False)
-    report_figures.draw_all(small, tmp_path / "out", edges=lambda: EDGES)
+    report_figures.draw_all(small.parent, tmp_path / "out", edges=lambda: EDGES)
     verdicts = pd.read_csv(tmp_path / "out" / "claims.csv").set_index("claim").verdict
     assert all(verdicts[name] == "inconclusive" for name in ("C6", "C7", "C8", "C9"))
 
@@ -496,6 +498,25 @@ def test_several_seeds_give_intervals_to_the_curves(tmp_path):
     assert (curves.seeds == 3).all() and (curves.reward_low < curves.reward).all()
     points = tables.main_points(data.correctness)
     assert (points.n == QUESTIONS).all() and (points.micro_low_pct < points.micro_pct).all()
+
+
+def test_seeds_are_read_one_below_the_other_or_singly(tmp_path):
+    results = invent(tmp_path / "results", seeds=(0, 10, 2))
+    assert [path.name for path in report_figures.seed_folders(results)] == ["seed0", "seed2", "seed10"]
+    everything, one = report_figures.load_results(results), report_figures.load_results(results, [2])
+    assert set(everything.correctness.seed) == {0, 2, 10} and set(one.correctness.seed) == {2}
+    assert len(everything.correctness) == 3 * len(one.correctness)
+    with pytest.raises(UserError, match=r"seed5/settings.json is missing.*make study"):
+        report_figures.load_results(results, [0, 5])
+
+
+def test_a_seed_of_other_settings_is_refused(tmp_path):
+    results = invent(tmp_path / "results", seeds=(0, 1))
+    settings = json.loads((results / "seed1/settings.json").read_text())
+    settings["ppo"]["kl_coef"] = 0.7
+    (results / "seed1/settings.json").write_text(json.dumps(settings))
+    with pytest.raises(UserError, match="seed1 was made with other settings than .*seed0"):
+        report_figures.load_results(results)
 
 
 def test_csv_and_markdown_have_fixed_formats(tmp_path):
