@@ -66,7 +66,9 @@ def show_claim(claim: Claim) -> None:
         "verdict": claim.verdict,
         "mean difference": f"{pooled.estimate:.3g} {claim.unit} (95 %: {pooled.low:.3g} to {pooled.high:.3g})",
         "cells in which it holds": f"{sum(cell.holds for cell in claim.cells)} of {len(claim.cells)}",
-        "in the paper's numbers": f"{sum(value > 0 for value in paper)} of {len(paper)}" if paper else "no numbers",
+        "in the paper's numbers": f"{sum(value > 0 for value in paper)} of {len(paper)}: {claim.paper_verdict}"
+        if paper
+        else "no numbers",
         "criterion": claim.criterion,
         "note": claim.note,
     }

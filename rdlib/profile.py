@@ -54,6 +54,7 @@ class Voting(Section):
     """Majority vote: the share of the high-confidence responses that the pseudo-label must exceed."""
 
     threshold: Share
+    flip_share: Share = 0.0
 
 
 class Sft(Section):
@@ -90,11 +91,15 @@ class RewardModel(Section):
 
 
 class Reward(Section):
-    """Eq. 7: reward of an unextractable answer, and what a mismatch with the pseudo-label does."""
+    """Eq. 7: reward of an unextractable answer, and what a mismatch with the pseudo-label does.
+
+    `source` "vote" (reviewers' question R5, not the paper's): 1 for a match, 0 otherwise, no reward model.
+    """
 
     no_answer: float
     mismatch: Mismatch
     mismatch_constant: Annotated[float, Field(gt=0)]
+    source: Literal["reward_model", "vote"] = "reward_model"
 
 
 class Ppo(Section):

@@ -19,9 +19,11 @@ import matplotlib
 import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
+from pydantic import ValidationError
 
 from rdlib import claims, paper, plots, tables
 from rdlib.errors import UserError
+from rdlib.profile import Profile
 
 KEYS = ("dataset", "benchmark", "teacher", "student", "method", "variant", "stage", "group")
 COLUMNS = {
@@ -79,7 +81,7 @@ def load_results(results: Path, seeds: Iterable[int] | None = None) -> Results:
         raise UserError(f"{results} holds no results of any seed (seed0, ...): run `make study`, which writes them.")
     settings = [_read_json(folder / "settings.json") for folder in folders]
     for folder, found in zip(folders, settings, strict=True):
-        if found != settings[0]:
+        if _complete(found) != _complete(settings[0]):
             raise UserError(
                 f"{folder} was made with other settings than {folders[0]}: run that seed again with the same "
                 f"profile, or remove the folder."
@@ -89,6 +91,14 @@ def load_results(results: Path, seeds: Iterable[int] | None = None) -> Results:
         for name, columns in COLUMNS.items()
     }
     return Results(**frames, example=_read_json(folders[0] / "example.json"), settings=settings[0])
+
+
+def _complete(settings: dict) -> dict:
+    """Settings with those added since they were written at their defaults; as they are where they make no profile."""
+    try:
+        return Profile.model_validate(settings).model_dump()
+    except ValidationError:
+        return settings
 
 
 def seed_folders(results: Path) -> list[Path]:

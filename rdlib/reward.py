@@ -1,4 +1,7 @@
-"""The reward of Eq. 7: the reward model's score, corrected by the pseudo-label, and -5 for no answer."""
+"""The reward of Eq. 7: the reward model's score, corrected by the pseudo-label, and -5 for no answer.
+
+Beside it, the vote alone (RLVR on the pseudo-labels), with which reviewers asked it to be compared.
+"""
 
 from __future__ import annotations
 
@@ -29,6 +32,12 @@ def mismatch_reward(score: torch.Tensor, variant: str, constant: float) -> torch
     raise ValueError(f"unknown correctness validation {variant!r}")
 
 
+def vote_reward(extracted: Sequence[str | None], labels: Sequence[str | None]) -> torch.Tensor:
+    """1 where the answer is the pseudo-label, else 0, also for every answer to a question of Q_fail; shape [B]."""
+    pairs = zip(extracted, labels, strict=True)
+    return torch.tensor([float(y is not None and answers.same(a, y)) for a, y in pairs])
+
+
 def reward(
     scores: torch.Tensor, extracted: Sequence[str | None], labels: Sequence[str | None], settings: Reward
 ) -> torch.Tensor:
@@ -37,6 +46,8 @@ def reward(
     `scores` [B] are r_phi(x, y); `extracted` the final answers a(y); `labels` the pseudo-labels a*(x), None
     for a question of Q_fail, whose answers are judged by the reward model alone.
     """
+    if settings.source == "vote":
+        return vote_reward(extracted, labels).to(scores)
     mismatch = torch.tensor(
         [label is not None and not answers.same(a, label) for a, label in zip(extracted, labels, strict=True)]
     )

@@ -1,7 +1,8 @@
 """Uncertainty: 95 % intervals of accuracies, of paired differences and of AUCs.
 
 The unit of sampling is the question. Methods answer the same questions, so a difference is taken question by
-question before anything is resampled; with several seeds, seeds are resampled too (a hierarchical bootstrap).
+question before anything is resampled; with several seeds, seeds are resampled too (a hierarchical bootstrap, its
+part over seeds widened to Student's t: five seeds resampled alone cover 88 % where 95 % is stated).
 Everything that is resampled is a `Draws`: the estimate beside its bootstrap values. Draws made with the same
 key share their resamples, so they can be subtracted and averaged, and stay paired.
 """
@@ -21,6 +22,7 @@ from rdlib.errors import UserError
 from rdlib.metrics import COMPARISONS
 
 LEVEL = 0.95
+UPPER = (1 + LEVEL) / 2
 RESAMPLES = 2000
 SEED = 20240
 NAN = float("nan")
@@ -53,6 +55,31 @@ class Draws:
 
     def __sub__(self, other: Draws) -> Draws:
         return Draws(self.estimate - other.estimate, self.values - other.values, min(self.n, other.n))
+
+
+def p_value(draws: Draws) -> float:
+    """Two-sided bootstrap p-value of a difference against 0: at least 2 / (resamples + 1); 1 for no difference."""
+    finite = draws.values[np.isfinite(draws.values)]
+    if not len(finite):
+        return NAN
+    beyond = min((finite <= 0).sum(), (finite >= 0).sum())
+    return min(1.0, 2 * (beyond + 1) / (len(finite) + 1))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's adjusted p-values (step-down, familywise), in the order given; NaN stays and does not count."""
+    values = np.asarray(p_values, dtype=float)
+    order = [i for i in np.argsort(values) if np.isfinite(values[i])]
+    adjusted, highest = np.full(len(values), NAN), 0.0
+    for rank, index in enumerate(order):
+        highest = max(highest, (len(order) - rank) * values[index])
+        adjusted[index] = min(1.0, highest)
+    return adjusted.tolist()
+
+
+def cohens_h(first: float, second: float) -> float:
+    """Effect size of two proportions, 2 asin sqrt(first) - 2 asin sqrt(second): 0.2 small, 0.5 medium, 0.8 large."""
+    return float(2 * np.arcsin(np.sqrt(first)) - 2 * np.arcsin(np.sqrt(second)))
 
 
 def mean_of(draws: Iterable[Draws]) -> Draws:
@@ -118,14 +145,21 @@ def mean_draws(table: pd.DataFrame, key: str, resamples: int = RESAMPLES) -> Dra
         weights = bootstrap_weights(len(row), key if shared else f"{key}/{seed}", resamples)
         estimates.append(float(row.mean(dtype=np.float64)))
         columns.append(weights @ row / np.float32(len(row)))
-    return Draws(float(np.mean(estimates)), _over_seeds(np.stack(columns, axis=1), resamples), wide.shape[1])
+    return Draws(float(np.mean(estimates)), _over_seeds(np.stack(columns, axis=1), estimates), wide.shape[1])
 
 
-def _over_seeds(values: np.ndarray, resamples: int) -> np.ndarray:
-    """Mean over resampled seeds of values (resamples, seeds); a single seed is left as it is."""
-    seeds = values.shape[1]
-    weights = bootstrap_weights(seeds, "seeds", resamples) if seeds > 1 else np.ones_like(values)
-    return (values.astype(np.float64) * weights).sum(axis=1) / seeds
+def _over_seeds(values: np.ndarray, estimates: Sequence[float]) -> np.ndarray:
+    """Mean over seeds of values (resamples, seeds), moved by a resample of the seeds' estimates (seeds,).
+
+    The move is scaled so that seeds alone would give Student's t interval; a single seed is left as it is.
+    """
+    means = values.astype(np.float64).mean(axis=1)
+    resamples, seeds = values.shape
+    if seeds == 1:
+        return means
+    estimates = np.asarray(estimates, dtype=float)
+    moves = bootstrap_weights(seeds, "seeds", resamples) @ estimates / seeds - estimates.mean()
+    return means + moves * np.sqrt(seeds / (seeds - 1)) * t.ppf(UPPER, seeds - 1) / norm.ppf(UPPER)
 
 
 def accuracy_interval(table: pd.DataFrame, key: str) -> Interval:
@@ -182,7 +216,7 @@ def auc_draws(
         with np.errstate(invalid="ignore"):
             estimates.append(wins.sum() / pairs.sum() if pairs.sum() else NAN)
             columns.append(((weights @ wins) * weights).sum(1) / ((weights @ pairs) * weights).sum(1))
-    return Draws(float(np.mean(estimates)), _over_seeds(np.stack(columns, axis=1), resamples), len(ids))
+    return Draws(float(np.mean(estimates)), _over_seeds(np.stack(columns, axis=1), estimates), len(ids))
 
 
 def _wins_by_query(positives: pd.DataFrame, negatives: pd.DataFrame, ids: pd.Index) -> tuple:

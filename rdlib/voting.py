@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -35,6 +36,28 @@ def pseudo_labels(responses: pd.DataFrame, threshold: float) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["id", "split", "pseudo_label", "share", "extractable"])
 
 
+def flip(labels: pd.DataFrame, responses: pd.DataFrame, share: float, seed: int) -> pd.DataFrame:
+    """`labels` with a share of its pseudo-labels made wrong, drawn uniformly (the reviewers' question R4).
+
+    A flipped label is the teacher's most frequent other answer to the question or, where it gave no other, the
+    label of another question, drawn uniformly among those that differ.
+    """
+    known = labels.dropna(subset="pseudo_label").sort_values("id")
+    rng = random.Random(seed)
+    chosen = rng.sample(list(known["id"]), round(share * len(known)))
+    given = responses.dropna(subset="answer").groupby("id")["answer"].agg(Counter)
+    wrong = {}
+    current, values = known.set_index("id")["pseudo_label"], sorted(set(known["pseudo_label"]))
+    for key in chosen:
+        others = {a: n for a, n in given[key].items() if a != current[key]}
+        if others:
+            wrong[key] = min(others, key=lambda answer: (-others[answer], answer))
+        elif len(values) > 1:
+            wrong[key] = rng.choice([value for value in values if value != current[key]])
+    flipped = [wrong.get(key, label) for key, label in zip(labels["id"], labels["pseudo_label"], strict=True)]
+    return labels.assign(pseudo_label=flipped)
+
+
 def propagate(responses: pd.DataFrame, labels: pd.DataFrame) -> pd.DataFrame:
     """Responses with `pseudo_label` and `positive` (a(y) = a*(x)); those of Q_fail are left out."""
     known = labels.dropna(subset="pseudo_label")[["id", "pseudo_label"]]
@@ -62,7 +85,10 @@ def judgement(responses: pd.DataFrame, labels: pd.DataFrame, gold: pd.Series) ->
 def run(stage, work: Path) -> None:
     """Stage 02_pseudo_labels: write labels.parquet and summary.json with the failure ratio (Figure 3)."""
     responses = artifacts.read_parquet(stage.input("teacher") / "responses.parquet")
-    labels = pseudo_labels(responses, stage.profile.voting.threshold)
+    settings = stage.profile.voting
+    labels = pseudo_labels(responses, settings.threshold)
+    if settings.flip_share:
+        labels = flip(labels, responses, settings.flip_share, stage.seed)
     artifacts.write_parquet(work / "labels.parquet", labels)
     failed = int(labels["pseudo_label"].isna().sum())
     summary = {"questions": len(labels), "failed": failed, "failure_ratio": failed / len(labels)}

@@ -8,8 +8,10 @@ import pytest
 
 from rdlib import claims, tables
 from rdlib.claims import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED
+from rdlib.errors import UserError
 
 N = 400
+RULES = claims.load_criteria()
 
 
 def answers(benchmark, teacher, student, method, right, variant="", seed=0):
@@ -43,7 +45,7 @@ def study(**right):
     ("ours", "verdict"), [(240, SUPPORTED), (200, INCONCLUSIVE), (201, INCONCLUSIVE), (160, NOT_SUPPORTED)]
 )
 def test_c1_follows_the_difference(ours, verdict):
-    claim = claims.better_than("C1", "", study(sft=200, ours=ours), "sft")
+    claim = claims.better_than("C1", RULES["C1"], study(sft=200, ours=ours))
     # 200 against 200 is a difference of exactly 0 with an interval of [0, 0]: at or below 0.
     assert claim.verdict == (NOT_SUPPORTED if ours == 200 else verdict)
     assert len(claim.cells) == 8
@@ -54,7 +56,7 @@ def test_one_cell_against_makes_a_good_mean_inconclusive():
     correct = study(sft=200, ours=260)
     cell = (correct.benchmark == "mmlu") & (correct.teacher == "weak") & (correct.student == "large")
     correct.loc[cell & (correct.method == "ours"), "correct"] = np.arange(N) < 190
-    claim = claims.better_than("C1", "", correct, "sft")
+    claim = claims.better_than("C1", RULES["C1"], correct)
     assert claim.verdict == INCONCLUSIVE and claim.pooled.low > 0
     assert [c.name for c in claim.cells if not c.holds] == ["mmlu/weak/large"]
 
@@ -71,8 +73,8 @@ def test_most_cells_against_refute_whatever_the_mean():
 def test_the_papers_own_numbers_contradict_c2_and_c3_on_gsm_plus():
     correct = study(sft=200, ours_wo_r=200, ours_wo_d=200, ours=220)
     correct = pd.concat([correct, correct[correct.benchmark == "gsm"].replace({"benchmark": {"gsm": "gsm_plus"}})])
-    names = {"C1": "sft", "C2": "ours_wo_r", "C3": "ours_wo_d"}
-    table = claims.claims_table([claims.better_than(name, "", correct, other) for name, other in names.items()])
+    table = claims.claims_table([claims.better_than(name, RULES[name], correct) for name in ("C1", "C2", "C3")])
+    assert list(table.paper_verdict) == [SUPPORTED, INCONCLUSIVE, INCONCLUSIVE]
     assert list(table.paper_cells) == [12, 12, 12] and list(table.paper_cells_holding) == [12, 11, 10]
     assert list(table.paper_cells_against) == [
         "",
@@ -83,12 +85,12 @@ def test_the_papers_own_numbers_contradict_c2_and_c3_on_gsm_plus():
 
 def test_c4_needs_one_student_clearly_above_its_teacher():
     correct = study(teacher=300, ours=200)
-    assert claims.student_beats_teacher(correct).verdict == NOT_SUPPORTED
+    assert claims.better_somewhere("C4", RULES["C4"], correct).verdict == NOT_SUPPORTED
     cell = (correct.benchmark == "gsm") & (correct.teacher == "weak") & (correct.student == "large")
     correct.loc[cell, "correct"] = np.arange(N) < 301
-    assert claims.student_beats_teacher(correct).verdict == INCONCLUSIVE
+    assert claims.better_somewhere("C4", RULES["C4"], correct).verdict == INCONCLUSIVE
     correct.loc[cell, "correct"] = np.arange(N) < 340
-    claim = claims.student_beats_teacher(correct)
+    claim = claims.better_somewhere("C4", RULES["C4"], correct)
     assert claim.verdict == SUPPORTED and claim.pooled.estimate == pytest.approx(10)
     assert sum(cell.paper > 0 for cell in claim.cells) == 2  # the paper's blue cells
 
@@ -105,16 +107,16 @@ def votes(failed, wrong):
 
 
 def test_c5_follows_the_counts():
-    assert claims.weaker_judges(votes([10, 60, 120, 230], [10, 50, 70, 120])).verdict == SUPPORTED
-    assert claims.weaker_judges(votes([230, 120, 60, 10], [120, 70, 50, 10])).verdict == NOT_SUPPORTED
-    assert claims.weaker_judges(votes([60, 10, 120, 230], [10, 50, 70, 120])).verdict == INCONCLUSIVE
+    assert claims.worse_judges("C5", RULES["C5"], votes([10, 60, 120, 230], [10, 50, 70, 120])).verdict == SUPPORTED
+    assert claims.worse_judges("C5", RULES["C5"], votes([230, 120, 60, 10], [120, 70, 50, 10])).verdict == NOT_SUPPORTED
+    assert claims.worse_judges("C5", RULES["C5"], votes([60, 10, 120, 230], [10, 50, 70, 120])).verdict == INCONCLUSIVE
 
 
 @pytest.mark.parametrize(("name", "variant"), [("C6", "reward_model.source=teacher"), ("C9", "reward.mismatch=minus")])
 @pytest.mark.parametrize(("other", "verdict"), [(180, SUPPORTED), (219, INCONCLUSIVE), (260, NOT_SUPPORTED)])
 def test_c6_and_c9_follow_the_variant(name, variant, other, verdict):
     correct = pd.concat([study(ours=220), answers("gsm", "strong", "small", "ours", other, variant)])
-    claim = claims.variant_claim(name, "", correct, variant)
+    claim = claims.variant_claim(name, RULES[name], correct)
     assert claim.verdict == verdict and len(claim.cells) == 1
     assert claim.cells[0].paper == (pytest.approx(1.21) if name == "C6" else None)
 
@@ -145,14 +147,14 @@ def test_instability_by_hand():
 
 def test_c7_follows_the_curves_and_one_seed_needs_the_margin():
     calm, wild, near = [0.6, 0.62, 0.63], [0.6, 0.75, 0.55], [0.6, 0.63, 0.63]
-    assert claims.stable_lambda(history({0.0: wild, 0.5: calm, 1.0: wild}), 0.5).verdict == SUPPORTED
-    assert claims.stable_lambda(history({0.0: calm, 0.5: wild, 1.0: calm}), 0.5).verdict == NOT_SUPPORTED
-    assert claims.stable_lambda(history({0.0: near, 0.5: calm, 1.0: near}), 0.5).verdict == INCONCLUSIVE
+    assert claims.stability("C7", RULES["C7"], history({0.0: wild, 0.5: calm, 1.0: wild}), 0.5).verdict == SUPPORTED
+    assert claims.stability("C7", RULES["C7"], history({0.0: calm, 0.5: wild, 1.0: calm}), 0.5).verdict == NOT_SUPPORTED
+    assert claims.stability("C7", RULES["C7"], history({0.0: near, 0.5: calm, 1.0: near}), 0.5).verdict == INCONCLUSIVE
 
 
 def test_c7_uses_seeds_where_there_are_several():
     runs = pd.concat([history({0.0: [0.6, 0.7 + 0.01 * s, 0.6], 0.5: [0.6, 0.62, 0.63]}, seed=s) for s in range(4)])
-    claim = claims.stable_lambda(runs, 0.5)
+    claim = claims.stability("C7", RULES["C7"], runs, 0.5)
     assert claim.verdict == SUPPORTED and claim.pooled.n == 4
 
 
@@ -195,7 +197,54 @@ def ratio_scores(pos_neg, pos_pos):
     ],
 )
 def test_c8_compares_the_spreads(pos_neg, pos_pos, verdict):
-    assert claims.data_ratio(ratio_scores(pos_neg, pos_pos), 0.5).verdict == verdict
+    assert claims.spread("C8", RULES["C8"], ratio_scores(pos_neg, pos_pos), 0.5).verdict == verdict
+
+
+def test_cells_are_adjusted_for_their_number():
+    """Eight cells of 400 questions: one clearly better (30 of 400), seven equal."""
+    correct = study(sft=200, ours=200)
+    cell = (correct.benchmark == "mmlu") & (correct.teacher == "weak") & (correct.student == "large")
+    correct.loc[cell & (correct.method == "ours"), "correct"] = np.arange(N) < 230
+    claim = claims.better_than("C1", RULES["C1"], correct)
+    table = claims.cells_table([claim]).set_index("cell")
+    row = table.loc["mmlu/weak/large"]
+    assert row.p_value == pytest.approx(2 / 2001) and row.p_holm == pytest.approx(8 * 2 / 2001)
+    assert row.effect_h == pytest.approx(2 * np.arcsin(np.sqrt(0.575)) - 2 * np.arcsin(np.sqrt(0.5)))
+    assert (table.drop("mmlu/weak/large").p_holm == 1).all()
+    assert claims.claims_table([claim]).cells_significantly_positive.tolist() == [1]
+
+
+@pytest.mark.parametrize(
+    ("values", "kind", "verdict"),
+    [
+        ([1, 2], "every_cell", SUPPORTED),
+        ([1, -2, 3], "every_cell", INCONCLUSIVE),
+        ([-1, -1, 9], "every_cell", NOT_SUPPORTED),
+        ([1, -2], "every_cell", NOT_SUPPORTED),
+        ([-9, -9, 1], "some_cell", SUPPORTED),
+        ([None], "every_cell", ""),
+    ],
+)
+def test_the_papers_numbers_are_judged_by_their_signs(values, kind, verdict):
+    assert claims.judge_by_signs([claims.Cell("", claims.NOTHING, value) for value in values], kind) == verdict
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("C1: [", "can't be read"),
+        ("C1: {statement: a, kind: every_cell}", "C1.*other"),
+        ("C1: {statement: a, kind: sometimes}", "C1"),
+        ("C7: {statement: a, kind: stability, setting: reward_model.lam, margin: -1}", "C7.*margin"),
+        ("C1: {statement: a, kind: every_cell, other: sft, extra: 1}", "extra"),
+    ],
+)
+def test_a_bad_file_of_criteria_is_one_sentence(tmp_path, text, message):
+    (tmp_path / "claims.yaml").write_text(text)
+    with pytest.raises(UserError, match=message):
+        claims.load_criteria(tmp_path / "claims.yaml")
+    with pytest.raises(UserError, match="claims.yaml"):
+        claims.load_criteria(tmp_path / "absent/claims.yaml")
 
 
 def test_all_nine_claims_have_a_criterion_and_missing_results_are_inconclusive():

@@ -18,7 +18,7 @@ import yaml
 from IPython.core.interactiveshell import InteractiveShell
 
 from rdlib import notebook
-from rdlib.claims import Cell, Claim
+from rdlib.claims import Cell, Claim, EveryCell
 from rdlib.dag import study_jobs
 from rdlib.errors import UserError
 from rdlib.execute import execute
@@ -165,7 +165,15 @@ def test_a_claim_is_shown_with_its_numbers(monkeypatch: pytest.MonkeyPatch) -> N
     shown = []
     monkeypatch.setattr(notebook, "show_texts", shown.append)
     cells = [Cell("a", Interval(1, 0, 2, 9), 3.0), Cell("b", Interval(-1, -2, 0, 9), -1.0)]
-    notebook.show_claim(Claim("C1", "A beats B", "why", "inconclusive", cells, Interval(0.5, -1, 2, 9)))
+    notebook.show_claim(
+        Claim(
+            "C1",
+            EveryCell(statement="A beats B", kind="every_cell", other="sft"),
+            "inconclusive",
+            cells,
+            Interval(0.5, -1, 2, 9),
+        )
+    )
     text = dict(shown[0].to_numpy().tolist())
     assert text["verdict"] == "inconclusive"
     assert text["mean difference"] == "0.5 pp (95 %: -1 to 2)"

@@ -34,6 +34,11 @@ def test_by_hand(variant):
     assert reward(torch.tensor(SCORES), ANSWERS, LABELS, settings(variant)).tolist() == EXPECTED[variant]
 
 
+def test_the_vote_alone_by_hand():
+    vote = Reward(no_answer=-5.0, mismatch="negative_abs", mismatch_constant=1.0, source="vote")
+    assert reward(torch.tensor(SCORES), ANSWERS, LABELS, vote).tolist() == [1, 1, 0, 0, 0, 0, 0]
+
+
 def test_every_variant_of_the_schema_has_a_case():
     assert set(Reward.model_fields["mismatch"].annotation.__args__) == set(EXPECTED)
 

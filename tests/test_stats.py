@@ -97,7 +97,7 @@ def test_seeds_with_their_own_questions_are_resampled_within():
     parts = [answers([1] * 50 + [0] * 50, seed=s, ids=[f"s{s}q{i}" for i in range(100)]) for s in range(2)]
     table = pd.concat(parts).assign(value=lambda t: t.correct.astype(float))
     draws = stats.mean_draws(table, "x")
-    assert draws.estimate == 0.5 and np.std(draws.values) == pytest.approx(math.sqrt(0.25 / 100 * 0.75), rel=0.15)
+    assert draws.estimate == 0.5 and np.std(draws.values) == pytest.approx(math.sqrt(0.25 / 200), rel=0.15)
 
 
 def test_means_and_differences_of_draws_go_resample_by_resample():
@@ -144,3 +144,53 @@ def test_t_interval_over_seeds():
     assert (interval.low, interval.high) == pytest.approx((2 - 4.302653 / math.sqrt(3), 2 + 4.302653 / math.sqrt(3)))
     single = stats.seed_interval([2.0, math.nan])
     assert single.estimate == 2 and math.isnan(single.low) and single.n == 1
+
+
+def simulated_coverage(seed_spread: float, question_spread: float, noise: float, runs: int = 300) -> float:
+    """How often the interval of a mean over 5 seeds and 200 questions covers the true value, which is 0."""
+    rng, hits = np.random.default_rng(5), 0
+    for _ in range(runs):
+        values = rng.normal(0, question_spread, 200) + rng.normal(0, seed_spread, (5, 1))
+        values = values + rng.normal(0, noise, values.shape)
+        table = pd.DataFrame({"seed": np.repeat(range(5), 200), "id": np.tile(range(200), 5), "value": values.ravel()})
+        interval = stats.mean_draws(table, "x", resamples=400).interval()
+        hits += interval.low <= 0 <= interval.high
+    return hits / runs
+
+
+@pytest.mark.parametrize(
+    ("seed_spread", "question_spread", "noise"),
+    [(0.0, 0.5, 0.3), (0.02, 0.5, 0.3), (0.1, 0.2, 0.3)],
+    ids=["questions alone", "both", "seeds above all"],
+)
+def test_intervals_over_seeds_and_questions_cover_at_the_stated_rate(seed_spread, question_spread, noise):
+    # 300 runs: a true rate of 0.95 gives 0.913 to 0.987 with a chance of 0.997
+    assert 0.91 <= simulated_coverage(seed_spread, question_spread, noise) <= 0.99
+
+
+def test_two_seeds_widen_by_students_t():
+    draws = stats._over_seeds(np.zeros((2000, 2)), [0.0, 0.1])
+    assert sorted(set(draws.round(6))) == pytest.approx(
+        [-0.05 * math.sqrt(2) * 12.7062 / 1.95996, 0, 0.05 * math.sqrt(2) * 12.7062 / 1.95996], abs=1e-4
+    )
+
+
+def test_p_value_counts_resamples_beyond_zero():
+    values = np.array([-1.0] * 2 + [1.0] * 97)
+    assert stats.p_value(stats.Draws(0.9, values, 5)) == pytest.approx(2 * 3 / 100)
+    assert stats.p_value(stats.Draws(0.0, np.zeros(99), 5)) == 1.0
+    assert math.isnan(stats.p_value(stats.Draws(math.nan, np.full(9, np.nan), 0)))
+
+
+def test_holm_by_hand():
+    # sorted .01 .02 .03 .04 -> 4 x .01, 3 x .02, max(2 x .03, .06), max(.04, .06)
+    assert stats.holm([0.04, 0.01, 0.03, 0.02]) == pytest.approx([0.06, 0.04, 0.06, 0.06])
+    assert stats.holm([0.6, 0.9]) == [1.0, 1.0] and stats.holm([]) == []
+    adjusted = stats.holm([0.01, math.nan, 0.02])
+    assert adjusted[0] == pytest.approx(0.02) and math.isnan(adjusted[1]) and adjusted[2] == pytest.approx(0.02)
+
+
+def test_effect_size_by_hand():
+    assert stats.cohens_h(0.5, 0.5) == 0
+    assert stats.cohens_h(1.0, 0.0) == pytest.approx(math.pi)
+    assert stats.cohens_h(0.75, 0.5) == pytest.approx(math.pi / 6)

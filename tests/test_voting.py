@@ -154,3 +154,27 @@ def test_stage_writes_the_failure_ratio(cell):
     assert summary["failure_ratio"] == summary["failed"] / 24
     again = voting.pseudo_labels(cell.at("01_teacher_responses").table("responses"), stage.profile.voting.threshold)
     pd.testing.assert_frame_equal(again, labels, check_dtype=False)
+
+
+def teacher_answers(**given: list[str | None]) -> pd.DataFrame:
+    rows = [(key, answer, "train", "high") for key, answers in given.items() for answer in answers]
+    return pd.DataFrame(rows, columns=["id", "answer", "split", "confidence"])
+
+
+def test_a_flipped_label_is_the_teachers_second_choice_or_another_questions():
+    responses = teacher_answers(a=["1", "1", "1", "2", "2", "9"], b=["5"] * 4, c=["1", None, "2", "3"])
+    labels = voting.pseudo_labels(responses, 0.4)
+    assert labels["pseudo_label"].fillna("-").tolist() == ["1", "5", "-"]
+    flipped = voting.flip(labels, responses, 1.0, seed=0).set_index("id")["pseudo_label"]
+    assert flipped["a"] == "2" and flipped["b"] == "1" and pd.isna(flipped["c"])
+    assert voting.flip(labels, responses, 0.0, seed=0).equals(labels)
+
+
+@given(st.integers(2, 60), st.floats(0, 1), st.integers(0, 5))
+def test_the_share_of_flipped_labels_is_the_one_asked_for(count, share, seed):
+    responses = teacher_answers(**{f"q{i}": [str(i % 7)] * 3 for i in range(count)})
+    labels = voting.pseudo_labels(responses, 0.5)
+    flipped = voting.flip(labels, responses, share, seed)
+    changed = int((flipped["pseudo_label"] != labels["pseudo_label"]).sum())
+    assert changed == round(share * count)
+    assert flipped.equals(voting.flip(labels, responses, share, seed))
