@@ -23,6 +23,28 @@ def training_queries(questions: pd.DataFrame, labels: pd.DataFrame, responses: p
     return train[keep].reset_index(drop=True)
 
 
+class ValidationAnswers:
+    """Keeps the answers behind every validation agreement, so that they can be held to the gold answers later.
+
+    One file an evaluation, so a run that is killed and goes on keeps those it had; `gather` makes one table of them.
+    """
+
+    def __init__(self, agreement: Agreement, work: Path):
+        self.agreement, self.folder = agreement, work / "validation"
+
+    def keep(self, row: dict) -> None:
+        """Write the answers of an update that was validated."""
+        if row["validation_agreement"] is not None:
+            table = pd.DataFrame({"update": row["update"], "id": self.agreement.ids, "answer": self.agreement.answers})
+            artifacts.write_parquet(self.folder / f"{row['update']:06d}.parquet", table)
+
+    def gather(self, history: list[dict]) -> pd.DataFrame:
+        """A row an evaluation of the history and question: update, id, answer."""
+        updates = [row["update"] for row in history if row["validation_agreement"] is not None]
+        frames = [artifacts.read_parquet(self.folder / f"{update:06d}.parquet") for update in updates]
+        return pd.concat(frames, ignore_index=True)
+
+
 class RewardFunction:
     """Eq. 7 as PPO calls it: scores sequences with the reward model and corrects them by the pseudo-label."""
 
@@ -58,7 +80,7 @@ def sampler(tokenizer, batch: int, max_tokens: int, temperature: float):
 
 
 def run(stage, work: Path, on_update=None) -> None:
-    """Stage 06_ppo: write the model, history.jsonl and summary.json."""
+    """Stage 06_ppo: write the model, history.jsonl, validation.parquet and summary.json."""
     profile, settings = stage.profile, stage.dataset_settings
     source = student.policy_source(stage)
     tokenizer = models.load_tokenizer(source)
@@ -77,6 +99,16 @@ def run(stage, work: Path, on_update=None) -> None:
     texts = [prompts.zero_shot(q.question, q.options) for q in queries.itertuples()]
     given = [None if pd.isna(label) else label for label in queries["pseudo_label"]]
     policy = models.load_causal_lm(source)
+    validation = questions[questions["split"] == "validation"]
+    agreement = Agreement(validation, labels, tokenizer, settings.answer, limit, batch)
+    kept = ValidationAnswers(agreement, work)
+
+    def observe(row: dict) -> None:
+        """Keep what was validated, and show the row to whoever watches."""
+        kept.keep(row)
+        if on_update is not None:
+            on_update(row)
+
     trainer = PPOTrainer(
         policy,
         models.load_causal_lm(source),
@@ -92,9 +124,9 @@ def run(stage, work: Path, on_update=None) -> None:
             profile.reward,
             tokenizer.pad_token_id,
         ),
-        Agreement(questions[questions["split"] == "validation"], labels, tokenizer, settings.answer, limit, batch),
+        agreement,
         seed=stage.seed,
-        on_update=on_update,
+        on_update=observe,
     )
     summary = trainer.train(work) | {
         "queries": len(queries),
@@ -104,8 +136,10 @@ def run(stage, work: Path, on_update=None) -> None:
     policy.save_pretrained(work / "model")
     tokenizer.save_pretrained(work / "model")
     artifacts.write_json(work / "summary.json", summary)
-    for checkpoint in work.glob("checkpoint-*"):  # last of all: until here a crash loses no update
+    artifacts.write_parquet(work / "validation.parquet", kept.gather(trainer.history))
+    for checkpoint in work.glob("checkpoint-*"):  # until here a crash loses no update
         shutil.rmtree(checkpoint)
+    shutil.rmtree(kept.folder, ignore_errors=True)  # needed as long as there is a checkpoint to go on from
 
 
 def token_counts(history: list[dict], ppo) -> dict[str, int]:

@@ -98,6 +98,14 @@ SPECS = {
             "07_evaluate",
             METHODS,
         ),
+        StageSpec(
+            "13_judged_responses",
+            "rdlib.judged:run",
+            ALL_AXES,
+            ("student_sampling", "generation"),
+            "13_reviewer_questions",
+            ("ours", "ours_wo_d"),
+        ),
     )
 }
 
@@ -308,6 +316,9 @@ def _inputs(stage: Stage) -> dict[str, Stage]:
     if name == "06_ppo":
         student = {"student": stage.at("04_student_responses"), "reward_model": stage.at("05_reward_model")}
         return data | labels | warmup | student
+    if name == "13_judged_responses":
+        judges = {"reward_model": stage.at("05_reward_model"), "ppo": stage.at("06_ppo")}
+        return data | labels | {"student": stage.at("04_student_responses"), "gold": stage.at("00_gold")} | judges
     policy = {"sft": "03_sft_warmup", "ours_wo_r": "03_sft_warmup", "ours": "06_ppo", "ours_wo_d": "06_ppo"}
     model = {"model": stage.at(policy[method])} if method in policy else {}
     return data | {"gold": stage.at("00_gold")} | model

@@ -1,0 +1,109 @@
+"""Reward-model diagnostics that tell what PPO can get from it, as pure functions of tables.
+
+`judged` below is the table of stage 13_judged_responses: a row a sampled response to a validation question, with
+policy ("before", "after" PPO), id, sample, tokens, score (r_phi), answer, agrees (with the pseudo-label) and correct
+(by the gold answer).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from math import comb
+
+import numpy as np
+import pandas as pd
+
+STRATEGIES = ("reward", "majority", "any")
+SUBSETS = 200
+
+
+def best_of_n(judged: pd.DataFrame, counts: list[int], seed: int = 0) -> pd.DataFrame:
+    """Expected correctness of each question when one of n of its samples is chosen; a row (id, n, strategy, value).
+
+    "reward" takes the sample with the highest score, "any" is pass@n: both are exact means over all subsets of n.
+    "majority" takes the most frequent answer (ties share), a mean over `SUBSETS` random subsets. An n larger than
+    the number of samples is left out.
+    """
+    rows = []
+    for key, group in judged.groupby("id", sort=True):
+        ranked = group.sort_values(["score", "sample"], ascending=[False, True])["correct"].to_numpy(float)
+        answers, correct = group["answer"].tolist(), group["correct"].to_numpy(float)
+        rng = np.random.default_rng([seed, len(rows)])
+        for n in (n for n in counts if n <= len(group)):
+            rows.append((key, n, "reward", _highest_of(ranked, n)))
+            rows.append((key, n, "any", _any_of(int(correct.sum()), len(correct), n)))
+            subsets = 1 if n == len(group) else SUBSETS
+            votes = [_vote(rng.choice(len(group), n, replace=False), answers, correct) for _ in range(subsets)]
+            rows.append((key, n, "majority", float(np.mean(votes))))
+    return pd.DataFrame(rows, columns=["id", "n", "strategy", "value"])
+
+
+def _highest_of(ranked: np.ndarray, n: int) -> float:
+    """Mean over subsets of n of what stands first in the subset; `ranked` [N] is in order of preference."""
+    total = len(ranked)
+    chances = [comb(total - 1 - i, n - 1) for i in range(total)]
+    return float(np.dot(ranked, chances) / comb(total, n))
+
+
+def _any_of(right: int, total: int, n: int) -> float:
+    """pass@n: chance that a subset of n of `total` samples holds one of the `right` ones."""
+    return 1.0 - comb(total - right, n) / comb(total, n)
+
+
+def _vote(chosen: np.ndarray, answers: list[str | None], correct: np.ndarray) -> float:
+    """Correctness of the most frequent answer of the chosen samples; ties share, no answer at all is wrong."""
+    votes = Counter(answers[i] for i in chosen if isinstance(answers[i], str))
+    if not votes:
+        return 0.0
+    most = max(votes.values())
+    right = {answers[i]: correct[i] for i in chosen}
+    return float(np.mean([right[answer] for answer, count in votes.items() if count == most]))
+
+
+def reliability(judged: pd.DataFrame, bins: int = 10) -> pd.DataFrame:
+    """Calibration of sigmoid(score) as the chance of being correct, in bins of (nearly) equal size.
+
+    Columns predicted, observed (means of the bin), n.
+    """
+    probability = 1 / (1 + np.exp(-judged["score"].to_numpy(float)))
+    order = np.argsort(probability, kind="stable")
+    correct = judged["correct"].to_numpy(float)
+    parts = [part for part in np.array_split(order, bins) if len(part)]
+    rows = [(probability[part].mean(), correct[part].mean(), len(part)) for part in parts]
+    return pd.DataFrame(rows, columns=["predicted", "observed", "n"])
+
+
+def expected_calibration_error(table: pd.DataFrame) -> float:
+    """Mean distance of predicted and observed over the bins of `reliability`, weighted by their sizes; in [0, 1]."""
+    return float(np.average((table["predicted"] - table["observed"]).abs(), weights=table["n"]))
+
+
+def length_correlation(judged: pd.DataFrame) -> dict[str, float]:
+    """Spearman's correlation of score and length (tokens): over all responses, and within questions (their mean).
+
+    A question whose responses are all of one length, or of one score, says nothing and is left out.
+    """
+    overall = judged["score"].corr(judged["tokens"], method="spearman")
+    within = [
+        group["score"].corr(group["tokens"], method="spearman")
+        for _, group in judged.groupby("id")
+        if group["score"].nunique() > 1 and group["tokens"].nunique() > 1
+    ]
+    return {"overall": float(overall), "within": float(np.mean(within)) if within else float("nan")}
+
+
+def over_optimisation(history: pd.DataFrame, validation: pd.DataFrame, gold: pd.Series) -> pd.DataFrame:
+    """Along PPO: KL and reward of the rollouts against the agreement and the true accuracy on validation questions.
+
+    `history`: PPO's history; `validation`: update, id, answer; `gold`: answers by id. A row an evaluation: update,
+    kl and reward (means over the updates since the evaluation before; NaN before training), agreement, accuracy.
+    """
+    right = validation["answer"] == validation["id"].map(gold)
+    accuracy = right.groupby(validation["update"]).mean()
+    rows, last = [], -1
+    for update in accuracy.index:
+        since = history[(history["update"] > last) & (history["update"] <= update) & (history["update"] > 0)]
+        agreement = history.set_index("update")["validation_agreement"][update]
+        rows.append((update, since["kl"].mean(), since["reward"].mean(), agreement, accuracy[update]))
+        last = update
+    return pd.DataFrame(rows, columns=["update", "kl", "reward", "agreement", "accuracy"])

@@ -1,0 +1,61 @@
+"""Stage 13_judged_responses: the reward model's score of validation responses sampled before and after PPO.
+
+Unlike the method's own stages it reads gold answers: nothing is trained on what it writes.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+
+from rdlib import answers, artifacts, data, generation, models, prompts, reward_model, voting
+
+
+def sample_after(stage, questions: pd.DataFrame, texts: dict[str, str], labels: pd.DataFrame, work: Path):
+    """Responses of PPO's policy, as many and as hot as the student's before."""
+    profile, settings = stage.profile, stage.dataset_settings
+    source = stage.input("ppo") / "model"
+    engine = generation.TransformersEngine(
+        models.load_causal_lm(source),
+        models.load_tokenizer(source),
+        profile.generation.batch_size,
+        settings.max_tokens,
+    )
+    sampling = profile.student_sampling
+    plan = questions[["id", "split"]].assign(temperature=float(sampling.temperature), n=sampling.samples)
+    seed = generation.derive_seed("judged", stage.dataset, stage.teacher, stage.student, stage.method, stage.seed)
+    responses = generation.sample_to_disk(engine, plan, texts, work, seed, profile.generation.shard_size)
+    responses["answer"] = [answers.extract(text, settings.answer) for text in responses["text"]]
+    return voting.propagate(responses, labels)
+
+
+def run(stage, work: Path) -> None:
+    """Write judged.parquet: policy, id, sample, tokens, answer, agrees, correct and score of each response."""
+    labels = artifacts.read_parquet(stage.input("labels") / "labels.parquet").dropna(subset="pseudo_label")
+    questions = data.read_questions(stage.input("data"), "validation")
+    questions = questions[questions["id"].isin(labels["id"])]
+    texts = {q.id: prompts.zero_shot(q.question, q.options) for q in questions.itertuples()}
+    before = artifacts.read_parquet(stage.input("student") / "responses.parquet")
+    responses = pd.concat(
+        [
+            before[before["split"] == "validation"].assign(policy="before"),
+            sample_after(stage, questions, texts, labels, work).assign(policy="after"),
+        ],
+        ignore_index=True,
+    )
+    source = stage.input("reward_model") / "model"
+    tokenizer = models.load_tokenizer(source)
+    encode = reward_model.Encoder(texts, tokenizer)
+    sequences = [
+        encode(r.id, reward_model.Response(reward_model.STUDENT_POSITIVE, r.text, r.finished))
+        for r in responses.itertuples()
+    ]
+    model = models.load_scorer(source, tokenizer.pad_token_id)
+    responses["score"] = reward_model.score(model, sequences, tokenizer.pad_token_id).numpy()
+    truth = responses["id"].map(data.read_gold(stage.input("gold")))
+    responses["correct"] = [answers.same(a, t) for a, t in zip(responses["answer"], truth, strict=True)]
+    responses = responses.rename(columns={"positive": "agrees"})
+    columns = ["policy", "id", "sample", "tokens", "answer", "agrees", "correct", "score"]
+    artifacts.write_parquet(work / "judged.parquet", responses[columns])
+    generation.drop_shards(work)

@@ -1,0 +1,130 @@
+"""Reward-model diagnostics by hand, by enumeration, and on the tiny study."""
+
+from __future__ import annotations
+
+from itertools import combinations
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import stage_in
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rdlib import data, diagnostics
+
+
+def judged(scores, answers, gold="1", key="q", tokens=None) -> pd.DataFrame:
+    """Responses to one question."""
+    return pd.DataFrame(
+        {
+            "id": key,
+            "sample": range(len(scores)),
+            "score": scores,
+            "answer": answers,
+            "correct": [answer == gold for answer in answers],
+            "tokens": tokens if tokens is not None else 5,
+        }
+    )
+
+
+def value(table: pd.DataFrame, n: int, strategy: str) -> float:
+    return table[(table.n == n) & (table.strategy == strategy)]["value"].item()
+
+
+@given(st.lists(st.tuples(st.integers(0, 9), st.sampled_from(["1", "2", "3", None])), min_size=2, max_size=6))
+def test_choosing_of_n_equals_enumeration(samples):
+    table = judged([s + i / 100 for i, (s, _) in enumerate(samples)], [a for _, a in samples])
+    found = diagnostics.best_of_n(table, [1, 2, 30])
+    for n in (1, 2):
+        subsets = [table.iloc[list(rows)] for rows in combinations(range(len(table)), n)]
+        best = np.mean([subset.loc[subset.score.idxmax(), "correct"] for subset in subsets])
+        some = np.mean([subset.correct.any() for subset in subsets])
+        assert value(found, n, "reward") == pytest.approx(best)
+        assert value(found, n, "any") == pytest.approx(some)
+    assert set(found.n) == {1, 2}  # not more samples than there are
+
+
+def test_the_vote_of_all_by_hand():
+    wins = judged([0.0] * 5, ["1", "1", "2", "3", None])
+    ties = judged([0.0] * 5, ["1", "1", "2", "2", None])
+    loses = judged([0.0] * 5, ["2", "2", "1", None, None])
+    silent = judged([0.0] * 2, [None, None])
+    for table, expected in ((wins, 1.0), (ties, 0.5), (loses, 0.0), (silent, 0.0)):
+        assert value(diagnostics.best_of_n(table, [len(table)]), len(table), "majority") == expected
+
+
+def test_the_vote_of_one_is_the_share_of_right_samples():
+    table = judged([0.0] * 20, ["1"] * 5 + ["2"] * 15)
+    assert value(diagnostics.best_of_n(table, [1]), 1, "majority") == pytest.approx(0.25, abs=0.1)
+
+
+def test_calibration_by_hand():
+    table = judged([0.0, 0.0, 100.0, 100.0], ["1", "2", "1", "2"])
+    bins = diagnostics.reliability(table, bins=2)
+    assert bins.predicted.tolist() == pytest.approx([0.5, 1.0]) and bins.observed.tolist() == [0.5, 0.5]
+    assert diagnostics.expected_calibration_error(bins) == pytest.approx(0.25)
+
+
+def test_a_calibrated_score_has_no_error():
+    rng = np.random.default_rng(0)
+    chance = rng.uniform(0.05, 0.95, 20_000)
+    table = pd.DataFrame({"score": np.log(chance / (1 - chance)), "correct": rng.random(20_000) < chance})
+    assert diagnostics.expected_calibration_error(diagnostics.reliability(table)) < 0.02
+
+
+def test_length_correlation_overall_and_within_questions():
+    # Within each question longer is worse; the question with the longer responses has the higher scores
+    first = judged([2.0, 1.0, 0.0], ["1"] * 3, key="a", tokens=[1, 2, 3])
+    second = judged([12.0, 11.0, 10.0], ["1"] * 3, key="b", tokens=[11, 12, 13])
+    constant = judged([5.0, 5.0], ["1"] * 2, key="c", tokens=[4, 5])
+    found = diagnostics.length_correlation(pd.concat([first, second, constant]))
+    assert found["within"] == pytest.approx(-1) and found["overall"] > 0.4
+    assert np.isnan(diagnostics.length_correlation(constant)["within"])
+
+
+def test_over_optimisation_joins_rollouts_and_validation_by_hand():
+    history = pd.DataFrame(
+        {
+            "update": [0, 1, 2, 3],
+            "kl": [np.nan, 1.0, 3.0, 5.0],
+            "reward": [np.nan, 0.0, 1.0, 2.0],
+            "validation_agreement": [0.5, None, 0.75, 1.0],
+        }
+    )
+    answers = pd.DataFrame(
+        {"update": [0, 0, 2, 2, 3, 3], "id": ["a", "b"] * 3, "answer": ["1", "9", "1", "2", "9", None]}
+    )
+    table = diagnostics.over_optimisation(history, answers, pd.Series({"a": "1", "b": "2"}))
+    assert table["update"].tolist() == [0, 2, 3] and table["accuracy"].tolist() == [0.5, 1.0, 0.0]
+    assert table["kl"].tolist()[1:] == [2.0, 5.0] and np.isnan(table["kl"][0])
+    assert table["reward"].tolist()[1:] == [0.5, 2.0] and table["agreement"].tolist() == [0.5, 0.75, 1.0]
+
+
+@pytest.mark.slow
+def test_the_stage_judges_every_sample_before_and_after(study, tmp_path):
+    from conftest import copy_study
+
+    root = copy_study(study, tmp_path)
+    stage = stage_in(root, "13_judged_responses").run()
+    table = stage.table("judged")
+    labels = stage.at("02_pseudo_labels").table("labels").dropna(subset="pseudo_label")
+    labelled = labels[labels["split"] == "validation"].set_index("id")["pseudo_label"]
+    samples = stage.profile.student_sampling.samples
+    assert (table.groupby(["policy", "id"]).size() == samples).all()
+    assert set(table["policy"]) == {"before", "after"} and set(table["id"]) == set(labelled.index)
+    assert (table["agrees"] == (table["answer"] == table["id"].map(labelled))).all()
+    gold = data.read_gold(stage.at("00_gold").folder)
+    assert (table["correct"] == (table["answer"] == table["id"].map(gold))).all()
+    before = stage.at("04_student_responses").table("responses")
+    assert (table["policy"] == "before").sum() == (before["split"] == "validation").sum()
+    assert np.isfinite(table["score"]).all()
+
+
+def test_ppo_keeps_the_answers_behind_each_agreement(cell):
+    stage = cell.at("06_ppo")
+    validation, history = stage.table("validation"), stage.jsonl("history").set_index("update")
+    labels = stage.at("02_pseudo_labels").table("labels").set_index("id")["pseudo_label"]
+    agreement = (validation["answer"] == validation["id"].map(labels)).groupby(validation["update"]).mean()
+    measured = history["validation_agreement"].dropna()
+    assert len(measured) > 1 and agreement.to_dict() == pytest.approx(measured.to_dict())
