@@ -10,7 +10,7 @@ SETTINGS = load_profile(ROOT / PROFILE)
 SEEDS = config.get("seeds", SETTINGS.grid.seeds)
 SEEDS = [int(seed) for seed in (json.loads(SEEDS) if isinstance(SEEDS, str) else SEEDS)]
 RUNS = ROOT / SETTINGS.runs / SETTINGS.name
-JOBS = study_jobs(PROFILE, SEEDS)
+JOBS = study_jobs(PROFILE, SEEDS, str(config.get("questions", False)) == "True")
 
 
 rule all:

@@ -26,10 +26,10 @@ from typing import Any
 import psutil
 from tqdm import tqdm
 
-from rdlib import artifacts, warm
+from rdlib import artifacts, reviewers, warm
 from rdlib.errors import UserError
 from rdlib.profile import load_profile
-from rdlib.study import ROOT, Stage, ablation_overrides, make_stage
+from rdlib.study import ROOT, Stage, ablation_cell, ablation_overrides, make_stage
 
 ABLATIONS = {
     "08_ablation_lambda": ("lambda", "05_reward_model"),
@@ -54,7 +54,8 @@ class Job:
     @property
     def name(self) -> str:
         """A unique name made of the notebook and its parameters."""
-        shown = [str(v) for k, v in self.parameters.items() if k not in ("profile", "methods", "seed")]
+        shown = [str(v) for k, v in self.parameters.items() if k not in ("profile", "methods", "seed", "overrides")]
+        shown += [f"{k}={v}" for k, v in self.parameters.get("overrides", {}).items()]
         if self.parameters.get("methods") in (["teacher"], ["icl"]):
             shown += self.parameters["methods"]
         return "-".join([self.notebook, *shown, f"seed{self.parameters.get('seed', 'all')}"])
@@ -62,7 +63,8 @@ class Job:
     @property
     def executed(self) -> Path:
         """Where the executed notebook goes: beside the artifacts it makes."""
-        return self.folder / f"{self.notebook}.ipynb"
+        variant = f"@{self.stages[0].variant}" if "overrides" in self.parameters and self.stages[0].variant else ""
+        return self.folder / f"{self.notebook}{variant}.ipynb"
 
     def marker(self, runs: Path) -> Path:
         """The file that says that this job is done."""
@@ -147,15 +149,48 @@ def _ablation_jobs(cell: Stage, ppo: Job, evaluation: Job) -> Iterator[Job]:
         yield job
 
 
-def study_jobs(profile_path: str, seeds: list[int]) -> list[Job]:
-    """Every job of the study, the last one being the notebook of tables and figures."""
+def study_jobs(profile_path: str, seeds: list[int], questions: bool = False) -> list[Job]:
+    """Every job of the study, the last one being the notebook of tables and figures.
+
+    With `questions`, the runs of the reviewers' questions follow, and the notebook that answers them.
+    """
     jobs = [job for seed in seeds for job in seed_jobs(profile_path, seed)]
     profile = load_profile(ROOT / profile_path)
     folder = ROOT / profile.runs / profile.name
     last = Job("12_paper_tables_and_figures", {"profile": profile_path, "seeds": seeds}, folder, [], list(jobs))
     jobs.append(last)
+    if questions:
+        jobs += [job for seed in seeds for job in reviewer_jobs(profile_path, seed, list(jobs))]
     _prioritise(jobs)
     return jobs
+
+
+def reviewer_jobs(profile_path: str, seed: int, study: list[Job]) -> list[Job]:
+    """The runs of the reviewers' questions that the study does not make, and the notebook that answers them.
+
+    A run makes its own inputs; runs that share one are put one after the other, so none is made twice at once.
+    """
+    cell = ablation_cell(profile_path, seed)
+    made = {stage.folder for job in study for stage in job.stages}
+    jobs: list[Job] = []
+    makes: list[set[Path]] = []
+    for arm in reviewers.arms(cell):
+        new = {stage.folder for stage in (arm.stage, *_before(arm.stage))} - made
+        if arm.stage.folder not in new or any(arm.stage.folder == job.stages[0].folder for job in jobs):
+            continue
+        after = [study[-1], *(job for job, others in zip(jobs, makes, strict=True) if new & others)]
+        job = _job("13_reviewer_runs", [arm.stage], after, overrides=arm.stage.all_overrides)
+        jobs.append(job)
+        makes.append(new)
+    judged = cell.at("13_judged_responses")
+    last = Job("13_reviewer_questions", {"profile": profile_path, "seeds": [seed]}, judged.folder.parent, [judged])
+    return [*jobs, replace(last, after=[study[-1], *jobs])]
+
+
+def _before(stage: Stage) -> Iterator[Stage]:
+    for upstream in stage.inputs.values():
+        yield upstream
+        yield from _before(upstream)
 
 
 def _prioritise(jobs: list[Job]) -> None:
@@ -183,7 +218,7 @@ def drop_stale_markers(jobs: list[Job], runs: Path) -> int:
 
 def snakemake_command(arguments: argparse.Namespace, seeds: list[int]) -> list[str]:
     """The Snakemake call for these jobs."""
-    config = [f"profile={arguments.profile}", f"seeds={json.dumps(seeds)}"]
+    config = [f"profile={arguments.profile}", f"seeds={json.dumps(seeds)}", f"questions={arguments.questions}"]
     return [
         *(
             sys.executable,
@@ -211,7 +246,7 @@ def run_study(arguments: argparse.Namespace) -> int:
     """Run what is not done yet, with a progress bar, and say where the results are."""
     profile = load_profile(ROOT / arguments.profile)
     seeds = arguments.seeds or profile.grid.seeds
-    jobs = study_jobs(arguments.profile, seeds)
+    jobs = study_jobs(arguments.profile, seeds, arguments.questions)
     runs = ROOT / profile.runs / profile.name
     runs.mkdir(parents=True, exist_ok=True)
     started = time.time()
@@ -232,7 +267,8 @@ def run_study(arguments: argparse.Namespace) -> int:
             if failed:
                 return _report_failures(failed)
             if done == 0 and len(seeds) == 1:
-                _record_measurements(runs, seeds[0], len(jobs), time.time() - started, watch.peak)
+                measured = {"questions": arguments.questions, "jobs": len(jobs)}
+                _record_measurements(runs, seeds[0], measured, time.time() - started, watch.peak)
     minutes = (time.time() - started) / 60
     what = f"{len(jobs) - done} of {len(jobs)} jobs in {minutes:.1f} min" if done < len(jobs) else "nothing to do"
     print(f"Study {profile.name}: {what}.\n  tables and figures: {profile.runs}/{profile.name}/figures")
@@ -240,11 +276,10 @@ def run_study(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _record_measurements(runs: Path, seed: int, jobs: int, seconds: float, peak: int) -> None:
+def _record_measurements(runs: Path, seed: int, measured: dict[str, Any], seconds: float, peak: int) -> None:
     """What a whole seed took, for the README; `seconds` of wall time, `peak` bytes of memory."""
     files = [p for p in runs.rglob("*") if p.is_file() and f"seed{seed}" in p.relative_to(runs).parts]
-    measured = {
-        "jobs": jobs,
+    measured |= {
         "minutes": round(seconds / 60, 1),
         "peak_memory_gib": round(peak / 2**30, 2),
         "disk_mb": round(sum(path.stat().st_size for path in files) / 1e6),
@@ -312,11 +347,12 @@ def _report_failures(failed: list[Job]) -> int:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Command line: --profile, --jobs, --seeds."""
+    """Command line: --profile, --jobs, --seeds, --questions."""
     parser = argparse.ArgumentParser(prog="rdlib.dag", description="Run the whole study.")
     parser.add_argument("--profile", default="params/micro.yaml", help="profile, relative to the repository")
     parser.add_argument("--jobs", type=int, default=2, help="notebooks at a time (one torch thread each)")
     parser.add_argument("--seeds", type=int, nargs="*", help="seeds instead of the profile's")
+    parser.add_argument("--questions", action="store_true", help="the reviewers' questions as well")
     try:
         arguments = parser.parse_args(argv)
         if arguments.jobs < 1 or any(seed < 0 for seed in arguments.seeds or []):

@@ -32,7 +32,7 @@ def model_source(stage) -> str:
         return str(stage.input("model") / "model")
     if stage.method == "teacher":
         return models.resolve(stage.profile.teachers[stage.teacher], stage.root)
-    return models.resolve(stage.profile.students[stage.student], stage.root)
+    return models.resolve(stage.profile.model_of(stage.student), stage.root)
 
 
 def run(stage, work: Path) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import torch
+from safetensors import safe_open
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
@@ -53,3 +55,17 @@ def resolve(source: str, root: Path) -> str:
     """A model source of a profile: a folder relative to the repository, or a hub name as it is."""
     folder = root / source
     return str(folder) if folder.is_dir() else source
+
+
+def parameter_count(source: str | Path) -> int:
+    """Number of parameters in a model folder's safetensors files; UserError when there are none."""
+    files = sorted(Path(source).glob("*.safetensors"))
+    if not files:
+        raise UserError(
+            f"{source} holds no .safetensors file, so its parameters can't be counted: give a local folder."
+        )
+    total = 0
+    for file in files:
+        with safe_open(file, framework="pt") as content:
+            total += sum(math.prod(content.get_slice(name).get_shape()) for name in content.keys())  # noqa: SIM118
+    return total

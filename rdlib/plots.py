@@ -140,7 +140,8 @@ def note_if_empty(ax: Axes, table: pd.DataFrame) -> bool:
     return True
 
 
-def _errors(table: pd.DataFrame, value: str, low: str, high: str) -> np.ndarray:
+def error_ends(table: pd.DataFrame, value: str, low: str, high: str) -> np.ndarray:
+    """Lengths of error bars below and above a value, (2, N), as matplotlib takes them; 0 where there is none."""
     ends = np.stack([table[value] - table[low], table[high] - table[value]]).astype(float)
     return np.nan_to_num(np.clip(ends, 0, None))
 
@@ -310,7 +311,7 @@ def _teacher_bars(ax: Axes, table: pd.DataFrame) -> None:
             linewidth=0.8,
             label=looks.label,
         )
-        errors = _errors(part, "micro_pct", "micro_low_pct", "micro_high_pct")
+        errors = error_ends(part, "micro_pct", "micro_low_pct", "micro_high_pct")
         ax.errorbar(xs, part.micro_pct, errors, fmt="none", ecolor=BLACK, elinewidth=1, capsize=3)
     ax.set_xticks(range(len(datasets)), [benchmark_label(name) for name in datasets])
     ax.set_xlim(-0.5, len(datasets) - 0.5)
@@ -340,7 +341,7 @@ def draw_lambda_curves(axes: Iterable[Axes], table: pd.DataFrame) -> None:
             ax.errorbar(
                 [at] * len(kept),
                 kept.auc,
-                _errors(kept, "auc", "auc_low", "auc_high"),
+                error_ends(kept, "auc", "auc_low", "auc_high"),
                 color=color,
                 marker=marker,
                 markerfacecolor="white",
@@ -373,7 +374,7 @@ def draw_ratio_points(ax: Axes, table: pd.DataFrame) -> None:
         ax.errorbar(
             part.teacher_share + 0.003 * (2 * i - 1),
             part.auc,
-            _errors(part, "auc", "auc_low", "auc_high"),
+            error_ends(part, "auc", "auc_low", "auc_high"),
             color=looks.color,
             marker=looks.marker,
             linestyle=looks.line,
@@ -411,7 +412,7 @@ def _dots(ax: Axes, part: pd.DataFrame, value: str, cells: list) -> None:
         mine, looks = part[part.method == method], look(METHODS, method)
         ys = [cells.index(cell) + 0.12 * (i - 2.5) for cell in zip(mine.teacher, mine.student, strict=True)]
         size = 7 if looks.marker == "*" else 4.5
-        errors = _errors(mine, value, "micro_low_pct", "micro_high_pct") if value == "micro_pct" else None
+        errors = error_ends(mine, value, "micro_low_pct", "micro_high_pct") if value == "micro_pct" else None
         ax.errorbar(
             mine[value],
             ys,
@@ -450,7 +451,7 @@ def draw_claim_differences(axes: Iterable[Axes], table: pd.DataFrame, source: st
     for ax, claim in zip(axes, names, strict=False):
         part = table[table.claim == claim].reset_index(drop=True)
         if source == "micro":
-            errors = _errors(part, "micro_difference", "micro_low", "micro_high")
+            errors = error_ends(part, "micro_difference", "micro_low", "micro_high")
             ax.errorbar(part.micro_difference, part.index, xerr=errors, color=BLUE, fmt="D", capsize=2)
         else:
             ax.plot(part.paper_difference, part.index, color=BLACK, marker="x", linestyle="none")

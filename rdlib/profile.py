@@ -142,7 +142,11 @@ class Generation(Section):
 
 
 class Grid(Section):
-    """What `make study` runs: the seeds, and the values of each ablation."""
+    """What `make study` runs: the seeds, and the values of each ablation.
+
+    For the reviewers' questions: shares of flipped pseudo-labels and thresholds of the vote (R4), and how many times
+    the teacher's samples SFT gets to match the pipeline's tokens (R2).
+    """
 
     seeds: list[Annotated[int, Field(ge=0)]] = Field(min_length=1)
     lam: list[Share]
@@ -151,6 +155,9 @@ class Grid(Section):
     ablation_dataset: str
     ablation_teacher: str
     ablation_student: str
+    flip_share: list[Share] = [0.05, 0.1, 0.2, 0.4]
+    threshold: list[Share] = [0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]
+    compute_factor: Annotated[float, Field(gt=1)] = 2.0
 
 
 class Profile(Section):
@@ -171,6 +178,10 @@ class Profile(Section):
     evaluation: Evaluation
     generation: Generation
     grid: Grid
+
+    def model_of(self, name: str) -> str:
+        """The model of a student, or of a teacher that stands in a student's place (R3)."""
+        return (self.teachers | self.students)[name]
 
     @model_validator(mode="after")
     def _shares_leave_a_response_of_each_kind(self) -> Profile:
@@ -235,13 +246,19 @@ def _parse_once(text: str) -> Any:  # a study asks for its profile some thousand
 def _override(content: dict, key: str, value: Any, path: Path) -> None:
     section, _, name = str(key).partition(".")
     known = content.get(section)
-    if not name or not isinstance(known, dict) or name not in known:
+    if not name or not isinstance(known, dict) or not (name in known or name in _fields_of(section)):
         options = [f"{s}.{k}" for s, keys in content.items() if isinstance(keys, dict) for k in keys]
         close = [option for option in options if option.endswith(f".{key}") and not option.startswith("grid.")]
         close = close or difflib.get_close_matches(str(key), options, n=1, cutoff=0.4)
         hint = f": did you mean {close[0]!r}?" if close else ": use section.setting, as in 'reward_model.lam'."
         raise UserError(f"The override {key!r} names no setting of {path}{hint}")
     known[name] = value
+
+
+def _fields_of(section: str) -> set[str]:
+    """The settings of a section, those that a profile may leave out included."""
+    field = Profile.model_fields.get(section)
+    return set(getattr(field.annotation, "model_fields", ())) if field else set()
 
 
 def _explain(error: ValidationError, path: Path) -> str:

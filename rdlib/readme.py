@@ -59,16 +59,19 @@ def _short(value: float | str) -> str:
 
 
 def measured_text(results: Path) -> str:
-    """One sentence on time, memory and disk of the reference run: medians over its seeds."""
-    found = [json.loads(path.read_text()) for path in results.glob("seed*/measured.json")]
-    if not found:
-        return NOT_RELEASED
-    middle = pd.DataFrame(found).median()
-    seeds = "one seed" if len(found) == 1 else f"medians of {len(found)} seeds"
-    return (
-        f"The reference run of `make study` ({middle.jobs:.0f} notebooks, two at a time; {seeds}) took "
-        f"{middle.minutes:.0f} minutes, {middle.peak_memory_gib:.1f} GiB of memory and {middle.disk_mb:.0f} MB of disk."
-    )
+    """Sentences on time, memory and disk of the reference run: medians over its seeds."""
+    found = [json.loads(path.read_text()) for path in sorted(results.glob("seed*/measured.json"))]
+    sentences = []
+    for questions, command in ((False, "make study"), (True, "make reference")):
+        rows = [row for row in found if row.get("questions", False) == questions]
+        if rows:
+            middle = pd.DataFrame(rows).median(numeric_only=True)
+            seeds = "one seed" if len(rows) == 1 else f"medians of {len(rows)} seeds"
+            sentences.append(
+                f"`{command}` ({middle.jobs:.0f} notebooks, two at a time; {seeds}) took {middle.minutes:.0f} minutes, "
+                f"{middle.peak_memory_gib:.1f} GiB of memory and {middle.disk_mb:.0f} MB of disk."
+            )
+    return " ".join(sentences) or NOT_RELEASED
 
 
 def render(readme: str, blocks: dict[str, str]) -> str:

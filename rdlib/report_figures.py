@@ -21,7 +21,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from pydantic import ValidationError
 
-from rdlib import claims, paper, plots, tables
+from rdlib import claims, paper, plots, question_figures, tables
 from rdlib.errors import UserError
 from rdlib.profile import Profile
 
@@ -76,7 +76,7 @@ def load_results(results: Path, seeds: Iterable[int] | None = None) -> Results:
 
     UserError naming a file that can't be used, or a seed that was run with other settings than the first.
     """
-    folders = [results / f"seed{seed}" for seed in seeds] if seeds is not None else seed_folders(results)
+    folders = _folders(results, seeds)
     if not folders:
         raise UserError(f"{results} holds no results of any seed (seed0, ...): run `make study`, which writes them.")
     settings = [_read_json(folder / "settings.json") for folder in folders]
@@ -99,6 +99,10 @@ def _complete(settings: dict) -> dict:
         return Profile.model_validate(settings).model_dump()
     except ValidationError:
         return settings
+
+
+def _folders(results: Path, seeds: Iterable[int] | None) -> list[Path]:
+    return [results / f"seed{seed}" for seed in seeds] if seeds is not None else seed_folders(results)
 
 
 def seed_folders(results: Path) -> list[Path]:
@@ -160,13 +164,37 @@ def draw_all(
         data.correctness, data.pseudo_labels, data.reward_scores, data.reward_model_history, data.settings
     )
     points = tables.rounded(tables.main_points(data.correctness))
+    paths = write_tables(report_tables(data, points, judged), out)
+    paths += write_figures(report_figures(data, points, judged, edges), out)
+    return paths + draw_questions(Path(results), out, seeds)
+
+
+def draw_questions(results: Path, out: Path, seeds: Iterable[int] | None = None) -> list[Path]:
+    """The reviewers' questions' tables and figures, from the seeds that have answered them; nothing without any."""
+    folders = question_figures.folders_with_answers(_folders(results, seeds))
+    if not folders:
+        return []
+    answers = question_figures.load(folders)
+    correctness = load_results(results, seeds).correctness
+    paths = write_tables(question_figures.question_tables(answers, correctness), out)
+    return paths + write_figures(question_figures.question_figures(answers), out)
+
+
+def write_tables(found: Iterable[tuple[str, str, str, pd.DataFrame]], out: Path) -> list[Path]:
+    """Write (file name, title, note, table) as CSV and Markdown."""
     paths = []
-    for name, title, note, table in report_tables(data, points, judged):
+    for name, title, note, table in found:
         table = tables.rounded(table)
         paths.append(tables.write_csv(table, out / f"{name}.csv"))
         paths.append(tables.write_markdown(table, out / f"{name}.md", title, note))
+    return paths
+
+
+def write_figures(found: Iterable[tuple[str, pd.DataFrame, Callable]], out: Path) -> list[Path]:
+    """Draw (file name, table, function) as PDF and PNG, beside the CSV of what is drawn."""
+    paths = []
     with plots.style():
-        for name, table, draw in report_figures(data, points, judged, edges):
+        for name, table, draw in found:
             table = tables.rounded(table)
             paths += [tables.write_csv(table, out / f"{name}.csv"), *save(draw(table), out / name)]
     return paths

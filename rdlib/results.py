@@ -7,14 +7,14 @@ folder of its own, so seeds can be run and released at different times.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import pandas as pd
 
-from rdlib import artifacts
+from rdlib import artifacts, data, diagnostics, models, reviewers
 from rdlib.profile import load_profile
-from rdlib.study import ROOT, Stage
+from rdlib.study import ROOT, Stage, ablation_cell, make_stage
 
 CELL = ["dataset", "teacher", "student", "method", "variant", "seed"]
 
@@ -57,14 +57,14 @@ def pseudo_label_counts(stages: list[Stage]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def costs(stages: list[Stage]) -> pd.DataFrame:
+def costs(stages: Iterable[Stage]) -> pd.DataFrame:
     """Seconds, tokens sampled and tokens trained on of every stage run."""
     rows = []
     for stage in stages:
         generated = trained = 0
         if stage.name in ("01_teacher_responses", "04_student_responses"):
             generated = int(stage.table("responses")["tokens"].sum())
-        elif stage.name in ("03_sft_warmup", "05_reward_model", "06_ppo"):
+        elif stage.name in ("03_sft_warmup", "05_reward_model", "06_ppo", "13_baseline"):
             summary = stage.json("summary")
             generated, trained = summary.get("tokens_generated", 0), summary["tokens_trained"]
         elif stage.name == "07_evaluate":
@@ -158,3 +158,57 @@ def collect_seed(profile_path: str, seed: int) -> Path:
     artifacts.write_json(folder / "settings.json", load_profile(ROOT / profile_path).model_dump())
     artifacts.write_json(folder / "provenance.json", provenance(stages, profile_path, seed))
     return folder
+
+
+# ---- the reviewers' questions
+
+
+def collect_questions(profile_path: str, seeds: list[int]) -> Path:
+    """Gather what answers the reviewers' questions, beside the results of the study's seeds; returns their folder."""
+    for seed in seeds:
+        _collect_questions(profile_path, seed)
+    return results_folder(profile_path)
+
+
+def _collect_questions(profile_path: str, seed: int) -> None:
+    folder = results_folder(profile_path) / f"seed{seed}"
+    cell = ablation_cell(profile_path, seed)
+    arms = reviewers.arms(cell)
+    ppo = cell.at("06_ppo")
+    gold = data.read_gold(cell.at("00_gold").require())
+    curve = diagnostics.over_optimisation(ppo.jsonl("history"), ppo.table("validation"), gold)
+    artifacts.write_parquet(folder / "reviewers.parquet", reviewers.answers_table(arms))
+    artifacts.write_parquet(folder / "judged.parquet", cell.at("13_judged_responses").table("judged"))
+    for name, table in (
+        ("thresholds", _thresholds(profile_path, seed)),
+        ("over_optimisation", curve),
+        ("question_costs", _arm_costs(arms)),
+    ):
+        artifacts.write_bytes(folder / f"{name}.csv", table.to_csv(index=False, float_format="%.6g").encode())
+
+
+def _thresholds(profile_path: str, seed: int) -> pd.DataFrame:
+    """The sweep of the vote's threshold for every dataset and teacher."""
+    profile = load_profile(ROOT / profile_path)
+    frames = []
+    for dataset in profile.datasets:
+        for teacher in profile.teachers:
+            stage = make_stage("01_teacher_responses", profile_path, seed=seed, dataset=dataset, teacher=teacher)
+            gold = data.read_gold(stage.at("00_gold").require())
+            table = reviewers.threshold_sweep(stage.table("responses"), gold, profile.grid.threshold)
+            frames.append(table.assign(dataset=dataset, teacher=teacher))
+    return pd.concat(frames, ignore_index=True)
+
+
+def _arm_costs(arms: list[reviewers.Arm]) -> pd.DataFrame:
+    """The costs of every stage behind every arm, with the number of parameters of its model."""
+    frames = []
+    for arm in arms:
+        stages = {stage.folder: stage for stage in (arm.stage, *_upstream(arm.stage))}
+        working = [stage for stage in stages.values() if "teacher" in stage.spec.axes and stage.name[:2] != "02"]
+        sizes = [
+            models.parameter_count(models.resolve(s.profile.model_of(s.student or s.teacher), s.root)) for s in working
+        ]
+        names = {"question": arm.question, "arm": arm.name, "level": arm.level}
+        frames.append(costs(working).assign(parameters=sizes, **names))
+    return pd.concat(frames, ignore_index=True)

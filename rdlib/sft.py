@@ -91,7 +91,7 @@ def configuration(stage, work: Path) -> SFTConfig:
 def run(stage, work: Path) -> None:
     """Stage 03_sft_warmup: write the model, history.parquet and summary.json."""
     profile, settings = stage.profile, stage.dataset_settings
-    source = models.resolve(profile.students[stage.student], stage.root)
+    source = models.resolve(profile.model_of(stage.student), stage.root)
     tokenizer = models.load_tokenizer(source)
     responses = artifacts.read_parquet(stage.input("teacher") / "responses.parquet")
     labels = artifacts.read_parquet(stage.input("labels") / "labels.parquet")

@@ -11,7 +11,7 @@ def policy_source(stage) -> str:
     """The model that reinforcement learning starts from: the warmed-up student, or the base one (w/o Data)."""
     if "warmup" in stage.inputs:
         return str(stage.input("warmup") / "model")
-    return models.resolve(stage.profile.students[stage.student], stage.root)
+    return models.resolve(stage.profile.model_of(stage.student), stage.root)
 
 
 def run(stage, work: Path) -> None:

@@ -29,6 +29,7 @@ from rdlib.profile import Profile, load_profile
 
 ROOT = Path(__file__).resolve().parent.parent
 METHODS = ("teacher", "icl", "sft", "ours_wo_r", "ours_wo_d", "ours")
+BASELINES = ()
 
 
 @dataclass(frozen=True)
@@ -203,10 +204,11 @@ class Stage:
     @cached_property
     def key(self) -> str:
         """Hash of everything that decides this stage's artifacts, except code and package versions."""
-        settings = {name: getattr(self.profile, name).model_dump() for name in self.spec.sections}
+        # A setting that was added later, with a default, leaves what was made before it as it is
+        settings = {n: getattr(self.profile, n).model_dump(exclude_defaults=True) for n in self.spec.sections}
         settings["dataset"] = self.dataset_settings.model_dump()
         models = {"teachers": self.teacher, "students": self.student}
-        settings["models"] = {kind: getattr(self.profile, kind)[name] for kind, name in models.items() if name}
+        settings["models"] = {kind: self.profile.model_of(name) for kind, name in models.items() if name}
         axes = [self.name, self.dataset, self.teacher, self.student, self.method, self.seed]
         return artifacts.content_hash([axes, settings, {name: s.key for name, s in self.inputs.items()}])
 
@@ -390,7 +392,8 @@ def make_stage(name: str, profile: str, *, seed: int = 0, overrides: dict | None
     path = Path(profile)
     relative = path.relative_to(ROOT).as_posix() if path.is_absolute() and path.is_relative_to(ROOT) else str(profile)
     loaded = load_profile(ROOT / relative, overrides)
-    choices = {"dataset": loaded.datasets, "teacher": loaded.teachers, "student": loaded.students}
+    choices = {"dataset": loaded.datasets, "teacher": loaded.teachers}
+    choices["student"] = loaded.students | loaded.teachers  # a teacher may stand in a student's place (R3)
     choices["method"] = SPECS[name].methods
     for axis, value in axes.items():
         if value is not None and (not isinstance(value, str) or value not in choices[axis]):
@@ -430,3 +433,10 @@ def ablation_overrides(profile: Profile) -> dict[str, list[dict[str, Any]]]:
         "reward_source": [{"reward_model.source": value} for value in ("student", "teacher")],
         "correctness": [{"reward.mismatch": value} for value in grid.mismatch],
     }
+
+
+def ablation_cell(profile_path: str, seed: int) -> Stage:
+    """The evaluation of Ours in the cell of the ablations and of the reviewers' questions."""
+    grid = load_profile(ROOT / profile_path).grid
+    axes = {"dataset": grid.ablation_dataset, "teacher": grid.ablation_teacher, "student": grid.ablation_student}
+    return Stage("07_evaluate", profile_path, method="ours", seed=seed, root=ROOT, **axes)

@@ -205,7 +205,7 @@ def test_a_second_study_starts_no_snakemake(finished, monkeypatch, capsys):
     root, jobs, runs = finished
     monkeypatch.setattr(dag, "study_jobs", lambda *a: jobs)
     monkeypatch.setattr(dag, "snakemake_command", lambda *a: pytest.fail("it wanted to run something"))
-    assert dag.run_study(argparse.Namespace(profile=PARAMS, jobs=2, seeds=None)) == 0
+    assert dag.run_study(argparse.Namespace(profile=PARAMS, jobs=2, seeds=None, questions=False)) == 0
     assert "nothing to do" in capsys.readouterr().out
 
 
@@ -232,7 +232,7 @@ def test_two_studies_of_one_profile_do_not_run_at_once(finished):
     with (runs / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         with pytest.raises(UserError, match="Another run is at work in runs/tiny"):
-            dag.run_study(argparse.Namespace(profile=PARAMS, jobs=2, seeds=None))
+            dag.run_study(argparse.Namespace(profile=PARAMS, jobs=2, seeds=None, questions=False))
 
 
 def test_a_bad_profile_ends_the_command_with_a_sentence(tmp_path, at_root, capsys):
@@ -266,7 +266,7 @@ def test_failed_jobs_are_named_with_their_reason(jobs, capsys):
 
 
 def test_snakemake_gets_its_cores_and_seeds():
-    words = dag.snakemake_command(argparse.Namespace(profile="params/micro.yaml", jobs=2), [0, 1])
+    words = dag.snakemake_command(argparse.Namespace(profile="params/micro.yaml", jobs=2, questions=False), [0, 1])
     assert words[words.index("--cores") + 1] == "2"
     assert "seeds=[0, 1]" in words and "profile=params/micro.yaml" in words
     assert "--keep-going" in words

@@ -1,0 +1,141 @@
+"""The reviewers' questions: which runs answer them, the tables by hand, and the whole of it on the tiny study."""
+
+from __future__ import annotations
+
+import pandas as pd
+import pytest
+import yaml
+from conftest import PARAMS, copy_study, tiny_settings
+
+from rdlib import dag, ledger, question_figures, report_figures, results, reviewers
+from rdlib.study import ablation_cell
+
+
+def test_every_question_has_one_reference_or_one_a_level():
+    found = reviewers.arms(ablation_cell("params/micro.yaml", 0))
+    for question in ("R1", "R2", "R3", "R5"):
+        assert sum(arm.reference for arm in found if arm.question == question) == 1
+    flips = [arm for arm in found if arm.question == "R4"]
+    assert {arm.level for arm in flips if arm.reference} == {arm.level for arm in flips} == {0.0, 0.05, 0.1, 0.2, 0.4}
+    assert len({(arm.question, arm.name, arm.level) for arm in found}) == len(found)
+
+
+def test_arms_differ_from_ours_in_what_they_say():
+    by_name = {
+        (arm.question, arm.name, arm.level): arm.stage for arm in reviewers.arms(ablation_cell("params/micro.yaml", 3))
+    }
+    assert by_name["R5", "vote alone", None].overrides == {"reward.source": "vote"}
+    assert by_name["R4", "Ours", 0.2].overrides == {"voting.flip_share": 0.2}
+    assert by_name["R4", "Ours", 0.0].variant == "" and by_name["R4", "Ours", 0.0].seed == 3
+    more = by_name["R2", "SFT", 2.0].profile
+    assert more.teacher_sampling.samples_per_temperature == 10 and more.sft.responses_per_question == 8
+    assert by_name["R3", "teacher, fine-tuned", None].student == "strong"
+
+
+def answers(arm, right, level=None, reference=False, question="R1", n=100):
+    names = {"question": question, "arm": arm, "level": level, "reference": reference}
+    rows = {"benchmark": "gsm", "seed": 0, "id": range(n), "correct": [i < right for i in range(n)]}
+    return pd.DataFrame(names | rows).astype({"level": float})
+
+
+def test_arms_are_held_to_ours_question_by_question():
+    table = reviewers.accuracy_table(pd.concat([answers("Ours", 60, reference=True), answers("DPO", 50)]))
+    ours, dpo = (table[table.arm == arm].iloc[0] for arm in ("Ours", "DPO"))
+    assert (ours.micro_pct, dpo.micro_pct, dpo.n) == (60, 50, 100)
+    assert dpo.ours_minus_arm_pp == pytest.approx(10) and pd.isna(ours.ours_minus_arm_pp)
+    assert dpo.ours_minus_arm_low_pp > 3 and dpo.ours_minus_arm_high_pp < 18  # paired: 10 of 100 differ
+
+
+def test_an_arm_is_held_to_the_reference_of_its_level():
+    parts = [answers(a, r, level, a == "Ours", "R4") for a, r, level in (("Ours", 60, 0.0), ("Ours", 40, 0.4))]
+    parts += [answers("warm-up", r, level, question="R4") for r, level in ((55, 0.0), (45, 0.4))]
+    table = reviewers.accuracy_table(pd.concat(parts))
+    gains = table[table.arm == "warm-up"].set_index("level")["ours_minus_arm_pp"]
+    assert gains.to_dict() == pytest.approx({0.0: 5.0, 0.4: -5.0})
+
+
+def test_the_threshold_trades_coverage_for_accuracy_by_hand():
+    votes = {"a": ["1"] * 4, "b": ["1", "1", "1", "2"], "c": ["2", "2", "1", "3"]}
+    rows = [(key, "train", "high", answer) for key, given in votes.items() for answer in given]
+    responses = pd.DataFrame(rows, columns=["id", "split", "confidence", "answer"])
+    table = reviewers.threshold_sweep(responses, pd.Series({"a": "1", "b": "1", "c": "1"}), [0.4, 0.6, 0.9])
+    assert table["coverage"].tolist() == pytest.approx([1, 2 / 3, 1 / 3])
+    assert table["failure_ratio"].tolist() == pytest.approx([0, 1 / 3, 2 / 3])
+    assert table["label_accuracy"].tolist() == pytest.approx([2 / 3, 1, 1]) and (table["n"] == 3).all()
+
+
+def test_operations_by_hand():
+    assert ledger.flops("01_teacher_responses", 10, 100, 0) == 2 * 10 * 100
+    assert ledger.flops("03_sft_warmup", 10, 0, 100) == 6 * 10 * 100
+    # sampling, and one pass each of policy, reference, value model and reward model; two networks trained
+    assert ledger.flops("06_ppo", 10, 100, 200) == 10 * (2 * 100 + 4 * 2 * 100 + 2 * 6 * 200)
+
+
+def test_the_pipelines_tokens_over_the_teachers():
+    costs = pd.DataFrame(
+        {
+            "stage": ["01_teacher_responses", "04_student_responses", "06_ppo", "07_evaluate"],
+            "tokens_generated": [100, 50, 30, 999],
+        }
+    )
+    assert reviewers.compute_factor(costs) == pytest.approx(1.8)
+
+
+def closure(stage) -> set:
+    return {stage.folder}.union(*(closure(upstream) for upstream in stage.inputs.values()))
+
+
+def test_no_two_runs_make_one_stage_at_once():
+    """Runs that share a stage that the study does not make come one after the other."""
+    jobs = dag.study_jobs("params/micro.yaml", [0], questions=True)
+    study = jobs[: next(i for i, job in enumerate(jobs) if job.notebook == "13_reviewer_runs")]
+    made = {stage.folder for job in study for stage in job.stages}
+    runs = [job for job in jobs if job.notebook == "13_reviewer_runs"]
+    assert len(runs) >= 12 and jobs[-1].notebook == "13_reviewer_questions"
+    assert len({job.name for job in jobs}) == len({job.executed for job in jobs}) == len(jobs)
+
+    def before(job) -> set[int]:
+        return {id(other) for other in job.after}.union(*(before(other) for other in job.after if other in runs))
+
+    for i, job in enumerate(runs):
+        for other in runs[:i]:
+            if (closure(job.stages[0]) & closure(other.stages[0])) - made:
+                assert id(other) in before(job), (job.name, other.name)
+        assert job in jobs[-1].after
+
+
+@pytest.mark.slow
+def test_the_questions_are_answered_on_the_tiny_study(study, tmp_path, at_root):
+    root = copy_study(study, tmp_path / "root")
+    content = tiny_settings()
+    content["teachers"], content["students"] = {"strong": "models/strong"}, {"small": "models/small"}
+    del content["datasets"]["mmlu"]
+    content["grid"] |= {"flip_share": [0.4]}
+    (root / PARAMS).write_text(yaml.safe_dump(content))
+    at_root(root)
+    cell = ablation_cell(PARAMS, 0)
+    for arm in reviewers.arms(cell):
+        arm.stage.run_with_inputs()
+    cell.at("13_judged_responses").run_with_inputs()
+    folder = results.collect_questions(PARAMS, [0]) / "seed0"
+    assert {path.name for path in folder.iterdir()} == set(question_figures.FILES)
+    found = pd.read_parquet(folder / "reviewers.parquet")
+    for arm in reviewers.arms(cell):
+        own = found[(found.question == arm.question) & (found.arm == arm.name)]
+        own = own[own.level.isna()] if arm.level is None else own[own.level == arm.level]
+        accuracy = own.groupby("benchmark")["correct"].mean().to_dict()
+        assert accuracy == arm.stage.json("summary")["accuracy"], arm
+    costs = pd.read_csv(folder / "question_costs.csv")
+    ours = costs[(costs.question == "R1") & (costs.arm == "Ours")]
+    assert sorted(ours.stage) == sorted(s.name for s in {s.folder: s for s in _working(cell)}.values())
+    answers = question_figures.load([folder])
+    correctness = found.rename(columns={"arm": "method"}).assign(variant="", teacher="strong", student="small")
+    paths = report_figures.write_tables(question_figures.question_tables(answers, correctness), tmp_path)
+    paths += report_figures.write_figures(question_figures.question_figures(answers), tmp_path)
+    assert len(paths) == 8 * 2 + 11 * 3 and all(path.stat().st_size for path in paths)
+
+
+def _working(stage):
+    yield from (s for s in (stage,) if "teacher" in s.spec.axes and s.name[:2] != "02")
+    for upstream in stage.inputs.values():
+        yield from _working(upstream)
