@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +21,7 @@ from rdlib.claims import Claim
 from rdlib.errors import UserError
 from rdlib.study import METHODS, Stage
 
-TEXT_STYLE = "<style>.texts td, .texts th {text-align: left; white-space: pre-wrap; vertical-align: top}</style>"
+TEXT_STYLE = "<style>.texts td, .texts th {text-align: left !important; white-space: pre-wrap; vertical-align: top}</style>"
 DEFAULTS = {
     "OMP_NUM_THREADS": "1",  # several threads end in other digits, and tiny models are fastest with one
     "TQDM_MININTERVAL": "1",  # an executed notebook keeps every state of a progress bar
@@ -37,6 +38,7 @@ def setup() -> None:
     """
     for name, value in DEFAULTS.items():
         os.environ.setdefault(name, value)
+    warnings.filterwarnings("ignore", message="IProgress not found")  # tqdm's advice to install widgets
     plots.use_style()
     shell = get_ipython()
     if shell is not None:

@@ -58,7 +58,7 @@ class ProgressBar(TrainerCallback):
             raise UserError(
                 f"{self.name} diverged: the loss is {loss} at step {state.global_step}. Lower the learning rate."
             )
-        self.bar.set_postfix({k: round(v, 3) for k, v in (logs or {}).items() if k in SHOWN})
+        self.bar.set_postfix({k: round(v, 3) for k, v in (logs or {}).items() if k in SHOWN}, refresh=False)
 
     def on_train_end(self, args, state, control, **kwargs) -> None:
         """Close the bar."""
