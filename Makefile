@@ -26,7 +26,7 @@ EMBEDDED := params/micro.yaml params/smoke.yaml
 offline = HF_HUB_OFFLINE=$${HF_HUB_OFFLINE-1}
 
 .DEFAULT_GOAL := help
-.PHONY: help env study reference test lint format figures release lab pins clean distclean
+.PHONY: help env study reference test lint format figures release report lab pins clean distclean
 
 help: ## say what can be made
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -68,6 +68,9 @@ release: env ## make the results of runs/micro the released ones, seed by seed, 
 		rm -rf "figures/results/$${seed##*/}" && mv $$new "figures/results/$${seed##*/}"; \
 	done
 	@$(MAKE) --no-print-directory figures
+
+report: env ## write figures/report.html: one page with every claim, table and figure of the released results
+	@$(offline) $(BIN)/python -m rdlib.report figures figures/report.html
 
 lab: env ## open the notebooks in JupyterLab
 	@$(BIN)/jupyter lab --ServerApp.root_dir="$(CURDIR)" --LabApp.default_url=/lab/tree/notebooks $(LAB_ARGS)

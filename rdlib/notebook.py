@@ -21,7 +21,9 @@ from rdlib.claims import Claim
 from rdlib.errors import UserError
 from rdlib.study import METHODS, Stage
 
-TEXT_STYLE = "<style>.texts td, .texts th {text-align: left !important; white-space: pre-wrap; vertical-align: top}</style>"
+TEXT_STYLE = (
+    "<style>.texts td, .texts th {text-align: left !important; white-space: pre-wrap; vertical-align: top}</style>"
+)
 DEFAULTS = {
     "OMP_NUM_THREADS": "1",  # several threads end in other digits, and tiny models are fastest with one
     "TQDM_MININTERVAL": "1",  # an executed notebook keeps every state of a progress bar

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from rdlib import artifacts, data, diagnostics, models, reviewers
+from rdlib import artifacts, data, diagnostics, reviewers
 from rdlib.profile import load_profile
 from rdlib.study import ROOT, Stage, ablation_cell, make_stage
 
@@ -202,6 +202,8 @@ def _thresholds(profile_path: str, seed: int) -> pd.DataFrame:
 
 def _arm_costs(arms: list[reviewers.Arm]) -> pd.DataFrame:
     """The costs of every stage behind every arm, with the number of parameters of its model."""
+    from rdlib import models  # imports torch, which most of this module's users do without
+
     frames = []
     for arm in arms:
         stages = {stage.folder: stage for stage in (arm.stage, *_upstream(arm.stage))}

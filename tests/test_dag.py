@@ -78,7 +78,7 @@ def test_names_are_unique_and_are_file_names(jobs):
 def test_the_study_has_a_job_for_each_notebook(jobs):
     made, _, _ = jobs
     notebooks = {path.stem for path in (REPOSITORY / "notebooks").glob("[01]*.ipynb")}
-    assert {job.notebook for job in made} == notebooks
+    assert {job.notebook for job in made} == {name for name in notebooks if not name.startswith("13")}
     assert made[-1].notebook == "12_paper_tables_and_figures"
     assert set(map(id, made[-1].after)) == set(map(id, made[:-1]))
 

@@ -9,6 +9,7 @@ from conftest import REPOSITORY, make_root, stage_in
 
 from rdlib import artifacts, data
 from rdlib.micro import gsm, mmlu
+from rdlib.study import SPECS
 
 TRAINING = [
     ("00_data", None),
@@ -60,7 +61,7 @@ def test_the_poison_worked(study, poisoned):
     assert stage.table("answers")["text"].tolist() == stage_in(study, "07_evaluate").table("answers")["text"].tolist()
 
 
-def test_only_judgement_and_evaluation_read_gold_answers():
+def test_only_judgement_evaluation_and_results_read_gold_answers():
     """In the source: who calls `read_gold`, and who names an `answer` of a problem."""
     readers = set()
     for path in (REPOSITORY / "rdlib").glob("*.py"):
@@ -68,4 +69,15 @@ def test_only_judgement_and_evaluation_read_gold_answers():
             if isinstance(function, ast.FunctionDef):
                 names = {n.attr for n in ast.walk(function) if isinstance(n, ast.Attribute)}
                 readers |= {(path.stem, function.name)} if "read_gold" in names else set()
-    assert readers == {("voting", "run_judgement"), ("evaluate", "run")}
+    judging = {("voting", "run_judgement"), ("evaluate", "run"), ("judged", "run")}
+    assert readers == judging | {("results", "_collect_questions"), ("results", "_thresholds")}
+
+
+def test_no_stage_that_trains_comes_after_gold_answers(cell):
+    def closure(stage) -> set[str]:
+        return {stage.name}.union(*(closure(upstream) for upstream in stage.inputs.values()))
+
+    trains = [name for name in SPECS if name not in ("00_gold", "02_judgement", "07_evaluate", "13_judged_responses")]
+    for name in trains:
+        for method in SPECS[name].methods or (None,):
+            assert "00_gold" not in closure(cell.at(name, method)), (name, method)
