@@ -32,6 +32,9 @@ TITLES = {
     "R4": "R4: wrong pseudo-labels",
     "R5": "R5: the vote, the reward model, and both",
 }
+COMPARED = ("R1", "R2")
+NO_LEVEL = -1.0
+LEVELS = {"R2": "teacher_samples_times", "R4": "flipped_share"}
 PAIRED = "Accuracy in %, with 95 % intervals; `ours_minus_arm_*` are paired differences in percentage points."
 
 
@@ -124,23 +127,26 @@ def length_table(judged: pd.DataFrame) -> pd.DataFrame:
 
 
 def ledger_table(costs: pd.DataFrame) -> pd.DataFrame:
-    """R6: tokens, operations and seconds of every stage of every method of the cell; means over seeds."""
-    table = ledger.ledger(costs.fillna({"variant": "", "method": ""}))
+    """R6: tokens, operations and seconds of every stage behind the arms of R1 and R2; means over seeds."""
+    table = ledger.ledger(costs[costs["question"].isin(COMPARED)])
     keys = ["stage", "teacher", "student", "method", "variant"]
-    table = table.fillna({"teacher": "", "student": ""}).groupby(keys, sort=True)
-    columns = ["parameters", "tokens_generated", "tokens_trained", "flops", "seconds"]
-    return table[columns].mean().reset_index()
+    table = table.fillna(dict.fromkeys(keys, "")).groupby(keys, sort=True)
+    table = table[["parameters", "tokens_generated", "tokens_trained", "flops", "seconds"]].mean().reset_index()
+    whole = ["parameters", "tokens_generated", "tokens_trained"]
+    return table.assign(gflop=table["flops"] / 1e9).drop(columns="flops").round(1).astype(dict.fromkeys(whole, int))
 
 
 def pareto_table(answers: pd.DataFrame, costs: pd.DataFrame) -> pd.DataFrame:
-    """Accuracy of each arm against the operations that making it takes, its inputs included (evaluation left out)."""
-    accuracy = reviewers.accuracy_table(answers)
-    spent = ledger.ledger(costs)
-    spent = spent[spent["stage"] != "07_evaluate"].groupby(["question", "arm", "level"], dropna=False)["flops"].sum()
-    seeds = costs["seed"].nunique()
-    keys = accuracy.set_index(["question", "arm", "level"]).index
-    flops = [spent.get(key, np.nan) / seeds for key in keys]
-    return accuracy.assign(flops=flops).drop_duplicates(["benchmark", "arm", "level"])
+    """Accuracy of the arms of R1 and R2 against the operations that making one takes, inputs included.
+
+    Evaluation is left out; an arm of both questions appears once.
+    """
+    accuracy = reviewers.accuracy_table(answers[answers["question"].isin(COMPARED)])
+    spent = ledger.ledger(costs[costs["stage"] != "07_evaluate"]).fillna({"level": NO_LEVEL})
+    spent = spent.groupby(["question", "arm", "level"])["flops"].sum() / costs["seed"].nunique()
+    keys = accuracy.fillna({"level": NO_LEVEL}).set_index(["question", "arm", "level"]).index
+    accuracy = accuracy.assign(gflop=spent.reindex(keys).to_numpy() / 1e9)
+    return accuracy.assign(level=accuracy["level"].replace(1.0, np.nan)).drop_duplicates(["benchmark", "arm", "level"])
 
 
 def seed_table(correctness: pd.DataFrame) -> pd.DataFrame:
@@ -258,17 +264,17 @@ def draw_pareto(axes: np.ndarray, table: pd.DataFrame) -> None:
         part = table[table["benchmark"] == benchmark]
         for i, row in enumerate(part.itertuples(), start=1):
             ours = row.arm.startswith("Ours") and "w/o" not in row.arm
+            ax.plot([row.gflop] * 2, [row.micro_low_pct, row.micro_high_pct], color=plots.GREY, linewidth=1)
             ax.plot(
-                row.flops,
+                row.gflop,
                 row.micro_pct,
                 color=plots.BLUE if ours else plots.BLACK,
                 marker="D" if ours else "o",
                 mfc=plots.BLUE if ours else "white",
                 linestyle="none",
             )
-            ax.annotate(str(i), (row.flops, row.micro_pct), xytext=(4, 3), textcoords="offset points", fontsize=7)
-        ax.set(title=plots.benchmark_label(benchmark), xlabel="operations to make it", ylabel="accuracy (%)")
-        ax.set_xscale("log")
+            ax.annotate(str(i), (row.gflop, row.micro_pct), xytext=(4, 3), textcoords="offset points", fontsize=7)
+        ax.set(title=plots.benchmark_label(benchmark), xlabel="operations to make it (10⁹)", ylabel="accuracy (%)")
 
 
 def pareto_handles(table: pd.DataFrame) -> list[Line2D]:
@@ -293,7 +299,8 @@ def question_tables(data: Answers, correctness: pd.DataFrame):
     accuracy = reviewers.accuracy_table(data.reviewers)
     for question, title in TITLES.items():
         part = accuracy[accuracy["question"] == question].dropna(axis="columns", how="all")
-        yield f"question_{question.lower()}", title, PAIRED, part.drop(columns="question")
+        part = part.drop(columns="question").rename(columns={"level": LEVELS.get(question, "level")})
+        yield f"question_{question.lower()}", title, PAIRED, part
     note = "Means over seeds. Operations: 2N a token sampled, 6N a token trained on; prompts and attention left out."
     yield "question_r6_ledger", "R6: what every stage costs", note, ledger_table(data.question_costs)
     note = "Accuracy in %; sd over seeds in percentage points (none with one seed)."
