@@ -357,5 +357,5 @@ def test_every_spec_names_a_function_and_a_notebook():
         assert callable(getattr(importlib.import_module(module), function))
         assert (REPOSITORY / "notebooks" / f"{spec.notebook}.ipynb").is_file()
         assert set(spec.methods) <= set(METHODS)
-    assert list(SPECS) == [*OURS, "13_judged_responses"]
+    assert list(SPECS) == [*OURS, "13_judged_responses", "13_baseline"]
     assert study_module.ROOT == REPOSITORY
