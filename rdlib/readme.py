@@ -17,6 +17,7 @@ import pandas as pd
 from rdlib import artifacts, paper, plots, tables
 from rdlib.errors import UserError
 from rdlib.profile import load_profile
+from rdlib.question_figures import LEVELS
 from rdlib.study import ROOT
 
 NOT_RELEASED = "*No reference run has been released yet: `make study`, then `make release`.*"
@@ -54,6 +55,30 @@ def claim_rows(path: Path) -> str:
     return "\n".join(lines)
 
 
+def question_rows(figures: Path) -> str:
+    """The reviewers' questions R1, R2, R3 and R5: accuracy of each arm with its interval, a column a benchmark."""
+    lines, benchmarks = [], None
+    for question in ("R1", "R2", "R3", "R5"):
+        table = pd.read_csv(figures / f"question_{question.lower()}.csv")
+        level = LEVELS.get(question)
+        names = list(dict.fromkeys(table["benchmark"]))
+        if benchmarks is None:
+            benchmarks = names
+            lines = [f"| question | arm | {' | '.join(benchmarks)} |", "| --- | --- |" + " ---: |" * len(benchmarks)]
+        for (arm, _), part in table.assign(level=table[level] if level else 0.0).groupby(
+            ["arm", "level"], sort=False, dropna=False
+        ):
+            rows = part.set_index("benchmark")
+            cells = [
+                f"{row.micro_pct:.1f} [{row.micro_low_pct:.1f}, {row.micro_high_pct:.1f}]"
+                for row in (rows.loc[b] for b in benchmarks)
+            ]
+            times = part[level].iloc[0] if level else float("nan")
+            label = f"{arm}, {times:g} x teacher samples" if times > 1 else arm
+            lines.append(f"| {question} | {label} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def _short(value: float | str) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
@@ -88,9 +113,12 @@ def blocks(figures: Path) -> dict[str, str]:
     """The text of each block, from the released tables."""
     content = {"provenance": provenance_rows()}
     if not (figures / "results").is_dir():
-        return content | dict.fromkeys(("table_2_main", "claims", "measured"), NOT_RELEASED)
+        return content | dict.fromkeys(("table_2_main", "claims", "questions", "measured"), NOT_RELEASED)
     content["table_2_main"] = main_rows(figures / "table_2_main.csv")
     content["claims"] = claim_rows(figures / "claims.csv")
+    content["questions"] = NOT_RELEASED
+    if (figures / "question_r1.csv").is_file():
+        content["questions"] = question_rows(figures)
     content["measured"] = measured_text(figures / "results")
     return content
 

@@ -125,13 +125,18 @@ def render(figures: Path) -> str:
     folders = report_figures.seed_folders(figures / "results")
     if not folders or not (figures / "claims.csv").is_file():
         raise UserError(f"{figures} holds no released results: run `make study`, then `make release`.")
-    records = [json.loads((folder / "provenance.json").read_text(encoding="utf-8")) for folder in folders]
+    records = [
+        json.loads(path.read_text(encoding="utf-8"))
+        for folder in folders
+        for path in (folder / "provenance.json", folder / "question_provenance.json")
+        if path.is_file()
+    ]
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
     found = [section for name in NOTEBOOKS for section in sections(ROOT / "notebooks" / f"{name}.ipynb", figures)]
     return environment.get_template("report.html.j2").render(
-        claims=claim_rows(figures), sections=found, records=records, limits=LIMITS
+        claims=claim_rows(figures), sections=found, records=records, seeds=len(folders), limits=LIMITS
     )
 
 

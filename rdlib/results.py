@@ -104,12 +104,12 @@ def example(stages: list[Stage]) -> dict:
     }
 
 
-def provenance(stages: list[Stage], profile_path: str, seed: int) -> dict:
+def provenance(stages: list[Stage], profile_path: str, seed: int, options: str = "") -> dict:
     """Command, parameters, seed, commit and machine behind the results; one line a distinct commit."""
     manifests = [artifacts.read_manifest(stage.folder) for stage in stages]
     environments = [manifest["environment"] for manifest in manifests]
     return {
-        "command": f"python -m rdlib.dag --profile {profile_path} --seeds {seed}",
+        "command": f"python -m rdlib.dag --profile {profile_path} --seeds {seed}{options}",
         "profile": profile_path,
         "seed": seed,
         "commits": sorted({e["commit"] for e in environments}),
@@ -174,11 +174,15 @@ def _collect_questions(profile_path: str, seed: int) -> None:
     folder = results_folder(profile_path) / f"seed{seed}"
     cell = ablation_cell(profile_path, seed)
     arms = reviewers.arms(cell)
-    ppo = cell.at("06_ppo")
+    ppo, judged = cell.at("06_ppo"), cell.at("13_judged_responses")
     gold = data.read_gold(cell.at("00_gold").require())
     curve = diagnostics.over_optimisation(ppo.jsonl("history"), ppo.table("validation"), gold)
     artifacts.write_parquet(folder / "reviewers.parquet", reviewers.answers_table(arms))
-    artifacts.write_parquet(folder / "judged.parquet", cell.at("13_judged_responses").table("judged"))
+    artifacts.write_parquet(folder / "judged.parquet", judged.table("judged"))
+    stages = {stage.folder: stage for arm in arms for stage in (arm.stage, *_upstream(arm.stage))}
+    stages |= {judged.folder: judged}
+    made = provenance(sorted(stages.values(), key=lambda s: s.label), profile_path, seed, " --questions")
+    artifacts.write_json(folder / "question_provenance.json", made)
     for name, table in (
         ("thresholds", _thresholds(profile_path, seed)),
         ("over_optimisation", curve),

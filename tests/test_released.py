@@ -39,7 +39,11 @@ def test_readme_shows_the_released_tables():
 def test_released_results_name_command_seed_and_commit():
     for folder in report_figures.seed_folders(FIGURES / "results"):
         record = json.loads((folder / "provenance.json").read_text())
-        assert record["command"] == f"python -m rdlib.dag --profile params/micro.yaml --seeds {record['seed']}"
+        command = f"python -m rdlib.dag --profile params/micro.yaml --seeds {record['seed']}"
+        assert record["command"] == command
+        if (folder / "reviewers.parquet").is_file():
+            answers = json.loads((folder / "question_provenance.json").read_text())
+            assert answers["command"] == f"{command} --questions" and answers["commits"] and not answers["dirty"]
         assert folder.name == f"seed{record['seed']}" and record["commits"] and not record["dirty"]
         assert all(len(commit) == 40 for commit in record["commits"])
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pandas as pd
 import pytest
 import yaml
@@ -118,7 +120,9 @@ def test_the_questions_are_answered_on_the_tiny_study(study, tmp_path, at_root):
         arm.stage.run_with_inputs()
     cell.at("13_judged_responses").run_with_inputs()
     folder = results.collect_questions(PARAMS, [0]) / "seed0"
-    assert {path.name for path in folder.iterdir()} == set(question_figures.FILES)
+    assert {path.name for path in folder.iterdir()} == {*question_figures.FILES, "question_provenance.json"}
+    made = json.loads((folder / "question_provenance.json").read_text())
+    assert made["command"].endswith("--seeds 0 --questions") and len(made["stages"]) > 30
     found = pd.read_parquet(folder / "reviewers.parquet")
     for arm in reviewers.arms(cell):
         own = found[(found.question == arm.question) & (found.arm == arm.name)]
