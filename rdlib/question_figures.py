@@ -299,14 +299,26 @@ def question_tables(data: Answers, correctness: pd.DataFrame):
     accuracy = reviewers.accuracy_table(data.reviewers)
     for question, title in TITLES.items():
         part = accuracy[accuracy["question"] == question].dropna(axis="columns", how="all")
+        note = f"{reviewers.plain_answer(part.assign(level=part.get('level', np.nan)))} {PAIRED}"
         part = part.drop(columns="question").rename(columns={"level": LEVELS.get(question, "level")})
-        yield f"question_{question.lower()}", title, PAIRED, part
-    note = "Means over seeds. Operations: 2N a token sampled, 6N a token trained on; prompts and attention left out."
+        yield f"question_{question.lower()}", title, note, part
+    note = (
+        f"Answer: {_cost_answer(pareto_table(data.reviewers, data.question_costs))} Means over seeds. Operations: 2N a "
+        "token sampled, 6N a token trained on; prompts and attention left out."
+    )
     yield "question_r6_ledger", "R6: what every stage costs", note, ledger_table(data.question_costs)
     note = "Accuracy in %; sd over seeds in percentage points (none with one seed)."
     yield "question_r7_seeds", "R7: seeds", note, seed_table(correctness)
     note = "Spearman's correlation of score and tokens over validation responses."
     yield "reward_model_length", "Is the reward model paid for length?", note, length_table(data.judged)
+
+
+def _cost_answer(table: pd.DataFrame) -> str:
+    """What Ours costs beside the other arms, as a multiple of the cheapest."""
+    arms = table.drop_duplicates(["arm", "level"]).sort_values("gflop", kind="stable")
+    least = arms["gflop"].iloc[0]
+    times = [f"{_arm_label(row.arm, row.level)} {row.gflop / least:.1f}" for row in arms.itertuples()]
+    return "operations to make each, as multiples of the cheapest: " + ", ".join(times) + "."
 
 
 def question_figures(data: Answers):

@@ -130,6 +130,28 @@ def accuracy_table(answers: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def plain_answer(table: pd.DataFrame) -> str:
+    """`accuracy_table` of one question in words: what Ours is ahead of, behind, and not told apart from.
+
+    Ahead and behind: the paired 95 % interval excludes 0 (the level of an arm in brackets).
+    """
+    sentences = []
+    rivals = table.dropna(subset="ours_minus_arm_pp") if "ours_minus_arm_pp" in table else table[:0]
+    for benchmark, part in rivals.groupby("benchmark", sort=False):
+        ahead, behind, apart = [], [], []
+        for row in part.itertuples():
+            name = row.arm if math.isnan(row.level) else f"{row.arm} ({row.level:g})"
+            if row.ours_minus_arm_low_pp > 0:
+                ahead.append(f"{name} by {row.ours_minus_arm_pp:.1f} pp")
+            elif row.ours_minus_arm_high_pp < 0:
+                behind.append(f"{name} by {-row.ours_minus_arm_pp:.1f} pp")
+            else:
+                apart.append(name)
+        groups = (("is ahead of", ahead), ("is behind", behind), ("is not told apart from", apart))
+        sentences.append(f"on {benchmark} Ours " + "; ".join(f"{verb} {', '.join(n)}" for verb, n in groups if n))
+    return "Answer: " + ". And ".join(sentences) + "." if sentences else ""
+
+
 def threshold_sweep(responses: pd.DataFrame, gold: pd.Series, thresholds: list[float]) -> pd.DataFrame:
     """What the vote's threshold trades: a row a threshold with failure_ratio, coverage and label accuracy.
 

@@ -56,6 +56,15 @@ def test_an_arm_is_held_to_the_reference_of_its_level():
     assert gains.to_dict() == pytest.approx({0.0: 5.0, 0.4: -5.0})
 
 
+def test_the_answer_in_words():
+    parts = [answers("Ours", 60, reference=True), answers("DPO", 50), answers("GRPO", 75), answers("SFT", 59)]
+    table = reviewers.accuracy_table(pd.concat(parts))
+    assert reviewers.plain_answer(table) == (
+        "Answer: on gsm Ours is ahead of DPO by 10.0 pp; is behind GRPO by 15.0 pp; is not told apart from SFT."
+    )
+    assert reviewers.plain_answer(table[table.arm == "Ours"]) == ""
+
+
 def test_the_threshold_trades_coverage_for_accuracy_by_hand():
     votes = {"a": ["1"] * 4, "b": ["1", "1", "1", "2"], "c": ["2", "2", "1", "3"]}
     rows = [(key, "train", "high", answer) for key, given in votes.items() for answer in given]
