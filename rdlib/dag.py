@@ -262,7 +262,9 @@ def run_study(arguments: argparse.Namespace) -> int:
             watch = MemoryWatch()
             watch.start()
             with warm.Server(keep=lock.fileno()) as server:
-                failed = _follow(snakemake_command(arguments, seeds), jobs, done, runs, server.environment)
+                failed = _follow(
+                    snakemake_command(arguments, seeds), jobs, done, runs, server.environment, lock.fileno()
+                )
             watch.stop.set()
             if failed:
                 return _report_failures(failed)
@@ -306,8 +308,11 @@ class MemoryWatch(threading.Thread):
             self.peak = max(self.peak, total)
 
 
-def _follow(command: list[str], jobs: list[Job], done: int, runs: Path, extra: dict[str, str]) -> list[Job]:
-    """Run Snakemake, its output in a log file, a bar on the screen; returns the jobs that failed."""
+def _follow(command: list[str], jobs: list[Job], done: int, runs: Path, extra: dict[str, str], lock: int) -> list[Job]:
+    """Run Snakemake, its output in a log file, a bar on the screen; returns the jobs that failed.
+
+    Snakemake holds the lock too: should this process be killed, no second run starts beside what it left running.
+    """
     by_name = {job.name: job for job in jobs}
     failed: list[Job] = []
     environment = os.environ | {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")} | extra
@@ -316,7 +321,12 @@ def _follow(command: list[str], jobs: list[Job], done: int, runs: Path, extra: d
         log_path.open("a") as log,
         tqdm(total=len(jobs), initial=done, desc="study", unit="job", smoothing=0.05) as bar,
         subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=environment,
+            pass_fds=[lock],
         ) as process,
     ):
         try:

@@ -235,6 +235,17 @@ def test_two_studies_of_one_profile_do_not_run_at_once(finished):
             dag.run_study(argparse.Namespace(profile=PARAMS, jobs=2, seeds=None, questions=False))
 
 
+def test_what_a_killed_study_leaves_running_holds_the_lock(tmp_path):
+    """The lock's file is open in Snakemake as well: flock is given up when the last holder has ended."""
+    import fcntl
+
+    with (tmp_path / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        child = f"import os; print(os.fstat({lock.fileno()}).st_ino)"
+        assert dag._follow([sys.executable, "-c", child], [], 0, tmp_path, {}, lock.fileno()) == []
+        assert (tmp_path / "snakemake.log").read_text().strip() == str((tmp_path / ".lock").stat().st_ino)
+
+
 def test_a_bad_profile_ends_the_command_with_a_sentence(tmp_path, at_root, capsys):
     at_root(tmp_path)
     assert dag.main(["--profile", "absent.yaml"]) == 2
