@@ -64,7 +64,7 @@ def costs(stages: list[Stage]) -> pd.DataFrame:
         generated = trained = 0
         if stage.name in ("01_teacher_responses", "04_student_responses"):
             generated = int(stage.table("responses")["tokens"].sum())
-        elif stage.name in ("03_sft_warmup", "05_reward_model", "06_ppo"):
+        elif stage.name in ("03_sft_warmup", "05_reward_model", "06_ppo", "13_baseline"):
             summary = stage.json("summary")
             generated, trained = summary.get("tokens_generated", 0), summary["tokens_trained"]
         elif stage.name == "07_evaluate":

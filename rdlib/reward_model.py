@@ -26,6 +26,7 @@ from rdlib.profile import RewardModel
 STUDENT_POSITIVE, STUDENT_NEGATIVE, TEACHER_POSITIVE, TEACHER_NEGATIVE = range(4)
 KINDS = ("student_positive", "student_negative", "teacher_positive", "teacher_negative")
 POSITIVE_KINDS = (STUDENT_POSITIVE, TEACHER_POSITIVE)
+PREFERENCES = ((STUDENT_POSITIVE, STUDENT_NEGATIVE), (TEACHER_POSITIVE, STUDENT_POSITIVE))  # better over worse, Eq. 5
 PART_SIZE = 24  # sequences that go through the model at once while it trains
 
 
@@ -43,7 +44,7 @@ def preference_loss(scores: torch.Tensor, kinds: torch.Tensor, queries: torch.Te
     difference = scores[:, None] - scores[None, :]
     same_query = queries[:, None] == queries[None, :]
     total = scores.sum() * 0.0
-    for better, worse in ((STUDENT_POSITIVE, STUDENT_NEGATIVE), (TEACHER_POSITIVE, STUDENT_POSITIVE)):
+    for better, worse in PREFERENCES:
         pairs = same_query & (kinds[:, None] == better) & (kinds[None, :] == worse)
         if pairs.any():
             total = total - F.logsigmoid(difference[pairs]).mean()

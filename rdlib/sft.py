@@ -23,14 +23,18 @@ from rdlib.errors import UserError
 IGNORED = -100
 
 
-def select_responses(responses: pd.DataFrame, labels: pd.DataFrame, method: str, cap: int | None, seed: int):
-    """The responses trained on: those that agree with the pseudo-label, or all for method "sft".
-
-    At most `cap` of one question, drawn uniformly without replacement.
-    """
+def select_responses(
+    responses: pd.DataFrame, labels: pd.DataFrame, method: str, cap: int | None, seed: int
+) -> pd.DataFrame:
+    """The responses trained on, at most `cap` of a question: those that agree with its pseudo-label; all for "sft"."""
     if method == "ours_wo_r":
         labelled = voting.propagate(responses, labels)
         responses = labelled[labelled["positive"]]
+    return draw(responses, cap, seed)
+
+
+def draw(responses: pd.DataFrame, cap: int | None, seed: int) -> pd.DataFrame:
+    """At most `cap` responses of each question (None: all), drawn uniformly without replacement."""
     if cap is None:
         return responses
     rng = random.Random(seed)
@@ -88,6 +92,31 @@ def configuration(stage, work: Path) -> SFTConfig:
     )
 
 
+def make_trainer(
+    stage, work: Path, source: str, tokenizer, chosen: dict[str, pd.DataFrame], texts: dict[str, str]
+) -> AgreementSFTTrainer:
+    """The trainer of a model `source` on the responses chosen of "train" and "validation", without its `agreement`.
+
+    `texts` are the prompts by question id. UserError where a split has no response.
+    """
+    splits = {}
+    for split, responses in chosen.items():
+        if responses.empty:
+            raise UserError(
+                f"{stage.label}: no {split} response agrees with a pseudo-label, so there is nothing to train on: "
+                f"lower voting.threshold or take more questions."
+            )
+        splits[split] = build_dataset(responses, texts, tokenizer, stage.profile.sft.max_length)
+    torch.manual_seed(stage.seed)
+    return AgreementSFTTrainer(
+        models.load_causal_lm(source),
+        args=configuration(stage, work),
+        train_dataset=splits["train"],
+        eval_dataset=splits["validation"],
+        processing_class=tokenizer,
+    )
+
+
 def run(stage, work: Path) -> None:
     """Stage 03_sft_warmup: write the model, history.parquet and summary.json."""
     profile, settings = stage.profile, stage.dataset_settings
@@ -97,25 +126,12 @@ def run(stage, work: Path) -> None:
     labels = artifacts.read_parquet(stage.input("labels") / "labels.parquet")
     questions = data.read_questions(stage.input("data"), "train", "validation")
     texts = {q.id: prompts.zero_shot(q.question, q.options) for q in questions.itertuples()}
-    cap, limit = profile.sft.responses_per_question, profile.sft.max_length
-    splits = {}
-    for split, most in (("train", cap), ("validation", 1)):
-        chosen = select_responses(responses[responses["split"] == split], labels, stage.method, most, stage.seed)
-        if chosen.empty:
-            raise UserError(
-                f"{stage.label}: no {split} response agrees with a pseudo-label, so there is nothing to train on: "
-                f"lower voting.threshold or take more questions."
-            )
-        splits[split] = build_dataset(chosen, texts, tokenizer, limit)
-    torch.manual_seed(stage.seed)
-    trainer = AgreementSFTTrainer(
-        models.load_causal_lm(source),
-        args=configuration(stage, work),
-        train_dataset=splits["train"],
-        eval_dataset=splits["validation"],
-        processing_class=tokenizer,
-        callbacks=[training.ProgressBar("SFT")],
-    )
+    chosen = {
+        split: select_responses(responses[responses["split"] == split], labels, stage.method, cap, stage.seed)
+        for split, cap in (("train", profile.sft.responses_per_question), ("validation", 1))
+    }
+    trainer = make_trainer(stage, work, source, tokenizer, chosen, texts)
+    trainer.add_callback(training.ProgressBar("SFT"))
     validation = questions[questions["split"] == "validation"]
     trainer.agreement = Agreement(
         validation, labels, tokenizer, settings.answer, settings.max_tokens, profile.generation.batch_size
@@ -124,7 +140,8 @@ def run(stage, work: Path) -> None:
     trainer.model.save_pretrained(work / "model")
     tokenizer.save_pretrained(work / "model")
     artifacts.write_parquet(work / "history.parquet", history)
-    tokens = sum(splits["train"]["length"]) * profile.sft.epochs
-    summary = {"responses": len(splits["train"]), "tokens_trained": tokens, "best": trainer.state.best_metric}
+    responses = trainer.train_dataset
+    tokens = sum(responses["length"]) * profile.sft.epochs
+    summary = {"responses": len(responses), "tokens_trained": tokens, "best": trainer.state.best_metric}
     artifacts.write_json(work / "summary.json", summary)
     training.drop_checkpoints(work)

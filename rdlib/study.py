@@ -28,7 +28,8 @@ from rdlib.errors import UserError
 from rdlib.profile import Profile, load_profile
 
 ROOT = Path(__file__).resolve().parent.parent
-METHODS = ("teacher", "icl", "sft", "ours_wo_r", "ours_wo_d", "ours")
+BASELINES = ("rft", "dpo", "distillation", "grpo")  # reviewers' question R1
+METHODS = ("teacher", "icl", "sft", "ours_wo_r", "ours_wo_d", "ours", *BASELINES)
 
 
 @dataclass(frozen=True)
@@ -105,6 +106,14 @@ SPECS = {
             ("student_sampling", "generation"),
             "13_reviewer_questions",
             ("ours", "ours_wo_d"),
+        ),
+        StageSpec(
+            "13_baseline",
+            "rdlib.baselines:run",
+            ALL_AXES,
+            ("baselines", "sft", "reward_model", "generation"),
+            "13_reviewer_questions",
+            BASELINES,
         ),
     )
 }
@@ -319,7 +328,11 @@ def _inputs(stage: Stage) -> dict[str, Stage]:
     if name == "13_judged_responses":
         judges = {"reward_model": stage.at("05_reward_model"), "ppo": stage.at("06_ppo")}
         return data | labels | {"student": stage.at("04_student_responses"), "gold": stage.at("00_gold")} | judges
-    policy = {"sft": "03_sft_warmup", "ours_wo_r": "03_sft_warmup", "ours": "06_ppo", "ours_wo_d": "06_ppo"}
+    if name == "13_baseline":
+        student = {"student": stage.at("04_student_responses", "ours")}
+        return data | teacher | labels | {"warmup": stage.at("03_sft_warmup", "ours_wo_r")} | student
+    policy = dict.fromkeys(BASELINES, "13_baseline")
+    policy |= {"sft": "03_sft_warmup", "ours_wo_r": "03_sft_warmup", "ours": "06_ppo", "ours_wo_d": "06_ppo"}
     model = {"model": stage.at(policy[method])} if method in policy else {}
     return data | {"gold": stage.at("00_gold")} | model
 

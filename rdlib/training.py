@@ -66,7 +66,7 @@ class ProgressBar(TrainerCallback):
 
 
 # Timing, and totals that the trainers count anew after a resume.
-UNSTABLE = ("runtime", "per_second", "total_flos", "num_tokens", "train_loss")
+UNSTABLE = ("runtime", "step_time", "per_second", "total_flos", "num_tokens", "train_loss")
 SHOWN = ("loss", "eval_loss", "eval_agreement", "eval_pos_neg_auc")
 
 

@@ -43,6 +43,16 @@ def tiny_settings() -> dict:
     content["student_sampling"]["samples"] = 6
     content["reward_model"] |= {"epochs": 2, "batch_size": 2, "samples_per_kind": 2}
     content["ppo"] |= {"total_updates": 3, "episodes_per_update": 8, "minibatch_size": 4, "checkpoint_every": 1}
+    content["baselines"] = {
+        "evaluations": 2,
+        "dpo_epochs": 1,
+        "dpo_batch_size": 4,
+        "distillation_steps": 5,
+        "distillation_prompts_per_step": 4,
+        "grpo_steps": 5,
+        "grpo_prompts_per_step": 2,
+        "grpo_samples_per_prompt": 4,
+    }
     content["generation"] = {"batch_size": 64, "shard_size": 40}
     return content
 

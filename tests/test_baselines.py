@@ -1,0 +1,305 @@
+"""Stage 13_baseline: what each baseline is trained on by hand, its first step by a second computation, whole runs."""
+
+from __future__ import annotations
+
+import math
+import shutil
+
+import pandas as pd
+import pytest
+import torch
+from conftest import copy_study, make_root, stage_in
+from safetensors.torch import load_file
+
+from rdlib import answers, artifacts, baselines, data, models, reward_model, training
+from rdlib.agreement import Agreement
+from rdlib.baselines import Cell
+from rdlib.errors import UserError
+from rdlib.reward_model import Response
+from rdlib.study import BASELINES
+
+SP, SN, TP = reward_model.STUDENT_POSITIVE, reward_model.STUDENT_NEGATIVE, reward_model.TEACHER_POSITIVE
+
+
+def start_of(stage) -> Cell:
+    """What a stage starts from, as its `run` reads it."""
+    source = stage.input("warmup") / "model"
+    questions = data.read_questions(stage.input("data"), "train", "validation")
+    return Cell(str(source), models.load_tokenizer(source), questions, stage.at("02_pseudo_labels").table("labels"))
+
+
+def weights(folder) -> dict[str, torch.Tensor]:
+    return load_file(folder / "model/model.safetensors")
+
+
+def same_weights(first, second) -> bool:
+    first, second = weights(first), weights(second)
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.fixture(scope="module")
+def finished(study, tmp_path_factory):
+    """A copy of the study in which every baseline has run, while no file of gold answers could be read."""
+    root = copy_study(study, tmp_path_factory.mktemp("baselines"))
+    read = artifacts.read_parquet
+
+    def no_gold(path, *args):
+        assert "gold" not in path.name, "a training stage read the gold answers"
+        return read(path, *args)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(artifacts, "read_parquet", no_gold)
+        for method in BASELINES:
+            stage_in(root, "13_baseline", method).run()
+    return root
+
+
+# ---- what is trained on
+
+
+def test_rft_takes_distinct_agreeing_responses_up_to_the_cap():
+    rows = [
+        ("a", "x", True),
+        ("a", "x", True),
+        ("a", "y", True),
+        ("a", "z", False),
+        ("b", "x", True),
+        ("c", "w", False),
+    ]
+    responses = pd.DataFrame(rows, columns=["id", "text", "positive"])
+    everything = baselines.select_own_responses(responses, None, 0)
+    assert everything[["id", "text"]].values.tolist() == [["a", "x"], ["a", "y"], ["b", "x"]]
+    chosen = [baselines.select_own_responses(responses, 1, seed)["text"].tolist() for seed in range(20)]
+    assert {tuple(texts) for texts in chosen} == {("x", "x"), ("y", "x")}
+
+
+def test_dpo_pairs_by_hand():
+    """Student positive over negative, then teacher positive over student positive, the i-th with the i-th."""
+    first = [Response(kind, text, True) for kind, text in [(SP, "p1"), (SP, "p2"), (SN, "n1"), (SN, "n2"), (TP, "t1")]]
+    second = [Response(SP, "p3", True), Response(SN, "n3", False), Response(TP, "t3", True)]
+    pairs = baselines.preference_pairs({"a": first, "b": second})
+    assert [(key, chosen.text, rejected.text) for key, chosen, rejected in pairs] == [
+        ("a", "p1", "n1"),
+        ("a", "p2", "n2"),
+        ("a", "t1", "p1"),
+        ("b", "p3", "n3"),
+        ("b", "t3", "p3"),
+    ]
+
+
+def test_dpo_tokens_are_the_reward_models(small):
+    tokenizer = small[1]
+    encode = reward_model.Encoder({"a": "Q: how many apples ? A:"}, tokenizer)
+    chosen, rejected = Response(SP, "#### 4", True), Response(SN, "#### 5", False)
+    pair = baselines.tokenize_pair("a", chosen, rejected, encode)
+    assert pair["prompt_ids"] + pair["chosen_ids"] == encode("a", chosen)
+    assert pair["prompt_ids"] + pair["rejected_ids"] == encode("a", rejected)
+    assert tokenizer.decode(pair["prompt_ids"]) == "Q: how many apples ? A:"
+    assert pair["chosen_ids"][-1] == tokenizer.eos_token_id
+    assert tokenizer.eos_token_id not in pair["rejected_ids"]  # it did not end
+    assert pair["length"] == len(encode("a", chosen)) + len(encode("a", rejected))
+
+
+def test_dpo_takes_the_reward_models_examples(finished):
+    stage = stage_in(finished, "13_baseline", "dpo")
+    students, teachers = reward_model.read_responses(stage)["train"]
+    examples, _ = reward_model.build_examples(students, teachers, stage.profile.reward_model, stage.seed)
+    n = sum(min(sum(r.kind == kind for r in responses) for kind in (SP, SN, TP)) for responses in examples.values())
+    assert stage.json("summary")["examples"] == 2 * n > 0
+
+
+def test_grpos_reward_is_the_match_with_the_pseudo_label():
+    reward = baselines.match_reward("number")
+    texts = ["so #### 4", "#### 5", "no answer", "#### 1,000"]
+    assert reward(completions=texts, pseudo_label=["4", "4", "4", "1000"], prompts=[], trainer_state=None) == [
+        1,
+        0,
+        0,
+        1,
+    ]
+
+
+def test_queries_are_ppos_in_ppos_order(finished):
+    stage = stage_in(finished, "13_baseline", "grpo")
+    cell = start_of(stage)
+    rows = baselines.query_rows(stage, cell, 40, labelled=True)
+    students = stage.at("04_student_responses", "ours").table("responses")
+    failed = set(students["id"][~students["positive"]]) & set(students["id"][students["split"] == "train"])
+    assert len(rows) == 40
+    assert set(rows["prompt"][: len(failed)]) == {cell.prompts[key] for key in failed}
+    known = dict(zip(cell.labels["id"], cell.labels["pseudo_label"], strict=True))
+    by_prompt = {cell.prompts[key]: known[key] for key in failed}
+    assert rows["pseudo_label"][:] == [by_prompt[prompt] for prompt in rows["prompt"]]
+
+
+# ---- the first step, by a second computation
+
+
+def first_batch(finished, folder, method):
+    """(trainer, inputs) of the first step of a baseline that samples: padded ids and masks of prompts and responses."""
+    stage = stage_in(finished, "13_baseline", method)
+    trainer = baselines.TRAINERS[method](stage, folder, start_of(stage))
+    trainer.model.train()
+    return trainer, trainer._prepare_inputs(next(iter(trainer.get_train_dataloader())))
+
+
+def token_lists(inputs, what: str) -> list[list[int]]:
+    return [ids[mask.bool()].tolist() for ids, mask in zip(inputs[f"{what}_ids"], inputs[f"{what}_mask"], strict=True)]
+
+
+def test_distillations_loss_is_the_reverse_kl_on_the_students_own_samples(finished, tmp_path):
+    trainer, inputs = first_batch(finished, tmp_path, "distillation")
+    loss = trainer.compute_loss(trainer.model, inputs).item()
+    teacher = models.load_causal_lm(finished / "models/strong")
+    divergence, tokens = 0.0, 0
+    for prompt, response in zip(token_lists(inputs, "prompt"), token_lists(inputs, "completion"), strict=True):
+        ids = torch.tensor([prompt + response])
+        with torch.no_grad():
+            mine, other = (m(ids).logits[0].log_softmax(-1) for m in (trainer.model, teacher))
+        places = slice(len(prompt) - 1, -1)  # the token before predicts it
+        divergence += (mine[places].exp() * (mine[places] - other[places])).sum().item()
+        tokens += len(response)
+    assert loss == pytest.approx(divergence / tokens, rel=1e-4)
+
+
+def test_grpos_advantages_by_hand(finished, tmp_path):
+    trainer, inputs = first_batch(finished, tmp_path, "grpo")
+    decode = trainer.processing_class.decode
+    labels = dict(zip(trainer.train_dataset["prompt"], trainer.train_dataset["pseudo_label"], strict=True))
+    rows = pd.DataFrame({"prompt": [decode(ids) for ids in token_lists(inputs, "prompt")]})
+    texts = [decode(ids, skip_special_tokens=True) for ids in token_lists(inputs, "completion")]
+    rows["reward"] = [
+        float(answers.same(answers.extract(text, "number"), labels[prompt]))
+        for text, prompt in zip(texts, rows["prompt"], strict=True)
+    ]
+    groups = rows.groupby("prompt")["reward"]
+    assert (groups.size() == 4).all() and len(groups) == 2
+    expected = (rows["reward"] - groups.transform("mean")) / (groups.transform("std") + 1e-4)
+    assert inputs["advantages"].tolist() == pytest.approx(expected.tolist(), abs=1e-4)
+    assert rows["reward"].nunique() == 2  # else all advantages are 0
+    assert "old_per_token_logps" not in inputs  # each step takes new samples, so TRL's ratio is 1
+
+
+def test_dpos_first_loss_is_that_of_equal_models(finished):
+    log = stage_in(finished, "13_baseline", "dpo").table("history").set_index("step").loc[1]
+    assert log["loss"] == pytest.approx(math.log(2), rel=1e-6)
+    assert log["rewards/margins"] == 0
+
+
+# ---- whole runs
+
+
+@pytest.mark.parametrize("method", BASELINES)
+def test_stage_keeps_the_best_policy(finished, method):
+    stage = stage_in(finished, "13_baseline", method)
+    history, summary = stage.table("history"), stage.json("summary")
+    agreement = history.set_index("step")["agreement"].dropna()
+    assert summary["best"] == agreement.max()
+    assert summary["best_step"] == agreement.idxmax()  # the first of the best
+    assert agreement.index[-1] == history["step"].max() and agreement.index[0] == 0
+    assert not (stage.folder / training.CHECKPOINTS).exists()
+    start = stage.at("03_sft_warmup", "ours_wo_r")
+    assert same_weights(start.folder, stage.folder) == (summary["best_step"] == 0)
+    cell = start_of(stage)
+    validation = cell.questions.query("split == 'validation'")
+    measure = Agreement(validation, cell.labels, cell.tokenizer, "number", stage.dataset_settings.max_tokens, 64)
+    assert measure(models.load_causal_lm(stage.folder / "model")) == summary["best"]
+
+
+@pytest.mark.parametrize(
+    ("method", "values"), [("dpo", (0.5, 0.4, 0.5)), *((method, (0.1, 0.2, 0.3)) for method in BASELINES)]
+)
+def test_the_start_is_kept_unless_training_improves_on_it(study, tmp_path, monkeypatch, method, values):
+    stage = stage_in(copy_study(study, tmp_path), "13_baseline", method)
+    given = iter(values)
+    monkeypatch.setattr(Agreement, "__call__", lambda self, model: next(given))
+    stage.run()
+    improves = values[-1] > values[0]
+    assert stage.json("summary")["best_step"] == (stage.table("history")["step"].max() if improves else 0)
+    assert same_weights(stage.at("03_sft_warmup", "ours_wo_r").folder, stage.folder) == (not improves)
+
+
+class Crash(BaseException):
+    """Not an Exception, as KeyboardInterrupt is not."""
+
+
+@pytest.mark.parametrize("method", BASELINES)
+def test_a_run_that_was_killed_ends_with_the_same_bytes(finished, study, tmp_path, monkeypatch, method):
+    reference = stage_in(finished, "13_baseline", method)
+    stage, last = stage_in(copy_study(study, tmp_path), "13_baseline", method), reference.table("history")["step"].max()
+    steps = []
+
+    def crash(*args, **kwargs):
+        steps.append(1)
+        if len(steps) == last:
+            raise Crash
+
+    monkeypatch.setattr(training.ProgressBar, "on_step_begin", crash, raising=False)
+    with pytest.raises(Crash):
+        stage.run()
+    stage.run()
+    assert len(steps) < 2 * last  # it went on from a checkpoint
+    expected = artifacts.hash_files(reference.folder)
+    assert {"history.parquet", "summary.json", "model/model.safetensors", "model/tokenizer.json"} <= set(expected)
+    assert artifacts.hash_files(stage.folder) == expected
+
+
+@pytest.mark.parametrize("method", BASELINES)
+def test_costs(finished, method):
+    stage = stage_in(finished, "13_baseline", method)
+    summary, settings = stage.json("summary"), stage.profile.baselines
+    if method in ("rft", "dpo"):
+        assert summary["tokens_generated"] == 0 < summary["tokens_trained"]
+        return
+    rows = {"distillation": settings.distillation_prompts_per_step, "grpo": 2 * 4}[method]
+    lengths = stage.table("history")[baselines.COMPLETION_LENGTH].dropna()
+    assert len(lengths) == 5
+    assert summary["tokens_generated"] == summary["tokens_trained"] == round(lengths.sum() * rows)
+
+
+@pytest.mark.parametrize("method", BASELINES)
+def test_no_input_holds_gold_answers(finished, method):
+    def before(stage):
+        return {stage.name}.union(*map(before, stage.inputs.values()))
+
+    names = before(stage_in(finished, "13_baseline", method))
+    assert names == {"00_data", "01_teacher_responses", "02_pseudo_labels", "03_sft_warmup"} | {
+        "04_student_responses",
+        "13_baseline",
+    }
+
+
+def test_a_baseline_is_evaluated_like_any_method(finished):
+    stage = stage_in(finished, "07_evaluate", "rft").run()
+    assert stage.inputs["model"] == stage_in(finished, "13_baseline", "rft")
+    assert stage.json("summary")["accuracy"].keys() == {"gsm", "gsm_plus"}
+
+
+# ---- what is refused
+
+
+def test_a_teacher_of_another_vocabulary_is_refused(study, tmp_path):
+    root = make_root(tmp_path, teachers={"strong": "other", "weak": "models/weak"})
+    shutil.copytree(study / "models/strong", root / "other")
+    tokenizer = models.load_tokenizer(root / "other")
+    tokenizer.add_tokens(["another"])
+    tokenizer.save_pretrained(root / "other")
+    cell = start_of(stage_in(study, "13_baseline", "distillation"))
+    with pytest.raises(UserError, match="another vocabulary than the student") as caught:
+        baselines.distillation(stage_in(root, "13_baseline", "distillation"), tmp_path, cell)
+    assert "\n" not in str(caught.value)
+
+
+def test_no_pair_is_a_clear_error(study, tmp_path):
+    """The ablation without student responses leaves no pair of Eq. 5."""
+    stage = stage_in(copy_study(study, tmp_path), "13_baseline", "dpo")
+    with pytest.raises(UserError, match="no training query has a pair"):
+        stage.with_overrides({"reward_model.source": "teacher"}).run()
+
+
+def test_no_failed_query_is_a_clear_error(finished):
+    stage = stage_in(finished, "13_baseline", "grpo")
+    cell = start_of(stage)
+    nothing = Cell(cell.source, cell.tokenizer, cell.questions.iloc[:0], cell.labels)
+    with pytest.raises(UserError, match="the student failed no query"):
+        baselines.query_rows(stage, nothing, 4, labelled=True)
