@@ -13,7 +13,6 @@ student included.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -22,18 +21,15 @@ from typing import Any
 
 import pandas as pd
 from datasets import Dataset
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainerCallback
-
-os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")  # rollout_func: constraints.txt pins the release it is known in
+from transformers import PreTrainedTokenizerBase, Trainer, TrainerCallback
 from trl import DistillationConfig, DistillationTrainer, DPOConfig, DPOTrainer, GRPOConfig, GRPOTrainer
 
-from rdlib import answers, artifacts, data, generation, models, ppo, prompts, reward_model, rl, sft, student, training
+from rdlib import answers, artifacts, data, models, ppo, prompts, reward_model, rl, sft, student, training
 from rdlib.agreement import Agreement
 from rdlib.errors import UserError
 from rdlib.reward import vote_reward
 from rdlib.reward_model import Response
 
-Sample = Callable[[PreTrainedModel, list[list[int]], int], list[list[int]]]
 COMPLETION_LENGTH = "completions/mean_length"  # TRL's name in the logs of the trainers that sample
 
 
@@ -77,12 +73,7 @@ class AgreementGRPOTrainer(AgreementMixin, GRPOTrainer):
 
 
 class AgreementDistillationTrainer(AgreementMixin, DistillationTrainer):
-    """DistillationTrainer that samples with `sample(policy, prompts, step)`, as PPO does."""
-
-    sample: Sample
-
-    def _generate_single_turn(self, prompt_ids: list[list[int]], *args) -> list[list[int]]:
-        return self.sample(self.model, prompt_ids, self.state.global_step)
+    """DistillationTrainer chosen by agreement."""
 
 
 class EvaluateLast(TrainerCallback):
@@ -199,13 +190,6 @@ def query_rows(stage, cell: Cell, count: int, labelled: bool) -> Dataset:
     return Dataset.from_dict({"prompt": [texts[i] for i in order], "pseudo_label": [labels[i] for i in order]})
 
 
-def sampler(stage, tokenizer: PreTrainedTokenizerBase) -> Sample:
-    """`sample(policy, prompts, step)`: one response to each prompt (token ids), a function of seed and step alone."""
-    batch, limit = stage.profile.generation.batch_size, stage.dataset_settings.max_tokens
-    sample = rl.sampler(tokenizer, batch, limit, temperature=1.0)  # the trainers' own temperature in the loss
-    return lambda policy, ids, step: sample(policy, ids, generation.derive_seed(stage.method, stage.seed, step))
-
-
 def distillation(stage, work: Path, cell: Cell) -> Trainer:
     """On-policy distillation from the cell's teacher; UserError where its vocabulary is not the student's."""
     settings = stage.profile.baselines
@@ -217,7 +201,7 @@ def distillation(stage, work: Path, cell: Cell) -> Trainer:
         )
     size, steps = settings.distillation_prompts_per_step, settings.distillation_steps
     dataset = query_rows(stage, cell, steps * size, labelled=False).select_columns("prompt")
-    trainer = AgreementDistillationTrainer(
+    return AgreementDistillationTrainer(
         models.load_causal_lm(cell.source),
         models.load_causal_lm(source),
         DistillationConfig(
@@ -233,8 +217,6 @@ def distillation(stage, work: Path, cell: Cell) -> Trainer:
         processing_class=cell.tokenizer,
         callbacks=[EvaluateLast()],
     )
-    trainer.sample = sampler(stage, cell.tokenizer)
-    return trainer
 
 
 def match_reward(kind: str) -> Callable[..., list[float]]:
@@ -249,15 +231,8 @@ def match_reward(kind: str) -> Callable[..., list[float]]:
 
 def grpo(stage, work: Path, cell: Cell) -> Trainer:
     """GRPO with the 0/1 match with the pseudo-label as reward, on PPO's queries that have one."""
-    settings, sample = stage.profile.baselines, sampler(stage, cell.tokenizer)
+    settings = stage.profile.baselines
     queries, samples, steps = settings.grpo_prompts_per_step, settings.grpo_samples_per_prompt, settings.grpo_steps
-
-    def rollout(texts: list[str], trainer: GRPOTrainer) -> dict[str, Any]:
-        """A response to each prompt; no log-probabilities, as each step takes its own samples and its ratio is 1."""
-        ids = cell.tokenizer(texts, add_special_tokens=False)["input_ids"]
-        completions = sample(trainer.model, ids, trainer.state.global_step)
-        return {"prompt_ids": ids, "completion_ids": completions, "logprobs": None}
-
     dataset = query_rows(stage, cell, steps * queries, labelled=True)
     return AgreementGRPOTrainer(
         models.load_causal_lm(cell.source),
@@ -278,7 +253,6 @@ def grpo(stage, work: Path, cell: Cell) -> Trainer:
         eval_dataset=dataset,
         processing_class=cell.tokenizer,
         callbacks=[EvaluateLast()],
-        rollout_func=rollout,
     )
 
 

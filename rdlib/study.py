@@ -119,6 +119,17 @@ SPECS = {
 }
 
 
+# Settings added after results had been released, at the values that leave everything as it was without them: there
+# they do not enter a stage's key.
+NEUTRAL = {"voting": {"flip_share": 0.0}, "reward": {"source": "reward_model"}}
+
+
+def _without_neutral(section: str, settings: Any) -> dict[str, Any]:
+    """A section's settings without those of `NEUTRAL` at their neutral values."""
+    neutral = NEUTRAL.get(section, {})
+    return {k: v for k, v in settings.model_dump().items() if k not in neutral or neutral[k] != v}
+
+
 @dataclass(frozen=True)
 class Stage:
     """One stage of one cell of the grid. Unused axes are None; `overrides` are those that reach it."""
@@ -212,8 +223,7 @@ class Stage:
     @cached_property
     def key(self) -> str:
         """Hash of everything that decides this stage's artifacts, except code and package versions."""
-        # A setting that was added later, with a default, leaves what was made before it as it is
-        settings = {n: getattr(self.profile, n).model_dump(exclude_defaults=True) for n in self.spec.sections}
+        settings = {name: _without_neutral(name, getattr(self.profile, name)) for name in self.spec.sections}
         settings["dataset"] = self.dataset_settings.model_dump()
         models = {"teachers": self.teacher, "students": self.student}
         settings["models"] = {kind: self.profile.model_of(name) for kind, name in models.items() if name}

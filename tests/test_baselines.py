@@ -11,7 +11,7 @@ import torch
 from conftest import copy_study, make_root, stage_in
 from safetensors.torch import load_file
 
-from rdlib import answers, artifacts, baselines, data, generation, models, reward_model, training
+from rdlib import answers, artifacts, baselines, data, models, reward_model, training
 from rdlib.agreement import Agreement
 from rdlib.baselines import Cell
 from rdlib.errors import UserError
@@ -135,51 +135,53 @@ def test_queries_are_ppos_in_ppos_order(finished):
 # ---- the first step, by a second computation
 
 
-def first_samples(stage, count: int, repeat: int = 1):
-    """(prompts, responses) of the first step: token ids sampled from the warmed-up student."""
-    cell = start_of(stage)
-    rows = baselines.query_rows(stage, cell, count, labelled=stage.method == "grpo")
-    texts = [text for text in rows["prompt"] for _ in range(repeat)]
-    ids = cell.tokenizer(texts, add_special_tokens=False)["input_ids"]
-    labels = [label for label in rows["pseudo_label"] for _ in range(repeat)]
-    return cell, ids, baselines.sampler(stage, cell.tokenizer)(models.load_causal_lm(cell.source), ids, 0), labels
+def first_batch(finished, folder, method):
+    """(trainer, inputs) of the first step of a baseline that samples: padded ids and masks of prompts and responses."""
+    stage = stage_in(finished, "13_baseline", method)
+    trainer = baselines.TRAINERS[method](stage, folder, start_of(stage))
+    trainer.model.train()
+    return trainer, trainer._prepare_inputs(next(iter(trainer.get_train_dataloader())))
 
 
-def log_of_step(stage, step: int) -> pd.Series:
-    return stage.table("history").set_index("step").loc[step]
+def token_lists(inputs, what: str) -> list[list[int]]:
+    return [ids[mask.bool()].tolist() for ids, mask in zip(inputs[f"{what}_ids"], inputs[f"{what}_mask"], strict=True)]
 
 
-@torch.no_grad()
-def test_distillations_loss_is_the_reverse_kl_on_the_students_own_samples(finished):
-    stage = stage_in(finished, "13_baseline", "distillation")
-    cell, ids, responses, _ = first_samples(stage, stage.profile.baselines.distillation_prompts_per_step)
-    policy, teacher = models.load_causal_lm(cell.source), models.load_causal_lm(finished / "models/strong")
+def test_distillations_loss_is_the_reverse_kl_on_the_students_own_samples(finished, tmp_path):
+    trainer, inputs = first_batch(finished, tmp_path, "distillation")
+    loss = trainer.compute_loss(trainer.model, inputs).item()
+    teacher = models.load_causal_lm(finished / "models/strong")
     divergence, tokens = 0.0, 0
-    for prompt, response in zip(ids, responses, strict=True):
-        mine, other = (m(torch.tensor([prompt + response])).logits[0].log_softmax(-1) for m in (policy, teacher))
-        places = range(len(prompt) - 1, len(prompt) + len(response) - 1)
-        divergence += sum((mine[i].exp() * (mine[i] - other[i])).sum().item() for i in places)
+    for prompt, response in zip(token_lists(inputs, "prompt"), token_lists(inputs, "completion"), strict=True):
+        ids = torch.tensor([prompt + response])
+        with torch.no_grad():
+            mine, other = (m(ids).logits[0].log_softmax(-1) for m in (trainer.model, teacher))
+        places = slice(len(prompt) - 1, -1)  # the token before predicts it
+        divergence += (mine[places].exp() * (mine[places] - other[places])).sum().item()
         tokens += len(response)
-    log = log_of_step(stage, 1)
-    assert log["loss"] == pytest.approx(divergence / tokens, rel=1e-4)
-    assert log[baselines.COMPLETION_LENGTH] == tokens / len(ids)
+    assert loss == pytest.approx(divergence / tokens, rel=1e-4)
 
 
-def test_grpos_first_step(finished):
-    """Its reward is that of the samples; ratio 1, no divergence yet and advantages that sum to 0 make a loss of 0."""
-    stage = stage_in(finished, "13_baseline", "grpo")
-    settings = stage.profile.baselines
-    cell, _, responses, labels = first_samples(stage, settings.grpo_prompts_per_step, settings.grpo_samples_per_prompt)
-    texts = cell.tokenizer.batch_decode(responses, skip_special_tokens=True)
-    rewards = [answers.same(answers.extract(text, "number"), label) for text, label in zip(texts, labels, strict=True)]
-    log = log_of_step(stage, 1)
-    assert log["reward"] == pytest.approx(sum(rewards) / len(rewards))
-    assert log["loss"] == pytest.approx(0, abs=1e-5)
-    assert (stage.table("history")["clip_ratio/region_mean"].dropna() == 0).all()
+def test_grpos_advantages_by_hand(finished, tmp_path):
+    trainer, inputs = first_batch(finished, tmp_path, "grpo")
+    decode = trainer.processing_class.decode
+    labels = dict(zip(trainer.train_dataset["prompt"], trainer.train_dataset["pseudo_label"], strict=True))
+    rows = pd.DataFrame({"prompt": [decode(ids) for ids in token_lists(inputs, "prompt")]})
+    texts = [decode(ids, skip_special_tokens=True) for ids in token_lists(inputs, "completion")]
+    rows["reward"] = [
+        float(answers.same(answers.extract(text, "number"), labels[prompt]))
+        for text, prompt in zip(texts, rows["prompt"], strict=True)
+    ]
+    groups = rows.groupby("prompt")["reward"]
+    assert (groups.size() == 4).all() and len(groups) == 2
+    expected = (rows["reward"] - groups.transform("mean")) / (groups.transform("std") + 1e-4)
+    assert inputs["advantages"].tolist() == pytest.approx(expected.tolist(), abs=1e-4)
+    assert rows["reward"].nunique() == 2  # else all advantages are 0
+    assert "old_per_token_logps" not in inputs  # each step takes new samples, so TRL's ratio is 1
 
 
 def test_dpos_first_loss_is_that_of_equal_models(finished):
-    log = log_of_step(stage_in(finished, "13_baseline", "dpo"), 1)
+    log = stage_in(finished, "13_baseline", "dpo").table("history").set_index("step").loc[1]
     assert log["loss"] == pytest.approx(math.log(2), rel=1e-6)
     assert log["rewards/margins"] == 0
 
@@ -301,4 +303,3 @@ def test_no_failed_query_is_a_clear_error(finished):
     nothing = Cell(cell.source, cell.tokenizer, cell.questions.iloc[:0], cell.labels)
     with pytest.raises(UserError, match="the student failed no query"):
         baselines.query_rows(stage, nothing, 4, labelled=True)
-    assert generation.derive_seed("grpo", 0, 1) != generation.derive_seed("grpo", 0, 2)
