@@ -359,3 +359,20 @@ def test_every_spec_names_a_function_and_a_notebook():
         assert set(spec.methods) <= set(METHODS)
     assert list(SPECS) == [*OURS, "13_judged_responses", "13_baseline"]
     assert study_module.ROOT == REPOSITORY
+
+
+def test_a_setting_added_later_leaves_keys_as_they_were_until_it_is_used():
+    from rdlib.study import NEUTRAL
+
+    axes = {"dataset": "gsm", "teacher": "strong", "student": "small", "method": "ours"}
+
+    def key(name: str, **overrides) -> str:
+        return make_stage(name, "params/micro.yaml", overrides=overrides, **axes).key
+
+    for section, values in NEUTRAL.items():
+        for name, value in values.items():
+            other = {"flip_share": 0.1, "source": "vote"}[name]
+            assert key("06_ppo", **{f"{section}.{name}": value}) == key("06_ppo")
+            assert key("06_ppo", **{f"{section}.{name}": other}) != key("06_ppo")
+    voting = study_module._without_neutral("voting", make_stage("06_ppo", "params/micro.yaml", **axes).profile.voting)
+    assert voting == {"threshold": 0.7}
