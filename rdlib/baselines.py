@@ -97,6 +97,22 @@ def arguments(stage, work: Path, steps: int) -> dict[str, Any]:
     }
 
 
+def on_policy_arguments(stage, work: Path, steps: int) -> dict[str, Any]:
+    """`arguments` of a trainer that samples: one pass over `query_rows`, in their order."""
+    limits = {"max_completion_length": stage.dataset_settings.max_tokens, "num_train_epochs": 1}
+    return arguments(stage, work, steps) | limits | {"shuffle_dataset": False}
+
+
+def learns_from(dataset: Dataset, cell: Cell) -> dict[str, Any]:
+    """What every trainer chosen by agreement is given besides its models and arguments."""
+    return {
+        "train_dataset": dataset,
+        "eval_dataset": dataset,  # asked for by the trainer; `evaluate` does not read it
+        "processing_class": cell.tokenizer,
+        "callbacks": [EvaluateLast()],
+    }
+
+
 # ---- rejection-sampling fine-tuning
 
 
@@ -164,10 +180,7 @@ def dpo(stage, work: Path, cell: Cell) -> Trainer:
             max_length=stage.profile.sft.max_length,
             **arguments(stage, work, steps),
         ),
-        train_dataset=dataset,
-        eval_dataset=dataset,  # asked for by the trainer; `evaluate` does not read it
-        processing_class=cell.tokenizer,
-        callbacks=[EvaluateLast()],
+        **learns_from(dataset, cell),
     )
 
 
@@ -207,15 +220,9 @@ def distillation(stage, work: Path, cell: Cell) -> Trainer:
         DistillationConfig(
             per_device_train_batch_size=size,
             learning_rate=settings.distillation_learning_rate,
-            max_completion_length=stage.dataset_settings.max_tokens,
-            num_train_epochs=1,
-            shuffle_dataset=False,
-            **arguments(stage, work, steps),
+            **on_policy_arguments(stage, work, steps),
         ),
-        train_dataset=dataset,
-        eval_dataset=dataset,
-        processing_class=cell.tokenizer,
-        callbacks=[EvaluateLast()],
+        **learns_from(dataset, cell),
     )
 
 
@@ -244,15 +251,9 @@ def grpo(stage, work: Path, cell: Cell) -> Trainer:
             learning_rate=settings.grpo_learning_rate,
             beta=settings.grpo_kl_coef,
             loss_type="grpo",
-            max_completion_length=stage.dataset_settings.max_tokens,
-            num_train_epochs=1,
-            shuffle_dataset=False,
-            **arguments(stage, work, steps),
+            **on_policy_arguments(stage, work, steps),
         ),
-        train_dataset=dataset,
-        eval_dataset=dataset,
-        processing_class=cell.tokenizer,
-        callbacks=[EvaluateLast()],
+        **learns_from(dataset, cell),
     )
 
 

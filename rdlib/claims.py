@@ -45,6 +45,11 @@ class _Criterion(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
     statement: str
 
+    @property
+    def words(self) -> str:
+        """The criterion as a sentence."""
+        return _COMMON.format("differences in accuracy")
+
 
 class EveryCell(_Criterion):
     """Ours beats another method in every cell of Table 2."""
@@ -52,22 +57,12 @@ class EveryCell(_Criterion):
     kind: Literal["every_cell"]
     other: str
 
-    @property
-    def words(self) -> str:
-        """The criterion as a sentence."""
-        return _COMMON.format("differences in accuracy")
-
 
 class Variant(_Criterion):
     """Ours beats Ours with one setting changed."""
 
     kind: Literal["variant"]
     variant: str
-
-    @property
-    def words(self) -> str:
-        """The criterion as a sentence."""
-        return _COMMON.format("differences in accuracy")
 
 
 class SomeCell(_Criterion):

@@ -14,7 +14,13 @@ from matplotlib.lines import Line2D
 
 from rdlib import diagnostics, ledger, plots, reviewers, stats, tables
 
-FILES = ("reviewers.parquet", "judged.parquet", "thresholds.csv", "over_optimisation.csv", "question_costs.csv")
+FILES = {
+    "reviewers.parquet": "question arm level reference benchmark seed id correct",
+    "judged.parquet": "policy id sample tokens answer agrees correct score",
+    "thresholds.csv": "dataset teacher threshold failure_ratio coverage label_accuracy",
+    "over_optimisation.csv": "update kl reward agreement accuracy",
+    "question_costs.csv": "question arm level stage parameters tokens_generated tokens_trained seconds",
+}
 BEST_OF = [1, 2, 3, 5, 8, 12, 20, 30]
 STRATEGIES = {
     "reward": plots.Look("highest reward (best of n)", plots.BLUE, "D", "-"),
@@ -55,11 +61,10 @@ def folders_with_answers(folders: list[Path]) -> list[Path]:
 
 
 def load(folders: list[Path]) -> Answers:
-    """Read the tables of these seeds."""
+    """Read the tables of these seeds; UserError naming a file that can't be used."""
     frames = {}
-    for name in FILES:
-        read = pd.read_parquet if name.endswith(".parquet") else pd.read_csv
-        parts = [read(folder / name).assign(seed=int(folder.name[4:])) for folder in folders]
+    for name, columns in FILES.items():
+        parts = [tables.read_table(folder / name, columns).assign(seed=int(folder.name[4:])) for folder in folders]
         frames[name.partition(".")[0]] = pd.concat(parts, ignore_index=True)
     return Answers(**frames)
 
@@ -129,8 +134,7 @@ def length_table(judged: pd.DataFrame) -> pd.DataFrame:
 def ledger_table(costs: pd.DataFrame) -> pd.DataFrame:
     """R6: tokens, operations and seconds of every stage behind the arms of R1 and R2; means over seeds."""
     table = ledger.ledger(costs[costs["question"].isin(COMPARED)])
-    keys = ["stage", "teacher", "student", "method", "variant"]
-    table = table.fillna(dict.fromkeys(keys, "")).groupby(keys, sort=True)
+    table = table.groupby(["stage", "teacher", "student", "method", "variant"], sort=True)
     table = table[["parameters", "tokens_generated", "tokens_trained", "flops", "seconds"]].mean().reset_index()
     whole = ["parameters", "tokens_generated", "tokens_trained"]
     return table.assign(gflop=table["flops"] / 1e9).drop(columns="flops").round(1).astype(dict.fromkeys(whole, int))

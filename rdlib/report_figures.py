@@ -25,7 +25,6 @@ from rdlib import claims, paper, plots, question_figures, tables
 from rdlib.errors import UserError
 from rdlib.profile import Profile
 
-KEYS = ("dataset", "benchmark", "teacher", "student", "method", "variant", "stage", "group")
 COLUMNS = {
     "correctness.parquet": "benchmark teacher student method variant seed id group correct",
     "pseudo_labels.csv": ("dataset teacher seed split questions failed labelled label_correct responses judged_right"),
@@ -87,7 +86,7 @@ def load_results(results: Path, seeds: Iterable[int] | None = None) -> Results:
                 f"profile, or remove the folder."
             )
     frames = {
-        name.partition(".")[0]: pd.concat([read_table(f / name, columns) for f in folders], ignore_index=True)
+        name.partition(".")[0]: pd.concat([tables.read_table(f / name, columns) for f in folders], ignore_index=True)
         for name, columns in COLUMNS.items()
     }
     return Results(**frames, example=_read_json(folders[0] / "example.json"), settings=settings[0])
@@ -111,35 +110,18 @@ def seed_folders(results: Path) -> list[Path]:
     return sorted(found, key=lambda path: int(path.name[4:]))
 
 
-def read_table(path: Path, columns: str) -> pd.DataFrame:
-    """One result table with its names as text ("" where empty); UserError when a column is missing."""
-    try:
-        table = pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path)
-    except FileNotFoundError:
-        raise UserError(f"{path} is missing: run `make study`, which writes it.") from None
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} can't be read ({_first_line(error)}): run `make study` to write it again.") from None
-    missing = [name for name in columns.split() if name not in table]
-    if missing:
-        raise UserError(f"{path} lacks the column {missing[0]!r}: run `make study` to write it again.")
-    names = {name: table[name].astype("object").fillna("").astype(str) for name in KEYS if name in table}
-    return table.assign(**names)
-
-
 def _read_json(path: Path) -> dict:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path} is missing: run `make study`, which writes it.") from None
     except (OSError, ValueError) as error:
-        raise UserError(f"{path} can't be read ({_first_line(error)}): run `make study` to write it again.") from None
+        raise UserError(
+            f"{path} can't be read ({tables.first_line(error)}): run `make study` to write it again."
+        ) from None
     if not isinstance(content, dict):
         raise UserError(f"{path} holds no JSON object: run `make study` to write it again.")
     return content
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(". ")
 
 
 def draw_all(

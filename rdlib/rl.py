@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -26,17 +27,20 @@ def training_queries(questions: pd.DataFrame, labels: pd.DataFrame, responses: p
 class ValidationAnswers:
     """Keeps the answers behind every validation agreement, so that they can be held to the gold answers later.
 
-    One file an evaluation, so a run that is killed and goes on keeps those it had; `gather` makes one table of them.
+    Called by PPOTrainer with each row of the history, which it passes on to `watcher`. One file an evaluation, so a
+    run that is killed and goes on keeps those it had; `gather` makes one table of them.
     """
 
-    def __init__(self, agreement: Agreement, work: Path):
-        self.agreement, self.folder = agreement, work / "validation"
+    def __init__(self, agreement: Agreement, work: Path, watcher: Callable[[dict], None] | None = None):
+        self.agreement, self.folder, self.watcher = agreement, work / "validation", watcher
 
-    def keep(self, row: dict) -> None:
+    def __call__(self, row: dict) -> None:
         """Write the answers of an update that was validated."""
         if row["validation_agreement"] is not None:
             table = pd.DataFrame({"update": row["update"], "id": self.agreement.ids, "answer": self.agreement.answers})
             artifacts.write_parquet(self.folder / f"{row['update']:06d}.parquet", table)
+        if self.watcher is not None:
+            self.watcher(row)
 
     def gather(self, history: list[dict]) -> pd.DataFrame:
         """A row an evaluation of the history and question: update, id, answer."""
@@ -101,14 +105,7 @@ def run(stage, work: Path, on_update=None) -> None:
     policy = models.load_causal_lm(source)
     validation = questions[questions["split"] == "validation"]
     agreement = Agreement(validation, labels, tokenizer, settings.answer, limit, batch)
-    kept = ValidationAnswers(agreement, work)
-
-    def observe(row: dict) -> None:
-        """Keep what was validated, and show the row to whoever watches."""
-        kept.keep(row)
-        if on_update is not None:
-            on_update(row)
-
+    kept = ValidationAnswers(agreement, work, on_update)
     trainer = PPOTrainer(
         policy,
         models.load_causal_lm(source),
@@ -126,7 +123,7 @@ def run(stage, work: Path, on_update=None) -> None:
         ),
         agreement,
         seed=stage.seed,
-        on_update=observe,
+        on_update=kept,
     )
     summary = trainer.train(work) | {
         "queries": len(queries),

@@ -13,8 +13,10 @@ import numpy as np
 import pandas as pd
 
 from rdlib import metrics, paper, stats
+from rdlib.errors import UserError
 
 CELL = ["dataset", "teacher", "student"]
+KEYS = ("dataset", "benchmark", "teacher", "student", "method", "variant", "stage", "group")
 TABLE_5 = {
     "sft": {"batch_size": "sft.batch_size", "learning_rate": "sft.learning_rate", "epochs": "sft.epochs"},
     "reward_model": {
@@ -36,6 +38,29 @@ MISMATCHES = {
     "reward.mismatch=fixed": "-c",
     "reward.mismatch=none": "r (no check)",
 }
+
+
+# --- reading ------------------------------------------------------------------------------------------------
+
+
+def read_table(path: Path, columns: str) -> pd.DataFrame:
+    """One result table with its names as text ("" where empty); UserError when a column is missing."""
+    try:
+        table = pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path)
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing: run `make study`, which writes it.") from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} can't be read ({first_line(error)}): run `make study` to write it again.") from None
+    missing = [name for name in columns.split() if name not in table]
+    if missing:
+        raise UserError(f"{path} lacks the column {missing[0]!r}: run `make study` to write it again.")
+    names = {name: table[name].astype("object").fillna("").astype(str) for name in KEYS if name in table}
+    return table.assign(**names)
+
+
+def first_line(error: Exception) -> str:
+    """The first line of an error's message, without its full stop."""
+    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(". ")
 
 
 # --- order, selection, rounding -----------------------------------------------------------------------------

@@ -10,6 +10,7 @@ import yaml
 from conftest import PARAMS, copy_study, tiny_settings
 
 from rdlib import dag, ledger, question_figures, report_figures, results, reviewers
+from rdlib.errors import UserError
 from rdlib.study import ablation_cell
 
 
@@ -142,6 +143,11 @@ def test_the_questions_are_answered_on_the_tiny_study(study, tmp_path, at_root):
     ours = costs[(costs.question == "R1") & (costs.arm == "Ours")]
     assert sorted(ours.stage) == sorted(s.name for s in {s.folder: s for s in _working(cell)}.values())
     answers = question_figures.load([folder])
+    (folder / "judged.parquet").rename(folder / "kept")
+    (folder / "judged.parquet").write_bytes(b"cut")
+    with pytest.raises(UserError, match=r"judged\.parquet can't be read"):
+        question_figures.load([folder])
+    (folder / "kept").rename(folder / "judged.parquet")
     correctness = found.rename(columns={"arm": "method"}).assign(variant="", teacher="strong", student="small")
     paths = report_figures.write_tables(question_figures.question_tables(answers, correctness), tmp_path)
     paths += report_figures.write_figures(question_figures.question_figures(answers), tmp_path)
