@@ -27,6 +27,7 @@ from trl import DistillationConfig, DistillationTrainer, DPOConfig, DPOTrainer, 
 from rdlib import answers, artifacts, data, models, ppo, prompts, reward_model, rl, sft, student, training
 from rdlib.agreement import Agreement
 from rdlib.errors import UserError
+from rdlib.profile import Dataset as DatasetSettings
 from rdlib.reward import vote_reward
 from rdlib.reward_model import Response
 
@@ -41,11 +42,12 @@ class Cell:
     tokenizer: PreTrainedTokenizerBase
     questions: pd.DataFrame
     labels: pd.DataFrame
+    settings: DatasetSettings
 
     @cached_property
-    def prompts(self) -> dict[str, str]:
+    def prompts(self) -> dict[str, prompts.Prompt]:
         """The prompt of each question, by id."""
-        return {q.id: prompts.zero_shot(q.question, q.options) for q in self.questions.itertuples()}
+        return prompts.of_questions(self.settings, self.questions)
 
 
 class AgreementMixin:
@@ -143,15 +145,12 @@ def preference_pairs(examples: dict[str, list[Response]]) -> list[tuple[str, Res
     return pairs
 
 
-def tokenize_pair(key: str, chosen: Response, rejected: Response, encode: reward_model.Encoder) -> dict[str, Any]:
+def tokenize_pair(key: str, chosen: Response, rejected: Response, encode: prompts.Encoder) -> dict[str, Any]:
     """Token ids of a pair as TRL's collator takes them; length counts both sequences, as both are trained on."""
-    first, second, start = encode(key, chosen), encode(key, rejected), len(encode.prompts[key])
-    return {
-        "prompt_ids": first[:start],
-        "chosen_ids": first[start:],
-        "rejected_ids": second[start:],
-        "length": len(first) + len(second),
-    }
+    prompt = encode.prompts[key]
+    better, worse = (encode.response(response.text, response.finished) for response in (chosen, rejected))
+    length = 2 * len(prompt) + len(better) + len(worse)
+    return {"prompt_ids": prompt, "chosen_ids": better, "rejected_ids": worse, "length": length}
 
 
 def dpo(stage, work: Path, cell: Cell) -> Trainer:
@@ -166,7 +165,7 @@ def dpo(stage, work: Path, cell: Cell) -> Trainer:
             f"{stage.label}: no training query has a pair of Eq. 5, so there is nothing for DPO to learn from: take "
             f"more samples, or reward_model.source student."
         )
-    encode = reward_model.Encoder(cell.prompts, cell.tokenizer)
+    encode = prompts.Encoder(cell.prompts, cell.tokenizer)
     dataset = Dataset.from_list([tokenize_pair(*pair, encode) for pair in pairs])
     steps = -(-len(dataset) // settings.dpo_batch_size) * settings.dpo_epochs
     return AgreementDPOTrainer(
@@ -198,6 +197,7 @@ def query_rows(stage, cell: Cell, count: int, labelled: bool) -> Dataset:
     if queries.empty:
         raise UserError(f"{stage.label}: the student failed no query, so there is nothing to train on.")
     texts = [cell.prompts[key] for key in queries["id"]]
+    texts = [p.chat if cell.tokenizer.chat_template else p.plain for p in texts]
     labels = [None if pd.isna(label) else label for label in queries["pseudo_label"]]
     order = ppo.query_order(len(queries), 0, count, stage.seed)
     return Dataset.from_dict({"prompt": [texts[i] for i in order], "pseudo_label": [labels[i] for i in order]})
@@ -206,7 +206,7 @@ def query_rows(stage, cell: Cell, count: int, labelled: bool) -> Dataset:
 def distillation(stage, work: Path, cell: Cell) -> Trainer:
     """On-policy distillation from the cell's teacher; UserError where its vocabulary is not the student's."""
     settings = stage.profile.baselines
-    source = models.resolve(stage.profile.teachers[stage.teacher], stage.root)
+    source = models.resolve(stage.profile.model_of(stage.teacher).model, stage.root)
     if models.load_tokenizer(source).get_vocab() != cell.tokenizer.get_vocab():
         raise UserError(
             f"{stage.label}: the teacher {source} has another vocabulary than the student, so their token "
@@ -279,14 +279,14 @@ def run(stage, work: Path) -> None:
         models.load_tokenizer(source),
         data.read_questions(stage.input("data"), "train", "validation"),
         artifacts.read_parquet(stage.input("labels") / "labels.parquet"),
+        settings,
     )
     trainer = TRAINERS[stage.method](stage, work, cell)
     trainer.agreement = Agreement(
         cell.questions[cell.questions["split"] == "validation"],
         cell.labels,
         cell.tokenizer,
-        settings.answer,
-        settings.max_tokens,
+        settings,
         stage.profile.generation.batch_size,
     )
     trainer.add_callback(training.ProgressBar(stage.method))

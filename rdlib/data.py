@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,40 @@ def perturbed(problems: list[gsm.GsmProblem], count: int, rng: random.Random) ->
     return result
 
 
+@dataclass(frozen=True)
+class Question:
+    """One question with what only the evaluation may read: its gold answer and a worked solution, where there are."""
+
+    id: str
+    split: str
+    group: str
+    question: str
+    options: tuple[str, ...] = ()
+    answer: str | None = None
+    solution: str | None = None
+
+
+def load(name: str, settings: Dataset, root: Path) -> list[Question]:
+    """Every question of a benchmark; the same for every seed. Paths of a profile are relative to `root`.
+
+    Raises UserError for a file, a hub dataset or a row that cannot be read.
+    """
+    return [
+        Question(key, split, group, p.question, tuple(getattr(p, "options", ())), p.answer)
+        for key, split, group, p in micro_problems(name, settings)
+    ]
+
+
+def worked_examples(name: str, settings: Dataset, root: Path) -> list[tuple[str, list[str], str]]:
+    """(question, options, solution) of every question that may stand in a few-shot prompt: never of a test one."""
+    rows = micro_problems(name, settings)
+    return [
+        (p.question, list(getattr(p, "options", ())), reference_solution(p))
+        for _, split, _, p in rows
+        if split == "train"
+    ]
+
+
 def micro_problems(name: str, settings: Dataset) -> list[tuple[str, str, str, Any]]:
     """(id, split, group, problem) of every question of a micro benchmark; the same for every seed."""
     draw = gsm.draw if settings.source == "micro-gsm" else mmlu.draw
@@ -75,23 +110,19 @@ def micro_problems(name: str, settings: Dataset) -> list[tuple[str, str, str, An
 
 def run(stage, work: Path) -> None:
     """Stage 00_data: write questions.parquet; the seed decides the order of the training questions."""
-    rows = micro_problems(stage.dataset, stage.dataset_settings)
-    train = [row for row in rows if row[1] == "train"]
+    questions = load(stage.dataset, stage.dataset_settings, stage.root)
+    train = [q for q in questions if q.split == "train"]
     random.Random(f"order/{stage.seed}").shuffle(train)
-    frame = pd.DataFrame(
-        [
-            (key, split, problem.question, list(getattr(problem, "options", ())), group)
-            for key, split, group, problem in [*train, *(row for row in rows if row[1] != "train")]
-        ],
-        columns=QUESTION_COLUMNS,
-    )
+    ordered = [*train, *(q for q in questions if q.split != "train")]
+    rows = [(q.id, q.split, q.question, list(q.options), q.group) for q in ordered]
+    frame = pd.DataFrame(rows, columns=QUESTION_COLUMNS)
     artifacts.write_parquet(work / "questions.parquet", frame)
 
 
 def run_gold(stage, work: Path) -> None:
     """Stage 00_gold: write gold.parquet (id, answer)."""
-    rows = micro_problems(stage.dataset, stage.dataset_settings)
-    frame = pd.DataFrame([(key, problem.answer) for key, _, _, problem in rows], columns=["id", "answer"])
+    questions = load(stage.dataset, stage.dataset_settings, stage.root)
+    frame = pd.DataFrame([(q.id, q.answer) for q in questions], columns=["id", "answer"])
     artifacts.write_parquet(work / "gold.parquet", frame)
 
 

@@ -7,48 +7,37 @@ from pathlib import Path
 
 import pandas as pd
 
-from rdlib import answers, artifacts, data, generation, models, prompts
+from rdlib import answers, artifacts, data, engines, generation, prompts
 from rdlib.errors import UserError
 
 
 def few_shot_examples(stage, count: int) -> list[tuple[str, list[str], str]]:
     """Worked examples for in-context learning: training questions with a correct reference response.
 
-    The micro benchmarks bring their own worked solutions, as GSM8K and MMLU-Pro do; the examples are the
-    same for every test question and never from the test draw.
+    The benchmarks bring worked solutions; the examples are the same for every test question and never from test.
     """
-    rows = [row for row in data.micro_problems(stage.dataset, stage.dataset_settings) if row[1] == "train"]
-    if count > len(rows):
+    pool = data.worked_examples(stage.dataset, stage.dataset_settings, stage.root)
+    if count > len(pool):
         raise UserError(
-            f"evaluation.few_shot is {count}, but {stage.dataset} has {len(rows)} training questions: lower it."
+            f"evaluation.few_shot is {count}, but {stage.dataset} has {len(pool)} worked examples: lower it."
         )
-    chosen = random.Random(f"few-shot/{stage.seed}").sample(rows, count)
-    return [(p.question, list(getattr(p, "options", ())), data.reference_solution(p)) for *_, p in chosen]
+    return random.Random(f"few-shot/{stage.seed}").sample(pool, count)
 
 
-def model_source(stage) -> str:
-    """The model that a method evaluates."""
+def open_engine(stage) -> generation.Engine:
+    """The engine that samples from the model that a method evaluates."""
     if "model" in stage.inputs:
-        return str(stage.input("model") / "model")
-    if stage.method == "teacher":
-        return models.resolve(stage.profile.teachers[stage.teacher], stage.root)
-    return models.resolve(stage.profile.model_of(stage.student), stage.root)
+        return engines.open_own(stage, str(stage.input("model") / "model"))
+    return engines.open_engine(stage, stage.profile.model_of(stage.teacher or stage.student))
 
 
 def run(stage, work: Path) -> None:
     """Stage 07_evaluate: write answers.parquet (a row a test question) and summary.json (accuracies)."""
     profile, settings = stage.profile, stage.dataset_settings
-    source = model_source(stage)
-    model, tokenizer = models.load_causal_lm(source), models.load_tokenizer(source)
+    engine = open_engine(stage)
     questions = data.read_questions(stage.input("data"), "test", data.PERTURBED)
     examples = few_shot_examples(stage, profile.evaluation.few_shot) if stage.method == "icl" else []
-    texts = {
-        q.id: prompts.few_shot(examples, q.question, q.options)
-        if examples
-        else prompts.zero_shot(q.question, q.options)
-        for q in questions.itertuples()
-    }
-    engine = generation.TransformersEngine(model, tokenizer, profile.generation.batch_size, settings.max_tokens)
+    texts = prompts.of_questions(settings, questions, examples)
     plan = questions[["id", "split", "group"]].assign(temperature=float(profile.evaluation.temperature), n=1)
     seed = generation.derive_seed("evaluate", stage.seed)
     responses = generation.sample_to_disk(engine, plan, texts, work, seed, profile.generation.shard_size)

@@ -1,44 +1,60 @@
-"""Sampling: one request and response schema, and a transformers engine made for many samples a prompt.
-
-The engine reads each prompt once for all of its samples, decodes rows of similar length together and
-drops rows that have finished. What is sampled depends on the seed, the requests and their order alone.
-"""
+"""Sampling: one request and response schema for every engine, and sampling to disk that resumes in the middle."""
 
 from __future__ import annotations
 
 import hashlib
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, Protocol
 
 import pandas as pd
-import torch
 from tqdm import tqdm
-from transformers import DynamicCache, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
-from transformers.cache_utils import DynamicLayer
 
 from rdlib import artifacts
+from rdlib.prompts import Prompt
 
-DROP_BELOW = 0.8  # rows are dropped from the cache when fewer than this share are still unfinished
+Encoded = list[int] | Prompt
 
 
 @dataclass(frozen=True)
 class Request:
-    """`n` samples of one prompt (token ids) at one temperature; 0 is greedy decoding."""
+    """`n` samples of one prompt at one temperature; 0 is greedy decoding.
 
-    prompt: list[int]
+    `prompt` is what the engine's `encode` made of it: token ids, or the messages for a server.
+    """
+
+    prompt: Encoded
     n: int
     temperature: float
 
 
 @dataclass(frozen=True)
 class Completion:
-    """One sampled response: its token ids (with the end token if it ended) and whether it ended."""
+    """One sampled response: its text, its token ids (end token included; None where an engine does not tell),
+    how many tokens it has, and whether it ended by itself ("stop") or was cut at the limit ("length")."""
 
-    tokens: list[int]
-    finished: bool
+    text: str
+    tokens: list[int] | None
+    count: int
+    finish_reason: Literal["stop", "length"]
+
+    @property
+    def finished(self) -> bool:
+        """Whether the response ended by itself."""
+        return self.finish_reason == "stop"
+
+
+class Engine(Protocol):
+    """Anything that samples. What `top_p`, the longest response and the stop strings are, it knows from its making."""
+
+    def encode(self, prompt: Prompt) -> Encoded:
+        """A prompt as this engine's requests hold it; UserError when it is too long for the model."""
+
+    def generate(self, requests: Sequence[Request], seed: int) -> list[list[Completion]]:
+        """The completions of each request, in the order of the requests; UserError when the engine gives up."""
 
 
 def derive_seed(*parts: object) -> int:
@@ -46,162 +62,10 @@ def derive_seed(*parts: object) -> int:
     return int.from_bytes(hashlib.sha256("/".join(map(str, parts)).encode()).digest()[:8], "big") >> 1
 
 
-def pick_tokens(logits: torch.Tensor, temperature: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Next tokens [B] from logits [B, V] at temperatures [B], greedy where the temperature is 0.
-
-    Sampling inverts the cumulative distribution at one uniform number a row.
-    """
-    cumulative = (logits / temperature.clamp(min=1e-6)[:, None]).float().softmax(-1).cumsum(-1)
-    uniform = torch.rand(len(logits), 1, generator=generator, device=logits.device)
-    below = (cumulative <= uniform * cumulative[:, -1:]).sum(-1).clamp(max=logits.shape[-1] - 1)
-    return torch.where(temperature > 0, below, logits.argmax(-1))
-
-
-class BufferedLayer(DynamicLayer):
-    """A layer of the key-value cache that grows in a buffer; copying it whole at every token takes a third of the time.
-
-    `keys` and `values` [B, heads, T, width] are views of the first T places of the buffers.
-    """
-
-    room = 32  # tokens
-
-    def __init__(self):
-        super().__init__()
-        self.buffers: tuple[torch.Tensor, torch.Tensor] | None = None
-
-    def update(self, key_states: torch.Tensor, value_states: torch.Tensor, *args, **kwargs):
-        """Append the states of new tokens; returns all keys and values."""
-        if not self.is_initialized:
-            self.lazy_initialization(key_states, value_states)
-        start = self.get_seq_length()
-        end = start + key_states.shape[-2]
-        if self.buffers is None or end > self.buffers[0].shape[-2]:
-            self.buffers = tuple(
-                s.new_empty((*s.shape[:2], end + self.room, s.shape[3])) for s in (key_states, value_states)
-            )
-            if start:
-                for buffer, held in zip(self.buffers, (self.keys, self.values), strict=True):
-                    buffer[:, :, :start] = held
-        for buffer, states in zip(self.buffers, (key_states, value_states), strict=True):
-            buffer[:, :, start:end] = states
-        self.keys, self.values = (buffer[:, :, :end] for buffer in self.buffers)
-        return self.keys, self.values
-
-    def batch_select_indices(self, indices: torch.Tensor) -> None:
-        """Keep or repeat rows of the batch; what they hold moves to new buffers at the next update."""
-        super().batch_select_indices(indices)
-        self.buffers = None
-
-
-def new_cache(config: PreTrainedConfig) -> DynamicCache:
-    """An empty cache for a model; layers with a sliding window stay as transformers makes them."""
-    cache = DynamicCache(config=config)
-    cache.layers = [BufferedLayer() if type(layer) is DynamicLayer else layer for layer in cache.layers]
-    return cache
-
-
-class TransformersEngine:
-    """Samples from a model held in this process."""
-
-    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, batch_size: int, max_tokens: int):
-        self.model, self.tokenizer = model, tokenizer
-        self.batch_size, self.max_tokens = batch_size, max_tokens
-
-    def generate(self, requests: Sequence[Request], seed: int) -> list[list[Completion]]:
-        """The completions of each request, in the order of the requests."""
-        generator = torch.Generator(device=self.model.device).manual_seed(seed)
-        results: list[list[Completion]] = [[] for _ in requests]
-        was_training = self.model.training
-        self.model.eval()
-        for group in self._groups(requests):
-            for index, completions in zip(group, self._decode([requests[i] for i in group], generator), strict=True):
-                results[index] = completions
-        self.model.train(was_training)
-        return results
-
-    def _groups(self, requests: Sequence[Request]) -> Iterator[list[int]]:
-        order = sorted(range(len(requests)), key=lambda i: (len(requests[i].prompt), i))
-        group: list[int] = []
-        rows = 0
-        for index in order:
-            if group and rows + requests[index].n > self.batch_size:
-                yield group
-                group, rows = [], 0
-            group.append(index)
-            rows += requests[index].n
-        if group:
-            yield group
-
-    @torch.no_grad()
-    def _decode(self, requests: list[Request], generator: torch.Generator) -> list[list[Completion]]:
-        device = self.model.device
-        counts = torch.tensor([r.n for r in requests], device=device)
-        temperature = torch.tensor([r.temperature for r in requests], device=device).repeat_interleave(counts)
-        logits, cache, mask = self._prefill([r.prompt for r in requests], counts)
-        rows = torch.arange(len(logits), device=device)
-        tokens = torch.full((len(logits), self.max_tokens), self.tokenizer.pad_token_id, device=device)
-        finished = torch.zeros(len(logits), dtype=torch.bool, device=device)
-        lengths = torch.zeros(len(logits), dtype=torch.long, device=device)
-        for step in range(self.max_tokens):
-            picked = pick_tokens(logits, temperature[rows], generator)
-            picked = torch.where(finished[rows], self.tokenizer.pad_token_id, picked)
-            tokens[rows, step] = picked
-            lengths[rows] += (~finished[rows]).long()
-            finished[rows] |= picked == self.tokenizer.eos_token_id
-            alive = ~finished[rows]
-            if not alive.any() or step + 1 == self.max_tokens:
-                break
-            if alive.float().mean() < DROP_BELOW:
-                rows, picked, mask = rows[alive], picked[alive], mask[alive]
-                cache.batch_select_indices(alive.nonzero().squeeze(-1))
-            mask = torch.cat([mask, mask.new_ones(len(rows), 1)], dim=1)
-            logits = self._step(picked, mask, cache)
-        done = finished.tolist()
-        flat = [Completion(tokens[i, :n].tolist(), done[i]) for i, n in enumerate(lengths.tolist())]
-        ends = counts.cumsum(0).tolist()
-        return [flat[end - r.n : end] for end, r in zip(ends, requests, strict=True)]
-
-    def _prefill(self, prompts: list[list[int]], counts: torch.Tensor):
-        width = max(map(len, prompts))
-        pad = self.tokenizer.pad_token_id
-        device = self.model.device
-        ids = torch.tensor([[pad] * (width - len(p)) + p for p in prompts], device=device)
-        mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=device)
-        positions = (mask.cumsum(-1) - 1).clamp(min=0)
-        cache = new_cache(self.model.config)
-        output = self.model(
-            input_ids=ids,
-            attention_mask=mask,
-            position_ids=positions,
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=1,
-        )
-        rows = torch.arange(len(prompts), device=device).repeat_interleave(counts)
-        cache.batch_select_indices(rows)
-        return output.logits[rows, -1], cache, mask[rows]
-
-    def _step(self, picked: torch.Tensor, mask: torch.Tensor, cache: DynamicCache) -> torch.Tensor:
-        positions = mask.sum(-1, keepdim=True) - 1
-        output = self.model(
-            input_ids=picked[:, None],
-            attention_mask=mask,
-            position_ids=positions,
-            past_key_values=cache,
-            use_cache=True,
-        )
-        return output.logits[:, -1]
-
-
-def decode_text(tokenizer: PreTrainedTokenizerBase, completion: Completion) -> str:
-    """The text of a completion, special tokens left out."""
-    return tokenizer.decode(completion.tokens, skip_special_tokens=True).strip()
-
-
 def sample_to_disk(
-    engine: TransformersEngine,
+    engine: Engine,
     plan: pd.DataFrame,
-    prompts: dict[str, str],
+    prompts: dict[str, Prompt],
     work: Path,
     seed: int,
     shard_size: int,
@@ -245,17 +109,14 @@ def _shard_starts(counts: list[int], shard_size: int) -> list[int]:
     return starts
 
 
-def _sample_shard(engine: TransformersEngine, plan: pd.DataFrame, prompts: dict[str, str], seed: int) -> pd.DataFrame:
-    requests = [
-        Request(engine.tokenizer(prompts[row.id], add_special_tokens=False)["input_ids"], row.n, row.temperature)
-        for row in plan.itertuples()
-    ]
+def _sample_shard(engine: Engine, plan: pd.DataFrame, prompts: dict[str, Prompt], seed: int) -> pd.DataFrame:
+    encoded = {key: engine.encode(prompts[key]) for key in dict.fromkeys(plan["id"])}
+    requests = [Request(encoded[row.id], row.n, row.temperature) for row in plan.itertuples()]
     rows = []
     keep = [column for column in plan.columns if column != "n"]
     for row, completions in zip(plan[keep].itertuples(index=False), engine.generate(requests, seed), strict=True):
         for sample, completion in enumerate(completions):
-            text = decode_text(engine.tokenizer, completion)
-            rows.append((*row, sample, text, len(completion.tokens), completion.finished))
+            rows.append((*row, sample, completion.text, completion.count, completion.finished))
     return pd.DataFrame(rows, columns=[*keep, "sample", "text", "tokens", "finished"])
 
 

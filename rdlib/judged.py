@@ -9,19 +9,13 @@ from pathlib import Path
 
 import pandas as pd
 
-from rdlib import answers, artifacts, data, generation, models, prompts, reward_model, voting
+from rdlib import answers, artifacts, data, engines, generation, models, prompts, reward_model, voting
 
 
-def sample_after(stage, questions: pd.DataFrame, texts: dict[str, str], labels: pd.DataFrame, work: Path):
+def sample_after(stage, questions: pd.DataFrame, texts: dict[str, prompts.Prompt], labels: pd.DataFrame, work: Path):
     """Responses of PPO's policy, as many and as hot as the student's before."""
     profile, settings = stage.profile, stage.dataset_settings
-    source = stage.input("ppo") / "model"
-    engine = generation.TransformersEngine(
-        models.load_causal_lm(source),
-        models.load_tokenizer(source),
-        profile.generation.batch_size,
-        settings.max_tokens,
-    )
+    engine = engines.open_own(stage, str(stage.input("ppo") / "model"))
     sampling = profile.student_sampling
     plan = questions[["id", "split"]].assign(temperature=float(sampling.temperature), n=sampling.samples)
     seed = generation.derive_seed("judged", stage.dataset, stage.teacher, stage.student, stage.method, stage.seed)
@@ -35,7 +29,7 @@ def run(stage, work: Path) -> None:
     labels = artifacts.read_parquet(stage.input("labels") / "labels.parquet").dropna(subset="pseudo_label")
     questions = data.read_questions(stage.input("data"), "validation")
     questions = questions[questions["id"].isin(labels["id"])]
-    texts = {q.id: prompts.zero_shot(q.question, q.options) for q in questions.itertuples()}
+    texts = prompts.of_questions(stage.dataset_settings, questions)
     before = artifacts.read_parquet(stage.input("student") / "responses.parquet")
     responses = pd.concat(
         [
@@ -46,11 +40,8 @@ def run(stage, work: Path) -> None:
     )
     source = stage.input("reward_model") / "model"
     tokenizer = models.load_tokenizer(source)
-    encode = reward_model.Encoder(texts, tokenizer)
-    sequences = [
-        encode(r.id, reward_model.Response(reward_model.STUDENT_POSITIVE, r.text, r.finished))
-        for r in responses.itertuples()
-    ]
+    encode = prompts.Encoder(texts, tokenizer)
+    sequences = [encode(r.id, r.text, r.finished) for r in responses.itertuples()]
     model = models.load_scorer(source, tokenizer.pad_token_id)
     responses["score"] = reward_model.score(model, sequences, tokenizer.pad_token_id).numpy()
     truth = responses["id"].map(data.read_gold(stage.input("gold")))

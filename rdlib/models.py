@@ -11,6 +11,7 @@ from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     AutoTokenizer,
+    PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
@@ -23,8 +24,42 @@ logging.disable_progress_bar()  # loading a file is no long work
 
 
 def load_tokenizer(source: str | Path) -> PreTrainedTokenizerBase:
-    """The tokenizer of a model, padding on the left."""
-    return _load(AutoTokenizer, source, padding_side="left")
+    """The tokenizer of a model, padding on the left; it has an end token and a pad token that differs from it."""
+    tokenizer = _load(AutoTokenizer, source, padding_side="left")
+    if tokenizer.eos_token_id is None:
+        raise UserError(f"The tokenizer of {source} has no end token: set eos_token in its tokenizer_config.json.")
+    if tokenizer.pad_token_id in (None, tokenizer.eos_token_id):
+        tokenizer.pad_token = _spare_token(tokenizer, source)
+    return tokenizer
+
+
+# Tokens that models reserve or never put out, tried in this order as padding where a tokenizer has none of its own.
+PAD_CANDIDATES = ("<|finetune_right_pad_id|>", "<|reserved_special_token_0|>", "<|endoftext|>", "<|im_start|>", "<pad>")
+
+
+def _spare_token(tokenizer: PreTrainedTokenizerBase, source: str | Path) -> str:
+    vocabulary = tokenizer.get_vocab()
+    for token in (*PAD_CANDIDATES, tokenizer.unk_token, tokenizer.bos_token):
+        if token in vocabulary and token != tokenizer.eos_token:
+            return token
+    raise UserError(f"The tokenizer of {source} has no pad token and none to spare: set one that is not its end token.")
+
+
+def end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """The tokens that end a response: the tokenizer's, and those of the model's generation settings."""
+    more = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
+    more = more if isinstance(more, list) else [more]
+    return sorted({tokenizer.eos_token_id, *(token for token in more if token is not None)})
+
+
+def require_room(config: PreTrainedConfig, prompt: int, response: int) -> None:
+    """UserError unless a prompt and a response of so many tokens fit into the model's context."""
+    limit = getattr(config, "max_position_embeddings", None)
+    if limit is not None and prompt + response > limit:
+        raise UserError(
+            f"A prompt of {prompt} tokens and a response of up to {response} do not fit into the model's context of "
+            f"{limit}: lower datasets.*.max_tokens or evaluation.few_shot, or leave long questions out."
+        )
 
 
 def load_causal_lm(source: str | Path) -> PreTrainedModel:

@@ -189,14 +189,11 @@ def before_and_after(stage: Stage, count: int = 200) -> pd.DataFrame:
 
 def _greedy(stage: Stage, source: str | Path, questions: pd.DataFrame) -> pd.DataFrame:
     """Greedy responses (text, answer) of a model to questions."""
-    from rdlib import answers, generation, models, prompts
+    from rdlib import answers, engines, generation, prompts
 
-    tokenizer, settings = models.load_tokenizer(source), stage.dataset_settings
-    model, batch = models.load_causal_lm(source), stage.profile.generation.batch_size
-    engine = generation.TransformersEngine(model, tokenizer, batch, settings.max_tokens)
-    texts = [prompts.zero_shot(q.question, q.options) for q in questions.itertuples()]
-    encoded = tokenizer(texts, add_special_tokens=False)["input_ids"]
-    completions = engine.generate([generation.Request(prompt, 1, 0.0) for prompt in encoded], seed=0)
-    responses = [generation.decode_text(tokenizer, group[0]) for group in completions]
+    settings, engine = stage.dataset_settings, engines.open_own(stage, str(source))
+    asked = prompts.of_questions(settings, questions).values()
+    requests = [generation.Request(engine.encode(prompt), 1, 0.0) for prompt in asked]
+    responses = [group[0].text for group in engine.generate(requests, seed=0)]
     given = [answers.extract(text, settings.answer) for text in responses]
     return pd.DataFrame({"text": responses, "answer": given}, index=questions.index)

@@ -22,6 +22,7 @@ Positive = Annotated[int, Field(gt=0)]
 Rate = Annotated[float, Field(gt=0, le=1)]
 Mismatch = Literal["negative_abs", "minus", "clip", "fixed", "none"]
 Temperature = Annotated[float, Field(ge=0, le=5)]
+AXES = ("dataset", "teacher", "student")
 
 
 class Section(BaseModel):
@@ -30,15 +31,49 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
-class Dataset(Section):
-    """One training benchmark with its splits (question counts) and how its answers look."""
+class Model(Section):
+    """A teacher or student: a folder, or a name on the hub, and the engine that samples from it as it is.
 
-    source: Literal["micro-gsm", "micro-mmlu"]
-    answer: Literal["number", "option", "text"]
-    train: Positive
-    validation: Positive
-    test: Positive
-    perturbed_test: int = Field(0, ge=0, description="GSM-Plus style questions, evaluated but never trained on")
+    A profile may give the folder or name alone. `engine` openai is any OpenAI-compatible server at `base_url`, whose
+    key is read from the environment variable `api_key_env`; replay reads recorded responses from the file `model`.
+    """
+
+    model: str
+    revision: str | None = None
+    engine: Literal["transformers", "vllm", "openai", "replay"] = "transformers"
+    tensor_parallel: Positive = 1
+    base_url: str | None = None
+    api_key_env: str = "OPENAI_API_KEY"
+    concurrency: Positive = 16
+    requests_per_minute: Positive | None = None
+
+    @property
+    def identity(self) -> str | dict[str, Any]:
+        """What decides the model's responses, for a stage's key."""
+        kept = self.model_dump(include={"model", "revision", "engine"}, exclude_defaults=True)
+        return self.model if set(kept) == {"model"} else kept
+
+
+class Dataset(Section):
+    """One training benchmark with its splits (question counts; None: all there are) and how its answers look.
+
+    Real benchmarks come from the hub at `revision`, or from `path`: a folder of files of the same shape. `source`
+    questions is a file `path` of your own questions, JSONL or Parquet (rdlib.own_questions). `perturbed_path` and
+    `perturbed_revision` say the same of GSM-Plus, on which students of gsm8k are evaluated.
+    """
+
+    source: Literal["micro-gsm", "micro-mmlu", "gsm8k", "mmlu_pro", "questions"]
+    answer: Literal["number", "option", "text", "math", "choice", "phrase"]
+    path: str | None = None
+    revision: str | None = None
+    perturbed_path: str | None = None
+    perturbed_revision: str | None = None
+    train: Positive | None
+    validation: Positive | None
+    test: Annotated[int, Field(ge=0)] | None
+    perturbed_test: Annotated[int, Field(ge=0)] | None = Field(
+        0, description="GSM-Plus style questions, evaluated but never trained on"
+    )
     max_tokens: Positive = Field(description="longest response in tokens")
 
 
@@ -158,10 +193,16 @@ class Evaluation(Section):
 
 
 class Generation(Section):
-    """How sampling is carried out: rows decoded together, and rows written to disk at a time."""
+    """How sampling is carried out: rows decoded together, and rows written to disk at a time.
+
+    `engine` samples from the models that the study trains itself; `top_p` and `stop` hold for all sampling but PPO's.
+    """
 
     batch_size: Positive
     shard_size: Positive
+    engine: Literal["transformers", "vllm"] = "transformers"
+    top_p: Rate = 1.0
+    stop: list[str] = []
 
 
 class Grid(Section):
@@ -183,13 +224,29 @@ class Grid(Section):
     compute_factor: Annotated[float, Field(gt=1)] = 2.0
 
 
+class Cell(Section):
+    """Settings of some cells, as in the paper's Tables 5 and 6; an axis left out stands for all its values.
+
+    `settings` maps dotted keys to values. A stage takes them only where it has all the axes named here.
+    """
+
+    dataset: str | None = None
+    teacher: str | None = None
+    student: str | None = None
+    settings: dict[str, Any]
+
+    def holds(self, axes: dict[str, str | None]) -> bool:
+        """Whether a stage with these axes is of these cells."""
+        return all(axes.get(name) == value for name in AXES if (value := getattr(self, name)) is not None)
+
+
 class Profile(Section):
     """A whole profile. `runs` is where its artifacts go, relative to the repository."""
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9_]+$")]
     runs: str
-    teachers: dict[str, str]
-    students: dict[str, str]
+    teachers: dict[str, str | Model]
+    students: dict[str, str | Model]
     datasets: dict[str, Dataset]
     teacher_sampling: TeacherSampling
     voting: Voting
@@ -202,10 +259,20 @@ class Profile(Section):
     evaluation: Evaluation
     generation: Generation
     grid: Grid
+    cells: list[Cell] = []
 
-    def model_of(self, name: str) -> str:
-        """The model of a student, or of a teacher that stands in a student's place (R3)."""
-        return (self.teachers | self.students)[name]
+    def model_of(self, name: str) -> Model:
+        """The model of a student, or of a teacher (one may stand in a student's place: R3)."""
+        model = (self.teachers | self.students)[name]
+        return Model(model=model) if isinstance(model, str) else model
+
+    def cell_overrides(self, **axes: str | None) -> dict[str, Any]:
+        """The settings that `cells` gives to a cell (dataset, teacher, student); later entries win."""
+        settings: dict[str, Any] = {}
+        for cell in self.cells:
+            if cell.holds(axes):
+                settings |= cell.settings
+        return settings
 
     @model_validator(mode="after")
     def _shares_leave_a_response_of_each_kind(self) -> Profile:
@@ -228,6 +295,30 @@ class Profile(Section):
             value = getattr(self.grid, f"ablation_{key}")
             if value not in names:
                 raise ValueError(f"grid.ablation_{key} is {value!r}, which is not one of {', '.join(names)}")
+        return self
+
+    @model_validator(mode="after")
+    def _cells_name_what_exists(self) -> Profile:
+        known = {"dataset": self.datasets, "teacher": self.teachers, "student": self.students}
+        for cell in self.cells:
+            for axis, names in known.items():
+                if (value := getattr(cell, axis)) is not None and value not in names:
+                    raise ValueError(f"cells names the {axis} {value!r}, which is not one of {', '.join(names)}")
+            for key in cell.settings:
+                section, _, name = key.partition(".")
+                model = getattr(Profile.model_fields.get(section), "annotation", None)
+                if name not in getattr(model, "model_fields", ()):
+                    raise ValueError(f"cells sets {key!r}, which is no setting: write section.setting")
+        return self
+
+    @model_validator(mode="after")
+    def _sizes_of_micro_splits_are_given(self) -> Profile:
+        for name, dataset in self.datasets.items():
+            counts = (dataset.train, dataset.validation, dataset.test, dataset.perturbed_test)
+            if dataset.source.startswith("micro") and None in counts:
+                raise ValueError(f"datasets.{name} is drawn, so its splits need a number of questions each")
+            if dataset.source == "questions" and dataset.path is None:
+                raise ValueError(f"datasets.{name} needs a path: the JSONL or Parquet file of your questions")
         return self
 
 

@@ -213,7 +213,8 @@ def _arm_costs(arms: list[reviewers.Arm]) -> pd.DataFrame:
         stages = {stage.folder: stage for stage in (arm.stage, *_upstream(arm.stage))}
         working = [stage for stage in stages.values() if "teacher" in stage.spec.axes and stage.name[:2] != "02"]
         sizes = [
-            models.parameter_count(models.resolve(s.profile.model_of(s.student or s.teacher), s.root)) for s in working
+            models.parameter_count(models.resolve(s.profile.model_of(s.student or s.teacher).model, s.root))
+            for s in working
         ]
         names = {"question": arm.question, "arm": arm.name, "level": arm.level}
         frames.append(costs(working).assign(parameters=sizes, **names))

@@ -123,21 +123,6 @@ def build_examples(
     return usable, len(failed) - len(usable)
 
 
-class Encoder:
-    """Turns (question id, response) into token ids: prompt, response, end token where the response ended."""
-
-    def __init__(self, texts: dict[str, str], tokenizer):
-        self.tokenizer = tokenizer
-        self.prompts = dict(
-            zip(texts, tokenizer(list(texts.values()), add_special_tokens=False)["input_ids"], strict=True)
-        )
-
-    def __call__(self, key: str, response: Response) -> list[int]:
-        """Token ids of the prompt followed by the response."""
-        ids = self.tokenizer(" " + response.text, add_special_tokens=False)["input_ids"]
-        return self.prompts[key] + ids + ([self.tokenizer.eos_token_id] if response.finished else [])
-
-
 def pad_right(sequences: Sequence[list[int]], pad: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Input ids and attention mask [N, T] of token lists, padded on the right."""
     width = max(map(len, sequences))
@@ -256,7 +241,7 @@ def run(stage, work: Path) -> None:
     source = student.policy_source(stage)
     tokenizer = models.load_tokenizer(source)
     questions = data.read_questions(stage.input("data"), "train", "validation")
-    encode = Encoder({q.id: prompts.zero_shot(q.question, q.options) for q in questions.itertuples()}, tokenizer)
+    encode = prompts.Encoder(prompts.of_questions(stage.dataset_settings, questions), tokenizer)
     splits = read_responses(stage)
     examples, skipped = build_examples(*splits["train"], settings, stage.seed)
     if not examples:
@@ -278,7 +263,7 @@ def run(stage, work: Path) -> None:
         callbacks=[training.ProgressBar("reward model"), EarlyStoppingCallback(settings.patience)],
     )
     trainer.settings = settings
-    sequences = [encode(row.id, Response(row.kind_id, row.text, row.finished)) for row in table.itertuples()]
+    sequences = [encode(row.id, row.text, row.finished) for row in table.itertuples()]
     trainer.validation = (sequences, table["kind_id"].to_numpy())
     history = training.train(trainer, work)
     trainer.model.save_pretrained(work / "model")
@@ -296,11 +281,11 @@ def run(stage, work: Path) -> None:
     training.drop_checkpoints(work)
 
 
-def training_rows(examples: dict[str, list[Response]], encode: Encoder) -> list[dict]:
+def training_rows(examples: dict[str, list[Response]], encode: prompts.Encoder) -> list[dict]:
     """One row a query: token ids and kinds of its responses."""
     rows = []
     for key, responses in examples.items():
-        sequences = [encode(key, response) for response in responses]
+        sequences = [encode(key, response.text, response.finished) for response in responses]
         rows.append({"sequences": sequences, "kinds": [r.kind for r in responses], "length": max(map(len, sequences))})
     return rows
 

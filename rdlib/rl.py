@@ -11,6 +11,7 @@ import torch
 
 from rdlib import answers, artifacts, data, generation, models, prompts, reward_model, student
 from rdlib.agreement import Agreement
+from rdlib.engines.transformers_engine import TransformersEngine
 from rdlib.errors import UserError
 from rdlib.ppo import PPOTrainer
 from rdlib.reward import reward
@@ -76,7 +77,7 @@ def sampler(tokenizer, batch: int, max_tokens: int, temperature: float):
 
     def sample(policy, token_prompts: list[list[int]], seed: int) -> list[list[int]]:
         """Token ids of one response for each prompt, the end token included where one was sampled."""
-        engine = generation.TransformersEngine(policy, tokenizer, batch, max_tokens)
+        engine = TransformersEngine(policy, tokenizer, batch, max_tokens)
         requests = [generation.Request(prompt, 1, temperature) for prompt in token_prompts]
         return [group[0].tokens for group in engine.generate(requests, seed)]
 
@@ -100,11 +101,11 @@ def run(stage, work: Path, on_update=None) -> None:
     ppo = profile.ppo
     if stage.method == "ours_wo_d":
         ppo = ppo.model_copy(update={"kl_coef": ppo.kl_coef_without_warmup})
-    texts = [prompts.zero_shot(q.question, q.options) for q in queries.itertuples()]
+    texts = prompts.of_questions(settings, queries)
     given = [None if pd.isna(label) else label for label in queries["pseudo_label"]]
     policy = models.load_causal_lm(source)
     validation = questions[questions["split"] == "validation"]
-    agreement = Agreement(validation, labels, tokenizer, settings.answer, limit, batch)
+    agreement = Agreement(validation, labels, tokenizer, settings, batch)
     kept = ValidationAnswers(agreement, work, on_update)
     trainer = PPOTrainer(
         policy,
@@ -112,7 +113,7 @@ def run(stage, work: Path, on_update=None) -> None:
         models.load_scorer(scorer, tokenizer.pad_token_id),
         tokenizer,
         ppo,
-        tokenizer(texts, add_special_tokens=False)["input_ids"],
+        [prompts.encode(tokenizer, texts[key]) for key in queries["id"]],
         sampler(tokenizer, batch, limit, ppo.temperature),
         RewardFunction(
             models.load_scorer(scorer, tokenizer.pad_token_id),

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import random
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
 from datasets import Dataset
-from transformers import PreTrainedTokenizerBase
 from trl import SFTConfig, SFTTrainer
 
 from rdlib import artifacts, data, models, prompts, training, voting
@@ -45,19 +45,18 @@ def draw(responses: pd.DataFrame, cap: int | None, seed: int) -> pd.DataFrame:
     return responses.loc[picked]
 
 
-def tokenize(prompt: str, text: str, finished: bool, tokenizer: PreTrainedTokenizerBase, max_length: int) -> dict:
-    """Input ids and labels of one response, prompt masked; the end token only where the response ended."""
-    start = tokenizer(prompt, add_special_tokens=False)["input_ids"]
-    end = tokenizer(" " + text, add_special_tokens=False)["input_ids"]
-    end += [tokenizer.eos_token_id] if finished else []
-    ids = (start + end)[:max_length]
-    return {"input_ids": ids, "labels": ([IGNORED] * len(start) + end)[:max_length], "length": len(ids)}
+def mask_prompt(prompt: list[int], response: list[int], max_length: int) -> dict[str, Any]:
+    """Input ids and labels of one response, prompt masked, cut at `max_length`; `truncated` says whether it was."""
+    ids, labels = prompt + response, [IGNORED] * len(prompt) + response
+    length = min(len(ids), max_length)
+    return {"input_ids": ids[:length], "labels": labels[:length], "length": length, "truncated": len(ids) > length}
 
 
-def build_dataset(responses: pd.DataFrame, texts: dict[str, str], tokenizer, max_length: int) -> Dataset:
-    """The tokenized responses as a dataset."""
+def build_dataset(responses: pd.DataFrame, encode: prompts.Encoder, max_length: int) -> Dataset:
+    """The tokenized responses as a dataset; those of which a cut leaves nothing to learn are left out."""
     columns = zip(responses["id"], responses["text"], responses["finished"], strict=True)
-    return Dataset.from_list([tokenize(texts[key], text, done, tokenizer, max_length) for key, text, done in columns])
+    rows = [mask_prompt(encode.prompts[key], encode.response(text, done), max_length) for key, text, done in columns]
+    return Dataset.from_list([row for row in rows if row["labels"][-1] != IGNORED])
 
 
 class AgreementSFTTrainer(SFTTrainer):
@@ -93,20 +92,25 @@ def configuration(stage, work: Path) -> SFTConfig:
 
 
 def make_trainer(
-    stage, work: Path, source: str, tokenizer, chosen: dict[str, pd.DataFrame], texts: dict[str, str]
+    stage, work: Path, source: str, tokenizer, chosen: dict[str, pd.DataFrame], texts: dict[str, prompts.Prompt]
 ) -> AgreementSFTTrainer:
     """The trainer of a model `source` on the responses chosen of "train" and "validation", without its `agreement`.
 
     `texts` are the prompts by question id. UserError where a split has no response.
     """
-    splits = {}
+    splits, encode = {}, prompts.Encoder(texts, tokenizer)
     for split, responses in chosen.items():
         if responses.empty:
             raise UserError(
                 f"{stage.label}: no {split} response agrees with a pseudo-label, so there is nothing to train on: "
                 f"lower voting.threshold or take more questions."
             )
-        splits[split] = build_dataset(responses, texts, tokenizer, stage.profile.sft.max_length)
+        splits[split] = build_dataset(responses, encode, stage.profile.sft.max_length)
+        if not len(splits[split]):
+            raise UserError(
+                f"{stage.label}: sft.max_length {stage.profile.sft.max_length} leaves nothing of any {split} response: "
+                f"raise it above the length of the prompts."
+            )
     torch.manual_seed(stage.seed)
     return AgreementSFTTrainer(
         models.load_causal_lm(source),
@@ -120,12 +124,12 @@ def make_trainer(
 def run(stage, work: Path) -> None:
     """Stage 03_sft_warmup: write the model, history.parquet and summary.json."""
     profile, settings = stage.profile, stage.dataset_settings
-    source = models.resolve(profile.model_of(stage.student), stage.root)
+    source = models.resolve(profile.model_of(stage.student).model, stage.root)
     tokenizer = models.load_tokenizer(source)
     responses = artifacts.read_parquet(stage.input("teacher") / "responses.parquet")
     labels = artifacts.read_parquet(stage.input("labels") / "labels.parquet")
     questions = data.read_questions(stage.input("data"), "train", "validation")
-    texts = {q.id: prompts.zero_shot(q.question, q.options) for q in questions.itertuples()}
+    texts = prompts.of_questions(settings, questions)
     chosen = {
         split: select_responses(responses[responses["split"] == split], labels, stage.method, cap, stage.seed)
         for split, cap in (("train", profile.sft.responses_per_question), ("validation", 1))
@@ -133,9 +137,7 @@ def run(stage, work: Path) -> None:
     trainer = make_trainer(stage, work, source, tokenizer, chosen, texts)
     trainer.add_callback(training.ProgressBar("SFT"))
     validation = questions[questions["split"] == "validation"]
-    trainer.agreement = Agreement(
-        validation, labels, tokenizer, settings.answer, settings.max_tokens, profile.generation.batch_size
-    )
+    trainer.agreement = Agreement(validation, labels, tokenizer, settings, profile.generation.batch_size)
     history = training.train(trainer, work)
     trainer.model.save_pretrained(work / "model")
     tokenizer.save_pretrained(work / "model")
@@ -143,5 +145,6 @@ def run(stage, work: Path) -> None:
     responses = trainer.train_dataset
     tokens = sum(responses["length"]) * profile.sft.epochs
     summary = {"responses": len(responses), "tokens_trained": tokens, "best": trainer.state.best_metric}
+    summary["truncated"] = sum(responses["truncated"])
     artifacts.write_json(work / "summary.json", summary)
     training.drop_checkpoints(work)

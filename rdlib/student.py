@@ -4,26 +4,24 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rdlib import answers, artifacts, data, generation, models, prompts, voting
+from rdlib import answers, artifacts, data, engines, generation, models, prompts, voting
 
 
 def policy_source(stage) -> str:
     """The model that reinforcement learning starts from: the warmed-up student, or the base one (w/o Data)."""
     if "warmup" in stage.inputs:
         return str(stage.input("warmup") / "model")
-    return models.resolve(stage.profile.model_of(stage.student), stage.root)
+    return models.resolve(stage.profile.model_of(stage.student).model, stage.root)
 
 
 def run(stage, work: Path) -> None:
     """Stage 04_student_responses: write responses.parquet with `positive`; Q_fail is left out."""
     profile, settings = stage.profile, stage.dataset_settings
-    source = policy_source(stage)
-    model, tokenizer = models.load_causal_lm(source), models.load_tokenizer(source)
-    engine = generation.TransformersEngine(model, tokenizer, profile.generation.batch_size, settings.max_tokens)
+    engine = engines.open_own(stage, policy_source(stage))
     labels = artifacts.read_parquet(stage.input("labels") / "labels.parquet").dropna(subset="pseudo_label")
     questions = data.read_questions(stage.input("data"), "train", "validation")
     questions = questions[questions["id"].isin(labels["id"])]
-    texts = {q.id: prompts.zero_shot(q.question, q.options) for q in questions.itertuples()}
+    texts = prompts.of_questions(settings, questions)
     sampling = profile.student_sampling
     plan = questions[["id", "split"]].assign(temperature=float(sampling.temperature), n=sampling.samples)
     seed = generation.derive_seed("student", stage.dataset, stage.teacher, stage.student, stage.method, stage.seed)

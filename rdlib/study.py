@@ -121,7 +121,12 @@ SPECS = {
 
 # Settings added after results had been released, at the values that leave everything as it was without them: there
 # they do not enter a stage's key.
-NEUTRAL = {"voting": {"flip_share": 0.0}, "reward": {"source": "reward_model"}}
+NEUTRAL = {
+    "voting": {"flip_share": 0.0},
+    "reward": {"source": "reward_model"},
+    "generation": {"engine": "transformers", "top_p": 1.0, "stop": []},
+    "dataset": dict.fromkeys(("path", "revision", "perturbed_path", "perturbed_revision")),
+}
 
 
 def _without_neutral(section: str, settings: Any) -> dict[str, Any]:
@@ -151,8 +156,13 @@ class Stage:
 
     @cached_property
     def profile(self) -> Profile:
-        """The profile with the overrides applied."""
-        return load_profile(self.root / self.profile_path, self.all_overrides)
+        """The profile with the settings of this stage's cell, then the overrides, applied."""
+        return load_profile(self.root / self.profile_path, self._cell_overrides | self.all_overrides)
+
+    @cached_property
+    def _cell_overrides(self) -> dict[str, Any]:
+        profile = load_profile(self.root / self.profile_path)
+        return profile.cell_overrides(dataset=self.dataset, teacher=self.teacher, student=self.student)
 
     @property
     def dataset_settings(self):
@@ -162,7 +172,7 @@ class Stage:
     @cached_property
     def overrides(self) -> dict[str, Any]:
         """The overrides that reach this stage and differ from the profile's own values."""
-        base = load_profile(self.root / self.profile_path)
+        base = load_profile(self.root / self.profile_path, self._cell_overrides)
         reach = self._sections()
         kept = {}
         for key in sorted(self.all_overrides):
@@ -224,9 +234,9 @@ class Stage:
     def key(self) -> str:
         """Hash of everything that decides this stage's artifacts, except code and package versions."""
         settings = {name: _without_neutral(name, getattr(self.profile, name)) for name in self.spec.sections}
-        settings["dataset"] = self.dataset_settings.model_dump()
+        settings["dataset"] = _without_neutral("dataset", self.dataset_settings)
         models = {"teachers": self.teacher, "students": self.student}
-        settings["models"] = {kind: self.profile.model_of(name) for kind, name in models.items() if name}
+        settings["models"] = {kind: self.profile.model_of(name).identity for kind, name in models.items() if name}
         axes = [self.name, self.dataset, self.teacher, self.student, self.method, self.seed]
         return artifacts.content_hash([axes, settings, {name: s.key for name, s in self.inputs.items()}])
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from rdlib import answers, artifacts, data, generation, models, prompts
+from rdlib import answers, artifacts, data, engines, generation, prompts
 from rdlib.profile import TeacherSampling
 
 
@@ -42,11 +42,9 @@ def repeat_greedy(responses: pd.DataFrame, samples: int) -> pd.DataFrame:
 def run(stage, work: Path) -> None:
     """Stage 01_teacher_responses: write responses.parquet with the extracted answers."""
     profile, settings = stage.profile, stage.dataset_settings
-    source = models.resolve(profile.teachers[stage.teacher], stage.root)
-    model, tokenizer = models.load_causal_lm(source), models.load_tokenizer(source)
-    engine = generation.TransformersEngine(model, tokenizer, profile.generation.batch_size, settings.max_tokens)
+    engine = engines.open_engine(stage, profile.model_of(stage.teacher))
     questions = data.read_questions(stage.input("data"), "train", "validation")
-    texts = {q.id: prompts.zero_shot(q.question, q.options) for q in questions.itertuples()}
+    texts = prompts.of_questions(settings, questions)
     plan = sampling_plan(questions, profile.teacher_sampling)
     seed = generation.derive_seed("teacher", stage.dataset, stage.teacher, stage.seed)
     responses = generation.sample_to_disk(engine, plan, texts, work, seed, profile.generation.shard_size)

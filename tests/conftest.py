@@ -16,6 +16,7 @@ import yaml
 from hypothesis import settings as hypothesis_settings
 
 from rdlib import models
+from rdlib.profile import Dataset
 from rdlib.study import Stage
 
 torch.set_num_threads(1)
@@ -110,6 +111,12 @@ def at_root(monkeypatch):
 def small():
     """(model, tokenizer) of the smallest base model; not to be trained."""
     return models.load_causal_lm(MODELS / "small"), models.load_tokenizer(MODELS / "small")
+
+
+@pytest.fixture(scope="session")
+def word_problems() -> Dataset:
+    """The settings of micro-gsm in params/smoke.yaml, with responses of at most 60 tokens."""
+    return Dataset(**tiny_settings()["datasets"]["gsm"] | {"max_tokens": 60})
 
 
 @pytest.fixture

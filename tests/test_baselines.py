@@ -15,6 +15,7 @@ from rdlib import answers, artifacts, baselines, data, models, reward_model, tra
 from rdlib.agreement import Agreement
 from rdlib.baselines import Cell
 from rdlib.errors import UserError
+from rdlib.prompts import Encoder, Prompt
 from rdlib.reward_model import Response
 from rdlib.study import BASELINES
 
@@ -25,7 +26,8 @@ def start_of(stage) -> Cell:
     """What a stage starts from, as its `run` reads it."""
     source = stage.input("warmup") / "model"
     questions = data.read_questions(stage.input("data"), "train", "validation")
-    return Cell(str(source), models.load_tokenizer(source), questions, stage.at("02_pseudo_labels").table("labels"))
+    labels = stage.at("02_pseudo_labels").table("labels")
+    return Cell(str(source), models.load_tokenizer(source), questions, labels, stage.dataset_settings)
 
 
 def weights(folder) -> dict[str, torch.Tensor]:
@@ -89,15 +91,17 @@ def test_dpo_pairs_by_hand():
 
 def test_dpo_tokens_are_the_reward_models(small):
     tokenizer = small[1]
-    encode = reward_model.Encoder({"a": "Q: how many apples ? A:"}, tokenizer)
+    encode = Encoder({"a": Prompt((), "Q: how many apples ? A:")}, tokenizer)
     chosen, rejected = Response(SP, "#### 4", True), Response(SN, "#### 5", False)
     pair = baselines.tokenize_pair("a", chosen, rejected, encode)
-    assert pair["prompt_ids"] + pair["chosen_ids"] == encode("a", chosen)
-    assert pair["prompt_ids"] + pair["rejected_ids"] == encode("a", rejected)
+    assert pair["prompt_ids"] + pair["chosen_ids"] == encode("a", chosen.text, chosen.finished)
+    assert pair["prompt_ids"] + pair["rejected_ids"] == encode("a", rejected.text, rejected.finished)
     assert tokenizer.decode(pair["prompt_ids"]) == "Q: how many apples ? A:"
     assert pair["chosen_ids"][-1] == tokenizer.eos_token_id
     assert tokenizer.eos_token_id not in pair["rejected_ids"]  # it did not end
-    assert pair["length"] == len(encode("a", chosen)) + len(encode("a", rejected))
+    assert pair["length"] == len(encode("a", chosen.text, chosen.finished)) + len(
+        encode("a", rejected.text, rejected.finished)
+    )
 
 
 def test_dpo_takes_the_reward_models_examples(finished):
@@ -126,9 +130,9 @@ def test_queries_are_ppos_in_ppos_order(finished):
     students = stage.at("04_student_responses", "ours").table("responses")
     failed = set(students["id"][~students["positive"]]) & set(students["id"][students["split"] == "train"])
     assert len(rows) == 40
-    assert set(rows["prompt"][: len(failed)]) == {cell.prompts[key] for key in failed}
+    assert set(rows["prompt"][: len(failed)]) == {cell.prompts[key].plain for key in failed}
     known = dict(zip(cell.labels["id"], cell.labels["pseudo_label"], strict=True))
-    by_prompt = {cell.prompts[key]: known[key] for key in failed}
+    by_prompt = {cell.prompts[key].plain: known[key] for key in failed}
     assert rows["pseudo_label"][:] == [by_prompt[prompt] for prompt in rows["prompt"]]
 
 
@@ -202,7 +206,7 @@ def test_stage_keeps_the_best_policy(finished, method):
     assert same_weights(start.folder, stage.folder) == (summary["best_step"] == 0)
     cell = start_of(stage)
     validation = cell.questions.query("split == 'validation'")
-    measure = Agreement(validation, cell.labels, cell.tokenizer, "number", stage.dataset_settings.max_tokens, 64)
+    measure = Agreement(validation, cell.labels, cell.tokenizer, stage.dataset_settings, 64)
     assert measure(models.load_causal_lm(stage.folder / "model")) == summary["best"]
 
 
@@ -300,6 +304,6 @@ def test_no_pair_is_a_clear_error(study, tmp_path):
 def test_no_failed_query_is_a_clear_error(finished):
     stage = stage_in(finished, "13_baseline", "grpo")
     cell = start_of(stage)
-    nothing = Cell(cell.source, cell.tokenizer, cell.questions.iloc[:0], cell.labels)
+    nothing = Cell(cell.source, cell.tokenizer, cell.questions.iloc[:0], cell.labels, cell.settings)
     with pytest.raises(UserError, match="the student failed no query"):
         baselines.query_rows(stage, nothing, 4, labelled=True)

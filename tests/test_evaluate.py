@@ -65,7 +65,7 @@ def test_examples_come_from_the_training_draw_and_are_right(study, dataset):
 
 def test_which_model_is_evaluated(study):
     def source(method, **axes):
-        return evaluate.model_source(stage_in(study, "07_evaluate", method, **axes))
+        return evaluate.open_engine(stage_in(study, "07_evaluate", method, **axes)).model.name_or_path
 
     assert source("teacher", student=None) == str(study / "models/strong")
     assert source("icl", teacher=None) == str(study / "models/small")
@@ -84,15 +84,16 @@ def test_stage_answers_every_test_question_greedily(study):
     gold = stage.at("00_gold").table("gold").set_index("id")["answer"]
     assert ((table["answer"] == gold[table["id"]].to_numpy()) == table["correct"]).all()
 
-    from rdlib.generation import Request, TransformersEngine, decode_text
-    from rdlib.prompts import zero_shot
+    from rdlib.engines.transformers_engine import TransformersEngine
+    from rdlib.generation import Request
+    from rdlib.prompts import micro_question
 
     model, tokenizer = (
         load(stage_in(study, "06_ppo").folder / "model") for load in (models.load_causal_lm, models.load_tokenizer)
     )
     engine = TransformersEngine(model, tokenizer, 64, stage.dataset_settings.max_tokens)
-    prompts = [tokenizer(zero_shot(q))["input_ids"] for q in tested["question"]]
-    again = [decode_text(tokenizer, g[0]) for g in engine.generate([Request(p, 1, 0.0) for p in prompts], 0)]
+    prompts = [tokenizer(micro_question(q, []))["input_ids"] for q in tested["question"]]
+    again = [group[0].text for group in engine.generate([Request(p, 1, 0.0) for p in prompts], 0)]
     assert again == table["text"].tolist()
 
 
@@ -104,11 +105,11 @@ def test_in_context_prompts_are_longer_and_answered(study, tmp_path, monkeypatch
     with pytest.raises(ZeroDivisionError):
         evaluate.run(stage, tmp_path)
     for prompt in seen["prompts"].values():
-        assert prompt.count("Q:") == stage.profile.evaluation.few_shot + 1
-        assert prompt.endswith(" A:")
+        assert prompt.plain.count("Q:") == stage.profile.evaluation.few_shot + 1
+        assert prompt.plain.endswith(" A:")
     with pytest.raises(ZeroDivisionError):
         evaluate.run(stage_in(study, "07_evaluate", "sft"), tmp_path)
-    assert all(prompt.count("Q:") == 1 for prompt in seen["prompts"].values())
+    assert all(prompt.plain.count("Q:") == 1 for prompt in seen["prompts"].values())
 
 
 def test_more_examples_than_training_questions_is_a_clear_error(study):

@@ -10,9 +10,11 @@ import pytest
 import torch
 
 from rdlib import generation
-from rdlib.generation import Completion, Request, TransformersEngine, derive_seed, pick_tokens, sample_to_disk
+from rdlib.engines import transformers_engine
+from rdlib.engines.transformers_engine import TransformersEngine, pick_tokens
+from rdlib.generation import Request, derive_seed, sample_to_disk
 from rdlib.micro import gsm, mmlu
-from rdlib.prompts import zero_shot
+from rdlib.prompts import Prompt, micro_question
 
 MAX_TOKENS = 60
 
@@ -23,7 +25,7 @@ def prompt_texts(count: int = 12) -> list[str]:
     texts = []
     for _ in range(count // 2):
         choice = mmlu.draw(rng)
-        texts += [zero_shot(gsm.draw(rng).question), zero_shot(choice.question, choice.options)]
+        texts += [micro_question(gsm.draw(rng).question, []), micro_question(choice.question, choice.options)]
     return texts
 
 
@@ -67,7 +69,7 @@ def test_batch_size_does_not_change_greedy_answers(small, prompts, batch_size):
 def test_dropping_finished_rows_does_not_change_greedy_answers(small, prompts, monkeypatch):
     requests = [Request(p, 1, 0.0) for p in prompts]
     dropped = engine_of(small).generate(requests, 0)
-    monkeypatch.setattr(generation, "DROP_BELOW", -1.0)
+    monkeypatch.setattr(transformers_engine, "DROP_BELOW", -1.0)
     assert engine_of(small).generate(requests, 0) == dropped
 
 
@@ -203,10 +205,12 @@ def test_a_sampled_padding_token_is_a_token_like_others(small, prompts, monkeypa
     """A model may sample the padding token; nothing after it may get lost."""
     eos, pad = small[1].eos_token_id, small[1].pad_token_id
     script = iter([[20, 20], [pad, 21], [22, eos], [eos, 99]])
-    monkeypatch.setattr(generation, "pick_tokens", lambda logits, *_: torch.tensor(next(script))[: len(logits)])
+    monkeypatch.setattr(
+        transformers_engine, "pick_tokens", lambda logits, *_: torch.tensor(next(script))[: len(logits)]
+    )
     first, second = engine_of(small).generate([Request(prompts[0], 2, 1.0)], 0)[0]
-    assert second == Completion([20, 21, eos], True)
-    assert first == Completion([20, pad, 22, eos], True)
+    assert (second.tokens, second.count, second.finish_reason) == ([20, 21, eos], 3, "stop")
+    assert (first.tokens, first.count, first.finish_reason) == ([20, pad, 22, eos], 4, "stop")
 
 
 def test_training_mode_is_restored(small, prompts):
@@ -220,8 +224,8 @@ def test_training_mode_is_restored(small, prompts):
 # ---- shards
 
 
-def plan_and_prompts() -> tuple[pd.DataFrame, dict[str, str]]:
-    texts = {f"q{i}": text for i, text in enumerate(prompt_texts())}
+def plan_and_prompts() -> tuple[pd.DataFrame, dict[str, Prompt]]:
+    texts = {f"q{i}": Prompt((), text) for i, text in enumerate(prompt_texts())}
     plan = pd.DataFrame([(key, t, n) for key in texts for t, n in ((0.0, 1), (1.0, 3))])
     return plan.set_axis(["id", "temperature", "n"], axis=1), texts
 

@@ -22,7 +22,7 @@ from rdlib.micro.authors import STYLES, Author
 from rdlib.micro.splits import SHARES, split_of
 from rdlib.micro.tokenizer import build_tokenizer, vocabulary
 from rdlib.profile import load_profile
-from rdlib.prompts import zero_shot
+from rdlib.prompts import micro_question
 
 NAMES = ("strong", "weak", "large", "small")
 PROFILE = load_profile(REPOSITORY / "params/micro.yaml")
@@ -78,7 +78,7 @@ def test_splits_share_no_problem(study_problems):
 
 def test_splits_share_no_prompt(study_problems):
     for rows in study_problems.values():
-        prompts = [(zero_shot(p.question, getattr(p, "options", ())), split) for _, split, _, p in rows]
+        prompts = [(micro_question(p.question, getattr(p, "options", ())), split) for _, split, _, p in rows]
         training = {text for text, split in prompts if split in ("train", "validation")}
         assert not training & {text for text, split in prompts if split in ("test", data.PERTURBED)}
 
@@ -391,7 +391,7 @@ def test_round_trip_without_unknown_words():
 def test_every_question_of_the_study_round_trips(study_problems):
     tokenizer = build_tokenizer()
     for rows in study_problems.values():
-        texts = [zero_shot(p.question, getattr(p, "options", ())) for *_, p in rows]
+        texts = [micro_question(p.question, getattr(p, "options", ())) for *_, p in rows]
         encoded = tokenizer(texts)["input_ids"]
         assert not any(tokenizer.unk_token_id in ids for ids in encoded)
         assert tokenizer.batch_decode(encoded) == texts

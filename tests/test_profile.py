@@ -97,7 +97,7 @@ def test_unknown_key(write, key, hint):
         ("ppo.whiten_rewards", "perhaps"),
         ("reward.mismatch", "plus"),
         ("generation.batch_size", -1),
-        ("datasets.gsm.source", "gsm8k"),
+        ("datasets.gsm.source", "gsm9k"),
         ("grid.seeds", []),
         ("grid.lam", [2]),
         ("name", "Bad Name"),

@@ -17,13 +17,13 @@ from hypothesis import strategies as st
 
 from rdlib import models, reward_model
 from rdlib.profile import RewardModel
+from rdlib.prompts import Encoder, Prompt, micro_question
 from rdlib.reward_model import (
     KINDS,
     STUDENT_NEGATIVE,
     STUDENT_POSITIVE,
     TEACHER_NEGATIVE,
     TEACHER_POSITIVE,
-    Encoder,
     Response,
     aucs,
     build_examples,
@@ -273,13 +273,12 @@ def test_collate_flattens_queries():
 
 
 def test_the_encoder_writes_what_sft_writes(small):
-    from rdlib.sft import tokenize
+    from rdlib.sft import mask_prompt
 
-    tokenizer = small[1]
-    encode = Encoder({"q": "Q: tom has 7 apples . A:"}, tokenizer)
+    encode = Encoder({"q": Prompt((), "Q: tom has 7 apples . A:")}, small[1])
     for finished in (True, False):
-        expected = tokenize("Q: tom has 7 apples . A:", "#### 7", finished, tokenizer, 512)["input_ids"]
-        assert encode("q", Response(0, "#### 7", finished)) == expected
+        row = mask_prompt(encode.prompts["q"], encode.response("#### 7", finished), 512)
+        assert encode("q", "#### 7", finished) == row["input_ids"]
 
 
 # ---- scores
@@ -371,15 +370,13 @@ def test_stage_scores_what_its_model_scores(study):
     tokenizer = models.load_tokenizer(stage.folder / "model")
     model = models.load_scorer(stage.folder / "model", tokenizer.pad_token_id)
     table = stage.table("scores")
-    from rdlib.prompts import zero_shot
-
     questions = stage.at("00_data").table("questions").set_index("id")["question"]
     responses = pd.concat(
         [stage.at("04_student_responses").table("responses"), stage.at("01_teacher_responses").table("responses")]
     )
     finished = responses.groupby(["id", "text"])["finished"].first()
     for row in table.head(12).itertuples():
-        ids = tokenizer(f"{zero_shot(questions[row.id])} {row.text}")["input_ids"]
+        ids = tokenizer(f"{micro_question(questions[row.id], [])} {row.text}")["input_ids"]
         ids += [tokenizer.eos_token_id] * bool(finished[row.id, row.text])
         with torch.no_grad():
             assert model(torch.tensor([ids])).logits.item() == pytest.approx(row.score, abs=1e-4)

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from rdlib import models, sft, training
 from rdlib.agreement import Agreement
-from rdlib.sft import IGNORED, AgreementSFTTrainer, build_dataset, select_responses, tokenize
+from rdlib.prompts import Encoder, Prompt
+from rdlib.sft import IGNORED, AgreementSFTTrainer, build_dataset, mask_prompt, select_responses
 
 PROMPT = "Q: tom has 7 apples . tom buys 5 apples . how many apples does tom have ? A:"
 RESPONSES = pd.DataFrame(
@@ -33,9 +34,14 @@ LABELS = pd.DataFrame({"id": ["q1", "q2", "q3"], "pseudo_label": ["4", None, "9"
 # ---- data
 
 
+def masked(tokenizer, text, finished, limit):
+    encode = Encoder({"q": Prompt((), PROMPT)}, tokenizer)
+    return mask_prompt(encode.prompts["q"], encode.response(text, finished), limit)
+
+
 def test_the_prompt_is_masked_and_the_end_token_comes_once(small):
     tokenizer = small[1]
-    row = tokenize(PROMPT, "buys : 7 + 5 = 12 . #### 12", True, tokenizer, 512)
+    row = masked(tokenizer, "buys : 7 + 5 = 12 . #### 12", True, 512)
     start = len(tokenizer(PROMPT)["input_ids"])
     assert row["labels"][:start] == [IGNORED] * start
     assert row["labels"][start:] == row["input_ids"][start:]
@@ -46,13 +52,24 @@ def test_the_prompt_is_masked_and_the_end_token_comes_once(small):
 
 
 def test_an_unfinished_response_is_not_taught_to_end(small):
-    row = tokenize(PROMPT, "buys : 7", False, small[1], 512)
+    row = masked(small[1], "buys : 7", False, 512)
     assert small[1].eos_token_id not in row["input_ids"]
 
 
 def test_a_long_response_is_cut(small):
-    row = tokenize(PROMPT, "buys : 7 + 5 = 12 . #### 12", True, small[1], 25)
+    row = masked(small[1], "buys : 7 + 5 = 12 . #### 12", True, 25)
     assert len(row["input_ids"]) == len(row["labels"]) == 25
+    assert row["truncated"]
+    assert not masked(small[1], "buys : 7 + 5 = 12 . #### 12", True, 512)["truncated"]
+
+
+def test_a_response_of_which_nothing_is_left_is_left_out(small):
+    """Its labels would all be masked, and the loss of such a batch is 0 / 0."""
+    frame = pd.DataFrame({"id": ["q1", "q2"], "text": "#### 3", "finished": True})
+    prompts = {"q1": Prompt((), PROMPT), "q2": Prompt((), "Q: how many ? A:")}
+    limit = len(small[1](PROMPT)["input_ids"])
+    dataset = build_dataset(frame, Encoder(prompts, small[1]), limit)
+    assert dataset["length"] == [len(small[1]("Q: how many ? A: #### 3")["input_ids"]) + 1]
 
 
 def test_the_warm_up_is_filtered_and_sft_is_not():
@@ -92,7 +109,7 @@ def trainer(study, tmp_path_factory):
     model, tokenizer = (load(study / "models/small") for load in (models.load_causal_lm, models.load_tokenizer))
     texts = ["buys : 7 + 5 = 12 . #### 12", "#### 3", "tom starts with 7 . #### 12", "7 + 5 = 12 . #### 12"]
     frame = pd.DataFrame({"id": "q1", "text": texts, "finished": [True, True, False, True]})
-    dataset = build_dataset(frame, {"q1": PROMPT}, tokenizer, 512)
+    dataset = build_dataset(frame, Encoder({"q1": Prompt((), PROMPT)}, tokenizer), 512)
     arguments = sft.configuration(stage, tmp_path_factory.mktemp("sft"))
     return AgreementSFTTrainer(
         model, args=arguments, train_dataset=dataset, eval_dataset=dataset, processing_class=tokenizer
@@ -143,20 +160,20 @@ def test_the_configuration_is_the_profiles(trainer, study):
 # ---- agreement and the stage
 
 
-def test_agreement_counts_greedy_answers_equal_to_the_label(small):
+def test_agreement_counts_greedy_answers_equal_to_the_label(small, word_problems):
     model, tokenizer = small
     questions = pd.DataFrame({"id": ["q1", "q2", "q3"], "options": [[], [], []]})
     questions["question"] = [PROMPT.removeprefix("Q: ").removesuffix(" A:")] * 3
-    unlabelled = Agreement(questions, LABELS.assign(pseudo_label=["x", None, "x"]), tokenizer, "number", 60, 8)
+    unlabelled = Agreement(questions, LABELS.assign(pseudo_label=["x", None, "x"]), tokenizer, word_problems, 8)
     assert len(unlabelled.requests) == 2  # q2 is in Q_fail
     assert unlabelled(model) == 0.0
-    from rdlib import answers, generation
+    from rdlib import answers
+    from rdlib.engines.transformers_engine import TransformersEngine
 
-    engine = generation.TransformersEngine(model, tokenizer, 8, 60)
-    (completion,) = engine.generate(unlabelled.requests[:1], 0)[0]
-    answer = answers.extract(generation.decode_text(tokenizer, completion), "number")
+    (completion,) = TransformersEngine(model, tokenizer, 8, 60).generate(unlabelled.requests[:1], 0)[0]
+    answer = answers.extract(completion.text, "number")
     assert answer is not None
-    half = Agreement(questions, LABELS.assign(pseudo_label=[answer, None, "x"]), tokenizer, "number", 60, 8)
+    half = Agreement(questions, LABELS.assign(pseudo_label=[answer, None, "x"]), tokenizer, word_problems, 8)
     assert half(model) == 0.5
 
 
@@ -170,7 +187,7 @@ def test_stage_keeps_the_best_checkpoint(study, method):
     questions = stage.at("00_data").table("questions").query("split == 'validation'")
     tokenizer = models.load_tokenizer(stage.folder / "model")
     labels = stage.at("02_pseudo_labels").table("labels")
-    measure = Agreement(questions, labels, tokenizer, "number", stage.dataset_settings.max_tokens, 64)
+    measure = Agreement(questions, labels, tokenizer, stage.dataset_settings, 64)
     assert measure(models.load_causal_lm(stage.folder / "model")) == agreement.max()
     assert not (stage.folder / training.CHECKPOINTS).exists()
 

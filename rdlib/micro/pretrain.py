@@ -26,7 +26,8 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from rdlib.answers import extract
 from rdlib.data import draw_unique
-from rdlib.generation import Request, TransformersEngine, decode_text
+from rdlib.engines.transformers_engine import TransformersEngine
+from rdlib.generation import Request
 from rdlib.micro import gsm, lexicon, mmlu
 from rdlib.micro.authors import Author
 from rdlib.micro.splits import split_of
@@ -289,7 +290,7 @@ def probe_accuracy(model: LlamaForCausalLM, count: int = 200) -> dict[str, float
     for name, draw, kind in (("gsm", gsm.draw, "number"), ("mmlu", mmlu.draw, "text")):
         problems = draw_unique(draw, "validation", count, random.Random(f"probe/{name}"))
         requests = [Request(tokenizer(prompt_text(p))["input_ids"], 1, 0.0) for p in problems]
-        texts = [decode_text(tokenizer, group[0]) for group in engine.generate(requests, 0)]
+        texts = [group[0].text for group in engine.generate(requests, 0)]
         right = [extract(text, kind) == p.answer for text, p in zip(texts, problems, strict=True)]
         result[name] = sum(right) / count
     return result

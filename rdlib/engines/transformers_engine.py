@@ -1,0 +1,176 @@
+"""The transformers engine: sampling from a model held in this process, made for many samples a prompt.
+
+It reads each prompt once for all of its samples, decodes rows of similar length together and drops rows that
+have finished. What is sampled depends on the seed, the requests and their order alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from transformers import DynamicCache, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.cache_utils import DynamicLayer
+
+from rdlib import models, prompts
+from rdlib.generation import Completion, Request
+from rdlib.prompts import Prompt
+
+DROP_BELOW = 0.8  # rows are dropped from the cache when fewer than this share are still unfinished
+
+
+def pick_tokens(logits: torch.Tensor, temperature: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Next tokens [B] from logits [B, V] at temperatures [B], greedy where the temperature is 0.
+
+    Sampling inverts the cumulative distribution at one uniform number a row.
+    """
+    cumulative = (logits / temperature.clamp(min=1e-6)[:, None]).float().softmax(-1).cumsum(-1)
+    uniform = torch.rand(len(logits), 1, generator=generator, device=logits.device)
+    below = (cumulative <= uniform * cumulative[:, -1:]).sum(-1).clamp(max=logits.shape[-1] - 1)
+    return torch.where(temperature > 0, below, logits.argmax(-1))
+
+
+class BufferedLayer(DynamicLayer):
+    """A layer of the key-value cache that grows in a buffer; copying it whole at every token takes a third of the time.
+
+    `keys` and `values` [B, heads, T, width] are views of the first T places of the buffers.
+    """
+
+    room = 32  # tokens
+
+    def __init__(self):
+        super().__init__()
+        self.buffers: tuple[torch.Tensor, torch.Tensor] | None = None
+
+    def update(self, key_states: torch.Tensor, value_states: torch.Tensor, *args, **kwargs):
+        """Append the states of new tokens; returns all keys and values."""
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        start = self.get_seq_length()
+        end = start + key_states.shape[-2]
+        if self.buffers is None or end > self.buffers[0].shape[-2]:
+            self.buffers = tuple(
+                s.new_empty((*s.shape[:2], end + self.room, s.shape[3])) for s in (key_states, value_states)
+            )
+            if start:
+                for buffer, held in zip(self.buffers, (self.keys, self.values), strict=True):
+                    buffer[:, :, :start] = held
+        for buffer, states in zip(self.buffers, (key_states, value_states), strict=True):
+            buffer[:, :, start:end] = states
+        self.keys, self.values = (buffer[:, :, :end] for buffer in self.buffers)
+        return self.keys, self.values
+
+    def batch_select_indices(self, indices: torch.Tensor) -> None:
+        """Keep or repeat rows of the batch; what they hold moves to new buffers at the next update."""
+        super().batch_select_indices(indices)
+        self.buffers = None
+
+
+def new_cache(config: PreTrainedConfig) -> DynamicCache:
+    """An empty cache for a model; layers with a sliding window stay as transformers makes them."""
+    cache = DynamicCache(config=config)
+    cache.layers = [BufferedLayer() if type(layer) is DynamicLayer else layer for layer in cache.layers]
+    return cache
+
+
+class TransformersEngine:
+    """Samples from a model held in this process, at most `max_tokens` tokens a response."""
+
+    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, batch_size: int, max_tokens: int):
+        self.model, self.tokenizer = model, tokenizer
+        self.batch_size, self.max_tokens = batch_size, max_tokens
+        self.end_tokens = torch.tensor(models.end_tokens(model, tokenizer), device=model.device)
+
+    def encode(self, prompt: Prompt) -> list[int]:
+        """Token ids of a prompt; UserError when it leaves no room for a response of `max_tokens`."""
+        ids = prompts.encode(self.tokenizer, prompt)
+        models.require_room(self.model.config, len(ids), self.max_tokens)
+        return ids
+
+    def generate(self, requests: Sequence[Request], seed: int) -> list[list[Completion]]:
+        """The completions of each request, in the order of the requests."""
+        generator = torch.Generator(device=self.model.device).manual_seed(seed)
+        results: list[list[Completion]] = [[] for _ in requests]
+        was_training = self.model.training
+        self.model.eval()
+        for group in self._groups(requests):
+            for index, completions in zip(group, self._decode([requests[i] for i in group], generator), strict=True):
+                results[index] = completions
+        self.model.train(was_training)
+        return results
+
+    def _groups(self, requests: Sequence[Request]) -> Iterator[list[int]]:
+        order = sorted(range(len(requests)), key=lambda i: (len(requests[i].prompt), i))
+        group: list[int] = []
+        rows = 0
+        for index in order:
+            if group and rows + requests[index].n > self.batch_size:
+                yield group
+                group, rows = [], 0
+            group.append(index)
+            rows += requests[index].n
+        if group:
+            yield group
+
+    @torch.no_grad()
+    def _decode(self, requests: list[Request], generator: torch.Generator) -> list[list[Completion]]:
+        device = self.model.device
+        counts = torch.tensor([r.n for r in requests], device=device)
+        temperature = torch.tensor([r.temperature for r in requests], device=device).repeat_interleave(counts)
+        logits, cache, mask = self._prefill([r.prompt for r in requests], counts)
+        rows = torch.arange(len(logits), device=device)
+        tokens = torch.full((len(logits), self.max_tokens), self.tokenizer.pad_token_id, device=device)
+        finished = torch.zeros(len(logits), dtype=torch.bool, device=device)
+        lengths = torch.zeros(len(logits), dtype=torch.long, device=device)
+        for step in range(self.max_tokens):
+            picked = pick_tokens(logits, temperature[rows], generator)
+            picked = torch.where(finished[rows], self.tokenizer.pad_token_id, picked)
+            tokens[rows, step] = picked
+            lengths[rows] += (~finished[rows]).long()
+            finished[rows] |= torch.isin(picked, self.end_tokens)
+            alive = ~finished[rows]
+            if not alive.any() or step + 1 == self.max_tokens:
+                break
+            if alive.float().mean() < DROP_BELOW:
+                rows, picked, mask = rows[alive], picked[alive], mask[alive]
+                cache.batch_select_indices(alive.nonzero().squeeze(-1))
+            mask = torch.cat([mask, mask.new_ones(len(rows), 1)], dim=1)
+            logits = self._step(picked, mask, cache)
+        done, ends = finished.tolist(), counts.cumsum(0).tolist()
+        flat = [self._completion(tokens[i, :n].tolist(), done[i]) for i, n in enumerate(lengths.tolist())]
+        return [flat[end - r.n : end] for end, r in zip(ends, requests, strict=True)]
+
+    def _completion(self, tokens: list[int], finished: bool) -> Completion:
+        text = self.tokenizer.decode(tokens, skip_special_tokens=True).strip()
+        return Completion(text, tokens, len(tokens), "stop" if finished else "length")
+
+    def _prefill(self, prompts: list[list[int]], counts: torch.Tensor):
+        width = max(map(len, prompts))
+        pad = self.tokenizer.pad_token_id
+        device = self.model.device
+        ids = torch.tensor([[pad] * (width - len(p)) + p for p in prompts], device=device)
+        mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=device)
+        positions = (mask.cumsum(-1) - 1).clamp(min=0)
+        cache = new_cache(self.model.config)
+        output = self.model(
+            input_ids=ids,
+            attention_mask=mask,
+            position_ids=positions,
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1,
+        )
+        rows = torch.arange(len(prompts), device=device).repeat_interleave(counts)
+        cache.batch_select_indices(rows)
+        return output.logits[rows, -1], cache, mask[rows]
+
+    def _step(self, picked: torch.Tensor, mask: torch.Tensor, cache: DynamicCache) -> torch.Tensor:
+        positions = mask.sum(-1, keepdim=True) - 1
+        output = self.model(
+            input_ids=picked[:, None],
+            attention_mask=mask,
+            position_ids=positions,
+            past_key_values=cache,
+            use_cache=True,
+        )
+        return output.logits[:, -1]
