@@ -332,7 +332,7 @@ def better_somewhere(name: str, criterion: SomeCell, correctness: pd.DataFrame) 
 def worse_judges(name: str, criterion: WorseJudges, pseudo_labels: pd.DataFrame) -> Claim:
     """C5: failure ratio and mislabelled share, weak minus strong teacher and mmlu minus gsm."""
     draws = {}
-    for dataset, teacher, counts in tables.vote_counts(pseudo_labels):
+    for dataset, teacher, counts, _ in tables.vote_counts(pseudo_labels):
         wrong = counts.labelled - counts.label_correct
         for measure, bad, total in (
             ("failure ratio", counts.failed, counts.questions),

@@ -146,6 +146,15 @@ def error_ends(table: pd.DataFrame, value: str, low: str, high: str) -> np.ndarr
     return np.nan_to_num(np.clip(ends, 0, None))
 
 
+def seed_dots(ax: Axes, places: Iterable[float], seeds: Iterable[str], color: str, along: str = "y") -> None:
+    """Small dots for the values of single seeds ("75.4 74.9", as in tables) at each place of the other axis."""
+    for place, text in zip(places, seeds, strict=True):
+        values = [float(value) for value in text.split()] if isinstance(text, str) else []
+        points = ([place] * len(values), values)
+        style = {"marker": ".", "markersize": 3, "linestyle": "none", "alpha": 0.55, "zorder": 4}
+        ax.plot(*(points if along == "y" else points[::-1]), color=color, **style)
+
+
 # --- Figure 2: the pipeline ---------------------------------------------------------------------------------
 
 
@@ -313,6 +322,7 @@ def _teacher_bars(ax: Axes, table: pd.DataFrame) -> None:
         )
         errors = error_ends(part, "micro_pct", "micro_low_pct", "micro_high_pct")
         ax.errorbar(xs, part.micro_pct, errors, fmt="none", ecolor=BLACK, elinewidth=1, capsize=3)
+        seed_dots(ax, xs + 0.12 * width, part.micro_seeds, BLACK)
     ax.set_xticks(range(len(datasets)), [benchmark_label(name) for name in datasets])
     ax.set_xlim(-0.5, len(datasets) - 0.5)
     ax.grid(visible=False, axis="x")
@@ -348,6 +358,7 @@ def draw_lambda_curves(axes: Iterable[Axes], table: pd.DataFrame) -> None:
                 linestyle="none",
                 capsize=2,
             )
+            seed_dots(ax, [at + 0.01 * last] * len(kept), kept.auc_seeds, color)
         ax.axvline(last * 1.035, color=GREY, linewidth=0.8)
         ax.axhline(0.5, color=GREY, linewidth=0.8, linestyle=":")
         ax.set_xticks([tick for tick in ax.get_xticks() if 0 <= tick <= last])
@@ -371,6 +382,7 @@ def draw_ratio_points(ax: Axes, table: pd.DataFrame) -> None:
         return
     for i, (comparison, looks) in enumerate(COMPARISONS.items()):
         part = table[table.comparison == comparison].sort_values("teacher_share")
+        seed_dots(ax, part.teacher_share + 0.003 * (2 * i - 1) + 0.004, part.auc_seeds, looks.color)
         ax.errorbar(
             part.teacher_share + 0.003 * (2 * i - 1),
             part.auc,
@@ -423,6 +435,8 @@ def _dots(ax: Axes, part: pd.DataFrame, value: str, cells: list) -> None:
             linestyle="none",
             elinewidth=1,
         )
+        if value == "micro_pct":
+            seed_dots(ax, np.array(ys) + 0.05, mine.micro_seeds, looks.color, along="x")
     for border in range(1, len(cells)):
         ax.axhline(border - 0.5, color="#cccccc", linewidth=0.6)
 

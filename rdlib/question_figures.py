@@ -178,6 +178,7 @@ def draw_arms(axes: np.ndarray, table: pd.DataFrame) -> None:
             color, marker = (plots.BLUE, "D") if is_ours[i] else (plots.BLACK, "o")
             face = color if is_ours[i] else "white"
             ax.errorbar(row.micro_pct, i, xerr=errors[:, i : i + 1], color=color, fmt=marker, mfc=face, capsize=2)
+            plots.seed_dots(ax, [i + 0.3], [row.micro_seeds], color, along="x")
         ax.set_yticks(range(len(part)), names if ax is axes[0] else [])
         ax.set_ylim(len(part) - 0.5, -0.5)
         ax.grid(visible=False, axis="y")
@@ -205,6 +206,7 @@ def draw_label_noise(axes: np.ndarray, table: pd.DataFrame) -> None:
                 linestyle=look.line,
                 capsize=2,
             )
+            plots.seed_dots(ax, x + 0.3, part["micro_seeds"], look.color)
         ax.set(title=plots.benchmark_label(benchmark), xlabel="pseudo-labels flipped (%)", ylabel="accuracy (%)")
 
 
@@ -266,7 +268,7 @@ def draw_pareto(axes: np.ndarray, table: pd.DataFrame) -> None:
     """Accuracy against operations, an axes a benchmark; every point is named once, by number."""
     for ax, benchmark in zip(axes, dict.fromkeys(table["benchmark"]), strict=False):
         part = table[table["benchmark"] == benchmark]
-        for i, row in enumerate(part.itertuples(), start=1):
+        for row in part.itertuples():
             ours = row.arm.startswith("Ours") and "w/o" not in row.arm
             ax.plot([row.gflop] * 2, [row.micro_low_pct, row.micro_high_pct], color=plots.GREY, linewidth=1)
             ax.plot(
@@ -277,8 +279,23 @@ def draw_pareto(axes: np.ndarray, table: pd.DataFrame) -> None:
                 mfc=plots.BLUE if ours else "white",
                 linestyle="none",
             )
-            ax.annotate(str(i), (row.gflop, row.micro_pct), xytext=(4, 3), textcoords="offset points", fontsize=7)
+        for names, place in point_labels(part["gflop"], part["micro_pct"]):
+            ax.annotate(names, place, xytext=(4, 3), textcoords="offset points", fontsize=7)
         ax.set(title=plots.benchmark_label(benchmark), xlabel="operations to make it (10⁹)", ylabel="accuracy (%)")
+
+
+def point_labels(xs: pd.Series, ys: pd.Series, near: float = 0.03) -> list[tuple[str, tuple[float, float]]]:
+    """(label, place) of points numbered from 1; points nearer than a share `near` of both ranges share a label."""
+    points = np.stack([xs, ys], axis=1)
+    scale = np.maximum(np.ptp(points, axis=0), 1e-9)
+    labels: list[tuple[list[str], np.ndarray]] = []
+    for number, point in enumerate(points, start=1):
+        close = [names for names, place in labels if (abs(place - point) / scale < near).all()]
+        if close:
+            close[0].append(str(number))
+        else:
+            labels.append(([str(number)], point))
+    return [(", ".join(names), tuple(place)) for names, place in labels]
 
 
 def pareto_handles(table: pd.DataFrame) -> list[Line2D]:

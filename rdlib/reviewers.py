@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 import pandas as pd
 
-from rdlib import stats, voting
+from rdlib import stats, tables, voting
 from rdlib.study import BASELINES, Stage
 
 R1, R2, R3, R4, R5 = "R1", "R2", "R3", "R4", "R5"
@@ -121,6 +121,7 @@ def accuracy_table(answers: pd.DataFrame) -> pd.DataFrame:
             row = {"question": question, "benchmark": benchmark, "arm": arm, "level": level}
             row |= {"micro_pct": 100 * interval.estimate, "micro_low_pct": 100 * interval.low}
             row |= {"micro_high_pct": 100 * interval.high, "n": interval.n}
+            row["micro_seeds"] = tables.accuracy_by_seed(part)
             rival = ours[ours["level"] == level] if (ours["level"] == level).any() else ours
             if not part["reference"].any() and len(rival):
                 gain = stats.paired_difference(rival, part, benchmark).interval()

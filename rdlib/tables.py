@@ -108,6 +108,22 @@ def _percent(interval: stats.Interval, prefix: str = "micro") -> dict:
     return {name: 100 * getattr(interval, part) for part, name in scale.items()}
 
 
+def by_seed(values: pd.Series, decimals: int) -> str:
+    """A value of each seed as one text in the seeds' order, "75.40 74.90"; empty with a single seed."""
+    return " ".join(f"{value:.{decimals}f}" for value in values.sort_index()) if len(values) > 1 else ""
+
+
+def accuracy_by_seed(answers: pd.DataFrame) -> str:
+    """Accuracy of each seed in per cent, as `by_seed` writes it; columns seed, correct."""
+    return by_seed(100 * answers.groupby("seed")["correct"].mean(), 2)
+
+
+def auc_by_seed(scores: pd.DataFrame, comparison: str) -> str:
+    """AUC of each seed, as `by_seed` writes it; columns seed, kind, score."""
+    values = {seed: metrics.comparison_auc(group, comparison) for seed, group in scores.groupby("seed")}
+    return by_seed(pd.Series(values, dtype=float), 4)
+
+
 def rounded(table: pd.DataFrame) -> pd.DataFrame:
     """Floats as they are written: 2 decimals in per cent and percentage points, 4 elsewhere."""
     table = table.copy()
@@ -139,6 +155,7 @@ def main_points(correctness: pd.DataFrame) -> pd.DataFrame:
                         "method": method,
                         **_percent(interval),
                         "n": interval.n,
+                        "micro_seeds": accuracy_by_seed(answers),
                         "paper_pct": paper.accuracy(benchmark, teacher, "" if method == "teacher" else student, method),
                     }
                 )
@@ -151,6 +168,7 @@ def main_points(correctness: pd.DataFrame) -> pd.DataFrame:
         "micro_low_pct",
         "micro_high_pct",
         "n",
+        "micro_seeds",
     ]
     return pd.DataFrame(rows, columns=[*columns, "paper_pct"]).astype({"paper_pct": float})
 
@@ -178,6 +196,7 @@ def auc_table(scores: pd.DataFrame) -> pd.DataFrame:
             interval = stats.auc_draws(group, comparison, cell[0]).interval()
             row[f"micro_{comparison}_auc"] = interval.estimate
             row[f"micro_{comparison}_low"], row[f"micro_{comparison}_high"] = interval.low, interval.high
+            row[f"micro_{comparison}_seeds"] = auc_by_seed(group, comparison)
         for comparison in metrics.COMPARISONS:
             known = cell[3] == "ours"
             row[f"paper_{comparison}_auc"] = paper.reward_model_auc(*cell[:3], comparison) if known else None
@@ -325,18 +344,19 @@ def failure_ratios(pseudo_labels: pd.DataFrame) -> pd.DataFrame:
     rows = [
         {"dataset": dataset, "teacher": teacher}
         | _percent(stats.wilson(counts.failed, counts.questions))
-        | {"n": int(counts.questions), "paper_words": paper.FAILURE_WORDS.get((dataset, teacher), "")}
-        for dataset, teacher, counts in vote_counts(pseudo_labels)
+        | {"n": int(counts.questions), "micro_seeds": by_seed(100 * seeds.failed / seeds.questions, 2)}
+        | {"paper_words": paper.FAILURE_WORDS.get((dataset, teacher), "")}
+        for dataset, teacher, counts, seeds in vote_counts(pseudo_labels)
     ]
     return pd.DataFrame(rows)
 
 
 def vote_counts(pseudo_labels: pd.DataFrame):
-    """(dataset, teacher, counts of one seed): seeds share their questions, so counts are means over seeds."""
+    """(dataset, teacher, counts, counts by seed): seeds share their questions, so counts are means over seeds."""
     asked = pseudo_labels[pseudo_labels.split.isin(["train", "validation"])]
     for (dataset, teacher), group in _cells_of(asked, ["dataset", "teacher"]):
-        numbers = group.drop(columns=["dataset", "teacher", "split", "seed"])
-        yield dataset, teacher, numbers.sum() / group.seed.nunique()
+        seeds = group.drop(columns=["dataset", "teacher", "split"]).groupby("seed").sum()
+        yield dataset, teacher, seeds.sum() / len(seeds), seeds
 
 
 def judged_correctness(pseudo_labels: pd.DataFrame) -> pd.DataFrame:
@@ -346,15 +366,13 @@ def judged_correctness(pseudo_labels: pd.DataFrame) -> pd.DataFrame:
     labelled).
     """
     rows = []
-    for dataset, teacher, counts in vote_counts(pseudo_labels):
-        for unit, right, total in (
-            ("pseudo-labels", counts.label_correct, counts.labelled),
-            ("responses", counts.judged_right, counts.responses),
-        ):
-            share = right / total if total else np.nan
+    units = (("pseudo-labels", "label_correct", "labelled"), ("responses", "judged_right", "responses"))
+    for dataset, teacher, counts, seeds in vote_counts(pseudo_labels):
+        for unit, right, total in units:
+            share = counts[right] / counts[total] if counts[total] else np.nan
             interval = stats.wilson(share * counts.labelled, counts.labelled)
-            row = {"dataset": dataset, "teacher": teacher, "unit": unit}
-            rows.append(row | _percent(interval) | {"n": int(counts.labelled)})
+            row = {"dataset": dataset, "teacher": teacher, "unit": unit} | _percent(interval)
+            rows.append(row | {"n": int(counts.labelled), "micro_seeds": by_seed(100 * seeds[right] / seeds[total], 2)})
     return pd.DataFrame(rows)
 
 
@@ -391,7 +409,7 @@ def lambda_curves(history: pd.DataFrame, scores: pd.DataFrame, default: float) -
         last = runs.groupby([*CELL, key]).step.max().reset_index()
         parts.append(chosen.merge(last, on=[*CELL, key], how="left"))
     table = pd.concat(parts, ignore_index=True).rename(columns={key: "lam"})
-    columns = [*CELL, "comparison", "point", "lam", "step", "seeds", "auc", "auc_low", "auc_high"]
+    columns = [*CELL, "comparison", "point", "lam", "step", "seeds", "auc", "auc_low", "auc_high", "auc_seeds"]
     return table.sort_values(columns[:7], ignore_index=True)[columns]
 
 
@@ -414,8 +432,9 @@ def ablation_aucs(runs: pd.DataFrame, key: str, comparison: str) -> pd.DataFrame
             interval = draws.interval()
             row = dict(zip(CELL, cell, strict=True)) | {key: value, "seeds": group.seed.nunique()}
             row |= {"auc": interval.estimate, "auc_low": interval.low, "auc_high": interval.high}
+            row["auc_seeds"] = auc_by_seed(group[group[key] == value], comparison)
             rows.append(row)
-    table = pd.DataFrame(rows, columns=[*CELL, key, "seeds", "auc", "auc_low", "auc_high"])
+    table = pd.DataFrame(rows, columns=[*CELL, key, "seeds", "auc", "auc_low", "auc_high", "auc_seeds"])
     return table.astype({key: float, "auc": float, "auc_low": float, "auc_high": float})
 
 
@@ -444,6 +463,7 @@ def ratio_points(scores: pd.DataFrame, default: float) -> pd.DataFrame:
         "auc",
         "auc_low",
         "auc_high",
+        "auc_seeds",
     ]
     return table[columns]
 

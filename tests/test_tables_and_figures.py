@@ -400,8 +400,29 @@ def test_judged_correctness_counts_labels_and_responses(drawn):
 
 
 def test_seeds_do_not_count_questions_twice(drawn):
-    table = tables.failure_ratios(_pseudo_labels((0, 1, 2)))
-    pd.testing.assert_frame_equal(table, tables.failure_ratios(_pseudo_labels((0,))))
+    table, one = (tables.failure_ratios(_pseudo_labels(seeds)) for seeds in ((0, 1, 2), (0,)))
+    pd.testing.assert_frame_equal(table.drop(columns="micro_seeds"), one.drop(columns="micro_seeds"))
+    assert list(table.micro_seeds) == [f"{value:.2f} {value:.2f} {value:.2f}" for value in table.micro_pct]
+    assert set(one.micro_seeds) == {""}
+
+
+def test_single_seeds_are_named_in_tables_and_drawn_as_dots(tmp_path):
+    data = report_figures.load_results(invent(tmp_path / "results", seeds=(0, 1, 2)))
+    points = tables.main_points(data.correctness)
+    for row in points.itertuples():
+        asked = tables.method_rows(data.correctness, row.benchmark, row.teacher, row.student, row.method)
+        byhand = [100 * asked.correct[asked.seed == seed].mean() for seed in (0, 1, 2)]
+        assert [float(value) for value in row.micro_seeds.split()] == pytest.approx(byhand, abs=0.005)
+        assert np.mean(byhand) == pytest.approx(row.micro_pct)
+    aucs = tables.auc_table(data.reward_scores)
+    for row in aucs.itertuples():
+        assert np.mean([float(value) for value in row.micro_pos_neg_seeds.split()]) == pytest.approx(
+            row.micro_pos_neg_auc, abs=1e-4
+        )
+    figure, axes = plots.grid(1, 1)
+    plots.seed_dots(axes[0, 0], [2.0, 3.0], ["70.5 71.5 69.0", float("nan")], plots.BLUE, along="x")
+    dots = [line.get_xydata().tolist() for line in axes[0, 0].lines]
+    assert dots == [[[70.5, 2.0], [71.5, 2.0], [69.0, 2.0]], []]
 
 
 def test_lambda_figure_has_a_curve_for_each_lambda_and_the_kept_checkpoints(drawn):
