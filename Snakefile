@@ -30,6 +30,8 @@ for job in JOBS:
         log:
             job.executed,
         priority: job.priority
+        resources:
+            gpu=job.gpus,
         params:
             command=job.command,
         shell:

@@ -26,7 +26,7 @@ from typing import Any
 import psutil
 from tqdm import tqdm
 
-from rdlib import artifacts, reviewers, warm
+from rdlib import artifacts, estimate, reviewers, warm
 from rdlib.errors import UserError
 from rdlib.profile import load_profile
 from rdlib.study import ROOT, Stage, ablation_cell, ablation_overrides, make_stage
@@ -37,6 +37,7 @@ ABLATIONS = {
     "10_ablation_reward_source": ("reward_source", "07_evaluate"),
     "11_ablation_correctness": ("correctness", "07_evaluate"),
 }
+GPU_FREE = ("00_data", "00_gold", "02_pseudo_labels", "02_judgement")
 CELL_METHODS = ("sft", "ours_wo_r", "ours_wo_d", "ours")
 
 
@@ -59,6 +60,12 @@ class Job:
         if self.parameters.get("methods") in (["teacher"], ["icl"]):
             shown += self.parameters["methods"]
         return "-".join([self.notebook, *shown, f"seed{self.parameters.get('seed', 'all')}"])
+
+    @property
+    def gpus(self) -> int:
+        """GPUs that the job needs: all of the profile's, for a job that samples or trains."""
+        works = any(stage.name not in GPU_FREE for stage in self.stages)
+        return self.stages[0].profile.hardware.gpus if works else 0
 
     @property
     def executed(self) -> Path:
@@ -216,8 +223,19 @@ def drop_stale_markers(jobs: list[Job], runs: Path) -> int:
     return len(done)
 
 
+def stages_to_run(jobs: list[Job]) -> list[Stage]:
+    """Every stage that these jobs would compute, inputs included, each once and in order; those done are left out."""
+    stages: dict[Path, Stage] = {}
+    for job in jobs:
+        for stage in job.stages:
+            for one in (*_before(stage), stage):
+                stages.setdefault(one.folder, one)
+    return [stage for stage in stages.values() if not stage.done]
+
+
 def snakemake_command(arguments: argparse.Namespace, seeds: list[int]) -> list[str]:
-    """The Snakemake call for these jobs."""
+    """The Snakemake call for these jobs; on one machine, jobs that need GPUs share those that the profile names."""
+    gpus = 0 if arguments.workflow_profile else load_profile(ROOT / arguments.profile).hardware.gpus
     config = [f"profile={arguments.profile}", f"seeds={json.dumps(seeds)}", f"questions={arguments.questions}"]
     return [
         *(
@@ -239,7 +257,17 @@ def snakemake_command(arguments: argparse.Namespace, seeds: list[int]) -> list[s
             "--rerun-incomplete",
         ),
         *("--nolock", "--keep-going", "--printshellcmds"),
+        *(["--workflow-profile", arguments.workflow_profile] if arguments.workflow_profile else []),
+        *(["--resources", f"gpu={gpus}"] if gpus else []),
     ]
+
+
+def dry_run(arguments: argparse.Namespace) -> int:
+    """Say what a study would take, and start nothing."""
+    profile = load_profile(ROOT / arguments.profile)
+    jobs = study_jobs(arguments.profile, arguments.seeds or profile.grid.seeds, arguments.questions)
+    print(estimate.summary(estimate.estimate(stages_to_run(jobs)), profile))
+    return 0
 
 
 def run_study(arguments: argparse.Namespace) -> int:
@@ -363,11 +391,13 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--jobs", type=int, default=2, help="notebooks at a time (one torch thread each)")
     parser.add_argument("--seeds", type=int, nargs="*", help="seeds instead of the profile's")
     parser.add_argument("--questions", action="store_true", help="the reviewers' questions as well")
+    parser.add_argument("--dry-run", action="store_true", help="only say what it would take: tokens, hours, memory")
+    parser.add_argument("--workflow-profile", help="a Snakemake profile, as params/slurm, that says where jobs run")
     try:
         arguments = parser.parse_args(argv)
         if arguments.jobs < 1 or any(seed < 0 for seed in arguments.seeds or []):
             raise UserError("--jobs must be at least 1 and --seeds not below 0.")
-        return run_study(arguments)
+        return dry_run(arguments) if arguments.dry_run else run_study(arguments)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -46,6 +46,7 @@ class Model(Section):
     api_key_env: str = "OPENAI_API_KEY"
     concurrency: Positive = 16
     requests_per_minute: Positive | None = None
+    parameters: Annotated[float, Field(gt=0)] | None = Field(None, description="for estimates; None: count its files")
 
     @property
     def identity(self) -> str | dict[str, Any]:
@@ -224,6 +225,19 @@ class Grid(Section):
     compute_factor: Annotated[float, Field(gt=1)] = 2.0
 
 
+class Hardware(Section):
+    """What the machine has, for estimates and for the scheduler: GPUs, and peak bf16 operations of one.
+
+    The utilisations are the shares of the peak that sampling and training usually reach; ours, rough.
+    """
+
+    gpus: int = Field(0, ge=0)
+    gpu_memory_gib: Annotated[float, Field(gt=0)] = 80.0
+    gpu_tflops: Annotated[float, Field(gt=0)] = 989.0
+    sampling_utilisation: Rate = 0.15
+    training_utilisation: Rate = 0.35
+
+
 class Cell(Section):
     """Settings of some cells, as in the paper's Tables 5 and 6; an axis left out stands for all its values.
 
@@ -260,6 +274,7 @@ class Profile(Section):
     generation: Generation
     grid: Grid
     cells: list[Cell] = []
+    hardware: Hardware = Hardware()
 
     def model_of(self, name: str) -> Model:
         """The model of a student, or of a teacher (one may stand in a student's place: R3)."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -287,10 +288,21 @@ def hyperparameter_table(settings: dict, stages: tuple[str, ...]) -> pd.DataFram
     renamed = table.rename(columns={name: f"paper_{name}" for name in ("batch_size", "save_steps", "gpus")})
     renamed["paper_save_steps"] = renamed["paper_save_steps"].astype("Int64")
     for name in ("batch_size", "learning_rate", "epochs"):
-        values = [paper.lookup(settings, TABLE_5[stage][name]) for stage in table.stage]
+        values = [_setting_of_cell(settings, TABLE_5[row.stage][name], row) for row in table.itertuples()]
         renamed[f"micro_{name}"] = [paper.as_text(value) for value in values]
     renamed["teacher"] = renamed["teacher"].fillna("any")
     return renamed.dropna(axis="columns", how="all")
+
+
+def _setting_of_cell(settings: dict, key: str, row) -> Any:
+    """A setting in the cell of a row of the paper's table: the profile's `cells` come before its sections."""
+    found = paper.lookup(settings, key)
+    names = {"dataset": paper.BENCHMARKS, "teacher": paper.TEACHERS, "student": paper.STUDENTS}
+    for cell in settings.get("cells", []):
+        axes = [axis for axis in names if cell.get(axis) is not None]
+        if all(names[axis].get(cell[axis]) == getattr(row, axis) for axis in axes):
+            found = cell["settings"].get(key, found)
+    return found
 
 
 def example_table(example: dict) -> pd.DataFrame:

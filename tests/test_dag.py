@@ -52,6 +52,12 @@ def jobs(tmp_path_factory):
         return made, root, grid
 
 
+def asked(profile: str, **options) -> argparse.Namespace:
+    """The command line's arguments, those not given at their defaults."""
+    given = {"profile": profile, "jobs": 2, "seeds": None, "questions": False, "workflow_profile": None}
+    return argparse.Namespace(**given | options)
+
+
 def test_the_jobs_make_every_stage_of_the_grid(jobs):
     made, _, grid = jobs
     stages = {stage.folder for job in made for stage in job.stages}
@@ -205,7 +211,7 @@ def test_a_second_study_starts_no_snakemake(finished, monkeypatch, capsys):
     root, jobs, runs = finished
     monkeypatch.setattr(dag, "study_jobs", lambda *a: jobs)
     monkeypatch.setattr(dag, "snakemake_command", lambda *a: pytest.fail("it wanted to run something"))
-    assert dag.run_study(argparse.Namespace(profile=PARAMS, jobs=2, seeds=None, questions=False)) == 0
+    assert dag.run_study(asked(PARAMS)) == 0
     assert "nothing to do" in capsys.readouterr().out
 
 
@@ -232,7 +238,7 @@ def test_two_studies_of_one_profile_do_not_run_at_once(finished):
     with (runs / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         with pytest.raises(UserError, match="Another run is at work in runs/tiny"):
-            dag.run_study(argparse.Namespace(profile=PARAMS, jobs=2, seeds=None, questions=False))
+            dag.run_study(asked(PARAMS))
 
 
 def test_what_a_killed_study_leaves_running_holds_the_lock(tmp_path):
@@ -277,9 +283,23 @@ def test_failed_jobs_are_named_with_their_reason(jobs, capsys):
 
 
 def test_snakemake_gets_its_cores_and_seeds():
-    words = dag.snakemake_command(argparse.Namespace(profile="params/micro.yaml", jobs=2, questions=False), [0, 1])
+    words = dag.snakemake_command(asked("params/micro.yaml"), [0, 1])
     assert words[words.index("--cores") + 1] == "2"
     assert "seeds=[0, 1]" in words and "profile=params/micro.yaml" in words
+    assert "--resources" not in words and "--workflow-profile" not in words
+
+
+def test_gpus_are_shared_on_one_machine_and_asked_for_on_a_cluster():
+    """On one machine a job that samples or trains holds all GPUs; on a cluster the scheduler counts them."""
+    here = asked("params/paper.yaml")
+    assert "gpu=4" in dag.snakemake_command(here, [0])
+    there = asked("params/paper.yaml", workflow_profile="params/slurm")
+    words = dag.snakemake_command(there, [0])
+    assert words[words.index("--workflow-profile") + 1] == "params/slurm" and "gpu=4" not in words
+    wanted = {job.notebook: job.gpus for job in dag.study_jobs("params/paper.yaml", [0]) if job.stages}
+    assert wanted["00_data"] == wanted["02_pseudo_labels"] == 0
+    assert {wanted[n] for n in ("01_teacher_responses", "03_sft_warmup", "06_ppo", "07_evaluate")} == {4}
+    assert not any(job.gpus for job in dag.study_jobs("params/micro.yaml", [0]) if job.stages)
     assert "--keep-going" in words
 
 

@@ -1,0 +1,173 @@
+"""The estimate before a run: counted by hand for the paper's profile, and held to what a small study really did."""
+
+from __future__ import annotations
+
+import math
+
+import pandas as pd
+import pytest
+import yaml
+from conftest import REPOSITORY, make_root, stage_in
+
+from rdlib import dag, estimate, paper
+from rdlib.errors import UserError
+from rdlib.profile import load_profile
+from rdlib.study import Stage, make_stage
+
+PAPER = "params/paper.yaml"
+PROFILES = [f"params/{name}.yaml" for name in ("micro", "smoke", "single_gpu", "paper")]
+CELL = {"dataset": "gsm", "teacher": "strong", "student": "small"}
+
+
+def work(name: str, profile: str = PAPER, **axes) -> estimate.Work:
+    return estimate.work_of(Stage(name, profile, **CELL | {"method": "ours"} | axes))
+
+
+def test_counts_of_the_papers_runs_by_hand():
+    assert work("01_teacher_responses", method=None) == estimate.Work(7473, 7473 * 46, 7473 * 46 * 190)
+    assert work("03_sft_warmup", method="sft").trained == 6725 * 50 * (130 + 190) * 4
+    assert work("04_student_responses").samples == 7473 * 30
+    assert work("05_reward_model").trained == 6725 * 3 * 4 * (130 + 190) * 4
+    assert work("06_ppo") == estimate.Work(6725, 200 * 240, 200 * 240 * 190, 200 * 240 * 190)
+    assert work("07_evaluate").samples == 1319 + 10552
+    assert work("07_evaluate", dataset="mmlu").samples == 1805
+
+
+def test_memory_of_one_gpu_by_hand():
+    """An 8-billion model on two GPUs: half of its 2-byte weights; 16 bytes a parameter where it is trained."""
+    stage = Stage("01_teacher_responses", PAPER, **CELL)
+    assert estimate.memory_gib(stage, 2.0**33, 2) == pytest.approx(8 * 2 / 2 + 8)
+    assert estimate.memory_gib(stage.at("02_pseudo_labels"), 0.0, 2) == 0
+    trained = Stage("06_ppo", PAPER, method="ours", **CELL)
+    assert estimate.memory_gib(trained, 2.0**30, 4) == pytest.approx(2 * 16 / 4 + 2 * 2 + 8)
+
+
+def test_hours_are_operations_over_the_peak_that_is_reached():
+    stage = Stage("01_teacher_responses", PAPER, dataset="gsm", teacher="strong")
+    row = estimate.row_of(stage)
+    operations = 2 * 70.6e9 * 7473 * 46 * 190
+    assert row["gpu_hours"] == pytest.approx(operations / (989e12 * 0.15) / 3600)
+
+
+def test_a_real_study_did_no_more_than_estimated_and_not_much_less(study):
+    """The tiny study labels most questions, so the bounds are near; PPO and evaluation are known beforehand."""
+    cell = stage_in(study, "07_evaluate")
+    for name, method in (("01_teacher_responses", None), ("04_student_responses", "ours"), ("07_evaluate", "ours")):
+        stage = cell.at(name, method)
+        table = stage.table("answers" if name == "07_evaluate" else "responses")
+        sampled = table if "temperature" not in table else table[(table["temperature"] > 0) | (table["sample"] == 0)]
+        expected = estimate.work_of(stage)
+        assert 0.5 * expected.samples <= len(sampled) <= expected.samples
+        assert expected.generated / 3 < sampled["tokens"].sum() < 3 * expected.generated
+    for name, method in (("03_sft_warmup", "ours_wo_r"), ("05_reward_model", "ours"), ("06_ppo", "ours")):
+        stage = cell.at(name, method)
+        assert stage.json("summary")["tokens_trained"] < 2 * estimate.work_of(stage).trained
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_the_dry_run_names_every_stage_of_every_profile(profile, capsys):
+    seeds = [7]  # a seed that nobody has run here
+    assert dag.main(["--profile", profile, "--dry-run", "--questions", "--seeds", *map(str, seeds)]) == 0
+    shown = capsys.readouterr().out
+    stages = {stage.name for job in dag.study_jobs(profile, seeds, questions=True) for stage in job.stages}
+    for name in stages:
+        assert name in shown
+    has_gpus = load_profile(REPOSITORY / profile).hardware.gpus > 0
+    assert ("GPU hours" in shown) == has_gpus
+
+
+def test_the_dry_run_starts_nothing_and_leaves_out_what_is_done(tmp_path, at_root, capsys):
+    root = at_root(make_root(tmp_path))
+    assert dag.main(["--profile", "tiny.yaml", "--dry-run"]) == 0
+    assert not (root / "runs").exists()
+    jobs = dag.study_jobs("tiny.yaml", [0])
+    before = dag.stages_to_run(jobs)
+    assert len({stage.folder for stage in before}) == len(before)
+    make_stage("00_data", "tiny.yaml", dataset="gsm").run()
+    assert len(dag.stages_to_run(dag.study_jobs("tiny.yaml", [0]))) == len(before) - 1
+    assert estimate.summary(estimate.estimate([]), before[0].profile) == "Everything is done: nothing to do."
+
+
+def test_a_model_of_unknown_size_is_a_clear_error():
+    content = yaml.safe_load((REPOSITORY / PAPER).read_text())
+    assert all("parameters" in model for model in (content["teachers"] | content["students"]).values())
+    stage = Stage("01_teacher_responses", PAPER, dataset="gsm", teacher="strong")
+    object.__setattr__(
+        stage, "profile", load_profile(REPOSITORY / PAPER).model_copy(update={"teachers": {"strong": "a/b"}})
+    )
+    with pytest.raises(UserError, match="The size of a/b is not known: give its `parameters`"):
+        estimate.parameters_of(stage)
+
+
+def test_what_does_not_fit_is_said():
+    profile = load_profile(REPOSITORY / "params/single_gpu.yaml")
+    row = dict.fromkeys(("questions", "samples", "mtokens_generated", "mtokens_trained", "gpu_hours", "disk_gb"), 1)
+    table = pd.DataFrame([row | {"stage": "06_ppo", "cell": "gsm/strong/small/ours", "gpu_memory_gib": 90.0}])
+    assert "06_ppo (gsm/strong/small/ours) wants about 90 GiB on each GPU and there are 80" in estimate.summary(
+        table, profile
+    )
+    assert "wants" not in estimate.summary(table.assign(gpu_memory_gib=math.nan), profile)
+
+
+# ---- the paper's profile
+
+
+def test_cells_of_the_papers_profile_are_its_tables_5_and_6():
+    """SFT and reward model by the global batch; PPO's is a GPU's, times its GPUs, as params/paper.yaml says."""
+    table = paper.load("hyperparameters")
+    names = {
+        axis: {v: k for k, v in known.items()}
+        for axis, known in (("teacher", paper.TEACHERS), ("student", paper.STUDENTS))
+    }
+    names["dataset"] = {v: k for k, v in paper.BENCHMARKS.items()}
+    seen = 0
+    for row in table.itertuples():
+        for teacher in paper.TEACHERS if pd.isna(row.teacher) else [names["teacher"][row.teacher]]:
+            axes = {
+                "dataset": names["dataset"][row.dataset],
+                "teacher": teacher,
+                "student": names["student"][row.student],
+            }
+            profile = Stage("06_ppo", PAPER, method="ours", **axes).profile
+            if row.stage == "ppo":
+                assert profile.ppo.minibatch_size == row.batch_size * row.gpus
+            else:
+                assert getattr(profile, row.stage).batch_size == row.batch_size
+            seen += 1
+    assert seen == 8 + 8 + 8
+
+
+def test_a_cells_settings_enter_its_key_and_no_other():
+    def key(student: str) -> str:
+        return Stage("03_sft_warmup", PAPER, dataset="gsm", teacher="strong", student=student, method="sft").key
+
+    assert key("small") != key("large")
+    stage = Stage("03_sft_warmup", PAPER, dataset="gsm", teacher="strong", student="large", method="sft")
+    assert stage.variant == ""  # a cell's own settings are no override
+    assert stage.with_overrides({"sft.batch_size": 74}).variant == ""
+    assert stage.with_overrides({"sft.batch_size": 84}).variant == "sft.batch_size=84"
+
+
+@pytest.mark.parametrize(
+    ("cells", "message"),
+    [
+        ([{"dataset": "gms", "settings": {}}], "cells names the dataset 'gms'"),
+        ([{"student": "small", "settings": {"sft.batchsize": 3}}], "cells sets 'sft.batchsize', which is no setting"),
+        ([{"student": "small"}], "lacks the key 'cells.0.settings'"),
+        ([{"students": "small", "settings": {}}], "unknown key 'cells.0.students'"),
+    ],
+)
+def test_bad_cells_are_refused_in_words(tmp_path, cells, message):
+    content = yaml.safe_load((REPOSITORY / PAPER).read_text()) | {"cells": cells}
+    path = tmp_path / "p.yaml"
+    path.write_text(yaml.safe_dump(content))
+    with pytest.raises(UserError, match=message):
+        load_profile(path)
+
+
+def test_a_bad_value_in_a_cell_is_refused(tmp_path):
+    content = yaml.safe_load((REPOSITORY / PAPER).read_text())
+    content["cells"] = [{"student": "small", "settings": {"sft.batch_size": 0}}]
+    (tmp_path / "p.yaml").write_text(yaml.safe_dump(content))
+    with pytest.raises(UserError, match="sft.batch_size"):
+        Stage("03_sft_warmup", "p.yaml", root=tmp_path, method="sft", **CELL).profile  # noqa: B018
