@@ -23,6 +23,7 @@ from rdlib import canonical
 
 # A rule reads at most so many places, and so many characters at each: the cost is that of str.rfind on any text
 _PLACES, _WIDTH = 20, 300
+_TAIL, _SCALE = 100, 20  # characters before and behind the last digit: a number, and its "million"
 
 
 @dataclass(frozen=True)
@@ -153,7 +154,7 @@ def _answer_is(text: str) -> Iterator[str]:
 def _last_number(text: str) -> Iterator[str]:
     end = 1 + max(map(text.rfind, "0123456789"))
     if end:
-        yield from canonical.numbers(text[max(0, end - _WIDTH) : end + 20])[-1:]
+        yield from canonical.numbers(text[max(0, end - _TAIL) : end + _SCALE])[-1:]
 
 
 def _lines(text: str) -> Iterator[str]:
