@@ -103,11 +103,13 @@ def letter(place: str) -> str | None:
 def phrase(place: str) -> str | None:
     """A short answer in lower case without articles and punctuation; a place that is just a number as that number."""
     place = _plain(place).lower()
-    first = _FIRST.match(place)
-    if first and not re.search(r"\w", place[first.end() :]):
-        return _canonical(first)
     words = [token.replace(",", "") for token in _TOKEN.findall(place)]
-    return " ".join([word for word in words if word not in ("a", "an", "the")] or words) or None
+    words = " ".join([word for word in words if word not in ("a", "an", "the")] or words)
+    for written in (place, words):
+        first = _FIRST.match(written)
+        if first and not re.search(r"\w", written[first.end() :]):
+            return _canonical(first)
+    return words or None
 
 
 def strict_number(place: str) -> str | None:

@@ -236,7 +236,7 @@ def test_never_raises_and_gives_an_answer_that_reads_as_itself(text, kind):
     found = find(text, kind)
     assert (found.answer is None) == (found.rule is None)
     refuses(text)
-    # A phrase that holds a rule's own words is read by that rule, "the answer is not ..." gives no answer, "about 5" is 5
+    # Phrases with the rules' own words are read by the rules: "the answer is not ..." gives nothing, "about 5" is 5
     if found.answer is None or re.search(r"nswer|^(not|wrong|incorrect|is|about|approximately|only)\b", found.answer):
         return
     assert kind != "choice" or found.answer in "ABCDEFGHIJ"
