@@ -26,10 +26,10 @@ EMBEDDED := params/micro.yaml params/smoke.yaml
 offline = HF_HUB_OFFLINE=$${HF_HUB_OFFLINE-1}
 
 .DEFAULT_GOAL := help
-.PHONY: help env study reference test lint format figures release report lab pins clean distclean
+.PHONY: help env study reference test real-test lint format figures release report lab pins clean distclean
 
 help: ## say what can be made
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 env: ## build .venv from the pins, if it is missing, unfinished or stale
 	@command -v $(PYTHON) > /dev/null || { echo "$(PYTHON) was not found: install Python 3.11 or newer." >&2; exit 1; }
@@ -46,6 +46,10 @@ reference: env ## the released run: study and reviewers' questions of SEEDS, see
 
 test: lint ## check style, then run the tests
 	@$(offline) $(BIN)/python -m pytest $(PYTEST_ARGS)
+
+real-test: env ## every stage once with a real small model and real questions (about 10 minutes)
+	@$(BIN)/python scripts/smollm2.py
+	@$(offline) $(BIN)/python -m pytest tests/real -s --override-ini testpaths=tests/real $(PYTEST_ARGS)
 
 lint: env ## check style, and that notebooks are without outputs
 	@$(BIN)/ruff check .

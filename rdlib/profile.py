@@ -64,7 +64,7 @@ class Dataset(Section):
     """
 
     source: Literal["micro-gsm", "micro-mmlu", "gsm8k", "mmlu_pro", "questions"]
-    answer: Literal["number", "option", "text", "math", "choice", "phrase"]
+    answer: Literal["number", "text", "math", "choice", "phrase"]
     path: str | None = None
     revision: str | None = None
     perturbed_path: str | None = None
