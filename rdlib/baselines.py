@@ -57,7 +57,7 @@ class AgreementMixin:
 
     def evaluate(self, *args, **kwargs) -> dict[str, float]:
         """`eval_agreement` of the policy, between 0 and 1."""
-        metrics = {"eval_agreement": self.agreement(self.model)}
+        metrics = {"eval_agreement": self.agreement(self.model, self.accelerator)}
         self.log(dict(metrics))
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
@@ -95,7 +95,7 @@ def arguments(stage, work: Path, steps: int) -> dict[str, Any]:
         "save_steps": every,
         "metric_for_best_model": "eval_agreement",
         "load_best_model_at_end": True,
-        **training.common_arguments(work, stage.seed, "steps"),
+        **training.common_arguments(stage, work, "steps"),
     }
 
 
@@ -290,7 +290,7 @@ def run(stage, work: Path) -> None:
         stage.profile.generation.batch_size,
     )
     trainer.add_callback(training.ProgressBar(stage.method))
-    start = trainer.agreement(trainer.model)
+    start = trainer.agreement(trainer.model, trainer.accelerator)
     history = training.train(trainer, work)
     best, step = trainer.state.best_metric, trainer.state.best_global_step
     if start >= best:
