@@ -23,7 +23,7 @@ from typing import Any
 
 import pandas as pd
 
-from rdlib import artifacts
+from rdlib import artifacts, launch
 from rdlib.errors import UserError
 from rdlib.profile import Profile, Section, load_profile
 
@@ -301,11 +301,18 @@ class Stage:
             self.input(name)
         work = self._open_partial()
         started, clock = artifacts.now(), time.time()
-        module, function = self.spec.function.split(":")
-        getattr(importlib.import_module(module), function)(self, work, **hooks)
+        if launch.is_wanted(self):
+            launch.run(self, work, hooks)
+        else:
+            self.compute(work, **hooks)
         artifacts.seal(work, self.folder, self._record(started, time.time() - clock))
         print(f"{self.label}: done in {time.time() - clock:.0f} s.")
         return self
+
+    def compute(self, work: Path, **hooks: Any) -> None:
+        """Have the stage's function write its artifacts into `work`, in this process."""
+        module, function = self.spec.function.split(":")
+        getattr(importlib.import_module(module), function)(self, work, **hooks)
 
     def run_with_inputs(self) -> Stage:
         """Compute the stage and, before it, whatever of its inputs is not there yet."""

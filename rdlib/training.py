@@ -17,7 +17,8 @@ from typing import Any
 import pandas as pd
 import torch
 from accelerate import Accelerator, PartialState
-from accelerate.utils import DistributedType, gather_object
+from accelerate.state import AcceleratorState
+from accelerate.utils import DistributedDataParallelKwargs, DistributedType, gather_object
 from safetensors.torch import load_model
 from torch.utils.data import BatchSampler, Dataset
 from tqdm import tqdm
@@ -104,6 +105,16 @@ def with_adapters(model: PreTrainedModel, settings: Training, task: str) -> PreT
 
 
 # ---- several processes
+
+
+def new_accelerator(settings: Training) -> Accelerator:
+    """The accelerator of a training loop of our own."""
+    AcceleratorState._reset_state()  # an earlier trainer in this process may have set another precision
+    return Accelerator(
+        cpu=not torch.cuda.is_available(),
+        mixed_precision="bf16" if in_bf16(settings) else "no",
+        kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
+    )
 
 
 def is_main() -> bool:
