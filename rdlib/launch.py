@@ -129,8 +129,8 @@ def _check_method(stage, configuration, path: Path) -> None:
         )
     if fsdp and stage.profile.training.lora is not None:
         raise UserError(
-            f"{stage.label}: adapters (training.lora) are merged into the model, which {path.name} splits: name ddp.yaml "
-            f"or a zero file in training.accelerate."
+            f"{stage.label}: adapters (training.lora) are merged into the model, which {path.name} splits: name "
+            f"ddp.yaml or a zero file in training.accelerate."
         )
 
 
