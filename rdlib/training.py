@@ -192,8 +192,9 @@ def share(items: list, accelerator: Accelerator) -> list:
     Under FSDP each share is the whole list: there the forward passes of all processes must be the same.
     """
     parts = _shares(accelerator)
-    filled = items + items[: -len(items) % parts]
-    return filled[accelerator.process_index % parts :: parts]
+    length = -(-len(items) // parts)
+    first = accelerator.process_index % parts
+    return [items[i % len(items)] for i in range(first, length * parts, parts)]
 
 
 def gather(results: list, count: int, accelerator: Accelerator) -> list:
