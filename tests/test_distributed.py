@@ -26,8 +26,8 @@ from rdlib.reward_model import IGNORED, count_terms, reward_model_loss
 
 CONFIGURATIONS = sorted(launch.CONFIGURATIONS.glob("*.yaml"))
 TWO = {"training.processes": 2}
-# Sums of float32 in another order. Measured: losses (around 1) 1e-7, gradient norms (up to 10) 2e-6; in the weights more,
-# as Adam enlarges what rounding does to a gradient of nearly zero
+# Sums of float32 in another order. Measured: losses (around 1) 1e-7, gradient norms (up to 10) 2e-6; more in the
+# weights, as Adam enlarges what rounding does to a gradient of nearly zero
 LOSS = {"rtol": 0, "atol": 2e-6}
 NORM = {"rtol": 0, "atol": 5e-5}
 WEIGHTS = {"rtol": 0, "atol": 1e-4}
@@ -150,7 +150,9 @@ def test_ppo_in_two_processes_is_that_of_one_on_the_same_responses(tmp_path):
     """Whitening, minibatches, clipping of gradients and the history are those of all episodes together."""
     (expected, weights), (found, ours) = (in_processes(tmp_path / str(n), n) for n in (1, 2))
     for a, b in zip(expected, found, strict=True):
-        assert b == pytest.approx(a, rel=1e-4, abs=2e-5)
+        assert {name for name in a if a[name] is None} == {name for name in b if b[name] is None}
+        numbers = {name for name in a if a[name] is not None}
+        assert {n: b[n] for n in numbers} == pytest.approx({n: a[n] for n in numbers}, rel=1e-4, abs=2e-5)
     for key, weight in weights.items():
         torch.testing.assert_close(ours[key], weight, **WEIGHTS)
 
