@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pandas as pd
+from accelerate import Accelerator, PartialState
 
-from rdlib import answers, generation, prompts
+from rdlib import answers, generation, prompts, training
 from rdlib.engines.transformers_engine import TransformersEngine
 from rdlib.errors import UserError
 from rdlib.profile import Dataset
@@ -29,9 +30,12 @@ class Agreement:
         self.tokenizer, self.kind, self.max_tokens = tokenizer, settings.answer, settings.max_tokens
         self.batch = batch
 
-    def __call__(self, model) -> float:
-        """The agreement of a model, between 0 and 1."""
+    def __call__(self, model, accelerator: Accelerator | None = None) -> float:
+        """The agreement of a model, between 0 and 1; the processes of `accelerator` share the questions."""
+        accelerator = accelerator or PartialState()
         engine = TransformersEngine(model, self.tokenizer, self.batch, self.max_tokens)
-        self.answers = [answers.extract(group[0].text, self.kind) for group in engine.generate(self.requests, seed=0)]
+        completions = engine.generate(training.share(self.requests, accelerator), seed=0)
+        given = [answers.extract(group[0].text, self.kind) for group in completions]
+        self.answers = training.gather(given, len(self.requests), accelerator)
         agreeing = [answers.same(a, label) for a, label in zip(self.answers, self.labels, strict=True)]
         return sum(agreeing) / len(agreeing)

@@ -57,7 +57,7 @@ class AgreementMixin:
 
     def evaluate(self, *args, **kwargs) -> dict[str, float]:
         """`eval_agreement` of the policy, between 0 and 1."""
-        metrics = {"eval_agreement": self.agreement(self.model)}
+        metrics = {"eval_agreement": self.agreement(self.model, self.accelerator)}
         self.log(dict(metrics))
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
@@ -95,7 +95,7 @@ def arguments(stage, work: Path, steps: int) -> dict[str, Any]:
         "save_steps": every,
         "metric_for_best_model": "eval_agreement",
         "load_best_model_at_end": True,
-        **training.common_arguments(work, stage.seed, "steps"),
+        **training.common_arguments(stage, work, "steps"),
     }
 
 
@@ -105,13 +105,14 @@ def on_policy_arguments(stage, work: Path, steps: int) -> dict[str, Any]:
     return arguments(stage, work, steps) | limits | {"shuffle_dataset": False}
 
 
-def learns_from(dataset: Dataset, cell: Cell) -> dict[str, Any]:
+def learns_from(stage, dataset: Dataset, cell: Cell) -> dict[str, Any]:
     """What every trainer chosen by agreement is given besides its models and arguments."""
     return {
         "train_dataset": dataset,
         "eval_dataset": dataset,  # asked for by the trainer; `evaluate` does not read it
         "processing_class": cell.tokenizer,
         "callbacks": [EvaluateLast()],
+        "peft_config": training.lora_config(stage.profile.training, "CAUSAL_LM"),
     }
 
 
@@ -170,7 +171,7 @@ def dpo(stage, work: Path, cell: Cell) -> Trainer:
     steps = -(-len(dataset) // settings.dpo_batch_size) * settings.dpo_epochs
     return AgreementDPOTrainer(
         models.load_causal_lm(cell.source),
-        models.load_causal_lm(cell.source),
+        models.load_causal_lm(cell.source) if stage.profile.training.lora is None else None,  # adapters off
         DPOConfig(
             beta=settings.dpo_beta,
             num_train_epochs=settings.dpo_epochs,
@@ -179,7 +180,7 @@ def dpo(stage, work: Path, cell: Cell) -> Trainer:
             max_length=stage.profile.sft.max_length,
             **arguments(stage, work, steps),
         ),
-        **learns_from(dataset, cell),
+        **learns_from(stage, dataset, cell),
     )
 
 
@@ -222,7 +223,7 @@ def distillation(stage, work: Path, cell: Cell) -> Trainer:
             learning_rate=settings.distillation_learning_rate,
             **on_policy_arguments(stage, work, steps),
         ),
-        **learns_from(dataset, cell),
+        **learns_from(stage, dataset, cell),
     )
 
 
@@ -253,7 +254,7 @@ def grpo(stage, work: Path, cell: Cell) -> Trainer:
             loss_type="grpo",
             **on_policy_arguments(stage, work, steps),
         ),
-        **learns_from(dataset, cell),
+        **learns_from(stage, dataset, cell),
     )
 
 
@@ -269,6 +270,14 @@ def token_counts(trainer: Trainer, history: pd.DataFrame) -> dict[str, int]:
         return {"tokens_generated": sampled, "tokens_trained": sampled}
     trained = sum(trainer.train_dataset["length"]) * trainer.args.num_train_epochs
     return {"tokens_generated": 0, "tokens_trained": round(trained)}
+
+
+def back_to_start(trainer: Trainer, source: str) -> None:
+    """Give a trainer's model the weights that it had before training, and no adapters."""
+    if hasattr(trainer.model, "unload"):
+        trainer.model = trainer.model.unload()
+    else:
+        trainer.model.load_state_dict(models.load_causal_lm(source).state_dict())
 
 
 def run(stage, work: Path) -> None:
@@ -290,14 +299,15 @@ def run(stage, work: Path) -> None:
         stage.profile.generation.batch_size,
     )
     trainer.add_callback(training.ProgressBar(stage.method))
-    start = trainer.agreement(trainer.model)
+    start = trainer.agreement(trainer.model, trainer.accelerator)
     history = training.train(trainer, work)
     best, step = trainer.state.best_metric, trainer.state.best_global_step
     if start >= best:
         best, step = start, 0
-        trainer.model.load_state_dict(models.load_causal_lm(source).state_dict())
-    trainer.model.save_pretrained(work / "model")
-    cell.tokenizer.save_pretrained(work / "model")
+        back_to_start(trainer, source)
+    training.save_model(trainer, cell.tokenizer, work / "model")
+    if not training.is_main():
+        return
     first = pd.DataFrame({"step": [0], "epoch": [0.0], "agreement": [start]})
     artifacts.write_parquet(work / "history.parquet", pd.concat([first, history], ignore_index=True)[list(history)])
     summary = {

@@ -12,6 +12,11 @@ The policy and the value model are separate networks under one optimizer, as in 
 weights after an update this trainer reproduces (tests/golden); the value model has a learning rate of its own.
 Log-probabilities are those of the sampling temperature. Every random choice is a function of (seed, purpose,
 number), so a run that was killed continues exactly as it would have gone on.
+
+Several processes share the sampling and the forward and backward passes alone: each holds all episodes of an
+update, so advantages are whitened over all of them, and a minibatch is the same one on every number of processes.
+Given the same responses the weights after an update are therefore the same up to rounding; the responses are not,
+as each process samples with a seed of its own. The policy must be whole in every process (DDP, ZeRO-1 and 2).
 """
 
 from __future__ import annotations
@@ -24,6 +29,7 @@ import random
 import shutil
 from collections import Counter
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -36,6 +42,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from rdlib import ppo_core as core
+from rdlib import training
 from rdlib.errors import UserError
 from rdlib.ppo_core import Batch, PolicyAndValue, Tokens, response_logits
 from rdlib.profile import Ppo
@@ -111,7 +118,8 @@ def warmup_factor(settings: Ppo, update: int) -> float:
 class PPOTrainer:
     """Trains `policy` and `value_model` in place with PPO; see the module's docstring and `train`.
 
-    `policy`, `reference`: causal language models; `value_model`: a sequence classifier with one label,
+    `policy`, `reference`: causal language models; a `reference` of None is the policy with its adapters (PEFT) off, of
+    which only the adapters are trained, kept and saved. `value_model`: a sequence classifier with one label,
     initialised from the reward model. `prompts`: token ids of the training queries. `settings`: the profile's
     `ppo` section. `sample(policy, prompts, seed)`: token ids of one response to each prompt, without padding,
     with the EOS if one was generated. `score(query_indices, texts, sequences)`: the rewards [B] of Eq. 7, and
@@ -124,7 +132,7 @@ class PPOTrainer:
     def __init__(
         self,
         policy: nn.Module,
-        reference: nn.Module,
+        reference: nn.Module | None,
         value_model: nn.Module,
         tokenizer: Any,
         settings: Ppo,
@@ -139,29 +147,34 @@ class PPOTrainer:
     ) -> None:
         if reference is policy:
             raise ValueError("The reference must be a copy of the policy, not the policy itself.")
+        if reference is None and not hasattr(policy, "disable_adapter"):
+            raise ValueError("Without a reference the policy must have adapters.")
         if not prompts or not all(prompts):
             raise UserError("PPO got no queries, or an empty one: check the student's responses that it starts from.")
         self.accelerator = accelerator or Accelerator()
         self.tokenizer, self.settings, self.prompts, self.seed = tokenizer, settings, prompts, seed
         self.sample, self.score, self.validate, self.on_update = sample, score, validate, on_update
-        for model in (policy, reference, value_model):
+        for model in filter(None, (policy, reference, value_model)):
             # Without dropout the ratio is 1 before the first step; gradient checkpointing needs train mode
             model.train(getattr(model, "is_gradient_checkpointing", False))
             _disable_dropout(model)
         self.policy, self.value_model = policy, value_model
-        self.reference = reference.requires_grad_(False).to(self.accelerator.device)
-        _require_plain_head(self.reference, prompts[0])
-        both = PolicyAndValue(policy, value_model)
-        self.parameters = [p for p in both.parameters() if p.requires_grad]
+        self.reference = None if reference is None else reference.requires_grad_(False).to(self.accelerator.device)
+        _require_plain_head(self.reference or policy, prompts[0])
+        self.both = PolicyAndValue(policy, value_model)
+        self.parameters = [p for p in self.both.parameters() if p.requires_grad]
         groups = [
             {"params": [p for p in model.parameters() if p.requires_grad], "lr": rate, "peak": rate}
             for model, rate in ((policy, settings.learning_rate), (value_model, settings.value_learning_rate))
         ]
         optimizer = torch.optim.AdamW(groups, weight_decay=0.0)
-        self.model, self.optimizer = self.accelerator.prepare(both, optimizer)
-        # DeepSpeed steps on every backward pass, so there a minibatch must be one part
-        whole = self.accelerator.distributed_type == DistributedType.DEEPSPEED
-        self.forward_size = settings.episodes_per_update if whole else forward_size
+        self.forward_size = forward_size
+        if (
+            self.accelerator.distributed_type == DistributedType.DEEPSPEED
+        ):  # which asks for what it gets in no other way
+            more = {"train_micro_batch_size_per_gpu": forward_size, "gradient_clipping": settings.max_grad_norm}
+            self.accelerator.state.deepspeed_plugin.deepspeed_config.update(more)
+        self.model, self.optimizer = self.accelerator.prepare(self.both, optimizer)
         self.history: list[dict] = []
         self.best: dict[str, Any] = {"update": 0, "validation_agreement": None, "evaluations_since": 0}
         self.best_weights: dict[str, Tensor] | None = None
@@ -197,7 +210,7 @@ class PPOTrainer:
             bar.set_postfix(reward=row["reward"], kl=row["kl"], best=self.best["validation_agreement"])
         bar.close()
         if self.best_weights is not None:
-            self.policy.load_state_dict(self.best_weights)
+            _load_weights(self.policy, self.best_weights)
         return {
             "updates": update,
             "best_update": self.best["update"] if self.best_weights is not None else update,
@@ -223,8 +236,8 @@ class PPOTrainer:
         if self.accelerator.is_main_process:
             with (work / "history.jsonl").open("a", encoding="utf-8") as file:
                 file.write(json.dumps(row) + "\n")
-        if self.on_update is not None:
-            self.on_update(row)
+            if self.on_update is not None:
+                self.on_update(row)
 
     # ---- one update
 
@@ -237,7 +250,7 @@ class PPOTrainer:
         losses = self.optimise(batch, update)
         numbers = _rollout_statistics(batch, scores, info) | losses
         names = sorted(numbers)
-        means = self.accelerator.reduce(torch.stack([numbers[n] for n in names]).to(self.accelerator.device), "mean")
+        means = torch.stack([numbers[n] for n in names])
         row = dict.fromkeys(HISTORY_COLUMNS)
         row |= {n: v if math.isfinite(v) else None for n, v in zip(names, means.tolist(), strict=True)}
         return row | {
@@ -247,33 +260,54 @@ class PPOTrainer:
         }
 
     def _rollout(self, update: int) -> tuple[Batch, Tensor, dict[str, Tensor]]:
-        """Sample and score this process's share of the update's episodes."""
+        """Sample and score the update's episodes, of which each process does its share."""
         count, rank = self.settings.episodes_per_update, self.accelerator.process_index
         indices = query_order(len(self.prompts), (update - 1) * count, count, self.seed)
-        indices = indices[rank :: self.accelerator.num_processes]
-        prompts = [self.prompts[i] for i in indices]
-        responses = self.sample(self.policy, prompts, seed_of(self.seed, "sample", update, rank))
+        own = training.share(indices, self.accelerator)
+        prompts = [self.prompts[i] for i in own]
+        with self.accelerator.autocast():
+            responses = self.sample(self.policy, prompts, seed_of(self.seed, "sample", update, rank))
         if len(responses) != len(prompts) or not all(responses):
             raise UserError(f"The sampler gave no response to some queries of PPO update {update}: check the engine.")
         texts = self.tokenizer.batch_decode(responses, skip_special_tokens=True)
-        rewards, info = self.score(indices, texts, [p + r for p, r in zip(prompts, responses, strict=True)])
-        batch = Batch.collate(prompts, responses, self.accelerator.device)
-        scores = torch.as_tensor(rewards, dtype=torch.float32, device=self.accelerator.device)
+        rewards, info = self.score(own, texts, [p + r for p, r in zip(prompts, responses, strict=True)])
+        responses = training.gather(responses, count, self.accelerator)
+        scores, info = self._gather(rewards), {name: self._gather(values) for name, values in info.items()}
+        batch = Batch.collate([self.prompts[i] for i in indices], responses, self.accelerator.device)
         require_finite(scores, "reward", batch)
         return batch, scores, info
+
+    def _gather(self, values: Tensor) -> Tensor:
+        """Numbers of all episodes [B], from those of this process's share."""
+        count = self.settings.episodes_per_update
+        rows = training.gather(torch.as_tensor(values, dtype=torch.float32).tolist(), count, self.accelerator)
+        return torch.tensor(rows, device=self.accelerator.device)
+
+    def _own_rows(self, batch: Batch) -> list[Tensor]:
+        """The rows of a batch that go through this process's networks, in parts."""
+        return batch.rows_by_length(self.forward_size, self.accelerator.process_index, self.accelerator.num_processes)
 
     @torch.no_grad()
     def _evaluate_rollouts(self, batch: Batch) -> Batch:
         """Log-probabilities under policy and reference, and values, by one forward pass of each."""
         logprobs, ref_logprobs, values = (torch.zeros(batch.mask.shape, device=batch.mask.device) for _ in range(3))
-        for rows in batch.rows_by_length(self.forward_size):
+        for rows in self._own_rows(batch):
             part = batch.take(rows)
             width = part.mask.shape[1]
-            logprobs[rows, :width], values[rows, :width], _ = self._forward(part)
-            with self.accelerator.autocast():
-                logits = response_logits(self.reference, part.sequences, part.query_lengths, width)
-            ref_logprobs[rows, :width] = core.selective_logprobs(logits / self.settings.temperature, part.responses)
+            # not through the wrapper: the processes may have different numbers of parts
+            logprobs[rows, :width], values[rows, :width], _ = self._forward(self.both, part)
+            ref_logprobs[rows, :width] = core.selective_logprobs(self._reference_logits(part), part.responses)
+        logprobs, ref_logprobs, values = (self.accelerator.reduce(t) for t in (logprobs, ref_logprobs, values))
         return replace(batch, logprobs=logprobs, ref_logprobs=ref_logprobs, values=values.masked_fill(~batch.mask, 0))
+
+    def _reference_logits(self, part: Batch) -> Tensor:
+        """Logits [B, T, V] of the reference at the sampling temperature."""
+        model, adapters_off = self.reference, nullcontext
+        if model is None:
+            model, adapters_off = self.policy, self.policy.disable_adapter
+        with self.accelerator.autocast(), adapters_off():
+            logits = response_logits(model, part.sequences, part.query_lengths, part.mask.shape[1])
+        return logits.float() / self.settings.temperature
 
     def _advantages(self, batch: Batch, scores: Tensor) -> Batch:
         settings = self.settings
@@ -285,39 +319,47 @@ class PPOTrainer:
 
     def optimise(self, batch: Batch, update: int) -> dict[str, Tensor]:
         """`epochs` passes of clipped updates over `batch`; returns the statistics' means over minibatches."""
-        size = max(1, self.settings.minibatch_size // self.accelerator.num_processes)
         statistics = []
         for epoch in range(self.settings.epochs):
             seed = seed_of(self.seed, "minibatches", update, epoch)
-            for rows in minibatches(len(batch.mask), size, seed):
+            for rows in minibatches(len(batch.mask), self.settings.minibatch_size, seed):
                 statistics.append(self._step(batch.take(rows.to(batch.mask.device))))
-        return {name: torch.stack([s[name] for s in statistics]).mean() for name in statistics[0]}
+        means = {name: torch.stack([s[name] for s in statistics]).mean() for name in statistics[0]}
+        return {name: self.accelerator.reduce(mean) for name, mean in means.items()}
 
     def _step(self, mini: Batch) -> dict[str, Tensor]:
-        """One optimizer step.
+        """One optimizer step; returns this process's share of the statistics.
 
         The minibatch goes through the networks in parts of similar length whose losses are weighted by their
-        tokens: the gradient is that of the whole, with less padding and less memory.
+        tokens: the gradient is that of the whole, with less padding and less memory. Gradients are averaged over the
+        processes, so each counts its parts as many times as there are processes.
         """
         tokens, totals = mini.mask.sum(), Counter()
-        for rows in mini.rows_by_length(self.forward_size):
+        parts = self._own_rows(mini)
+        for number, rows in enumerate(parts, start=1):
             part = mini.take(rows)
             share = part.mask.sum() / tokens
-            loss, statistics = self._loss(part)
-            require_finite(loss.detach(), "loss", part)
-            self.accelerator.backward(loss * share)
+            with self._synchronised(number == len(parts)):
+                loss, statistics = self._loss(part)
+                require_finite(loss.detach(), "loss", part)
+                self.accelerator.backward(loss * share * self.accelerator.num_processes)
             totals.update({name: value * share for name, value in statistics.items()})
         norm = self.accelerator.clip_grad_norm_(self.parameters, self.settings.max_grad_norm)
-        if norm is not None:  # DeepSpeed keeps it to itself
-            require_finite(norm, "gradient", mini)
+        if norm is not None:  # DeepSpeed may keep it to itself
+            require_finite(torch.as_tensor(norm), "gradient", mini)
         self.optimizer.step()
         self.optimizer.zero_grad()
         return dict(totals)
 
+    def _synchronised(self, last: bool):
+        """A context in which a backward pass adds to the gradients, and averages them over the processes if `last`."""
+        self.accelerator.sync_gradients = last  # what DeepSpeed goes by
+        return nullcontext() if last else self.accelerator.no_sync(self.model)
+
     def _loss(self, part: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Eq. 8 with the value loss, a mean over the tokens of `part`, and its statistics."""
         settings, mask = self.settings, part.mask
-        logprobs, values, logits = self._forward(part)
+        logprobs, values, logits = self._forward(self.model, part)
         p_loss, clipped = core.policy_loss(logprobs, part.logprobs, part.advantages, mask, settings.clip_range)
         v_loss, v_clipped = core.value_loss(values, part.values, part.returns, mask, settings.value_clip_range)
         with torch.no_grad():
@@ -331,9 +373,9 @@ class PPOTrainer:
             }
         return p_loss + settings.vf_coef * v_loss, statistics
 
-    def _forward(self, part: Batch) -> tuple[Tensor, Tensor, Tensor]:
+    def _forward(self, both: nn.Module, part: Batch) -> tuple[Tensor, Tensor, Tensor]:
         """Log-probabilities [B, T] at the sampling temperature, values [B, T], and logits [B, T, V]."""
-        logits, values = self.model(part.sequences, part.query_lengths, part.mask.shape[1])
+        logits, values = both(part.sequences, part.query_lengths, part.mask.shape[1])
         logits = logits / self.settings.temperature
         return core.selective_logprobs(logits, part.responses), values, logits
 
@@ -393,8 +435,8 @@ class PPOTrainer:
                     f"The checkpoint {folder} was made with another {', '.join(differing)}: restore the old "
                     "values to continue it, or delete the folder to start again."
                 )
-            self.policy.load_state_dict(load_file(folder / "policy.safetensors"))
-            self.value_model.load_state_dict(load_file(folder / "value_model.safetensors"))
+            _load_weights(self.policy, load_file(folder / "policy.safetensors"))
+            _load_weights(self.value_model, load_file(folder / "value_model.safetensors"))
             if state["best"]["validation_agreement"] is not None:
                 self.best_weights = load_file(folder / "best.safetensors")
             own = torch.load(folder / f"process-{self.accelerator.process_index}.pt", weights_only=True)
@@ -452,9 +494,21 @@ def _rollout_statistics(batch: Batch, scores: Tensor, info: dict[str, Tensor]) -
     }
 
 
+def _trained(model: nn.Module) -> dict[str, Tensor]:
+    """What training changes: all weights, or with adapters those and the head."""
+    state = model.state_dict(keep_vars=True)
+    return {name: tensor for name, tensor in state.items() if tensor.requires_grad}
+
+
 def _weights(model: nn.Module) -> dict[str, Tensor]:
-    """A copy of the weights on the CPU; a copy, because safetensors refuses tensors that share memory."""
-    return {name: tensor.detach().cpu().clone().contiguous() for name, tensor in model.state_dict().items()}
+    """A copy of the trained weights on the CPU; a copy, because safetensors refuses tensors that share memory."""
+    return {name: tensor.detach().cpu().clone().contiguous() for name, tensor in _trained(model).items()}
+
+
+def _load_weights(model: nn.Module, weights: dict[str, Tensor]) -> None:
+    if weights.keys() != _trained(model).keys():
+        raise KeyError("it holds the weights of another model")
+    model.load_state_dict(weights, strict=False)
 
 
 def _disable_dropout(model: nn.Module) -> None:

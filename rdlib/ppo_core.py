@@ -185,9 +185,12 @@ class Batch:
         cut = {name: t[:, :width] if t.ndim > 1 else t for name, t in taken.items()}
         return Batch(**(cut | {"sequences": taken["sequences"][:, : int(self.lengths[rows].max())]}))
 
-    def rows_by_length(self, size: int) -> list[Tensor]:
-        """All row numbers in parts of at most `size`, of similar length, so that little is padding."""
-        return list(self.lengths.argsort(stable=True).split(size))
+    def rows_by_length(self, size: int, index: int = 0, processes: int = 1) -> list[Tensor]:
+        """Row numbers in parts of at most `size`, of similar length, so that little is padding.
+
+        All rows, or those of process `index`: together the processes have each row once.
+        """
+        return list(self.lengths.argsort(stable=True)[index::processes].split(size))
 
 
 def _pad(rows: Tokens) -> Tensor:

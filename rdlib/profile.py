@@ -206,6 +206,34 @@ class Generation(Section):
     stop: list[str] = []
 
 
+class Lora(Section):
+    """Low-rank adapters (Hu et al. 2022), merged into the model when a stage saves it.
+
+    `target_modules`: the linear layers that get one; "all-linear" is all but the output head.
+    """
+
+    r: Positive
+    alpha: Annotated[float, Field(gt=0)]
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    target_modules: str | list[str] = "all-linear"
+
+
+class Training(Section):
+    """How SFT, reward model and PPO are trained; all batch sizes of the profile stay those of an optimizer step.
+
+    `processes`: one for each GPU; more than one, or an `accelerate` configuration (a file of params/accelerate), is
+    started by `accelerate launch` (rdlib.launch). Each process takes its share of a batch in `gradient_accumulation`
+    parts. `precision` null: bf16 (autocast, float32 weights) on a GPU, fp32 on a CPU. `lora` null: all weights.
+    """
+
+    processes: Positive = 1
+    accelerate: str | None = None
+    gradient_accumulation: Positive = 1
+    gradient_checkpointing: bool = False
+    precision: Literal["fp32", "bf16"] | None = None
+    lora: Lora | None = None
+
+
 class Grid(Section):
     """What `make study` runs: the seeds, and the values of each ablation.
 
@@ -272,6 +300,7 @@ class Profile(Section):
     baselines: Baselines = Baselines()
     evaluation: Evaluation
     generation: Generation
+    training: Training = Training()
     grid: Grid
     cells: list[Cell] = []
     hardware: Hardware = Hardware()
@@ -298,6 +327,27 @@ class Profile(Section):
                     f"a teacher_share of {share} leaves less than one response of a kind in a query: "
                     f"take one from {least:.4g} to {1 - least:.4g}, or raise reward_model.samples_per_kind"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _batches_divide(self) -> Profile:
+        parts = self.training.processes * self.training.gradient_accumulation
+        batches = {
+            "sft.batch_size": self.sft.batch_size,
+            "reward_model.batch_size": self.reward_model.batch_size,
+            "ppo.minibatch_size": self.ppo.minibatch_size,
+        }
+        for name, size in batches.items():
+            if size % parts:
+                raise ValueError(
+                    f"{name} {size} cannot be shared by training.processes x training.gradient_accumulation = {parts}: "
+                    f"take numbers whose product divides it"
+                )
+        if self.training.processes > 1 and self.ppo.episodes_per_update % self.ppo.minibatch_size:
+            raise ValueError(
+                f"ppo.episodes_per_update {self.ppo.episodes_per_update} is no multiple of ppo.minibatch_size "
+                f"{self.ppo.minibatch_size}, which several training.processes need"
+            )
         return self
 
     @model_validator(mode="after")

@@ -30,33 +30,63 @@ PREFERENCES = ((STUDENT_POSITIVE, STUDENT_NEGATIVE), (TEACHER_POSITIVE, STUDENT_
 PART_SIZE = 24  # sequences that go through the model at once while it trains
 
 
-def classification_loss(scores: torch.Tensor, kinds: torch.Tensor) -> torch.Tensor:
-    """Eq. 4: binary cross-entropy of sigmoid(r), positives to 1 and negatives to 0. Both arguments are [N]."""
-    target = torch.isin(kinds, torch.tensor(POSITIVE_KINDS, device=kinds.device)).to(scores.dtype)
-    return F.binary_cross_entropy_with_logits(scores, target)
+IGNORED = -1  # kind of a response that only fills up a process's share of a batch
 
 
-def preference_loss(scores: torch.Tensor, kinds: torch.Tensor, queries: torch.Tensor) -> torch.Tensor:
+def pairs_of(kinds: torch.Tensor, queries: torch.Tensor) -> list[torch.Tensor]:
+    """For each of the PREFERENCES which pairs [N, N] of (better, worse) responses of one query there are."""
+    same_query = queries[:, None] == queries[None, :]
+    return [same_query & (kinds[:, None] == better) & (kinds[None, :] == worse) for better, worse in PREFERENCES]
+
+
+def count_terms(kinds: torch.Tensor, queries: torch.Tensor) -> torch.Tensor:
+    """What the means of Eq. 4 and 5 are over, [3]: responses, and pairs of each preference."""
+    return torch.stack([(kinds != IGNORED).sum(), *(pairs.sum() for pairs in pairs_of(kinds, queries))])
+
+
+def classification_loss(
+    scores: torch.Tensor, kinds: torch.Tensor, responses: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Eq. 4: binary cross-entropy of sigmoid(r), positives to 1 and negatives to 0. `scores` and `kinds` are [N].
+
+    A mean; for a part of a batch, its share of the mean over the batch's number of `responses`.
+    """
+    kept = kinds != IGNORED
+    target = torch.isin(kinds[kept], torch.tensor(POSITIVE_KINDS, device=kinds.device)).to(scores.dtype)
+    total = F.binary_cross_entropy_with_logits(scores[kept], target, reduction="sum")
+    return total / (kept.sum() if responses is None else responses)
+
+
+def preference_loss(
+    scores: torch.Tensor, kinds: torch.Tensor, queries: torch.Tensor, counts: torch.Tensor | None = None
+) -> torch.Tensor:
     """Eq. 5: student positive over student negative, teacher positive over student positive. All [N].
 
-    Each of the two terms is the mean over all pairs within a query; a term without a pair is zero.
+    Each of the two terms is the mean over all pairs within a query (for a part of a batch, its share of the mean over
+    the batch's `counts` [2] of pairs); a term without a pair is zero.
     """
     difference = scores[:, None] - scores[None, :]
-    same_query = queries[:, None] == queries[None, :]
     total = scores.sum() * 0.0
-    for better, worse in PREFERENCES:
-        pairs = same_query & (kinds[:, None] == better) & (kinds[None, :] == worse)
+    for i, pairs in enumerate(pairs_of(kinds, queries)):
         if pairs.any():
-            total = total - F.logsigmoid(difference[pairs]).mean()
+            total = total - F.logsigmoid(difference[pairs]).sum() / (pairs.sum() if counts is None else counts[i])
     return total
 
 
 def reward_model_loss(
-    scores: torch.Tensor, kinds: torch.Tensor, queries: torch.Tensor, lam: float, form: str
+    scores: torch.Tensor,
+    kinds: torch.Tensor,
+    queries: torch.Tensor,
+    lam: float,
+    form: str,
+    counts: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Eq. 6, convex: lam L_cls + (1 - lam) L_pref; additive (the other reading): L_cls + lam L_pref."""
-    classification = classification_loss(scores, kinds)
-    preference = preference_loss(scores, kinds, queries)
+    """Eq. 6, convex: lam L_cls + (1 - lam) L_pref; additive (the other reading): L_cls + lam L_pref.
+
+    The losses of the parts of a batch, given the `count_terms` [3] of the whole, add up to the loss of the whole.
+    """
+    classification = classification_loss(scores, kinds, None if counts is None else counts[0])
+    preference = preference_loss(scores, kinds, queries, None if counts is None else counts[1:])
     if form == "convex":
         return lam * classification + (1 - lam) * preference
     return classification + lam * preference
@@ -168,27 +198,46 @@ def score_in_parts(
     return torch.cat(scores)[order.argsort()]
 
 
-class RewardModelTrainer(Trainer):
+class RewardModelTrainer(training.GlobalBatches, Trainer):
     """Trainer with the loss of Eq. 6; it evaluates by the AUCs of Table 3 on the validation queries."""
 
     settings: RewardModel
     validation: tuple[list[list[int]], np.ndarray]
+    blank = {"sequences": [[0]], "kinds": [IGNORED]}
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.model_accepts_loss_kwargs = True  # `compute_loss` is told the counts of the whole batch
+
+    def _get_num_items_in_batch(self, batch_samples, device):
+        counts = sum(count_terms(batch["kinds"], batch["queries"]) for batch in batch_samples)
+        return self.accelerator.reduce(counts.to(device)) if len(batch_samples) else None
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        """Eq. 6 over a batch of queries."""
-        scores = score_in_parts(model, inputs["input_ids"], inputs["attention_mask"])
-        loss = reward_model_loss(scores, inputs["kinds"], inputs["queries"], self.settings.lam, self.settings.form)
+        """Eq. 6 over a batch of queries, or a part's share of it times the processes whose gradients are averaged."""
+        ids, mask = inputs["input_ids"], inputs["attention_mask"]
+        size = len(ids) if self.accelerator.distributed_type in training.SHARDED else PART_SIZE
+        scores = score_in_parts(model, ids, mask, size)
+        settings, terms = self.settings, (inputs["kinds"], inputs["queries"])
+        loss = reward_model_loss(scores, *terms, settings.lam, settings.form, num_items_in_batch)
+        loss = loss * self.accelerator.num_processes
         return (loss, scores) if return_outputs else loss
 
     def evaluate(self, *args, **kwargs) -> dict[str, float]:
         """Pos/Neg and Pos/Pos AUC on the validation queries."""
-        sequences, kinds = self.validation
-        scores = score(self.model, sequences, self.processing_class.pad_token_id).numpy()
-        values = {f"eval_{name}": value for name, value in aucs(scores, kinds).items()}
+        scores = self.scores_of_validation()
+        values = {f"eval_{name}": value for name, value in aucs(scores, self.validation[1]).items()}
         values["epoch"] = self.state.epoch
         self.log(dict(values))
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, values)
         return values
+
+    def scores_of_validation(self) -> np.ndarray:
+        """r_phi [N] of the validation responses; processes share them."""
+        sequences, accelerator = self.validation[0], self.accelerator
+        pad = self.processing_class.pad_token_id
+        scores = score(self.model, training.share(sequences, accelerator), pad).numpy()
+        return np.asarray(training.gather(list(scores), len(sequences), accelerator), dtype=np.float32)
 
 
 def aucs(scores: np.ndarray, kinds: np.ndarray) -> dict[str, float]:
@@ -207,7 +256,7 @@ def configuration(stage, work: Path, queries: int) -> TrainingArguments:
     every = max(1, steps // settings.evaluations_per_epoch)
     return TrainingArguments(
         num_train_epochs=settings.epochs,
-        per_device_train_batch_size=settings.batch_size,
+        **training.batch_arguments(stage.profile.training, settings.batch_size),
         learning_rate=settings.learning_rate,
         lr_scheduler_type="linear",
         warmup_steps=min(20, steps),
@@ -218,7 +267,7 @@ def configuration(stage, work: Path, queries: int) -> TrainingArguments:
         metric_for_best_model="eval_pos_neg_auc",
         load_best_model_at_end=True,
         remove_unused_columns=False,
-        **training.common_arguments(work, stage.seed, "steps"),
+        **training.common_arguments(stage, work, "steps"),
         train_sampling_strategy="random",
         restore_callback_states_from_checkpoint=True,  # early stopping keeps its count over a resume
     )
@@ -254,7 +303,7 @@ def run(stage, work: Path) -> None:
     model = models.load_scorer(source, tokenizer.pad_token_id)
     torch.nn.init.zeros_(model.score.weight)
     trainer = RewardModelTrainer(
-        model,
+        training.with_adapters(model, stage.profile.training, "SEQ_CLS"),
         args=configuration(stage, work, len(examples)),
         train_dataset=training_rows(examples, encode),
         eval_dataset=[{}],
@@ -266,10 +315,11 @@ def run(stage, work: Path) -> None:
     sequences = [encode(row.id, row.text, row.finished) for row in table.itertuples()]
     trainer.validation = (sequences, table["kind_id"].to_numpy())
     history = training.train(trainer, work)
-    trainer.model.save_pretrained(work / "model")
-    tokenizer.save_pretrained(work / "model")
+    table["score"] = trainer.scores_of_validation()
+    training.save_model(trainer, tokenizer, work / "model")
+    if not training.is_main():
+        return
     artifacts.write_parquet(work / "history.parquet", history)
-    table["score"] = score(trainer.model, sequences, tokenizer.pad_token_id).numpy()
     artifacts.write_parquet(work / "scores.parquet", table[["id", "kind", "text", "score"]])
     tokens = sum(len(ids) for row in trainer.train_dataset for ids in row["sequences"])
     summary = aucs(table["score"].to_numpy(), table["kind_id"].to_numpy()) | {

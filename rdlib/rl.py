@@ -9,11 +9,12 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from rdlib import answers, artifacts, data, generation, models, prompts, reward_model, student
+from rdlib import answers, artifacts, data, generation, models, prompts, reward_model, student, training
 from rdlib.agreement import Agreement
 from rdlib.engines.transformers_engine import TransformersEngine
 from rdlib.errors import UserError
 from rdlib.ppo import PPOTrainer
+from rdlib.profile import Training
 from rdlib.reward import reward
 
 
@@ -103,41 +104,59 @@ def run(stage, work: Path, on_update=None) -> None:
         ppo = ppo.model_copy(update={"kl_coef": ppo.kl_coef_without_warmup})
     texts = prompts.of_questions(settings, queries)
     given = [None if pd.isna(label) else label for label in queries["pseudo_label"]]
-    policy = models.load_causal_lm(source)
+    accelerator = training.new_accelerator(profile.training)
+    policy, reference, value_model = networks(source, scorer, tokenizer.pad_token_id, profile.training)
+    judge = models.load_scorer(scorer, tokenizer.pad_token_id).to(accelerator.device)
     validation = questions[questions["split"] == "validation"]
     agreement = Agreement(validation, labels, tokenizer, settings, batch)
     kept = ValidationAnswers(agreement, work, on_update)
     trainer = PPOTrainer(
         policy,
-        models.load_causal_lm(source),
-        models.load_scorer(scorer, tokenizer.pad_token_id),
+        reference,
+        value_model,
         tokenizer,
         ppo,
         [prompts.encode(tokenizer, texts[key]) for key in queries["id"]],
         sampler(tokenizer, batch, limit, ppo.temperature),
-        RewardFunction(
-            models.load_scorer(scorer, tokenizer.pad_token_id),
-            given,
-            settings.answer,
-            profile.reward,
-            tokenizer.pad_token_id,
-        ),
+        RewardFunction(judge, given, settings.answer, profile.reward, tokenizer.pad_token_id),
         agreement,
         seed=stage.seed,
         on_update=kept,
+        accelerator=accelerator,
+        forward_size=forward_size(ppo.minibatch_size, profile.training),
     )
     summary = trainer.train(work) | {
         "queries": len(queries),
         "without_label": int(queries["pseudo_label"].isna().sum()),
     }
+    if not training.is_main():
+        return
     summary |= token_counts(trainer.history, ppo)
-    policy.save_pretrained(work / "model")
+    training.merged(policy).save_pretrained(work / "model")
     tokenizer.save_pretrained(work / "model")
     artifacts.write_json(work / "summary.json", summary)
     artifacts.write_parquet(work / "validation.parquet", kept.gather(trainer.history))
     for checkpoint in work.glob("checkpoint-*"):  # until here a crash loses no update
         shutil.rmtree(checkpoint)
     shutil.rmtree(kept.folder, ignore_errors=True)  # needed as long as there is a checkpoint to go on from
+
+
+def networks(source: str, scorer: Path, pad: int, settings: Training) -> tuple:
+    """Policy, reference and value model. With adapters the policy without them is the reference, which is then None."""
+    policy = training.with_adapters(models.load_causal_lm(source), settings, "CAUSAL_LM")
+    reference = models.load_causal_lm(source) if settings.lora is None else None
+    value_model = training.with_adapters(models.load_scorer(scorer, pad), settings, "SEQ_CLS")
+    if settings.gradient_checkpointing:
+        for model in (policy, value_model):
+            model.gradient_checkpointing_enable(training.NON_REENTRANT)
+    return policy, reference, value_model
+
+
+def forward_size(minibatch: int, settings: Training, most: int = 32) -> int:
+    """Episodes that go through a network at once: with `most` it is fastest, and accumulation asks for fewer."""
+    if settings.gradient_accumulation == 1:
+        return most
+    return min(most, minibatch // (settings.processes * settings.gradient_accumulation))
 
 
 def token_counts(history: list[dict], ppo) -> dict[str, int]:

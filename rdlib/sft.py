@@ -59,15 +59,17 @@ def build_dataset(responses: pd.DataFrame, encode: prompts.Encoder, max_length: 
     return Dataset.from_list([row for row in rows if row["labels"][-1] != IGNORED])
 
 
-class AgreementSFTTrainer(SFTTrainer):
+class AgreementSFTTrainer(training.GlobalBatches, SFTTrainer):
     """SFTTrainer whose evaluation also reports the validation agreement, by which the checkpoint is chosen."""
 
     agreement: Agreement
+    blank = mask_prompt([0], [], 1)
 
     def evaluate(self, *args, **kwargs) -> dict[str, float]:
         """The usual metrics and `eval_agreement`."""
         metrics = super().evaluate(*args, **kwargs)
-        metrics["eval_agreement"] = self.agreement(self.model)
+        with training.whole_model(self) as model:
+            metrics["eval_agreement"] = self.agreement(model, self.accelerator)
         self.log({"eval_agreement": metrics["eval_agreement"]})
         return metrics
 
@@ -77,7 +79,7 @@ def configuration(stage, work: Path) -> SFTConfig:
     settings = stage.profile.sft
     return SFTConfig(
         num_train_epochs=settings.epochs,
-        per_device_train_batch_size=settings.batch_size,
+        **training.batch_arguments(stage.profile.training, settings.batch_size),
         learning_rate=settings.learning_rate,
         warmup_steps=settings.warmup_ratio,
         max_length=settings.max_length,
@@ -86,7 +88,7 @@ def configuration(stage, work: Path) -> SFTConfig:
         metric_for_best_model="eval_agreement",
         load_best_model_at_end=True,
         dataset_kwargs={"skip_prepare_dataset": True},
-        **training.common_arguments(work, stage.seed, "epoch"),
+        **training.common_arguments(stage, work, "epoch"),
         train_sampling_strategy="group_by_length",
     )
 
@@ -118,6 +120,7 @@ def make_trainer(
         train_dataset=splits["train"],
         eval_dataset=splits["validation"],
         processing_class=tokenizer,
+        peft_config=training.lora_config(stage.profile.training, "CAUSAL_LM"),
     )
 
 
@@ -139,8 +142,9 @@ def run(stage, work: Path) -> None:
     validation = questions[questions["split"] == "validation"]
     trainer.agreement = Agreement(validation, labels, tokenizer, settings, profile.generation.batch_size)
     history = training.train(trainer, work)
-    trainer.model.save_pretrained(work / "model")
-    tokenizer.save_pretrained(work / "model")
+    training.save_model(trainer, tokenizer, work / "model")
+    if not training.is_main():
+        return
     artifacts.write_parquet(work / "history.parquet", history)
     responses = trainer.train_dataset
     tokens = sum(responses["length"]) * profile.sft.epochs

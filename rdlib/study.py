@@ -23,9 +23,9 @@ from typing import Any
 
 import pandas as pd
 
-from rdlib import artifacts
+from rdlib import artifacts, launch
 from rdlib.errors import UserError
-from rdlib.profile import Profile, load_profile
+from rdlib.profile import Profile, Section, load_profile
 
 ROOT = Path(__file__).resolve().parent.parent
 BASELINES = ("rft", "dpo", "distillation", "grpo")  # reviewers' question R1
@@ -63,7 +63,7 @@ SPECS = {
             "03_sft_warmup",
             "rdlib.sft:run",
             ALL_AXES,
-            ("sft", "generation"),
+            ("sft", "generation", "training"),
             "03_sft_warmup",
             ("sft", "ours_wo_r"),
         ),
@@ -79,7 +79,7 @@ SPECS = {
             "05_reward_model",
             "rdlib.reward_model:run",
             ALL_AXES,
-            ("reward_model",),
+            ("reward_model", "training"),
             "05_reward_model",
             ("ours", "ours_wo_d"),
         ),
@@ -87,7 +87,7 @@ SPECS = {
             "06_ppo",
             "rdlib.rl:run",
             ALL_AXES,
-            ("reward", "ppo", "generation"),
+            ("reward", "ppo", "generation", "training"),
             "06_ppo",
             ("ours", "ours_wo_d"),
         ),
@@ -111,7 +111,7 @@ SPECS = {
             "13_baseline",
             "rdlib.baselines:run",
             ALL_AXES,
-            ("baselines", "sft", "reward_model", "generation"),
+            ("baselines", "sft", "reward_model", "generation", "training"),
             "13_reviewer_questions",
             BASELINES,
         ),
@@ -126,13 +126,30 @@ NEUTRAL = {
     "reward": {"source": "reward_model"},
     "generation": {"engine": "transformers", "top_p": 1.0, "stop": []},
     "dataset": dict.fromkeys(("path", "revision", "perturbed_path", "perturbed_revision")),
+    "training": {"processes": 1, "precision": None, "lora": None},
 }
+# Settings that spread a computation over devices and leave its result as it is, up to rounding, so no key holds them.
+# Where training samples, each process draws random numbers of its own, so there their number counts.
+SPREADING = {
+    ("training", name) for name in ("processes", "accelerate", "gradient_accumulation", "gradient_checkpointing")
+}
+SAMPLES_BY_PROCESS = {"06_ppo": {("training", "processes")}}
 
 
 def _without_neutral(section: str, settings: Any) -> dict[str, Any]:
     """A section's settings without those of `NEUTRAL` at their neutral values."""
     neutral = NEUTRAL.get(section, {})
     return {k: v for k, v in settings.model_dump().items() if k not in neutral or neutral[k] != v}
+
+
+def _in_a_name(value: Any) -> str:
+    """A setting's value as part of a folder's name; a group of settings without quotes and spaces."""
+    return ";".join(f"{k}:{v}" for k, v in value.items()) if isinstance(value, dict) else str(value)
+
+
+def _decides(stage: str, section: str, name: str) -> bool:
+    """Whether a setting decides a stage's artifacts, and not only how they are computed."""
+    return (section, name) not in SPREADING - SAMPLES_BY_PROCESS.get(stage, set())
 
 
 @dataclass(frozen=True)
@@ -173,13 +190,12 @@ class Stage:
     def overrides(self) -> dict[str, Any]:
         """The overrides that reach this stage and differ from the profile's own values."""
         base = load_profile(self.root / self.profile_path, self._cell_overrides)
-        reach = self._sections()
         kept = {}
         for key in sorted(self.all_overrides):
             section, name = key.split(".", 1)
             value = getattr(getattr(self.profile, section), name)  # as the schema understands it: 1 is 1.0
-            if section in reach and getattr(getattr(base, section), name) != value:
-                kept[key] = value
+            if self._depends_on(section, name) and getattr(getattr(base, section), name) != value:
+                kept[key] = value.model_dump() if isinstance(value, Section) else value
         return kept
 
     def _sections(self) -> set[str]:
@@ -188,10 +204,15 @@ class Stage:
             names |= stage._sections()
         return names
 
+    def _depends_on(self, section: str, name: str) -> bool:
+        """Whether a setting decides the artifacts of this stage or of one before it."""
+        own = section in self.spec.sections and _decides(self.name, section, name)
+        return own or any(stage._depends_on(section, name) for stage in self.inputs.values())
+
     @property
     def variant(self) -> str:
         """The overrides as text, empty for the profile's own settings."""
-        return ",".join(f"{key}={value}" for key, value in self.overrides.items())
+        return ",".join(f"{key}={_in_a_name(value)}" for key, value in self.overrides.items())
 
     @property
     def folder(self) -> Path:
@@ -233,12 +254,17 @@ class Stage:
     @cached_property
     def key(self) -> str:
         """Hash of everything that decides this stage's artifacts, except code and package versions."""
-        settings = {name: _without_neutral(name, getattr(self.profile, name)) for name in self.spec.sections}
+        settings = {name: kept for name in self.spec.sections if (kept := self._deciding(name))}
         settings["dataset"] = _without_neutral("dataset", self.dataset_settings)
         models = {"teachers": self.teacher, "students": self.student}
         settings["models"] = {kind: self.profile.model_of(name).identity for kind, name in models.items() if name}
         axes = [self.name, self.dataset, self.teacher, self.student, self.method, self.seed]
         return artifacts.content_hash([axes, settings, {name: s.key for name, s in self.inputs.items()}])
+
+    def _deciding(self, section: str) -> dict[str, Any]:
+        """The settings of a section that decide this stage's artifacts."""
+        settings = _without_neutral(section, getattr(self.profile, section))
+        return {name: value for name, value in settings.items() if _decides(self.name, section, name)}
 
     @property
     def done(self) -> bool:
@@ -275,11 +301,18 @@ class Stage:
             self.input(name)
         work = self._open_partial()
         started, clock = artifacts.now(), time.time()
-        module, function = self.spec.function.split(":")
-        getattr(importlib.import_module(module), function)(self, work, **hooks)
+        if launch.is_wanted(self):
+            launch.run(self, work, hooks)
+        else:
+            self.compute(work, **hooks)
         artifacts.seal(work, self.folder, self._record(started, time.time() - clock))
         print(f"{self.label}: done in {time.time() - clock:.0f} s.")
         return self
+
+    def compute(self, work: Path, **hooks: Any) -> None:
+        """Have the stage's function write its artifacts into `work`, in this process."""
+        module, function = self.spec.function.split(":")
+        getattr(importlib.import_module(module), function)(self, work, **hooks)
 
     def run_with_inputs(self) -> Stage:
         """Compute the stage and, before it, whatever of its inputs is not there yet."""

@@ -1,40 +1,251 @@
-"""What SFT and reward model share: training arguments, resuming, progress, and the history as a table."""
+"""What the trainers share: arguments, devices and processes, adapters, resuming, progress, and the history as a table.
+
+A stage's batch sizes are those of an optimizer step. `training.processes` share a batch, each in
+`training.gradient_accumulation` parts, and the losses are sums divided by the counts of the whole batch, so that any
+split gives the same gradient up to rounding.
+"""
 
 from __future__ import annotations
 
 import math
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
+from accelerate import Accelerator, PartialState
+from accelerate.state import AcceleratorState
+from accelerate.utils import DistributedDataParallelKwargs, DistributedType, gather_object
 from safetensors.torch import load_model
+from torch.utils.data import BatchSampler, Dataset
 from tqdm import tqdm
-from transformers import EarlyStoppingCallback, PrinterCallback, Trainer, TrainerCallback, TrainerState
+from transformers import (
+    EarlyStoppingCallback,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    PrinterCallback,
+    Trainer,
+    TrainerCallback,
+    TrainerState,
+)
 from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from rdlib.errors import UserError
+from rdlib.profile import Training
 
 CHECKPOINTS = "checkpoints"
+SHARDED = (DistributedType.FSDP, DistributedType.DEEPSPEED)  # every forward pass is work of all processes together
+NON_REENTRANT = {"use_reentrant": False}  # the kind of gradient checkpointing that works with frozen inputs and DDP
 
 
-def common_arguments(work: Path, seed: int, save_strategy: str) -> dict[str, Any]:
-    """Arguments for TRL and transformers trainers that do not depend on the method."""
+def in_bf16(settings: Training) -> bool:
+    """Whether forward passes are computed in bfloat16; UserError where the GPU has none."""
     cuda = torch.cuda.is_available()
+    if settings.precision == "bf16" and cuda and not torch.cuda.is_bf16_supported():
+        raise UserError("training.precision is bf16, which this GPU does not have: set it to fp32.")
+    return cuda if settings.precision is None else settings.precision == "bf16"
+
+
+def common_arguments(stage, work: Path, save_strategy: str) -> dict[str, Any]:
+    """Arguments for TRL and transformers trainers that do not depend on the method."""
+    cuda, settings = torch.cuda.is_available(), stage.profile.training
     return {
         "output_dir": str(work / CHECKPOINTS),
-        "seed": seed,
+        "seed": stage.seed,
         "use_cpu": not cuda,
-        "bf16": cuda,
-        "gradient_checkpointing": False,
+        "bf16": in_bf16(settings),
+        "gradient_checkpointing": settings.gradient_checkpointing,
+        "gradient_checkpointing_kwargs": NON_REENTRANT,
         "save_strategy": save_strategy,
         "save_total_limit": 2,
         "logging_steps": 1,  # a mean over several steps would differ after a resume in between
         "report_to": "none",
         "disable_tqdm": True,
         "dataloader_pin_memory": cuda,
+        "ddp_find_unused_parameters": False,
+        "ddp_broadcast_buffers": False,  # no model here changes its buffers, and processes may differ in their passes
     }
+
+
+def batch_arguments(settings: Training, batch: int) -> dict[str, int]:
+    """How a batch of an optimizer step is shared: this process's part of it, and in how many passes."""
+    return {
+        "per_device_train_batch_size": batch // (settings.processes * settings.gradient_accumulation),
+        "gradient_accumulation_steps": settings.gradient_accumulation,
+    }
+
+
+def lora_config(settings: Training, task: str):
+    """The adapters of a "CAUSAL_LM" or "SEQ_CLS" model, whose head is trained whole; None where all weights are."""
+    from peft import LoraConfig
+
+    lora = settings.lora
+    if lora is None:
+        return None
+    return LoraConfig(
+        task_type=task,
+        r=lora.r,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=lora.target_modules,
+        modules_to_save=["score"] if task == "SEQ_CLS" else None,
+    )
+
+
+def with_adapters(model: PreTrainedModel, settings: Training, task: str) -> PreTrainedModel:
+    """A model with new adapters, which change nothing yet; the model itself where all weights are trained."""
+    from peft import get_peft_model
+
+    config = lora_config(settings, task)
+    return model if config is None else get_peft_model(model, config)
+
+
+# ---- several processes
+
+
+def new_accelerator(settings: Training) -> Accelerator:
+    """The accelerator of a training loop of our own."""
+    AcceleratorState._reset_state()  # an earlier trainer in this process may have set another precision
+    return Accelerator(
+        cpu=not torch.cuda.is_available(),
+        mixed_precision="bf16" if in_bf16(settings) else "no",
+        kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
+    )
+
+
+def is_main() -> bool:
+    """Whether this process writes the artifacts: the only one, or the first of several."""
+    return PartialState().is_main_process
+
+
+class WithBlank(Dataset):
+    """A dataset and, after its last row, one that carries no loss."""
+
+    def __init__(self, rows: Any, blank: dict[str, Any]):
+        self.rows, self.blank = rows, blank
+
+    def __len__(self) -> int:
+        return len(self.rows) + 1
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return self.rows[index] if index < len(self.rows) else self.blank
+
+
+class FilledBatches(BatchSampler):
+    """Batches of an epoch, filled up with the row `blank` until each process has as many whole ones as the others.
+
+    (accelerate would fill up with rows of the epoch's beginning, which then count twice.)
+    """
+
+    def __init__(self, batches: BatchSampler, processes: int, blank: int):
+        super().__init__(batches.sampler, batches.batch_size, drop_last=False)
+        self.processes, self.blank = processes, blank
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for batch in super().__iter__():
+            yield batch + [self.blank] * (self.batch_size - len(batch))
+        for _ in range(len(self) - super().__len__()):
+            yield [self.blank] * self.batch_size
+
+    def __len__(self) -> int:
+        return -(-super().__len__() // self.processes) * self.processes
+
+
+class GlobalBatches:
+    """A Trainer that sees the batches of a single process, however many processes share them.
+
+    `blank`: a row without loss.
+    """
+
+    blank: dict[str, Any]
+
+    def get_train_dataloader(self):
+        """The loader of this process's shares."""
+        processes = self.accelerator.num_processes
+        if processes == 1:
+            return super().get_train_dataloader()
+        loader = self._get_dataloader(
+            WithBlank(self.train_dataset, self.blank),
+            "Training",
+            self._train_batch_size,
+            sampler_fn=lambda _: self._sampler_of_one_process(processes),
+            is_training=True,
+        )
+        shares = loader.batch_sampler
+        shares.batch_sampler = FilledBatches(shares.batch_sampler, processes, len(self.train_dataset))
+        return loader
+
+    def _sampler_of_one_process(self, processes: int):
+        sampler = self._get_train_sampler(self.train_dataset)
+        if isinstance(sampler, LengthGroupedSampler):
+            sampler.batch_size *= processes
+        return sampler
+
+
+def share(items: list, accelerator: Accelerator) -> list:
+    """This process's share of a list; all shares have the same length, for which some items come twice.
+
+    Under FSDP each share is the whole list: there the forward passes of all processes must be the same.
+    """
+    parts = _shares(accelerator)
+    length = -(-len(items) // parts)
+    first = accelerator.process_index % parts
+    return [items[i % len(items)] for i in range(first, length * parts, parts)]
+
+
+def gather(results: list, count: int, accelerator: Accelerator) -> list:
+    """The results of all `count` items, in their order, from each process's results of its `share`."""
+    if _shares(accelerator) == 1:
+        return results
+    parts = gather_object([results])
+    return [parts[i % len(parts)][i // len(parts)] for i in range(count)]
+
+
+def _shares(accelerator: Accelerator) -> int:
+    return 1 if accelerator.distributed_type == DistributedType.FSDP else accelerator.num_processes
+
+
+@contextmanager
+def whole_model(trainer: Trainer):
+    """The trained model without its distributed wrapper; where ZeRO-3 splits the weights, they are gathered."""
+    plugin = trainer.accelerator.state.deepspeed_plugin if trainer.is_deepspeed_enabled else None
+    if plugin is None or plugin.zero_stage != 3:
+        yield trainer.model
+        return
+    from trl.models.utils import unwrap_model_for_generation
+
+    with unwrap_model_for_generation(trainer.model_wrapped, trainer.accelerator) as model:
+        yield model
+
+
+# ---- the whole of a training
+
+
+def save_model(trainer: Trainer, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Write the trained model and its tokenizer; all processes take part, the main one writes.
+
+    Adapters are merged into the model: whatever reads it (sampling by any engine, the next training) finds a plain
+    model, at the price of its size on disk. The trainer's own model is used up by that.
+    """
+    weights = trainer.accelerator.get_state_dict(trainer.model_wrapped) if _is_fsdp(trainer) else None
+    with whole_model(trainer) as model:
+        if trainer.accelerator.is_main_process:
+            merged(model).save_pretrained(folder, state_dict=weights)
+            tokenizer.save_pretrained(folder)
+    trainer.accelerator.wait_for_everyone()
+
+
+def _is_fsdp(trainer: Trainer) -> bool:
+    return trainer.accelerator.distributed_type == DistributedType.FSDP
+
+
+def merged(model: PreTrainedModel) -> PreTrainedModel:
+    """A model with its adapters added into its weights; the model itself where it has none."""
+    return model.merge_and_unload() if hasattr(model, "merge_and_unload") else model
 
 
 class ProgressBar(TrainerCallback):
@@ -95,7 +306,10 @@ def restore_best(trainer: Trainer, checkpoint: str) -> None:
     """Give a trainer the state of a finished run and the weights of its best checkpoint."""
     trainer.state = TrainerState.load_from_json(str(Path(checkpoint) / TRAINER_STATE_NAME))
     best = Path(checkpoint).with_name(Path(trainer.state.best_model_checkpoint).name)
-    load_model(trainer.model, best / "model.safetensors")
+    if (best / "adapter_model.safetensors").is_file():
+        trainer.model.load_adapter(best, trainer.model.active_adapters[0])
+    else:
+        load_model(trainer.model, best / "model.safetensors")
 
 
 def drop_checkpoints(work: Path) -> None:
@@ -104,7 +318,12 @@ def drop_checkpoints(work: Path) -> None:
 
 
 def last_whole_checkpoint(folder: Path) -> str | None:
-    """The newest checkpoint that was written to its end; cut ones are removed."""
+    """The newest checkpoint that was written to its end; cut ones are removed, by the main process."""
+    with PartialState().main_process_first():
+        return _last_whole(folder)
+
+
+def _last_whole(folder: Path) -> str | None:
     for path in sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]), reverse=True):
         if (path / "trainer_state.json").is_file():  # the file that the trainer writes last
             return str(path)

@@ -62,7 +62,7 @@ def make_root(folder: Path, **changes: dict) -> Path:
     """A folder that a study can use as its repository: a profile, the models, and no runs yet."""
     content = tiny_settings()
     for section, values in changes.items():
-        content[section] = content[section] | values if isinstance(values, dict) else values
+        content[section] = content.get(section, {}) | values if isinstance(values, dict) else values
     folder.mkdir(parents=True, exist_ok=True)
     (folder / PARAMS).write_text(yaml.safe_dump(content))
     if not (folder / "models").exists():

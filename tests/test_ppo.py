@@ -429,7 +429,17 @@ def share_of(token):
 PROMPTS = [[2 + i % 7] * (1 + i % 3) for i in range(12)]
 
 
-def trainer_for(config, seed=0, prompts=PROMPTS, sample=None, score=None, validate=None, **model_changes):
+def trainer_for(
+    config,
+    seed=0,
+    prompts=PROMPTS,
+    sample=None,
+    score=None,
+    validate=None,
+    accelerator=None,
+    forward_size=32,
+    **model_changes,
+):
     policy = llama(**model_changes)
     value_model = llama(LlamaForSequenceClassification, seed=1, **model_changes)
     return ppo.PPOTrainer(
@@ -443,6 +453,8 @@ def trainer_for(config, seed=0, prompts=PROMPTS, sample=None, score=None, valida
         score or share_of(5),
         validate,
         seed,
+        accelerator=accelerator,
+        forward_size=forward_size,
     )
 
 

@@ -1,0 +1,55 @@
+"""A PPO run on given responses, for test_distributed: `accelerate launch tests/ppo_in_processes.py WORK`.
+
+The responses depend on the prompt and the update alone, so that any number of processes optimises on the same ones.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from test_ppo import EOS, first_logit, settings, share_of, trainer_for
+
+from rdlib import training
+from rdlib.profile import Training
+
+
+class GivenResponses:
+    """A `sample` whose responses of one to six tokens are drawn by prompt and update."""
+
+    def __init__(self) -> None:
+        self.update = 0
+
+    def __call__(self, policy, prompts, seed):
+        self.update += 1
+        return [self.response(prompt) for prompt in prompts]
+
+    def response(self, prompt: list[int]) -> list[int]:
+        """Token ids; most end with the end token."""
+        generator = torch.Generator().manual_seed(1000 * self.update + 10 * prompt[0] + len(prompt))
+        length = int(torch.randint(1, 7, (), generator=generator))
+        return [*torch.randint(2, 20, (length - 1,), generator=generator).tolist(), EOS]
+
+
+def run(work: Path) -> None:
+    """Two updates with whitened rewards; the main process writes history.json and weights.safetensors."""
+    config = settings(total_updates=2, whiten_rewards=True, max_grad_norm=0.5)
+    trainer = trainer_for(
+        config,
+        sample=GivenResponses(),
+        score=share_of(5),
+        validate=first_logit,
+        accelerator=training.new_accelerator(Training()),
+        forward_size=2,
+    )
+    trainer.train(work / "run")
+    if trainer.accelerator.is_main_process:
+        (work / "history.json").write_text(json.dumps(trainer.history))
+        save_file({k: v.clone() for k, v in trainer.both.state_dict().items()}, work / "weights.safetensors")
+
+
+if __name__ == "__main__":
+    run(Path(sys.argv[1]))
