@@ -23,7 +23,7 @@ from typing import Any
 
 import pandas as pd
 
-from rdlib import artifacts
+from rdlib import artifacts, sources
 from rdlib.errors import UserError
 from rdlib.profile import Profile, load_profile
 
@@ -125,7 +125,7 @@ NEUTRAL = {
     "voting": {"flip_share": 0.0},
     "reward": {"source": "reward_model"},
     "generation": {"engine": "transformers", "top_p": 1.0, "stop": []},
-    "dataset": dict.fromkeys(("path", "revision", "perturbed_path", "perturbed_revision")),
+    "dataset": dict.fromkeys(("path", "revision", "perturbed_path", "perturbed_revision")) | {"split_seed": 0},
 }
 
 
@@ -235,6 +235,8 @@ class Stage:
         """Hash of everything that decides this stage's artifacts, except code and package versions."""
         settings = {name: _without_neutral(name, getattr(self.profile, name)) for name in self.spec.sections}
         settings["dataset"] = _without_neutral("dataset", self.dataset_settings)
+        if content := sources.identity(self.dataset_settings, self.root):
+            settings["dataset"] |= {"content": content}
         models = {"teachers": self.teacher, "students": self.student}
         settings["models"] = {kind: self.profile.model_of(name).identity for kind, name in models.items() if name}
         axes = [self.name, self.dataset, self.teacher, self.student, self.method, self.seed]
