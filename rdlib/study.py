@@ -357,7 +357,8 @@ def _inputs(stage: Stage) -> dict[str, Stage]:
     policy = dict.fromkeys(BASELINES, "13_baseline")
     policy |= {"sft": "03_sft_warmup", "ours_wo_r": "03_sft_warmup", "ours": "06_ppo", "ours_wo_d": "06_ppo"}
     model = {"model": stage.at(policy[method])} if method in policy else {}
-    return data | {"gold": stage.at("00_gold")} | model
+    own = stage.dataset_settings.source == "questions" and method in policy  # may have no gold answer at all
+    return data | {"gold": stage.at("00_gold")} | model | (labels if own else {})
 
 
 def dag_edges() -> list[tuple[str, str]]:
