@@ -95,7 +95,9 @@ def _scalar(record: Record, name: str) -> Any:
         return value
     number = Decimal(str(value))
     if not number.is_finite() or abs(number.adjusted()) > 30:
-        raise record.error(f"{name!r} is {value}, which is no number that an answer can be; write it as text.")
+        raise record.error(
+            f"{name!r} is {str(value)[:40]}, which is no number that an answer can be; write it as text."
+        )
     return f"{number:f}"
 
 
