@@ -9,20 +9,18 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from rdlib import artifacts
+from rdlib import artifacts, benchmarks, own_questions, sources
 from rdlib.micro import gsm, mmlu
 from rdlib.micro.authors import Author
 from rdlib.micro.splits import split_of
 from rdlib.profile import Dataset
+from rdlib.questions import PERTURBED, SPLITS, Question
 
-SPLITS = ("train", "validation", "test")
-PERTURBED = "gsm_plus"
 REFERENCE_AUTHOR = Author("reference", 99.0, 99.0, 0.0, (0.0, 1.0, 0.0))
 QUESTION_COLUMNS = ["id", "split", "question", "options", "group"]
 
@@ -54,24 +52,15 @@ def perturbed(problems: list[gsm.GsmProblem], count: int, rng: random.Random) ->
     return result
 
 
-@dataclass(frozen=True)
-class Question:
-    """One question with what only the evaluation may read: its gold answer and a worked solution, where there are."""
-
-    id: str
-    split: str
-    group: str
-    question: str
-    options: tuple[str, ...] = ()
-    answer: str | None = None
-    solution: str | None = None
-
-
 def load(name: str, settings: Dataset, root: Path) -> list[Question]:
     """Every question of a benchmark; the same for every seed. Paths of a profile are relative to `root`.
 
     Raises UserError for a file, a hub dataset or a row that cannot be read.
     """
+    if settings.source == "questions":
+        return own_questions.load(name, settings, root)
+    if not settings.source.startswith("micro"):
+        return benchmarks.load(name, settings, root)
     return [
         Question(key, split, group, p.question, tuple(getattr(p, "options", ())), p.answer)
         for key, split, group, p in micro_problems(name, settings)
@@ -79,13 +68,22 @@ def load(name: str, settings: Dataset, root: Path) -> list[Question]:
 
 
 def worked_examples(name: str, settings: Dataset, root: Path) -> list[tuple[str, list[str], str]]:
-    """(question, options, solution) of every question that may stand in a few-shot prompt: never of a test one."""
-    rows = micro_problems(name, settings)
-    return [
-        (p.question, list(getattr(p, "options", ())), reference_solution(p))
-        for _, split, _, p in rows
-        if split == "train"
-    ]
+    """(question, options, solution) of every question that may stand in a few-shot prompt: never of a test one.
+
+    MMLU-Pro brings questions for that alone; elsewhere they are training questions with a worked solution.
+    """
+    if settings.source.startswith("micro"):
+        rows = micro_problems(name, settings)
+        return [
+            (p.question, list(getattr(p, "options", ())), reference_solution(p))
+            for _, split, _, p in rows
+            if split == "train"
+        ]
+    if settings.source == "mmlu_pro":
+        examples = benchmarks.mmlu_pro_examples(settings, root)
+    else:
+        examples = [question for question in load(name, settings, root) if question.split == "train"]
+    return [(q.question, list(q.options), q.solution) for q in examples if q.solution]
 
 
 def micro_problems(name: str, settings: Dataset) -> list[tuple[str, str, str, Any]]:
@@ -109,7 +107,10 @@ def micro_problems(name: str, settings: Dataset) -> list[tuple[str, str, str, An
 
 
 def run(stage, work: Path) -> None:
-    """Stage 00_data: write questions.parquet; the seed decides the order of the training questions."""
+    """Stage 00_data: write questions.parquet; the seed decides the order of the training questions.
+
+    For real questions also source.json, what they were read from, and split_ids.json, the ids of each split.
+    """
     questions = load(stage.dataset, stage.dataset_settings, stage.root)
     train = [q for q in questions if q.split == "train"]
     random.Random(f"order/{stage.seed}").shuffle(train)
@@ -117,12 +118,21 @@ def run(stage, work: Path) -> None:
     rows = [(q.id, q.split, q.question, list(q.options), q.group) for q in ordered]
     frame = pd.DataFrame(rows, columns=QUESTION_COLUMNS)
     artifacts.write_parquet(work / "questions.parquet", frame)
+    if content := sources.identity(stage.dataset_settings, stage.root):
+        artifacts.write_json(work / "source.json", {"source": stage.dataset_settings.source, "content": content})
+        artifacts.write_json(work / "split_ids.json", split_ids(questions))
+
+
+def split_ids(questions: list[Question]) -> dict[str, list[str]]:
+    """The ids of each split, sorted."""
+    splits = dict.fromkeys(question.split for question in questions)
+    return {split: sorted(q.id for q in questions if q.split == split) for split in splits}
 
 
 def run_gold(stage, work: Path) -> None:
-    """Stage 00_gold: write gold.parquet (id, answer)."""
+    """Stage 00_gold: write gold.parquet (id, answer), the answer missing where a question has none."""
     questions = load(stage.dataset, stage.dataset_settings, stage.root)
-    frame = pd.DataFrame([(q.id, q.answer) for q in questions], columns=["id", "answer"])
+    frame = pd.DataFrame([(q.id, q.answer) for q in questions], columns=["id", "answer"]).astype({"answer": "str"})
     artifacts.write_parquet(work / "gold.parquet", frame)
 
 

@@ -96,9 +96,11 @@ def over_optimisation(history: pd.DataFrame, validation: pd.DataFrame, gold: pd.
     """Along PPO: KL and reward of the rollouts against the agreement and the true accuracy on validation questions.
 
     `history`: PPO's history; `validation`: update, id, answer; `gold`: answers by id. A row an evaluation: update,
-    kl and reward (means over the updates since the evaluation before; NaN before training), agreement, accuracy.
+    kl and reward (means over the updates since the evaluation before; NaN before training), agreement, accuracy (of the
+    questions that have a gold answer).
     """
-    right = validation["answer"] == validation["id"].map(gold)
+    truth = validation["id"].map(gold)
+    right = (validation["answer"] == truth).astype(float).where(truth.notna())
     accuracy = right.groupby(validation["update"]).mean()
     rows, last = [], -1
     for update in accuracy.index:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from rdlib import answers, artifacts, data, engines, generation, models, prompts, reward_model, voting
+from rdlib import answers, artifacts, data, engines, evaluate, generation, models, prompts, reward_model, voting
 
 
 def sample_after(stage, questions: pd.DataFrame, texts: dict[str, prompts.Prompt], labels: pd.DataFrame, work: Path):
@@ -45,7 +45,7 @@ def run(stage, work: Path) -> None:
     model = models.load_scorer(source, tokenizer.pad_token_id)
     responses["score"] = reward_model.score(model, sequences, tokenizer.pad_token_id).numpy()
     truth = responses["id"].map(data.read_gold(stage.input("gold")))
-    responses["correct"] = [answers.same(a, t) for a, t in zip(responses["answer"], truth, strict=True)]
+    responses["correct"] = evaluate.correctness(responses["answer"], truth)
     responses = responses.rename(columns={"positive": "agrees"})
     columns = ["policy", "id", "sample", "tokens", "answer", "agrees", "correct", "score"]
     artifacts.write_parquet(work / "judged.parquet", responses[columns])

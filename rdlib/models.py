@@ -17,6 +17,7 @@ from transformers import (
 )
 from transformers.utils import logging
 
+from rdlib import prompts
 from rdlib.errors import UserError
 
 logging.set_verbosity_error()
@@ -24,8 +25,13 @@ logging.disable_progress_bar()  # loading a file is no long work
 
 
 def load_tokenizer(source: str | Path) -> PreTrainedTokenizerBase:
-    """The tokenizer of a model, padding on the left; it has an end token and a pad token that differs from it."""
+    """The tokenizer of a model, padding on the left; it has an end token and a pad token that differs from it.
+
+    The end token is the one that its chat template ends a turn with, where there is one.
+    """
     tokenizer = _load(AutoTokenizer, source, padding_side="left")
+    if end := prompts.end_of_turn(tokenizer):
+        tokenizer.eos_token = end
     if tokenizer.eos_token_id is None:
         raise UserError(f"The tokenizer of {source} has no end token: set eos_token in its tokenizer_config.json.")
     if tokenizer.pad_token_id in (None, tokenizer.eos_token_id):

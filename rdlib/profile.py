@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import copy
 import difflib
+import re
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from rdlib.errors import UserError
 
@@ -58,9 +59,10 @@ class Model(Section):
 class Dataset(Section):
     """One training benchmark with its splits (question counts; None: all there are) and how its answers look.
 
-    Real benchmarks come from the hub at `revision`, or from `path`: a folder of files of the same shape. `source`
-    questions is a file `path` of your own questions, JSONL or Parquet (rdlib.own_questions). `perturbed_path` and
-    `perturbed_revision` say the same of GSM-Plus, on which students of gsm8k are evaluated.
+    Real benchmarks come from the hub at the commit `revision` (None: that of rdlib.sources), or from `path`: a folder
+    of files of the same shape. `source` questions is a file `path` of your own questions, JSONL or Parquet
+    (rdlib.own_questions). `perturbed_path` and `perturbed_revision` say the same of GSM-Plus, on which students of
+    gsm8k are evaluated. `split_seed` draws the splits, the same for all seeds of a study.
     """
 
     source: Literal["micro-gsm", "micro-mmlu", "gsm8k", "mmlu_pro", "questions"]
@@ -76,6 +78,14 @@ class Dataset(Section):
         0, description="GSM-Plus style questions, evaluated but never trained on"
     )
     max_tokens: Positive = Field(description="longest response in tokens")
+    split_seed: int = Field(0, ge=0)
+
+    @field_validator("revision", "perturbed_revision")
+    @classmethod
+    def _is_a_commit(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch("[0-9a-f]{40}", value):
+            raise ValueError("a branch or tag can move, so give the commit, 40 hexadecimal digits")
+        return value
 
 
 class TeacherSampling(Section):
@@ -374,6 +384,14 @@ class Profile(Section):
                 model = getattr(Profile.model_fields.get(section), "annotation", None)
                 if name not in getattr(model, "model_fields", ()):
                     raise ValueError(f"cells sets {key!r}, which is no setting: write section.setting")
+        return self
+
+    @model_validator(mode="after")
+    def _answers_are_the_benchmarks_own(self) -> Profile:
+        for name, dataset in self.datasets.items():
+            kind = {"gsm8k": "math", "mmlu_pro": "choice"}.get(dataset.source, dataset.answer)
+            if dataset.answer != kind:
+                raise ValueError(f"datasets.{name}.answer must be {kind!r}, as the answers of {dataset.source} are")
         return self
 
     @model_validator(mode="after")

@@ -46,6 +46,11 @@ def _stack(stages: list[Stage], name: str, read: Callable[[Stage], pd.DataFrame]
     return frame[[*CELL, *(column for column in frame.columns if column not in CELL)]]
 
 
+def _graded(stage: Stage) -> pd.DataFrame:
+    graded = stage.table("answers")[["benchmark", "id", "group", "correct"]].dropna(subset="correct")
+    return graded.astype({"correct": bool})
+
+
 def pseudo_label_counts(stages: list[Stage]) -> pd.DataFrame:
     """The counts of Figures 3 and 4, a row a teacher, dataset and split."""
     rows = [
@@ -137,7 +142,7 @@ def collect_seed(profile_path: str, seed: int) -> Path:
     """Gather the result tables of one finished seed; returns its folder."""
     folder = results_folder(profile_path) / f"seed{seed}"
     stages = study_stages(profile_path, [seed])
-    answers = _stack(stages, "07_evaluate", lambda s: s.table("answers")[["benchmark", "id", "group", "correct"]])
+    answers = _stack(stages, "07_evaluate", _graded)
     tables = {
         "correctness.parquet": answers.drop(columns="dataset"),
         "reward_scores.parquet": _stack(
@@ -154,6 +159,9 @@ def collect_seed(profile_path: str, seed: int) -> Path:
             artifacts.write_bytes(folder / name, frame.to_csv(index=False, float_format="%.6g").encode())
         else:
             artifacts.write_parquet(folder / name, frame)
+    for stage in stages:
+        if stage.name == "00_data" and stage.dataset_settings.source in ("gsm8k", "mmlu_pro"):
+            artifacts.write_json(folder / f"split_ids_{stage.dataset}.json", stage.json("split_ids"))
     artifacts.write_json(folder / "example.json", example(stages))
     artifacts.write_json(folder / "settings.json", load_profile(ROOT / profile_path).model_dump())
     artifacts.write_json(folder / "provenance.json", provenance(stages, profile_path, seed))
@@ -198,7 +206,9 @@ def _thresholds(profile_path: str, seed: int) -> pd.DataFrame:
     for dataset in profile.datasets:
         for teacher in profile.teachers:
             stage = make_stage("01_teacher_responses", profile_path, seed=seed, dataset=dataset, teacher=teacher)
-            gold = data.read_gold(stage.at("00_gold").require())
+            gold = data.read_gold(stage.at("00_gold").require()).dropna()
+            if gold.empty:
+                continue
             table = reviewers.threshold_sweep(stage.table("responses"), gold, profile.grid.threshold)
             frames.append(table.assign(dataset=dataset, teacher=teacher))
     return pd.concat(frames, ignore_index=True)

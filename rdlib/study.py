@@ -23,7 +23,7 @@ from typing import Any
 
 import pandas as pd
 
-from rdlib import artifacts, launch
+from rdlib import artifacts, launch, sources
 from rdlib.errors import UserError
 from rdlib.profile import Profile, Section, load_profile
 
@@ -125,7 +125,7 @@ NEUTRAL = {
     "voting": {"flip_share": 0.0},
     "reward": {"source": "reward_model"},
     "generation": {"engine": "transformers", "top_p": 1.0, "stop": []},
-    "dataset": dict.fromkeys(("path", "revision", "perturbed_path", "perturbed_revision")),
+    "dataset": dict.fromkeys(("path", "revision", "perturbed_path", "perturbed_revision")) | {"split_seed": 0},
     "training": {"processes": 1, "precision": None, "lora": None},
 }
 # Settings that spread a computation over devices and leave its result as it is, up to rounding, so no key holds them.
@@ -256,6 +256,8 @@ class Stage:
         """Hash of everything that decides this stage's artifacts, except code and package versions."""
         settings = {name: kept for name in self.spec.sections if (kept := self._deciding(name))}
         settings["dataset"] = _without_neutral("dataset", self.dataset_settings)
+        if content := sources.identity(self.dataset_settings, self.root):
+            settings["dataset"] |= {"content": content}
         models = {"teachers": self.teacher, "students": self.student}
         settings["models"] = {kind: self.profile.model_of(name).identity for kind, name in models.items() if name}
         axes = [self.name, self.dataset, self.teacher, self.student, self.method, self.seed]
@@ -388,7 +390,8 @@ def _inputs(stage: Stage) -> dict[str, Stage]:
     policy = dict.fromkeys(BASELINES, "13_baseline")
     policy |= {"sft": "03_sft_warmup", "ours_wo_r": "03_sft_warmup", "ours": "06_ppo", "ours_wo_d": "06_ppo"}
     model = {"model": stage.at(policy[method])} if method in policy else {}
-    return data | {"gold": stage.at("00_gold")} | model
+    own = stage.dataset_settings.source == "questions" and method in policy  # may have no gold answer at all
+    return data | {"gold": stage.at("00_gold")} | model | (labels if own else {})
 
 
 def dag_edges() -> list[tuple[str, str]]:

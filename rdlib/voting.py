@@ -66,13 +66,16 @@ def propagate(responses: pd.DataFrame, labels: pd.DataFrame) -> pd.DataFrame:
 
 
 def judgement(responses: pd.DataFrame, labels: pd.DataFrame, gold: pd.Series) -> dict[str, int]:
-    """Figure 4's counts: pseudo-labels equal to gold, and responses judged as gold would judge them."""
+    """Figure 4's counts: pseudo-labels equal to gold, and responses judged as gold would judge them.
+
+    `questions` and `failed` count all, the others only questions with a gold answer.
+    """
+    counts = {"questions": len(labels), "failed": int(labels["pseudo_label"].isna().sum())}
+    labels = labels[labels["id"].isin(gold.dropna().index)]
     labelled = propagate(responses, labels)
     truth = labelled["answer"] == labelled["id"].map(gold)
     known = labels.dropna(subset="pseudo_label")
-    return {
-        "questions": len(labels),
-        "failed": int(labels["pseudo_label"].isna().sum()),
+    return counts | {
         "labelled": len(known),
         "label_correct": int((known["pseudo_label"] == known["id"].map(gold)).sum()),
         "responses": len(labelled),

@@ -1,0 +1,46 @@
+"""A question, and when two of them are the same."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from rdlib.errors import UserError
+
+SPLITS = ("train", "validation", "test")
+PERTURBED = "gsm_plus"
+TESTED = ("test", PERTURBED)
+LETTERS = "ABCDEFGHIJ"  # of options
+
+
+@dataclass(frozen=True)
+class Question:
+    """One question with what only the evaluation may read: its gold answer and a worked solution, where there are."""
+
+    id: str
+    split: str
+    group: str
+    question: str
+    options: tuple[str, ...] = ()
+    answer: str | None = None
+    solution: str | None = None
+
+    @property
+    def text(self) -> str:
+        """The question's text without regard to case and spacing: equal texts belong on one side of a split."""
+        return " ".join(self.question.casefold().split())
+
+
+def require_sound(questions: Iterable[Question]) -> None:
+    """UserError when two questions share an id, or their text across splits; test and GSM-Plus count as one."""
+    ids: dict[str, Question] = {}
+    texts: dict[str, Question] = {}
+    for question in questions:
+        if ids.setdefault(question.id, question) is not question:
+            raise UserError(f"Two questions have the id {question.id!r}: give each its own.")
+        other = texts.setdefault(question.text, question)
+        if other.split != question.split and not {other.split, question.split} <= set(TESTED):
+            raise UserError(
+                f"The questions {other.id} ({other.split}) and {question.id} ({question.split}) have the same text: "
+                f"leave one out or put both into one split, or what is tested has been trained on."
+            )

@@ -1,0 +1,574 @@
+"""Real benchmarks and own questions: splits, ids, gold answers, bad files, and a study without any gold answer."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+from conftest import PARAMS, REPOSITORY, make_root, stage_in, tiny_settings
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from rdlib import answers, benchmarks, data, evaluate, own_questions, sources, voting
+from rdlib.errors import UserError
+from rdlib.profile import Dataset, load_profile
+from rdlib.questions import PERTURBED, Question, require_sound
+from rdlib.splits import assign, cap
+
+SHARED = REPOSITORY.parent / "shared" / "data"
+needs_data = pytest.mark.skipif(not SHARED.is_dir(), reason="the real benchmarks' files are not part of the repository")
+ALL = {"train": None, "validation": None, "test": None, "max_tokens": 256}
+GSM8K = Dataset(source="gsm8k", answer="math", path="gsm8k", perturbed_path="gsm_plus", perturbed_test=None, **ALL)
+MMLU_PRO = Dataset(source="mmlu_pro", answer="choice", path="mmlu_pro", **ALL)
+OWN = Dataset(source="questions", answer="math", path="q.jsonl", **ALL)
+
+
+def write(path: Path, rows: list[dict]) -> Path:
+    """Rows as a JSONL file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def own(tmp_path: Path, rows: list[dict], **changes) -> list[Question]:
+    """Rows as a file of own questions, loaded."""
+    write(tmp_path / "q.jsonl", rows)
+    return data.load("mine", OWN.model_copy(update=changes), tmp_path)
+
+
+# ---- the benchmarks' own files
+
+
+@pytest.fixture(scope="module")
+def real():
+    """Every question of both benchmarks by dataset."""
+    return {d.source: data.load("any", d, SHARED) for d in (GSM8K, MMLU_PRO)}
+
+
+@needs_data
+def test_splits_have_the_sizes_of_the_papers_shares(real):
+    sizes = {name: Counter(q.split for q in questions) for name, questions in real.items()}
+    assert sizes["gsm8k"] == {"train": 6726, "validation": 747, "test": 1319, PERTURBED: 2400}
+    assert sizes["mmlu_pro"] == {"train": 9204, "validation": 1023, "test": 1805}
+
+
+@needs_data
+@pytest.mark.parametrize("dataset", [GSM8K, MMLU_PRO], ids=lambda d: d.source)
+def test_no_text_is_trained_on_and_tested_nor_shown_in_a_prompt(real, dataset):
+    texts = {split: {q.text for q in real[dataset.source] if q.split == split} for split in (*data.SPLITS, PERTURBED)}
+    assert not texts["train"] & texts["validation"]
+    tested = texts["test"] | texts[PERTURBED]
+    assert not tested & (texts["train"] | texts["validation"])
+    examples = data.worked_examples("any", dataset, SHARED)
+    shown = {Question("", "", "", question).text for question, _, _ in examples}
+    assert len(shown) >= 69 and not shown & (tested | texts["validation"])
+
+
+@needs_data
+def test_texts_that_occur_several_times_stay_together(real):
+    splits: dict[str, set[str]] = {}
+    for question in real["mmlu_pro"]:
+        splits.setdefault(question.text, set()).add(question.split)
+    assert len(splits) < len(real["mmlu_pro"])  # there are some
+    assert max(map(len, splits.values())) == 1
+
+
+@needs_data
+def test_gold_answers_and_groups(real):
+    by_id = {q.id: q for questions in real.values() for q in questions}
+    assert len(by_id) == sum(map(len, real.values()))
+    assert by_id["gsm8k-train-00000"].answer == "72"
+    assert by_id["gsm8k-train-00000"].solution.startswith("Natalia sold 48/2 = 24 clips")
+    assert not any("<<" in (q.solution or "") for q in real["gsm8k"])
+    choice = by_id["mmlu_pro-70"]
+    assert (choice.answer, choice.group, len(choice.options)) == ("I", "business", 9)
+    assert set(Counter(q.group for q in real["gsm8k"] if q.split == PERTURBED).values()) == {300}
+    unanswerable = {q.group for q in real["gsm8k"] if q.answer == benchmarks.UNANSWERABLE}
+    assert unanswerable == {"critical thinking"}
+    assert {len(q.options) for q in real["mmlu_pro"]} == set(range(3, 11))
+    assert len({q.group for q in real["mmlu_pro"]}) == 14
+
+
+@needs_data
+def test_worked_examples_end_in_the_gold_answer(real):
+    train = {q.question: q.answer for q in real["gsm8k"] if q.split == "train"}
+    for question, _, solution in data.worked_examples("any", GSM8K, SHARED)[:500]:
+        assert answers.find(solution, "math") == answers.Found(train[question], "hash")
+    examples = benchmarks.mmlu_pro_examples(MMLU_PRO, SHARED)
+    assert len(examples) == 70
+    for example in examples:
+        assert answers.extract(example.solution, "choice") == example.answer
+        assert not example.solution.startswith("A:")
+
+
+@needs_data
+def test_caps_are_seeded_parts_of_each_other(real):
+    def ids(**changes) -> dict[str, set[str]]:
+        chosen = data.load("g", GSM8K.model_copy(update=changes | {"perturbed_test": 0}), SHARED)
+        return {split: {q.id for q in chosen if q.split == split} for split in data.SPLITS}
+
+    small, large = ids(train=50, test=20), ids(train=100, test=20)
+    assert len(small["train"]) == 50 and small["train"] < large["train"]
+    assert small["test"] == large["test"] and small["validation"] == large["validation"]
+    assert small["test"] != {f"gsm8k-test-{i:05d}" for i in range(20)}
+    assert ids(split_seed=1)["validation"] != ids()["validation"]
+    with pytest.raises(UserError, match=r"datasets.g.train is 7000, but there are 6726 questions"):
+        ids(train=7000)
+
+
+@needs_data
+def test_parquet_is_read_like_jsonl(tmp_path, real):
+    for name in ("test", "validation"):
+        frame = pd.read_json(SHARED / f"mmlu_pro/{name}.jsonl", lines=True)
+        (tmp_path / "mmlu_pro").mkdir(exist_ok=True)
+        frame.to_parquet(tmp_path / f"mmlu_pro/{name}.parquet")
+    assert data.load("any", MMLU_PRO, tmp_path) == real["mmlu_pro"]
+
+
+# ---- the hub
+
+
+ROWS = {
+    ("openai/gsm8k", "train"): [{"question": f"q{i}?", "answer": f"#### {i}"} for i in range(20)],
+    ("openai/gsm8k", "test"): [{"question": "t?", "answer": "#### 1,080"}],
+    ("qintongli/GSM-Plus", "test"): [{"question": "p?", "answer": "1/3", "perturbation_type": "digit expansion"}],
+}
+
+
+@pytest.fixture
+def hub(monkeypatch):
+    """A hub with a few rows; the list of what was asked of it."""
+    import datasets
+
+    asked = []
+
+    def load_dataset(repository, config, *, split, revision):
+        asked.append((repository, config, split, revision))
+        return datasets.Dataset.from_list(ROWS[repository, split])
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    return asked
+
+
+def test_the_hub_is_asked_for_pinned_commits(hub, tmp_path):
+    settings = GSM8K.model_copy(update={"path": None, "perturbed_path": None, "revision": "a" * 40})
+    questions = data.load("g", settings, tmp_path)
+    assert Counter(q.split for q in questions) == {"train": 18, "validation": 2, "test": 1, PERTURBED: 1}
+    assert [q.answer for q in questions[-2:]] == ["1080", "1/3"]
+    assert [(split, revision) for _, _, split, revision in hub] == [
+        ("train", "a" * 40),
+        ("test", "a" * 40),
+        ("test", sources.GSM_PLUS.revision),
+    ]
+    content = sources.identity(settings, tmp_path)
+    assert content == {"openai/gsm8k": "a" * 40, "gsm_plus qintongli/GSM-Plus": sources.GSM_PLUS.revision}
+
+
+def test_no_network_is_one_sentence(monkeypatch, tmp_path):
+    import datasets
+
+    def load_dataset(*args, **options):
+        raise ConnectionError("Couldn't reach the Hub\nfor many reasons")
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    message = r"TIGER-Lab/MMLU-Pro at b189ec7 cannot be read from the hub \(Couldn't reach the Hub\).*give a folder"
+    with pytest.raises(UserError, match=message):
+        data.load("m", MMLU_PRO.model_copy(update={"path": None}), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("row", "words"),
+    [
+        ({"question": "q?", "answer": "four"}, "no number after '####'"),
+        ({"question": "q?"}, "'answer' is missing"),
+        ({"question": 4, "answer": "#### 4"}, "'question' is int where text belongs"),
+    ],
+)
+def test_bad_rows_of_gsm8k(tmp_path, row, words):
+    write(tmp_path / "gsm8k/train.jsonl", [{"question": "fine?", "answer": "#### 1"}, row])
+    with pytest.raises(UserError, match=f"train.jsonl, line 2: .*{words}"):
+        data.load("g", GSM8K, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"answer": "E"}, "'E' is no letter of its 3 options"),
+        ({"answer": "AB"}, "'AB' is no letter"),
+        ({"options": ["a"]}, "list of 2 to 10 texts, not 1 of them"),
+        ({"options": "abc"}, "list of 2 to 10 texts, not str"),
+        ({"question_id": None}, "'question_id' is no whole number"),
+    ],
+)
+def test_bad_rows_of_mmlu_pro(tmp_path, change, words):
+    row = {"question_id": 1, "question": "q?", "options": ["x", "y", "z"], "answer": "A", "category": "law"}
+    write(tmp_path / "mmlu_pro/test.jsonl", [row | change])
+    with pytest.raises(UserError, match=f"test.jsonl, line 1: .*{words}"):
+        data.load("m", MMLU_PRO, tmp_path)
+
+
+def test_missing_folders_and_files(tmp_path):
+    with pytest.raises(UserError, match="gsm8k is no folder"):
+        data.load("g", GSM8K, tmp_path)
+    (tmp_path / "gsm8k").mkdir()
+    with pytest.raises(UserError, match=r"gsm8k has no train.jsonl \(nor .parquet"):
+        data.load("g", GSM8K, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"revision": "main"}, "'datasets.gsm.revision' .*a branch or tag can move"),
+        ({"answer": "number"}, "datasets.gsm.answer must be 'math'"),
+    ],
+)
+def test_profiles_of_real_benchmarks(tmp_path, change, words):
+    content = tiny_settings()
+    content["datasets"]["gsm"] = GSM8K.model_dump() | change
+    (tmp_path / "p.yaml").write_text(yaml.safe_dump(content))
+    with pytest.raises(UserError, match=words):
+        load_profile(tmp_path / "p.yaml")
+
+
+# ---- splits
+
+
+@given(st.lists(st.sampled_from("abcdefghij")), st.integers(0, 8), st.integers(0, 8), st.integers(0, 3))
+def test_equal_texts_get_one_split_whatever_their_order(texts, first, second, seed):
+    sizes = {"test": first, "train": second}
+    found = assign(texts, sizes, str(seed))
+    split_of = dict(zip(texts, found, strict=True))
+    assert [split_of[text] for text in texts] == found
+    assert dict(zip(reversed(texts), assign(texts[::-1], sizes, str(seed)), strict=True)) == split_of
+    largest = max(Counter(texts).values(), default=0)
+    for split, size in sizes.items():
+        assert found.count(split) < size + max(largest, 1)
+    assert found.count("test") >= min(first, len(texts))
+
+
+def test_a_cap_keeps_the_order():
+    questions = [Question(f"q{i}", "train", "", str(i)) for i in range(50)]
+    chosen = cap(questions, 10, "datasets.x.train", "0")
+    assert chosen == [q for q in questions if q in chosen] and len(chosen) == 10
+    assert cap(questions, None, "datasets.x.train", "0") == questions
+
+
+def test_the_same_text_on_both_sides_is_refused():
+    train, test = Question("a", "train", "", "What  is it?"), Question("b", "test", "", "what is it?")
+    with pytest.raises(UserError, match=r"a \(train\) and b \(test\) have the same text"):
+        require_sound([train, test])
+    require_sound([replace(train, split=PERTURBED), test])
+    with pytest.raises(UserError, match="the id 'a'"):
+        require_sound([train, replace(test, id="a", split="train")])
+
+
+# ---- own questions
+
+
+def asked(count: int, **fields) -> list[dict]:
+    """Questions that differ."""
+    return [{"question": f"What is {i} + 1?", **fields} for i in range(count)]
+
+
+def test_own_questions_with_answers_are_split_80_10_10(tmp_path):
+    rows = [row | {"answer": i + 1} for i, row in enumerate(asked(50))]
+    questions = own(tmp_path, rows)
+    assert Counter(q.split for q in questions) == {"train": 40, "validation": 5, "test": 5}
+    assert {q.id for q in questions} == {f"mine-{i:05d}" for i in range(50)}
+    assert all(int(q.answer) == int(q.id[-5:]) + 1 for q in questions)
+    assert own(tmp_path, rows) == questions
+    assert own(tmp_path, rows, split_seed=1) != questions
+    counts = Counter(q.split for q in own(tmp_path, rows, train=10, validation=20, test=7))
+    assert counts == {"train": 10, "validation": 20, "test": 7}
+
+
+def test_questions_without_answers_are_never_tested(tmp_path):
+    rows = asked(45) + [{"question": f"Labelled {i}?", "answer": "1"} for i in range(5)]
+    questions = own(tmp_path, rows)
+    assert Counter(q.split for q in questions) == {"train": 40, "validation": 5, "test": 5}
+    assert all(q.answer == "1" for q in questions if q.split == "test")
+    assert Counter(q.split for q in own(tmp_path, asked(50))) == {"train": 45, "validation": 5}
+    with pytest.raises(UserError, match="datasets.mine.test is 3, but 0 questions have answers"):
+        own(tmp_path, asked(50), test=3)
+
+
+def test_given_splits_ids_and_groups_are_kept(tmp_path):
+    splits = ["train", "train", "validation", "test"]
+    rows = [
+        row | {"split": s, "id": f"x{i}", "group": "g", "answer": "3"}
+        for i, (row, s) in enumerate(zip(asked(4), splits, strict=True))
+    ]
+    questions = own(tmp_path, rows)
+    assert [(q.id, q.split, q.group, q.answer) for q in questions] == [
+        (f"x{i}", s, "g", "3") for i, s in enumerate(splits)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("kind", "given", "gold"),
+    [
+        ("math", "1,080.0", "1080"),
+        ("math", 1e-3, "0.001"),
+        ("math", 42, "42"),
+        ("math", "1/3", "1/3"),
+        ("phrase", "The Jane  Austen.", "jane austen"),
+        ("number", "007", "7"),
+    ],
+)
+def test_gold_answers_look_like_extracted_ones(tmp_path, kind, given, gold):
+    questions = own(tmp_path, asked(9, answer=given), answer=kind)
+    assert {q.answer for q in questions} == {gold}
+
+
+def test_a_choice_may_be_given_by_letter_or_text(tmp_path):
+    rows = asked(8, options=["zinc", "chalk", "iron"], answer="iron") + [
+        {"question": "?", "options": ["a", "b"], "answer": "b"}
+    ]
+    questions = own(tmp_path, rows, answer="choice")
+    assert Counter(q.answer for q in questions) == {"C": 8, "B": 1}
+    assert all(2 <= len(q.options) <= 3 for q in questions)
+
+
+CHOICE = {"question": "q?", "options": ["x", "y"], "answer": "x"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "row", "words"),
+    [
+        ("math", {"question": " "}, "'question' is empty"),
+        ("math", {"text": "q?"}, "'question' is missing"),
+        ("math", {"question": "q?", "awnser": "4"}, "did you mean 'answer'"),
+        ("math", {"question": "q" * 1_000_000}, "has 1,000,000 characters, more than 20,000"),
+        ("math", {"question": "a\u0007b"}, r"control character U\+0007"),
+        ("math", {"question": "a\ud800b"}, "half of a surrogate pair"),
+        ("math", {"question": "q?", "answer": "many"}, "'many' is none of the kind 'math'"),
+        ("math", {"question": "q?", "answer": True}, "'answer' is bool"),
+        ("math", {"question": "q?", "answer": float("nan")}, "no number that an answer can be"),
+        ("math", {"question": "q?", "answer": 10**400}, "no number that an answer can be"),
+        ("math", {"question": "q?", "answer": ["4"]}, "'answer' is list"),
+        ("math", {"question": "q?", "id": {}}, "'id' is dict"),
+        ("math", {"question": "q?", "split": "dev"}, "'dev' is not one of train, validation, test"),
+        ("math", {"question": "q?", "split": "test"}, "a test question without an answer"),
+        ("math", {"question": "What is  0 + 1?"}, "asks what line 1 asks"),
+        ("math", {"question": "q?", "id": "mine-00000"}, "is that of line 1 too"),
+        ("math", CHOICE, "use answer: choice"),
+        ("choice", {"question": "q?"}, "'options' is missing"),
+        ("choice", CHOICE | {"options": "xy"}, "must be a list of 2 to 10 texts, not str"),
+        ("choice", CHOICE | {"options": ["x"]}, "not 1 of them"),
+        ("choice", CHOICE | {"options": list("abcdefghijk")}, "not 11 of them"),
+        ("choice", CHOICE | {"options": ["x", "x"]}, "two of its options are the same"),
+        ("choice", CHOICE | {"options": ["x", 2]}, "an option is int"),
+        ("choice", CHOICE | {"answer": "z"}, "'z' is neither an option nor a letter of A to B"),
+        ("choice", CHOICE | {"answer": "C"}, "'C' is neither an option"),
+    ],
+)
+def test_bad_rows_are_named(tmp_path, kind, row, words):
+    good = asked(9, options=["u", "v"]) if kind == "choice" else asked(9)
+    with pytest.raises(UserError, match=f"q.jsonl, line 10: .*{words}") as error:
+        own(tmp_path, [*good, row], answer=kind)
+    assert len(str(error.value).splitlines()) == 1 and len(str(error.value)) < 300 + len(str(tmp_path))
+
+
+def test_a_split_for_some_rows_only(tmp_path):
+    with pytest.raises(UserError, match="line 2: it has no 'split', though other rows have"):
+        own(tmp_path, [{"question": "a?", "split": "train"}, {"question": "b?"}])
+
+
+def test_too_few_questions(tmp_path):
+    with pytest.raises(UserError, match="asks for 1 train and 1 validation questions, but 1 are left"):
+        own(tmp_path, asked(1))
+    with pytest.raises(UserError, match="has no validation question"):
+        own(tmp_path, asked(3, split="train"))
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "holds no rows"),
+        (b"\n \n", "holds no rows"),
+        (b'{"question": "a?"}\n{"question": \n', r"line 2 is not JSON \("),
+        (b'{"question": "a?"}\n["b?"]\n', "line 2 holds list where an object belongs"),
+        (b'{"question": "a?"}\n{"question": "caf\xe9?"}\n', "line 2 is not UTF-8"),
+        ('{"question": "a?"}\n'.encode("utf-16"), "line 1 is not UTF-8"),
+        (b"[" * 100_000, "line 1 is not JSON that can be read"),
+        (b'{"question": ' + b"1" * 10_000 + b"}", "line 1 is not JSON that can be read"),
+    ],
+)
+def test_bad_files_are_named(tmp_path, content, words):
+    (tmp_path / "q.jsonl").write_bytes(content)
+    with pytest.raises(UserError, match=f"q.jsonl.*{words}"):
+        data.load("mine", OWN, tmp_path)
+
+
+def test_other_files(tmp_path):
+    with pytest.raises(UserError, match="There is no file"):
+        data.load("mine", OWN, tmp_path)
+    (tmp_path / "q.jsonl").mkdir()
+    with pytest.raises(UserError, match="cannot be read"):
+        data.load("mine", OWN, tmp_path)
+    (tmp_path / "q.csv").write_text("question\na?\n")
+    with pytest.raises(UserError, match="neither JSONL nor Parquet"):
+        data.load("mine", OWN.model_copy(update={"path": "q.csv"}), tmp_path)
+    (tmp_path / "q.parquet").write_bytes(b"PAR1 and no more")
+    with pytest.raises(UserError, match="not a readable Parquet file"):
+        data.load("mine", OWN.model_copy(update={"path": "q.parquet"}), tmp_path)
+
+
+def test_a_byte_order_mark_and_line_ends_of_windows(tmp_path):
+    lines = "".join(json.dumps(row) + "\r\n" for row in asked(10))
+    (tmp_path / "q.jsonl").write_bytes(b"\xef\xbb\xbf" + lines.encode())
+    assert len(data.load("mine", OWN, tmp_path)) == 10
+
+
+def test_own_questions_from_parquet(tmp_path):
+    rows = asked(10, options=["x", "y"], answer="y") + [{"question": "last?", "options": ["x", "z"], "answer": None}]
+    pd.DataFrame(rows).to_parquet(tmp_path / "q.parquet")
+    questions = data.load("mine", OWN.model_copy(update={"path": "q.parquet", "answer": "choice"}), tmp_path)
+    assert Counter(q.answer for q in questions) == {"B": 10, None: 1}
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=6,
+)
+rows_of_any_kind = st.dictionaries(st.sampled_from(own_questions.FIELDS), json_values)
+hostile = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=200)
+
+
+@hostile
+@given(st.lists(rows_of_any_kind | json_values, max_size=4), st.sampled_from(["math", "choice", "phrase"]))
+def test_hostile_rows_are_loaded_or_named(tmp_path, rows, kind):
+    try:
+        questions = own(tmp_path, [*asked(3, options=["a", "b"] if kind == "choice" else None), *rows], answer=kind)
+    except UserError as error:
+        assert len(str(error).splitlines()) == 1
+    else:
+        frame = pd.DataFrame([(q.id, q.question, list(q.options), q.answer, q.group) for q in questions])
+        frame.columns = [str(name) for name in frame.columns]
+        frame.to_parquet(tmp_path / "out.parquet")
+
+
+@hostile
+@given(st.binary(max_size=60))
+def test_hostile_bytes_are_loaded_or_named(tmp_path, content):
+    (tmp_path / "q.jsonl").write_bytes(content)
+    with pytest.raises(UserError):
+        data.load("mine", OWN, tmp_path)
+
+
+def test_the_key_of_a_stage_holds_the_content_of_the_file(tmp_path):
+    root = own_root(tmp_path / "root", asked(10))
+    key = stage_in(root, "00_data", dataset="mine").key
+    assert stage_in(root, "00_data", dataset="mine").key == key
+    write(root / "q.jsonl", asked(11))
+    assert stage_in(root, "00_data", dataset="mine").key != key
+    (root / "q.jsonl").unlink()
+    with pytest.raises(UserError, match="There is no file"):
+        stage_in(root, "00_data", dataset="mine").run()
+
+
+# ---- grading
+
+
+def test_refusals_answer_what_cannot_be_answered(cell):
+    texts = ["It is not specified how many. #### None", "#### 4", "#### 5", "It cannot be determined. #### 5"]
+    responses = pd.DataFrame(
+        {
+            "id": ["c1", "c2", "n1", "n2"],
+            "split": PERTURBED,
+            "group": ["critical thinking"] * 2 + ["digit expansion"] * 2,
+            "text": texts,
+            "tokens": [9, 3, 3, 9],
+        }
+    )
+    gold = pd.Series({"c1": "None", "c2": "None", "n1": "5", "n2": "5"})
+    graded = evaluate.grade(responses, gold, cell)
+    assert graded["correct"].tolist() == [True, False, True, True]
+    found = evaluate.details(graded)
+    assert found["by_group"] == {PERTURBED: {"critical thinking": 0.5, "digit expansion": 1.0}}
+    assert found["without_critical_thinking"] == {PERTURBED: 1.0}
+    assert found["mean_tokens"] == {PERTURBED: 6.0}
+
+
+def test_judgement_counts_only_what_gold_can_judge():
+    table = pd.DataFrame(
+        [
+            (key, "train", "high", answer)
+            for key, answer in (("a", "1"), ("a", "1"), ("b", "2"), ("b", "3"), ("c", "5"))
+        ],
+        columns=["id", "split", "confidence", "answer"],
+    )
+    labels = voting.pseudo_labels(table, 0.6)
+    counts = voting.judgement(table, labels, pd.Series({"a": "1", "b": "2", "c": None}))
+    assert counts["questions"] == 3 and counts["failed"] == 1
+    assert counts["labelled"] == counts["label_correct"] == 1
+    assert counts["responses"] == counts["judged_right"] == 2
+    nothing = voting.judgement(table, labels, pd.Series({"a": None, "b": None, "c": None}))
+    assert nothing["failed"] == 1 and nothing["labelled"] == nothing["responses"] == 0
+
+
+# ---- a study without gold answers
+
+
+def own_root(folder: Path, rows: list[dict]) -> Path:
+    """A root whose profile has the dataset `mine`, of these questions, for the micro models."""
+    dataset = {"source": "questions", "answer": "number", "path": "q.jsonl", "max_tokens": 60}
+    dataset |= {"train": None, "validation": 8, "test": None}
+    settings = tiny_settings()["datasets"] | {"mine": dataset}
+    write(folder / "q.jsonl", rows)
+    return make_root(folder, datasets=settings)
+
+
+@pytest.fixture(scope="module")
+def without_gold(tmp_path_factory) -> Path:
+    """A study on 32 micro-gsm questions of which no one knows the answers, finished for `ours`."""
+    word_problems = Dataset(**tiny_settings()["datasets"]["gsm"])
+    rows = [{"question": q.question} for q in data.load("gsm", word_problems, REPOSITORY) if q.split != PERTURBED]
+    root = own_root(tmp_path_factory.mktemp("own"), rows)
+    stage_in(root, "07_evaluate", dataset="mine").run_with_inputs()
+    return root
+
+
+@pytest.mark.slow
+def test_a_study_without_gold_answers_runs(without_gold):
+    stage = stage_in(without_gold, "07_evaluate", dataset="mine")
+    summary, table = stage.json("summary"), stage.table("answers")
+    assert summary["accuracy"] == {} and summary["by_group"] == {"validation": {}}
+    assert 0 <= summary["agreement"] <= 1
+    assert 0 < summary["extractable"]["validation"] <= 1 and summary["mean_tokens"]["validation"] > 3
+    assert len(table) == 8 and table["correct"].isna().all() and table["gold"].isna().all()
+    labels = stage.at("02_pseudo_labels").table("labels").set_index("id")["pseudo_label"]
+    label = labels[table["id"]].to_numpy()
+    known = ~pd.isna(label)
+    assert summary["agreement"] == pytest.approx((table["answer"].to_numpy() == label)[known].mean())
+
+
+@pytest.mark.slow
+def test_what_else_reads_gold_answers_runs_without(without_gold):
+    judgement = stage_in(without_gold, "02_judgement", dataset="mine").run().json("judgement")
+    assert judgement["train"]["questions"] > 0 and judgement["train"]["labelled"] == 0
+    judged = stage_in(without_gold, "13_judged_responses", dataset="mine").run().table("judged")
+    assert judged["correct"].isna().all() and judged["score"].notna().all()
+    for method, axes in (("icl", {"teacher": None}), ("teacher", {"student": None})):
+        stage = stage_in(without_gold, "07_evaluate", method, dataset="mine", **axes).run()
+        assert stage.json("summary")["few_shot"] == 0 and "agreement" not in stage.json("summary")
+
+
+@pytest.mark.slow
+def test_ids_and_source_are_artifacts(without_gold):
+    stage = stage_in(without_gold, "00_data", dataset="mine")
+    ids = stage.json("split_ids")
+    assert {split: len(some) for split, some in ids.items()} == {"train": 24, "validation": 8}
+    questions = stage.table("questions")
+    assert all(sorted(questions["id"][questions["split"] == split]) == some for split, some in ids.items())
+    assert stage.json("source") == {
+        "source": "questions",
+        "content": sources.identity(stage.dataset_settings, without_gold),
+    }
+    assert yaml.safe_load((without_gold / PARAMS).read_text())["datasets"]["mine"]["path"] == "q.jsonl"
