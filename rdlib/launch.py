@@ -189,7 +189,8 @@ def show_bars(stream: IO[bytes], log: Tail) -> None:
         for piece in re.split(r"(?=[\r\n])", decoder.decode(chunk)):
             if piece.startswith("\n") and in_bar:
                 sys.stderr.write("\n")
-            in_bar = piece.startswith("\r") or (in_bar and not piece.startswith("\n"))
+                in_bar, piece = False, piece[1:]
+            in_bar = in_bar or piece.startswith("\r")
             sys.stderr.write(piece) if in_bar else log.add(piece)
         sys.stderr.flush()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from pathlib import Path
 
 import torch
@@ -66,6 +67,13 @@ def require_room(config: PreTrainedConfig, prompt: int, response: int) -> None:
             f"A prompt of {prompt} tokens and a response of up to {response} do not fit into the model's context of "
             f"{limit}: lower datasets.*.max_tokens or evaluation.few_shot, or leave long questions out."
         )
+
+
+def device() -> torch.device:
+    """Where this process samples: its GPU, or the CPU where there is none."""
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
 
 
 def load_causal_lm(source: str | Path) -> PreTrainedModel:

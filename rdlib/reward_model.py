@@ -53,8 +53,9 @@ def classification_loss(
     """
     kept = kinds != IGNORED
     target = torch.isin(kinds[kept], torch.tensor(POSITIVE_KINDS, device=kinds.device)).to(scores.dtype)
-    total = F.binary_cross_entropy_with_logits(scores[kept], target, reduction="sum")
-    return total / (kept.sum() if responses is None else responses)
+    if responses is None:
+        return F.binary_cross_entropy_with_logits(scores[kept], target)
+    return F.binary_cross_entropy_with_logits(scores[kept], target, reduction="sum") / responses
 
 
 def preference_loss(
@@ -69,7 +70,8 @@ def preference_loss(
     total = scores.sum() * 0.0
     for i, pairs in enumerate(pairs_of(kinds, queries)):
         if pairs.any():
-            total = total - F.logsigmoid(difference[pairs]).sum() / (pairs.sum() if counts is None else counts[i])
+            terms = F.logsigmoid(difference[pairs])
+            total = total - (terms.mean() if counts is None else terms.sum() / counts[i])
     return total
 
 
@@ -210,6 +212,8 @@ class RewardModelTrainer(training.GlobalBatches, Trainer):
         self.model_accepts_loss_kwargs = True  # `compute_loss` is told the counts of the whole batch
 
     def _get_num_items_in_batch(self, batch_samples, device):
+        if self.accelerator.num_processes * self.args.gradient_accumulation_steps == 1:
+            return None
         counts = sum(count_terms(batch["kinds"], batch["queries"]) for batch in batch_samples)
         return self.accelerator.reduce(counts.to(device)) if len(batch_samples) else None
 

@@ -18,7 +18,12 @@ import pandas as pd
 import torch
 from accelerate import Accelerator, PartialState
 from accelerate.state import AcceleratorState
-from accelerate.utils import DistributedDataParallelKwargs, DistributedType, gather_object
+from accelerate.utils import (
+    DistributedDataParallelKwargs,
+    DistributedType,
+    GradientAccumulationPlugin,
+    gather_object,
+)
 from safetensors.torch import load_model
 from torch.utils.data import BatchSampler, Dataset
 from tqdm import tqdm
@@ -113,6 +118,7 @@ def new_accelerator(settings: Training) -> Accelerator:
     return Accelerator(
         cpu=not torch.cuda.is_available(),
         mixed_precision="bf16" if in_bf16(settings) else "no",
+        gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),  # DeepSpeed's files say "auto"
         kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
     )
 

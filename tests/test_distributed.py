@@ -7,6 +7,8 @@ import json
 import os
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import ppo_in_processes
@@ -124,10 +126,26 @@ def assert_same_losses(study: Path, stage) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["03_sft_warmup", "05_reward_model"])
-def test_two_processes_give_the_losses_of_one(study, tmp_path, name):
-    """The last batch of the epoch is no multiple of the processes for the reward model: 11 queries in batches of 2."""
-    assert_same_losses(study, run_with(study, tmp_path, name, TWO))
+def test_a_reward_model_of_two_processes_has_the_losses_of_one(study, tmp_path):
+    """The last batch of an epoch is not full: 11 queries in batches of 2."""
+    assert stage_in(study, "05_reward_model").json("summary")["train_queries"] % 2 == 1
+    assert_same_losses(study, run_with(study, tmp_path, "05_reward_model", TWO))
+
+
+@pytest.mark.slow
+def test_sft_in_two_processes_killed_after_an_epoch_goes_on_and_has_the_losses_of_one(study, tmp_path):
+    stage = stage_in(copy_study(study, tmp_path, "03_sft_warmup"), "03_sft_warmup", "ours_wo_r").with_overrides(TWO)
+    checkpoints = stage.folder.with_name(stage.folder.name + ".partial") / training.CHECKPOINTS
+
+    def kill_one():
+        while not list(checkpoints.glob("*/trainer_state.json")):
+            time.sleep(0.02)
+        workers()[-1].kill()
+
+    threading.Thread(target=kill_one, daemon=True).start()
+    with pytest.raises(UserError, match="it was killed"):
+        stage.run()
+    assert_same_losses(study, stage.run())
 
 
 def in_processes(work: Path, processes: int) -> tuple[list[dict], dict[str, torch.Tensor]]:

@@ -13,7 +13,7 @@ def open_engine(stage, model: Model) -> Engine:
 
     source = models.resolve(model.model, stage.root)
     return TransformersEngine(
-        models.load_causal_lm(source),
+        models.load_causal_lm(source).to(models.device()),
         models.load_tokenizer(source),
         stage.profile.generation.batch_size,
         stage.dataset_settings.max_tokens,
