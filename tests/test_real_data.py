@@ -14,7 +14,7 @@ from conftest import PARAMS, REPOSITORY, make_root, stage_in, tiny_settings
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from rdlib import answers, benchmarks, data, evaluate, own_questions, sources, voting
+from rdlib import answers, benchmarks, data, evaluate, own_questions, prompts, sources, voting
 from rdlib.errors import UserError
 from rdlib.profile import Dataset, load_profile
 from rdlib.questions import PERTURBED, Question, require_sound
@@ -572,3 +572,23 @@ def test_ids_and_source_are_artifacts(without_gold):
         "content": sources.identity(stage.dataset_settings, without_gold),
     }
     assert yaml.safe_load((without_gold / PARAMS).read_text())["datasets"]["mine"]["path"] == "q.jsonl"
+
+
+# ---- prompts of real benchmarks
+
+
+@needs_data
+@pytest.mark.parametrize(
+    ("dataset", "form"), [(GSM8K, "#### "), (MMLU_PRO, "The answer is (")], ids=["gsm8k", "mmlu_pro"]
+)
+def test_few_shot_prompts_show_worked_examples(tmp_path, dataset, form):
+    folders = {name: str(SHARED / value) for name in ("path", "perturbed_path") if (value := getattr(dataset, name))}
+    root = make_root(tmp_path, datasets=tiny_settings()["datasets"] | {"real": dataset.model_dump() | folders})
+    stage = stage_in(root, "07_evaluate", "icl", dataset="real", teacher=None)
+    examples = evaluate.few_shot_examples(stage, 4)
+    assert examples == evaluate.few_shot_examples(stage, 4)
+    questions = pd.DataFrame({"id": ["q"], "question": ["Which?"], "options": [["x", "y"]]})
+    prompt = prompts.of_questions(stage.dataset_settings, questions, examples)["q"]
+    shown = [content for role, content in prompt.messages if role == "assistant"]
+    assert len(shown) == 4 and all(form in response for response in shown)
+    assert all(response in prompt.plain for response in shown)
