@@ -22,7 +22,7 @@ from rdlib.study import Stage
 
 # Questions of the splits of appendix B.1, where a profile takes all there are.
 SIZES = {
-    "gsm8k": {"train": 6725, "validation": 748, "test": 1319, "perturbed_test": 10552},
+    "gsm8k": {"train": 6726, "validation": 747, "test": 1319, "perturbed_test": 10552},
     "mmlu_pro": {"train": 9204, "validation": 1023, "test": 1805, "perturbed_test": 0},
 }
 # Tokens of a prompt and of a response: of Llama-3's on GSM8K and MMLU-Pro (../shared/data), and of the micro models'.
