@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from safetensors import safe_open
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     AutoTokenizer,
@@ -23,9 +24,9 @@ logging.set_verbosity_error()
 logging.disable_progress_bar()  # loading a file is no long work
 
 
-def load_tokenizer(source: str | Path) -> PreTrainedTokenizerBase:
+def load_tokenizer(source: str | Path, revision: str | None = None) -> PreTrainedTokenizerBase:
     """The tokenizer of a model, padding on the left; it has an end token and a pad token that differs from it."""
-    tokenizer = _load(AutoTokenizer, source, padding_side="left")
+    tokenizer = _load(AutoTokenizer, source, padding_side="left", **_at(revision))
     if tokenizer.eos_token_id is None:
         raise UserError(f"The tokenizer of {source} has no end token: set eos_token in its tokenizer_config.json.")
     if tokenizer.pad_token_id in (None, tokenizer.eos_token_id):
@@ -62,9 +63,18 @@ def require_room(config: PreTrainedConfig, prompt: int, response: int) -> None:
         )
 
 
-def load_causal_lm(source: str | Path) -> PreTrainedModel:
+def load_causal_lm(source: str | Path, revision: str | None = None) -> PreTrainedModel:
     """A language model in float32, in evaluation mode."""
-    return _load(AutoModelForCausalLM, source, dtype=torch.float32).eval()
+    return _load(AutoModelForCausalLM, source, dtype=torch.float32, **_at(revision)).eval()
+
+
+def load_config(source: str | Path, revision: str | None = None) -> PreTrainedConfig:
+    """The configuration of a model, without its weights."""
+    return _load(AutoConfig, source, **_at(revision))
+
+
+def _at(revision: str | None) -> dict[str, str]:
+    return {} if revision is None else {"revision": revision}
 
 
 def load_scorer(source: str | Path, pad_token_id: int | None = None) -> PreTrainedModel:
