@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 
 import pandas as pd
@@ -48,13 +49,13 @@ def tested_questions(stage) -> pd.DataFrame:
 def run(stage, work: Path) -> None:
     """Stage 07_evaluate: write answers.parquet (a row a test question) and summary.json (accuracies)."""
     profile, settings = stage.profile, stage.dataset_settings
-    engine = open_engine(stage)
     questions = tested_questions(stage)
     examples = few_shot_examples(stage, profile.evaluation.few_shot) if stage.method == "icl" else []
     texts = prompts.of_questions(settings, questions, examples)
     plan = questions[["id", "split", "group"]].assign(temperature=float(profile.evaluation.temperature), n=1)
     seed = generation.derive_seed("evaluate", stage.seed)
-    responses = generation.sample_to_disk(engine, plan, texts, work, seed, profile.generation.shard_size)
+    with closing(open_engine(stage)) as engine:
+        responses = generation.sample_to_disk(engine, plan, texts, work, seed, profile.generation.shard_size)
     artifacts.write_parquet(work / "answers.parquet", grade(responses, data.read_gold(stage.input("gold")), stage))
     generation.drop_shards(work)
     table = pd.read_parquet(work / "answers.parquet")

@@ -5,6 +5,7 @@ Unlike the method's own stages it reads gold answers: nothing is trained on what
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 
 import pandas as pd
@@ -15,11 +16,11 @@ from rdlib import answers, artifacts, data, engines, evaluate, generation, model
 def sample_after(stage, questions: pd.DataFrame, texts: dict[str, prompts.Prompt], labels: pd.DataFrame, work: Path):
     """Responses of PPO's policy, as many and as hot as the student's before."""
     profile, settings = stage.profile, stage.dataset_settings
-    engine = engines.open_own(stage, str(stage.input("ppo") / "model"))
     sampling = profile.student_sampling
     plan = questions[["id", "split"]].assign(temperature=float(sampling.temperature), n=sampling.samples)
     seed = generation.derive_seed("judged", stage.dataset, stage.teacher, stage.student, stage.method, stage.seed)
-    responses = generation.sample_to_disk(engine, plan, texts, work, seed, profile.generation.shard_size)
+    with closing(engines.open_own(stage, str(stage.input("ppo") / "model"))) as engine:
+        responses = generation.sample_to_disk(engine, plan, texts, work, seed, profile.generation.shard_size)
     responses["answer"] = [answers.extract(text, settings.answer) for text in responses["text"]]
     return voting.propagate(responses, labels)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from safetensors import safe_open
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     AutoTokenizer,
@@ -25,12 +26,12 @@ logging.set_verbosity_error()
 logging.disable_progress_bar()  # loading a file is no long work
 
 
-def load_tokenizer(source: str | Path) -> PreTrainedTokenizerBase:
+def load_tokenizer(source: str | Path, revision: str | None = None) -> PreTrainedTokenizerBase:
     """The tokenizer of a model, padding on the left; it has an end token and a pad token that differs from it.
 
     The end token is the one that its chat template ends a turn with, where there is one.
     """
-    tokenizer = _load(AutoTokenizer, source, padding_side="left")
+    tokenizer = _load(AutoTokenizer, source, padding_side="left", **_at(revision))
     if end := prompts.end_of_turn(tokenizer):
         tokenizer.eos_token = end
     if tokenizer.eos_token_id is None:
@@ -76,9 +77,18 @@ def device() -> torch.device:
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
 
 
-def load_causal_lm(source: str | Path) -> PreTrainedModel:
+def load_causal_lm(source: str | Path, revision: str | None = None) -> PreTrainedModel:
     """A language model in float32, in evaluation mode."""
-    return _load(AutoModelForCausalLM, source, dtype=torch.float32).eval()
+    return _load(AutoModelForCausalLM, source, dtype=torch.float32, **_at(revision)).eval()
+
+
+def load_config(source: str | Path, revision: str | None = None) -> PreTrainedConfig:
+    """The configuration of a model, without its weights."""
+    return _load(AutoConfig, source, **_at(revision))
+
+
+def _at(revision: str | None) -> dict[str, str]:
+    return {} if revision is None else {"revision": revision}
 
 
 def load_scorer(source: str | Path, pad_token_id: int | None = None) -> PreTrainedModel:

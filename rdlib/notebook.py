@@ -6,6 +6,7 @@ import os
 import time
 import warnings
 from collections.abc import Callable, Iterable
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -191,9 +192,10 @@ def _greedy(stage: Stage, source: str | Path, questions: pd.DataFrame) -> pd.Dat
     """Greedy responses (text, answer) of a model to questions."""
     from rdlib import answers, engines, generation, prompts
 
-    settings, engine = stage.dataset_settings, engines.open_own(stage, str(source))
+    settings = stage.dataset_settings
     asked = prompts.of_questions(settings, questions).values()
-    requests = [generation.Request(engine.encode(prompt), 1, 0.0) for prompt in asked]
-    responses = [group[0].text for group in engine.generate(requests, seed=0)]
+    with closing(engines.open_own(stage, str(source))) as engine:
+        requests = [generation.Request(engine.encode(prompt), 1, 0.0) for prompt in asked]
+        responses = [group[0].text for group in engine.generate(requests, seed=0)]
     given = [answers.extract(text, settings.answer) for text in responses]
     return pd.DataFrame({"text": responses, "answer": given}, index=questions.index)

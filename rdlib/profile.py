@@ -36,7 +36,9 @@ class Model(Section):
     """A teacher or student: a folder, or a name on the hub, and the engine that samples from it as it is.
 
     A profile may give the folder or name alone. `engine` openai is any OpenAI-compatible server at `base_url`, whose
-    key is read from the environment variable `api_key_env`; replay reads recorded responses from the file `model`.
+    key is read from the environment variable `api_key_env`; `timeout` is in seconds, and a request that fails is
+    tried `attempts` times. replay reads recorded responses from `model`: a file, or a folder of them. vllm puts the
+    LoRA `adapter`, a folder or a name on the hub, on the model.
     """
 
     model: str
@@ -48,11 +50,14 @@ class Model(Section):
     concurrency: Positive = 16
     requests_per_minute: Positive | None = None
     parameters: Annotated[float, Field(gt=0)] | None = Field(None, description="for estimates; None: count its files")
+    timeout: Annotated[float, Field(gt=0)] = 600.0
+    attempts: Positive = 8
+    adapter: str | None = None
 
     @property
     def identity(self) -> str | dict[str, Any]:
         """What decides the model's responses, for a stage's key."""
-        kept = self.model_dump(include={"model", "revision", "engine"}, exclude_defaults=True)
+        kept = self.model_dump(include={"model", "revision", "engine", "adapter"}, exclude_defaults=True)
         return self.model if set(kept) == {"model"} else kept
 
 
@@ -203,6 +208,20 @@ class Evaluation(Section):
     few_shot: Positive
 
 
+class Vllm(Section):
+    """What vLLM is started with besides the model.
+
+    `gpu_memory_utilization` is its share of the GPU's memory (of the machine's on a CPU; None: vLLM's own default, and
+    a small one on a CPU); `max_model_len` the longest prompt and response in tokens (None: the model's own).
+    """
+
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] | None = None
+    max_model_len: Positive | None = None
+    enforce_eager: bool = False
+    quantization: str | None = None
+
+
 class Generation(Section):
     """How sampling is carried out: rows decoded together, and rows written to disk at a time.
 
@@ -213,7 +232,8 @@ class Generation(Section):
     shard_size: Positive
     engine: Literal["transformers", "vllm"] = "transformers"
     top_p: Rate = 1.0
-    stop: list[str] = []
+    stop: list[Annotated[str, Field(min_length=1)]] = []
+    vllm: Vllm = Vllm()
 
 
 class Lora(Section):
@@ -370,6 +390,19 @@ class Profile(Section):
             value = getattr(self.grid, f"ablation_{key}")
             if value not in names:
                 raise ValueError(f"grid.ablation_{key} is {value!r}, which is not one of {', '.join(names)}")
+        return self
+
+    @model_validator(mode="after")
+    def _models_say_what_their_engines_need(self) -> Profile:
+        for name in self.teachers | self.students:
+            model = self.model_of(name)
+            if model.engine == "openai" and model.base_url is None:
+                raise ValueError(f"{name} is served by openai, so it needs a base_url such as http://localhost:8000/v1")
+            if model.adapter is not None and model.engine != "vllm":
+                raise ValueError(f"{name} has an adapter, which only the engine vllm puts on a model")
+        for name in self.students:
+            if self.model_of(name).engine in ("openai", "replay"):
+                raise ValueError(f"the student {name} is to be trained, so its engine must be transformers or vllm")
         return self
 
     @model_validator(mode="after")

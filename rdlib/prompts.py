@@ -17,7 +17,7 @@ The paper's prompts (its Appendix A) are missing from its text; these are ours. 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pandas as pd
 from transformers import PreTrainedTokenizerBase
@@ -35,10 +35,15 @@ INSTRUCTIONS = {
 
 @dataclass(frozen=True)
 class Prompt:
-    """What a model is asked: chat messages (role, content), and the same as text for a model without a chat."""
+    """What a model is asked: chat messages (role, content), and the same as text for a model without a chat.
+
+    `id` and `question` say which question it is of, for an engine that looks its responses up.
+    """
 
     messages: tuple[tuple[str, str], ...]
     plain: str
+    id: str = ""
+    question: str = ""
 
     @property
     def chat(self) -> list[dict[str, str]]:
@@ -91,7 +96,10 @@ def of_questions(
     settings: Dataset, questions: pd.DataFrame, examples: Sequence[tuple[str, Sequence[str], str]] = ()
 ) -> dict[str, Prompt]:
     """The prompt of each question of a table, by id."""
-    return {q.id: few_shot(settings, examples, q.question, q.options) for q in questions.itertuples()}
+    return {
+        q.id: replace(few_shot(settings, examples, q.question, q.options), id=str(q.id), question=q.question)
+        for q in questions.itertuples()
+    }
 
 
 def encode(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> list[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 
 from rdlib import answers, artifacts, data, engines, generation, models, prompts, voting
@@ -17,7 +18,6 @@ def policy_source(stage) -> str:
 def run(stage, work: Path) -> None:
     """Stage 04_student_responses: write responses.parquet with `positive`; Q_fail is left out."""
     profile, settings = stage.profile, stage.dataset_settings
-    engine = engines.open_own(stage, policy_source(stage))
     labels = artifacts.read_parquet(stage.input("labels") / "labels.parquet").dropna(subset="pseudo_label")
     questions = data.read_questions(stage.input("data"), "train", "validation")
     questions = questions[questions["id"].isin(labels["id"])]
@@ -25,7 +25,8 @@ def run(stage, work: Path) -> None:
     sampling = profile.student_sampling
     plan = questions[["id", "split"]].assign(temperature=float(sampling.temperature), n=sampling.samples)
     seed = generation.derive_seed("student", stage.dataset, stage.teacher, stage.student, stage.method, stage.seed)
-    responses = generation.sample_to_disk(engine, plan, texts, work, seed, profile.generation.shard_size)
+    with closing(engines.open_own(stage, policy_source(stage))) as engine:
+        responses = generation.sample_to_disk(engine, plan, texts, work, seed, profile.generation.shard_size)
     responses["answer"] = [answers.extract(text, settings.answer) for text in responses["text"]]
     artifacts.write_parquet(work / "responses.parquet", voting.propagate(responses, labels))
     generation.drop_shards(work)

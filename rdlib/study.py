@@ -25,7 +25,7 @@ import pandas as pd
 
 from rdlib import artifacts, launch, sources
 from rdlib.errors import UserError
-from rdlib.profile import Profile, Section, load_profile
+from rdlib.profile import Profile, Section, Vllm, load_profile
 
 ROOT = Path(__file__).resolve().parent.parent
 BASELINES = ("rft", "dpo", "distillation", "grpo")  # reviewers' question R1
@@ -124,7 +124,7 @@ SPECS = {
 NEUTRAL = {
     "voting": {"flip_share": 0.0},
     "reward": {"source": "reward_model"},
-    "generation": {"engine": "transformers", "top_p": 1.0, "stop": []},
+    "generation": {"engine": "transformers", "top_p": 1.0, "stop": [], "vllm": Vllm().model_dump()},
     "dataset": dict.fromkeys(("path", "revision", "perturbed_path", "perturbed_revision")) | {"split_seed": 0},
     "training": {"processes": 1, "precision": None, "lora": None},
 }

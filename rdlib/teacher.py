@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 
 import pandas as pd
@@ -42,12 +43,12 @@ def repeat_greedy(responses: pd.DataFrame, samples: int) -> pd.DataFrame:
 def run(stage, work: Path) -> None:
     """Stage 01_teacher_responses: write responses.parquet with the extracted answers."""
     profile, settings = stage.profile, stage.dataset_settings
-    engine = engines.open_engine(stage, profile.model_of(stage.teacher))
     questions = data.read_questions(stage.input("data"), "train", "validation")
     texts = prompts.of_questions(settings, questions)
     plan = sampling_plan(questions, profile.teacher_sampling)
     seed = generation.derive_seed("teacher", stage.dataset, stage.teacher, stage.seed)
-    responses = generation.sample_to_disk(engine, plan, texts, work, seed, profile.generation.shard_size)
+    with closing(engines.open_engine(stage, profile.model_of(stage.teacher))) as engine:
+        responses = generation.sample_to_disk(engine, plan, texts, work, seed, profile.generation.shard_size)
     responses["answer"] = [answers.extract(text, settings.answer) for text in responses["text"]]
     responses = repeat_greedy(responses, profile.teacher_sampling.samples_per_temperature)
     artifacts.write_parquet(work / "responses.parquet", responses)

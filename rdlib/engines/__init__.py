@@ -1,4 +1,10 @@
-"""The generation engines behind one interface, `rdlib.generation.Engine`; `open_engine` picks one by the profile."""
+"""The generation engines behind one interface, `rdlib.generation.Engine`; `open_engine` picks one by the profile.
+
+    with closing(engines.open_engine(stage, model)) as engine:
+        responses = generation.sample_to_disk(engine, ...)
+
+Each opener imports its engine late: a server needs no torch, and vLLM is an extra.
+"""
 
 from __future__ import annotations
 
@@ -7,19 +13,56 @@ from rdlib.profile import Model
 
 
 def open_engine(stage, model: Model) -> Engine:
-    """The engine that samples from `model` for a stage, with the profile's limits."""
-    from rdlib import models
-    from rdlib.engines.transformers_engine import TransformersEngine
-
-    source = models.resolve(model.model, stage.root)
-    return TransformersEngine(
-        models.load_causal_lm(source).to(models.device()),
-        models.load_tokenizer(source),
-        stage.profile.generation.batch_size,
-        stage.dataset_settings.max_tokens,
-    )
+    """The engine that samples from `model` for a stage, with the profile's limits; close it after use."""
+    return OPENERS[model.engine](stage, model)
 
 
 def open_own(stage, folder: str) -> Engine:
     """The engine that samples from a model that the study has made, or is about to train."""
     return open_engine(stage, Model(model=folder, engine=stage.profile.generation.engine))
+
+
+def _open_transformers(stage, model: Model) -> Engine:
+    from rdlib import models
+    from rdlib.engines.transformers_engine import TransformersEngine
+
+    source, generation = models.resolve(model.model, stage.root), stage.profile.generation
+    return TransformersEngine(
+        models.load_causal_lm(source, model.revision).to(models.device()),
+        models.load_tokenizer(source, model.revision),
+        generation.batch_size,
+        stage.dataset_settings.max_tokens,
+        generation.top_p,
+        generation.stop,
+    )
+
+
+def _open_vllm(stage, model: Model) -> Engine:
+    from rdlib import models
+    from rdlib.engines.vllm_engine import VllmEngine
+
+    settings, limit = stage.profile.generation, stage.dataset_settings.max_tokens
+    model = model.model_copy(update={"model": models.resolve(model.model, stage.root)})
+    return VllmEngine(model, limit, settings.top_p, settings.stop, settings.vllm)
+
+
+def _open_server(stage, model: Model) -> Engine:
+    from rdlib.engines import server
+
+    generation, limit = stage.profile.generation, stage.dataset_settings.max_tokens
+    settings = server.Settings(model.model, limit, generation.top_p, tuple(generation.stop))
+    return server.ServerEngine(model, settings, server.key_of(model))
+
+
+def _open_replay(stage, model: Model) -> Engine:
+    from rdlib.engines.replay import ReplayEngine
+
+    return ReplayEngine(stage.root / model.model)
+
+
+OPENERS = {
+    "transformers": _open_transformers,
+    "vllm": _open_vllm,
+    "openai": _open_server,
+    "replay": _open_replay,
+}

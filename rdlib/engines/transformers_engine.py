@@ -13,21 +13,32 @@ from transformers import DynamicCache, PreTrainedConfig, PreTrainedModel, PreTra
 from transformers.cache_utils import DynamicLayer
 
 from rdlib import models, prompts
-from rdlib.generation import Completion, Request
+from rdlib.generation import Completion, Request, cut_at
 from rdlib.prompts import Prompt
 
 DROP_BELOW = 0.8  # rows are dropped from the cache when fewer than this share are still unfinished
 
 
-def pick_tokens(logits: torch.Tensor, temperature: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+def pick_tokens(
+    logits: torch.Tensor, temperature: torch.Tensor, generator: torch.Generator, top_p: float = 1.0
+) -> torch.Tensor:
     """Next tokens [B] from logits [B, V] at temperatures [B], greedy where the temperature is 0.
 
-    Sampling inverts the cumulative distribution at one uniform number a row.
+    Sampling inverts the cumulative distribution at one uniform number a row; below a `top_p` of 1 it is that of the
+    nucleus: the fewest tokens that hold this share of the probability.
     """
-    cumulative = (logits / temperature.clamp(min=1e-6)[:, None]).float().softmax(-1).cumsum(-1)
+    chances = (logits / temperature.clamp(min=1e-6)[:, None]).float().softmax(-1)
+    cumulative = (nucleus(chances, top_p) if top_p < 1 else chances).cumsum(-1)
     uniform = torch.rand(len(logits), 1, generator=generator, device=logits.device)
     below = (cumulative <= uniform * cumulative[:, -1:]).sum(-1).clamp(max=logits.shape[-1] - 1)
     return torch.where(temperature > 0, below, logits.argmax(-1))
+
+
+def nucleus(chances: torch.Tensor, top_p: float) -> torch.Tensor:
+    """Probabilities [B, V] with all but the fewest likeliest tokens that hold `top_p` of each row set to 0."""
+    ordered, order = chances.sort(dim=-1, descending=True, stable=True)
+    before = ordered.cumsum(-1) - ordered
+    return torch.zeros_like(chances).scatter(-1, order, ordered.masked_fill(before >= top_p, 0))
 
 
 class BufferedLayer(DynamicLayer):
@@ -74,11 +85,19 @@ def new_cache(config: PreTrainedConfig) -> DynamicCache:
 
 
 class TransformersEngine:
-    """Samples from a model held in this process, at most `max_tokens` tokens a response."""
+    """Samples from a model held in this process, at most `max_tokens` tokens a response, which `stop` strings end."""
 
-    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, batch_size: int, max_tokens: int):
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        batch_size: int,
+        max_tokens: int,
+        top_p: float = 1.0,
+        stop: Sequence[str] = (),
+    ):
         self.model, self.tokenizer = model, tokenizer
-        self.batch_size, self.max_tokens = batch_size, max_tokens
+        self.batch_size, self.max_tokens, self.top_p, self.stop = batch_size, max_tokens, top_p, tuple(stop)
         self.end_tokens = torch.tensor(models.end_tokens(model, tokenizer), device=model.device)
 
     def encode(self, prompt: Prompt) -> list[int]:
@@ -98,6 +117,10 @@ class TransformersEngine:
                 results[index] = completions
         self.model.train(was_training)
         return results
+
+    def close(self) -> None:
+        """Let go of the model."""
+        del self.model
 
     def _groups(self, requests: Sequence[Request]) -> Iterator[list[int]]:
         order = sorted(range(len(requests)), key=lambda i: (len(requests[i].prompt), i))
@@ -123,11 +146,13 @@ class TransformersEngine:
         finished = torch.zeros(len(logits), dtype=torch.bool, device=device)
         lengths = torch.zeros(len(logits), dtype=torch.long, device=device)
         for step in range(self.max_tokens):
-            picked = pick_tokens(logits, temperature[rows], generator)
+            picked = pick_tokens(logits, temperature[rows], generator, self.top_p)
             picked = torch.where(finished[rows], self.tokenizer.pad_token_id, picked)
             tokens[rows, step] = picked
             lengths[rows] += (~finished[rows]).long()
             finished[rows] |= torch.isin(picked, self.end_tokens)
+            if self.stop:
+                finished[rows] |= self._stopped(tokens[rows, : step + 1])
             alive = ~finished[rows]
             if not alive.any() or step + 1 == self.max_tokens:
                 break
@@ -140,8 +165,14 @@ class TransformersEngine:
         flat = [self._completion(tokens[i, :n].tolist(), done[i]) for i, n in enumerate(lengths.tolist())]
         return [flat[end - r.n : end] for end, r in zip(ends, requests, strict=True)]
 
+    def _stopped(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Whether the last of the tokens [B, T] completed a stop string, [B]."""
+        reach = 4 * max(map(len, self.stop)) + 4  # a character is at most four tokens of bytes
+        ends = self.tokenizer.batch_decode(tokens[:, -reach:], skip_special_tokens=True)
+        return torch.tensor([any(stop in end for stop in self.stop) for end in ends], device=tokens.device)
+
     def _completion(self, tokens: list[int], finished: bool) -> Completion:
-        text = self.tokenizer.decode(tokens, skip_special_tokens=True).strip()
+        text = cut_at(self.tokenizer.decode(tokens, skip_special_tokens=True), self.stop).strip()
         return Completion(text, tokens, len(tokens), "stop" if finished else "length")
 
     def _prefill(self, prompts: list[list[int]], counts: torch.Tensor):
