@@ -6,6 +6,7 @@ tokenizers, chat templates, end tokens and lengths go through the whole pipeline
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -88,10 +89,8 @@ def watch(process: subprocess.Popen) -> int:
     """Wait for a process; the largest memory of it and its children, in bytes."""
     peak, family = 0, psutil.Process(process.pid)
     while process.poll() is None:
-        try:
+        with contextlib.suppress(psutil.NoSuchProcess):
             peak = max(peak, sum(p.memory_info().rss for p in (family, *family.children(recursive=True))))
-        except psutil.NoSuchProcess:
-            pass
         time.sleep(0.5)
     return peak
 
