@@ -12,10 +12,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from rdlib import artifacts, data, diagnostics, reviewers
+from rdlib import answers, artifacts, data, diagnostics, reviewers
 from rdlib.profile import load_profile
 from rdlib.study import ROOT, Stage, ablation_cell, make_stage
 
+AGREEMENT = ", agreement with the vote"
 CELL = ["dataset", "teacher", "student", "method", "variant", "seed"]
 
 
@@ -47,7 +48,14 @@ def _stack(stages: list[Stage], name: str, read: Callable[[Stage], pd.DataFrame]
 
 
 def _graded(stage: Stage) -> pd.DataFrame:
-    graded = stage.table("answers")[["benchmark", "id", "group", "correct"]].dropna(subset="correct")
+    """Which answers are right by gold; without any gold answer, which agree with the vote, as a benchmark of its own."""
+    table = stage.table("answers")
+    graded = table[["benchmark", "id", "group", "correct"]].dropna(subset="correct")
+    if graded.empty and "labels" in stage.inputs:
+        labels = stage.inputs["labels"].table("labels").dropna(subset="pseudo_label").set_index("id")["pseudo_label"]
+        graded = table[table["id"].isin(labels.index)].assign(benchmark=f"{stage.dataset}{AGREEMENT}")
+        agrees = [answers.same(a, labels[key]) for a, key in zip(graded["answer"], graded["id"], strict=True)]
+        graded = graded.assign(correct=agrees)[["benchmark", "id", "group", "correct"]]
     return graded.astype({"correct": bool})
 
 
@@ -142,9 +150,9 @@ def collect_seed(profile_path: str, seed: int) -> Path:
     """Gather the result tables of one finished seed; returns its folder."""
     folder = results_folder(profile_path) / f"seed{seed}"
     stages = study_stages(profile_path, [seed])
-    answers = _stack(stages, "07_evaluate", _graded)
+    graded = _stack(stages, "07_evaluate", _graded)
     tables = {
-        "correctness.parquet": answers.drop(columns="dataset"),
+        "correctness.parquet": graded.drop(columns="dataset"),
         "reward_scores.parquet": _stack(
             stages, "05_reward_model", lambda s: s.table("scores")[["id", "kind", "score"]]
         ),
