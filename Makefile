@@ -26,10 +26,10 @@ EMBEDDED := params/micro.yaml params/smoke.yaml
 offline = HF_HUB_OFFLINE=$${HF_HUB_OFFLINE-1}
 
 .DEFAULT_GOAL := help
-.PHONY: help env study reference test lint format figures release report lab pins clean distclean
+.PHONY: help env study reference test vllm-test lint format figures release report lab pins clean distclean
 
 help: ## say what can be made
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 env: ## build .venv from the pins, if it is missing, unfinished or stale
 	@command -v $(PYTHON) > /dev/null || { echo "$(PYTHON) was not found: install Python 3.11 or newer." >&2; exit 1; }
@@ -46,6 +46,10 @@ reference: env ## the released run: study and reviewers' questions of SEEDS, see
 
 test: lint ## check style, then run the tests
 	@$(offline) $(BIN)/python -m pytest $(PYTEST_ARGS)
+
+vllm-test: ## run the tests that need vLLM, in .venv-vllm, which it builds first (4 GB; minutes)
+	@$(PYTHON) scripts/vllm_environment.py
+	@$(offline) .venv-vllm/bin/python -m pytest tests/with_vllm $(PYTEST_ARGS)
 
 lint: env ## check style, and that notebooks are without outputs
 	@$(BIN)/ruff check .
@@ -88,4 +92,4 @@ clean: ## remove runs/ (all that studies made); keeps .venv and figures/
 	rm -rf runs
 
 distclean: clean ## remove .venv and caches too
-	rm -rf .venv .venv.lock .pytest_cache .ruff_cache .hypothesis .snakemake rdlib.egg-info
+	rm -rf .venv .venv-vllm .venv.lock .pytest_cache .ruff_cache .hypothesis .snakemake rdlib.egg-info
