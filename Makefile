@@ -26,7 +26,7 @@ EMBEDDED := params/micro.yaml params/smoke.yaml
 offline = HF_HUB_OFFLINE=$${HF_HUB_OFFLINE-1}
 
 .DEFAULT_GOAL := help
-.PHONY: help env study reference test real-test lint format figures release report lab pins clean distclean
+.PHONY: help env study reference test real-test vllm-test lint format figures release report lab pins clean distclean
 
 help: ## say what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -50,6 +50,10 @@ test: lint ## check style, then run the tests
 real-test: env ## every stage once with a real small model and real questions (about 10 minutes)
 	@$(BIN)/python scripts/smollm2.py
 	@$(offline) $(BIN)/python -m pytest tests/real -s --override-ini testpaths=tests/real $(PYTEST_ARGS)
+
+vllm-test: ## run the tests that need vLLM, in .venv-vllm, which it builds first (4 GB; minutes)
+	@$(PYTHON) scripts/vllm_environment.py
+	@$(offline) .venv-vllm/bin/python -m pytest tests/with_vllm $(PYTEST_ARGS)
 
 lint: env ## check style, and that notebooks are without outputs
 	@$(BIN)/ruff check .
@@ -92,4 +96,4 @@ clean: ## remove runs/ (all that studies made); keeps .venv and figures/
 	rm -rf runs
 
 distclean: clean ## remove .venv and caches too
-	rm -rf .venv .venv.lock .pytest_cache .ruff_cache .hypothesis .snakemake rdlib.egg-info
+	rm -rf .venv .venv-vllm .venv.lock .pytest_cache .ruff_cache .hypothesis .snakemake rdlib.egg-info

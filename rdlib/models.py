@@ -60,9 +60,8 @@ def end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> li
     return sorted({tokenizer.eos_token_id, *(token for token in more if token is not None)})
 
 
-def require_room(config: PreTrainedConfig, prompt: int, response: int) -> None:
-    """UserError unless a prompt and a response of so many tokens fit into the model's context."""
-    limit = getattr(config, "max_position_embeddings", None)
+def require_room(limit: int | None, prompt: int, response: int) -> None:
+    """UserError unless a prompt and a response of so many tokens fit into a context of `limit` tokens."""
     if limit is not None and prompt + response > limit:
         raise UserError(
             f"A prompt of {prompt} tokens and a response of up to {response} do not fit into the model's context of "

@@ -47,7 +47,7 @@ from rdlib.errors import UserError
 from rdlib.ppo_core import Batch, PolicyAndValue, Tokens, response_logits
 from rdlib.profile import Ppo
 
-Sample = Callable[[nn.Module, Tokens, int], Tokens]
+Sample = Callable[[nn.Module, Tokens, int], Tokens | tuple[Tokens, list[list[float]]]]
 Score = Callable[[list[int], list[str], Tokens], tuple[Tensor, dict[str, Tensor]]]
 
 HISTORY_COLUMNS = (
@@ -122,7 +122,8 @@ class PPOTrainer:
     which only the adapters are trained, kept and saved. `value_model`: a sequence classifier with one label,
     initialised from the reward model. `prompts`: token ids of the training queries. `settings`: the profile's
     `ppo` section. `sample(policy, prompts, seed)`: token ids of one response to each prompt, without padding,
-    with the EOS if one was generated. `score(query_indices, texts, sequences)`: the rewards [B] of Eq. 7, and
+    with the EOS if one was generated, or these and the sampler's own log-probability of every token, whose gap to
+    the policy's then goes into the history. `score(query_indices, texts, sequences)`: the rewards [B] of Eq. 7, and
     more numbers of each episode as a dictionary of [B] tensors (NaN where undefined) whose means go into the
     history: `rm_score`, `extractable`, `agreement`; `sequences` are the token ids of prompt and response.
     `validate(policy)`: the validation agreement. `on_update(row)` sees every row of the history.
@@ -266,7 +267,8 @@ class PPOTrainer:
         own = training.share(indices, self.accelerator)
         prompts = [self.prompts[i] for i in own]
         with self.accelerator.autocast():
-            responses = self.sample(self.policy, prompts, seed_of(self.seed, "sample", update, rank))
+            sampled = self.sample(self.policy, prompts, seed_of(self.seed, "sample", update, rank))
+        responses, logprobs = sampled if isinstance(sampled, tuple) else (sampled, None)
         if len(responses) != len(prompts) or not all(responses):
             raise UserError(f"The sampler gave no response to some queries of PPO update {update}: check the engine.")
         texts = self.tokenizer.batch_decode(responses, skip_special_tokens=True)
@@ -274,6 +276,9 @@ class PPOTrainer:
         responses = training.gather(responses, count, self.accelerator)
         scores, info = self._gather(rewards), {name: self._gather(values) for name, values in info.items()}
         batch = Batch.collate([self.prompts[i] for i in indices], responses, self.accelerator.device)
+        if logprobs is not None:
+            logprobs = training.gather(logprobs, count, self.accelerator)
+            batch = replace(batch, sampler_logprobs=core.pad(logprobs).to(self.accelerator.device))
         require_finite(scores, "reward", batch)
         return batch, scores, info
 
@@ -298,7 +303,11 @@ class PPOTrainer:
             logprobs[rows, :width], values[rows, :width], _ = self._forward(self.both, part)
             ref_logprobs[rows, :width] = core.selective_logprobs(self._reference_logits(part), part.responses)
         logprobs, ref_logprobs, values = (self.accelerator.reduce(t) for t in (logprobs, ref_logprobs, values))
-        return replace(batch, logprobs=logprobs, ref_logprobs=ref_logprobs, values=values.masked_fill(~batch.mask, 0))
+        batch = replace(batch, logprobs=logprobs, ref_logprobs=ref_logprobs, values=values.masked_fill(~batch.mask, 0))
+        cap = self.settings.sampler_ratio_cap
+        if batch.sampler_logprobs is None or cap is None:
+            return batch
+        return replace(batch, weights=core.sampler_weights(logprobs, batch.sampler_logprobs, batch.mask, cap))
 
     def _reference_logits(self, part: Batch) -> Tensor:
         """Logits [B, T, V] of the reference at the sampling temperature."""
@@ -360,7 +369,9 @@ class PPOTrainer:
         """Eq. 8 with the value loss, a mean over the tokens of `part`, and its statistics."""
         settings, mask = self.settings, part.mask
         logprobs, values, logits = self._forward(self.model, part)
-        p_loss, clipped = core.policy_loss(logprobs, part.logprobs, part.advantages, mask, settings.clip_range)
+        p_loss, clipped = core.policy_loss(
+            logprobs, part.logprobs, part.advantages, mask, settings.clip_range, part.weights
+        )
         v_loss, v_clipped = core.value_loss(values, part.values, part.returns, mask, settings.value_clip_range)
         with torch.no_grad():
             statistics = {
@@ -385,6 +396,8 @@ class PPOTrainer:
         """What must be the same for a checkpoint to be continued."""
         queries = hashlib.sha256(json.dumps(self.prompts).encode()).hexdigest()[:16]
         settings = {name: getattr(self.settings, name) for name in FIXED_SETTINGS}
+        added = {"sampler": "transformers", "sampler_ratio_cap": None}  # later: older checkpoints do not have them
+        settings |= {name: v for name, usual in added.items() if (v := getattr(self.settings, name)) != usual}
         return settings | {"seed": self.seed, "queries": queries, "processes": self.accelerator.num_processes}
 
     def _save_checkpoint(self, work: Path, update: int) -> None:
@@ -429,7 +442,8 @@ class PPOTrainer:
     def _load_checkpoint(self, folder: Path) -> int:
         try:
             state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
-            differing = [k for k, v in self._identity().items() if state["identity"].get(k) != v]
+            ours, theirs = self._identity(), state["identity"]
+            differing = [k for k in (ours | theirs) if ours.get(k) != theirs.get(k)]
             if differing:
                 raise UserError(
                     f"The checkpoint {folder} was made with another {', '.join(differing)}: restore the old "
@@ -491,7 +505,16 @@ def _rollout_statistics(batch: Batch, scores: Tensor, info: dict[str, Tensor]) -
         "explained_variance": core.explained_variance(batch.values, batch.returns, batch.mask),
         "response_length": batch.mask.sum(1).float().mean(),
         **{name: torch.as_tensor(v).float().nanmean().to(scores.device) for name, v in info.items()},
+        **_sampler_gap(batch),
     }
+
+
+def _sampler_gap(batch: Batch) -> dict[str, Tensor]:
+    """How far the sampler's probabilities are from the policy's: mean |log ratio| and the largest ratio."""
+    if batch.sampler_logprobs is None:
+        return {}
+    ratio = core.sampler_ratio(batch.logprobs, batch.sampler_logprobs, batch.mask)
+    return {"sampler_log_ratio": core.masked_mean(ratio.log().abs(), batch.mask), "sampler_max_ratio": ratio.max()}
 
 
 def _trained(model: nn.Module) -> dict[str, Tensor]:

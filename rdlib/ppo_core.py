@@ -112,14 +112,39 @@ def gae(rewards: Tensor, values: Tensor, mask: Tensor, gamma: float, lam: float)
 
 
 def policy_loss(
-    logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, mask: Tensor, clip_range: float
+    logprobs: Tensor,
+    old_logprobs: Tensor,
+    advantages: Tensor,
+    mask: Tensor,
+    clip_range: float,
+    weights: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Clipped surrogate loss (Eq. 8), a mean over the real tokens, and the share of them that is clipped."""
+    """Clipped surrogate loss (Eq. 8), a mean over the real tokens, and the share of them that is clipped.
+
+    `weights` [B, T], where given, weigh the tokens' losses: see `sampler_weights`.
+    """
     log_ratio = (logprobs - old_logprobs).masked_fill(~mask, 0).clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO)
     ratio = log_ratio.exp()
     unclipped = -advantages * ratio
     clipped = -advantages * ratio.clamp(1 - clip_range, 1 + clip_range)
-    return masked_mean(torch.max(unclipped, clipped), mask), masked_mean((clipped > unclipped).float(), mask)
+    losses = torch.max(unclipped, clipped)
+    losses = losses if weights is None else losses * weights
+    return masked_mean(losses, mask), masked_mean((clipped > unclipped).float(), mask)
+
+
+def sampler_ratio(logprobs: Tensor, sampler_logprobs: Tensor, mask: Tensor) -> Tensor:
+    """Ratio [B, T] of a token's probability under the policy to that under the sampler, 1 outside `mask`."""
+    log_ratio = (logprobs - sampler_logprobs).masked_fill(~mask, 0)
+    return log_ratio.clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO).exp()
+
+
+def sampler_weights(logprobs: Tensor, sampler_logprobs: Tensor, mask: Tensor, cap: float) -> Tensor:
+    """Truncated importance weights [B, T]: the ratio, at most `cap`.
+
+    From Yao et al. 2025, "Your Efficient RL Framework Secretly Brings You Off-Policy RL Training". They correct
+    for rollouts that another engine sampled from the same weights with slightly other probabilities.
+    """
+    return sampler_ratio(logprobs, sampler_logprobs, mask).clamp(max=cap)
 
 
 def value_loss(
@@ -148,8 +173,9 @@ class Batch:
     """Episodes as tensors, padded on the right; `mask` [B, T] is True on the response's real tokens.
 
     `sequences` [B, L] are query and response without a gap, so that causal attention never sees padding and
-    needs no mask (a third faster than queries padded on the left). `responses` and all below are [B, T]; the
-    last five are None until the rollouts have been evaluated.
+    needs no mask (a third faster than queries padded on the left). `responses` and all below are [B, T]; those
+    from `logprobs` to `returns` are None until the rollouts have been evaluated. `sampler_logprobs` are the
+    sampler's own, None where it does not tell, and `weights` those of `sampler_weights`, None for weights of 1.
     """
 
     sequences: Tensor
@@ -161,12 +187,14 @@ class Batch:
     values: Tensor | None = None
     advantages: Tensor | None = None
     returns: Tensor | None = None
+    sampler_logprobs: Tensor | None = None
+    weights: Tensor | None = None
 
     @classmethod
     def collate(cls, prompts: Tokens, responses: Tokens, device: torch.device | str = "cpu") -> Batch:
         """Pad token ids (with 0, which nothing looks at) into a batch."""
-        sequences = _pad([p + r for p, r in zip(prompts, responses, strict=True)])
-        padded = _pad(responses)
+        sequences = pad([p + r for p, r in zip(prompts, responses, strict=True)])
+        padded = pad(responses)
         lengths = torch.tensor([len(r) for r in responses])
         mask = torch.arange(padded.shape[1]) < lengths.unsqueeze(1)
         query_lengths = torch.tensor([len(p) for p in prompts])
@@ -193,7 +221,8 @@ class Batch:
         return list(self.lengths.argsort(stable=True)[index::processes].split(size))
 
 
-def _pad(rows: Tokens) -> Tensor:
+def pad(rows: list[list]) -> Tensor:
+    """Rows of numbers as a tensor, filled up with 0 on the right."""
     width = max(map(len, rows))
     return torch.tensor([row + [0] * (width - len(row)) for row in rows])
 

@@ -154,7 +154,11 @@ class Reward(Section):
 
 
 class Ppo(Section):
-    """Eq. 8 and its optimisation."""
+    """Eq. 8 and its optimisation.
+
+    `sampler` vllm samples the rollouts with vLLM, whose weights follow the policy's at every update. Its probabilities
+    differ a little from the trainer's; `sampler_ratio_cap` weighs each token by their ratio, cut at the cap (None: 1).
+    """
 
     total_updates: Positive
     episodes_per_update: Positive
@@ -176,6 +180,8 @@ class Ppo(Section):
     eval_every: Positive
     patience: Positive
     checkpoint_every: Positive
+    sampler: Literal["transformers", "vllm"] = "transformers"
+    sampler_ratio_cap: Annotated[float, Field(ge=1)] | None = None
 
 
 class Baselines(Section):
@@ -211,8 +217,8 @@ class Evaluation(Section):
 class Vllm(Section):
     """What vLLM is started with besides the model.
 
-    `gpu_memory_utilization` is its share of the GPU's memory (of the machine's on a CPU; None: vLLM's own default, and
-    a small one on a CPU); `max_model_len` the longest prompt and response in tokens (None: the model's own).
+    `gpu_memory_utilization` is its share of the GPU's memory (of the machine's on a CPU; None: vLLM's own default, on a
+    CPU a cache of 1 GiB); `max_model_len` the longest prompt and response in tokens (None: the model's own).
     """
 
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"

@@ -48,7 +48,7 @@ def _stack(stages: list[Stage], name: str, read: Callable[[Stage], pd.DataFrame]
 
 
 def _graded(stage: Stage) -> pd.DataFrame:
-    """Which answers are right by gold; without any gold answer, which agree with the vote, as a benchmark of its own."""
+    """Which answers are right by gold; where no answer is, which agree with the vote, as a benchmark of its own."""
     table = stage.table("answers")
     graded = table[["benchmark", "id", "group", "correct"]].dropna(subset="correct")
     if graded.empty and "labels" in stage.inputs:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pandas as pd
@@ -14,7 +16,7 @@ from rdlib.agreement import Agreement
 from rdlib.engines.transformers_engine import TransformersEngine
 from rdlib.errors import UserError
 from rdlib.ppo import PPOTrainer
-from rdlib.profile import Training
+from rdlib.profile import Profile, Training, Vllm
 from rdlib.reward import reward
 
 
@@ -85,6 +87,40 @@ def sampler(tokenizer, batch: int, max_tokens: int, temperature: float):
     return sample
 
 
+class VllmSampler:
+    """The same from vLLM, for policies too large to be sampled by transformers: weights first, then rollouts.
+
+    It gives vLLM's log-probabilities too, so that PPOTrainer can tell how far the two engines are apart.
+    """
+
+    def __init__(self, policy, tokenizer, settings: Vllm, max_tokens: int, temperature: float):
+        from rdlib.engines.vllm_engine import PolicyEngine
+
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            raise UserError("ppo.sampler vllm works in one training process: start one, or take sampler transformers.")
+        self.engine, self.temperature = PolicyEngine(policy, tokenizer, max_tokens, settings), temperature
+
+    def __call__(self, policy, token_prompts: list[list[int]], seed: int) -> tuple[list[list[int]], list[list[float]]]:
+        """Token ids of one response for each prompt, and the log-probability of every token."""
+        self.engine.load_weights(policy)
+        return self.engine.rollouts(token_prompts, self.temperature, seed)
+
+    def close(self) -> None:
+        """Stop vLLM."""
+        self.engine.close()
+
+
+@contextmanager
+def open_sampler(policy, tokenizer, profile: Profile, max_tokens: int):
+    """The `sample` callable of PPOTrainer that the profile asks for; what it holds is freed at the end."""
+    if profile.ppo.sampler == "transformers":
+        yield sampler(tokenizer, profile.generation.batch_size, max_tokens, profile.ppo.temperature)
+        return
+    settings, temperature = profile.generation.vllm, profile.ppo.temperature
+    with closing(VllmSampler(policy, tokenizer, settings, max_tokens, temperature)) as sample:
+        yield sample
+
+
 def run(stage, work: Path, on_update=None) -> None:
     """Stage 06_ppo: write the model, history.jsonl, validation.parquet and summary.json."""
     profile, settings = stage.profile, stage.dataset_settings
@@ -110,22 +146,24 @@ def run(stage, work: Path, on_update=None) -> None:
     validation = questions[questions["split"] == "validation"]
     agreement = Agreement(validation, labels, tokenizer, settings, batch)
     kept = ValidationAnswers(agreement, work, on_update)
-    trainer = PPOTrainer(
-        policy,
-        reference,
-        value_model,
-        tokenizer,
-        ppo,
-        [prompts.encode(tokenizer, texts[key]) for key in queries["id"]],
-        sampler(tokenizer, batch, limit, ppo.temperature),
-        RewardFunction(judge, given, settings.answer, profile.reward, tokenizer.pad_token_id),
-        agreement,
-        seed=stage.seed,
-        on_update=kept,
-        accelerator=accelerator,
-        forward_size=forward_size(ppo.minibatch_size, profile.training),
-    )
-    summary = trainer.train(work) | {
+    with open_sampler(policy, tokenizer, profile, limit) as sample:
+        trainer = PPOTrainer(
+            policy,
+            reference,
+            value_model,
+            tokenizer,
+            ppo,
+            [prompts.encode(tokenizer, texts[key]) for key in queries["id"]],
+            sample,
+            RewardFunction(judge, given, settings.answer, profile.reward, tokenizer.pad_token_id),
+            agreement,
+            seed=stage.seed,
+            on_update=kept,
+            accelerator=accelerator,
+            forward_size=forward_size(ppo.minibatch_size, profile.training),
+        )
+        trained = trainer.train(work)
+    summary = trained | {
         "queries": len(queries),
         "without_label": int(queries["pseudo_label"].isna().sum()),
     }

@@ -124,6 +124,7 @@ SPECS = {
 NEUTRAL = {
     "voting": {"flip_share": 0.0},
     "reward": {"source": "reward_model"},
+    "ppo": {"sampler": "transformers", "sampler_ratio_cap": None},
     "generation": {"engine": "transformers", "top_p": 1.0, "stop": [], "vllm": Vllm().model_dump()},
     "dataset": dict.fromkeys(("path", "revision", "perturbed_path", "perturbed_revision")) | {"split_seed": 0},
     "training": {"processes": 1, "precision": None, "lora": None},

@@ -14,7 +14,8 @@ import bootstrap
 
 NEEDED = (
     *("torch", "transformers", "trl", "peft", "accelerate", "datasets", "safetensors"),
-    *("pandas", "pyarrow", "pydantic", "pyyaml", "math-verify", "httpx", "tqdm", "scipy", "pytest", "jinja2"),
+    *("pandas", "pyarrow", "pydantic", "pyyaml", "math-verify", "httpx", "tqdm", "scipy", "scikit-learn"),
+    *("pytest", "hypothesis"),
 )
 # The CPU build of torch has no companions of these three, and vLLM imports them where they are installed.
 BROKEN_ON_CPU = ("torchvision", "torchaudio", "torchcodec")

@@ -202,7 +202,7 @@ def test_every_engine_samples_to_disk_and_its_table_is_a_recording(any_engine, t
 
 @pytest.mark.parametrize("kind", ["transformers", "openai", "replay"])
 def test_the_profile_picks_the_engine(kind, tmp_path, fake, monkeypatch):
-    from tests.conftest import MODELS, make_root, stage_in
+    from conftest import MODELS, make_root, stage_in
 
     (tmp_path / "answers.jsonl").write_text('{"id": "a", "text": "b"}\n')
     model = {"transformers": str(MODELS / "small"), "openai": "gpt", "replay": "answers.jsonl"}[kind]
@@ -601,7 +601,7 @@ def test_a_folder_of_recordings(tmp_path):
 
 
 def test_a_teachers_responses_replayed_give_the_same_stage(study, tmp_path):
-    from tests.conftest import make_root, stage_in
+    from conftest import make_root, stage_in
 
     made = stage_in(study, "01_teacher_responses")
     root = make_root(tmp_path / "root")

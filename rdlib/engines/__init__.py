@@ -42,7 +42,9 @@ def _open_vllm(stage, model: Model) -> Engine:
     from rdlib.engines.vllm_engine import VllmEngine
 
     settings, limit = stage.profile.generation, stage.dataset_settings.max_tokens
-    model = model.model_copy(update={"model": models.resolve(model.model, stage.root)})
+    paths = {"model": model.model, "adapter": model.adapter}
+    found = {name: models.resolve(path, stage.root) for name, path in paths.items() if path}
+    model = model.model_copy(update=found)
     return VllmEngine(model, limit, settings.top_p, settings.stop, settings.vllm)
 
 
