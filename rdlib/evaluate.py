@@ -61,7 +61,7 @@ def run(stage, work: Path) -> None:
     table = pd.read_parquet(work / "answers.parquet")
     summary = {"accuracy": accuracies(table, "benchmark"), "tokens": int(table["tokens"].sum())}
     if not settings.source.startswith("micro"):
-        summary |= details(table) | {"few_shot": len(examples)}
+        summary |= details(table, settings.answer) | {"few_shot": len(examples)}
     if "labels" in stage.inputs:
         summary["agreement"] = agreement(table, artifacts.read_parquet(stage.input("labels") / "labels.parquet"))
     artifacts.write_json(work / "summary.json", summary)
@@ -111,8 +111,8 @@ def accuracies(table: pd.DataFrame, by: str) -> dict[str, float]:
     return table.dropna(subset="correct").groupby(by)["correct"].mean().astype(float).to_dict()
 
 
-def details(table: pd.DataFrame) -> dict[str, dict]:
-    """By benchmark: accuracy of each group, share of extractable answers and mean tokens.
+def details(table: pd.DataFrame, kind: str) -> dict[str, dict]:
+    """By benchmark: accuracy of each group, share of extractable answers, of each rule of extraction, and mean tokens.
 
     GSM-Plus also without the questions that cannot be answered (critical thinking), as its authors report both.
     """
@@ -120,6 +120,7 @@ def details(table: pd.DataFrame) -> dict[str, dict]:
     result = {
         "by_group": {name: accuracies(part, "group") for name, part in parts.items()},
         "extractable": {name: float(part["answer"].notna().mean()) for name, part in parts.items()},
+        "rules": {name: answers.rule_shares(part["text"], kind) for name, part in parts.items()},
         "mean_tokens": {name: float(part["tokens"].mean()) for name, part in parts.items()},
     }
     if data.PERTURBED in parts:
