@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 
 import pandas as pd
@@ -76,6 +77,19 @@ def test_the_dry_run_names_every_stage_of_every_profile(profile, capsys):
     assert ("GPU hours" in shown) == has_gpus
 
 
+def test_the_profile_for_own_questions_asks_for_the_file_and_takes_it(tmp_path, capsys):
+    """As shipped it names a file that is not there; with one it is estimated."""
+    profile = "params/own_questions.yaml"
+    assert dag.main(["--profile", profile, "--dry-run"]) == 2
+    assert "questions.jsonl" in capsys.readouterr().err
+    content = yaml.safe_load((REPOSITORY / profile).read_text())
+    content["datasets"]["mine"]["path"] = str(tmp_path / "q.jsonl")
+    (tmp_path / "q.jsonl").write_text("".join(json.dumps({"question": f"What is {n} + 1?"}) + "\n" for n in range(50)))
+    (tmp_path / "own.yaml").write_text(yaml.safe_dump(content))
+    assert dag.main(["--profile", str(tmp_path / "own.yaml"), "--dry-run"]) == 0
+    assert "01_teacher_responses" in capsys.readouterr().out
+
+
 def test_the_dry_run_starts_nothing_and_leaves_out_what_is_done(tmp_path, at_root, capsys):
     root = at_root(make_root(tmp_path))
     assert dag.main(["--profile", "tiny.yaml", "--dry-run"]) == 0
@@ -113,7 +127,7 @@ def test_what_does_not_fit_is_said():
 
 
 def test_cells_of_the_papers_profile_are_its_tables_5_and_6():
-    """SFT and reward model by the global batch; PPO's is a GPU's, times its GPUs, as params/paper.yaml says."""
+    """The tables' batch sizes are those of a GPU: 74 and 70 cannot be split over four, nor 2."""
     table = paper.load("hyperparameters")
     names = {
         axis: {v: k for k, v in known.items()}
@@ -129,10 +143,8 @@ def test_cells_of_the_papers_profile_are_its_tables_5_and_6():
                 "student": names["student"][row.student],
             }
             profile = Stage("06_ppo", PAPER, method="ours", **axes).profile
-            if row.stage == "ppo":
-                assert profile.ppo.minibatch_size == row.batch_size * row.gpus
-            else:
-                assert getattr(profile, row.stage).batch_size == row.batch_size
+            size = profile.ppo.minibatch_size if row.stage == "ppo" else getattr(profile, row.stage).batch_size
+            assert size == row.batch_size * row.gpus
             seen += 1
     assert seen == 8 + 8 + 8
 
@@ -144,8 +156,8 @@ def test_a_cells_settings_enter_its_key_and_no_other():
     assert key("small") != key("large")
     stage = Stage("03_sft_warmup", PAPER, dataset="gsm", teacher="strong", student="large", method="sft")
     assert stage.variant == ""  # a cell's own settings are no override
-    assert stage.with_overrides({"sft.batch_size": 74}).variant == ""
-    assert stage.with_overrides({"sft.batch_size": 84}).variant == "sft.batch_size=84"
+    assert stage.with_overrides({"sft.batch_size": 296}).variant == ""
+    assert stage.with_overrides({"sft.batch_size": 336}).variant == "sft.batch_size=336"
 
 
 @pytest.mark.parametrize(

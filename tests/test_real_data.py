@@ -14,7 +14,7 @@ from conftest import PARAMS, REPOSITORY, make_root, stage_in, tiny_settings
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from rdlib import answers, benchmarks, data, evaluate, own_questions, prompts, sources, voting
+from rdlib import answers, benchmarks, data, evaluate, own_questions, prompts, results, sources, voting
 from rdlib.errors import UserError
 from rdlib.profile import Dataset, load_profile
 from rdlib.questions import PERTURBED, Question, require_sound
@@ -547,6 +547,9 @@ def test_a_study_without_gold_answers_runs(without_gold):
     label = labels[table["id"]].to_numpy()
     known = ~pd.isna(label)
     assert summary["agreement"] == pytest.approx((table["answer"].to_numpy() == label)[known].mean())
+    graded = results._graded(stage)  # a benchmark of its own, which no table takes for accuracy
+    assert set(graded["benchmark"]) == {"mine, agreement with the vote"}
+    assert graded["correct"].mean() == pytest.approx(summary["agreement"])
 
 
 @pytest.mark.slow
