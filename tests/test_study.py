@@ -370,6 +370,7 @@ def test_a_setting_added_later_leaves_keys_as_they_were_until_it_is_used():
         return make_stage(name, "params/micro.yaml", overrides=overrides, **axes).key
 
     others = {"flip_share": 0.1, "source": "vote", "engine": "vllm", "top_p": 0.9, "stop": ["Q:"]}
+    others |= {"processes": 2, "precision": "bf16", "lora": {"r": 8, "alpha": 16}}
     for section, values in NEUTRAL.items():
         if section == "dataset":  # an override cannot reach these; tests/test_real_data.py has them
             continue
