@@ -371,6 +371,7 @@ def test_a_setting_added_later_leaves_keys_as_they_were_until_it_is_used():
 
     others = {"flip_share": 0.1, "source": "vote", "engine": "vllm", "top_p": 0.9, "stop": ["Q:"]}
     others |= {"vllm": {"dtype": "bfloat16"}, "sampler": "vllm", "sampler_ratio_cap": 2.0}
+    others |= {"processes": 2, "precision": "bf16", "lora": {"r": 8, "alpha": 16}}
     for section, values in NEUTRAL.items():
         if section == "dataset":  # an override cannot reach these; tests/test_real_data.py has them
             continue
