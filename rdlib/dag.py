@@ -55,7 +55,8 @@ class Job:
     @property
     def name(self) -> str:
         """A unique name made of the notebook and its parameters."""
-        shown = [str(v) for k, v in self.parameters.items() if k not in ("profile", "methods", "seed", "overrides")]
+        left_out = ("profile", "methods", "seed", "overrides")
+        shown = [str(v) for k, v in self.parameters.items() if k not in left_out and v is not None]
         shown += [f"{k}={v}" for k, v in self.parameters.get("overrides", {}).items()]
         if self.parameters.get("methods") in (["teacher"], ["icl"]):
             shown += self.parameters["methods"]
@@ -88,8 +89,8 @@ class Job:
 def _job(notebook: str, stages: list[Stage], after: list[Job], **extra: Any) -> Job:
     first = stages[0]
     axes = {a: getattr(first, a) for a in ("dataset", "teacher", "student", "method") if getattr(first, a)}
-    if "methods" in extra:
-        axes.pop("method", None)
+    if "methods" in extra:  # an axis that a method has not is none, whatever the notebook's default
+        axes = {a: getattr(first, a) for a in ("dataset", "teacher", "student")}
     parameters = {"profile": first.profile_path, **axes, "seed": first.seed, **extra}
     return Job(notebook, parameters, stages[-1].folder.parent, stages, after)
 

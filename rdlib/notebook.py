@@ -130,6 +130,13 @@ def stack(stages: Iterable[Stage], table: str) -> pd.DataFrame:
     return pd.concat(frames, ignore_index=True)
 
 
+def graded(stages: Iterable[Stage]) -> pd.DataFrame:
+    """Which answers of several evaluations are right, as one table; without gold answers, which agree with the vote."""
+    from rdlib import results
+
+    return pd.concat([results.graded(stage).assign(**stage.columns) for stage in stages], ignore_index=True)
+
+
 def plot_lines(axes: Iterable[Axes], table: pd.DataFrame, x: str, by: str, values: list[str]) -> None:
     """One panel for each of `values`, one line for each value of the column `by`, one legend below."""
     axes, names = list(axes), list(dict.fromkeys(table[by]))

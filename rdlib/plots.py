@@ -344,8 +344,7 @@ def draw_lambda_curves(axes: Iterable[Axes], table: pd.DataFrame) -> None:
             color, marker, line = LAMBDA_LOOKS[i % len(LAMBDA_LOOKS)]
             curve = part[(part.lam == lam) & (part.point == "curve")]
             ax.plot(curve.step, curve.auc, color=color, marker=marker, linestyle=line, label=f"{lam:g}")
-            if curve.auc_low.notna().any():
-                ax.fill_between(curve.step, curve.auc_low, curve.auc_high, color=color, alpha=0.12, linewidth=0)
+            _band(ax, curve, "step", "auc", color)
             kept = part[(part.lam == lam) & (part.point == "selected")]
             at = last * (1.07 + 0.035 * i)
             ax.errorbar(
@@ -363,6 +362,12 @@ def draw_lambda_curves(axes: Iterable[Axes], table: pd.DataFrame) -> None:
         ax.axhline(0.5, color=GREY, linewidth=0.8, linestyle=":")
         ax.set_xticks([tick for tick in ax.get_xticks() if 0 <= tick <= last])
         ax.set(xlabel="optimiser step of the reward model", ylabel="validation AUC")
+
+
+def _band(ax: Axes, curve: pd.DataFrame, step: str, value: str, color: str) -> None:
+    """The interval over seeds around a curve, as far as no seed has stopped early: of two seeds it says nothing."""
+    whole = curve[(curve.seeds == curve.seeds.max()) & curve[f"{value}_low"].notna()]
+    ax.fill_between(whole[step], whole[f"{value}_low"], whole[f"{value}_high"], color=color, alpha=0.12, linewidth=0)
 
 
 def lambda_handles(table: pd.DataFrame) -> list[Line2D]:
@@ -502,15 +507,7 @@ def draw_learning_curves(axes: np.ndarray, table: pd.DataFrame, step: str, value
                     markevery=every,
                     markersize=4,
                 )
-                if curve[f"{value}_low"].notna().any():
-                    ax.fill_between(
-                        curve[step],
-                        curve[f"{value}_low"],
-                        curve[f"{value}_high"],
-                        color=color,
-                        alpha=0.1,
-                        linewidth=0,
-                    )
+                _band(ax, curve, step, value, color)
             ax.set(xlabel=x, ylabel=label, title=benchmark_label(dataset))
 
 

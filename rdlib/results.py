@@ -47,16 +47,16 @@ def _stack(stages: list[Stage], name: str, read: Callable[[Stage], pd.DataFrame]
     return frame[[*CELL, *(column for column in frame.columns if column not in CELL)]]
 
 
-def _graded(stage: Stage) -> pd.DataFrame:
+def graded(stage: Stage) -> pd.DataFrame:
     """Which answers are right by gold; where no answer is, which agree with the vote, as a benchmark of its own."""
     table = stage.table("answers")
-    graded = table[["benchmark", "id", "group", "correct"]].dropna(subset="correct")
-    if graded.empty and "labels" in stage.inputs:
+    found = table[["benchmark", "id", "group", "correct"]].dropna(subset="correct")
+    if found.empty and "labels" in stage.inputs:
         labels = stage.inputs["labels"].table("labels").dropna(subset="pseudo_label").set_index("id")["pseudo_label"]
-        graded = table[table["id"].isin(labels.index)].assign(benchmark=f"{stage.dataset}{AGREEMENT}")
-        agrees = [answers.same(a, labels[key]) for a, key in zip(graded["answer"], graded["id"], strict=True)]
-        graded = graded.assign(correct=agrees)[["benchmark", "id", "group", "correct"]]
-    return graded.astype({"correct": bool})
+        judged = table[table["id"].isin(labels.index)].assign(benchmark=f"{stage.dataset}{AGREEMENT}")
+        agrees = [answers.same(a, labels[key]) for a, key in zip(judged["answer"], judged["id"], strict=True)]
+        found = judged.assign(correct=agrees)[["benchmark", "id", "group", "correct"]]
+    return found.astype({"correct": bool})
 
 
 def pseudo_label_counts(stages: list[Stage]) -> pd.DataFrame:
@@ -150,9 +150,9 @@ def collect_seed(profile_path: str, seed: int) -> Path:
     """Gather the result tables of one finished seed; returns its folder."""
     folder = results_folder(profile_path) / f"seed{seed}"
     stages = study_stages(profile_path, [seed])
-    graded = _stack(stages, "07_evaluate", _graded)
+    correct = _stack(stages, "07_evaluate", graded)
     tables = {
-        "correctness.parquet": graded.drop(columns="dataset"),
+        "correctness.parquet": correct.drop(columns="dataset"),
         "reward_scores.parquet": _stack(
             stages, "05_reward_model", lambda s: s.table("scores")[["id", "kind", "score"]]
         ),

@@ -547,7 +547,7 @@ def test_a_study_without_gold_answers_runs(without_gold):
     label = labels[table["id"]].to_numpy()
     known = ~pd.isna(label)
     assert summary["agreement"] == pytest.approx((table["answer"].to_numpy() == label)[known].mean())
-    graded = results._graded(stage)  # a benchmark of its own, which no table takes for accuracy
+    graded = results.graded(stage)  # a benchmark of its own, which no table takes for accuracy
     assert set(graded["benchmark"]) == {"mine, agreement with the vote"}
     assert graded["correct"].mean() == pytest.approx(summary["agreement"])
 
