@@ -73,10 +73,10 @@ def interrupt(stage, monkeypatch, owner, name: str, number: int) -> None:
 @pytest.mark.parametrize("name", ["01_teacher_responses", "04_student_responses", "07_evaluate"])
 def test_sampling_between_shards(study, tmp_path, monkeypatch, name):
     stage = without(study, tmp_path, name)
-    interrupt(stage, monkeypatch, generation, "_sample_shard", 1)
+    interrupt(stage, monkeypatch, generation, "_table", 1)
     assert not list((partial_of(stage) / "shards").glob("*.parquet"))  # it crashed before writing
     if name != "07_evaluate":  # which has one shard
-        interrupt(stage, monkeypatch, generation, "_sample_shard", 3)
+        interrupt(stage, monkeypatch, generation, "_table", 3)
         assert len(list((partial_of(stage) / "shards").glob("*.parquet"))) == 2
     stage.run()
     assert_same(stage, study)
@@ -201,12 +201,12 @@ def test_ppo_done_and_its_artifacts_not_yet_written(study, tmp_path, monkeypatch
 def test_an_interrupted_stage_under_other_settings_starts_again(study, tmp_path, monkeypatch):
     """A partial folder belongs to its key: another threshold must not go on from it."""
     stage = without(study, tmp_path, "01_teacher_responses")
-    interrupt(stage, monkeypatch, generation, "_sample_shard", 3)
+    interrupt(stage, monkeypatch, generation, "_table", 3)
     first = sorted((partial_of(stage) / "shards").iterdir())[0].stat().st_mtime_ns
     other = stage.with_overrides({"teacher_sampling.low_temperatures": [0.9]})
     assert partial_of(other) != partial_of(stage)
     (partial_of(stage) / ".key").write_text("key of an older profile")
-    interrupt(stage, monkeypatch, generation, "_sample_shard", 2)
+    interrupt(stage, monkeypatch, generation, "_table", 2)
     assert sorted((partial_of(stage) / "shards").iterdir())[0].stat().st_mtime_ns > first
 
 
@@ -234,7 +234,7 @@ setattr(owner, {name!r}, kill_at({number}, getattr(owner, {name!r})))
 stage_in(Path({root!r}), {stage!r}, {method!r}).run()
 """
 KILLS = [
-    ("01_teacher_responses", "generation", "module", "_sample_shard", 4),
+    ("01_teacher_responses", "generation", "module", "_table", 4),
     ("03_sft_warmup", "training", "module.ProgressBar", "on_step_end", 8),
     ("05_reward_model", "training", "module.ProgressBar", "on_step_end", 4),
     ("06_ppo", "ppo", "module.PPOTrainer", "_update", 3),
