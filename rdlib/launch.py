@@ -20,6 +20,7 @@ import subprocess
 import sys
 import threading
 import traceback
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
@@ -70,8 +71,8 @@ def run(stage, work: Path, hooks: dict[str, Any]) -> None:
         raise UserError(sentences[0])
     print(log.text, file=sys.stderr)
     raise UserError(
-        f"{stage.label}: a training process failed ({failures[0] if failures else reason(log.text)}): if memory ran "
-        f"out, raise training.gradient_accumulation; the stage goes on from its last checkpoint."
+        f"{stage.label}: a training process failed ({reason(log.text, failures)}): if memory ran out, raise "
+        f"training.gradient_accumulation; the stage goes on from its last checkpoint."
     )
 
 
@@ -195,10 +196,15 @@ def show_bars(stream: IO[bytes], log: Tail) -> None:
         sys.stderr.flush()
 
 
-def reason(text: str) -> str:
-    """Why the workers ended, in a few words, from the last lines that they and the launcher wrote."""
-    if "SIGKILL" in text:
+def reason(text: str, failures: Sequence[str] = ()) -> str:
+    """Why the workers ended, in a few words, from the last lines that they and the launcher wrote.
+
+    `failures` are the errors that workers could still name; when one is killed, the others lose their connection.
+    """
+    if "SIGKILL" in text or "exitcode: -9" in text:
         return "it was killed, as happens where memory runs out"
+    if failures:
+        return failures[0]
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     errors = [line for line in lines if re.match(r"(\[rank\d+\]: *)?[\w.]*(Error|Exception)\b", line)]
     return ([*lines[-1:], *errors] or ["without a word"])[-1][:300]

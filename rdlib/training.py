@@ -46,6 +46,11 @@ CHECKPOINTS = "checkpoints"
 SHARDED = (DistributedType.FSDP, DistributedType.DEEPSPEED)  # every forward pass is work of all processes together
 NON_REENTRANT = {"use_reentrant": False}  # the kind of gradient checkpointing that works with frozen inputs and DDP
 
+# Processes on a CPU call it cpu:0, cpu:1, ..., and the Trainer loads its checkpoints there; torch.load knows only "cpu"
+torch.serialization.register_package(
+    50, lambda storage: None, lambda storage, location: storage if location.startswith("cpu:") else None
+)
+
 
 def in_bf16(settings: Training) -> bool:
     """Whether forward passes are computed in bfloat16; UserError where the GPU has none."""
