@@ -18,13 +18,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import pandas as pd
-from transformers import PreTrainedTokenizerBase
 
 from rdlib.errors import UserError
 from rdlib.profile import Dataset
 from rdlib.questions import LETTERS
+
+if TYPE_CHECKING:  # a notebook imports this module before it sets the environment up that transformers reads
+    from transformers import PreTrainedTokenizerBase
 
 INSTRUCTIONS = {
     "math": 'Think step by step. Finish with a line of its own: "#### " and then the final answer as a number alone.',
