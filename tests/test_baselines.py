@@ -216,7 +216,7 @@ def test_stage_keeps_the_best_policy(finished, method):
 def test_the_start_is_kept_unless_training_improves_on_it(study, tmp_path, monkeypatch, method, values):
     stage = stage_in(copy_study(study, tmp_path), "13_baseline", method)
     given = iter(values)
-    monkeypatch.setattr(Agreement, "__call__", lambda self, model: next(given))
+    monkeypatch.setattr(Agreement, "__call__", lambda self, model, accelerator: next(given))
     stage.run()
     improves = values[-1] > values[0]
     assert stage.json("summary")["best_step"] == (stage.table("history")["step"].max() if improves else 0)
