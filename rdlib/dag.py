@@ -288,7 +288,7 @@ def run_study(arguments: argparse.Namespace) -> int:
             ) from None
         done = drop_stale_markers(jobs, runs)
         if done < len(jobs):
-            watch = MemoryWatch()
+            watch = Watch()
             watch.start()
             with warm.Server(keep=lock.fileno()) as server:
                 failed = _follow(
@@ -299,7 +299,7 @@ def run_study(arguments: argparse.Namespace) -> int:
                 return _report_failures(failed)
             if done == 0 and len(seeds) == 1:
                 measured = {"questions": arguments.questions, "jobs": len(jobs)}
-                _record_measurements(runs, seeds[0], measured, time.time() - started, watch.peak)
+                _record_measurements(runs, seeds[0], measured, time.time() - started, watch)
     minutes = (time.time() - started) / 60
     what = f"{len(jobs) - done} of {len(jobs)} jobs in {minutes:.1f} min" if done < len(jobs) else "nothing to do"
     print(f"Study {profile.name}: {what}.\n  tables and figures: {profile.runs}/{profile.name}/figures")
@@ -307,23 +307,34 @@ def run_study(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _record_measurements(runs: Path, seed: int, measured: dict[str, Any], seconds: float, peak: int) -> None:
-    """What a whole seed took, for the README; `seconds` of wall time, `peak` bytes of memory."""
+def _record_measurements(runs: Path, seed: int, measured: dict[str, Any], seconds: float, watch: Watch) -> None:
+    """What a whole seed took, for the README and the benchmarks; `seconds` of wall time."""
     files = [p for p in runs.rglob("*") if p.is_file() and f"seed{seed}" in p.relative_to(runs).parts]
     measured |= {
         "minutes": round(seconds / 60, 1),
-        "peak_memory_gib": round(peak / 2**30, 2),
+        "cpu_minutes": round(watch.cpu / 60, 1),
+        "peak_memory_gib": round(watch.peak / 2**30, 2),
         "disk_mb": round(sum(path.stat().st_size for path in files) / 1e6),
     }
     artifacts.write_json(runs / "results" / f"seed{seed}" / "measured.json", measured)
 
 
-class MemoryWatch(threading.Thread):
-    """Samples the memory of this process and all its children; `peak` is the largest sum seen, in bytes."""
+class Watch(threading.Thread):
+    """Samples this process and all its children until `stop` is set.
 
-    def __init__(self, interval: float = 2.0):
+    `peak` is the largest sum of their memory seen, in bytes; `cpu` the seconds of a core that they had used when they
+    were last seen, so it misses half an `interval` (seconds) of each process.
+    """
+
+    def __init__(self, interval: float = 1.0):
         super().__init__(daemon=True)
         self.interval, self.peak, self.stop = interval, 0, threading.Event()
+        self._used: dict[psutil.Process, float] = {}  # by process: a number can be given again, a process is one
+
+    @property
+    def cpu(self) -> float:
+        """Seconds of a core used so far."""
+        return sum(self._used.values())
 
     def run(self) -> None:
         """Sample until `stop` is set."""
@@ -332,8 +343,9 @@ class MemoryWatch(threading.Thread):
             total = 0
             for member in (process, *process.children(recursive=True)):
                 with contextlib.suppress(psutil.Error):
-                    memory = member.memory_info()
+                    memory, times = member.memory_info(), member.cpu_times()
                     total += memory.rss - getattr(memory, "shared", 0)  # libraries mapped by all count once or less
+                    self._used[member] = times.user + times.system
             self.peak = max(self.peak, total)
 
 
