@@ -28,6 +28,7 @@ from rdlib import answers, artifacts, data, models, ppo, prompts, reward_model, 
 from rdlib.agreement import Agreement
 from rdlib.errors import UserError
 from rdlib.profile import Dataset as DatasetSettings
+from rdlib.profile import Model
 from rdlib.reward import vote_reward
 from rdlib.reward_model import Response
 
@@ -38,7 +39,7 @@ COMPLETION_LENGTH = "completions/mean_length"  # TRL's name in the logs of the t
 class Cell:
     """What every baseline starts from: the warmed-up student's folder, its tokenizer, questions and pseudo-labels."""
 
-    source: str
+    source: Model
     tokenizer: PreTrainedTokenizerBase
     questions: pd.DataFrame
     labels: pd.DataFrame
@@ -207,10 +208,10 @@ def query_rows(stage, cell: Cell, count: int, labelled: bool) -> Dataset:
 def distillation(stage, work: Path, cell: Cell) -> Trainer:
     """On-policy distillation from the cell's teacher; UserError where its vocabulary is not the student's."""
     settings = stage.profile.baselines
-    source = models.resolve(stage.profile.model_of(stage.teacher).model, stage.root)
+    source = models.resolve(stage.profile.model_of(stage.teacher), stage.root)
     if models.load_tokenizer(source).get_vocab() != cell.tokenizer.get_vocab():
         raise UserError(
-            f"{stage.label}: the teacher {source} has another vocabulary than the student, so their token "
+            f"{stage.label}: the teacher {source.model} has another vocabulary than the student, so their token "
             f"distributions cannot be compared: take a teacher with the student's tokenizer."
         )
     size, steps = settings.distillation_prompts_per_step, settings.distillation_steps
@@ -272,7 +273,7 @@ def token_counts(trainer: Trainer, history: pd.DataFrame) -> dict[str, int]:
     return {"tokens_generated": 0, "tokens_trained": round(trained)}
 
 
-def back_to_start(trainer: Trainer, source: str) -> None:
+def back_to_start(trainer: Trainer, source: Model) -> None:
     """Give a trainer's model the weights that it had before training, and no adapters."""
     if hasattr(trainer.model, "unload"):
         trainer.model = trainer.model.unload()

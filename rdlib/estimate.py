@@ -127,10 +127,10 @@ def parameters_of(stage: Stage) -> float:
     model = stage.profile.model_of(name)
     if model.parameters is not None:
         return model.parameters
-    source = models.resolve(model.model, stage.root)
-    if not Path(source).is_dir():
+    folder = Path(models.resolve(model, stage.root).model)
+    if not folder.is_dir():
         raise UserError(f"The size of {model.model} is not known: give its `parameters` in the profile, as in 8.0e9.")
-    return float(models.parameter_count(source))
+    return float(models.parameter_count(folder))
 
 
 def memory_gib(stage: Stage, parameters: float, gpus: int) -> float:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from contextlib import closing
 from pathlib import Path
 
 import pandas as pd
 
 from rdlib import answers, artifacts, benchmarks, data, engines, generation, prompts
 from rdlib.errors import UserError
+from rdlib.profile import Model
 from rdlib.questions import TESTED
+from rdlib.sampling import sampled
 
 
 def few_shot_examples(stage, count: int) -> list[tuple[str, list[str], str]]:
@@ -30,11 +31,11 @@ def few_shot_examples(stage, count: int) -> list[tuple[str, list[str], str]]:
     return random.Random(f"few-shot/{stage.seed}").sample(pool, count)
 
 
-def open_engine(stage) -> generation.Engine:
-    """The engine that samples from the model that a method evaluates."""
+def evaluated_model(stage) -> Model:
+    """The model that a method evaluates, and the engine that samples from it."""
     if "model" in stage.inputs:
-        return engines.open_own(stage, str(stage.input("model") / "model"))
-    return engines.open_engine(stage, stage.profile.model_of(stage.teacher or stage.student))
+        return engines.own(stage, Model(model=str(stage.input("model") / "model")))
+    return stage.profile.model_of(stage.teacher or stage.student)
 
 
 def tested_questions(stage) -> pd.DataFrame:
@@ -54,11 +55,9 @@ def run(stage, work: Path) -> None:
     texts = prompts.of_questions(settings, questions, examples)
     plan = questions[["id", "split", "group"]].assign(temperature=float(profile.evaluation.temperature), n=1)
     seed = generation.derive_seed("evaluate", stage.seed)
-    with closing(open_engine(stage)) as engine:
-        responses = generation.sample_to_disk(engine, plan, texts, work, seed, profile.generation.shard_size)
-    artifacts.write_parquet(work / "answers.parquet", grade(responses, data.read_gold(stage.input("gold")), stage))
-    generation.drop_shards(work)
-    table = pd.read_parquet(work / "answers.parquet")
+    with sampled(stage, evaluated_model(stage), plan, texts, work, seed) as responses:
+        table = grade(responses, data.read_gold(stage.input("gold")), stage)
+        artifacts.write_parquet(work / "answers.parquet", table)
     summary = {"accuracy": accuracies(table, "benchmark"), "tokens": int(table["tokens"].sum())}
     if not settings.source.startswith("micro"):
         summary |= details(table, settings.answer) | {"few_shot": len(examples)}
@@ -74,7 +73,7 @@ def grade(responses: pd.DataFrame, gold: pd.Series, stage) -> pd.DataFrame:
     question that lacks what an answer needs is answered right by saying so, as its authors have it.
     """
     benchmark = responses["split"].replace({"test": stage.dataset})
-    answer = [answers.extract(text, stage.dataset_settings.answer) for text in responses["text"]]
+    answer = responses["answer"].tolist()
     truth = responses["id"].map(gold)
     missing = responses["id"][truth.isna() & responses["split"].isin(TESTED)]
     if len(missing):

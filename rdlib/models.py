@@ -21,23 +21,32 @@ from transformers.utils import logging
 
 from rdlib import prompts
 from rdlib.errors import UserError
+from rdlib.profile import Model
 
 logging.set_verbosity_error()
 logging.disable_progress_bar()  # loading a file is no long work
 
 
-def load_tokenizer(source: str | Path, revision: str | None = None) -> PreTrainedTokenizerBase:
+def resolve(model: Model, root: Path) -> Model:
+    """A profile's model with the whole path of its folder, where it is one below `root`; one on the hub as it is."""
+    folder = root / model.model
+    return model.model_copy(update={"model": str(folder), "revision": None}) if folder.is_dir() else model
+
+
+def load_tokenizer(source: Model | str | Path) -> PreTrainedTokenizerBase:
     """The tokenizer of a model, padding on the left; it has an end token and a pad token that differs from it.
 
     The end token is the one that its chat template ends a turn with, where there is one.
     """
-    tokenizer = _load(AutoTokenizer, source, padding_side="left", **_at(revision))
+    tokenizer = _load(AutoTokenizer, source, padding_side="left")
     if end := prompts.end_of_turn(tokenizer):
         tokenizer.eos_token = end
     if tokenizer.eos_token_id is None:
-        raise UserError(f"The tokenizer of {source} has no end token: set eos_token in its tokenizer_config.json.")
+        raise UserError(
+            f"The tokenizer of {_name(source)} has no end token: set eos_token in its tokenizer_config.json."
+        )
     if tokenizer.pad_token_id in (None, tokenizer.eos_token_id):
-        tokenizer.pad_token = _spare_token(tokenizer, source)
+        tokenizer.pad_token = _spare_token(tokenizer, _name(source))
     return tokenizer
 
 
@@ -45,7 +54,7 @@ def load_tokenizer(source: str | Path, revision: str | None = None) -> PreTraine
 PAD_CANDIDATES = ("<|finetune_right_pad_id|>", "<|reserved_special_token_0|>", "<|endoftext|>", "<|im_start|>", "<pad>")
 
 
-def _spare_token(tokenizer: PreTrainedTokenizerBase, source: str | Path) -> str:
+def _spare_token(tokenizer: PreTrainedTokenizerBase, source: str) -> str:
     vocabulary = tokenizer.get_vocab()
     for token in (*PAD_CANDIDATES, tokenizer.unk_token, tokenizer.bos_token):
         if token in vocabulary and token != tokenizer.eos_token:
@@ -76,21 +85,17 @@ def device() -> torch.device:
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
 
 
-def load_causal_lm(source: str | Path, revision: str | None = None) -> PreTrainedModel:
+def load_causal_lm(source: Model | str | Path) -> PreTrainedModel:
     """A language model in float32, in evaluation mode."""
-    return _load(AutoModelForCausalLM, source, dtype=torch.float32, **_at(revision)).eval()
+    return _load(AutoModelForCausalLM, source, dtype=torch.float32).eval()
 
 
-def load_config(source: str | Path, revision: str | None = None) -> PreTrainedConfig:
+def load_config(source: Model | str | Path) -> PreTrainedConfig:
     """The configuration of a model, without its weights."""
-    return _load(AutoConfig, source, **_at(revision))
+    return _load(AutoConfig, source)
 
 
-def _at(revision: str | None) -> dict[str, str]:
-    return {} if revision is None else {"revision": revision}
-
-
-def load_scorer(source: str | Path, pad_token_id: int | None = None) -> PreTrainedModel:
+def load_scorer(source: Model | str | Path, pad_token_id: int | None = None) -> PreTrainedModel:
     """A model with one linear head on the last token's final embedding (a new head is zero) in float32."""
     model = _load(AutoModelForSequenceClassification, source, dtype=torch.float32, num_labels=1)
     if pad_token_id is not None:
@@ -98,21 +103,21 @@ def load_scorer(source: str | Path, pad_token_id: int | None = None) -> PreTrain
     return model.eval()
 
 
-def _load(loader, source: str | Path, **options):
+def _name(source: Model | str | Path) -> str:
+    return source.model if isinstance(source, Model) else str(source)
+
+
+def _load(loader, source: Model | str | Path, **options):
+    if isinstance(source, Model) and source.revision is not None:
+        options["revision"] = source.revision
     try:
-        return loader.from_pretrained(source, **options)
+        return loader.from_pretrained(_name(source), **options)
     except Exception as error:  # a missing, cut or foreign file fails in many ways, some of them of other libraries
         reason = str(error).strip().splitlines()[0][:200]
         raise UserError(
-            f"The model {source} cannot be loaded ({reason}): check the path or name in the profile; "
+            f"The model {_name(source)} cannot be loaded ({reason}): check the path or name in the profile; "
             f"a hub model needs a network, and a gated one a login."
         ) from None
-
-
-def resolve(source: str, root: Path) -> str:
-    """A model source of a profile: a folder relative to the repository, or a hub name as it is."""
-    folder = root / source
-    return str(folder) if folder.is_dir() else source
 
 
 def parameter_count(source: str | Path) -> int:

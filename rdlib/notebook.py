@@ -20,6 +20,7 @@ from matplotlib.figure import Figure
 from rdlib import plots
 from rdlib.claims import Claim
 from rdlib.errors import UserError
+from rdlib.profile import Model
 from rdlib.study import METHODS, Stage
 
 TEXT_STYLE = (
@@ -185,23 +186,23 @@ def before_and_after(stage: Stage, count: int = 200) -> pd.DataFrame:
     labels = stage.inputs["labels"].table("labels").dropna(subset="pseudo_label")
     questions = data.read_questions(stage.input("data"), "validation").merge(labels[["id", "pseudo_label"]], on="id")
     table = questions.head(count)
-    sources = {
+    compared = {
         "before": (student.policy_source(stage), "was_right"),
-        "after": (stage.folder / "model", "is_right"),
+        "after": (Model(model=str(stage.folder / "model")), "is_right"),
     }
-    for column, (source, agrees) in sources.items():
-        answers = _greedy(stage, source, table)
+    for column, (model, agrees) in compared.items():
+        answers = _greedy(stage, model, table)
         table = table.assign(**{column: answers["text"], agrees: answers["answer"] == table["pseudo_label"]})
     return table.drop(columns=["split", "options", "group"])
 
 
-def _greedy(stage: Stage, source: str | Path, questions: pd.DataFrame) -> pd.DataFrame:
+def _greedy(stage: Stage, model: Model, questions: pd.DataFrame) -> pd.DataFrame:
     """Greedy responses (text, answer) of a model to questions."""
     from rdlib import answers, engines, generation, prompts
 
     settings = stage.dataset_settings
     asked = prompts.of_questions(settings, questions).values()
-    with closing(engines.open_own(stage, str(source))) as engine:
+    with closing(engines.open_engine(stage, engines.own(stage, model))) as engine:
         requests = [generation.Request(engine.encode(prompt), 1, 0.0) for prompt in asked]
         responses = [group[0].text for group in engine.generate(requests, seed=0)]
     given = [answers.extract(text, settings.answer) for text in responses]

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from rdlib import answers, artifacts, data, diagnostics, reviewers
+from rdlib import answers, artifacts, data, diagnostics, estimate, reviewers
 from rdlib.profile import load_profile
 from rdlib.study import ROOT, Stage, ablation_cell, make_stage
 
@@ -224,16 +224,11 @@ def _thresholds(profile_path: str, seed: int) -> pd.DataFrame:
 
 def _arm_costs(arms: list[reviewers.Arm]) -> pd.DataFrame:
     """The costs of every stage behind every arm, with the number of parameters of its model."""
-    from rdlib import models  # imports torch, which most of this module's users do without
-
     frames = []
     for arm in arms:
         stages = {stage.folder: stage for stage in (arm.stage, *_upstream(arm.stage))}
         working = [stage for stage in stages.values() if "teacher" in stage.spec.axes and stage.name[:2] != "02"]
-        sizes = [
-            models.parameter_count(models.resolve(s.profile.model_of(s.student or s.teacher).model, s.root))
-            for s in working
-        ]
+        sizes = [int(estimate.parameters_of(one)) for one in working]
         names = {"question": arm.question, "arm": arm.name, "level": arm.level}
         frames.append(costs(working).assign(parameters=sizes, **names))
     return pd.concat(frames, ignore_index=True)

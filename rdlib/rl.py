@@ -16,7 +16,7 @@ from rdlib.agreement import Agreement
 from rdlib.engines.transformers_engine import TransformersEngine
 from rdlib.errors import UserError
 from rdlib.ppo import PPOTrainer
-from rdlib.profile import Profile, Training, Vllm
+from rdlib.profile import Model, Profile, Training, Vllm
 from rdlib.reward import reward
 
 
@@ -179,7 +179,7 @@ def run(stage, work: Path, on_update=None) -> None:
     shutil.rmtree(kept.folder, ignore_errors=True)  # needed as long as there is a checkpoint to go on from
 
 
-def networks(source: str, scorer: Path, pad: int, settings: Training) -> tuple:
+def networks(source: Model, scorer: Path, pad: int, settings: Training) -> tuple:
     """Policy, reference and value model. With adapters the policy without them is the reference, which is then None."""
     policy = training.with_adapters(models.load_causal_lm(source), settings, "CAUSAL_LM")
     reference = models.load_causal_lm(source) if settings.lora is None else None

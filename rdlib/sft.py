@@ -19,6 +19,7 @@ from trl import SFTConfig, SFTTrainer
 from rdlib import artifacts, data, models, prompts, training, voting
 from rdlib.agreement import Agreement
 from rdlib.errors import UserError
+from rdlib.profile import Model
 
 IGNORED = -100
 
@@ -94,7 +95,7 @@ def configuration(stage, work: Path) -> SFTConfig:
 
 
 def make_trainer(
-    stage, work: Path, source: str, tokenizer, chosen: dict[str, pd.DataFrame], texts: dict[str, prompts.Prompt]
+    stage, work: Path, source: Model, tokenizer, chosen: dict[str, pd.DataFrame], texts: dict[str, prompts.Prompt]
 ) -> AgreementSFTTrainer:
     """The trainer of a model `source` on the responses chosen of "train" and "validation", without its `agreement`.
 
@@ -127,7 +128,7 @@ def make_trainer(
 def run(stage, work: Path) -> None:
     """Stage 03_sft_warmup: write the model, history.parquet and summary.json."""
     profile, settings = stage.profile, stage.dataset_settings
-    source = models.resolve(profile.model_of(stage.student).model, stage.root)
+    source = models.resolve(profile.model_of(stage.student), stage.root)
     tokenizer = models.load_tokenizer(source)
     responses = artifacts.read_parquet(stage.input("teacher") / "responses.parquet")
     labels = artifacts.read_parquet(stage.input("labels") / "labels.parquet")

@@ -2,31 +2,28 @@
 
 from __future__ import annotations
 
-from contextlib import closing
 from pathlib import Path
 
-from rdlib import answers, artifacts, data, engines, generation, models, prompts, voting
+from rdlib import artifacts, data, engines, generation, models, prompts, voting
+from rdlib.profile import Model
+from rdlib.sampling import sampled
 
 
-def policy_source(stage) -> str:
+def policy_source(stage) -> Model:
     """The model that reinforcement learning starts from: the warmed-up student, or the base one (w/o Data)."""
     if "warmup" in stage.inputs:
-        return str(stage.input("warmup") / "model")
-    return models.resolve(stage.profile.model_of(stage.student).model, stage.root)
+        return Model(model=str(stage.input("warmup") / "model"))
+    return models.resolve(stage.profile.model_of(stage.student), stage.root)
 
 
 def run(stage, work: Path) -> None:
     """Stage 04_student_responses: write responses.parquet with `positive`; Q_fail is left out."""
-    profile, settings = stage.profile, stage.dataset_settings
     labels = artifacts.read_parquet(stage.input("labels") / "labels.parquet").dropna(subset="pseudo_label")
     questions = data.read_questions(stage.input("data"), "train", "validation")
     questions = questions[questions["id"].isin(labels["id"])]
-    texts = prompts.of_questions(settings, questions)
-    sampling = profile.student_sampling
+    texts = prompts.of_questions(stage.dataset_settings, questions)
+    sampling = stage.profile.student_sampling
     plan = questions[["id", "split"]].assign(temperature=float(sampling.temperature), n=sampling.samples)
     seed = generation.derive_seed("student", stage.dataset, stage.teacher, stage.student, stage.method, stage.seed)
-    with closing(engines.open_own(stage, policy_source(stage))) as engine:
-        responses = generation.sample_to_disk(engine, plan, texts, work, seed, profile.generation.shard_size)
-    responses["answer"] = [answers.extract(text, settings.answer) for text in responses["text"]]
-    artifacts.write_parquet(work / "responses.parquet", voting.propagate(responses, labels))
-    generation.drop_shards(work)
+    with sampled(stage, engines.own(stage, policy_source(stage)), plan, texts, work, seed) as responses:
+        artifacts.write_parquet(work / "responses.parquet", voting.propagate(responses, labels))

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from contextlib import closing
 from pathlib import Path
 
 import pandas as pd
 
-from rdlib import answers, artifacts, data, engines, generation, prompts
+from rdlib import artifacts, data, generation, prompts
 from rdlib.profile import TeacherSampling
+from rdlib.sampling import sampled
 
 
 def sampling_plan(questions: pd.DataFrame, settings: TeacherSampling) -> pd.DataFrame:
@@ -42,14 +42,11 @@ def repeat_greedy(responses: pd.DataFrame, samples: int) -> pd.DataFrame:
 
 def run(stage, work: Path) -> None:
     """Stage 01_teacher_responses: write responses.parquet with the extracted answers."""
-    profile, settings = stage.profile, stage.dataset_settings
+    profile = stage.profile
     questions = data.read_questions(stage.input("data"), "train", "validation")
-    texts = prompts.of_questions(settings, questions)
+    texts = prompts.of_questions(stage.dataset_settings, questions)
     plan = sampling_plan(questions, profile.teacher_sampling)
     seed = generation.derive_seed("teacher", stage.dataset, stage.teacher, stage.seed)
-    with closing(engines.open_engine(stage, profile.model_of(stage.teacher))) as engine:
-        responses = generation.sample_to_disk(engine, plan, texts, work, seed, profile.generation.shard_size)
-    responses["answer"] = [answers.extract(text, settings.answer) for text in responses["text"]]
-    responses = repeat_greedy(responses, profile.teacher_sampling.samples_per_temperature)
-    artifacts.write_parquet(work / "responses.parquet", responses)
-    generation.drop_shards(work)
+    with sampled(stage, profile.model_of(stage.teacher), plan, texts, work, seed) as responses:
+        responses = repeat_greedy(responses, profile.teacher_sampling.samples_per_temperature)
+        artifacts.write_parquet(work / "responses.parquet", responses)

@@ -11,7 +11,7 @@ import torch
 from conftest import copy_study, make_root, stage_in
 from safetensors.torch import load_file
 
-from rdlib import answers, artifacts, baselines, data, models, reward_model, training
+from rdlib import answers, artifacts, baselines, data, models, reward_model, student, training
 from rdlib.agreement import Agreement
 from rdlib.baselines import Cell
 from rdlib.errors import UserError
@@ -24,10 +24,10 @@ SP, SN, TP = reward_model.STUDENT_POSITIVE, reward_model.STUDENT_NEGATIVE, rewar
 
 def start_of(stage) -> Cell:
     """What a stage starts from, as its `run` reads it."""
-    source = stage.input("warmup") / "model"
+    source = student.policy_source(stage)
     questions = data.read_questions(stage.input("data"), "train", "validation")
     labels = stage.at("02_pseudo_labels").table("labels")
-    return Cell(str(source), models.load_tokenizer(source), questions, labels, stage.dataset_settings)
+    return Cell(source, models.load_tokenizer(source), questions, labels, stage.dataset_settings)
 
 
 def weights(folder) -> dict[str, torch.Tensor]:

@@ -8,9 +8,10 @@ import pandas as pd
 import pytest
 from conftest import MODELS, stage_in
 
-from rdlib import data, evaluate, models
+from rdlib import data, evaluate, generation, models
 from rdlib.answers import extract
 from rdlib.errors import UserError
+from rdlib.profile import Model
 
 RESPONSES = pd.DataFrame(
     {
@@ -18,6 +19,7 @@ RESPONSES = pd.DataFrame(
         "split": ["test", "test", "test", "gsm_plus"],
         "group": ["", "", "", "digit expansion"],
         "text": ["#### 4", "#### 5", "nothing", "#### 1,000"],
+        "answer": ["4", "5", None, "1000"],
         "tokens": [3, 3, 2, 9],
     }
 )
@@ -34,9 +36,7 @@ def test_grade_by_hand(cell):
 
 
 def test_options_are_graded_by_their_text(cell):
-    responses = RESPONSES.assign(
-        split="test", text=["the answer is iron", "the answer is tin", "iron", "the answer is"]
-    )
+    responses = RESPONSES.assign(split="test", answer=["iron", "tin", None, None])
     graded = evaluate.grade(responses, GOLD.map(lambda _: "iron"), replace(cell, dataset="mmlu"))
     assert graded["benchmark"].unique().tolist() == ["mmlu"]
     assert graded["correct"].tolist() == [True, False, False, False]
@@ -65,7 +65,7 @@ def test_examples_come_from_the_training_draw_and_are_right(study, dataset):
 
 def test_which_model_is_evaluated(study):
     def source(method, **axes):
-        return evaluate.open_engine(stage_in(study, "07_evaluate", method, **axes)).model.name_or_path
+        return models.resolve(evaluate.evaluated_model(stage_in(study, "07_evaluate", method, **axes)), study).model
 
     assert source("teacher", student=None) == str(study / "models/strong")
     assert source("icl", teacher=None) == str(study / "models/small")
@@ -101,7 +101,7 @@ def test_in_context_prompts_are_longer_and_answered(study, tmp_path, monkeypatch
     """The examples go into the prompt of `icl` alone."""
     seen = {}
     stage = stage_in(study, "07_evaluate", "icl", teacher=None)
-    monkeypatch.setattr(evaluate.generation, "sample_to_disk", lambda *a: seen.update(prompts=a[2]) or 1 / 0)
+    monkeypatch.setattr(generation, "sample_to_disk", lambda *a: seen.update(prompts=a[2]) or 1 / 0)
     with pytest.raises(ZeroDivisionError):
         evaluate.run(stage, tmp_path)
     for prompt in seen["prompts"].values():
@@ -118,5 +118,24 @@ def test_more_examples_than_training_questions_is_a_clear_error(study):
 
 
 def test_models_of_the_repository_resolve():
-    assert models.resolve("small", MODELS) == str(MODELS / "small")
-    assert models.resolve("Qwen/Qwen2.5-0.5B", MODELS) == "Qwen/Qwen2.5-0.5B"
+    assert models.resolve(Model(model="small"), MODELS).model == str(MODELS / "small")
+    on_the_hub = Model(model="Qwen/Qwen2.5-0.5B", revision="abc")
+    assert models.resolve(on_the_hub, MODELS) == on_the_hub
+
+
+@pytest.mark.parametrize(
+    ("load", "auto"),
+    [
+        (models.load_tokenizer, "AutoTokenizer"),
+        (models.load_config, "AutoConfig"),
+        (models.load_causal_lm, "AutoModelForCausalLM"),
+        (models.load_scorer, "AutoModelForSequenceClassification"),
+    ],
+)
+def test_the_hub_is_asked_for_the_revision(load, auto, monkeypatch):
+    asked = []
+    monkeypatch.setattr(getattr(models, auto), "from_pretrained", lambda *a, **kw: asked.append((*a, kw)) or 1 / 0)
+    with pytest.raises(UserError, match="The model org/model cannot be loaded"):
+        load(Model(model="org/model", revision="abc"))
+    assert asked[0][0] == "org/model"
+    assert asked[0][1]["revision"] == "abc"

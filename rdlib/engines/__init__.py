@@ -1,7 +1,7 @@
 """The generation engines behind one interface, `rdlib.generation.Engine`; `open_engine` picks one by the profile.
 
     with closing(engines.open_engine(stage, model)) as engine:
-        responses = generation.sample_to_disk(engine, ...)
+        groups = engine.generate(requests, seed)
 
 Each opener imports its engine late: a server needs no torch, and vLLM is an extra.
 """
@@ -17,19 +17,19 @@ def open_engine(stage, model: Model) -> Engine:
     return OPENERS[model.engine](stage, model)
 
 
-def open_own(stage, folder: str) -> Engine:
-    """The engine that samples from a model that the study has made, or is about to train."""
-    return open_engine(stage, Model(model=folder, engine=stage.profile.generation.engine))
+def own(stage, model: Model) -> Model:
+    """A model that the study has made, or is about to train, with the engine that samples from such models."""
+    return model.model_copy(update={"engine": stage.profile.generation.engine})
 
 
 def _open_transformers(stage, model: Model) -> Engine:
     from rdlib import models
     from rdlib.engines.transformers_engine import TransformersEngine
 
-    source, generation = models.resolve(model.model, stage.root), stage.profile.generation
+    source, generation = models.resolve(model, stage.root), stage.profile.generation
     return TransformersEngine(
-        models.load_causal_lm(source, model.revision).to(models.device()),
-        models.load_tokenizer(source, model.revision),
+        models.load_causal_lm(source).to(models.device()),
+        models.load_tokenizer(source),
         generation.batch_size,
         stage.dataset_settings.max_tokens,
         generation.top_p,
@@ -42,10 +42,9 @@ def _open_vllm(stage, model: Model) -> Engine:
     from rdlib.engines.vllm_engine import VllmEngine
 
     settings, limit = stage.profile.generation, stage.dataset_settings.max_tokens
-    paths = {"model": model.model, "adapter": model.adapter}
-    found = {name: models.resolve(path, stage.root) for name, path in paths.items() if path}
-    model = model.model_copy(update=found)
-    return VllmEngine(model, limit, settings.top_p, settings.stop, settings.vllm)
+    adapter = model.adapter and models.resolve(Model(model=model.adapter), stage.root).model
+    found = models.resolve(model, stage.root).model_copy(update={"adapter": adapter})
+    return VllmEngine(found, limit, settings.top_p, settings.stop, settings.vllm)
 
 
 def _open_server(stage, model: Model) -> Engine:
