@@ -152,7 +152,8 @@ def load_criteria(path: Path = CLAIMS_FILE) -> dict[str, Criterion]:
 class Cell:
     """One cell of a claim: the difference that should be positive, and the paper's own (None: no numbers).
 
-    `p_value` is that of the difference against 0, `effect` its size (Cohen's h); NaN where there is none.
+    `p_value` is that of the difference against 0, `effect` its size (Cohen's h); NaN where there is none. `seeds` are
+    the differences of single seeds, as `rdlib.tables.by_seed` writes them.
     """
 
     name: str
@@ -160,6 +161,7 @@ class Cell:
     paper: float | None = None
     p_value: float = np.nan
     effect: float = np.nan
+    seeds: str = ""
 
     @property
     def holds(self) -> bool:
@@ -275,7 +277,9 @@ def _accuracy_cell(
     """The cell of a paired difference in accuracy, and the difference's bootstrap."""
     draws = stats.paired_difference(ours, rival, cell[0])
     effect = stats.cohens_h(ours.correct.mean(), rival.correct.mean())
-    return Cell("/".join(cell), _in_pp(draws, level), theirs, stats.p_value(draws), effect), draws
+    first, second = (side.groupby("seed").correct.mean() for side in (ours, rival))
+    seeds = tables.by_seed(100 * (first - second).dropna(), 2)
+    return Cell("/".join(cell), _in_pp(draws, level), theirs, stats.p_value(draws), effect, seeds), draws
 
 
 def better_than(name: str, criterion: EveryCell, correctness: pd.DataFrame) -> Claim:
@@ -331,15 +335,16 @@ def better_somewhere(name: str, criterion: SomeCell, correctness: pd.DataFrame) 
 
 def worse_judges(name: str, criterion: WorseJudges, pseudo_labels: pd.DataFrame) -> Claim:
     """C5: failure ratio and mislabelled share, weak minus strong teacher and mmlu minus gsm."""
-    draws = {}
-    for dataset, teacher, counts, _ in tables.vote_counts(pseudo_labels):
-        wrong = counts.labelled - counts.label_correct
-        for measure, bad, total in (
-            ("failure ratio", counts.failed, counts.questions),
-            ("mislabelled", wrong, counts.labelled),
+    draws, by_seed = {}, {}
+    for dataset, teacher, counts, seeds in tables.vote_counts(pseudo_labels):
+        for measure, share_of in (
+            ("failure ratio", lambda c: (c.failed, c.questions)),
+            ("mislabelled", lambda c: (c.labelled - c.label_correct, c.labelled)),
         ):
             key = f"{measure}/{dataset}/{teacher}"
-            draws[measure, dataset, teacher] = stats.proportion_draws(bad, total, key)
+            draws[measure, dataset, teacher] = stats.proportion_draws(*share_of(counts), key)
+            bad, total = share_of(seeds)
+            by_seed[measure, dataset, teacher] = bad / total
     found = []
     for measure in ("failure ratio", "mislabelled"):
         for label, worse, better in (
@@ -352,7 +357,9 @@ def worse_judges(name: str, criterion: WorseJudges, pseudo_labels: pd.DataFrame)
                 first, second = draws[measure, *worse], draws[measure, *better]
                 effect = stats.cohens_h(first.estimate, second.estimate)
                 difference = first - second
-                cell = Cell(f"{measure}: {label}", _in_pp(difference), p_value=stats.p_value(difference), effect=effect)
+                seeds = tables.by_seed(100 * (by_seed[measure, *worse] - by_seed[measure, *better]).dropna(), 2)
+                p_value = stats.p_value(difference)
+                cell = Cell(f"{measure}: {label}", _in_pp(difference), None, p_value, effect, seeds)
                 found.append((cell, difference))
     note = "the paper's Figures 3 and 4 have no numbers in the text" if found else ""
     if 0 < len(found) < 8:  # with one teacher or one dataset the claim has not been put to the test
@@ -390,7 +397,14 @@ def stability(name: str, criterion: Stability, history: pd.DataFrame, default: f
     others = [value for value in values.columns if value != default] if default in values else []
     differences = {value: values[value] - values[default] for value in others}
     label = key.rpartition(".")[2].replace("lam", "lambda")
-    cells = [Cell(f"{label} {v:g}", _seeds_or_margin(differences[v], criterion.margin)) for v in others]
+    cells = [
+        Cell(
+            f"{label} {value:g}",
+            _seeds_or_margin(found, criterion.margin),
+            seeds=tables.by_seed(found.groupby("seed").mean().dropna(), 4),
+        )
+        for value, found in differences.items()
+    ]
     pooled = NOTHING
     if others:
         pooled = _seeds_or_margin(pd.concat(differences, axis=1).mean(axis=1), criterion.margin)
@@ -412,7 +426,8 @@ def spread(name: str, criterion: Spread, scores: pd.DataFrame, default: float) -
         for comparison, found in spreads.items():
             found.append(stats.spread_of(tables.ablation_draws(runs, key, comparison).values()))
         difference = spreads["pos_pos"][-1] - spreads["pos_neg"][-1]
-        cells.append(Cell("/".join(cell), difference.interval(), p_value=stats.p_value(difference)))
+        seeds = tables.by_seed(_spread_by_seed(runs, key, "pos_pos") - _spread_by_seed(runs, key, "pos_neg"), 4)
+        cells.append(Cell("/".join(cell), difference.interval(), p_value=stats.p_value(difference), seeds=seeds))
     if not cells:
         return Claim(name, criterion, INCONCLUSIVE, [], NOTHING, "AUC", NO_RESULTS)
     means = {comparison: stats.mean_of(found) for comparison, found in spreads.items()}
@@ -424,6 +439,12 @@ def spread(name: str, criterion: Spread, scores: pd.DataFrame, default: float) -
     )
     verdict = _judge_spreads(judge(cells, pooled), small, large, criterion)
     return Claim(name, criterion, verdict, cells, pooled, "AUC", note)
+
+
+def _spread_by_seed(runs: pd.DataFrame, key: str, comparison: str) -> pd.Series:
+    """Largest minus smallest AUC over a setting's values, by seed."""
+    auc = {at: metrics.comparison_auc(scores, comparison) for at, scores in runs.groupby(["seed", key])}
+    return pd.Series(auc).groupby(level=0).agg(np.ptp)
 
 
 def _judge_spreads(verdict: str, small: Interval, large: Interval, criterion: Spread) -> str:
@@ -479,9 +500,10 @@ def cells_table(claims: list[Claim]) -> pd.DataFrame:
         {
             "claim": claim.name,
             "cell": cell.name,
-            "micro_difference": cell.difference.estimate,
-            "micro_low": cell.difference.low,
-            "micro_high": cell.difference.high,
+            "study_difference": cell.difference.estimate,
+            "study_low": cell.difference.low,
+            "study_high": cell.difference.high,
+            "study_seeds": cell.seeds,
             "n": cell.difference.n,
             "unit": claim.unit,
             "holds": cell.holds,
@@ -493,6 +515,6 @@ def cells_table(claims: list[Claim]) -> pd.DataFrame:
         for claim in claims
         for cell, adjusted in zip(claim.cells, claim.adjusted, strict=True)
     ]
-    columns = ["claim", "cell", "micro_difference", "micro_low", "micro_high", "n", "unit", "holds"]
+    columns = ["claim", "cell", "study_difference", "study_low", "study_high", "study_seeds", "n", "unit", "holds"]
     columns += ["p_value", "p_holm", "effect_h", "paper_difference"]
     return pd.DataFrame(rows, columns=columns).astype({"paper_difference": float})

@@ -125,7 +125,7 @@ def provenance_table(settings: dict) -> pd.DataFrame:
                 "paper": constant.paper,
                 "status": constant.status,
                 "where": constant.where,
-                "micro": ours,
+                "this_study": ours,
                 "setting": ", ".join(constant.keys),
             }
         )

@@ -7,9 +7,11 @@ greyscale too. Colours are Okabe and Ito's, safe for colour-blind readers. Error
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
+from typing import Any
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
@@ -60,7 +62,8 @@ COMPARISONS = {
     "pos_neg": Look("Pos/Neg: student + against student -", BLUE, "o", "-"),
     "pos_pos": Look("Pos/Pos: teacher + against student +", GREEN, "s", "--"),
 }
-BENCHMARKS = {"gsm": "micro-gsm", "gsm_plus": "micro-gsm-plus", "mmlu": "micro-mmlu"}
+SOURCES = {"gsm8k": "GSM8K", "mmlu_pro": "MMLU-Pro"}
+PERTURBED = {"micro-gsm": "micro-gsm-plus", "gsm8k": "GSM-Plus"}
 LAMBDA_LOOKS = [
     (GREEN, "^", ":"),
     (ORANGE, "s", "--"),
@@ -95,9 +98,15 @@ STYLE = {
 }
 
 
-def style() -> AbstractContextManager:
-    """Context in which figures are made: `with plots.style(): ...`."""
-    return mpl.rc_context(STYLE)
+@contextmanager
+def style(benchmarks: Mapping[str, str] | None = None) -> Iterator[None]:
+    """Context in which figures are made: `with plots.style(): ...`; `benchmarks` are their names in figures."""
+    token = _benchmark_names.set(benchmarks or {})
+    try:
+        with mpl.rc_context(STYLE):
+            yield
+    finally:
+        _benchmark_names.reset(token)
 
 
 def use_style() -> None:
@@ -112,9 +121,26 @@ def look(looks: dict[str, Look], name: str) -> Look:
     return Look(name, SPARE[sum(map(ord, name)) % len(SPARE)], "P", "-.", "xx")
 
 
+_benchmark_names: ContextVar[Mapping[str, str]] = ContextVar("benchmark_names", default={})  # noqa: B039
+
+
+def benchmark_names(datasets: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """How figures name the benchmarks of a study, from its profile's `datasets`: by what they are made from.
+
+    Own questions keep the name that the profile gives them.
+    """
+    names = {}
+    for name, settings in datasets.items():
+        source = settings["source"]
+        names[name] = name if source == "questions" else SOURCES.get(source, source)
+        if source in PERTURBED:
+            names["gsm_plus"] = PERTURBED[source]
+    return names
+
+
 def benchmark_label(name: str) -> str:
     """The name of a benchmark as figures print it."""
-    return BENCHMARKS.get(name, name)
+    return _benchmark_names.get().get(name, name)
 
 
 def grid(rows: int, columns: int, width: float = 7.0, height: float = 2.4, **options) -> tuple[Figure, np.ndarray]:
@@ -312,7 +338,7 @@ def _teacher_bars(ax: Axes, table: pd.DataFrame) -> None:
         xs = np.array([datasets.index(name) for name in part.dataset]) + (i - (len(teachers) - 1) / 2) * width
         ax.bar(
             xs,
-            part.micro_pct,
+            part.study_pct,
             width * 0.92,
             color=looks.color,
             hatch=looks.hatch,
@@ -320,9 +346,9 @@ def _teacher_bars(ax: Axes, table: pd.DataFrame) -> None:
             linewidth=0.8,
             label=looks.label,
         )
-        errors = error_ends(part, "micro_pct", "micro_low_pct", "micro_high_pct")
-        ax.errorbar(xs, part.micro_pct, errors, fmt="none", ecolor=BLACK, elinewidth=1, capsize=3)
-        seed_dots(ax, xs + 0.12 * width, part.micro_seeds, BLACK)
+        errors = error_ends(part, "study_pct", "study_low_pct", "study_high_pct")
+        ax.errorbar(xs, part.study_pct, errors, fmt="none", ecolor=BLACK, elinewidth=1, capsize=3)
+        seed_dots(ax, xs + 0.12 * width, part.study_seeds, BLACK)
     ax.set_xticks(range(len(datasets)), [benchmark_label(name) for name in datasets])
     ax.set_xlim(-0.5, len(datasets) - 0.5)
     ax.grid(visible=False, axis="x")
@@ -413,7 +439,7 @@ def draw_main_results(axes: np.ndarray, table: pd.DataFrame) -> None:
     cells = list(dict.fromkeys(zip(table.teacher, table.student, strict=True)))
     for column, benchmark in enumerate(dict.fromkeys(table.benchmark)):
         part = table[table.benchmark == benchmark]
-        for row, (value, names) in enumerate((("micro_pct", _cell_label), ("paper_pct", _paper_cell_label))):
+        for row, (value, names) in enumerate((("study_pct", _cell_label), ("paper_pct", _paper_cell_label))):
             ax = axes[row, column]
             _dots(ax, part, value, cells)
             ax.set_yticks(range(len(cells)), [names(*cell) for cell in cells] if column == 0 else [])
@@ -429,7 +455,7 @@ def _dots(ax: Axes, part: pd.DataFrame, value: str, cells: list) -> None:
         mine, looks = part[part.method == method], look(METHODS, method)
         ys = [cells.index(cell) + 0.12 * (i - 2.5) for cell in zip(mine.teacher, mine.student, strict=True)]
         size = 7 if looks.marker == "*" else 4.5
-        errors = error_ends(mine, value, "micro_low_pct", "micro_high_pct") if value == "micro_pct" else None
+        errors = error_ends(mine, value, "study_low_pct", "study_high_pct") if value == "study_pct" else None
         ax.errorbar(
             mine[value],
             ys,
@@ -440,8 +466,8 @@ def _dots(ax: Axes, part: pd.DataFrame, value: str, cells: list) -> None:
             linestyle="none",
             elinewidth=1,
         )
-        if value == "micro_pct":
-            seed_dots(ax, np.array(ys) + 0.05, mine.micro_seeds, looks.color, along="x")
+        if value == "study_pct":
+            seed_dots(ax, np.array(ys) + 0.05, mine.study_seeds, looks.color, along="x")
     for border in range(1, len(cells)):
         ax.axhline(border - 0.5, color="#cccccc", linewidth=0.6)
 
@@ -465,20 +491,21 @@ def method_handles(methods: Iterable[str], lines: bool = False) -> list[Line2D]:
 
 
 def draw_claim_differences(axes: Iterable[Axes], table: pd.DataFrame, source: str) -> None:
-    """Differences behind the claims, an axes each; source: "micro" (with intervals) or "paper" (without)."""
+    """Differences behind the claims, an axes each; source: "study" (with intervals) or "paper" (without)."""
     axes, names = list(axes), list(dict.fromkeys(table.claim))
     for ax, claim in zip(axes, names, strict=False):
         part = table[table.claim == claim].reset_index(drop=True)
-        if source == "micro":
-            errors = error_ends(part, "micro_difference", "micro_low", "micro_high")
-            ax.errorbar(part.micro_difference, part.index, xerr=errors, color=BLUE, fmt="D", capsize=2)
+        if source == "study":
+            errors = error_ends(part, "study_difference", "study_low", "study_high")
+            ax.errorbar(part.study_difference, part.index, xerr=errors, color=BLUE, fmt="D", capsize=2)
+            seed_dots(ax, part.index + 0.25, part.study_seeds, BLUE, along="x")
         else:
             ax.plot(part.paper_difference, part.index, color=BLACK, marker="x", linestyle="none")
         ax.axvline(0, color=BLACK, linewidth=0.8)
         ax.set_yticks(part.index, part.cell)
         middle, half = (len(part) - 1) / 2, max(len(part), 4) / 2
         ax.set_ylim(middle + half, middle - half)
-        ax.set_title(f"{claim}, {'this study' if source == 'micro' else 'the paper'}")
+        ax.set_title(f"{claim}, {'this study' if source == 'study' else 'the paper'}")
         ax.set_xlabel("percentage points" if part.unit[0] == "pp" else "AUC")
     for ax in axes[len(names) :]:
         ax.axis("off")

@@ -85,8 +85,8 @@ def best_of_n_table(judged: pd.DataFrame) -> pd.DataFrame:
         interval = stats.mean_draws(part, "validation").interval()
         rows.append(
             {"strategy": strategy, "samples": n}
-            | {"micro_pct": 100 * interval.estimate, "micro_low_pct": 100 * interval.low}
-            | {"micro_high_pct": 100 * interval.high, "n": interval.n}
+            | {"study_pct": 100 * interval.estimate, "study_low_pct": 100 * interval.low}
+            | {"study_high_pct": 100 * interval.high, "n": interval.n}
         )
     return pd.DataFrame(rows)
 
@@ -173,12 +173,12 @@ def draw_arms(axes: np.ndarray, table: pd.DataFrame) -> None:
         part = table[table["benchmark"] == benchmark].reset_index(drop=True)
         names = [_arm_label(row.arm, row.level) for row in part.itertuples()]
         is_ours = part["ours_minus_arm_pp"].isna() if "ours_minus_arm_pp" in part else pd.Series(True, part.index)
-        errors = plots.error_ends(part, "micro_pct", "micro_low_pct", "micro_high_pct")
+        errors = plots.error_ends(part, "study_pct", "study_low_pct", "study_high_pct")
         for i, row in enumerate(part.itertuples()):
             color, marker = (plots.BLUE, "D") if is_ours[i] else (plots.BLACK, "o")
             face = color if is_ours[i] else "white"
-            ax.errorbar(row.micro_pct, i, xerr=errors[:, i : i + 1], color=color, fmt=marker, mfc=face, capsize=2)
-            plots.seed_dots(ax, [i + 0.3], [row.micro_seeds], color, along="x")
+            ax.errorbar(row.study_pct, i, xerr=errors[:, i : i + 1], color=color, fmt=marker, mfc=face, capsize=2)
+            plots.seed_dots(ax, [i + 0.3], [row.study_seeds], color, along="x")
         ax.set_yticks(range(len(part)), names if ax is axes[0] else [])
         ax.set_ylim(len(part) - 0.5, -0.5)
         ax.grid(visible=False, axis="y")
@@ -195,18 +195,18 @@ def draw_label_noise(axes: np.ndarray, table: pd.DataFrame) -> None:
     for ax, benchmark in zip(axes, dict.fromkeys(table["benchmark"]), strict=False):
         for arm, look in looks.items():
             part = table[(table["benchmark"] == benchmark) & (table["arm"] == arm)].sort_values("level")
-            errors = plots.error_ends(part, "micro_pct", "micro_low_pct", "micro_high_pct")
+            errors = plots.error_ends(part, "study_pct", "study_low_pct", "study_high_pct")
             x = 100 * part["level"] + (0.4 if arm == "Ours" else -0.4)
             ax.errorbar(
                 x,
-                part["micro_pct"],
+                part["study_pct"],
                 errors,
                 color=look.color,
                 marker=look.marker,
                 linestyle=look.line,
                 capsize=2,
             )
-            plots.seed_dots(ax, x + 0.3, part["micro_seeds"], look.color)
+            plots.seed_dots(ax, x + 0.3, part["study_seeds"], look.color)
         ax.set(title=plots.benchmark_label(benchmark), xlabel="pseudo-labels flipped (%)", ylabel="accuracy (%)")
 
 
@@ -228,8 +228,8 @@ def draw_best_of_n(ax: Axes, table: pd.DataFrame) -> None:
     """Validation accuracy of three ways to use n samples of the warmed-up student."""
     for strategy, look in STRATEGIES.items():
         part = table[table["strategy"] == strategy]
-        ax.plot(part["samples"], part["micro_pct"], color=look.color, marker=look.marker, linestyle=look.line)
-        ax.fill_between(part["samples"], part["micro_low_pct"], part["micro_high_pct"], color=look.color, alpha=0.12)
+        ax.plot(part["samples"], part["study_pct"], color=look.color, marker=look.marker, linestyle=look.line)
+        ax.fill_between(part["samples"], part["study_low_pct"], part["study_high_pct"], color=look.color, alpha=0.12)
     ax.set(xlabel="samples a question, n", ylabel="validation accuracy (%)")
 
 
@@ -270,16 +270,16 @@ def draw_pareto(axes: np.ndarray, table: pd.DataFrame) -> None:
         part = table[table["benchmark"] == benchmark]
         for row in part.itertuples():
             ours = row.arm.startswith("Ours") and "w/o" not in row.arm
-            ax.plot([row.gflop] * 2, [row.micro_low_pct, row.micro_high_pct], color=plots.GREY, linewidth=1)
+            ax.plot([row.gflop] * 2, [row.study_low_pct, row.study_high_pct], color=plots.GREY, linewidth=1)
             ax.plot(
                 row.gflop,
-                row.micro_pct,
+                row.study_pct,
                 color=plots.BLUE if ours else plots.BLACK,
                 marker="D" if ours else "o",
                 mfc=plots.BLUE if ours else "white",
                 linestyle="none",
             )
-        for names, place in point_labels(part["gflop"], part["micro_pct"]):
+        for names, place in point_labels(part["gflop"], part["study_pct"]):
             ax.annotate(names, place, xytext=(4, 3), textcoords="offset points", fontsize=7)
         ax.set(title=plots.benchmark_label(benchmark), xlabel="operations to make it (10⁹)", ylabel="accuracy (%)")
 

@@ -31,13 +31,13 @@ def table_rows(markdown: str) -> str:
 def main_rows(path: Path) -> str:
     """figures/table_2_main.csv with one column for each benchmark, the interval in brackets, and the paper's."""
     table = pd.read_csv(path, keep_default_na=False)
-    benchmarks = [c.removesuffix("_micro_pct") for c in table.columns if c.endswith("_micro_pct")]
-    head = ["teacher", "student", "method"] + [f"{b} {who}" for b in benchmarks for who in ("micro", "paper")]
+    benchmarks = [c.removesuffix("_study_pct") for c in table.columns if c.endswith("_study_pct")]
+    head = ["teacher", "student", "method"] + [f"{b} {who}" for b in benchmarks for who in ("here", "paper")]
     lines = [f"| {' | '.join(head)} |", "| --- " * 3 + "| ---: " * (len(head) - 3) + "|"]
     for row in table.to_dict("records"):
         cells = [row["teacher"], row["student"] or "-", plots.METHODS[row["method"]].label]
         for b in benchmarks:
-            value, low, high = (float(row[f"{b}_{name}"]) for name in ("micro_pct", "micro_low_pct", "micro_high_pct"))
+            value, low, high = (float(row[f"{b}_{name}"]) for name in ("study_pct", "study_low_pct", "study_high_pct"))
             cells += [f"{value:.1f} [{low:.1f}, {high:.1f}]", row[f"{b}_paper_pct"] or "-"]
         lines.append(f"| {' | '.join(map(str, cells))} |")
     return "\n".join(lines)
@@ -70,7 +70,7 @@ def question_rows(figures: Path) -> str:
         ):
             rows = part.set_index("benchmark")
             cells = [
-                f"{row.micro_pct:.1f} [{row.micro_low_pct:.1f}, {row.micro_high_pct:.1f}]"
+                f"{row.study_pct:.1f} [{row.study_low_pct:.1f}, {row.study_high_pct:.1f}]"
                 for row in (rows.loc[b] for b in benchmarks)
             ]
             times = part[level].iloc[0] if level else float("nan")

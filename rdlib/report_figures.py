@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,7 +45,7 @@ PPO_PANELS = {
     "validation_agreement": "validation agreement",
 }
 REWARD_PANELS = {"pos_neg_auc": "Pos/Neg AUC (validation)", "pos_pos_auc": "Pos/Pos AUC (validation)"}
-MICRO = "`micro_*` columns are this study's, with 95 % intervals; `paper_*` columns are the paper's."
+OURS = "`study_*` columns are this study's, with 95 % intervals; `paper_*` columns are the paper's."
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,11 @@ class Results:
     costs: pd.DataFrame
     example: dict
     settings: dict
+
+    @property
+    def benchmarks(self) -> dict[str, str]:
+        """The benchmarks' names in figures."""
+        return plots.benchmark_names(self.settings.get("datasets", {}))
 
     def default(self, key: str) -> float:
         """A setting of the reward model by which an ablation's unmarked run is known; 0.5 where it is
@@ -147,7 +152,7 @@ def draw_all(
     )
     points = tables.rounded(tables.main_points(data.correctness))
     paths = write_tables(report_tables(data, points, judged), out)
-    paths += write_figures(report_figures(data, points, judged, edges), out)
+    paths += write_figures(report_figures(data, points, judged, edges), out, data.benchmarks)
     return paths + draw_questions(Path(results), out, seeds)
 
 
@@ -157,9 +162,9 @@ def draw_questions(results: Path, out: Path, seeds: Iterable[int] | None = None)
     if not folders:
         return []
     answers = question_figures.load(folders)
-    correctness = load_results(results, seeds).correctness
-    paths = write_tables(question_figures.question_tables(answers, correctness), out)
-    return paths + write_figures(question_figures.question_figures(answers), out)
+    study = load_results(results, seeds)
+    paths = write_tables(question_figures.question_tables(answers, study.correctness), out)
+    return paths + write_figures(question_figures.question_figures(answers), out, study.benchmarks)
 
 
 def write_tables(found: Iterable[tuple[str, str, str, pd.DataFrame]], out: Path) -> list[Path]:
@@ -172,10 +177,12 @@ def write_tables(found: Iterable[tuple[str, str, str, pd.DataFrame]], out: Path)
     return paths
 
 
-def write_figures(found: Iterable[tuple[str, pd.DataFrame, Callable]], out: Path) -> list[Path]:
-    """Draw (file name, table, function) as PDF and PNG, beside the CSV of what is drawn."""
+def write_figures(
+    found: Iterable[tuple[str, pd.DataFrame, Callable]], out: Path, benchmarks: Mapping[str, str]
+) -> list[Path]:
+    """Draw (file name, table, function) as PDF and PNG, beside the CSV of what is drawn; `benchmarks` are named so."""
     paths = []
-    with plots.style():
+    with plots.style(benchmarks):
         for name, table, draw in found:
             table = tables.rounded(table)
             paths += [tables.write_csv(table, out / f"{name}.csv"), *save(draw(table), out / name)]
@@ -201,19 +208,19 @@ def report_tables(data: Results, points: pd.DataFrame, judged: list[claims.Claim
         "Scores are the reward model's.",
         tables.example_table(data.example),
     )
-    yield "table_2_main", "Table 2: main results", f"Accuracy in %. {MICRO}", tables.main_table(points)
-    note = f"Validation AUC; intervals over queries. {MICRO} `ours_wo_d` has no value in the paper."
+    yield "table_2_main", "Table 2: main results", f"Accuracy in %. {OURS}", tables.main_table(points)
+    note = f"Validation AUC; intervals over queries. {OURS} `ours_wo_d` has no value in the paper."
     yield "table_3_reward_model_auc", "Table 3: reward models", note, tables.auc_table(data.reward_scores)
-    note = f"Accuracy in %; gains over w/o reward are paired. {MICRO}"
+    note = f"Accuracy in %; gains over w/o reward are paired. {OURS}"
     yield "table_4_reward_source", "Table 4: reward source", note, tables.reward_source_table(correct)
     table = tables.hyperparameter_table(settings, ("sft", "reward_model"))
     yield (
         "table_5_hyperparameters_sft",
         "Table 5 (and B.2): hyperparameters of SFT and reward models",
-        MICRO,
+        OURS,
         table,
     )
-    note = f"{MICRO} The paper's learning rates are lost in the text."
+    note = f"{OURS} The paper's learning rates are lost in the text."
     yield "table_6_hyperparameters_ppo", "Table 6: PPO", note, tables.hyperparameter_table(settings, ("ppo",))
     note = "Accuracy in %; gains over Ours are paired. The paper's numbers are lost in the text."
     table = tables.correctness_validation_table(correct)
@@ -300,7 +307,7 @@ def _main(table: pd.DataFrame) -> Figure:
 
 def _claims_of_methods(table: pd.DataFrame) -> Figure:
     figure, axes = plots.grid(2, 4, width=9.0, height=2.9, sharey=True)
-    plots.draw_claim_differences(axes[0], table, "micro")
+    plots.draw_claim_differences(axes[0], table, "study")
     plots.draw_claim_differences(axes[1], table, "paper")
     figure.supylabel("benchmark / teacher / student", fontsize=8.5)
     return figure
@@ -308,7 +315,7 @@ def _claims_of_methods(table: pd.DataFrame) -> Figure:
 
 def _claims_of_ablations(table: pd.DataFrame) -> Figure:
     figure, axes = plots.grid(2, 3, width=9.0, height=2.0)
-    plots.draw_claim_differences(axes.flat, table, "micro")
+    plots.draw_claim_differences(axes.flat, table, "study")
     return figure
 
 

@@ -119,9 +119,9 @@ def accuracy_table(answers: pd.DataFrame) -> pd.DataFrame:
         for (arm, level), part in group.groupby(["arm", "level"], sort=False, dropna=False):
             interval = stats.accuracy_interval(part, benchmark)
             row = {"question": question, "benchmark": benchmark, "arm": arm, "level": level}
-            row |= {"micro_pct": 100 * interval.estimate, "micro_low_pct": 100 * interval.low}
-            row |= {"micro_high_pct": 100 * interval.high, "n": interval.n}
-            row["micro_seeds"] = tables.accuracy_by_seed(part)
+            row |= {"study_pct": 100 * interval.estimate, "study_low_pct": 100 * interval.low}
+            row |= {"study_high_pct": 100 * interval.high, "n": interval.n}
+            row["study_seeds"] = tables.accuracy_by_seed(part)
             rival = ours[ours["level"] == level] if (ours["level"] == level).any() else ours
             if not part["reference"].any() and len(rival):
                 gain = stats.paired_difference(rival, part, benchmark).interval()

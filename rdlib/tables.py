@@ -104,7 +104,7 @@ def method_rows(correctness: pd.DataFrame, benchmark: str, teacher: str, student
     return select(correctness, benchmark=benchmark, teacher=teacher, student=student, method=method, variant=variant)
 
 
-def _percent(interval: stats.Interval, prefix: str = "micro") -> dict:
+def _percent(interval: stats.Interval, prefix: str = "study") -> dict:
     scale = {"estimate": prefix + "_pct", "low": prefix + "_low_pct", "high": prefix + "_high_pct"}
     return {name: 100 * getattr(interval, part) for part, name in scale.items()}
 
@@ -156,7 +156,7 @@ def main_points(correctness: pd.DataFrame) -> pd.DataFrame:
                         "method": method,
                         **_percent(interval),
                         "n": interval.n,
-                        "micro_seeds": accuracy_by_seed(answers),
+                        "study_seeds": accuracy_by_seed(answers),
                         "paper_pct": paper.accuracy(benchmark, teacher, "" if method == "teacher" else student, method),
                     }
                 )
@@ -165,11 +165,11 @@ def main_points(correctness: pd.DataFrame) -> pd.DataFrame:
         "teacher",
         "student",
         "method",
-        "micro_pct",
-        "micro_low_pct",
-        "micro_high_pct",
+        "study_pct",
+        "study_low_pct",
+        "study_high_pct",
         "n",
-        "micro_seeds",
+        "study_seeds",
     ]
     return pd.DataFrame(rows, columns=[*columns, "paper_pct"]).astype({"paper_pct": float})
 
@@ -180,7 +180,7 @@ def main_table(points: pd.DataFrame) -> pd.DataFrame:
     for point in points.itertuples():
         student = "" if point.method == "teacher" else point.student
         row = rows.setdefault((point.teacher, student, point.method), {})
-        for name in ("micro_pct", "micro_low_pct", "micro_high_pct", "n", "paper_pct"):
+        for name in ("study_pct", "study_low_pct", "study_high_pct", "n", "paper_pct"):
             row[f"{point.benchmark}_{name}"] = getattr(point, name)
     keys = [dict(zip(["teacher", "student", "method"], key, strict=True)) for key in rows]
     table = pd.DataFrame([{**key, **row} for key, row in zip(keys, rows.values(), strict=True)])
@@ -195,9 +195,9 @@ def auc_table(scores: pd.DataFrame) -> pd.DataFrame:
         row = dict(zip([*CELL, "method"], cell, strict=True)) | {"queries": group.id.nunique()}
         for comparison in metrics.COMPARISONS:
             interval = stats.auc_draws(group, comparison, cell[0]).interval()
-            row[f"micro_{comparison}_auc"] = interval.estimate
-            row[f"micro_{comparison}_low"], row[f"micro_{comparison}_high"] = interval.low, interval.high
-            row[f"micro_{comparison}_seeds"] = auc_by_seed(group, comparison)
+            row[f"study_{comparison}_auc"] = interval.estimate
+            row[f"study_{comparison}_low"], row[f"study_{comparison}_high"] = interval.low, interval.high
+            row[f"study_{comparison}_seeds"] = auc_by_seed(group, comparison)
         for comparison in metrics.COMPARISONS:
             known = cell[3] == "ours"
             row[f"paper_{comparison}_auc"] = paper.reward_model_auc(*cell[:3], comparison) if known else None
@@ -263,9 +263,9 @@ def _variant_table(correctness, rows, needs: str, baseline: tuple[str, str], pap
         "teacher",
         "student",
         rows[0][0],
-        "micro_pct",
-        "micro_low_pct",
-        "micro_high_pct",
+        "study_pct",
+        "study_low_pct",
+        "study_high_pct",
         "n",
     ]
     columns += ["gain_pp", "gain_low_pp", "gain_high_pp", "paper_pct"]
@@ -289,7 +289,7 @@ def hyperparameter_table(settings: dict, stages: tuple[str, ...]) -> pd.DataFram
     renamed["paper_save_steps"] = renamed["paper_save_steps"].astype("Int64")
     for name in ("batch_size", "learning_rate", "epochs"):
         values = [_setting_of_cell(settings, TABLE_5[row.stage][name], row) for row in table.itertuples()]
-        renamed[f"micro_{name}"] = [paper.as_text(value) for value in values]
+        renamed[f"study_{name}"] = [paper.as_text(value) for value in values]
     renamed["teacher"] = renamed["teacher"].fillna("any")
     return renamed.dropna(axis="columns", how="all")
 
@@ -326,7 +326,7 @@ def accuracy_by_group(correctness: pd.DataFrame, benchmark: str, group: str) -> 
         interval = stats.accuracy_interval(part, f"{benchmark}/{name}")
         row = {group: name, "teacher": teacher, "student": student, "method": method}
         rows.append(row | _percent(interval) | {"n": interval.n})
-    columns = [group, "teacher", "student", "method", "micro_pct", "micro_low_pct", "micro_high_pct", "n"]
+    columns = [group, "teacher", "student", "method", "study_pct", "study_low_pct", "study_high_pct", "n"]
     table = pd.DataFrame(rows, columns=columns)
     places = {name: i for i, name in enumerate([*paper.TEACHERS, *paper.STUDENTS, *paper.METHODS])}
     return table.sort_values(
@@ -356,7 +356,7 @@ def failure_ratios(pseudo_labels: pd.DataFrame) -> pd.DataFrame:
     rows = [
         {"dataset": dataset, "teacher": teacher}
         | _percent(stats.wilson(counts.failed, counts.questions))
-        | {"n": int(counts.questions), "micro_seeds": by_seed(100 * seeds.failed / seeds.questions, 2)}
+        | {"n": int(counts.questions), "study_seeds": by_seed(100 * seeds.failed / seeds.questions, 2)}
         | {"paper_words": paper.FAILURE_WORDS.get((dataset, teacher), "")}
         for dataset, teacher, counts, seeds in vote_counts(pseudo_labels)
     ]
@@ -384,7 +384,7 @@ def judged_correctness(pseudo_labels: pd.DataFrame) -> pd.DataFrame:
             share = counts[right] / counts[total] if counts[total] else np.nan
             interval = stats.wilson(share * counts.labelled, counts.labelled)
             row = {"dataset": dataset, "teacher": teacher, "unit": unit} | _percent(interval)
-            rows.append(row | {"n": int(counts.labelled), "micro_seeds": by_seed(100 * seeds[right] / seeds[total], 2)})
+            rows.append(row | {"n": int(counts.labelled), "study_seeds": by_seed(100 * seeds[right] / seeds[total], 2)})
     return pd.DataFrame(rows)
 
 

@@ -44,7 +44,7 @@ def answers(arm, right, level=None, reference=False, question="R1", n=100):
 def test_arms_are_held_to_ours_question_by_question():
     table = reviewers.accuracy_table(pd.concat([answers("Ours", 60, reference=True), answers("DPO", 50)]))
     ours, dpo = (table[table.arm == arm].iloc[0] for arm in ("Ours", "DPO"))
-    assert (ours.micro_pct, dpo.micro_pct, dpo.n) == (60, 50, 100)
+    assert (ours.study_pct, dpo.study_pct, dpo.n) == (60, 50, 100)
     assert dpo.ours_minus_arm_pp == pytest.approx(10) and pd.isna(ours.ours_minus_arm_pp)
     assert dpo.ours_minus_arm_low_pp > 3 and dpo.ours_minus_arm_high_pp < 18  # paired: 10 of 100 differ
 
@@ -150,7 +150,7 @@ def test_the_questions_are_answered_on_the_tiny_study(study, tmp_path, at_root):
     (folder / "kept").rename(folder / "judged.parquet")
     correctness = found.rename(columns={"arm": "method"}).assign(variant="", teacher="strong", student="small")
     paths = report_figures.write_tables(question_figures.question_tables(answers, correctness), tmp_path)
-    paths += report_figures.write_figures(question_figures.question_figures(answers), tmp_path)
+    paths += report_figures.write_figures(question_figures.question_figures(answers), tmp_path, {})
     assert len(paths) == 8 * 2 + 11 * 3 and all(path.stat().st_size for path in paths)
 
 

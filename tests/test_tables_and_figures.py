@@ -311,16 +311,16 @@ def test_main_table_has_the_accuracies_counted_by_hand_and_the_papers_apart(resu
     row = (
         pd.read_csv(drawn / "table_2_main.csv").set_index(["teacher", "student", "method"]).loc["weak", "large", "sft"]
     )
-    assert row.mmlu_micro_pct == pytest.approx(100 * answers.mean(), abs=0.005)
+    assert row.mmlu_study_pct == pytest.approx(100 * answers.mean(), abs=0.005)
     interval = stats.wilson(answers.sum(), QUESTIONS)
-    assert row.mmlu_micro_low_pct == pytest.approx(100 * interval.low, abs=0.005)
+    assert row.mmlu_study_low_pct == pytest.approx(100 * interval.low, abs=0.005)
     assert (row.mmlu_n, row.mmlu_paper_pct, row.gsm_paper_pct) == (QUESTIONS, 31.78, 79.75)
 
 
 def test_main_table_has_one_teacher_row_and_icl_under_both_teachers(drawn):
     table = pd.read_csv(drawn / "table_2_main.csv")
     assert list(table[table.method == "teacher"].teacher) == ["strong", "weak"]
-    icl = table[table.method == "icl"].set_index(["teacher", "student"]).gsm_micro_pct
+    icl = table[table.method == "icl"].set_index(["teacher", "student"]).gsm_study_pct
     assert len(table) == 22 and icl["strong", "small"] == icl["weak", "small"]
 
 
@@ -341,7 +341,7 @@ def test_hyperparameter_tables_hold_the_papers_rows_and_the_settings(drawn):
     ppo = pd.read_csv(drawn / "table_6_hyperparameters_ppo.csv")
     assert list(ppo.paper_batch_size) == [20, 4, 20, 4, 10, 2, 10, 2]
     settings = yaml.safe_load((ROOT / "params/micro.yaml").read_text())
-    assert set(ppo.micro_batch_size) == {settings["ppo"]["minibatch_size"]}
+    assert set(ppo.study_batch_size) == {settings["ppo"]["minibatch_size"]}
 
 
 def test_example_has_each_response_with_its_score(drawn):
@@ -361,7 +361,7 @@ def test_provenance_covers_settings_that_exist_and_statuses_that_are_defined(dra
             assert section in settings and rest[-1] in json.dumps(settings[section]), key
     table = pd.read_csv(drawn / "provenance.csv").set_index("constant")
     assert table.paper["lambda in Eq. 6"] == "0.5" and table.status["reward without an answer"] == "open"
-    assert table.micro["reward without an answer"] == str(settings["reward"]["no_answer"]).removesuffix(".0")
+    assert table.this_study["reward without an answer"] == str(settings["reward"]["no_answer"]).removesuffix(".0")
 
 
 def test_every_numeric_setting_of_the_method_has_a_provenance():
@@ -384,16 +384,16 @@ def test_every_numeric_setting_of_the_method_has_a_provenance():
 
 def test_failure_ratio_counts_both_splits_and_leaves_the_papers_numbers_out(drawn):
     table = pd.read_csv(drawn / "figure_3_failure_ratio.csv").set_index(["dataset", "teacher"])
-    assert table.micro_pct["mmlu", "weak"] == 45.0 and table.n["mmlu", "weak"] == 800
+    assert table.study_pct["mmlu", "weak"] == 45.0 and table.n["mmlu", "weak"] == 800
     assert table.paper_words["mmlu", "weak"] == "nearly half of the questions fail"
 
 
 def test_judged_correctness_counts_labels_and_responses(drawn):
     table = pd.read_csv(drawn / "figure_4_judged_correctness.csv").set_index(["dataset", "teacher", "unit"])
     labelled = 2 * (400 - 40)
-    assert table.micro_pct["gsm", "weak", "pseudo-labels"] == pytest.approx(100 * (labelled - 80) / labelled, abs=0.005)
+    assert table.study_pct["gsm", "weak", "pseudo-labels"] == pytest.approx(100 * (labelled - 80) / labelled, abs=0.005)
     responses = 30 * labelled
-    assert table.micro_pct["gsm", "weak", "responses"] == pytest.approx(
+    assert table.study_pct["gsm", "weak", "responses"] == pytest.approx(
         100 * (responses - 50 * 40) / responses, abs=0.005
     )
     assert set(table.n) == {2 * (400 - failed) for failed in (10, 40, 90, 180)}
@@ -401,9 +401,9 @@ def test_judged_correctness_counts_labels_and_responses(drawn):
 
 def test_seeds_do_not_count_questions_twice(drawn):
     table, one = (tables.failure_ratios(_pseudo_labels(seeds)) for seeds in ((0, 1, 2), (0,)))
-    pd.testing.assert_frame_equal(table.drop(columns="micro_seeds"), one.drop(columns="micro_seeds"))
-    assert list(table.micro_seeds) == [f"{value:.2f} {value:.2f} {value:.2f}" for value in table.micro_pct]
-    assert set(one.micro_seeds) == {""}
+    pd.testing.assert_frame_equal(table.drop(columns="study_seeds"), one.drop(columns="study_seeds"))
+    assert list(table.study_seeds) == [f"{value:.2f} {value:.2f} {value:.2f}" for value in table.study_pct]
+    assert set(one.study_seeds) == {""}
 
 
 def test_single_seeds_are_named_in_tables_and_drawn_as_dots(tmp_path):
@@ -412,12 +412,12 @@ def test_single_seeds_are_named_in_tables_and_drawn_as_dots(tmp_path):
     for row in points.itertuples():
         asked = tables.method_rows(data.correctness, row.benchmark, row.teacher, row.student, row.method)
         byhand = [100 * asked.correct[asked.seed == seed].mean() for seed in (0, 1, 2)]
-        assert [float(value) for value in row.micro_seeds.split()] == pytest.approx(byhand, abs=0.005)
-        assert np.mean(byhand) == pytest.approx(row.micro_pct)
+        assert [float(value) for value in row.study_seeds.split()] == pytest.approx(byhand, abs=0.005)
+        assert np.mean(byhand) == pytest.approx(row.study_pct)
     aucs = tables.auc_table(data.reward_scores)
     for row in aucs.itertuples():
-        assert np.mean([float(value) for value in row.micro_pos_neg_seeds.split()]) == pytest.approx(
-            row.micro_pos_neg_auc, abs=1e-4
+        assert np.mean([float(value) for value in row.study_pos_neg_seeds.split()]) == pytest.approx(
+            row.study_pos_neg_auc, abs=1e-4
         )
     figure, axes = plots.grid(1, 1)
     plots.seed_dots(axes[0, 0], [2.0, 3.0], ["70.5 71.5 69.0", float("nan")], plots.BLUE, along="x")
@@ -450,10 +450,10 @@ def test_figures_draw_exactly_what_their_csv_holds(drawn):
     heights = sorted(
         bar.get_height() for container in ax.containers if hasattr(container, "patches") for bar in container
     )
-    assert heights == sorted(table.micro_pct)
+    assert heights == sorted(table.study_pct)
     table = pd.read_csv(drawn / "figure_main_results.csv")
     figure = report_figures._main(table)
-    for ax, column in ((figure.axes[0], "micro_pct"), (figure.axes[3], "paper_pct")):
+    for ax, column in ((figure.axes[0], "study_pct"), (figure.axes[3], "paper_pct")):
         points = [x for line in ax.containers for x in line.lines[0].get_xdata()]
         assert sorted(points) == sorted(table[table.benchmark == "gsm"][column])
     table = pd.read_csv(drawn / "figure_6_data_ratio.csv")
@@ -518,7 +518,7 @@ def test_several_seeds_give_intervals_to_the_curves(tmp_path):
     curves = tables.learning_curves(data.ppo_history, "update", ["reward"])
     assert (curves.seeds == 3).all() and (curves.reward_low < curves.reward).all()
     points = tables.main_points(data.correctness)
-    assert (points.n == QUESTIONS).all() and (points.micro_low_pct < points.micro_pct).all()
+    assert (points.n == QUESTIONS).all() and (points.study_low_pct < points.study_pct).all()
 
 
 def test_seeds_are_read_one_below_the_other_or_singly(tmp_path):
@@ -551,6 +551,21 @@ def test_csv_and_markdown_have_fixed_formats(tmp_path):
         "| a\\|b | 0.33 | 0.6667 | 3 |",
         "| - | - | 0.0000 | 4 |",
     ]
+
+
+def test_figures_name_a_benchmark_by_what_it_is_made_from():
+    real = {"gsm": {"source": "gsm8k"}, "mmlu": {"source": "mmlu_pro"}, "mine": {"source": "questions"}}
+    assert plots.benchmark_names(real) == {
+        "gsm": "GSM8K",
+        "gsm_plus": "GSM-Plus",
+        "mmlu": "MMLU-Pro",
+        "mine": "mine",
+    }
+    micro = plots.benchmark_names({"gsm": {"source": "micro-gsm"}})
+    with plots.style(micro):
+        assert plots.benchmark_label("gsm_plus") == "micro-gsm-plus"
+        assert plots.benchmark_label("other") == "other"
+    assert plots.benchmark_label("gsm_plus") == "gsm_plus"
 
 
 def test_notebook_helpers_draw_one_run(results):
