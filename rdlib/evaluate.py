@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from rdlib import answers, artifacts, benchmarks, data, engines, generation, prompts
+from rdlib import answers, artifacts, data, engines, generation, prompts
 from rdlib.errors import UserError
-from rdlib.questions import TESTED
+from rdlib.questions import PERTURBED, TESTED, read_gold, read_questions
 
 
 def few_shot_examples(stage, count: int) -> list[tuple[str, list[str], str]]:
@@ -40,9 +40,9 @@ def open_engine(stage) -> generation.Engine:
 def tested_questions(stage) -> pd.DataFrame:
     """The test questions; of own questions of which none can be tested, having no answers, those of validation."""
     folder = stage.input("data")
-    questions = data.read_questions(folder, "test", data.PERTURBED)
+    questions = read_questions(folder, "test", PERTURBED)
     if questions.empty and stage.dataset_settings.source == "questions":
-        return data.read_questions(folder, "validation")
+        return read_questions(folder, "validation")
     return questions
 
 
@@ -56,7 +56,7 @@ def run(stage, work: Path) -> None:
     seed = generation.derive_seed("evaluate", stage.seed)
     with closing(open_engine(stage)) as engine:
         responses = generation.sample_to_disk(engine, plan, texts, work, seed, profile.generation.shard_size)
-    artifacts.write_parquet(work / "answers.parquet", grade(responses, data.read_gold(stage.input("gold")), stage))
+    artifacts.write_parquet(work / "answers.parquet", grade(responses, read_gold(stage.input("gold")), stage))
     generation.drop_shards(work)
     table = pd.read_parquet(work / "answers.parquet")
     summary = {"accuracy": accuracies(table, "benchmark"), "tokens": int(table["tokens"].sum())}
@@ -81,9 +81,9 @@ def grade(responses: pd.DataFrame, gold: pd.Series, stage) -> pd.DataFrame:
         raise UserError(
             f"{stage.label}: test question {missing.iloc[0]!r} has no gold answer: evaluate needs gold.parquet."
         )
-    asked_too_much = (responses["split"] == data.PERTURBED) & (truth == benchmarks.UNANSWERABLE)
+    asked_too_much = (responses["split"] == PERTURBED) & (truth == answers.UNANSWERABLE)
     for at in asked_too_much.to_numpy().nonzero()[0]:
-        answer[at] = benchmarks.UNANSWERABLE if answers.refuses(responses["text"].iloc[at]) else answer[at]
+        answer[at] = answers.UNANSWERABLE if answers.refuses(responses["text"].iloc[at]) else answer[at]
     return pd.DataFrame(
         {
             "benchmark": benchmark,
@@ -123,11 +123,9 @@ def details(table: pd.DataFrame, kind: str) -> dict[str, dict]:
         "rules": {name: answers.rule_shares(part["text"], kind) for name, part in parts.items()},
         "mean_tokens": {name: float(part["tokens"].mean()) for name, part in parts.items()},
     }
-    if data.PERTURBED in parts:
-        answerable = table[table["gold"] != benchmarks.UNANSWERABLE]
-        result["without_critical_thinking"] = accuracies(
-            answerable[answerable["benchmark"] == data.PERTURBED], "benchmark"
-        )
+    if PERTURBED in parts:
+        answerable = table[table["gold"] != answers.UNANSWERABLE]
+        result["without_critical_thinking"] = accuracies(answerable[answerable["benchmark"] == PERTURBED], "benchmark")
     return result
 
 

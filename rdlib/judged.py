@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from rdlib import answers, artifacts, data, engines, evaluate, generation, models, prompts, reward_model, voting
+from rdlib import answers, artifacts, engines, evaluate, generation, models, prompts, reward_model, voting
+from rdlib.questions import read_gold, read_questions
 
 
 def sample_after(stage, questions: pd.DataFrame, texts: dict[str, prompts.Prompt], labels: pd.DataFrame, work: Path):
@@ -28,7 +29,7 @@ def sample_after(stage, questions: pd.DataFrame, texts: dict[str, prompts.Prompt
 def run(stage, work: Path) -> None:
     """Write judged.parquet: policy, id, sample, tokens, answer, agrees, correct and score of each response."""
     labels = artifacts.read_parquet(stage.input("labels") / "labels.parquet").dropna(subset="pseudo_label")
-    questions = data.read_questions(stage.input("data"), "validation")
+    questions = read_questions(stage.input("data"), "validation")
     questions = questions[questions["id"].isin(labels["id"])]
     texts = prompts.of_questions(stage.dataset_settings, questions)
     before = artifacts.read_parquet(stage.input("student") / "responses.parquet")
@@ -45,7 +46,7 @@ def run(stage, work: Path) -> None:
     sequences = [encode(r.id, r.text, r.finished) for r in responses.itertuples()]
     model = models.load_scorer(source, tokenizer.pad_token_id)
     responses["score"] = reward_model.score(model, sequences, tokenizer.pad_token_id).numpy()
-    truth = responses["id"].map(data.read_gold(stage.input("gold")))
+    truth = responses["id"].map(read_gold(stage.input("gold")))
     responses["correct"] = evaluate.correctness(responses["answer"], truth)
     responses = responses.rename(columns={"positive": "agrees"})
     columns = ["policy", "id", "sample", "tokens", "answer", "agrees", "correct", "score"]

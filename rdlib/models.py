@@ -115,6 +115,13 @@ def resolve(source: str, root: Path) -> str:
     return str(folder) if folder.is_dir() else source
 
 
+def policy_source(stage) -> str:
+    """The model that reinforcement learning starts from: the warmed-up student, or the base one (w/o Data)."""
+    if "warmup" in stage.inputs:
+        return str(stage.input("warmup") / "model")
+    return resolve(stage.profile.model_of(stage.student).model, stage.root)
+
+
 def parameter_count(source: str | Path) -> int:
     """Number of parameters in a model folder's safetensors files; UserError when there are none."""
     files = sorted(Path(source).glob("*.safetensors"))

@@ -11,11 +11,12 @@ import torch
 from conftest import copy_study, make_root, stage_in
 from safetensors.torch import load_file
 
-from rdlib import answers, artifacts, baselines, data, models, reward_model, training
+from rdlib import answers, artifacts, baselines, models, reward_model, training
 from rdlib.agreement import Agreement
 from rdlib.baselines import Cell
 from rdlib.errors import UserError
 from rdlib.prompts import Encoder, Prompt
+from rdlib.questions import read_questions
 from rdlib.reward_model import Response
 from rdlib.study import BASELINES
 
@@ -25,7 +26,7 @@ SP, SN, TP = reward_model.STUDENT_POSITIVE, reward_model.STUDENT_NEGATIVE, rewar
 def start_of(stage) -> Cell:
     """What a stage starts from, as its `run` reads it."""
     source = stage.input("warmup") / "model"
-    questions = data.read_questions(stage.input("data"), "train", "validation")
+    questions = read_questions(stage.input("data"), "train", "validation")
     labels = stage.at("02_pseudo_labels").table("labels")
     return Cell(str(source), models.load_tokenizer(source), questions, labels, stage.dataset_settings)
 
