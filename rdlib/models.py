@@ -76,9 +76,12 @@ def device() -> torch.device:
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
 
 
+WEIGHTS = {"dtype": torch.float32, "use_safetensors": True}  # never a pickle, which could hold any code
+
+
 def load_causal_lm(source: str | Path, revision: str | None = None) -> PreTrainedModel:
     """A language model in float32, in evaluation mode."""
-    return _load(AutoModelForCausalLM, source, dtype=torch.float32, **_at(revision)).eval()
+    return _load(AutoModelForCausalLM, source, **WEIGHTS, **_at(revision)).eval()
 
 
 def load_config(source: str | Path, revision: str | None = None) -> PreTrainedConfig:
@@ -92,7 +95,7 @@ def _at(revision: str | None) -> dict[str, str]:
 
 def load_scorer(source: str | Path, pad_token_id: int | None = None) -> PreTrainedModel:
     """A model with one linear head on the last token's final embedding (a new head is zero) in float32."""
-    model = _load(AutoModelForSequenceClassification, source, dtype=torch.float32, num_labels=1)
+    model = _load(AutoModelForSequenceClassification, source, **WEIGHTS, num_labels=1)
     if pad_token_id is not None:
         model.config.pad_token_id = pad_token_id
     return model.eval()
