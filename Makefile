@@ -26,7 +26,7 @@ EMBEDDED := params/micro.yaml params/smoke.yaml
 offline = HF_HUB_OFFLINE=$${HF_HUB_OFFLINE-1}
 
 .DEFAULT_GOAL := help
-.PHONY: help env study reference test real-test vllm-test lint format figures release report lab pins clean distclean
+.PHONY: help env study reference test crash-test real-test vllm-test lint format figures release report lab pins clean distclean
 
 help: ## say what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -46,6 +46,9 @@ reference: env ## the released run: study and reviewers' questions of SEEDS, see
 
 test: lint ## check style, then run the tests
 	@$(offline) $(BIN)/python -m pytest $(PYTEST_ARGS)
+
+crash-test: env ## kill the smoke study at 30 random moments and compare what it ends with (about 20 minutes)
+	@$(offline) $(BIN)/python scripts/crash_test.py $(ARGS)
 
 real-test: env ## every stage once with a real small model and real questions (about 10 minutes)
 	@$(BIN)/python scripts/smollm2.py

@@ -79,6 +79,9 @@ _REFUSAL = re.compile(
 )
 
 
+UNANSWERABLE = "None"  # the gold answer of GSM-Plus where a question lacks what an answer needs (critical thinking)
+
+
 def refuses(text: str) -> bool:
     """Whether a response says, anywhere, that the question lacks what an answer needs.
 

@@ -1,19 +1,22 @@
 """Artifacts: files written atomically, complete stage folders sealed by a manifest with hashes.
 
-A stage writes into `<folder>.partial`; when it has finished, a manifest with the hash of every file is
-added and the folder renamed. So a folder with its final name is always complete, and reading checks
-that nothing in it was cut or edited since.
+A stage writes into `<folder>.partial`, which it holds (`hold`) as long as it works there; when it has finished, a
+manifest with the hash of every file is added and the folder renamed. So a folder with its final name is always
+complete, and reading checks that nothing in it was cut or edited since.
 """
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import fcntl
 import hashlib
 import json
 import os
 import platform
 import shutil
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from functools import cache
 from importlib import metadata
@@ -25,18 +28,29 @@ import pandas as pd
 from rdlib.errors import UserError
 
 MANIFEST = "manifest.json"
+KEY = ".key"  # in a partial folder: the key that it was begun with, and the file that is locked
 PACKAGES = ("torch", "transformers", "trl", "accelerate", "numpy", "pandas")
 
 
 def write_bytes(path: Path, content: bytes) -> None:
     """Write a file so that it is either whole or absent: temporary file, fsync, rename."""
+    with _whole_or_absent(path) as temporary:
+        temporary.write_bytes(content)
+
+
+@contextlib.contextmanager
+def _whole_or_absent(path: Path) -> Iterator[Path]:
+    """A temporary file to write; afterwards it gets its name, or is gone where writing failed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    try:
+        yield temporary
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -56,12 +70,8 @@ def read_json(path: Path) -> Any:
 
 def write_parquet(path: Path, frame: pd.DataFrame) -> None:
     """Write a table as Parquet, atomically and reproducibly."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    frame.to_parquet(temporary, index=False, compression="zstd")
-    with temporary.open("rb+") as file:
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    with _whole_or_absent(path) as temporary:
+        frame.to_parquet(temporary, index=False, compression="zstd")
 
 
 def read_parquet(path: Path, columns: Iterable[str] = ()) -> pd.DataFrame:
@@ -90,8 +100,8 @@ def content_hash(content: Any) -> str:
 
 
 def hash_files(folder: Path) -> dict[str, str]:
-    """Hash of every file below a folder, manifest left out, by relative path."""
-    files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST)
+    """Hash of every file of a stage's folder by relative path; its manifest and key are no content."""
+    files = sorted(p for p in folder.rglob("*") if p.is_file() and p not in (folder / MANIFEST, folder / KEY))
     return {p.relative_to(folder).as_posix(): file_hash(p) for p in files}
 
 
@@ -120,17 +130,55 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
+@contextlib.contextmanager
+def hold(partial: Path, key: str) -> Iterator[None]:
+    """Work in a partial folder, alone: what another key left there is removed first.
+
+    UserError where another process works there. The lock ends with the process, however that ends.
+    """
+    partial.mkdir(parents=True, exist_ok=True)
+    with (partial / KEY).open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            ours = os.path.samestat(os.fstat(file.fileno()), (partial / KEY).stat())
+        except (BlockingIOError, FileNotFoundError):
+            ours = False
+        if not ours:  # locked, or finished and renamed a moment ago
+            raise UserError(
+                f"Another run is at work in {partial}: wait until it has ended, or stop it; then run this again."
+            )
+        file.seek(0)
+        if file.read() != key:
+            file.truncate(0)  # first: what is left while this goes on belongs to no key
+            for path in partial.iterdir():
+                if path.name != KEY:
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+            file.write(key)
+            file.flush()
+            os.fsync(file.fileno())
+        yield
+
+
+def is_disk_full(error: BaseException | None) -> bool:
+    """Whether an error, or one behind it, says that a disk or a quota is full; some libraries say so in words alone."""
+    full = (errno.ENOSPC, errno.EDQUOT)
+    while error is not None:
+        if getattr(error, "errno", None) in full or any(os.strerror(number) in str(error) for number in full):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
 def seal(partial: Path, folder: Path, record: dict[str, Any]) -> None:
     """Turn a finished partial folder into the stage's folder, with its manifest; replaces an older one."""
     write_json(partial / MANIFEST, record | {"files": hash_files(partial), "environment": environment()})
+    old = folder.with_name(folder.name + ".old")
+    shutil.rmtree(old, ignore_errors=True)
     if folder.exists():
-        old = folder.with_name(folder.name + ".old")
-        shutil.rmtree(old, ignore_errors=True)
         folder.rename(old)
-        partial.rename(folder)
-        shutil.rmtree(old)
-    else:
-        partial.rename(folder)
+    partial.rename(folder)
+    (folder / KEY).unlink(missing_ok=True)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:
@@ -152,11 +200,15 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
     return manifest
 
 
-def verify(folder: Path, manifest: dict[str, Any]) -> None:
-    """Check every file of a stage folder against its manifest; UserError naming the first that differs."""
-    for name, expected in manifest["files"].items():
+def verify(folder: Path, manifest: dict[str, Any], command: str, names: Iterable[str] | None = None) -> None:
+    """Check files of a stage's folder against its manifest, all where no `names` are given.
+
+    UserError naming the first that differs, and the `command` that remakes the folder.
+    """
+    remake = f"delete {folder}, then run `{command}`."
+    for name in manifest["files"] if names is None else names:
         path = folder / name
         if not path.is_file():
-            raise UserError(f"{path} is gone though {MANIFEST} lists it: delete {folder} and run its stage again.")
-        if file_hash(path) != expected:
-            raise UserError(f"{path} was changed or cut after it was made: delete {folder} and run its stage again.")
+            raise UserError(f"{path} is gone: {remake}")
+        if file_hash(path) != manifest["files"].get(name):
+            raise UserError(f"{path} was changed or cut after it was made: {remake}")

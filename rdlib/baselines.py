@@ -24,11 +24,12 @@ from datasets import Dataset
 from transformers import PreTrainedTokenizerBase, Trainer, TrainerCallback
 from trl import DistillationConfig, DistillationTrainer, DPOConfig, DPOTrainer, GRPOConfig, GRPOTrainer
 
-from rdlib import answers, artifacts, data, models, ppo, prompts, reward_model, rl, sft, student, training
+from rdlib import answers, artifacts, models, ppo, prompts, reward_model, rl, sft, training
 from rdlib.agreement import Agreement
 from rdlib.errors import UserError
 from rdlib.profile import Dataset as DatasetSettings
 from rdlib.profile import Model
+from rdlib.questions import read_questions
 from rdlib.reward import vote_reward
 from rdlib.reward_model import Response
 
@@ -64,18 +65,18 @@ class AgreementMixin:
         return metrics
 
 
-class AgreementDPOTrainer(AgreementMixin, DPOTrainer):
+class AgreementDPOTrainer(AgreementMixin, DPOTrainer, training.PlainCheckpoints):
     """DPOTrainer that takes token ids, so that a response which did not end is not given an end token."""
 
     def _prepare_dataset(self, dataset: Dataset, *args) -> Dataset:
         return dataset
 
 
-class AgreementGRPOTrainer(AgreementMixin, GRPOTrainer):
+class AgreementGRPOTrainer(AgreementMixin, GRPOTrainer, training.PlainCheckpoints):
     """GRPOTrainer chosen by agreement."""
 
 
-class AgreementDistillationTrainer(AgreementMixin, DistillationTrainer):
+class AgreementDistillationTrainer(AgreementMixin, DistillationTrainer, training.PlainCheckpoints):
     """DistillationTrainer chosen by agreement."""
 
 
@@ -283,11 +284,11 @@ def back_to_start(trainer: Trainer, source: Model) -> None:
 
 def run(stage, work: Path) -> None:
     """Stage 13_baseline: write the model, history.parquet (step 0 is the warmed-up student) and summary.json."""
-    settings, source = stage.dataset_settings, student.policy_source(stage)
+    settings, source = stage.dataset_settings, models.policy_source(stage)
     cell = Cell(
         source,
         models.load_tokenizer(source),
-        data.read_questions(stage.input("data"), "train", "validation"),
+        read_questions(stage.input("data"), "train", "validation"),
         artifacts.read_parquet(stage.input("labels") / "labels.parquet"),
         settings,
     )

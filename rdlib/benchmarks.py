@@ -22,7 +22,6 @@ from rdlib.splits import assign, cap
 
 VALIDATION_SHARE = 0.1  # of GSM8K's training set, and of what is left of MMLU-Pro
 MMLU_PRO_TEST_SHARE = 0.15
-UNANSWERABLE = "None"  # the gold answer of GSM-Plus where a question lacks what an answer needs (critical thinking)
 
 
 def load(name: str, settings: Dataset, root: Path) -> list[Question]:
@@ -78,9 +77,9 @@ def gsm_plus(settings: Dataset, root: Path) -> list[Question]:
 
 def _gsm_plus_question(record: Record, prefix: str) -> Question:
     question, given, kind = record.text("question"), record.text("answer"), record.text("perturbation_type")
-    answer = UNANSWERABLE if given == UNANSWERABLE else answers.extract(f"#### {given}", "math")
+    answer = answers.UNANSWERABLE if given == answers.UNANSWERABLE else answers.extract(f"#### {given}", "math")
     if answer is None:
-        raise record.error(f"its 'answer' {given[:40]!r} is neither a number nor {UNANSWERABLE!r}.")
+        raise record.error(f"its 'answer' {given[:40]!r} is neither a number nor {answers.UNANSWERABLE!r}.")
     return Question(f"{prefix}-{record.number:05d}", PERTURBED, kind, question, (), answer)
 
 

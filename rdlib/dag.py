@@ -1,8 +1,9 @@
 """The whole study as a DAG of notebooks, run by Snakemake: `python -m rdlib.dag --profile params/micro.yaml`.
 
 A job is one notebook executed by papermill with its parameters; its marker file in `runs/<profile>/.jobs`
-says that it is done. A marker whose stages are missing, or were made with other settings, is dropped
-before Snakemake looks, so changing a setting re-runs what depends on it and nothing else.
+says that it is done. A marker whose stages are missing, or were made with other settings, code or inputs, is dropped
+before Snakemake looks, so a change re-runs what depends on it and nothing else. Notebooks after that are executed
+again, but a stage of theirs whose inputs came out as they were finds itself done.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from typing import Any
 import psutil
 from tqdm import tqdm
 
-from rdlib import artifacts, estimate, reviewers, warm
+from rdlib import artifacts, claims, code_identity, estimate, reviewers, warm
 from rdlib.errors import UserError
 from rdlib.profile import load_profile
 from rdlib.study import ROOT, Stage, ablation_cell, ablation_overrides, make_stage
@@ -38,6 +39,9 @@ ABLATIONS = {
     "11_ablation_correctness": ("correctness", "07_evaluate"),
 }
 GPU_FREE = ("00_data", "00_gold", "02_pseudo_labels", "02_judgement")
+# Notebooks that collect results and draw the report's tables and figures, with the modules that they do it by.
+REPORT = ("rdlib.results", "rdlib.report_figures")
+DRAWING = {"12_paper_tables_and_figures": REPORT, "13_reviewer_questions": REPORT}
 CELL_METHODS = ("sft", "ours_wo_r", "ours_wo_d", "ours")
 
 
@@ -75,8 +79,12 @@ class Job:
         return self.folder / f"{self.notebook}{variant}.ipynb"
 
     def marker(self, runs: Path) -> Path:
-        """The file that says that this job is done."""
-        return runs / ".jobs" / self.name
+        """The file that says that this job is done; if it draws, with this code, these settings and criteria."""
+        if self.notebook not in DRAWING:
+            return runs / ".jobs" / self.name
+        profile = load_profile(ROOT / self.parameters["profile"]).model_dump()
+        read = [code_identity.of(*DRAWING[self.notebook]), profile, artifacts.file_hash(claims.CLAIMS_FILE)]
+        return runs / ".jobs" / f"{self.name}@{artifacts.content_hash(read)[:16]}"
 
     @property
     def command(self) -> str:
@@ -219,6 +227,10 @@ def drop_stale_markers(jobs: list[Job], runs: Path) -> int:
         marker = job.marker(runs)
         if marker.exists() and not all(stage.done for stage in job.stages):
             marker.unlink()
+        if job.notebook in DRAWING:
+            for other in marker.parent.glob("*@*"):  # drawn since in another way
+                if other != marker and other.name.startswith(f"{job.name}@"):
+                    other.unlink()
         if marker.exists() and all(id(before) in done for before in job.after):
             done.add(id(job))
     return len(done)

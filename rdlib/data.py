@@ -1,8 +1,7 @@
-"""Questions and, apart from them, gold answers.
+"""Stage 0: the questions of every benchmark and, apart from them, gold answers.
 
-A question table has the columns id, split, question, options (empty for numeric answers) and group
-(category or perturbation). Gold answers are an artifact of their own (`00_gold`), which only the
-evaluation and Figure 4 read: the training stages could not see one if they tried.
+Gold answers are an artifact of their own (`00_gold`), which only the evaluation and Figure 4 read: the training
+stages could not see one if they tried. `rdlib.questions` reads both.
 """
 
 from __future__ import annotations
@@ -19,10 +18,9 @@ from rdlib.micro import gsm, mmlu
 from rdlib.micro.authors import Author
 from rdlib.micro.splits import split_of
 from rdlib.profile import Dataset
-from rdlib.questions import PERTURBED, SPLITS, Question
+from rdlib.questions import COLUMNS, PERTURBED, SPLITS, Question
 
 REFERENCE_AUTHOR = Author("reference", 99.0, 99.0, 0.0, (0.0, 1.0, 0.0))
-QUESTION_COLUMNS = ["id", "split", "question", "options", "group"]
 
 
 def draw_unique(draw: Callable[[random.Random], Any], split: str, count: int, rng: random.Random) -> list[Any]:
@@ -116,7 +114,7 @@ def run(stage, work: Path) -> None:
     random.Random(f"order/{stage.seed}").shuffle(train)
     ordered = [*train, *(q for q in questions if q.split != "train")]
     rows = [(q.id, q.split, q.question, list(q.options), q.group) for q in ordered]
-    frame = pd.DataFrame(rows, columns=QUESTION_COLUMNS)
+    frame = pd.DataFrame(rows, columns=COLUMNS)
     artifacts.write_parquet(work / "questions.parquet", frame)
     if content := sources.identity(stage.dataset_settings, stage.root):
         artifacts.write_json(work / "source.json", {"source": stage.dataset_settings.source, "content": content})
@@ -134,17 +132,6 @@ def run_gold(stage, work: Path) -> None:
     questions = load(stage.dataset, stage.dataset_settings, stage.root)
     frame = pd.DataFrame([(q.id, q.answer) for q in questions], columns=["id", "answer"]).astype({"answer": "str"})
     artifacts.write_parquet(work / "gold.parquet", frame)
-
-
-def read_questions(folder: Path, *splits: str) -> pd.DataFrame:
-    """The questions of the given splits, in their stored order."""
-    frame = artifacts.read_parquet(folder / "questions.parquet", QUESTION_COLUMNS)
-    return frame[frame["split"].isin(splits)].reset_index(drop=True)
-
-
-def read_gold(folder: Path) -> pd.Series:
-    """Gold answers by question id. For evaluation and Figure 4 only."""
-    return artifacts.read_parquet(folder / "gold.parquet", ["id", "answer"]).set_index("id")["answer"]
 
 
 def reference_solution(problem: gsm.GsmProblem | mmlu.MmluProblem) -> str:

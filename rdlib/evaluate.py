@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from rdlib import answers, artifacts, benchmarks, data, engines, generation, prompts
+from rdlib import answers, artifacts, data, engines, generation, prompts
 from rdlib.errors import UserError
 from rdlib.profile import Model
-from rdlib.questions import TESTED
+from rdlib.questions import PERTURBED, TESTED, read_gold, read_questions
 from rdlib.sampling import sampled
 
 
@@ -41,9 +41,9 @@ def evaluated_model(stage) -> Model:
 def tested_questions(stage) -> pd.DataFrame:
     """The test questions; of own questions of which none can be tested, having no answers, those of validation."""
     folder = stage.input("data")
-    questions = data.read_questions(folder, "test", data.PERTURBED)
+    questions = read_questions(folder, "test", PERTURBED)
     if questions.empty and stage.dataset_settings.source == "questions":
-        return data.read_questions(folder, "validation")
+        return read_questions(folder, "validation")
     return questions
 
 
@@ -56,7 +56,7 @@ def run(stage, work: Path) -> None:
     plan = questions[["id", "split", "group"]].assign(temperature=float(profile.evaluation.temperature), n=1)
     seed = generation.derive_seed("evaluate", stage.seed)
     with sampled(stage, evaluated_model(stage), plan, texts, work, seed) as responses:
-        table = grade(responses, data.read_gold(stage.input("gold")), stage)
+        table = grade(responses, read_gold(stage.input("gold")), stage)
         artifacts.write_parquet(work / "answers.parquet", table)
     summary = {"accuracy": accuracies(table, "benchmark"), "tokens": int(table["tokens"].sum())}
     if not settings.source.startswith("micro"):
@@ -80,9 +80,9 @@ def grade(responses: pd.DataFrame, gold: pd.Series, stage) -> pd.DataFrame:
         raise UserError(
             f"{stage.label}: test question {missing.iloc[0]!r} has no gold answer: evaluate needs gold.parquet."
         )
-    asked_too_much = (responses["split"] == data.PERTURBED) & (truth == benchmarks.UNANSWERABLE)
+    asked_too_much = (responses["split"] == PERTURBED) & (truth == answers.UNANSWERABLE)
     for at in asked_too_much.to_numpy().nonzero()[0]:
-        answer[at] = benchmarks.UNANSWERABLE if answers.refuses(responses["text"].iloc[at]) else answer[at]
+        answer[at] = answers.UNANSWERABLE if answers.refuses(responses["text"].iloc[at]) else answer[at]
     return pd.DataFrame(
         {
             "benchmark": benchmark,
@@ -122,11 +122,9 @@ def details(table: pd.DataFrame, kind: str) -> dict[str, dict]:
         "rules": {name: answers.rule_shares(part["text"], kind) for name, part in parts.items()},
         "mean_tokens": {name: float(part["tokens"].mean()) for name, part in parts.items()},
     }
-    if data.PERTURBED in parts:
-        answerable = table[table["gold"] != benchmarks.UNANSWERABLE]
-        result["without_critical_thinking"] = accuracies(
-            answerable[answerable["benchmark"] == data.PERTURBED], "benchmark"
-        )
+    if PERTURBED in parts:
+        answerable = table[table["gold"] != answers.UNANSWERABLE]
+        result["without_critical_thinking"] = accuracies(answerable[answerable["benchmark"] == PERTURBED], "benchmark")
     return result
 
 

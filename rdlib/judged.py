@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from rdlib import artifacts, data, engines, evaluate, generation, models, prompts, reward_model, voting
+from rdlib import artifacts, engines, evaluate, generation, models, prompts, reward_model, voting
 from rdlib.profile import Model
+from rdlib.questions import read_gold, read_questions
 from rdlib.sampling import sampled
 
 
@@ -20,7 +21,7 @@ def run(stage, work: Path) -> None:
     After PPO it samples as many responses as the student gave before, and as hot.
     """
     labels = artifacts.read_parquet(stage.input("labels") / "labels.parquet").dropna(subset="pseudo_label")
-    questions = data.read_questions(stage.input("data"), "validation")
+    questions = read_questions(stage.input("data"), "validation")
     questions = questions[questions["id"].isin(labels["id"])]
     texts = prompts.of_questions(stage.dataset_settings, questions)
     before = artifacts.read_parquet(stage.input("student") / "responses.parquet")
@@ -41,7 +42,7 @@ def judge(stage, responses: pd.DataFrame, texts: dict[str, prompts.Prompt]) -> p
     encode = prompts.Encoder(texts, tokenizer)
     sequences = [encode(r.id, r.text, r.finished) for r in responses.itertuples()]
     model = models.load_scorer(source, tokenizer.pad_token_id)
-    truth = responses["id"].map(data.read_gold(stage.input("gold")))
+    truth = responses["id"].map(read_gold(stage.input("gold")))
     responses = responses.rename(columns={"positive": "agrees"}).assign(
         score=reward_model.score(model, sequences, tokenizer.pad_token_id).numpy(),
         correct=evaluate.correctness(responses["answer"], truth),

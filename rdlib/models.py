@@ -33,6 +33,13 @@ def resolve(model: Model, root: Path) -> Model:
     return model.model_copy(update={"model": str(folder), "revision": None}) if folder.is_dir() else model
 
 
+def policy_source(stage) -> Model:
+    """The model that reinforcement learning starts from: the warmed-up student, or the base one (w/o Data)."""
+    if "warmup" in stage.inputs:
+        return Model(model=str(stage.input("warmup") / "model"))
+    return resolve(stage.profile.model_of(stage.student), stage.root)
+
+
 def load_tokenizer(source: Model | str | Path) -> PreTrainedTokenizerBase:
     """The tokenizer of a model, padding on the left; it has an end token and a pad token that differs from it.
 
@@ -85,9 +92,12 @@ def device() -> torch.device:
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
 
 
+WEIGHTS = {"dtype": torch.float32, "use_safetensors": True}  # never a pickle, which could hold any code
+
+
 def load_causal_lm(source: Model | str | Path) -> PreTrainedModel:
     """A language model in float32, in evaluation mode."""
-    return _load(AutoModelForCausalLM, source, dtype=torch.float32).eval()
+    return _load(AutoModelForCausalLM, source, **WEIGHTS).eval()
 
 
 def load_config(source: Model | str | Path) -> PreTrainedConfig:
@@ -97,7 +107,7 @@ def load_config(source: Model | str | Path) -> PreTrainedConfig:
 
 def load_scorer(source: Model | str | Path, pad_token_id: int | None = None) -> PreTrainedModel:
     """A model with one linear head on the last token's final embedding (a new head is zero) in float32."""
-    model = _load(AutoModelForSequenceClassification, source, dtype=torch.float32, num_labels=1)
+    model = _load(AutoModelForSequenceClassification, source, **WEIGHTS, num_labels=1)
     if pad_token_id is not None:
         model.config.pad_token_id = pad_token_id
     return model.eval()

@@ -181,13 +181,14 @@ def before_and_after(stage: Stage, count: int = 200) -> pd.DataFrame:
     A row a question with a pseudo-label: id, question, pseudo_label, before and after (texts), was_right and
     is_right (agreement with the pseudo-label).
     """
-    from rdlib import data, student
+    from rdlib import models
+    from rdlib.questions import read_questions
 
     labels = stage.inputs["labels"].table("labels").dropna(subset="pseudo_label")
-    questions = data.read_questions(stage.input("data"), "validation").merge(labels[["id", "pseudo_label"]], on="id")
+    questions = read_questions(stage.input("data"), "validation").merge(labels[["id", "pseudo_label"]], on="id")
     table = questions.head(count)
     compared = {
-        "before": (student.policy_source(stage), "was_right"),
+        "before": (models.policy_source(stage), "was_right"),
         "after": (Model(model=str(stage.folder / "model")), "is_right"),
     }
     for column, (model, agrees) in compared.items():

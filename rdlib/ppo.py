@@ -41,8 +41,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from rdlib import checkpoints, training
 from rdlib import ppo_core as core
-from rdlib import training
 from rdlib.errors import UserError
 from rdlib.ppo_core import Batch, PolicyAndValue, Tokens, response_logits
 from rdlib.profile import Ppo
@@ -418,10 +418,12 @@ class PPOTrainer:
             if self.best_weights is not None:
                 save_file(self.best_weights, partial / "best.safetensors")
         self.accelerator.wait_for_everyone()
-        own = {"optimizer": self.optimizer.state_dict(), "torch": torch.get_rng_state()}
+        optimizer = self.optimizer.state_dict()
+        optimizer.pop("loss_scaler", None)  # an object of DeepSpeed, which scales nothing in bfloat16 and float32
+        own = {"optimizer": optimizer, "torch": torch.get_rng_state()}
         if torch.cuda.is_available():
             own["cuda"] = torch.cuda.get_rng_state()
-        torch.save(own, partial / f"process-{self.accelerator.process_index}.pt")
+        checkpoints.save(partial / f"process-{self.accelerator.process_index}.safetensors", own)
         self.accelerator.wait_for_everyone()
         if self.accelerator.is_main_process:
             shutil.rmtree(final, ignore_errors=True)
@@ -453,14 +455,14 @@ class PPOTrainer:
             _load_weights(self.value_model, load_file(folder / "value_model.safetensors"))
             if state["best"]["validation_agreement"] is not None:
                 self.best_weights = load_file(folder / "best.safetensors")
-            own = torch.load(folder / f"process-{self.accelerator.process_index}.pt", weights_only=True)
+            own = checkpoints.load(folder / f"process-{self.accelerator.process_index}.safetensors")
             self.optimizer.load_state_dict(own["optimizer"])
             torch.set_rng_state(own["torch"])
             if "cuda" in own and torch.cuda.is_available():
                 torch.cuda.set_rng_state(own["cuda"])
         except UserError:
             raise
-        except Exception as error:  # a damaged file fails in many ways: json, safetensors, pickle, shape
+        except Exception as error:  # a damaged file fails in many ways: json, safetensors, shape
             raise UserError(
                 f"The checkpoint {folder} cannot be read ({type(error).__name__}: {error}): delete it to start again."
             ) from error

@@ -1,16 +1,25 @@
-"""A question, and when two of them are the same."""
+"""A question, when two of them are the same, and the tables of questions and gold answers that stage 0 writes.
+
+A question table has the columns id, split, question, options (empty for numeric answers) and group (category or
+perturbation).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
+import pandas as pd
+
+from rdlib import artifacts
 from rdlib.errors import UserError
 
 SPLITS = ("train", "validation", "test")
 PERTURBED = "gsm_plus"
 TESTED = ("test", PERTURBED)
 LETTERS = "ABCDEFGHIJ"  # of options
+COLUMNS = ["id", "split", "question", "options", "group"]
 
 
 @dataclass(frozen=True)
@@ -44,3 +53,14 @@ def require_sound(questions: Iterable[Question]) -> None:
                 f"The questions {other.id} ({other.split}) and {question.id} ({question.split}) have the same text: "
                 f"leave one out or put both into one split, or what is tested has been trained on."
             )
+
+
+def read_questions(folder: Path, *splits: str) -> pd.DataFrame:
+    """The questions of the given splits, in their stored order."""
+    frame = artifacts.read_parquet(folder / "questions.parquet", COLUMNS)
+    return frame[frame["split"].isin(splits)].reset_index(drop=True)
+
+
+def read_gold(folder: Path) -> pd.Series:
+    """Gold answers by question id. For evaluation and Figure 4 only."""
+    return artifacts.read_parquet(folder / "gold.parquet", ["id", "answer"]).set_index("id")["answer"]

@@ -9,6 +9,7 @@ and PNG beside the CSV of exactly the data it shows.
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import sys
 from collections.abc import Callable, Iterable, Mapping
@@ -21,7 +22,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from pydantic import ValidationError
 
-from rdlib import claims, paper, plots, question_figures, tables
+from rdlib import artifacts, claims, paper, plots, question_figures, tables
 from rdlib.errors import UserError
 from rdlib.profile import Profile
 
@@ -191,12 +192,16 @@ def write_figures(
 
 def save(figure: Figure, stem: Path) -> list[Path]:
     """Write a figure as PDF and PNG without dates (the same data give the same bytes), then close it."""
-    pdf, png = stem.with_name(stem.name + ".pdf"), stem.with_name(stem.name + ".png")
-    figure.savefig(pdf, metadata={"CreationDate": None, "Creator": None, "Producer": None})
-    figure.set_layout_engine("none")  # the layout is made: the second format need not make it again
-    figure.savefig(png, metadata={"Software": None})
+    formats = {"pdf": {"CreationDate": None, "Creator": None, "Producer": None}, "png": {"Software": None}}
+    paths = []
+    for kind, metadata in formats.items():
+        content = io.BytesIO()
+        figure.savefig(content, format=kind, metadata=metadata)
+        figure.set_layout_engine("none")  # the layout is made: the second format need not make it again
+        paths.append(stem.with_name(f"{stem.name}.{kind}"))
+        artifacts.write_bytes(paths[-1], content.getvalue())
     plt.close(figure)
-    return [pdf, png]
+    return paths
 
 
 def report_tables(data: Results, points: pd.DataFrame, judged: list[claims.Claim]):

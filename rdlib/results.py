@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from rdlib import answers, artifacts, data, diagnostics, estimate, reviewers
+from rdlib import answers, artifacts, diagnostics, estimate, reviewers
 from rdlib.profile import load_profile
+from rdlib.questions import read_gold
 from rdlib.study import ROOT, Stage, ablation_cell, make_stage
 
 AGREEMENT = ", agreement with the vote"
@@ -191,7 +192,7 @@ def _collect_questions(profile_path: str, seed: int) -> None:
     cell = ablation_cell(profile_path, seed)
     arms = reviewers.arms(cell)
     ppo, judged = cell.at("06_ppo"), cell.at("13_judged_responses")
-    gold = data.read_gold(cell.at("00_gold").require())
+    gold = read_gold(cell.at("00_gold").require())
     curve = diagnostics.over_optimisation(ppo.jsonl("history"), ppo.table("validation"), gold)
     artifacts.write_parquet(folder / "reviewers.parquet", reviewers.answers_table(arms))
     artifacts.write_parquet(folder / "judged.parquet", judged.table("judged"))
@@ -214,7 +215,7 @@ def _thresholds(profile_path: str, seed: int) -> pd.DataFrame:
     for dataset in profile.datasets:
         for teacher in profile.teachers:
             stage = make_stage("01_teacher_responses", profile_path, seed=seed, dataset=dataset, teacher=teacher)
-            gold = data.read_gold(stage.at("00_gold").require()).dropna()
+            gold = read_gold(stage.at("00_gold").require()).dropna()
             if gold.empty:
                 continue
             table = reviewers.threshold_sweep(stage.table("responses"), gold, profile.grid.threshold)

@@ -17,11 +17,12 @@ import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
-from transformers import EarlyStoppingCallback, PreTrainedModel, Trainer, TrainingArguments
+from transformers import EarlyStoppingCallback, PreTrainedModel, TrainingArguments
 
-from rdlib import artifacts, data, metrics, models, prompts, student, training, voting
+from rdlib import artifacts, metrics, models, prompts, training, voting
 from rdlib.errors import UserError
 from rdlib.profile import RewardModel
+from rdlib.questions import read_questions
 
 STUDENT_POSITIVE, STUDENT_NEGATIVE, TEACHER_POSITIVE, TEACHER_NEGATIVE = range(4)
 KINDS = ("student_positive", "student_negative", "teacher_positive", "teacher_negative")
@@ -200,7 +201,7 @@ def score_in_parts(
     return torch.cat(scores)[order.argsort()]
 
 
-class RewardModelTrainer(training.GlobalBatches, Trainer):
+class RewardModelTrainer(training.GlobalBatches, training.PlainCheckpoints):
     """Trainer with the loss of Eq. 6; it evaluates by the AUCs of Table 3 on the validation queries."""
 
     settings: RewardModel
@@ -291,9 +292,9 @@ def read_responses(stage) -> dict[str, tuple[pd.DataFrame, pd.DataFrame]]:
 def run(stage, work: Path) -> None:
     """Stage 05_reward_model: write the model, history.parquet, scores.parquet and summary.json."""
     settings = stage.profile.reward_model
-    source = student.policy_source(stage)
+    source = models.policy_source(stage)
     tokenizer = models.load_tokenizer(source)
-    questions = data.read_questions(stage.input("data"), "train", "validation")
+    questions = read_questions(stage.input("data"), "train", "validation")
     encode = prompts.Encoder(prompts.of_questions(stage.dataset_settings, questions), tokenizer)
     splits = read_responses(stage)
     examples, skipped = build_examples(*splits["train"], settings, stage.seed)

@@ -11,12 +11,13 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from rdlib import answers, artifacts, data, generation, models, prompts, reward_model, student, training
+from rdlib import answers, artifacts, generation, models, prompts, reward_model, training
 from rdlib.agreement import Agreement
 from rdlib.engines.transformers_engine import TransformersEngine
 from rdlib.errors import UserError
 from rdlib.ppo import PPOTrainer
 from rdlib.profile import Model, Profile, Training, Vllm
+from rdlib.questions import read_questions
 from rdlib.reward import reward
 
 
@@ -124,9 +125,9 @@ def open_sampler(policy, tokenizer, profile: Profile, max_tokens: int):
 def run(stage, work: Path, on_update=None) -> None:
     """Stage 06_ppo: write the model, history.jsonl, validation.parquet and summary.json."""
     profile, settings = stage.profile, stage.dataset_settings
-    source = student.policy_source(stage)
+    source = models.policy_source(stage)
     tokenizer = models.load_tokenizer(source)
-    questions = data.read_questions(stage.input("data"), "train", "validation")
+    questions = read_questions(stage.input("data"), "train", "validation")
     labels = artifacts.read_parquet(stage.input("labels") / "labels.parquet")
     labels["pseudo_label"] = [None if pd.isna(label) else label for label in labels["pseudo_label"]]
     responses = artifacts.read_parquet(stage.input("student") / "responses.parquet")

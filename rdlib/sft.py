@@ -16,10 +16,11 @@ import torch
 from datasets import Dataset
 from trl import SFTConfig, SFTTrainer
 
-from rdlib import artifacts, data, models, prompts, training, voting
+from rdlib import artifacts, models, prompts, training, voting
 from rdlib.agreement import Agreement
 from rdlib.errors import UserError
 from rdlib.profile import Model
+from rdlib.questions import read_questions
 
 IGNORED = -100
 
@@ -60,7 +61,7 @@ def build_dataset(responses: pd.DataFrame, encode: prompts.Encoder, max_length: 
     return Dataset.from_list([row for row in rows if row["labels"][-1] != IGNORED])
 
 
-class AgreementSFTTrainer(training.GlobalBatches, SFTTrainer):
+class AgreementSFTTrainer(training.GlobalBatches, SFTTrainer, training.PlainCheckpoints):
     """SFTTrainer whose evaluation also reports the validation agreement, by which the checkpoint is chosen."""
 
     agreement: Agreement
@@ -132,7 +133,7 @@ def run(stage, work: Path) -> None:
     tokenizer = models.load_tokenizer(source)
     responses = artifacts.read_parquet(stage.input("teacher") / "responses.parquet")
     labels = artifacts.read_parquet(stage.input("labels") / "labels.parquet")
-    questions = data.read_questions(stage.input("data"), "train", "validation")
+    questions = read_questions(stage.input("data"), "train", "validation")
     texts = prompts.of_questions(settings, questions)
     chosen = {
         split: select_responses(responses[responses["split"] == split], labels, stage.method, cap, stage.seed)

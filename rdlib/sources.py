@@ -88,7 +88,13 @@ def hash_of(path: Path) -> str:
     return _hash(path, state.st_mtime_ns, state.st_size)
 
 
-@lru_cache(maxsize=64)
+def content_of(path: Path) -> dict[str, str]:
+    """The hashes of a file, or of a folder's files, by name; {} where there is neither."""
+    files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
+    return {file.relative_to(path.parent).as_posix(): hash_of(file) for file in files}
+
+
+@lru_cache(maxsize=1024)
 def _hash(path: Path, _changed: int, _size: int) -> str:
     return artifacts.file_hash(path)
 

@@ -4,26 +4,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rdlib import artifacts, data, engines, generation, models, prompts, voting
-from rdlib.profile import Model
+from rdlib import artifacts, engines, generation, models, prompts, voting
+from rdlib.questions import read_questions
 from rdlib.sampling import sampled
-
-
-def policy_source(stage) -> Model:
-    """The model that reinforcement learning starts from: the warmed-up student, or the base one (w/o Data)."""
-    if "warmup" in stage.inputs:
-        return Model(model=str(stage.input("warmup") / "model"))
-    return models.resolve(stage.profile.model_of(stage.student), stage.root)
 
 
 def run(stage, work: Path) -> None:
     """Stage 04_student_responses: write responses.parquet with `positive`; Q_fail is left out."""
     labels = artifacts.read_parquet(stage.input("labels") / "labels.parquet").dropna(subset="pseudo_label")
-    questions = data.read_questions(stage.input("data"), "train", "validation")
+    questions = read_questions(stage.input("data"), "train", "validation")
     questions = questions[questions["id"].isin(labels["id"])]
     texts = prompts.of_questions(stage.dataset_settings, questions)
     sampling = stage.profile.student_sampling
     plan = questions[["id", "split"]].assign(temperature=float(sampling.temperature), n=sampling.samples)
     seed = generation.derive_seed("student", stage.dataset, stage.teacher, stage.student, stage.method, stage.seed)
-    with sampled(stage, engines.own(stage, policy_source(stage)), plan, texts, work, seed) as responses:
+    with sampled(stage, engines.own(stage, models.policy_source(stage)), plan, texts, work, seed) as responses:
         artifacts.write_parquet(work / "responses.parquet", voting.propagate(responses, labels))

@@ -5,8 +5,8 @@
     stage.table("history")                             # the artifact history.parquet
 
 A stage is known by its axes (dataset, teacher, student, method, seed) and by the overrides that reach
-it; both are in its folder's name. Its key is made of the settings it reads and the keys of its inputs;
-when a folder with the same key is there, nothing is done again.
+it; both are in its folder's name. Its key is made of the settings it reads, the code it uses and the
+content of its inputs; when a folder with the same key is there, nothing is done again.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import json
-import shutil
+import shlex
 import time
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -23,9 +23,9 @@ from typing import Any
 
 import pandas as pd
 
-from rdlib import artifacts, launch, sources
+from rdlib import artifacts, code_identity, launch, sources
 from rdlib.errors import UserError
-from rdlib.profile import Profile, Section, Vllm, load_profile
+from rdlib.profile import Profile, Section, load_profile
 
 ROOT = Path(__file__).resolve().parent.parent
 BASELINES = ("rft", "dpo", "distillation", "grpo")  # reviewers' question R1
@@ -42,6 +42,11 @@ class StageSpec:
     sections: tuple[str, ...]
     notebook: str
     methods: tuple[str, ...] = ()
+
+    @property
+    def code(self) -> str:
+        """Hash of the code that computes the stage."""
+        return code_identity.of(self.function.partition(":")[0])
 
 
 ALL_AXES = ("dataset", "teacher", "student", "method")
@@ -119,16 +124,6 @@ SPECS = {
 }
 
 
-# Settings added after results had been released, at the values that leave everything as it was without them: there
-# they do not enter a stage's key.
-NEUTRAL = {
-    "voting": {"flip_share": 0.0},
-    "reward": {"source": "reward_model"},
-    "ppo": {"sampler": "transformers", "sampler_ratio_cap": None},
-    "generation": {"engine": "transformers", "top_p": 1.0, "stop": [], "vllm": Vllm().model_dump()},
-    "dataset": dict.fromkeys(("path", "revision", "perturbed_path", "perturbed_revision")) | {"split_seed": 0},
-    "training": {"processes": 1, "precision": None, "lora": None},
-}
 # Settings that spread a computation over devices and leave its result as it is, up to rounding, so no key holds them.
 # Where training samples, each process draws random numbers of its own, so there their number counts.
 SPREADING = {
@@ -137,15 +132,18 @@ SPREADING = {
 SAMPLES_BY_PROCESS = {"06_ppo": {("training", "processes")}}
 
 
-def _without_neutral(section: str, settings: Any) -> dict[str, Any]:
-    """A section's settings without those of `NEUTRAL` at their neutral values."""
-    neutral = NEUTRAL.get(section, {})
-    return {k: v for k, v in settings.model_dump().items() if k not in neutral or neutral[k] != v}
-
-
 def _in_a_name(value: Any) -> str:
     """A setting's value as part of a folder's name; a group of settings without quotes and spaces."""
     return ";".join(f"{k}:{v}" for k, v in value.items()) if isinstance(value, dict) else str(value)
+
+
+def _without_places(value: Any) -> Any:
+    """Settings in which an absolute path is its last part alone: a manifest tells nothing of the machine."""
+    if isinstance(value, dict):
+        return {name: _without_places(part) for name, part in value.items()}
+    if isinstance(value, list):
+        return [_without_places(part) for part in value]
+    return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value
 
 
 def _decides(stage: str, section: str, name: str) -> bool:
@@ -253,43 +251,83 @@ class Stage:
         return _inputs(self)
 
     @cached_property
-    def key(self) -> str:
-        """Hash of everything that decides this stage's artifacts, except code and package versions."""
-        settings = {name: kept for name in self.spec.sections if (kept := self._deciding(name))}
-        settings["dataset"] = _without_neutral("dataset", self.dataset_settings)
-        if content := sources.identity(self.dataset_settings, self.root):
-            settings["dataset"] |= {"content": content}
+    def settings(self) -> dict[str, Any]:
+        """The settings that the stage reads: sections of the profile, its dataset's and its models' settings."""
+        read = {name: getattr(self.profile, name).model_dump() for name in self.spec.sections}
+        read["dataset"] = self.dataset_settings.model_dump()
         models = {"teachers": self.teacher, "students": self.student}
-        settings["models"] = {kind: self.profile.model_of(name).identity for kind, name in models.items() if name}
-        axes = [self.name, self.dataset, self.teacher, self.student, self.method, self.seed]
-        return artifacts.content_hash([axes, settings, {name: s.key for name, s in self.inputs.items()}])
+        read["models"] = {kind: self.profile.model_of(name).identity for kind, name in models.items() if name}
+        return read
 
-    def _deciding(self, section: str) -> dict[str, Any]:
-        """The settings of a section that decide this stage's artifacts."""
-        settings = _without_neutral(section, getattr(self.profile, section))
-        return {name: value for name, value in settings.items() if _decides(self.name, section, name)}
+    @cached_property
+    def recipe(self) -> str:
+        """Hash of everything that decides this stage's artifacts but its inputs and the versions of packages."""
+        deciding = {
+            section: {name: value for name, value in values.items() if _decides(self.name, section, name)}
+            for section, values in self.settings.items()
+        }
+        axes = [self.name, self.dataset, self.teacher, self.student, self.method, self.seed]
+        return artifacts.content_hash([axes, deciding, self._content_of_sources(), self.spec.code])
+
+    def _content_of_sources(self) -> dict[str, Any]:
+        """What lies in the files that the stage's settings name, and is no other stage's artifact."""
+        models = [self.profile.model_of(name) for name in (self.teacher, self.student) if name]
+        paths = [path for model in models for path in (model.model, model.adapter) if path]
+        local = {path: content for path in paths if (content := sources.content_of(self.root / path))}
+        return {"dataset": sources.identity(self.dataset_settings, self.root), "models": local}
+
+    @property
+    def key(self) -> str | None:
+        """Hash of the recipe and of the content of the inputs; None where an input is not done."""
+        contents = {name: stage.content for name, stage in self.inputs.items()}
+        return None if None in contents.values() else artifacts.content_hash([self.recipe, contents])
+
+    @property
+    def content(self) -> str | None:
+        """Hash of this stage's files, None where it is not done."""
+        manifest = artifacts.read_manifest(self.folder)
+        current = manifest is not None and manifest["key"] == self.key
+        return artifacts.content_hash(manifest["files"]) if current else None
 
     @property
     def done(self) -> bool:
-        """Whether the artifacts are there and were made with these settings."""
-        manifest = artifacts.read_manifest(self.folder)
-        return manifest is not None and manifest["key"] == self.key
+        """Whether the artifacts are there and were made with these settings, this code and these inputs."""
+        return self.content is not None
+
+    @property
+    def command(self) -> str:
+        """The shell command that makes this stage, once its inputs are there."""
+        notebook, parameters = self.spec.notebook, {"profile": self.profile_path, "dataset": self.dataset}
+        parameters |= {axis: getattr(self, axis) for axis in self.spec.axes} | {"seed": self.seed}
+        parameters |= {"overrides": self.overrides} if self.overrides else {}
+        if self.name == "07_evaluate":
+            parameters["methods"] = [parameters.pop("method")]
+        if self.name == "13_judged_responses":
+            parameters = {"profile": self.profile_path, "seeds": [self.seed]}
+        if self.name == "13_baseline":
+            notebook = "13_reviewer_runs"
+        words = ["python", "-m", "rdlib.execute", f"notebooks/{notebook}.ipynb", "out.ipynb", json.dumps(parameters)]
+        return shlex.join(words)
 
     def require(self) -> Path:
         """The folder of a stage that must be done already; UserError says which notebook makes it."""
         if not self.done:
             raise UserError(
-                f"{self.label} is missing or was made with other settings: run notebooks/{self.spec.notebook}.ipynb "
-                f"with the same profile, dataset, teacher, student and seed first (or `make study`)."
+                f"{self.label} is missing or was made with other settings, code or inputs: run `{self.command}` first "
+                f"(or `make study`)."
             )
         return self.folder
 
     def input(self, name: str) -> Path:
         """The folder of one input, checked against its manifest."""
-        folder = self.inputs[name].require()
-        manifest = artifacts.read_manifest(folder)
-        artifacts.verify(folder, manifest)
-        return folder
+        stage = self.inputs[name]
+        stage.require()
+        return stage.verified()
+
+    def verified(self, *names: str) -> Path:
+        """The folder, in which the files named (or else all) are as they were made; UserError where one is not."""
+        artifacts.verify(self.folder, artifacts.read_manifest(self.folder), self.command, names or None)
+        return self.folder
 
     def run(self, **hooks: Any) -> Stage:
         """Compute the stage unless it is done; resumes from its partial folder. Returns itself.
@@ -297,20 +335,34 @@ class Stage:
         `hooks` go to the stage's function, as `on_update` to that of 06_ppo; they must not change artifacts.
         """
         if self.done:
-            artifacts.verify(self.folder, artifacts.read_manifest(self.folder))
+            self.verified()
             print(f"{self.label}: already there, nothing to do.")
             return self
         for name in self.inputs:
             self.input(name)
-        work = self._open_partial()
-        started, clock = artifacts.now(), time.time()
-        if launch.is_wanted(self):
-            launch.run(self, work, hooks)
-        else:
-            self.compute(work, **hooks)
-        artifacts.seal(work, self.folder, self._record(started, time.time() - clock))
+        clock = time.time()
+        try:
+            self._make(hooks)
+        except Exception as error:
+            if artifacts.is_disk_full(error):
+                raise UserError(
+                    f"{self.label}: the disk or the quota of {self.profile.runs} is full: make room, then run this "
+                    f"again; what was finished is kept."
+                ) from None
+            raise
         print(f"{self.label}: done in {time.time() - clock:.0f} s.")
         return self
+
+    def _make(self, hooks: dict[str, Any]) -> None:
+        """Compute the stage in its partial folder, going on from what is there, and seal it."""
+        work = self.folder.with_name(self.folder.name + ".partial")
+        started, clock = artifacts.now(), time.time()
+        with artifacts.hold(work, self.key):
+            if launch.is_wanted(self):
+                launch.run(self, work, hooks)
+            else:
+                self.compute(work, **hooks)
+            artifacts.seal(work, self.folder, self._record(started, time.time() - clock))
 
     def compute(self, work: Path, **hooks: Any) -> None:
         """Have the stage's function write its artifacts into `work`, in this process."""
@@ -324,14 +376,6 @@ class Stage:
                 stage.run_with_inputs()
         return self.run()
 
-    def _open_partial(self) -> Path:
-        work = self.folder.with_name(self.folder.name + ".partial")
-        marker = work / ".key"
-        if work.exists() and (not marker.exists() or marker.read_text() != self.key):
-            shutil.rmtree(work)
-        artifacts.write_bytes(marker, self.key.encode())
-        return work
-
     def _record(self, started: str, seconds: float) -> dict[str, Any]:
         return {
             "stage": self.name,
@@ -339,24 +383,31 @@ class Stage:
             "profile": self.profile.name,
             "axes": {a: getattr(self, a) for a in (*ALL_AXES, "seed") if getattr(self, a) is not None},
             "overrides": self.overrides,
-            "settings": {n: getattr(self.profile, n).model_dump() for n in self.spec.sections},
-            "inputs": {name: stage.label for name, stage in self.inputs.items()},
+            "settings": _without_places(self.settings),
+            "inputs": {name: {"stage": s.label, "content": s.content} for name, s in self.inputs.items()},
+            "code": self.spec.code,
             "started": started,
+            "ended": artifacts.now(),
             "seconds": round(seconds, 1),
         }
 
     def table(self, name: str) -> pd.DataFrame:
         """A Parquet artifact of this stage."""
-        return artifacts.read_parquet(self.require() / f"{name}.parquet")
+        return artifacts.read_parquet(self._artifact(f"{name}.parquet"))
 
     def json(self, name: str) -> dict:
         """A JSON artifact of this stage."""
-        return artifacts.read_json(self.require() / f"{name}.json")
+        return artifacts.read_json(self._artifact(f"{name}.json"))
 
     def jsonl(self, name: str) -> pd.DataFrame:
         """A JSON-lines artifact of this stage as a table."""
-        lines = (self.require() / f"{name}.jsonl").read_text().splitlines()
+        lines = self._artifact(f"{name}.jsonl").read_text().splitlines()
         return pd.DataFrame([json.loads(line) for line in lines])
+
+    def _artifact(self, name: str) -> Path:
+        """The path of one file of this stage, which must be done and the file as it was made."""
+        self.require()
+        return self.verified(name) / name
 
 
 def _inputs(stage: Stage) -> dict[str, Stage]:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from rdlib import metrics, paper, stats
+from rdlib import artifacts, metrics, paper, stats
 from rdlib.errors import UserError
 
 CELL = ["dataset", "teacher", "student"]
@@ -527,7 +527,7 @@ def learning_curves(history: pd.DataFrame, step: str, values: list[str]) -> pd.D
 
 def write_csv(table: pd.DataFrame, path: Path) -> Path:
     """Write a table as CSV with fixed formats; the same table gives the same bytes."""
-    rounded(table).map(_as_cell).to_csv(path, index=False, lineterminator="\n")
+    artifacts.write_bytes(path, rounded(table).map(_as_cell).to_csv(index=False, lineterminator="\n").encode())
     return path
 
 
@@ -550,7 +550,7 @@ def write_markdown(table: pd.DataFrame, path: Path, title: str, note: str = "") 
     for row in table.itertuples(index=False):
         values = [_as_markdown(v, name) for v, name in zip(row, table.columns, strict=True)]
         lines.append("| " + " | ".join(values) + " |")
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    artifacts.write_bytes(path, ("\n".join(lines) + "\n").encode())
     return path
 
 

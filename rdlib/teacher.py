@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from rdlib import artifacts, data, generation, prompts
+from rdlib import artifacts, generation, prompts
 from rdlib.profile import TeacherSampling
+from rdlib.questions import read_questions
 from rdlib.sampling import sampled
 
 
@@ -43,7 +44,7 @@ def repeat_greedy(responses: pd.DataFrame, samples: int) -> pd.DataFrame:
 def run(stage, work: Path) -> None:
     """Stage 01_teacher_responses: write responses.parquet with the extracted answers."""
     profile = stage.profile
-    questions = data.read_questions(stage.input("data"), "train", "validation")
+    questions = read_questions(stage.input("data"), "train", "validation")
     texts = prompts.of_questions(stage.dataset_settings, questions)
     plan = sampling_plan(questions, profile.teacher_sampling)
     seed = generation.derive_seed("teacher", stage.dataset, stage.teacher, stage.seed)

@@ -8,12 +8,14 @@ split gives the same gradient up to rounding.
 from __future__ import annotations
 
 import math
+import random
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 from accelerate import Accelerator, PartialState
@@ -36,20 +38,17 @@ from transformers import (
     TrainerCallback,
     TrainerState,
 )
-from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer import TRAINER_STATE_NAME, TRAINING_ARGS_NAME
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
+from rdlib import checkpoints
 from rdlib.errors import UserError
 from rdlib.profile import Training
 
 CHECKPOINTS = "checkpoints"
+OPTIMIZER, RANDOM = "optimizer.safetensors", "random-{}.safetensors"  # a checkpoint's; the latter is a process's own
 SHARDED = (DistributedType.FSDP, DistributedType.DEEPSPEED)  # every forward pass is work of all processes together
 NON_REENTRANT = {"use_reentrant": False}  # the kind of gradient checkpointing that works with frozen inputs and DDP
-
-# Processes on a CPU call it cpu:0, cpu:1, ..., and the Trainer loads its checkpoints there; torch.load knows only "cpu"
-torch.serialization.register_package(
-    50, lambda storage: None, lambda storage, location: storage if location.startswith("cpu:") else None
-)
 
 
 def in_bf16(settings: Training) -> bool:
@@ -231,6 +230,56 @@ def whole_model(trainer: Trainer):
 
     with unwrap_model_for_generation(trainer.model_wrapped, trainer.accelerator) as model:
         yield model
+
+
+# ---- checkpoints
+
+
+class PlainCheckpoints(Trainer):
+    """A Trainer that writes and reads its checkpoints without pickle, by `rdlib.checkpoints`; last of a class's bases.
+
+    Where FSDP or DeepSpeed splits the optimizer, its part of a checkpoint is theirs, in their own format.
+    """
+
+    @property
+    def _optimizer_is_split(self) -> bool:
+        return self.accelerator.distributed_type in SHARDED
+
+    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+        super()._save(output_dir, state_dict)
+        (Path(output_dir or self.args.output_dir) / TRAINING_ARGS_NAME).unlink()  # a pickle, which nothing reads
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        if self._optimizer_is_split:
+            super()._save_optimizer_and_scheduler(output_dir)
+        elif self.args.should_save:
+            states = {"optimizer": self.optimizer.state_dict(), "scheduler": self.lr_scheduler.state_dict()}
+            checkpoints.save(Path(output_dir) / OPTIMIZER, states)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        if self._optimizer_is_split:
+            super()._load_optimizer_and_scheduler(checkpoint)
+        elif checkpoint is not None:
+            states = checkpoints.load(Path(checkpoint) / OPTIMIZER)
+            self.optimizer.load_state_dict(states["optimizer"])
+            self.lr_scheduler.load_state_dict(states["scheduler"])
+
+    def _save_rng_state(self, output_dir: str) -> None:
+        states = {"python": random.getstate(), "numpy": np.random.get_state(), "torch": torch.get_rng_state()}
+        if torch.cuda.is_available():
+            states["cuda"] = torch.cuda.get_rng_state()
+        Path(output_dir).mkdir(parents=True, exist_ok=True)  # this process may come before the first one
+        checkpoints.save(Path(output_dir) / RANDOM.format(self.args.process_index), states)
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        if checkpoint is None:
+            return
+        states = checkpoints.load(Path(checkpoint) / RANDOM.format(self.args.process_index))
+        random.setstate(states["python"])
+        np.random.set_state(states["numpy"])
+        torch.set_rng_state(states["torch"])
+        if "cuda" in states and torch.cuda.is_available():
+            torch.cuda.set_rng_state(states["cuda"])
 
 
 # ---- the whole of a training

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from rdlib import artifacts, data
+from rdlib import artifacts
+from rdlib.questions import read_gold
 
 
 def majority_vote(answers: Sequence[str | None], threshold: float) -> tuple[str | None, float]:
@@ -102,7 +103,7 @@ def run_judgement(stage, work: Path) -> None:
     """Stage 02_judgement: write judgement.json, the pseudo-labels against gold by split (Figure 4)."""
     responses = artifacts.read_parquet(stage.input("teacher") / "responses.parquet")
     labels = artifacts.read_parquet(stage.input("labels") / "labels.parquet")
-    gold = data.read_gold(stage.input("gold"))
+    gold = read_gold(stage.input("gold"))
     counts = {
         split: judgement(responses[responses["split"] == split], labels[labels["split"] == split], gold)
         for split in ("train", "validation")

@@ -69,6 +69,11 @@ def serve(descriptor: int) -> None:
             importlib.import_module(module)
     import torch
 
+    from rdlib.study import SPECS
+
+    for spec in SPECS.values():
+        _ = spec.code  # remembered: forks compute with the code imported here, whatever happens to its files
+
     if torch.cuda.is_available():  # a fork cannot use CUDA once its parent has looked at it
         return
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # no zombies

@@ -76,6 +76,11 @@ def stage_in(root: Path, name: str, method: str | None = None, **axes) -> Stage:
     return Stage("07_evaluate", PARAMS, method=method or "ours", root=root, **full).at(name)
 
 
+def identity(stage: Stage) -> tuple:
+    """All that decides a stage's artifacts, whether or not its inputs are there: recipes, back to the questions."""
+    return stage.recipe, {name: identity(upstream) for name, upstream in stage.inputs.items()}
+
+
 def copy_study(study: Path, root: Path, *without: str) -> Path:
     """A copy of a study in another root, without the stages named."""
     make_root(root)

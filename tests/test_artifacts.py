@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import getpass
 import json
 import os
+import shlex
 import shutil
 import socket
+import subprocess
+from datetime import datetime
 from pathlib import Path
 
 import pandas as pd
@@ -15,6 +19,8 @@ from conftest import REPOSITORY, copy_study, stage_in
 
 from rdlib import artifacts
 from rdlib.errors import UserError
+from rdlib.execute import check_parameters
+from rdlib.study import SPECS
 
 
 def stage_folder(tmp_path: Path) -> Path:
@@ -95,7 +101,7 @@ def test_seal_and_verify(tmp_path):
     manifest = artifacts.read_manifest(folder)
     assert set(manifest["files"]) == {"a.txt", "model/t.parquet"}
     assert manifest["files"] == artifacts.hash_files(folder)
-    artifacts.verify(folder, manifest)
+    artifacts.verify(folder, manifest, "make it")
     assert not (tmp_path / "s.partial").exists()
 
 
@@ -122,7 +128,7 @@ def test_a_crash_while_sealing_leaves_no_final_folder(tmp_path, monkeypatch, mom
             artifacts.seal(partial, tmp_path / "s", {"stage": "s", "key": "k"})
     assert artifacts.read_manifest(tmp_path / "s") is None
     artifacts.seal(partial, tmp_path / "s", {"stage": "s", "key": "k"})
-    artifacts.verify(tmp_path / "s", artifacts.read_manifest(tmp_path / "s"))
+    artifacts.verify(tmp_path / "s", artifacts.read_manifest(tmp_path / "s"), "make it")
 
 
 def test_a_crash_inside_a_stage_leaves_no_final_folder(study, tmp_path, monkeypatch):
@@ -159,8 +165,8 @@ def test_damage_is_refused_by_name(tmp_path, name, damage, words):
     folder = stage_folder(tmp_path)
     damage(folder / name)
     with pytest.raises(UserError, match=words) as caught:
-        artifacts.verify(folder, artifacts.read_manifest(folder))
-    assert str(folder) in str(caught.value)
+        artifacts.verify(folder, artifacts.read_manifest(folder), "make it")
+    assert f"delete {folder}, then run `make it`" in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -206,6 +212,117 @@ def test_a_stage_refuses_damaged_inputs(study, tmp_path, damage):
         stage_in(root, "01_teacher_responses").run()
 
 
+@pytest.mark.parametrize("read", [lambda s: s.table("scores"), lambda s: s.json("summary")])
+def test_reading_an_edited_artifact_names_it_and_the_command_that_remakes_it(study, tmp_path, read):
+    stage = stage_in(copy_study(study, tmp_path), "05_reward_model")
+    for name in ("scores.parquet", "summary.json"):
+        with (stage.folder / name).open("ab") as file:
+            file.write(b" ")
+    with pytest.raises(UserError, match=r"(scores\.parquet|summary\.json) was changed or cut") as caught:
+        read(stage)
+    assert f"then run `{stage.command}`" in str(caught.value)
+    shutil.rmtree(stage.folder)
+    with pytest.raises(UserError, match="05_reward_model is missing") as caught:
+        read(stage)
+    assert f"run `{stage.command}` first" in str(caught.value)
+
+
+def test_every_stages_command_is_accepted_by_its_notebook(study):
+    for name, spec in SPECS.items():
+        stage = stage_in(study, name, (spec.methods or (None,))[-1])
+        words = shlex.split(stage.command)
+        assert words[:3] == ["python", "-m", "rdlib.execute"]
+        check_parameters(REPOSITORY / words[3], json.loads(words[5]))
+    varied = stage_in(study, "05_reward_model").with_overrides({"reward_model.lam": 0.25})
+    assert json.loads(shlex.split(varied.command)[5])["overrides"] == {"reward_model.lam": 0.25}
+
+
+# ---- two at once, and a full disk
+
+
+def test_two_runs_in_one_folder_the_second_stops(study, tmp_path, monkeypatch):
+    from rdlib import voting
+
+    stage = stage_in(copy_study(study, tmp_path, "02_pseudo_labels"), "02_pseudo_labels")
+    original, seen = voting.run, []
+
+    def run_with_another(one, work):
+        with pytest.raises(UserError, match=r"Another run is at work in .*02_pseudo_labels\.partial") as caught:
+            stage_in(tmp_path, "02_pseudo_labels").run()
+        seen.append(str(caught.value))
+        original(one, work)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(voting, "run", run_with_another)
+        stage.run()
+    assert len(seen) == 1 and stage.done
+    assert artifacts.hash_files(stage.folder) == artifacts.hash_files(stage_in(study, "02_pseudo_labels").folder)
+
+
+def test_a_lock_ends_with_what_failed(tmp_path):
+    with pytest.raises(KeyboardInterrupt), artifacts.hold(tmp_path / "s.partial", "k"):
+        (tmp_path / "s.partial" / "half").write_text("half")
+        raise KeyboardInterrupt
+    with artifacts.hold(tmp_path / "s.partial", "k"):
+        assert (tmp_path / "s.partial" / "half").exists()
+    with artifacts.hold(tmp_path / "s.partial", "another"):
+        assert [path.name for path in (tmp_path / "s.partial").iterdir()] == [artifacts.KEY]
+
+
+def test_a_full_disk_is_one_sentence_and_leaves_no_half_file(study, tmp_path, monkeypatch):
+    """On a small file system of its own, which is then made larger; where there can be none, by a failing write."""
+    root = copy_study(study, tmp_path / "root", "04_student_responses")
+    stage = stage_in(root, "04_student_responses")
+    place = stage.folder.parent
+    mount = ["mount", "-t", "tmpfs", "-o", "size=16k", "tmpfs", str(place)]
+    shutil.rmtree(place)
+    place.mkdir()
+    if subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("a file system can be mounted by root alone")
+    try:
+        with pytest.raises(UserError, match=r"04_student_responses: the disk or the quota of runs is full") as caught:
+            stage.run()
+        assert "\n" not in str(caught.value)
+        assert not stage.done and not list(place.rglob("*.tmp"))
+        for table in place.rglob("*.parquet"):
+            pd.read_parquet(table)
+        subprocess.run(["mount", "-o", "remount,size=16m", str(place)], check=True)
+        stage.run()
+        assert artifacts.hash_files(stage.folder) == artifacts.hash_files(stage_in(study, stage.name).folder)
+    finally:
+        subprocess.run(["umount", str(place)], check=True)
+
+
+@pytest.mark.parametrize(
+    ("error", "full"),
+    [
+        (OSError(errno.ENOSPC, "no space"), True),
+        (OSError(errno.EDQUOT, "quota"), True),
+        (RuntimeError("I/O error: No space left on device (os error 28)"), True),
+        (OSError(errno.EACCES, "permission"), False),
+        (ValueError("a full bus"), False),
+    ],
+)
+def test_a_full_disk_is_known_by_number_or_words(error, full):
+    assert artifacts.is_disk_full(error) is full
+    try:
+        try:
+            raise error
+        except Exception:
+            raise UserError("the model cannot be written") from None
+    except UserError as outer:
+        assert artifacts.is_disk_full(outer) is full
+
+
+def test_a_manifest_names_the_last_part_of_an_absolute_path(tmp_path):
+    from conftest import make_root
+
+    settings = tmp_path / "somebody" / "ddp.yaml"
+    stage = stage_in(make_root(tmp_path / "root", training={"accelerate": str(settings)}), "00_data")
+    assert str(tmp_path) in json.dumps(stage.at("03_sft_warmup", "sft").settings)
+    assert str(tmp_path) not in json.dumps(stage.at("03_sft_warmup", "sft")._record("now", 1.0))
+
+
 def test_a_stage_never_overwrites_a_foreign_folder(study, tmp_path):
     root = copy_study(study, tmp_path, "02_judgement")
     folder = stage_in(root, "02_judgement").folder
@@ -235,6 +352,14 @@ def test_a_manifest_says_what_made_it(study):
     assert manifest["stage"] == "05_reward_model"
     assert manifest["axes"] == {"dataset": "gsm", "teacher": "strong", "student": "small", "method": "ours", "seed": 0}
     assert manifest["settings"]["reward_model"] == stage.profile.reward_model.model_dump()
-    assert manifest["inputs"]["warmup"] == "tiny/gsm/strong/small/ours_wo_r/seed0/03_sft_warmup"
+    warmup = stage.inputs["warmup"]
+    assert manifest["inputs"]["warmup"] == {
+        "stage": "tiny/gsm/strong/small/ours_wo_r/seed0/03_sft_warmup",
+        "content": artifacts.content_hash(artifacts.hash_files(warmup.folder)),
+    }
+    assert manifest["settings"]["dataset"]["train"] == 16
+    assert manifest["settings"]["models"] == {"teachers": "models/strong", "students": "models/small"}
+    assert warmup.folder.name in manifest["inputs"]["warmup"]["stage"] and len(manifest["code"]) == 64
+    assert datetime.fromisoformat(manifest["started"]) <= datetime.fromisoformat(manifest["ended"])
     assert set(manifest["environment"]) == {"commit", "dirty", "packages", "python", "machine"}
     assert json.loads(json.dumps(manifest)) == manifest

@@ -11,11 +11,12 @@ import torch
 from conftest import copy_study, make_root, stage_in
 from safetensors.torch import load_file
 
-from rdlib import answers, artifacts, baselines, data, models, reward_model, student, training
+from rdlib import answers, artifacts, baselines, models, reward_model, training
 from rdlib.agreement import Agreement
 from rdlib.baselines import Cell
 from rdlib.errors import UserError
 from rdlib.prompts import Encoder, Prompt
+from rdlib.questions import read_questions
 from rdlib.reward_model import Response
 from rdlib.study import BASELINES
 
@@ -24,8 +25,8 @@ SP, SN, TP = reward_model.STUDENT_POSITIVE, reward_model.STUDENT_NEGATIVE, rewar
 
 def start_of(stage) -> Cell:
     """What a stage starts from, as its `run` reads it."""
-    source = student.policy_source(stage)
-    questions = data.read_questions(stage.input("data"), "train", "validation")
+    source = models.policy_source(stage)
+    questions = read_questions(stage.input("data"), "train", "validation")
     labels = stage.at("02_pseudo_labels").table("labels")
     return Cell(source, models.load_tokenizer(source), questions, labels, stage.dataset_settings)
 

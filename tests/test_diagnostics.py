@@ -11,7 +11,8 @@ from conftest import stage_in
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rdlib import data, diagnostics
+from rdlib import diagnostics
+from rdlib.questions import read_gold
 
 
 def judged(scores, answers, gold="1", key="q", tokens=None) -> pd.DataFrame:
@@ -114,7 +115,7 @@ def test_the_stage_judges_every_sample_before_and_after(study, tmp_path):
     assert (table.groupby(["policy", "id"]).size() == samples).all()
     assert set(table["policy"]) == {"before", "after"} and set(table["id"]) == set(labelled.index)
     assert (table["agrees"] == (table["answer"] == table["id"].map(labelled))).all()
-    gold = data.read_gold(stage.at("00_gold").folder)
+    gold = read_gold(stage.at("00_gold").folder)
     assert (table["correct"] == (table["answer"] == table["id"].map(gold))).all()
     before = stage.at("04_student_responses").table("responses")
     assert (table["policy"] == "before").sum() == (before["split"] == "validation").sum()

@@ -205,7 +205,7 @@ def test_ppo_killed_in_a_worker_says_so_and_goes_on(study, tmp_path):
     history = stage.jsonl("history")
     assert history["update"].tolist() == [0, 1, 2, 3]
     assert json.loads(history.iloc[1].to_json())["reward"] == pytest.approx(rows[1]["reward"])
-    assert stage.key != stage_in(study, "06_ppo").key  # it sampled with other random numbers
+    assert stage.recipe != stage_in(study, "06_ppo").recipe  # it sampled with other random numbers
 
 
 @pytest.mark.slow
@@ -341,7 +341,7 @@ def test_keys_hold_what_changes_results(tmp_path):
     }
     for key, reached in changed.items():
         others = {name: stage.with_overrides({key: values[key]}) for name, stage in stages.items()}
-        assert {name for name, stage in stages.items() if others[name].key != stage.key} == reached, key
+        assert {name for name, stage in stages.items() if others[name].recipe != stage.recipe} == reached, key
         assert {name for name, stage in stages.items() if others[name].folder != stage.folder} == reached, key
     adapted = stages["06_ppo"].with_overrides({"training.lora": {"r": 2, "alpha": 4}})
     assert adapted.folder.name == "06_ppo@training.lora=r:2;alpha:4.0;dropout:0.0;target_modules:all-linear"

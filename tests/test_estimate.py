@@ -151,7 +151,7 @@ def test_cells_of_the_papers_profile_are_its_tables_5_and_6():
 
 def test_a_cells_settings_enter_its_key_and_no_other():
     def key(student: str) -> str:
-        return Stage("03_sft_warmup", PAPER, dataset="gsm", teacher="strong", student=student, method="sft").key
+        return Stage("03_sft_warmup", PAPER, dataset="gsm", teacher="strong", student=student, method="sft").recipe
 
     assert key("small") != key("large")
     stage = Stage("03_sft_warmup", PAPER, dataset="gsm", teacher="strong", student="large", method="sft")

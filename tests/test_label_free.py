@@ -7,8 +7,9 @@ import ast
 import pytest
 from conftest import REPOSITORY, make_root, stage_in
 
-from rdlib import artifacts, data
+from rdlib import artifacts
 from rdlib.micro import gsm, mmlu
+from rdlib.questions import read_questions
 from rdlib.study import SPECS
 
 TRAINING = [
@@ -40,7 +41,7 @@ def poisoned(tmp_path_factory):
         for name, method in TRAINING:
             stage_in(root, name, method).run()
         stage_in(root, "00_gold").run()
-        assert (data.read_questions(stage_in(root, "00_data").folder, "train")["id"].str.len() > 0).all()
+        assert (read_questions(stage_in(root, "00_data").folder, "train")["id"].str.len() > 0).all()
     return root
 
 
@@ -67,7 +68,7 @@ def test_only_judgement_evaluation_and_results_read_gold_answers():
     for path in (REPOSITORY / "rdlib").glob("*.py"):
         for function in ast.walk(ast.parse(path.read_text())):
             if isinstance(function, ast.FunctionDef):
-                names = {n.attr for n in ast.walk(function) if isinstance(n, ast.Attribute)}
+                names = {n.id for n in ast.walk(function) if isinstance(n, ast.Name)}
                 readers |= {(path.stem, function.name)} if "read_gold" in names else set()
     judging = {("voting", "run_judgement"), ("evaluate", "run"), ("judged", "run")}
     assert readers == judging | {("results", "_collect_questions"), ("results", "_thresholds")}

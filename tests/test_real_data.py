@@ -88,7 +88,7 @@ def test_gold_answers_and_groups(real):
     choice = by_id["mmlu_pro-70"]
     assert (choice.answer, choice.group, len(choice.options)) == ("I", "business", 9)
     assert set(Counter(q.group for q in real["gsm8k"] if q.split == PERTURBED).values()) == {300}
-    unanswerable = {q.group for q in real["gsm8k"] if q.answer == benchmarks.UNANSWERABLE}
+    unanswerable = {q.group for q in real["gsm8k"] if q.answer == answers.UNANSWERABLE}
     assert unanswerable == {"critical thinking"}
     assert {len(q.options) for q in real["mmlu_pro"]} == set(range(3, 11))
     assert len({q.group for q in real["mmlu_pro"]}) == 14

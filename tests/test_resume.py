@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from conftest import REPOSITORY, copy_study, stage_in
+import torch
+from conftest import copy_study, stage_in
 
-from rdlib import generation, reward_model, rl, sft, training
+from rdlib import artifacts, generation, ppo, report_figures, reward_model, rl, sft, tables, training
 from rdlib.artifacts import hash_files
 
 METHODS = {"03_sft_warmup": "ours_wo_r"}
@@ -112,7 +112,9 @@ def count_steps(stage, monkeypatch) -> int:
 
 @pytest.mark.parametrize("name", ["03_sft_warmup", "05_reward_model"])
 def test_training_goes_on_from_its_checkpoint(study, tmp_path, monkeypatch, name):
-    """Not from the start: nothing computed is lost."""
+    """Not from the start: nothing computed is lost. And nothing is pickled for that."""
+    for function in ("load", "save"):
+        monkeypatch.setattr(torch, function, lambda *a, **k: pytest.fail("a pickle"))
     stage = without(study, tmp_path, name)
     interrupt(stage, monkeypatch, training.ProgressBar, "on_train_end", 1)
     assert count_steps(stage, monkeypatch) == 0
@@ -124,8 +126,8 @@ def test_a_checkpoint_that_was_being_written_is_not_used(study, tmp_path, monkey
     stage = without(study, tmp_path, name)
     interrupt(stage, monkeypatch, training.ProgressBar, "on_train_end", 1)
     last = max((partial_of(stage) / training.CHECKPOINTS).glob("checkpoint-*"), key=lambda p: int(p.name[11:]))
-    # Files are written in this order: model, optimizer, scheduler, random state, trainer state
-    order = ["model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json"]
+    # Files are written in this order: model, optimizer and scheduler, random state, trainer state
+    order = ["model.safetensors", training.OPTIMIZER, training.RANDOM.format(0), "trainer_state.json"]
     gone = order if lost == "everything" else order[order.index(lost) :]
     assert all((last / file).exists() for file in gone)
     for file in gone:
@@ -212,56 +214,86 @@ def test_an_interrupted_stage_under_other_settings_starts_again(study, tmp_path,
 
 # ---- kill -9
 
-KILL = """
-import os, signal, sys
-sys.path[:0] = [{tests!r}, {repository!r}]
-from pathlib import Path
-from conftest import stage_in
-import rdlib.{module} as module
 
-calls = []
+def kill(action, owner, name: str, number: int) -> None:
+    """Do `action` in a fork of this process, which is killed in the middle: at its call of `owner.name` of a number."""
+    child = os.fork()
+    if child == 0:
+        function, calls = getattr(owner, name), []
 
-def kill_at(number, function):
-    def wrapped(*args, **kwargs):
-        calls.append(1)
-        if len(calls) == number:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return function(*args, **kwargs)
-    return wrapped
+        def wrapped(*args, **kwargs):
+            calls.append(1)
+            if len(calls) == number:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return function(*args, **kwargs)
 
-owner = {owner}
-setattr(owner, {name!r}, kill_at({number}, getattr(owner, {name!r})))
-stage_in(Path({root!r}), {stage!r}, {method!r}).run()
-"""
-KILLS = [
-    ("01_teacher_responses", "generation", "module", "_table", 4),
-    ("03_sft_warmup", "training", "module.ProgressBar", "on_step_end", 8),
-    ("05_reward_model", "training", "module.ProgressBar", "on_step_end", 4),
-    ("06_ppo", "ppo", "module.PPOTrainer", "_update", 3),
-]
+        try:
+            setattr(owner, name, wrapped)
+            action()
+        finally:
+            os._exit(1)
+    _, status = os.waitpid(child, 0)
+    assert os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL, f"it ended before call {number} of {name}"
+
+
+# Of each stage three moments, one after the other: each run goes on from what the one before it left
+SAMPLING = [(generation, "_table", 2), (generation, "_table", 2), (artifacts, "seal", 1)]
+KILLS = {
+    "00_data": [(artifacts, "write_parquet", 1), (artifacts, "seal", 1), (artifacts, "hash_files", 1)],
+    "01_teacher_responses": SAMPLING,
+    "02_pseudo_labels": [(artifacts, "write_parquet", 1), (artifacts, "write_json", 1), (artifacts, "write_json", 2)],
+    "03_sft_warmup": [
+        (training.ProgressBar, "on_step_end", 2),
+        (training.ProgressBar, "on_step_end", 8),
+        (training, "drop_checkpoints", 1),
+    ],
+    "04_student_responses": SAMPLING,
+    "05_reward_model": [
+        (training.ProgressBar, "on_step_end", 2),
+        (training.PlainCheckpoints, "_save_rng_state", 1),
+        (artifacts, "write_json", 1),
+    ],
+    "06_ppo": [(ppo.PPOTrainer, "_update", 2), (ppo.PPOTrainer, "_save_checkpoint", 2), (artifacts, "seal", 1)],
+    "07_evaluate": [(generation, "_table", 1), (artifacts, "write_parquet", 2), (artifacts, "write_json", 1)],
+}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "module", "owner", "function", "number"), KILLS)
-def test_sigkill(study, tmp_path, name, module, owner, function, number):
+@pytest.mark.parametrize("name", KILLS)
+def test_sigkill(study, tmp_path, name):
     stage = without(study, tmp_path, name)
-    script = KILL.format(
-        tests=str(REPOSITORY / "tests"),
-        repository=str(REPOSITORY),
-        module=module,
-        owner=owner,
-        name=function,
-        number=number,
-        root=str(tmp_path),
-        stage=name,
-        method=METHODS.get(name, "ours"),
-    )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=dict(os.environ))
-    assert done.returncode == -signal.SIGKILL, done.stderr[-2000:]
-    assert not stage.folder.exists()
-    assert any(partial_of(stage).rglob("*"))
+    for moment in KILLS[name]:
+        kill(stage.run, *moment)
+        assert not stage.folder.exists() and partial_of(stage).exists()
     stage.run()
     assert_same(stage, study)
+    assert not (stage.folder / artifacts.KEY).exists()
+
+
+@pytest.mark.slow
+def test_sigkill_while_the_figures_are_drawn(tmp_path, monkeypatch):
+    """What is there at any moment is whole, and in the end everything is."""
+    from test_tables_and_figures import EDGES, invent
+
+    results = invent(tmp_path / "results")
+    monkeypatch.setattr(report_figures, "report_figures", first(3, report_figures.report_figures))
+
+    def draw(out: Path):
+        return lambda: report_figures.draw_all(results, out, edges=lambda: EDGES)
+
+    draw(tmp_path / "whole")()
+    expected = hash_files(tmp_path / "whole")
+    for moment in [(tables, "write_markdown", 2), (os, "fsync", 9), (report_figures, "save", 2)]:
+        kill(draw(tmp_path / "out"), *moment)
+        found = {name: hash_ for name, hash_ in hash_files(tmp_path / "out").items() if not name.startswith(".")}
+        assert found.items() < expected.items()
+    draw(tmp_path / "out")()
+    assert hash_files(tmp_path / "out") == expected
+
+
+def first(count: int, function):
+    """`function`, of whose items only some are made."""
+    return lambda *args: itertools.islice(function(*args), count)
 
 
 def test_two_runs_of_the_same_stage_are_identical(study, tmp_path):

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 import yaml
-from conftest import PARAMS, copy_study, make_root, stage_in, tiny_settings
+from conftest import PARAMS, copy_study, identity, make_root, stage_in, tiny_settings
 
 from rdlib import study as study_module
 from rdlib.dag import seed_jobs
@@ -34,11 +34,11 @@ def root(tmp_path, at_root):
     return at_root(make_root(tmp_path))
 
 
-def keys(root, method="ours", **overrides) -> dict[str, str]:
-    """Key of each stage of the cell, under overrides."""
+def identities(root, method="ours", **overrides) -> dict[str, tuple]:
+    """What decides each stage of the cell, under overrides."""
     settings = {name.replace("__", "."): value for name, value in overrides.items()}
     last = stage_in(root, "07_evaluate", method).with_overrides(settings)
-    return {name: last.at(name, "ours_wo_r" if name == "03_sft_warmup" else None).key for name in OURS}
+    return {name: identity(last.at(name, "ours_wo_r" if name == "03_sft_warmup" else None)) for name in OURS}
 
 
 # ---- where artifacts lie
@@ -74,17 +74,17 @@ def test_several_overrides_are_named_in_order(root):
 def test_an_override_equal_to_the_profile_is_no_variant(root):
     stage = stage_in(root, "05_reward_model")
     same = stage.with_overrides({"reward_model.lam": 0.5, "reward_model.source": "student"})
-    assert same.folder == stage.folder and same.key == stage.key and same.variant == ""
+    assert same.folder == stage.folder and same.recipe == stage.recipe and same.variant == ""
 
 
 @pytest.mark.parametrize(("first", "second"), [(1, 1.0), (0.25, "0.25"), (True, 1.0)])
 def test_two_ways_to_write_a_value_are_one_variant(root, first, second):
     one, two = (stage_in(root, "05_reward_model").with_overrides({"reward_model.lam": v}) for v in (first, second))
-    assert one.key == two.key
+    assert one.recipe == two.recipe
     assert one.folder == two.folder
 
 
-def test_stages_with_the_same_folder_have_the_same_key(root):
+def test_no_override_leaves_a_folder_and_changes_what_is_in_it(root):
     """Else two variants would overwrite each other."""
     stage = stage_in(root, "07_evaluate")
     for section in ("teachers.strong", "students.small"):
@@ -117,20 +117,20 @@ LATER_THAN = {
 @pytest.mark.parametrize("key", LATER_THAN)
 def test_a_setting_changes_the_keys_of_what_depends_on_it_and_no_other(root, key):
     value, reached = LATER_THAN[key]
-    before, after = keys(root), keys(root, **{key.replace(".", "__"): value})
+    before, after = identities(root), identities(root, **{key.replace(".", "__"): value})
     assert [name for name in OURS if before[name] != after[name]] == list(reached)
 
 
 def test_sampling_in_other_batches_is_another_sample(root):
-    before, after = keys(root), keys(root, generation__batch_size=32)
+    before, after = identities(root), identities(root, generation__batch_size=32)
     assert [n for n in OURS if before[n] == after[n]] == ["00_data", "00_gold"]
 
 
 def test_keys_follow_the_file_as_they_follow_overrides(tmp_path, root):
     other = make_root(tmp_path / "other", reward_model={"lam": 0.25})
-    assert keys(other) == keys(root, reward_model__lam=0.25)
+    assert identities(other) == identities(root, reward_model__lam=0.25)
     renamed = make_root(tmp_path / "renamed", name="elsewhere", grid={"seeds": [5]})
-    assert keys(renamed) == keys(root)
+    assert identities(renamed) == identities(root)
 
 
 def test_keys_follow_axes_seed_models_and_data(tmp_path, root):
@@ -146,8 +146,8 @@ def test_keys_follow_axes_seed_models_and_data(tmp_path, root):
     content["datasets"]["gsm"]["train"] += 1
     variants.append(stage_in(make_root(tmp_path / "d", datasets=content["datasets"]), "07_evaluate"))
     variants.append(stage_in(make_root(tmp_path / "m", students={"small": "models/large"}), "07_evaluate"))
-    found = {v.key for v in variants} | {base.key}
-    assert len(found) == len(variants) + 1
+    found = [identity(v) for v in (base, *variants)]
+    assert all(one != other for i, one in enumerate(found) for other in found[:i])
 
 
 def test_a_changed_setting_makes_later_stages_undone(study, tmp_path):
@@ -290,7 +290,7 @@ def test_open_stage_reads_the_parameters(root):
 def test_a_shortcut_and_an_override_are_the_same(root):
     by_name = open_stage("05_reward_model", namespace(lam=0.25))
     by_key = open_stage("05_reward_model", namespace(overrides={"reward_model.lam": 0.25}))
-    assert by_name.folder == by_key.folder and by_name.key == by_key.key
+    assert by_name.folder == by_key.folder and by_name.recipe == by_key.recipe
 
 
 @pytest.mark.parametrize(
@@ -359,25 +359,3 @@ def test_every_spec_names_a_function_and_a_notebook():
         assert set(spec.methods) <= set(METHODS)
     assert list(SPECS) == [*OURS, "13_judged_responses", "13_baseline"]
     assert study_module.ROOT == REPOSITORY
-
-
-def test_a_setting_added_later_leaves_keys_as_they_were_until_it_is_used():
-    from rdlib.study import NEUTRAL
-
-    axes = {"dataset": "gsm", "teacher": "strong", "student": "small", "method": "ours"}
-
-    def key(name: str, **overrides) -> str:
-        return make_stage(name, "params/micro.yaml", overrides=overrides, **axes).key
-
-    others = {"flip_share": 0.1, "source": "vote", "engine": "vllm", "top_p": 0.9, "stop": ["Q:"]}
-    others |= {"vllm": {"dtype": "bfloat16"}, "sampler": "vllm", "sampler_ratio_cap": 2.0}
-    others |= {"processes": 2, "precision": "bf16", "lora": {"r": 8, "alpha": 16}}
-    for section, values in NEUTRAL.items():
-        if section == "dataset":  # an override cannot reach these; tests/test_real_data.py has them
-            continue
-        for name, value in values.items():
-            other = others[name]
-            assert key("06_ppo", **{f"{section}.{name}": value}) == key("06_ppo")
-            assert key("06_ppo", **{f"{section}.{name}": other}) != key("06_ppo")
-    voting = study_module._without_neutral("voting", make_stage("06_ppo", "params/micro.yaml", **axes).profile.voting)
-    assert voting == {"threshold": 0.7}

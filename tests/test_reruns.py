@@ -1,0 +1,231 @@
+"""What a change runs again, and what it does not: settings, data, models and code, one kind of change at a time."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import PARAMS, REPOSITORY, copy_study, make_root, stage_in, tiny_settings
+
+from rdlib import code_identity, dag
+from rdlib.errors import UserError
+from rdlib.study import SPECS, Stage
+
+OURS = [
+    "00_data",
+    "00_gold",
+    "01_teacher_responses",
+    "02_pseudo_labels",
+    "02_judgement",
+    "03_sft_warmup",
+    "04_student_responses",
+    "05_reward_model",
+    "06_ppo",
+    "07_evaluate",
+]
+FIGURES = "12_paper_tables_and_figures"
+EVERYTHING = {*OURS, FIGURES}
+
+
+def from_stage(name: str) -> set[str]:
+    """A stage of OURS, those after it, and the figures."""
+    return {*OURS[OURS.index(name) :], FIGURES}
+
+
+@pytest.fixture
+def code(tmp_path, monkeypatch):
+    """A copy of rdlib that the keys go by, to be changed."""
+    copy = tmp_path / "code" / "rdlib"
+    shutil.copytree(REPOSITORY / "rdlib", copy, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(code_identity, "PACKAGE", copy)
+    forget()
+    yield copy
+    forget()
+
+
+def forget() -> None:
+    """Have the code read again, as a new process does."""
+    for function in (code_identity.of, code_identity._module, code_identity._path):
+        function.cache_clear()
+
+
+@pytest.fixture
+def finished(study, tmp_path, at_root, code) -> Path:
+    """The root of a finished study, with models of its own to change."""
+    root = copy_study(study, tmp_path / "root")
+    (root / "models").unlink()
+    for name in ("strong", "weak", "large", "small"):
+        shutil.copytree(REPOSITORY / "models" / name, root / "models" / name)
+    return at_root(root)
+
+
+def stage_of(root: Path, name: str) -> Stage:
+    return stage_in(root, name, "ours_wo_r" if name == "03_sft_warmup" else "ours")
+
+
+def figures_marker(root: Path) -> Path:
+    return dag.Job(FIGURES, {"profile": PARAMS, "seeds": [0]}, root, []).marker(root / "runs")
+
+
+def setting(section: str, **values):
+    """A change of a section of the profile."""
+
+    def change(root: Path, code: Path) -> None:
+        content = yaml.safe_load((root / PARAMS).read_text())
+        content[section] = content.get(section, {}) | values
+        (root / PARAMS).write_text(yaml.safe_dump(content))
+
+    return change
+
+
+def in_module(name: str, old: str, new: str):
+    """A change of a module's text."""
+
+    def change(root: Path, code: Path) -> None:
+        text = (code / name).read_text()
+        assert old in text
+        (code / name).write_text(text.replace(old, new, 1))
+
+    return change
+
+
+def appended(name: str, text: str = "\nANOTHER = 1\n"):
+    """A change of a module by what is written below it."""
+
+    def change(root: Path, code: Path) -> None:
+        with (code / name).open("a") as file:
+            file.write(text)
+
+    return change
+
+
+def other_weights(root: Path, code: Path) -> None:
+    shutil.copy(root / "models/large/model.safetensors", root / "models/small/model.safetensors")
+
+
+def readme(root: Path, code: Path) -> None:
+    (root / "README.md").write_text("Another word.\n")
+
+
+CHANGES = {
+    "lambda": (setting("reward_model", lam=0.3), from_stage("05_reward_model")),
+    "teacher temperatures": (setting("teacher_sampling", low_temperatures=[0.8, 1.0]), from_stage(OURS[2])),
+    "vote threshold": (setting("voting", threshold=0.6), from_stage("02_pseudo_labels")),
+    "mismatch": (setting("reward", mismatch="minus"), from_stage("06_ppo")),
+    "KL coefficient": (setting("ppo", kl_coef=0.3), from_stage("06_ppo")),
+    "few-shot examples": (setting("evaluation", few_shot=3), from_stage("07_evaluate")),
+    "questions": (setting("datasets", gsm=tiny_settings()["datasets"]["gsm"] | {"train": 17}), EVERYTHING),
+    "passes of a batch": (setting("training", gradient_accumulation=2), {FIGURES}),  # which show every setting
+    "weights of the student": (other_weights, from_stage("03_sft_warmup")),
+    "README": (readme, set()),
+    "a comment": (in_module("sft.py", "IGNORED = -100", "IGNORED = -100  # as torch has it"), set()),
+    "a docstring": (in_module("voting.py", '"""The most frequent answer', '"""An answer'), set()),
+    "blank lines and quotes": (appended("ppo.py", "\n\n\n"), set()),
+    "code of the reward model": (appended("reward_model.py"), from_stage("05_reward_model")),
+    "code of SFT": (appended("sft.py"), from_stage("03_sft_warmup") - {FIGURES}),
+    "code of PPO": (appended("ppo_core.py"), from_stage("06_ppo") - {FIGURES}),
+    "code of the vote": (appended("voting.py"), from_stage("02_pseudo_labels")),
+    "code of the prompts": (appended("prompts.py"), EVERYTHING - {"00_data", "00_gold"}),
+    "code of the micro world": (appended("micro/gsm.py"), EVERYTHING - {FIGURES}),
+    "code of plots": (appended("plots.py"), {FIGURES}),
+    "code of the DAG": (appended("dag.py"), set()),
+}
+
+
+@pytest.mark.parametrize("kind", CHANGES)
+def test_a_change_runs_what_depends_on_it_and_no_other(finished, code, kind):
+    change, expected = CHANGES[kind]
+    assert all(stage_of(finished, name).done for name in OURS)
+    before = figures_marker(finished)
+    change(finished, code)
+    forget()
+    undone = {name for name in OURS if not stage_of(finished, name).done}
+    assert undone | ({FIGURES} if figures_marker(finished) != before else set()) == expected
+
+
+def test_a_stage_that_comes_out_as_it_was_runs_nothing_after_it(finished, code):
+    """Early cut-off: other settings, another key, the same labels."""
+    setting("voting", threshold=0.701)(finished, code)
+    assert {name for name in OURS if not stage_of(finished, name).done} == set(OURS[3:])
+    before = stage_of(finished, "02_pseudo_labels").folder / "manifest.json"
+    old = before.read_text()
+    stage_of(finished, "02_pseudo_labels").run()
+    assert before.read_text() != old
+    assert all(stage_of(finished, name).done for name in OURS)
+
+
+def test_a_stage_that_comes_out_differently_runs_what_follows(finished, code):
+    setting("voting", threshold=0.99)(finished, code)
+    stage_of(finished, "02_pseudo_labels").run()
+    assert {name for name in OURS if not stage_of(finished, name).done} == set(OURS[4:])
+
+
+def test_markers_follow(finished, code):
+    """What `make study` and --dry-run go by."""
+    jobs = [job for job in dag.study_jobs(PARAMS, [0]) if job.stages and all(stage.done for stage in job.stages)]
+    runs = finished / "runs/tiny"
+    (runs / ".jobs").mkdir()
+    for job in jobs:
+        job.marker(runs).touch()
+    assert dag.drop_stale_markers(jobs, runs) == len(jobs) and not dag.stages_to_run(jobs)
+    appended("ppo_core.py")(finished, code)
+    forget()
+    jobs = [job for job in dag.study_jobs(PARAMS, [0]) if job.name in {j.name for j in jobs}]
+    assert {stage.name for stage in dag.stages_to_run(jobs)} == {"06_ppo"}
+    dag.drop_stale_markers(jobs, runs)
+    assert {job.notebook for job in jobs if not job.marker(runs).exists()} == {"06_ppo"}
+
+
+def test_figures_drawn_by_another_code_since_are_drawn_again(finished, code):
+    runs = finished / "runs"
+    job = dag.Job(FIGURES, {"profile": PARAMS, "seeds": [0]}, finished, [])
+    first = job.marker(runs)
+    first.parent.mkdir()
+    first.touch()
+    text = (code / "plots.py").read_text()
+    appended("plots.py")(finished, code)
+    forget()
+    assert dag.drop_stale_markers([job], runs) == 0
+    assert not first.exists()
+    (code / "plots.py").write_text(text)
+    forget()
+    assert job.marker(runs) == first and dag.drop_stale_markers([job], runs) == 0
+
+
+# ---- the code's identity
+
+
+def test_every_stage_uses_its_own_module_and_no_orchestration():
+    for spec in SPECS.values():
+        used = code_identity.reached(spec.function.partition(":")[0])
+        assert spec.function.partition(":")[0] in used
+        assert not used & code_identity.ORCHESTRATION
+
+
+def test_stages_do_not_use_each_others_code_without_need():
+    def used(stage: str) -> set[str]:
+        return code_identity.reached(SPECS[stage].function.partition(":")[0])
+
+    assert used("02_pseudo_labels") == {"rdlib.voting", "rdlib.questions"}
+    for stage in ("01_teacher_responses", "03_sft_warmup", "04_student_responses", "05_reward_model", "06_ppo"):
+        others = {"rdlib.teacher", "rdlib.student", "rdlib.sft", "rdlib.rl", "rdlib.evaluate", "rdlib.data"}
+        assert len(used(stage) & others) <= 1, stage
+
+
+def test_imports_are_found_wherever_they_stand(code):
+    (code / "a.py").write_text('"""Doc."""\nimport os\nfrom rdlib import b as other, errors\nimport rdlib.c\n')
+    (code / "b.py").write_text("def f():\n    from rdlib.micro import gsm\n")
+    (code / "c.py").write_text("from rdlib.b import f\n")
+    assert code_identity.reached("rdlib.a") >= {"rdlib.a", "rdlib.b", "rdlib.c", "rdlib.micro.gsm"}
+    assert "rdlib.errors" not in code_identity.reached("rdlib.a")
+    (code / "broken.py").write_text("def f(:\n")
+    for name in ("rdlib.broken", "rdlib.absent"):
+        with pytest.raises(UserError, match=f"The code of {name} cannot be read"):
+            code_identity.of(name)
+
+
+def test_a_recipe_does_not_depend_on_the_place(tmp_path):
+    one, other = (stage_in(make_root(tmp_path / name), "06_ppo").recipe for name in ("one", "other"))
+    assert one == other
