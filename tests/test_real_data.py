@@ -14,7 +14,7 @@ from conftest import PARAMS, REPOSITORY, make_root, stage_in, tiny_settings
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from rdlib import answers, benchmarks, data, evaluate, own_questions, prompts, results, sources, voting
+from rdlib import answers, artifacts, benchmarks, data, evaluate, own_questions, prompts, results, sources, voting
 from rdlib.errors import UserError
 from rdlib.profile import Dataset, load_profile
 from rdlib.questions import PERTURBED, Question, require_sound
@@ -595,3 +595,26 @@ def test_few_shot_prompts_show_worked_examples(tmp_path, dataset, form):
     shown = [content for role, content in prompt.messages if role == "assistant"]
     assert len(shown) == 4 and all(form in response for response in shown)
     assert all(response in prompt.plain for response in shown)
+
+
+def test_a_large_model_file_is_known_by_blocks_from_its_first_to_its_last(tmp_path, monkeypatch):
+    monkeypatch.setattr(sources, "WHOLE", 100)
+    monkeypatch.setattr(sources, "BLOCKS", 3)
+    monkeypatch.setattr(sources, "BLOCK", 10)
+    file = tmp_path / "model" / "weights.safetensors"
+    file.parent.mkdir()
+
+    def content(**changes: int) -> str:
+        data = bytearray(101)
+        for place, value in changes.items():
+            data[int(place[1:])] = value
+        file.write_bytes(data)
+        return sources.content_of(file.parent)["model/weights.safetensors"]
+
+    whole = content()
+    assert content(_0=1) != whole and content(_45=1) != whole and content(_100=1) != whole
+    assert content(_20=1) == whole  # between two blocks
+    file.write_bytes(bytes(102))
+    assert sources.content_of(file.parent)["model/weights.safetensors"] != whole
+    file.write_bytes(bytes(100))
+    assert sources.content_of(file.parent)["model/weights.safetensors"] == artifacts.file_hash(file)
