@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import subprocess
 import sys
@@ -77,6 +78,17 @@ def test_a_failing_notebook_leaves_its_message(tmp_path, capsys, monkeypatch):
     assert execute.main([str(fine), str(output), json.dumps({"seed": 3})]) == 0
     assert not output.with_suffix(".error").exists()
     assert "gsm 3" in output.read_text()
+
+
+def test_a_disk_too_full_for_the_executed_notebook(tmp_path, capsys, monkeypatch):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(execute.papermill, "execute_notebook", full)
+    path = notebook(tmp_path, "1 + 1")
+    assert execute.main([str(path), str(tmp_path / "out.ipynb")]) == 1
+    assert (error := capsys.readouterr().err).startswith("error: ") and "the disk is full" in error
+    assert error.count("\n") == 1 and "Traceback" not in error
 
 
 @pytest.mark.slow
