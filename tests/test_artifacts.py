@@ -235,7 +235,7 @@ def test_reading_an_edited_artifact_names_it_and_the_command_that_remakes_it(stu
     shutil.rmtree(stage.folder)
     with pytest.raises(UserError, match="05_reward_model is missing") as caught:
         read(stage)
-    assert f"run `{stage.command}` first" in str(caught.value)
+    assert f"as by `{stage.command}`" in str(caught.value)
 
 
 def test_every_stages_command_is_accepted_by_its_notebook(study):

@@ -135,7 +135,8 @@ def test_a_missing_earlier_stage(tmp_path):
     root = make_root(tmp_path)
     for name in ("01_teacher_responses", "05_reward_model", "07_evaluate"):
         with pytest.raises(
-            UserError, match=r"is missing or was made with other settings: run notebooks/\d\d_\w+\.ipynb"
+            UserError,
+            match=r"is missing or was made with other settings, code or inputs: run notebooks/\d\d_\w+\.ipynb",
         ):
             stage_in(root, name).run()
 
