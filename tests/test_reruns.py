@@ -157,7 +157,7 @@ def test_a_stage_that_comes_out_as_it_was_runs_nothing_after_it(finished, code):
 
 
 def test_a_stage_that_comes_out_differently_runs_what_follows(finished, code):
-    setting("voting", threshold=0.99)(finished, code)
+    setting("voting", flip_share=0.5)(finished, code)
     stage_of(finished, "02_pseudo_labels").run()
     assert {name for name in OURS if not stage_of(finished, name).done} == set(OURS[4:])
 
