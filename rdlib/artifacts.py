@@ -24,6 +24,8 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from rdlib.errors import UserError
 
@@ -71,7 +73,18 @@ def read_json(path: Path) -> Any:
 def write_parquet(path: Path, frame: pd.DataFrame) -> None:
     """Write a table as Parquet, atomically and reproducibly."""
     with _whole_or_absent(path) as temporary:
-        frame.to_parquet(temporary, index=False, compression="zstd")
+        frame.to_parquet(temporary, index=False, compression="zstd", schema=_schema(frame))
+
+
+def _schema(frame: pd.DataFrame) -> pa.Schema:
+    """The types of a table's columns, text where a column or its lists hold nothing: the same whatever the rows are."""
+    schema = pa.Schema.from_pandas(frame, preserve_index=False)
+    for place, field in enumerate(schema):
+        if pa.types.is_null(field.type):
+            schema = schema.set(place, field.with_type(pa.large_string()))
+        elif pa.types.is_list(field.type) and pa.types.is_null(field.type.value_type):
+            schema = schema.set(place, field.with_type(pa.list_(pa.string())))
+    return schema
 
 
 def read_parquet(path: Path, columns: Iterable[str] = ()) -> pd.DataFrame:
@@ -103,6 +116,12 @@ def hash_files(folder: Path) -> dict[str, str]:
     """Hash of every file of a stage's folder by relative path; its manifest and key are no content."""
     files = sorted(p for p in folder.rglob("*") if p.is_file() and p not in (folder / MANIFEST, folder / KEY))
     return {p.relative_to(folder).as_posix(): file_hash(p) for p in files}
+
+
+def schemas(folder: Path) -> dict[str, dict[str, str]]:
+    """The columns of every table of a stage's folder and their types, by relative path."""
+    found = {path.relative_to(folder).as_posix(): pq.read_schema(path) for path in sorted(folder.rglob("*.parquet"))}
+    return {name: {field.name: str(field.type) for field in schema} for name, schema in found.items()}
 
 
 @cache
@@ -171,7 +190,8 @@ def is_disk_full(error: BaseException | None) -> bool:
 
 def seal(partial: Path, folder: Path, record: dict[str, Any]) -> None:
     """Turn a finished partial folder into the stage's folder, with its manifest; replaces an older one."""
-    write_json(partial / MANIFEST, record | {"files": hash_files(partial), "environment": environment()})
+    made = {"files": hash_files(partial), "schemas": schemas(partial), "environment": environment()}
+    write_json(partial / MANIFEST, record | made)
     old = folder.with_name(folder.name + ".old")
     shutil.rmtree(old, ignore_errors=True)
     if folder.exists():

@@ -426,6 +426,11 @@ def main(argv: list[str] | None = None) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except OSError as error:
+        if not artifacts.is_disk_full(error):
+            raise
+        print("error: The disk is full: make room, then give the same command again.", file=sys.stderr)
+        return 2
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ import papermill
 from jupyter_client.manager import KernelManager
 from papermill.exceptions import PapermillExecutionError
 
+from rdlib import artifacts
 from rdlib.errors import UserError
 
 
@@ -99,6 +100,11 @@ def main(argv: list[str], kernel_manager: type[KernelManager] | None = None) -> 
         execute(Path(argv[0]), Path(argv[1]), read_parameters(argv[2]) if len(argv) == 3 else {}, kernel_manager)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
+        return 1
+    except Exception as error:
+        if not artifacts.is_disk_full(error):
+            raise
+        print(f"error: {argv[1]} cannot be written, the disk is full: make room, then run this again.", file=sys.stderr)
         return 1
     return 0
 

@@ -117,7 +117,7 @@ SPECS = {
             "rdlib.baselines:run",
             ALL_AXES,
             ("baselines", "sft", "reward_model", "generation", "training"),
-            "13_reviewer_questions",
+            "13_reviewer_runs",
             BASELINES,
         ),
     )
@@ -297,24 +297,22 @@ class Stage:
     @property
     def command(self) -> str:
         """The shell command that makes this stage, once its inputs are there."""
-        notebook, parameters = self.spec.notebook, {"profile": self.profile_path, "dataset": self.dataset}
+        parameters = {"profile": self.profile_path, "dataset": self.dataset}
         parameters |= {axis: getattr(self, axis) for axis in self.spec.axes} | {"seed": self.seed}
         parameters |= {"overrides": self.overrides} if self.overrides else {}
         if self.name == "07_evaluate":
             parameters["methods"] = [parameters.pop("method")]
         if self.name == "13_judged_responses":
             parameters = {"profile": self.profile_path, "seeds": [self.seed]}
-        if self.name == "13_baseline":
-            notebook = "13_reviewer_runs"
-        words = ["python", "-m", "rdlib.execute", f"notebooks/{notebook}.ipynb", "out.ipynb", json.dumps(parameters)]
-        return shlex.join(words)
+        notebook = f"notebooks/{self.spec.notebook}.ipynb"
+        return shlex.join(["python", "-m", "rdlib.execute", notebook, "out.ipynb", json.dumps(parameters)])
 
     def require(self) -> Path:
         """The folder of a stage that must be done already; UserError says which notebook makes it."""
         if not self.done:
             raise UserError(
-                f"{self.label} is missing or was made with other settings, code or inputs: run `{self.command}` first "
-                f"(or `make study`)."
+                f"{self.label} is missing or was made with other settings, code or inputs: run notebooks/"
+                f"{self.spec.notebook}.ipynb first, as by `{self.command}` (or `make study`)."
             )
         return self.folder
 

@@ -70,6 +70,17 @@ def test_tables_are_written_reproducibly(tmp_path):
     assert pd.isna(back["answer"][1]) and list(back["options"][0]) == ["x"]
 
 
+def test_the_types_of_a_table_do_not_depend_on_its_rows(tmp_path):
+    full = pd.DataFrame({"id": ["a"], "answer": ["1"], "options": [["x"]], "share": [0.5], "right": [True]})
+    bare = full.assign(answer=[None], options=[[]])
+    for name, frame in (("full", full), ("bare", bare)):
+        artifacts.write_parquet(tmp_path / f"{name}.parquet", frame)
+    types = artifacts.schemas(tmp_path)
+    assert types["full.parquet"] == types["bare.parquet"]
+    back = artifacts.read_parquet(tmp_path / "bare.parquet")
+    assert pd.isna(back["answer"][0]) and list(back["options"][0]) == []
+
+
 def test_json_is_written_reproducibly(tmp_path):
     artifacts.write_json(tmp_path / "one", {"b": 1, "a": "λ"})
     artifacts.write_json(tmp_path / "two", {"a": "λ", "b": 1})
@@ -224,7 +235,7 @@ def test_reading_an_edited_artifact_names_it_and_the_command_that_remakes_it(stu
     shutil.rmtree(stage.folder)
     with pytest.raises(UserError, match="05_reward_model is missing") as caught:
         read(stage)
-    assert f"run `{stage.command}` first" in str(caught.value)
+    assert f"as by `{stage.command}`" in str(caught.value)
 
 
 def test_every_stages_command_is_accepted_by_its_notebook(study):
@@ -359,6 +370,7 @@ def test_a_manifest_says_what_made_it(study):
     }
     assert manifest["settings"]["dataset"]["train"] == 16
     assert manifest["settings"]["models"] == {"teachers": "models/strong", "students": "models/small"}
+    assert manifest["schemas"]["scores.parquet"]["score"] == "float"
     assert warmup.folder.name in manifest["inputs"]["warmup"]["stage"] and len(manifest["code"]) == 64
     assert datetime.fromisoformat(manifest["started"]) <= datetime.fromisoformat(manifest["ended"])
     assert set(manifest["environment"]) == {"commit", "dirty", "packages", "python", "machine"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import subprocess
 import sys
@@ -79,6 +80,17 @@ def test_a_failing_notebook_leaves_its_message(tmp_path, capsys, monkeypatch):
     assert "gsm 3" in output.read_text()
 
 
+def test_a_disk_too_full_for_the_executed_notebook(tmp_path, capsys, monkeypatch):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(execute.papermill, "execute_notebook", full)
+    path = notebook(tmp_path, "1 + 1")
+    assert execute.main([str(path), str(tmp_path / "out.ipynb")]) == 1
+    assert (error := capsys.readouterr().err).startswith("error: ") and "the disk is full" in error
+    assert error.count("\n") == 1 and "Traceback" not in error
+
+
 @pytest.mark.slow
 def test_exit_codes_of_the_real_commands(tmp_path):
     for module, arguments in (("rdlib.execute", ["absent.ipynb", "x.ipynb"]), ("rdlib.dag", ["--profile", "absent"])):
@@ -123,7 +135,8 @@ def test_a_missing_earlier_stage(tmp_path):
     root = make_root(tmp_path)
     for name in ("01_teacher_responses", "05_reward_model", "07_evaluate"):
         with pytest.raises(
-            UserError, match=r"is missing or was made with other settings: run notebooks/\d\d_\w+\.ipynb"
+            UserError,
+            match=r"is missing or was made with other settings, code or inputs: run notebooks/\d\d_\w+\.ipynb",
         ):
             stage_in(root, name).run()
 
