@@ -52,7 +52,7 @@ crash-test: env ## kill the smoke study at 30 random moments and compare what it
 
 real-test: env ## every stage once with a real small model and real questions (about 10 minutes)
 	@$(BIN)/python scripts/smollm2.py
-	@$(offline) $(BIN)/python -m pytest tests/real -s $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest tests/real -s $(PYTEST_ARGS)
 
 vllm-test: ## run the tests that need vLLM, in .venv-vllm, which it builds first (4 GB; minutes)
 	@$(PYTHON) scripts/vllm_environment.py

@@ -76,7 +76,9 @@ def study(tmp_path_factory) -> Path:
         source, executed = REPOSITORY / f"notebooks/{notebook}.ipynb", folder / f"{notebook}.ipynb"
         words = [sys.executable, "-m", "rdlib.execute", str(source), str(executed), json.dumps(parameters)]
         started = time.time()
-        with subprocess.Popen(words, cwd=REPOSITORY, env=os.environ | {"OMP_NUM_THREADS": "2"}) as process:
+        offline = {"HF_HUB_OFFLINE": "1"} if LOCAL.is_dir() else {}
+        environment = os.environ | {"OMP_NUM_THREADS": "2"} | offline
+        with subprocess.Popen(words, cwd=REPOSITORY, env=environment) as process:
             peak = watch(process)
         assert process.returncode == 0, f"{notebook} failed: see {executed}"
         times[notebook] = {"seconds": round(time.time() - started), "peak_gib": round(peak / 2**30, 2)}
