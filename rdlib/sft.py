@@ -59,7 +59,7 @@ def build_dataset(responses: pd.DataFrame, encode: prompts.Encoder, max_length: 
     return Dataset.from_list([row for row in rows if row["labels"][-1] != IGNORED])
 
 
-class AgreementSFTTrainer(training.GlobalBatches, SFTTrainer):
+class AgreementSFTTrainer(training.FiniteSteps, training.GlobalBatches, SFTTrainer):
     """SFTTrainer whose evaluation also reports the validation agreement, by which the checkpoint is chosen."""
 
     agreement: Agreement
