@@ -52,7 +52,7 @@ class Cell:
         return prompts.of_questions(self.settings, self.questions)
 
 
-class AgreementMixin:
+class AgreementMixin(training.FiniteSteps):
     """A trainer whose evaluation is the validation agreement alone, by which the checkpoint is chosen."""
 
     agreement: Agreement

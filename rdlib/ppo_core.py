@@ -59,15 +59,20 @@ def response_mask(responses: Tensor, eos_id: int, pad_id: int) -> Tensor:
     return nothing_ended_before & (is_eos | ~ends)
 
 
+def at_least_float32(tensor: Tensor) -> Tensor:
+    """A tensor in float32, or in float64 where it is in that."""
+    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
+
+
 def selective_logprobs(logits: Tensor, tokens: Tensor) -> Tensor:
     """Log-probability [B, T] of each of `tokens` [B, T] under `logits` [B, T, V], in float32 or better."""
-    logits = logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
+    logits = at_least_float32(logits)
     return logits.gather(-1, tokens.unsqueeze(-1)).squeeze(-1) - logits.logsumexp(-1)
 
 
 def entropy_from_logits(logits: Tensor) -> Tensor:
     """Entropy in nats [B, T] of softmax(`logits` [B, T, V]); 0 for a policy that is sure."""
-    return torch.special.entr(logits.float().softmax(-1)).sum(-1)
+    return torch.special.entr(at_least_float32(logits).softmax(-1)).sum(-1)
 
 
 def token_kl(logprobs: Tensor, ref_logprobs: Tensor, mask: Tensor, estimator: str = "k1") -> Tensor:
@@ -236,7 +241,7 @@ def response_logits(policy: nn.Module, sequences: Tensor, query_lengths: Tensor,
 def response_values(value_model: nn.Module, sequences: Tensor, query_lengths: Tensor, width: int) -> Tensor:
     """Values [B, `width`] of the states before each response token, by the reward model's head."""
     model = _without_adapter_wrapper(value_model)
-    return model.score(_response_states(model, sequences, query_lengths, width)).squeeze(-1).float()
+    return at_least_float32(model.score(_response_states(model, sequences, query_lengths, width)).squeeze(-1))
 
 
 def _response_states(model: nn.Module, sequences: Tensor, query_lengths: Tensor, width: int) -> Tensor:

@@ -201,7 +201,7 @@ def score_in_parts(
     return torch.cat(scores)[order.argsort()]
 
 
-class RewardModelTrainer(training.GlobalBatches, training.PlainCheckpoints):
+class RewardModelTrainer(training.FiniteSteps, training.GlobalBatches, training.PlainCheckpoints):
     """Trainer with the loss of Eq. 6; it evaluates by the AUCs of Table 3 on the validation queries."""
 
     settings: RewardModel
@@ -304,6 +304,11 @@ def run(stage, work: Path) -> None:
             f"to learn a reward from; take more samples or a higher student temperature."
         )
     table = validation_table(*splits["validation"], settings, stage.seed)
+    if table.empty:  # every AUC would be NaN, which is never the best
+        raise UserError(
+            f"{stage.label}: no validation query has all kinds of responses, so no checkpoint can be chosen; take more "
+            f"validation questions, more samples or a higher student temperature."
+        )
     torch.manual_seed(stage.seed)
     model = models.load_scorer(source, tokenizer.pad_token_id)
     torch.nn.init.zeros_(model.score.weight)

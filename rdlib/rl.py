@@ -177,6 +177,8 @@ def run(stage, work: Path, on_update=None) -> None:
     artifacts.write_parquet(work / "validation.parquet", kept.gather(trainer.history))
     for checkpoint in work.glob("checkpoint-*"):  # until here a crash loses no update
         shutil.rmtree(checkpoint)
+    for failed in work.glob("failed_update_*"):  # of an earlier try
+        failed.unlink()
     shutil.rmtree(kept.folder, ignore_errors=True)  # needed as long as there is a checkpoint to go on from
 
 

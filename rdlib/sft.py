@@ -61,7 +61,7 @@ def build_dataset(responses: pd.DataFrame, encode: prompts.Encoder, max_length: 
     return Dataset.from_list([row for row in rows if row["labels"][-1] != IGNORED])
 
 
-class AgreementSFTTrainer(training.GlobalBatches, SFTTrainer, training.PlainCheckpoints):
+class AgreementSFTTrainer(training.FiniteSteps, training.GlobalBatches, SFTTrainer, training.PlainCheckpoints):
     """SFTTrainer whose evaluation also reports the validation agreement, by which the checkpoint is chosen."""
 
     agreement: Agreement

@@ -7,10 +7,9 @@ split gives the same gradient up to rounding.
 
 from __future__ import annotations
 
-import math
 import random
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,7 @@ from accelerate.utils import (
     GradientAccumulationPlugin,
     gather_object,
 )
-from safetensors.torch import load_model
+from safetensors.torch import load_model, save_file
 from torch.utils.data import BatchSampler, Dataset
 from tqdm import tqdm
 from transformers import (
@@ -282,6 +281,50 @@ class PlainCheckpoints(Trainer):
             torch.cuda.set_rng_state(states["cuda"])
 
 
+# ---- numbers that are none
+
+
+class FiniteSteps:
+    """A Trainer that stops at a loss or a gradient that is NaN or infinite, and keeps the batch that it came from.
+
+    (transformers' own Trainer leaves such a loss out of its log and trains on; its history then says 0.)
+    """
+
+    def _prepare_inputs(self, inputs):
+        self._batch = super()._prepare_inputs(inputs)  # what the loss is computed from, sampled or not
+        return self._batch
+
+    def training_step(self, *args, **kwargs):
+        """The loss of a batch; UserError when it is NaN or infinite."""
+        loss = super().training_step(*args, **kwargs)
+        self._require_finite(loss, "loss")
+        return loss
+
+    def _clip_grad_norm(self, model):
+        norm = super()._clip_grad_norm(model)
+        if norm is not None:  # DeepSpeed may keep it to itself
+            self._require_finite(torch.as_tensor(norm), "gradient")
+        return norm
+
+    def _require_finite(self, number: torch.Tensor, what: str) -> None:
+        if torch.isfinite(number).all():
+            return
+        step, folder = self.state.global_step + 1, Path(self.args.output_dir)  # with the checkpoints, until the end
+        path = save_batch(folder / f"failed_step_{step}_{self.accelerator.process_index}.safetensors", self._batch)
+        raise UserError(
+            f"Training stopped in step {step}: the {what} is NaN or infinite. Its batch is in {path}: look at it, and "
+            f"lower the learning rate; the last checkpoint holds the weights from before."
+        )
+
+
+def save_batch(path: Path, batch: Mapping[str, Any]) -> Path:
+    """Write the tensors of a batch that a training stopped at; returns the path."""
+    tensors = {name: t.detach().cpu().contiguous().clone() for name, t in batch.items() if isinstance(t, torch.Tensor)}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file(tensors, path)
+    return path
+
+
 # ---- the whole of a training
 
 
@@ -309,7 +352,7 @@ def merged(model: PreTrainedModel) -> PreTrainedModel:
 
 
 class ProgressBar(TrainerCallback):
-    """A plain tqdm bar, and an error when the loss is no longer a number."""
+    """A plain tqdm bar."""
 
     def __init__(self, name: str):
         self.name, self.bar = name, None
@@ -323,12 +366,7 @@ class ProgressBar(TrainerCallback):
         self.bar.update(1)
 
     def on_log(self, args, state, control, logs=None, **kwargs) -> None:
-        """Show the loss; UserError when it is NaN or infinite."""
-        loss = (logs or {}).get("loss")
-        if loss is not None and not math.isfinite(loss):
-            raise UserError(
-                f"{self.name} diverged: the loss is {loss} at step {state.global_step}. Lower the learning rate."
-            )
+        """Show the loss."""
         self.bar.set_postfix({k: round(v, 3) for k, v in (logs or {}).items() if k in SHOWN}, refresh=False)
 
     def on_train_end(self, args, state, control, **kwargs) -> None:

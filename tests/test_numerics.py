@@ -1,0 +1,573 @@
+"""The losses against plain second implementations in float64, their gradients by finite differences, and the edges:
+padding, batches, sharp policies, single tokens, equal rewards, empty classes, and numbers that are none.
+
+The plain implementations read one sequence at a time, without padding, and compute with Python's own numbers.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from dataclasses import fields
+from pathlib import Path
+from types import MethodType
+
+import pytest
+import torch
+from conftest import MODELS, copy_study, make_root, stage_in
+from datasets import Dataset
+from hypothesis import example, given
+from hypothesis import strategies as st
+from safetensors.torch import load_file
+from test_ppo import EOS, mask_of, trainer_for
+from test_ppo import settings as ppo_settings
+from torch import Tensor, nn
+
+from rdlib import baselines, metrics, models, reward_model, sft, training
+from rdlib import ppo_core as core
+from rdlib.artifacts import hash_files
+from rdlib.engines.transformers_engine import TransformersEngine, pick_tokens
+from rdlib.errors import UserError
+from rdlib.generation import Request
+from rdlib.ppo import PPOTrainer
+from rdlib.reward_model import IGNORED, STUDENT_NEGATIVE, STUDENT_POSITIVE, TEACHER_POSITIVE
+
+EXACT = {"rtol": 1e-9, "atol": 1e-11}  # float64 in another order of summation
+FLOAT32 = {"rtol": 1e-4, "atol": 1e-5}  # the same of float32
+
+
+# ---- the plain implementations
+
+
+def plain_logprob(logits: list[float], token: int) -> float:
+    """log softmax(logits)[token]."""
+    top = max(logits)
+    return logits[token] - top - math.log(math.fsum(math.exp(x - top) for x in logits))
+
+
+def plain_logprobs(model: nn.Module, prompt: list[int], response: list[int], temperature: float = 1.0) -> list[float]:
+    """log p(y_t | x, y_<t) of each token of a response."""
+    with torch.no_grad():
+        logits = model(input_ids=torch.tensor([prompt + response])).logits[0].div(temperature).tolist()
+    return [plain_logprob(logits[len(prompt) + t - 1], token) for t, token in enumerate(response)]
+
+
+def plain_states(model: nn.Module, ids: list[int]) -> list[float]:
+    """w . h_t at every token: the head of a scorer on its final embeddings."""
+    with torch.no_grad():
+        states = getattr(model, model.base_model_prefix)(input_ids=torch.tensor([ids])).last_hidden_state[0].tolist()
+    weights = model.score.weight[0].tolist()
+    return [math.fsum(w * h for w, h in zip(weights, state, strict=True)) for state in states]
+
+
+def plain_softplus(x: float) -> float:
+    """-log sigmoid(-x)."""
+    return max(x, 0.0) + math.log1p(math.exp(-abs(x)))
+
+
+def plain_reward_model_loss(scores: list[float], kinds: list[int], queries: list[int], lam: float) -> float:
+    """Eq. 4-6: lam L_cls + (1 - lam) L_pref, each preference a mean over the pairs of a query."""
+    negative = [kind == STUDENT_NEGATIVE for kind in kinds]
+    classification = [plain_softplus(r if bad else -r) for r, bad in zip(scores, negative, strict=True)]
+    preference = 0.0
+    for better, worse in ((STUDENT_POSITIVE, STUDENT_NEGATIVE), (TEACHER_POSITIVE, STUDENT_POSITIVE)):
+        terms = [
+            plain_softplus(scores[j] - scores[i])
+            for i in range(len(scores))
+            for j in range(len(scores))
+            if queries[i] == queries[j] and (kinds[i], kinds[j]) == (better, worse)
+        ]
+        preference += math.fsum(terms) / len(terms) if terms else 0.0
+    return lam * math.fsum(classification) / len(classification) + (1 - lam) * preference
+
+
+def plain_targets(
+    scores: list[float],
+    logprobs: list[list[float]],
+    reference: list[list[float]],
+    values: list[list[float]],
+    kl_coef: float,
+    gamma: float,
+    lam: float,
+) -> tuple[list[list[float]], list[list[float]]]:
+    """Whitened advantages and returns of each episode: A_t = sum_k (gamma lam)^k delta_{t+k}."""
+    advantages, returns = [], []
+    for score, log_p, log_q, value in zip(scores, logprobs, reference, values, strict=True):
+        last = len(log_p) - 1
+        rewards = [-kl_coef * (p - q) + (score if t == last else 0) for t, (p, q) in enumerate(zip(log_p, log_q))]  # noqa: B905
+        following = [*value[1:], 0.0]
+        deltas = [r + gamma * after - v for r, after, v in zip(rewards, following, value, strict=True)]
+        raw = [math.fsum((gamma * lam) ** (k - t) * deltas[k] for k in range(t, last + 1)) for t in range(last + 1)]
+        advantages.append(raw)
+        returns.append([a + v for a, v in zip(raw, value, strict=True)])
+    flat = [a for row in advantages for a in row]
+    mean = math.fsum(flat) / len(flat)
+    variance = math.fsum((a - mean) ** 2 for a in flat) / max(len(flat) - 1, 1)
+    whitened = [[(a - mean) / math.sqrt(variance + 1e-8) for a in row] for row in advantages]
+    return whitened, returns
+
+
+def plain_ppo_loss(new: dict, old: dict, advantages, returns, clip: float, value_clip: float, vf_coef: float) -> float:
+    """Eq. 8 over all tokens of all episodes; `new` and `old` hold logprobs and values, a list an episode."""
+    policy, value = [], []
+    for e, row in enumerate(advantages):
+        for t, advantage in enumerate(row):
+            ratio = math.exp(new["logprobs"][e][t] - old["logprobs"][e][t])
+            policy.append(-min(advantage * ratio, advantage * min(max(ratio, 1 - clip), 1 + clip)))
+            v, v_old, target = new["values"][e][t], old["values"][e][t], returns[e][t]
+            near = min(max(v, v_old - value_clip), v_old + value_clip)
+            value.append(max((v - target) ** 2, (near - target) ** 2) / 2)
+    return math.fsum(policy) / len(policy) + vf_coef * math.fsum(value) / len(value)
+
+
+def in_float64(model: nn.Module) -> nn.Module:
+    """A model that computes in float64 from end to end; transformers' norm layers would go through float32."""
+
+    def norm(self, states: Tensor) -> Tensor:
+        return self.weight * states * torch.rsqrt(states.square().mean(-1, keepdim=True) + self.variance_epsilon)
+
+    for module in model.double().modules():
+        if hasattr(module, "variance_epsilon"):
+            module.forward = MethodType(norm, module)
+    return model
+
+
+def assert_gradient(loss: Tensor, plain, parameters: list[Tensor], step: float = 1e-6, rtol: float = 1e-5) -> None:
+    """Hold the gradient of `loss` to central differences of `plain()`, in random directions through `parameters`."""
+    gradients = torch.autograd.grad(loss, parameters)
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(3):
+        direction = [torch.randn(p.shape, generator=generator, dtype=p.dtype) for p in parameters]
+        slope = sum((g * d).sum() for g, d in zip(gradients, direction, strict=True))
+        ends = []
+        for sign in (1, -1):
+            with torch.no_grad():
+                for p, d in zip(parameters, direction, strict=True):
+                    p.add_(d, alpha=sign * step)
+                ends.append(plain())
+                for p, d in zip(parameters, direction, strict=True):
+                    p.sub_(d, alpha=sign * step)
+        assert (ends[0] - ends[1]) / (2 * step) == pytest.approx(slope.item(), rel=rtol, abs=1e-6)
+
+
+# ---- SFT (Eq. 2)
+
+SENTENCES = [
+    ([5, 6, 7], [8, 9, 10, 2]),
+    ([5, 6, 7, 8, 9, 10, 11], [2]),  # nothing but the end
+    ([12], [13, 14, 15, 16, 17, 18, 19, 2]),
+    ([7, 7], [9, 2]),
+]
+
+
+@pytest.fixture(scope="module")
+def sft_trainer(tmp_path_factory):
+    """SFT's trainer on SENTENCES, its model in float64."""
+    folder = tmp_path_factory.mktemp("numerics")
+    stage = stage_in(make_root(folder), "03_sft_warmup", "ours_wo_r")
+    rows = [sft.mask_prompt(prompt, response, 512) for prompt, response in SENTENCES]
+    data = Dataset.from_list(rows)
+    model, tokenizer = in_float64(models.load_causal_lm(MODELS / "small")), models.load_tokenizer(MODELS / "small")
+    arguments = sft.configuration(stage, folder)
+    return sft.AgreementSFTTrainer(
+        model.eval(), args=arguments, train_dataset=data, eval_dataset=data, processing_class=tokenizer
+    )
+
+
+def sft_batch(trainer, rows: list[int]) -> dict[str, Tensor]:
+    return trainer.data_collator([trainer.train_dataset[i] for i in rows])
+
+
+def sft_loss(trainer, rows: list[int], tokens: int) -> Tensor:
+    return trainer.compute_loss(trainer.model, sft_batch(trainer, rows), num_items_in_batch=torch.tensor(tokens))
+
+
+def test_the_sft_loss_is_the_plain_one_and_so_is_its_gradient(sft_trainer):
+    """transformers computes this loss in float32 even for a model in float64."""
+    tokens = sum(len(response) for _, response in SENTENCES)
+
+    def plain() -> float:
+        return -math.fsum(v for pair in SENTENCES for v in plain_logprobs(sft_trainer.model, *pair)) / tokens
+
+    loss = sft_loss(sft_trainer, [0, 1, 2, 3], tokens)
+    assert loss.item() == pytest.approx(plain(), rel=1e-6)
+    assert_gradient(loss, plain, list(sft_trainer.model.parameters()), rtol=1e-4)
+
+
+@pytest.mark.parametrize("parts", [[[3, 1, 0, 2]], [[2], [0], [3], [1]], [[1, 2], [3, 0]]])
+def test_batch_size_and_order_do_not_change_the_sft_loss(sft_trainer, parts):
+    tokens = sum(len(response) for _, response in SENTENCES)
+    whole = sft_loss(sft_trainer, [0, 1, 2, 3], tokens)
+    split = sum(sft_loss(sft_trainer, rows, tokens) for rows in parts)
+    torch.testing.assert_close(split, whole, rtol=1e-6, atol=0)
+
+
+# ---- log-probabilities and padding
+
+
+def padded_logprobs(model: nn.Module, pairs: list, side: str) -> list[list[float]]:
+    """Log-probabilities of each response in one batch, padded on a side as sampling (left) or training (right) does."""
+    width = max(len(p) + len(r) for p, r in pairs)
+    ids, masks = [], []
+    for prompt, response in pairs:
+        real, empty = prompt + response, width - len(prompt) - len(response)
+        ids.append([0] * empty + real if side == "left" else real + [0] * empty)
+        masks.append([0] * empty + [1] * len(real) if side == "left" else [1] * len(real) + [0] * empty)
+    mask = torch.tensor(masks)
+    positions = (mask.cumsum(1) - 1).clamp(min=0)
+    with torch.no_grad():
+        logits = model(input_ids=torch.tensor(ids), attention_mask=mask, position_ids=positions).logits
+    result = []
+    for row, (prompt, response) in enumerate(pairs):
+        start = len(prompt) + (width - len(prompt) - len(response) if side == "left" else 0)
+        places = logits[row : row + 1, start - 1 : start - 1 + len(response)]
+        result.append(core.selective_logprobs(places, torch.tensor([response]))[0].tolist())
+    return result
+
+
+@pytest.mark.parametrize("dtype, close", [(torch.float64, EXACT), (torch.float32, FLOAT32)])
+def test_logprobs_are_the_same_padded_on_either_side_or_not_at_all(dtype, close):
+    model = models.load_causal_lm(MODELS / "small").to(dtype)
+    left, right = (padded_logprobs(model, SENTENCES, side) for side in ("left", "right"))
+    for pair, on_left, on_right in zip(SENTENCES, left, right, strict=True):
+        plain = torch.tensor(plain_logprobs(model, *pair))
+        torch.testing.assert_close(torch.tensor(on_left), plain, **close)
+        torch.testing.assert_close(torch.tensor(on_right), plain, **close)
+
+
+@pytest.mark.parametrize("size", [1, 3, 64])
+def test_greedy_answers_do_not_depend_on_batch_size_and_order(small, size):
+    model, tokenizer = small
+    prompts = [
+        tokenizer(f"Q: tom has {n} apples . {'tom buys 5 apples . ' * (n % 3)} A:")["input_ids"] for n in range(8)
+    ]
+    alone = [TransformersEngine(model, tokenizer, 1, 12).generate([Request(p, 1, 0.0)], 0)[0][0].text for p in prompts]
+    order = [5, 0, 7, 2, 6, 1, 4, 3]
+    groups = TransformersEngine(model, tokenizer, size, 12).generate([Request(prompts[i], 1, 0.0) for i in order], 3)
+    assert [group[0].text for group in groups] == [alone[i] for i in order]
+
+
+# ---- the reward model (Eq. 4-6)
+
+QUERIES = [
+    {"sequences": [[5, 6, 7, 8], [5, 6, 9], [5, 6, 10, 11, 12, 2]], "kinds": [0, 1, 2]},
+    {"sequences": [[7, 2], [7, 13, 14, 2], [7, 15, 2], [7, 16, 17, 18, 2]], "kinds": [0, 0, 1, 2]},
+    {"sequences": [[9, 9, 9], [9, 2]], "kinds": [1, 2]},
+]
+
+
+@pytest.fixture(scope="module")
+def scorer():
+    """A scorer in float64 whose head is not zero."""
+    model = in_float64(models.load_scorer(MODELS / "small", 0))
+    torch.manual_seed(0)
+    nn.init.normal_(model.score.weight)
+    return model
+
+
+@pytest.fixture(scope="module")
+def rm_trainer(scorer, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("rm")
+    stage = stage_in(make_root(folder), "05_reward_model")
+    trainer = reward_model.RewardModelTrainer(
+        scorer, args=reward_model.configuration(stage, folder, 4), eval_dataset=[{}]
+    )
+    trainer.settings = stage.profile.reward_model.model_copy(update={"lam": 0.3, "form": "convex"})
+    return trainer
+
+
+def rm_loss(trainer, queries: list[dict], counts: Tensor | None = None) -> Tensor:
+    return trainer.compute_loss(trainer.model, reward_model.collate(queries, 0), num_items_in_batch=counts)
+
+
+def test_the_reward_models_loss_is_the_plain_one_and_so_is_its_gradient(rm_trainer):
+    kinds = [kind for query in QUERIES for kind in query["kinds"]]
+    numbers = [i for i, query in enumerate(QUERIES) for _ in query["kinds"]]
+
+    def plain() -> float:
+        scores = [plain_states(rm_trainer.model, ids)[-1] for query in QUERIES for ids in query["sequences"]]
+        return plain_reward_model_loss(scores, kinds, numbers, 0.3)
+
+    loss = rm_loss(rm_trainer, QUERIES)
+    assert loss.item() == pytest.approx(plain(), rel=1e-11)
+    assert_gradient(loss, plain, list(rm_trainer.model.parameters()))
+
+
+@pytest.mark.parametrize("parts", [[[2, 0, 1]], [[0], [1], [2]], [[1], [2, 0]]])
+def test_batch_size_and_order_do_not_change_the_reward_models_loss(rm_trainer, parts):
+    """Parts are given what the whole batch counts; a row that only fills up changes nothing."""
+    batch = reward_model.collate(QUERIES, 0)
+    counts = reward_model.count_terms(batch["kinds"], batch["queries"])
+    whole = rm_loss(rm_trainer, QUERIES)
+    blank = reward_model.RewardModelTrainer.blank
+    split = sum(rm_loss(rm_trainer, [*(QUERIES[i] for i in rows), blank], counts) for rows in parts)
+    torch.testing.assert_close(split, whole, **EXACT)
+
+
+@pytest.mark.parametrize("kinds", [[0, 2, 2], [1, 1, 1], [2, 2, 2], [0, 0, 0]])
+@pytest.mark.parametrize("scale", [1.0, 1e4])
+def test_a_batch_without_a_class_and_scores_of_any_size_have_a_loss_and_a_gradient(kinds, scale):
+    scores = (torch.tensor([1.0, -1.0, 0.5]) * scale).requires_grad_()
+    numbers = torch.zeros(3, dtype=torch.long)
+    loss = reward_model.reward_model_loss(scores, torch.tensor(kinds), numbers, 0.5, "convex")
+    loss.backward()
+    assert loss.item() == pytest.approx(plain_reward_model_loss(scores.tolist(), kinds, [0, 0, 0], 0.5), rel=1e-6)
+    assert torch.isfinite(scores.grad).all()
+
+
+def test_a_share_of_a_batch_that_is_only_filling_has_no_loss():
+    scores, kinds = torch.randn(2, requires_grad=True), torch.full((2,), IGNORED)
+    loss = reward_model.reward_model_loss(scores, kinds, torch.tensor([0, 1]), 0.5, "convex", torch.tensor([4, 2, 0]))
+    loss.backward()
+    assert loss == 0 and (scores.grad == 0).all()
+
+
+def test_no_validation_query_to_choose_the_reward_model_by(study, tmp_path, monkeypatch):
+    """Every AUC would be NaN, and early stopping would end the training at its second evaluation."""
+    root = copy_study(study, tmp_path, "05_reward_model", "06_ppo")
+    monkeypatch.setattr(reward_model, "validation_table", lambda *args, f=reward_model.validation_table: f(*args)[:0])
+    with pytest.raises(UserError, match="no validation query has all kinds of responses"):
+        stage_in(root, "05_reward_model").run()
+
+
+# ---- PPO (Eq. 8)
+
+
+def double(batch: core.Batch) -> core.Batch:
+    """A batch with its numbers in float64."""
+    columns = {f.name: getattr(batch, f.name) for f in fields(batch)}
+    return core.Batch(**{n: t.double() if t is not None and t.is_floating_point() else t for n, t in columns.items()})
+
+
+def ppo_case(**changes) -> tuple[PPOTrainer, core.Batch, Tensor]:
+    """A trainer, its evaluated episodes of several lengths, and their scores."""
+    config = ppo_settings(temperature=0.8, kl_coef=0.2, gamma=0.9, gae_lambda=0.7, **changes)
+    rng = random.Random(0)
+    trainer = trainer_for(
+        config, sample=lambda _, prompts, seed: [rng.choices(range(2, 24), k=1 + i % 5) for i, _ in enumerate(prompts)]
+    )
+    move(trainer.policy, 0.02)  # so that log p and log p_ref differ
+    batch, scores, _ = trainer._rollout(1)
+    return trainer, trainer._evaluate_rollouts(batch), scores
+
+
+@torch.no_grad()
+def move(model: nn.Module, size: float) -> None:
+    """Take a random step with all weights."""
+    generator = torch.Generator().manual_seed(1)
+    for weight in model.parameters():
+        weight.add_(size * torch.randn(weight.shape, generator=generator, dtype=weight.dtype))
+
+
+def episodes(batch: core.Batch) -> list[tuple[list[int], list[int]]]:
+    """(prompt, response) of each row."""
+    rows = zip(batch.sequences.tolist(), batch.query_lengths.tolist(), batch.mask.sum(1).tolist(), strict=True)
+    return [(ids[:start], ids[start : start + length]) for ids, start, length in rows]
+
+
+def rows_of(tensor: Tensor, mask: Tensor) -> list[list[float]]:
+    return [row[:length].tolist() for row, length in zip(tensor, mask.sum(1).tolist(), strict=True)]
+
+
+def plain_numbers(trainer: PPOTrainer, batch: core.Batch) -> dict[str, list[list[float]]]:
+    """Log-probabilities and values of every episode by plain forward passes."""
+    pairs = episodes(batch)
+    values = [plain_states(trainer.value_model, p + r)[len(p) - 1 : len(p) + len(r) - 1] for p, r in pairs]
+    return {"logprobs": [plain_logprobs(trainer.policy, *pair, 0.8) for pair in pairs], "values": values}
+
+
+def test_the_ppo_loss_is_the_plain_one_and_so_is_its_gradient():
+    trainer, batch, scores = ppo_case(episodes_per_update=12)
+    assert len(set(batch.mask.sum(1).tolist())) > 2
+    in_float64(trainer.both)
+    batch, scores = double(batch), scores.double()
+    old = {"logprobs": rows_of(batch.logprobs, batch.mask), "values": rows_of(batch.values, batch.mask)}
+    reference = rows_of(batch.ref_logprobs, batch.mask)
+    advantages, returns = plain_targets(scores.tolist(), old["logprobs"], reference, old["values"], 0.2, 0.9, 0.7)
+    batch = trainer._advantages(batch, scores)
+    for ours, plain in ((batch.advantages, advantages), (batch.returns, returns)):
+        flat = torch.tensor([v for row in plain for v in row], dtype=torch.float64)
+        torch.testing.assert_close(ours[batch.mask], flat, rtol=1e-7, atol=1e-9)
+    move(trainer.both, 0.05)  # as after some minibatches: ratios on both sides of the clip range
+
+    def plain() -> float:
+        return plain_ppo_loss(plain_numbers(trainer, batch), old, advantages, returns, 0.2, 0.2, 0.1)
+
+    loss, statistics = trainer._loss(batch)
+    assert 0.05 < statistics["clip_fraction"] < 0.95 and 0.05 < statistics["value_clip_fraction"] < 0.95
+    assert loss.item() == pytest.approx(plain(), rel=1e-8)
+    assert_gradient(loss, plain, trainer.parameters)
+
+
+@pytest.mark.parametrize("forward_size", [1, 3, 32])
+def test_batch_size_and_order_do_not_change_what_ppo_evaluates(forward_size):
+    trainer, batch, _ = ppo_case()
+    plain = plain_numbers(trainer, batch)
+    order = torch.randperm(len(batch.mask), generator=torch.Generator().manual_seed(0))
+    trainer.forward_size = forward_size
+    shuffled = trainer._evaluate_rollouts(batch.take(order))
+    for name, rows in plain.items():
+        for place, row in enumerate(order.tolist()):
+            found = getattr(shuffled, name)[place, : len(rows[row])]
+            torch.testing.assert_close(found, torch.tensor(rows[row]), **FLOAT32)
+
+
+numbers = st.floats(-5, 5, width=16)
+an_episode = st.lists(st.tuples(numbers, numbers, numbers), min_size=1, max_size=6)
+
+
+@given(st.lists(st.tuples(an_episode, numbers), min_size=1, max_size=5), st.floats(0, 1), st.floats(0, 1))
+@example([([(-1.0, -1.0, 0.0)], -5.0)] * 3, 1.0, 0.95)  # single tokens, all rewards equal
+@example([([(0.0, 0.0, 0.0)], 1.0)], 1.0, 1.0)  # one token in all
+def test_advantages_and_returns_are_the_plain_ones(drawn, gamma, lam):
+    lengths = [len(tokens) for tokens, _ in drawn]
+    mask = mask_of(lengths, max(lengths))
+    columns = torch.full((3, *mask.shape), math.nan, dtype=torch.float64)  # NaN: what is padding must not matter
+    for row, (tokens, _) in enumerate(drawn):
+        columns[:, row, : len(tokens)] = torch.tensor(tokens, dtype=torch.float64).T
+    logprobs, reference, values = columns
+    scores = torch.tensor([score for _, score in drawn], dtype=torch.float64)
+    rewards = core.kl_penalised_rewards(scores, logprobs, reference, mask, 0.2)
+    advantages, returns = core.gae(rewards, values, mask, gamma, lam)
+    plain = plain_targets(scores.tolist(), *(rows_of(c, mask) for c in columns), 0.2, gamma, lam)
+    for ours, theirs in zip((core.masked_whiten(advantages, mask), returns), plain, strict=True):
+        flat = torch.tensor([v for row in theirs for v in row], dtype=torch.float64)
+        torch.testing.assert_close(ours[mask], flat, rtol=1e-6, atol=1e-6)
+        assert (ours[~mask] == 0).all()
+
+
+@pytest.mark.parametrize("sharpness", [1.0, 1e4])
+@pytest.mark.parametrize("responses", ["one token", "several"])
+def test_sharp_policies_single_tokens_and_equal_rewards_train_to_finite_weights(tmp_path, sharpness, responses):
+    """Probabilities of 0 and 1, log ratios of thousands, advantages without any variance."""
+    lengths = {"one token": [1], "several": [1, 2, 4]}[responses]
+    trainer = trainer_for(
+        ppo_settings(total_updates=2, kl_coef=0.0, whiten_rewards=True),
+        sample=lambda policy, prompts, seed: [
+            [7] * (lengths[i % len(lengths)] - 1) + [EOS] for i in range(len(prompts))
+        ],
+        score=lambda indices, texts, sequences: (torch.full((len(texts),), -5.0), {}),
+    )
+    with torch.no_grad():
+        trainer.policy.get_output_embeddings().weight.mul_(sharpness)
+    trainer.train(tmp_path)
+    assert all(torch.isfinite(p).all() for p in trainer.parameters)
+    assert trainer.history[-1]["reward"] == -5
+
+
+def test_equal_rewards_and_values_give_no_advantage():
+    mask = mask_of([1, 3, 2], 3)
+    rewards = core.kl_penalised_rewards(torch.full((3,), -5.0), torch.zeros(3, 3), torch.zeros(3, 3), mask, 0.2)
+    advantages, _ = core.gae(rewards, torch.zeros(3, 3), mask, 1.0, 1.0)
+    assert core.masked_whiten(advantages, mask).abs().max() < 0.01  # 1e-4 x rounding of -5
+
+
+def test_sampling_from_a_policy_that_is_sure():
+    logits = torch.tensor([[0.0, 1e4, -1e4], [1e4, 0.0, 1e4 - 1]])
+    generator = torch.Generator().manual_seed(0)
+    drawn = torch.stack([pick_tokens(logits, torch.tensor([1.0, 0.01]), generator) for _ in range(50)])
+    assert (drawn[:, 0] == 1).all() and (drawn[:, 1] == 0).all()
+
+
+# ---- AUC
+
+any_score = st.sampled_from([-math.inf, -1.0, 0.0, 0.5, 1.0, math.inf])
+
+
+@given(st.lists(any_score, max_size=8), st.lists(any_score, max_size=8))
+def test_auc_is_its_definition(positives, negatives):
+    """The share of pairs that the positive wins, a tie counting one half; undefined for an empty class."""
+    found = metrics.auc(positives, negatives)
+    if not positives or not negatives:
+        assert math.isnan(found)
+        return
+    wins = [1.0 if p > n else 0.5 if p == n else 0.0 for p in positives for n in negatives]
+    assert found == pytest.approx(sum(wins) / len(wins), abs=1e-12)
+
+
+# ---- a loss, gradient or reward that is NaN or infinite
+
+
+def broken(function, step: int, how: str):
+    """`compute_loss`, whose call of this number gives a NaN, or a loss whose gradient is infinite."""
+    calls = []
+
+    def compute_loss(self, model, inputs, *args, **kwargs):
+        loss = function(self, model, inputs, *args, **kwargs)
+        calls.append(1)
+        if len(calls) != step:
+            return loss
+        if how == "loss":
+            return loss * math.nan
+        weight = next(p for p in model.parameters() if p.requires_grad).sum()
+        return loss + (weight - weight.detach()).sqrt()  # 0, of infinite slope
+
+    return compute_loss
+
+
+def trainer_class(name: str) -> type:
+    return {"03_sft_warmup": sft.AgreementSFTTrainer, "05_reward_model": reward_model.RewardModelTrainer}[name]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["03_sft_warmup", "05_reward_model"])
+@pytest.mark.parametrize("how", ["loss", "gradient"])
+def test_a_training_stops_at_what_is_not_finite_and_goes_on_from_its_last_checkpoint(
+    study, tmp_path, monkeypatch, name, how
+):
+    method = "ours_wo_r" if name == "03_sft_warmup" else "ours"
+    stage = stage_in(copy_study(study, tmp_path, name), name, method)
+    kind = trainer_class(name)
+    steps = {row["step"] for row in stage_in(study, name, method).table("history").to_dict("records")}
+    with monkeypatch.context() as patch:
+        patch.setattr(kind, "compute_loss", broken(kind.compute_loss, max(steps), how))
+        with pytest.raises(UserError, match=f"step {max(steps)}: the {how} is NaN or infinite") as caught:
+            stage.run()
+    partial = stage.folder.with_name(stage.folder.name + ".partial")
+    (saved,) = partial.rglob("failed_*.safetensors")
+    assert str(saved) in str(caught.value)
+    assert load_file(saved)["input_ids"].ndim == 2
+    checkpoint = training.last_whole_checkpoint(partial / training.CHECKPOINTS)
+    weights = load_file(Path(checkpoint) / "model.safetensors")
+    assert all(torch.isfinite(w).all() for w in weights.values())
+    stage.run()
+    assert hash_files(stage.folder) == hash_files(stage_in(study, name, method).folder)
+
+
+@pytest.mark.slow
+def test_ppo_stops_at_a_reward_that_is_not_finite_and_goes_on_from_its_last_checkpoint(study, tmp_path, monkeypatch):
+    stage = stage_in(copy_study(study, tmp_path, "06_ppo"), "06_ppo")
+    from rdlib import rl
+
+    whole, calls = rl.RewardFunction.__call__, []
+
+    def infinite(self, *args):
+        calls.append(1)
+        scores, info = whole(self, *args)
+        return (scores * math.inf if len(calls) == 2 else scores), info
+
+    with monkeypatch.context() as patch:
+        patch.setattr(rl.RewardFunction, "__call__", infinite)
+        with pytest.raises(UserError, match="update 2: the reward is NaN or infinite"):
+            stage.run()
+    partial = stage.folder.with_name(stage.folder.name + ".partial")
+    assert load_file(partial / "failed_update_2.safetensors")["sequences"].ndim == 2
+    assert [path.name for path in partial.glob("checkpoint-*")] == ["checkpoint-000001"]
+    stage.run()
+    assert hash_files(stage.folder) == hash_files(stage_in(study, "06_ppo").folder)
+
+
+def test_every_trainer_stops_at_what_is_not_finite():
+    trainers = [sft.AgreementSFTTrainer, reward_model.RewardModelTrainer, baselines.AgreementDPOTrainer]
+    trainers += [baselines.AgreementGRPOTrainer, baselines.AgreementDistillationTrainer]
+    assert all(kind.mro().index(training.FiniteSteps) < kind.mro().index(training.Trainer) for kind in trainers)
+
+
+def test_a_gradient_that_is_not_finite_leaves_ppos_weights_as_they_were(tmp_path):
+    trainer = trainer_for(ppo_settings())
+    before = [p.detach().clone() for p in trainer.parameters]
+    trainer.parameters[0].register_hook(lambda gradient: gradient * math.inf)
+    with pytest.raises(UserError, match="update 1: the gradient is NaN or infinite"):
+        trainer.train(tmp_path)
+    assert (tmp_path / "failed_update_1.safetensors").is_file() and not list(tmp_path.glob("checkpoint-*"))
+    assert all(torch.equal(a, b) for a, b in zip(before, trainer.parameters, strict=True))
