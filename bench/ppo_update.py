@@ -91,4 +91,6 @@ def _row(result: str, spec: dict, found: dict[str, list[float]]) -> Row:
         f"{spec['limit']} tokens at temperature 1; policy, reference, value and reward model of one size; "
         f"TRL 1.12.0 in .venv-trl with the study's other pins"
     )
-    return Row("b", result, *speed_up(found["ours"], found["trl"]), "x", 3.0, False, shown["ours"], shown["trl"], settings)
+    return Row(
+        "b", result, *speed_up(found["ours"], found["trl"]), "x", 3.0, False, shown["ours"], shown["trl"], settings
+    )

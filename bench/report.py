@@ -62,7 +62,8 @@ def table(rows: list[Row]) -> pd.DataFrame:
     """The rows as a table, with the column `met`."""
     columns = [field.name for field in fields(Row)]
     frame = pd.DataFrame([asdict(row) | {"met": row.met} for row in rows], columns=[*columns, "met"])
-    return frame.drop(columns="most")
+    bounds = [None if row.aim is None else f"{'<=' if row.most else '>='} {row.aim:g}" for row in rows]
+    return frame.assign(aim=bounds).drop(columns="most")
 
 
 def write(part: str, rows: list[Row], provenance: dict, folder: Path = RESULTS) -> Path:
