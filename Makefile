@@ -10,6 +10,9 @@ PROFILE ?= params/micro.yaml
 JOBS    ?= 2
 # The seeds of `make reference`; a seed takes about an hour, and seeds can be run at different times.
 SEEDS   ?= 0 1 2 3 4
+# The parts of `make bench` (all of them), and how often each contestant runs.
+BENCH_PARTS  ?= a b c d e f
+BENCH_ROUNDS ?= 5
 # Extra words for the command behind a target: make study ARGS=..., make test PYTEST_ARGS=..., make lab LAB_ARGS=...
 ARGS ?=
 PYTEST_ARGS ?=
@@ -26,7 +29,8 @@ EMBEDDED := params/micro.yaml params/smoke.yaml
 offline = HF_HUB_OFFLINE=$${HF_HUB_OFFLINE-1}
 
 .DEFAULT_GOAL := help
-.PHONY: help env study reference test crash-test real-test vllm-test lint format figures release report lab pins clean distclean
+.PHONY: help env study reference test crash-test real-test vllm-test bench lint format figures release report lab pins
+.PHONY: clean distclean
 
 help: ## say what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -57,6 +61,11 @@ real-test: env ## every stage once with a real small model and real questions (a
 vllm-test: ## run the tests that need vLLM, in .venv-vllm, which it builds first (4 GB; minutes)
 	@$(PYTHON) scripts/vllm_environment.py
 	@$(offline) .venv-vllm/bin/python -m pytest tests/with_vllm $(PYTEST_ARGS)
+
+bench: env ## measure against other software, and how it grows; into bench/results and README (BENCH_PARTS="a d")
+	@$(if $(findstring b,$(BENCH_PARTS)),$(PYTHON) scripts/trl_environment.py)
+	@HF_HUB_OFFLINE=1 TQDM_DISABLE=1 $(BIN)/python -m bench $(BENCH_PARTS) --rounds $(BENCH_ROUNDS) $(BENCH_ARGS)
+	@$(BIN)/python -m rdlib.readme
 
 lint: env ## check style, and that notebooks are without outputs
 	@$(BIN)/ruff check .
@@ -99,4 +108,4 @@ clean: ## remove runs/ (all that studies made); keeps .venv and figures/
 	rm -rf runs
 
 distclean: clean ## remove .venv and caches too
-	rm -rf .venv .venv-vllm .venv.lock .pytest_cache .ruff_cache .hypothesis .snakemake rdlib.egg-info
+	rm -rf .venv .venv-vllm .venv-trl .venv.lock .pytest_cache .ruff_cache .hypothesis .snakemake rdlib.egg-info

@@ -36,12 +36,12 @@ PACKAGES = ("torch", "transformers", "trl", "accelerate", "numpy", "pandas")
 
 def write_bytes(path: Path, content: bytes) -> None:
     """Write a file so that it is either whole or absent: temporary file, fsync, rename."""
-    with _whole_or_absent(path) as temporary:
+    with whole_or_absent(path) as temporary:
         temporary.write_bytes(content)
 
 
 @contextlib.contextmanager
-def _whole_or_absent(path: Path) -> Iterator[Path]:
+def whole_or_absent(path: Path) -> Iterator[Path]:
     """A temporary file to write; afterwards it gets its name, or is gone where writing failed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
@@ -72,11 +72,11 @@ def read_json(path: Path) -> Any:
 
 def write_parquet(path: Path, frame: pd.DataFrame) -> None:
     """Write a table as Parquet, atomically and reproducibly."""
-    with _whole_or_absent(path) as temporary:
-        frame.to_parquet(temporary, index=False, compression="zstd", schema=_schema(frame))
+    with whole_or_absent(path) as temporary:
+        frame.to_parquet(temporary, index=False, compression="zstd", schema=schema_of(frame))
 
 
-def _schema(frame: pd.DataFrame) -> pa.Schema:
+def schema_of(frame: pd.DataFrame) -> pa.Schema:
     """The types of a table's columns, text where a column or its lists hold nothing: the same whatever the rows are."""
     schema = pa.Schema.from_pandas(frame, preserve_index=False)
     for place, field in enumerate(schema):

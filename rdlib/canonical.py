@@ -16,6 +16,7 @@ _WRAP = re.compile(r"\\+(?:text|textbf|mathrm|mathbf|mbox|boxed|bf|rm)\s?\{")
 _FRACTION = re.compile(r"(\d?)\\+[dtc]?frac\s?(?:\{([^{}]*)\}\s?\{([^{}]*)\}|(\d)(\d))")
 _COMMAND = re.compile(r"\\+([$%])|\\+[,;:! ()\[\]]|\\+[A-Za-z]+|[{}]")
 _NUMBER = re.compile(
+    r"(?=[-$€£\d.]|\s[\d.])"  # implied by what follows, and a third faster where no number begins
     r"(?P<front>(?:(?<![\w.)%])-|(?<![\w.]))[$€£]?\s?(?:(?<=[$€£])-)?)"
     r"(?P<whole>(?<=[$€£])\d{1,3}(?: \d{3})+(?!\d)|\d{1,3}(?:,\d{3})+(?!\d)|\d+|(?=\.\d))(?P<decimals>\.\d+)?"
     r"(?::(?P<minutes>[0-5]\d)\b)?"

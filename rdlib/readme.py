@@ -111,7 +111,7 @@ def render(readme: str, blocks: dict[str, str]) -> str:
 
 def blocks(figures: Path) -> dict[str, str]:
     """The text of each block, from the released tables."""
-    content = {"provenance": provenance_rows()}
+    content = {"provenance": provenance_rows(), "bench": bench_rows(ROOT / "bench" / "results")}
     if not (figures / "results").is_dir():
         return content | dict.fromkeys(("table_2_main", "claims", "questions", "measured"), NOT_RELEASED)
     content["table_2_main"] = main_rows(figures / "table_2_main.csv")
@@ -121,6 +121,38 @@ def blocks(figures: Path) -> dict[str, str]:
         content["questions"] = question_rows(figures)
     content["measured"] = measured_text(figures / "results")
     return content
+
+
+def bench_rows(folder: Path) -> str:
+    """The benchmarks' results (bench/results/*.csv): what came out first, then the aim, then the two sides."""
+    paths = sorted(folder.glob("*.csv"))
+    if not paths:
+        return "*Nothing has been measured yet: `make bench`.*"
+    lines = ["| result | aim | | what | ours | other |", "| ---: | ---: | --- | --- | ---: | ---: |"]
+    for row in pd.concat([pd.read_csv(path, keep_default_na=False) for path in paths]).itertuples():
+        span = f" [{_digits(row.low)}, {_digits(row.high)}]" if row.low < row.high else ""
+        met = {"True": "met", "False": "missed", "": ""}[str(row.met)]
+        sides = f"{row.ours or '-'} | {row.other or '-'}"
+        lines.append(f"| {_digits(row.value)}{span} {row.unit} | {row.aim or '-'} | {met} | {row.result} | {sides} |")
+    return "\n".join([*lines, "", bench_machines(paths)])
+
+
+def bench_machines(paths: list[Path]) -> str:
+    """One line on where and when each part was measured."""
+    parts: dict[str, list[str]] = {}
+    for path in paths:
+        made = json.loads(path.with_suffix(".json").read_text())
+        clock = "" if made["clock"] == "wall" else f", {made['clock']} seconds"
+        dirty = ", with changes" if made["dirty"] else ""
+        where = (
+            f"{made['processor']}, {made['machine']}, commit {made['commit'][:7]}{dirty}, {made['started'][:10]}{clock}"
+        )
+        parts.setdefault(where, []).append(path.stem)
+    return "; ".join(f"parts {', '.join(names)}: {where}" for where, names in parts.items()) + "."
+
+
+def _digits(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
 def provenance_rows() -> str:

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from rdlib import artifacts
+from rdlib import artifacts, streams
 from rdlib.questions import read_gold
+
+VOTE = ["id", "split", "confidence", "answer"]  # what the vote reads of the teacher's responses
 
 
 def majority_vote(answers: Sequence[str | None], threshold: float) -> tuple[str | None, float]:
@@ -34,7 +36,8 @@ def pseudo_labels(responses: pd.DataFrame, threshold: float) -> pd.DataFrame:
         given = [None if pd.isna(answer) else answer for answer in group["answer"]]
         label, share = majority_vote(given, threshold)
         rows.append((key, split, label, share, sum(answer is not None for answer in given) / len(given)))
-    return pd.DataFrame(rows, columns=["id", "split", "pseudo_label", "share", "extractable"])
+    table = pd.DataFrame(rows, columns=["id", "split", "pseudo_label", "share", "extractable"])
+    return table.astype(dict.fromkeys(["id", "split", "pseudo_label"], "str") | {"share": float, "extractable": float})
 
 
 def flip(labels: pd.DataFrame, responses: pd.DataFrame, share: float, seed: int) -> pd.DataFrame:
@@ -86,26 +89,35 @@ def judgement(responses: pd.DataFrame, labels: pd.DataFrame, gold: pd.Series) ->
     }
 
 
+def labels_of(responses: pd.DataFrame, path: Path) -> pd.DataFrame:
+    """The labels, out of a file of them, of the questions of a chunk of responses; both are in order of id."""
+    first, last = responses["id"].min(), responses["id"].max()
+    return pd.read_parquet(path, filters=[("id", ">=", first), ("id", "<=", last)])
+
+
 def run(stage, work: Path) -> None:
     """Stage 02_pseudo_labels: write labels.parquet and summary.json with the failure ratio (Figure 3)."""
-    responses = artifacts.read_parquet(stage.input("teacher") / "responses.parquet")
+    source, target = stage.input("teacher") / "responses.parquet", work / "labels.parquet"
     settings = stage.profile.voting
-    labels = pseudo_labels(responses, settings.threshold)
-    if settings.flip_share:
-        labels = flip(labels, responses, settings.flip_share, stage.seed)
-    artifacts.write_parquet(work / "labels.parquet", labels)
-    failed = int(labels["pseudo_label"].isna().sum())
-    summary = {"questions": len(labels), "failed": failed, "failure_ratio": failed / len(labels)}
-    artifacts.write_json(work / "summary.json", summary)
+    chunks = (pseudo_labels(chunk, settings.threshold) for chunk in streams.whole_questions(source, VOTE))
+    if settings.flip_share:  # draws among all labels, so it holds all responses
+        labels = pd.concat(chunks, ignore_index=True)
+        chunks = [flip(labels, artifacts.read_parquet(source), settings.flip_share, stage.seed)]
+    streams.write_parquet(target, chunks)
+    missing = [chunk["pseudo_label"].isna() for chunk in streams.read_parquet(target, ["pseudo_label"])]
+    questions, failed = sum(map(len, missing)), int(sum(map(sum, missing)))
+    artifacts.write_json(
+        work / "summary.json", {"questions": questions, "failed": failed, "failure_ratio": failed / questions}
+    )
 
 
 def run_judgement(stage, work: Path) -> None:
     """Stage 02_judgement: write judgement.json, the pseudo-labels against gold by split (Figure 4)."""
-    responses = artifacts.read_parquet(stage.input("teacher") / "responses.parquet")
-    labels = artifacts.read_parquet(stage.input("labels") / "labels.parquet")
+    responses, labels = stage.input("teacher") / "responses.parquet", stage.input("labels") / "labels.parquet"
     gold = read_gold(stage.input("gold"))
-    counts = {
-        split: judgement(responses[responses["split"] == split], labels[labels["split"] == split], gold)
-        for split in ("train", "validation")
-    }
+    counts = {split: Counter() for split in ("train", "validation")}
+    for chunk in streams.whole_questions(responses, VOTE):
+        known = labels_of(chunk, labels)
+        for split, total in counts.items():
+            total.update(judgement(chunk[chunk["split"] == split], known[known["split"] == split], gold))
     artifacts.write_json(work / "judgement.json", counts)

@@ -1,0 +1,13 @@
+"""Benchmarks: `make bench`, or single parts by `make bench BENCH_PARTS="a d"`.
+
+    a  sampling 30 responses a question: ours against transformers.generate
+    b  one PPO update: ours against the PPOTrainer of TRL 1.12.0
+    c  the whole micro study: use of the cores, share of each stage, start-up
+    d  extraction, vote and labelling of up to 10 million responses
+    e  `make study` where all is done, and `make figures`
+    f  the vLLM engine against vLLM itself
+
+What is compared runs in turn, on one machine, in one run, the order changing from round to round; a result is the
+median of the rounds' own ratios, so that a machine that slows down slows both. Each part writes `results/<part>.csv`,
+a row a result, and `results/<part>.json`, which says where the numbers come from; README.md shows the rows.
+"""

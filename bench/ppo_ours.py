@@ -1,0 +1,68 @@
+"""Our side of part b, in a process of its own: prints the seconds of each update but the first, as JSON."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import torch
+
+from bench.timing import clock
+from rdlib import generation, models
+from rdlib.engines.transformers_engine import TransformersEngine
+from rdlib.ppo import PPOTrainer
+from rdlib.profile import load_profile
+from rdlib.rl import RewardFunction, sampler
+from rdlib.study import ROOT
+
+
+def endless(tokenizer, limit: int):
+    """The `sample` callable of PPOTrainer, but no token ends a response."""
+
+    def sample(policy, prompts: list[list[int]], seed: int) -> list[list[int]]:
+        engine = TransformersEngine(policy, tokenizer, 512, limit)
+        engine.end_tokens = engine.end_tokens[:0]
+        return [group[0].tokens for group in engine.generate([generation.Request(p, 1, 1.0) for p in prompts], seed)]
+
+    return sample
+
+
+def main(spec: dict, seed: int) -> list[float]:
+    """Train, and return the seconds of each update but the first."""
+    profile = load_profile(ROOT / "params/micro.yaml")
+    settings = profile.ppo.model_copy(
+        update={
+            "total_updates": spec["updates"] + 1,
+            "episodes_per_update": spec["episodes"],
+            "minibatch_size": spec["minibatch"],
+            "epochs": spec["epochs"],
+            "learning_rate": spec["learning_rate"],
+            "value_learning_rate": spec["learning_rate"],
+            "checkpoint_every": 10**6,
+        }
+    )
+    tokenizer = models.load_tokenizer(spec["policy"])
+    pad = tokenizer.pad_token_id
+    scorer = models.load_scorer(spec["scorer"], pad)
+    labels = [None] * len(spec["prompts"])  # TRL has no pseudo-labels either
+    ends: list[float] = []
+    trainer = PPOTrainer(
+        models.load_causal_lm(spec["policy"]),
+        models.load_causal_lm(spec["policy"]),
+        models.load_scorer(spec["scorer"], pad),
+        tokenizer,
+        settings,
+        spec["prompts"],
+        sampler(tokenizer, 512, spec["limit"], 1.0) if spec["ends"] else endless(tokenizer, spec["limit"]),
+        RewardFunction(scorer, labels, "number", profile.reward, pad),
+        seed=seed,
+        on_update=lambda row: ends.append(clock()),
+    )
+    trainer.train(Path(spec["work"]) / f"ours-{seed}-{spec['ends']}")
+    return [end - start for start, end in zip(ends[1:], ends[2:], strict=False)]  # row 0 is before the training
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    print(json.dumps(main(json.loads(Path(sys.argv[1]).read_text()), int(sys.argv[2]))))

@@ -1,0 +1,46 @@
+"""Part e: `make study` where all is done, and `make figures`, as a user waits for them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+
+from bench.report import Row, Skipped
+from bench.timing import middle
+from rdlib import dag
+from rdlib.profile import load_profile
+from rdlib.study import ROOT
+
+PROFILE = "params/micro.yaml"
+AIMS = {"study": 10.0, "figures": 60.0}
+
+
+def unfinished(profile_path: str) -> int:
+    """How many jobs of the study are still to do."""
+    profile = load_profile(ROOT / profile_path)
+    jobs = dag.study_jobs(profile_path, profile.grid.seeds)
+    runs = ROOT / profile.runs / profile.name
+    return sum(not (job.marker(runs).exists() and all(stage.done for stage in job.stages)) for job in jobs)
+
+
+def make(target: str) -> float:
+    """Wall time of `make TARGET`, with the environment of a user who has set nothing."""
+    import time
+
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
+    start = time.perf_counter()
+    subprocess.run(["make", target], cwd=ROOT, env=environment, check=True, stdout=subprocess.DEVNULL)
+    return time.perf_counter() - start
+
+
+def run(rounds: int, quick: bool) -> list[Row]:
+    """Both commands in turn."""
+    if left := unfinished(PROFILE):
+        raise Skipped(f"{left} jobs of the micro study are not done in this checkout: `make study` first.")
+    times = {target: [make(target) for _ in range(1 if quick else rounds)] for target in AIMS}
+    return [
+        Row(
+            "e", f"make {target}" + (", all done" if target == "study" else ""), *middle(found), "s", AIMS[target], True
+        )
+        for target, found in times.items()
+    ]

@@ -1,0 +1,101 @@
+"""The benchmarks' own arithmetic and tables; nothing is timed here."""
+
+from __future__ import annotations
+
+import json
+
+import pandas as pd
+import pytest
+
+from bench import report, responses, roofline, timing, whole_study
+from rdlib import answers, readme, streams, voting
+
+
+def test_contestants_run_in_turn_and_the_order_turns_round():
+    calls = []
+    contestants = {name: lambda number, name=name: calls.append((name, number)) or float(number) for name in "ab"}
+    assert timing.in_turn(contestants, 3) == {"a": [0.0, 1.0, 2.0], "b": [0.0, 1.0, 2.0]}
+    assert calls == [("a", 0), ("b", 0), ("b", 1), ("a", 1), ("a", 2), ("b", 2)]
+
+
+def test_the_speed_up_is_a_median_of_the_rounds_own_ratios():
+    assert timing.speed_up([1.0, 2.0, 10.0], [3.0, 8.0, 20.0]) == (3.0, 2.0, 4.0)
+
+
+@pytest.mark.parametrize("power", [0.0, 1.0, 2.0])
+def test_slope(power):
+    sizes = [10, 100, 1000]
+    assert timing.slope(sizes, [3 * size**power for size in sizes]) == pytest.approx(power)
+
+
+def test_an_aim_is_a_least_or_a_most_value():
+    row = report.Row("a", "speed", 3.5, 3.0, 4.0, "x", 3.0)
+    assert row.met is True
+    assert report.Row("e", "wait", 12.0, 11.0, 13.0, "s", 10.0, most=True).met is False
+    assert report.Row("c", "wall time", 36.0, 36.0, 36.0, "min").met is None
+    assert "met" in report.line(row)
+
+
+def test_the_readme_shows_what_was_measured(tmp_path):
+    rows = [
+        report.Row("a", "sampling", 4.123, 4.0, 4.5, "x", 3.0, ours="12 responses/s", other="3 responses/s"),
+        report.Row("a", "many", 61234.0, 61234.0, 61234.0, "responses/s"),
+        report.Row("a", "slow", 12.0, 11.0, 13.0, "s", 10.0, most=True),
+    ]
+    provenance = report.provenance("a", 3)
+    report.write("a", rows, provenance, tmp_path)
+    text = readme.bench_rows(tmp_path)
+    assert "| 4.12 [4, 4.5] x | >= 3 | met | sampling | 12 responses/s | 3 responses/s |" in text
+    assert "| 61,234 responses/s | - |  | many | - | - |" in text
+    assert "| 12 [11, 13] s | <= 10 | missed | slow |" in text
+    assert provenance["commit"][:7] in text.splitlines()[-1]
+    assert {"command", "commit", "dirty", "packages", "machine", "processor"} <= provenance.keys()
+
+
+def test_without_results_the_readme_says_how_to_get_them(tmp_path):
+    assert "make bench" in readme.bench_rows(tmp_path)
+
+
+def test_a_token_costs_two_flops_a_weight_and_its_own_cache():
+    config = type("Config", (), {"num_hidden_layers": 2, "hidden_size": 8})
+    config.num_attention_heads = config.num_key_value_heads = 2
+    cost = roofline.cost(config, parameters=1000, context=10, rows=100)
+    assert cost.flops == 2 * 1000 + 4 * 2 * 8 * 10
+    assert cost.bytes == 4 * (2 * 2 * 8 * 10 + 10)
+
+
+def test_every_form_of_response_has_the_answer_it_was_made_with():
+    found = [answers.find(text, "math") for text in responses.texts(200)]
+    assert {one.rule for one in found} == {"hash", "boxed", "answer_is", "json", "last_number"}
+    assert {one.answer for one in found} <= {"22", "36", "14"}
+
+
+def test_chunks_change_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(responses, "CHUNK", 130)  # no multiple of a question's 50 responses
+    source = tmp_path / "responses.parquet"
+    streams.write_parquet(source, responses.made(1000))
+    responses.measure(source)
+    whole = pd.read_parquet(tmp_path / "answered.parquet")
+    assert len(whole) == 1000
+    labels = voting.pseudo_labels(whole, 0.5)
+    pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "labels.parquet"), labels)
+    labelled = voting.propagate(whole[["id", "answer"]], labels)
+    pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "labelled.parquet"), labelled)
+
+
+def test_start_up_is_what_no_working_cell_took(tmp_path):
+    def cell(source, seconds):
+        return {"cell_type": "code", "source": [source], "metadata": {"papermill": {"duration": seconds}}}
+
+    cells = [cell("seed = 0", 0.1), cell("import pandas as pd", 1.0), cell("stage.run()", 7.0), cell("plot()", 0.5)]
+    path = tmp_path / "01.ipynb"
+    path.write_text(json.dumps({"cells": cells, "metadata": {"papermill": {"duration": 10.0}}}))
+    notebook = whole_study.read_notebook(path)
+    assert (notebook.working, notebook.start_up) == (7.5, 2.5)
+    measured = {"minutes": 1.0, "cpu_minutes": 1.9, "jobs": 8, "questions": False}
+    rows = whole_study.rows_of(measured, [notebook] * 8, pd.Series({"06_ppo": 40.0, "07_evaluate": 8.0}), 0)
+    values = {row.result.partition(": ")[2]: row.value for row in rows}
+    assert values["two cores busy"] == pytest.approx(95)
+    assert values["start-up of notebooks"] == pytest.approx(100 * 20 / 120)
+    assert values["places without a job"] == pytest.approx(100 * 40 / 120)
+    assert values["work in stages"] == pytest.approx(40)
