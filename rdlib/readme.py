@@ -92,9 +92,10 @@ def measured_text(results: Path) -> str:
         if rows:
             middle = pd.DataFrame(rows).median(numeric_only=True)
             seeds = "one seed" if len(rows) == 1 else f"medians of {len(rows)} seeds"
+            cores = f" ({middle.cpu_minutes:.0f} minutes of a core)" if "cpu_minutes" in middle else ""
             sentences.append(
-                f"`{command}` ({middle.jobs:.0f} notebooks, two at a time; {seeds}) took {middle.minutes:.0f} minutes, "
-                f"{middle.peak_memory_gib:.1f} GiB of memory and {middle.disk_mb:.0f} MB of disk."
+                f"`{command}` ({middle.jobs:.0f} notebooks, two at a time; {seeds}) took {middle.minutes:.0f} minutes"
+                f"{cores}, {middle.peak_memory_gib:.1f} GiB of memory and {middle.disk_mb:.0f} MB of disk."
             )
     return " ".join(sentences) or NOT_RELEASED
 
