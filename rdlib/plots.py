@@ -7,7 +7,7 @@ greyscale too. Colours are Okabe and Ito's, safe for colour-blind readers. Error
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -369,8 +369,8 @@ def draw_lambda_curves(axes: Iterable[Axes], table: pd.DataFrame) -> None:
         for i, lam in enumerate(lams):
             color, marker, line = LAMBDA_LOOKS[i % len(LAMBDA_LOOKS)]
             curve = part[(part.lam == lam) & (part.point == "curve")]
-            ax.plot(curve.step, curve.auc, color=color, marker=marker, linestyle=line, label=f"{lam:g}")
-            _band(ax, curve, "step", "auc", color)
+            style = {"color": color, "marker": marker, "linestyle": line, "label": f"{lam:g}"}
+            _curve_over_seeds(ax, curve.step, curve, ("auc", "auc_low", "auc_high"), **style)
             kept = part[(part.lam == lam) & (part.point == "selected")]
             at = last * (1.07 + 0.035 * i)
             ax.errorbar(
@@ -390,10 +390,24 @@ def draw_lambda_curves(axes: Iterable[Axes], table: pd.DataFrame) -> None:
         ax.set(xlabel="optimiser step of the reward model", ylabel="validation AUC")
 
 
-def _band(ax: Axes, curve: pd.DataFrame, step: str, value: str, color: str) -> None:
-    """The interval over seeds around a curve, as far as no seed has stopped early: of two seeds it says nothing."""
-    whole = curve[(curve.seeds == curve.seeds.max()) & curve[f"{value}_low"].notna()]
-    ax.fill_between(whole[step], whole[f"{value}_low"], whole[f"{value}_high"], color=color, alpha=0.12, linewidth=0)
+PALE = 0.35
+
+
+def _curve_over_seeds(ax: Axes, steps: pd.Series, curve: pd.DataFrame, names: Sequence[str], **style: Any) -> None:
+    """A mean over seeds, with the band of its interval as far as no seed has stopped early, and pale from there on.
+
+    `names` are the columns of the mean and of the interval's ends. What is left of the seeds is another mean, and of
+    two seeds an interval says nothing.
+    """
+    whole = (curve.seeds == curve.seeds.max()).to_numpy()
+    mean, low, high = (curve[name] for name in names)
+    every = style.pop("markevery", 1)
+    ax.plot(steps[whole], mean[whole], markevery=every, **style)
+    ax.fill_between(steps[whole], low[whole], high[whole], color=style["color"], alpha=0.12, linewidth=0)
+    if not whole.all():
+        rest = ~whole
+        rest[whole.nonzero()[0].max()] = True  # from the last whole point on
+        ax.plot(steps[rest], mean[rest], markevery=every, **style | {"alpha": PALE, "label": None})
 
 
 def lambda_handles(table: pd.DataFrame) -> list[Line2D]:
@@ -404,7 +418,7 @@ def lambda_handles(table: pd.DataFrame) -> list[Line2D]:
         handles.append(Line2D([], [], color=color, marker=marker, linestyle=line, label=f"$\\lambda$ = {lam:g}"))
     kept = Line2D([], [], color=BLACK, marker="o", markerfacecolor="white", linestyle="none")
     kept.set_label("checkpoint kept, 95 % interval")
-    return [*handles, kept] if handles else []
+    return [*handles, kept, *_pale_handle(table)] if handles else []
 
 
 def draw_ratio_points(ax: Axes, table: pd.DataFrame) -> None:
@@ -521,20 +535,12 @@ def draw_learning_curves(axes: np.ndarray, table: pd.DataFrame, step: str, value
     """
     for row, dataset in enumerate(dict.fromkeys(table.dataset)):
         for ax, (value, label) in zip(axes[row], values.items(), strict=True):
-            part = table[(table.dataset == dataset) & table[value].notna()]
+            part = table[(table.dataset == dataset) & (table.value == value)]
             for (teacher, student, method), curve in part.groupby(["teacher", "student", "method"], sort=False):
                 line, marker = look(TEACHERS, teacher).line, look(STUDENTS, student).marker
                 color, every = look(METHODS, method).color, max(1, len(curve) // 6)
-                ax.plot(
-                    curve[step],
-                    curve[value],
-                    color=color,
-                    linestyle=line,
-                    marker=marker,
-                    markevery=every,
-                    markersize=4,
-                )
-                _band(ax, curve, step, value, color)
+                style = {"color": color, "linestyle": line, "marker": marker, "markevery": every, "markersize": 4}
+                _curve_over_seeds(ax, curve[step], curve, ("mean", "low", "high"), **style)
             ax.set(xlabel=x, ylabel=label, title=benchmark_label(dataset))
 
 
@@ -558,7 +564,14 @@ def cell_handles(table: pd.DataFrame) -> list[Line2D]:
         )
         for s in dict.fromkeys(table.student)
     ]
-    return colors + lines + marks
+    return colors + lines + marks + _pale_handle(table)
+
+
+def _pale_handle(table: pd.DataFrame) -> list[Line2D]:
+    """A legend handle where seeds stop at different steps."""
+    if table.seeds.dropna().nunique() <= 1:
+        return []
+    return [Line2D([], [], color=BLACK, alpha=PALE, label="pale: mean of the seeds left")]
 
 
 def cell_title(dataset: str, teacher: str, student: str) -> str:

@@ -388,19 +388,21 @@ def judged_correctness(pseudo_labels: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def over_seeds(history: pd.DataFrame, by: list[str], step: str, values: list[str]) -> pd.DataFrame:
-    """Mean of each value over seeds at each step, with t intervals (columns <value>, <value>_low,
-    <value>_high).
+def over_seeds(history: pd.DataFrame, by: list[str], step: str, value: str) -> pd.DataFrame:
+    """Mean of a value over seeds at each step, with t intervals: columns `by`, step, seeds, mean, low, high.
+
+    What seeds evaluate belongs together by its order: their data differ in size, so they evaluate at other steps. The
+    step given is the mean of theirs.
     """
+    runs = [*by, "seed"]
+    known = history.dropna(subset=value).sort_values([*runs, step])
+    known = known.assign(order=known.groupby(runs).cumcount())
     rows = []
-    for key, group in history.groupby([*by, step], sort=True):
-        row = dict(zip([*by, step], key, strict=True)) | {"seeds": group.seed.nunique()}
-        for value in values:
-            interval = stats.seed_interval(group[value])
-            row |= {value: interval.estimate, f"{value}_low": interval.low, f"{value}_high": interval.high}
-        rows.append(row)
-    names = [f"{value}{end}" for value in values for end in ("", "_low", "_high")]
-    return pd.DataFrame(rows, columns=[*by, step, "seeds", *names])
+    for (*key, _), group in known.groupby([*by, "order"], sort=True):
+        interval = stats.seed_interval(group[value])
+        row = dict(zip(by, key, strict=True)) | {step: round(group[step].mean()), "seeds": group.seed.nunique()}
+        rows.append(row | {"mean": interval.estimate, "low": interval.low, "high": interval.high})
+    return pd.DataFrame(rows, columns=[*by, step, "seeds", "mean", "low", "high"])
 
 
 def lambda_curves(history: pd.DataFrame, scores: pd.DataFrame, default: float) -> pd.DataFrame:
@@ -413,9 +415,8 @@ def lambda_curves(history: pd.DataFrame, scores: pd.DataFrame, default: float) -
     runs, kept = ablation_runs(history, key, default), ablation_runs(scores, key, default)
     parts = []
     for comparison in metrics.COMPARISONS:
-        evaluated = runs.dropna(subset=f"{comparison}_auc")  # the other steps log the loss alone
-        curve = over_seeds(evaluated, [*CELL, key], "step", [f"{comparison}_auc"])
-        curve.columns = [name.replace(f"{comparison}_auc", "auc") for name in curve.columns]
+        curve = over_seeds(runs, [*CELL, key], "step", f"{comparison}_auc")
+        curve = curve.rename(columns={"mean": "auc", "low": "auc_low", "high": "auc_high"})
         parts.append(curve.assign(comparison=comparison, point="curve"))
         chosen = ablation_aucs(kept, key, comparison).assign(comparison=comparison, point="selected")
         last = runs.groupby([*CELL, key]).step.max().reset_index()
@@ -517,9 +518,11 @@ def smoothed(history: pd.DataFrame, column: str, window: int = 20) -> pd.DataFra
 
 
 def learning_curves(history: pd.DataFrame, step: str, values: list[str]) -> pd.DataFrame:
-    """Training curves of every cell and method without an ablation, averaged over seeds."""
+    """Training curves of every cell and method without an ablation: `over_seeds` of each value, named in `value`."""
     history = select(history, variant="") if "variant" in history else history
-    return over_seeds(history, [*CELL, "method"], step, values)
+    parts = [over_seeds(history, [*CELL, "method"], step, value).assign(value=value) for value in values]
+    table = pd.concat(parts, ignore_index=True)
+    return table[["value", *(column for column in table if column != "value")]]
 
 
 # --- writing ------------------------------------------------------------------------------------------------

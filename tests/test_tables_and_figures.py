@@ -516,9 +516,24 @@ def test_a_study_without_ablations_is_drawn_too(results, tmp_path):
 def test_several_seeds_give_intervals_to_the_curves(tmp_path):
     data = report_figures.load_results(invent(tmp_path / "results", seeds=(0, 1, 2)))
     curves = tables.learning_curves(data.ppo_history, "update", ["reward"])
-    assert (curves.seeds == 3).all() and (curves.reward_low < curves.reward).all()
+    assert (curves.seeds == 3).all() and (curves.low < curves["mean"]).all() and set(curves.value) == {"reward"}
     points = tables.main_points(data.correctness)
     assert (points.n == QUESTIONS).all() and (points.study_low_pct < points.study_pct).all()
+
+
+def test_evaluations_of_seeds_belong_together_by_their_order():
+    """Seed 1 evaluates at other steps and stops early; what is logged between evaluations does not count."""
+    rows = [(0, 0, 0.5), (0, 10, None), (0, 24, 0.6), (0, 48, 0.8), (1, 0, 0.5), (1, 26, 0.7)]
+    history = pd.DataFrame(rows, columns=["seed", "step", "auc"]).assign(cell="a")
+    curve = tables.over_seeds(history, ["cell"], "step", "auc")
+    assert curve[["step", "seeds"]].values.tolist() == [[0, 2], [25, 2], [48, 1]]
+    assert curve["mean"].tolist() == pytest.approx([0.5, 0.65, 0.8])
+    axes = plots.grid(1, 1)[1][0, 0]
+    plots._curve_over_seeds(axes, curve.step, curve, ("mean", "low", "high"), color="black")
+    whole, rest = axes.lines
+    assert whole.get_xdata().tolist() == [0, 25] and rest.get_xdata().tolist() == [25, 48]
+    assert rest.get_alpha() < 1 and len(axes.collections) == 1
+    plots.plt.close("all")
 
 
 def test_seeds_are_read_one_below_the_other_or_singly(tmp_path):
