@@ -26,6 +26,9 @@ logging.set_verbosity_error()
 logging.disable_progress_bar()  # loading a file is no long work
 
 
+WEIGHTS = {"dtype": torch.float32, "use_safetensors": True}  # other files of weights are pickles, which run code
+
+
 def load_tokenizer(source: str | Path, revision: str | None = None) -> PreTrainedTokenizerBase:
     """The tokenizer of a model, padding on the left; it has an end token and a pad token that differs from it.
 
@@ -78,7 +81,7 @@ def device() -> torch.device:
 
 def load_causal_lm(source: str | Path, revision: str | None = None) -> PreTrainedModel:
     """A language model in float32, in evaluation mode."""
-    return _load(AutoModelForCausalLM, source, dtype=torch.float32, **_at(revision)).eval()
+    return _load(AutoModelForCausalLM, source, **WEIGHTS, **_at(revision)).eval()
 
 
 def load_config(source: str | Path, revision: str | None = None) -> PreTrainedConfig:
@@ -92,7 +95,7 @@ def _at(revision: str | None) -> dict[str, str]:
 
 def load_scorer(source: str | Path, pad_token_id: int | None = None) -> PreTrainedModel:
     """A model with one linear head on the last token's final embedding (a new head is zero) in float32."""
-    model = _load(AutoModelForSequenceClassification, source, dtype=torch.float32, num_labels=1)
+    model = _load(AutoModelForSequenceClassification, source, **WEIGHTS, num_labels=1)
     if pad_token_id is not None:
         model.config.pad_token_id = pad_token_id
     return model.eval()
@@ -100,9 +103,9 @@ def load_scorer(source: str | Path, pad_token_id: int | None = None) -> PreTrain
 
 def _load(loader, source: str | Path, **options):
     try:
-        return loader.from_pretrained(source, **options)
+        return loader.from_pretrained(source, trust_remote_code=False, **options)
     except Exception as error:  # a missing, cut or foreign file fails in many ways, some of them of other libraries
-        reason = str(error).strip().splitlines()[0][:200]
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
         raise UserError(
             f"The model {source} cannot be loaded ({reason}): check the path or name in the profile; "
             f"a hub model needs a network, and a gated one a login."
