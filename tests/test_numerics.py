@@ -490,12 +490,13 @@ def test_auc_is_its_definition(positives, negatives):
 
 def broken(function, step: int, how: str):
     """`compute_loss`, whose call of this number gives a NaN, or a loss whose gradient is infinite."""
-    calls = []
+    calls = 0
 
     def compute_loss(self, model, inputs, *args, **kwargs):
+        nonlocal calls
+        calls += model.training  # the evaluation asks for losses too
         loss = function(self, model, inputs, *args, **kwargs)
-        calls.append(1)
-        if len(calls) != step:
+        if calls != step or not model.training:
             return loss
         if how == "loss":
             return loss * math.nan
