@@ -16,7 +16,7 @@ import pytest
 import torch
 from conftest import MODELS, copy_study, make_root, stage_in
 from datasets import Dataset
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 from test_ppo import EOS, mask_of, trainer_for
@@ -416,6 +416,7 @@ numbers = st.floats(-5, 5, width=16)
 an_episode = st.lists(st.tuples(numbers, numbers, numbers), min_size=1, max_size=6)
 
 
+@settings(max_examples=40)
 @given(st.lists(st.tuples(an_episode, numbers), min_size=1, max_size=5), st.floats(0, 1), st.floats(0, 1))
 @example([([(-1.0, -1.0, 0.0)], -5.0)] * 3, 1.0, 0.95)  # single tokens, all rewards equal
 @example([([(0.0, 0.0, 0.0)], 1.0)], 1.0, 1.0)  # one token in all

@@ -72,7 +72,7 @@ def test_several_overrides_are_named_in_order(root):
     assert stage.with_overrides({"ppo.kl_coef": 0.2}).variant == "ppo.kl_coef=0.2,reward.mismatch=minus"
 
 
-@pytest.mark.parametrize("stop", [["a/../../b"], ["\n\n"], ["x" * 300]])
+@pytest.mark.parametrize("stop", [["a/../../b"], ["x" * 300]])
 def test_a_variant_that_can_name_no_folder_is_named_by_its_hash(root, stop):
     stage, other = (stage_in(root, "06_ppo").with_overrides({"generation.stop": s}) for s in (stop, [*stop, "y"]))
     assert (
