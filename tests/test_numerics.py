@@ -296,12 +296,11 @@ def test_the_reward_models_loss_is_the_plain_one_and_so_is_its_gradient(rm_train
 @pytest.mark.parametrize("parts", [[[2, 0, 1]], [[0], [1], [2]], [[1], [2, 0]]])
 def test_batch_size_and_order_do_not_change_the_reward_models_loss(rm_trainer, parts):
     """Parts are given what the whole batch counts; a row that only fills up changes nothing."""
-    batch = reward_model.collate(QUERIES, 0)
-    counts = reward_model.count_terms(batch["kinds"], batch["queries"])
-    whole = rm_loss(rm_trainer, QUERIES)
-    blank = reward_model.RewardModelTrainer.blank
-    split = sum(rm_loss(rm_trainer, [*(QUERIES[i] for i in rows), blank], counts) for rows in parts)
-    torch.testing.assert_close(split, whole, **EXACT)
+    filled = [[*(QUERIES[i] for i in rows), reward_model.RewardModelTrainer.blank] for rows in parts]
+    batches = [reward_model.collate(part, 0) for part in filled]
+    counts = sum(reward_model.count_terms(batch["kinds"], batch["queries"]) for batch in batches)
+    split = sum(rm_loss(rm_trainer, part, counts) for part in filled)
+    torch.testing.assert_close(split, rm_loss(rm_trainer, QUERIES), **EXACT)
 
 
 @pytest.mark.parametrize("kinds", [[0, 2, 2], [1, 1, 1], [2, 2, 2], [0, 0, 0]])
