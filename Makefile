@@ -29,8 +29,8 @@ EMBEDDED := params/micro.yaml params/smoke.yaml
 offline = HF_HUB_OFFLINE=$${HF_HUB_OFFLINE-1}
 
 .DEFAULT_GOAL := help
-.PHONY: help env study reference test crash-test real-test vllm-test bench lint format figures release report lab pins
-.PHONY: clean distclean
+.PHONY: help env study reference test crash-test fuzz real-test vllm-test bench lint format figures release report
+.PHONY: lab pins clean distclean
 
 help: ## say what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -61,6 +61,9 @@ real-test: env ## every stage once with a real small model and real questions (a
 vllm-test: ## run the tests that need vLLM, in .venv-vllm, which it builds first (4 GB; minutes)
 	@$(PYTHON) scripts/vllm_environment.py
 	@$(offline) .venv-vllm/bin/python -m pytest tests/with_vllm $(PYTEST_ARGS)
+
+fuzz: env ## hostile input by the hundred thousand: answers, profiles, questions, recordings, servers, parameters
+	@PYTHONPATH=. $(offline) $(BIN)/python tests/fuzz.py $(ARGS)
 
 bench: env ## measure against other software, and how it grows; into bench/results and README (BENCH_PARTS="a d")
 	@$(if $(findstring b,$(BENCH_PARTS)),$(PYTHON) scripts/trl_environment.py)

@@ -108,7 +108,7 @@ def read(path: Path):
     try:
         return load_config_from_file(str(path))
     except Exception as error:  # a missing file, bad YAML and unknown keys are of several types
-        why = str(error).strip().splitlines()[0][:200]
+        why = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
         raise UserError(
             f"The accelerate configuration {path} cannot be read ({why}): set training.accelerate to a file of "
             f"params/accelerate."

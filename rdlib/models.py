@@ -121,9 +121,9 @@ def _load(loader, source: Model | str | Path, **options):
     if isinstance(source, Model) and source.revision is not None:
         options["revision"] = source.revision
     try:
-        return loader.from_pretrained(_name(source), **options)
+        return loader.from_pretrained(_name(source), trust_remote_code=False, **options)
     except Exception as error:  # a missing, cut or foreign file fails in many ways, some of them of other libraries
-        reason = str(error).strip().splitlines()[0][:200]
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
         raise UserError(
             f"The model {_name(source)} cannot be loaded ({reason}): check the path or name in the profile; "
             f"a hub model needs a network, and a gated one a login."

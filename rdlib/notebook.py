@@ -17,7 +17,7 @@ from IPython.display import Image, Markdown, display
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from rdlib import plots
+from rdlib import plots, shown
 from rdlib.claims import Claim
 from rdlib.errors import UserError
 from rdlib.profile import Model
@@ -57,7 +57,8 @@ def _show_user_error(shell, kind, error, _traceback, tb_offset=None) -> list[str
 
 
 def show_texts(table: pd.DataFrame) -> None:
-    """Show a table of questions and responses in full, with any markup or formula in them as plain text."""
+    """Show a table of questions and responses as plain text: no markup, formula or control character in it works."""
+    table = table.map(lambda value: shown.visible(value) if isinstance(value, str) else value)
     options = {"index": False, "na_rep": "-", "float_format": "{:.3g}".format}
     with pd.option_context("display.max_colwidth", None):
         markup = table.to_html(border=0, classes="texts tex2jax_ignore mathjax_ignore", **options)

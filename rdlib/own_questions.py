@@ -23,7 +23,7 @@ from rdlib import answers
 from rdlib.errors import UserError
 from rdlib.profile import Dataset
 from rdlib.questions import LETTERS, SPLITS, Question, require_sound
-from rdlib.records import Record, read_records
+from rdlib.records import Record, kind_of, read_records
 from rdlib.splits import assign, cap
 
 HELD_OUT_SHARE = 0.1  # of all questions, for test and for validation
@@ -90,7 +90,7 @@ def _scalar(record: Record, name: str) -> Any:
     """A field that is text or a number, the number written without exponent."""
     value = record.fields[name]
     if isinstance(value, bool) or not isinstance(value, str | int | float | Decimal):
-        raise record.error(f"{name!r} is {type(value).__name__} where text or a number belongs.")
+        raise record.error(f"{name!r} is {kind_of(value)} where text or a number belongs.")
     if isinstance(value, str):
         return value
     number = Decimal(str(value))

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from rdlib.errors import UserError
 
@@ -24,12 +24,21 @@ Rate = Annotated[float, Field(gt=0, le=1)]
 Mismatch = Literal["negative_abs", "minus", "clip", "fixed", "none"]
 Temperature = Annotated[float, Field(ge=0, le=5)]
 AXES = ("dataset", "teacher", "student")
+SEEDS = 2**32  # NumPy's generators take no more
 
 
 class Section(BaseModel):
     """Base of all sections: unknown keys are refused, values cannot change."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _truth_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
+        values = value if isinstance(value, list) else [value]
+        if cls.model_fields[info.field_name].annotation is not bool and any(isinstance(v, bool) for v in values):
+            raise ValueError("true and false (in YAML also yes, no, on and off) are no value for it")
+        return value
 
 
 class Model(Section):
@@ -277,7 +286,7 @@ class Grid(Section):
     the teacher's samples SFT gets to match the pipeline's tokens (R2).
     """
 
-    seeds: list[Annotated[int, Field(ge=0)]] = Field(min_length=1)
+    seeds: list[Annotated[int, Field(ge=0, lt=SEEDS)]] = Field(min_length=1)
     lam: list[Share]
     teacher_share: list[Annotated[float, Field(gt=0, lt=1)]]
     mismatch: list[Mismatch]
@@ -353,6 +362,16 @@ class Profile(Section):
             if cell.holds(axes):
                 settings |= cell.settings
         return settings
+
+    @model_validator(mode="after")
+    def _names_are_folders_and_tell_models_apart(self) -> Profile:
+        for name in (*self.datasets, *self.teachers, *self.students):
+            if not re.fullmatch(r"\w[\w.+-]{0,59}", name):
+                raise ValueError(f"{name[:60]!r} cannot be a folder's name: take letters, digits and _ . + -")
+        for name in sorted(self.teachers.keys() & self.students.keys()):
+            if self.teachers[name] != self.students[name]:
+                raise ValueError(f"{name!r} names a teacher and another student: give one of them another name")
+        return self
 
     @model_validator(mode="after")
     def _shares_leave_a_response_of_each_kind(self) -> Profile:
@@ -456,11 +475,12 @@ def load_profile(path: str | Path, overrides: dict[str, Any] | None = None) -> P
         raise UserError(
             f"There is no profile {path}: give the path of a YAML file such as params/micro.yaml."
         ) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"The profile {path} cannot be read ({error}): give a readable YAML file.") from None
-    except yaml.YAMLError as error:
-        where = f" at line {error.problem_mark.line + 1}" if getattr(error, "problem_mark", None) else ""
-        raise UserError(f"The profile {path} is not valid YAML{where}: mend it there.") from None
+    except yaml.MarkedYAMLError as error:
+        where = f" at line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise UserError(f"The profile {path} is not valid YAML{where} ({error.problem}): mend it there.") from None
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:  # a bad date or number is a ValueError
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        raise UserError(f"The profile {str(path)!r} cannot be read ({reason}): give a readable YAML file.") from None
     if not isinstance(content, dict):
         raise UserError(f"The profile {path} holds no settings: start from params/micro.yaml.")
     for key, value in (overrides or {}).items():
@@ -477,7 +497,22 @@ def _parse(text: str) -> Any:
 
 @lru_cache(maxsize=16)
 def _parse_once(text: str) -> Any:  # a study asks for its profile some thousand times, and YAML is slow to read
-    return yaml.safe_load(text)
+    return yaml.load(text, _Loader)
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML's safe loader, but a key that is there twice is an error: all but its last value would go unread."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        seen = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in seen:
+                    raise yaml.constructor.ConstructorError(
+                        problem=f"the key {key.value!r} is there twice", problem_mark=key.start_mark
+                    )
+                seen.add(key.value)
+        return super().construct_mapping(node, deep)
 
 
 def _override(content: dict, key: str, value: Any, path: Path) -> None:
@@ -514,7 +549,8 @@ def _explain(error: ValidationError, path: Path) -> str:
         return f"The profile {path} contradicts itself: {first['msg'].removeprefix('Value error, ')}."
     if first["type"] == "missing":
         return f"The profile {path} lacks the key {key!r}: add it (params/micro.yaml shows every key)."
-    return f"The profile {path} has a bad value for {key!r} ({first['input']!r}): {first['msg']}."
+    problem = first["msg"].removeprefix("Value error, ")
+    return f"The profile {path} has a bad value for {key!r} ({repr(first['input'])[:80]}): {problem}."
 
 
 def _keys_of(location: tuple) -> list[str]:

@@ -6,6 +6,7 @@ import codecs
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -38,14 +39,14 @@ class Record:
         """The field `options`, two to ten texts."""
         value = self.fields.get("options")
         if not isinstance(value, list) or not 2 <= len(value) <= len(LETTERS):
-            given = f"{len(value)} of them" if isinstance(value, list) else type(value).__name__
+            given = f"{len(value)} of them" if isinstance(value, list) else kind_of(value)
             raise self.error(f"'options' must be a list of 2 to {len(LETTERS)} texts, not {given}.")
         return tuple(self.checked(option, "an option") for option in value)
 
     def checked(self, value: Any, name: str) -> str:
         """A value as text without the space around it; UserError when it is no text that can be asked and stored."""
         if not isinstance(value, str):
-            raise self.error(f"{name} is {type(value).__name__} where text belongs.")
+            raise self.error(f"{name} is {kind_of(value)} where text belongs.")
         if not value.strip():
             raise self.error(f"{name} is empty; fill it in or leave the row out.")
         if len(value) > LONGEST:
@@ -85,22 +86,42 @@ def _json_lines(path: Path) -> Iterator[Record]:
     for line, content in enumerate(path.read_bytes().removeprefix(codecs.BOM_UTF8).splitlines(), start=1):
         if content.strip():
             where = f"{path}, line {line}"
-            yield Record(where, number, _parse(content, where))
+            yield Record(where, number, parse_object(content, where))
             number += 1
 
 
-def _parse(content: bytes, where: str) -> dict[str, Any]:
+def parse_object(content: bytes, where: str) -> dict[str, Any]:
+    """A line of JSONL as its fields, numbers with a point as Decimal; UserError, which begins with `where`."""
     try:
-        row = json.loads(content.decode("utf-8"))
+        row = json.loads(content.decode("utf-8"), parse_float=Decimal, object_pairs_hook=_fields_once)
     except UnicodeDecodeError:
         raise UserError(f"{where} is not UTF-8: save the file in that encoding.") from None
     except json.JSONDecodeError as error:
         raise UserError(f"{where} is not JSON ({error.msg}, column {error.colno}): give one object a line.") from None
+    except _TwiceError as error:
+        raise UserError(f"{where} has the field {str(error)[:40]!r} twice: leave one out.") from None
     except (ValueError, RecursionError):  # a number of thousands of digits, or brackets within brackets without end
         raise UserError(f"{where} is not JSON that can be read: give one object a line.") from None
     if not isinstance(row, dict):
-        raise UserError(f"{where} holds {type(row).__name__} where an object belongs: give one object a line.")
+        raise UserError(f"{where} holds {kind_of(row)} where an object belongs: give one object a line.")
     return row
+
+
+class _TwiceError(Exception):
+    """An object has a field twice, of which `json` would silently keep the last."""
+
+
+def _fields_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise _TwiceError(next(name for name in names if names.count(name) > 1))
+    return fields
+
+
+def kind_of(value: Any) -> str:
+    """What a value of JSON is called in a message."""
+    return "float" if isinstance(value, Decimal) else type(value).__name__
 
 
 def _parquet_rows(path: Path) -> list[Record]:

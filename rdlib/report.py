@@ -19,7 +19,7 @@ import nbformat
 import pandas as pd
 from nbconvert.filters import markdown2html
 
-from rdlib import artifacts, readme, report_figures
+from rdlib import artifacts, readme, report_figures, shown
 from rdlib.errors import UserError
 from rdlib.study import ROOT
 
@@ -91,14 +91,10 @@ def _part(path: Path) -> dict[str, str]:
     note = " ".join(line for line in text.splitlines() if line and not line.startswith(("|", "#")))
     if path.stem == "table_2_main":  # the README's form, an accuracy and its interval in one cell
         lines = readme.main_rows(path.with_suffix(".csv")).splitlines()
-    rows = [[_plain(cell) for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines]
+    rows = [[shown.from_markdown(cell) for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines]
     head, marks, body = rows[0], rows[1], rows[2:]
     right = [mark.endswith(":") for mark in marks]
     return {"kind": "table", "name": path.stem, "title": title, "note": note, "rows": [head, *body], "right": right}
-
-
-def _plain(cell: str) -> str:
-    return cell.strip().replace("\\|", "|")
 
 
 def claim_rows(figures: Path) -> list[dict[str, str]]:

@@ -25,7 +25,7 @@ import pandas as pd
 
 from rdlib import artifacts, code_identity, launch, sources
 from rdlib.errors import UserError
-from rdlib.profile import Profile, Section, load_profile
+from rdlib.profile import SEEDS, Profile, Section, load_profile
 
 ROOT = Path(__file__).resolve().parent.parent
 BASELINES = ("rft", "dpo", "distillation", "grpo")  # reviewers' question R1
@@ -50,6 +50,7 @@ class StageSpec:
 
 
 ALL_AXES = ("dataset", "teacher", "student", "method")
+LONGEST_VARIANT = 200  # bytes; file systems take names of 255
 SPECS = {
     spec.name: spec
     for spec in (
@@ -146,6 +147,10 @@ def _without_places(value: Any) -> Any:
     return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value
 
 
+def _may_name_a_folder(text: str) -> bool:
+    return "/" not in text and text.isprintable() and len(text.encode("utf-8", "replace")) <= LONGEST_VARIANT
+
+
 def _decides(stage: str, section: str, name: str) -> bool:
     """Whether a setting decides a stage's artifacts, and not only how they are computed."""
     return (section, name) not in SPREADING - SAMPLES_BY_PROCESS.get(stage, set())
@@ -210,8 +215,9 @@ class Stage:
 
     @property
     def variant(self) -> str:
-        """The overrides as text, empty for the profile's own settings."""
-        return ",".join(f"{key}={_in_a_name(value)}" for key, value in self.overrides.items())
+        """The overrides as text, empty for the profile's own settings; a hash where no folder can be named so."""
+        text = ",".join(f"{key}={_in_a_name(value)}" for key, value in self.overrides.items())
+        return text if _may_name_a_folder(text) else artifacts.content_hash(self.overrides)[:16]
 
     @property
     def folder(self) -> Path:
@@ -505,8 +511,8 @@ def _is_parameter(name: str, value: Any) -> bool:
 
 def make_stage(name: str, profile: str, *, seed: int = 0, overrides: dict | None = None, **axes: Any) -> Stage:
     """A stage with its axes and settings checked; UserError for a name that the profile does not know."""
-    if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
-        raise UserError(f"seed is {seed!r}: give a whole number from 0 up.")
+    if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < SEEDS:
+        raise UserError(f"seed is {seed!r}: give a whole number from 0 to {SEEDS - 1}.")
     path = Path(profile)
     relative = path.relative_to(ROOT).as_posix() if path.is_absolute() and path.is_relative_to(ROOT) else str(profile)
     loaded = load_profile(ROOT / relative, overrides)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from rdlib import artifacts, metrics, paper, stats
+from rdlib import artifacts, metrics, paper, shown, stats
 from rdlib.errors import UserError
 
 CELL = ["dataset", "teacher", "student"]
@@ -560,4 +560,4 @@ def write_markdown(table: pd.DataFrame, path: Path, title: str, note: str = "") 
 def _as_markdown(value, column: str) -> str:
     if isinstance(value, float) and not np.isnan(value):
         return f"{value:.{_decimals(column)}f}"
-    return _as_cell(value).replace("|", "\\|").replace("\n", " ") or "-"
+    return shown.in_markdown(_as_cell(value)) or "-"

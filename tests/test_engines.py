@@ -326,6 +326,7 @@ MALFORMED = [
     b'{"choices": [{"message": {"content": null}, "finish_reason": "stop"}]}',
     b'{"choices": [{"message": {"content": "half"}, "finish_reason": null}]}',
     b"[" * 100_000,
+    b'{"choices": [{"message": {"content": "half"}, "finish_reason": {}}]}',
 ]
 FAULTS = [
     *((status, {}, b"oops") for status in (408, 429, 500, 502, 503, 529)),
@@ -370,6 +371,7 @@ def test_nobody_at_the_address(fake):
         (400, f"the prompt\n is \x1b[31mtoo long {KEY}", r"question 'q1' .400: the prompt is \[31mtoo long \[key\]"),
         (422, "no", "422: no"),
         (429, "insufficient_quota", "quota is used up"),
+        (422, [[[]]], r"422: \[\[\[\]\]\]"),
     ],
 )
 def test_what_will_not_pass_ends_at_once(fake, status, said, message):
@@ -396,6 +398,30 @@ def test_retry_after_may_be_a_date():
     assert 90 < server._retry_after(response) <= 100
     for value in ("", "soon", "nan"):
         assert not server._retry_after(SimpleNamespace(headers={"Retry-After": value}))
+
+
+@pytest.mark.parametrize("asked", ["inf", "1e9", "Fri, 31 Dec 9999 23:59:59 GMT"])
+def test_a_server_that_fails_cannot_stop_the_run_for_ever(fake, asked):
+    fake.faults = [(503, {"Retry-After": asked}, b"[" * 100_000)]
+    clock = FakeClock()
+    ask(engine_of(fake, clock))
+    assert clock.waits and max(clock.waits) <= 1.1 * server.LONGEST_RETRY_AFTER
+
+
+@pytest.mark.parametrize("total", [True, -3, 10**400, 10**30, 1.5, "7"])
+def test_a_count_of_tokens_that_is_none_is_not_believed(fake, total):
+    said = {
+        "choices": [{"message": {"content": "abcde"}, "finish_reason": "stop"}],
+        "usage": {"completion_tokens": total},
+    }
+    fake.faults = [(200, {}, said)]
+    assert ask(engine_of(fake))[0].count == 2
+
+
+def test_a_body_in_an_encoding_that_it_has_not(fake):
+    fake.faults = [(418, {"Content-Type": "application/json; charset=utf-16"}, b'{"error": "x"}')]
+    with pytest.raises(UserError, match="418: x"):
+        ask(engine_of(fake))
 
 
 def test_a_wait_beyond_reason_is_a_quota(fake):
@@ -562,8 +588,16 @@ def test_hostile_responses_are_served_as_they_are(tmp_path):
         ('{"id": "q1", "text": 5}\n', "has no text"),
         ('{"id": "q1", "text": "a", "temperature": "hot"}\n', "temperature 'hot'"),
         ('{"id": "q1", "text"\n', "Line 1 of .* is not JSON"),
-        ("5\n", "not a JSON object"),
-        ('{"id": "q1", "text": "\udcff"}\n', "Line 1 of .* is not JSON"),
+        ("5\n", "Line 1 of .* holds int where an object belongs"),
+        ('{"id": "q1", "text": "\udcff"}\n', "Line 1 of .* is not UTF-8"),
+        ('{"id": "q1", "text": "a", "text": "b"}\n', "Line 1 of .* has the field 'text' twice"),
+        ('{"id": ["q1"], "text": "a"}\n', "the id \"\\['q1'\\]\": give text or a number"),
+        ('{"id": "q1", "text": "a", "sample": "2"}\n', "the sample '2': give a number"),
+        ('{"id": "q1", "text": "a", "tokens": -5}\n', "the tokens '-5': give a number from 0 up"),
+        ('{"id": "q1", "text": "a", "tokens": 1e30}\n', "the tokens '1E\\+30'"),
+        ('{"id": "q1", "text": "a", "temperature": true}\n', "the temperature 'True'"),
+        ('{"id": "q1", "text": "a", "finished": "false"}\n', "strange finished or finish_reason"),
+        ('{"id": "q1", "text": "a"}\n{"id": "q1", "text": "b", "temperature": 1}\n', "with a temperature and without"),
     ],
 )
 def test_a_bad_recording(tmp_path, content, message):
@@ -592,6 +626,21 @@ def test_numbers_that_are_none_are_not_believed(tmp_path):
     engine = ReplayEngine(tmp_path / "r.jsonl")
     (completion,) = engine.generate([Request(Prompt((), "", "1"), 1, 0.0)], 0)[0]
     assert completion.count == 2
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "parquet"])
+def test_a_field_without_a_value_is_not_there(tmp_path, suffix):
+    """Else a missing `finished` would make a response of JSONL unfinished, and one of Parquet not."""
+    records = [
+        {"id": "q1", "text": "a", "finished": None, "finish_reason": None},
+        {"id": "q1", "text": "b", "finished": True},
+    ]
+    path = tmp_path / f"r.{suffix}"
+    if suffix == "parquet":
+        pd.DataFrame(records).assign(question=[["a", "list"], None]).to_parquet(path)
+    else:
+        path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    assert [c.finished for c in replay(ReplayEngine(path), 1, 2)] == [True, True]
 
 
 def test_a_folder_of_recordings(tmp_path):

@@ -110,6 +110,11 @@ def test_unknown_key(write, key, hint):
         # Every value of an ablation must be one that the setting can take
         ("grid.mismatch", ["negative_abs", "plus"]),
         ("grid.seeds", [-1]),
+        ("grid.seeds", [2**32]),
+        # YAML's yes is true, which Python takes for 1
+        ("sft.epochs", True),
+        ("ppo.kl_coef", False),
+        ("grid.seeds", [0, True]),
     ],
 )
 def test_bad_value(write, key, value):
@@ -146,6 +151,38 @@ def test_unreadable_files(write, tmp_path):
     binary = tmp_path / "b.yaml"
     binary.write_bytes(b"\xff\xfe\x00")
     refused(binary)
+
+
+def test_a_key_that_is_there_twice_is_refused(write):
+    """All but its last value would go unread."""
+    text = yaml.safe_dump(tiny_settings())
+    assert "line 2 (the key 'runs' is there twice)" in refused(write("runs: a\nruns: b\n" + text))
+    assert "the key 'gamma' is there twice" in refused(write(text.replace("  gamma:", "  gamma: 0.5\n  gamma:")))
+
+
+@pytest.mark.parametrize("value", ["2001-13-45", "9" * 5000, "[" * 2000, "&a [*a]", "!!python/object:os.system x"])
+def test_yaml_that_python_cannot_hold(write, value):
+    assert "profile" in refused(write(f"name: {value}\n"))
+
+
+def test_a_path_that_is_none():
+    assert "cannot be read" in refused("a\0b.yaml")
+
+
+@pytest.mark.parametrize("section", ["datasets", "teachers", "students"])
+@pytest.mark.parametrize("name", ["../x", "a/b", "", ".", "x" * 300, "a b"])
+def test_a_name_that_can_be_no_folders(write, section, name):
+    content = tiny_settings()
+    content[section][name] = next(iter(content[section].values()))
+    assert "cannot be a folder's name" in refused(write(content))
+
+
+def test_a_name_of_a_teacher_and_of_another_student(write):
+    content = tiny_settings()
+    content["students"]["strong"] = content["teachers"]["strong"]
+    load_profile(write(content))
+    content["students"]["strong"] = "models/weak"
+    assert "'strong' names a teacher and another student" in refused(write(content))
 
 
 plain = st.recursive(

@@ -397,12 +397,20 @@ def test_too_few_questions(tmp_path):
         ('{"question": "a?"}\n'.encode("utf-16"), "line 1 is not UTF-8"),
         (b"[" * 100_000, "line 1 is not JSON that can be read"),
         (b'{"question": ' + b"1" * 10_000 + b"}", "line 1 is not JSON that can be read"),
+        (b'{"question": "a?", "answer": "1", "answer": "2"}', "line 1 has the field 'answer' twice"),
+        (b'{"question": 1.5}', "'question' is float where text belongs"),
     ],
 )
 def test_bad_files_are_named(tmp_path, content, words):
     (tmp_path / "q.jsonl").write_bytes(content)
     with pytest.raises(UserError, match=f"q.jsonl.*{words}"):
         data.load("mine", OWN, tmp_path)
+
+
+def test_an_answer_keeps_every_digit(tmp_path):
+    rows = "".join(json.dumps(row)[:-1] + ', "answer": 1234567890123456789.125}\n' for row in asked(10))
+    (tmp_path / "q.jsonl").write_text(rows)
+    assert {q.answer for q in data.load("mine", OWN, tmp_path)} == {"1234567890123456789.125"}
 
 
 def test_other_files(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import types
 from dataclasses import replace
 
@@ -71,13 +72,23 @@ def test_several_overrides_are_named_in_order(root):
     assert stage.with_overrides({"ppo.kl_coef": 0.2}).variant == "ppo.kl_coef=0.2,reward.mismatch=minus"
 
 
+@pytest.mark.parametrize("stop", [["a/../../b"], ["x" * 300]])
+def test_a_variant_that_can_name_no_folder_is_named_by_its_hash(root, stop):
+    stage, other = (stage_in(root, "06_ppo").with_overrides({"generation.stop": s}) for s in (stop, [*stop, "y"]))
+    assert (
+        re.fullmatch("06_ppo@[0-9a-f]{16}", stage.folder.name)
+        and stage.folder.parent == stage_in(root, "06_ppo").folder.parent
+    )
+    assert other.folder != stage.folder
+
+
 def test_an_override_equal_to_the_profile_is_no_variant(root):
     stage = stage_in(root, "05_reward_model")
     same = stage.with_overrides({"reward_model.lam": 0.5, "reward_model.source": "student"})
     assert same.folder == stage.folder and same.recipe == stage.recipe and same.variant == ""
 
 
-@pytest.mark.parametrize(("first", "second"), [(1, 1.0), (0.25, "0.25"), (True, 1.0)])
+@pytest.mark.parametrize(("first", "second"), [(1, 1.0), (0.25, "0.25"), ("1e-1", 0.1)])
 def test_two_ways_to_write_a_value_are_one_variant(root, first, second):
     one, two = (stage_in(root, "05_reward_model").with_overrides({"reward_model.lam": v}) for v in (first, second))
     assert one.recipe == two.recipe
@@ -304,6 +315,8 @@ def test_a_shortcut_and_an_override_are_the_same(root):
         ({"method": "sft"}, "method is 'sft', which is not one of ours, ours_wo_d"),
         ({"seed": -1}, "seed is -1"),
         ({"seed": True}, "seed is True"),
+        ({"seed": 2**32}, "seed is 4294967296: give a whole number from 0 to 4294967295"),
+        ({"lam": True}, "reward_model.lam"),
         ({"seed": "0"}, "seed is '0'"),
         ({"lam": 2}, "reward_model.lam"),
         ({"profile": "absent.yaml"}, "no profile"),

@@ -12,10 +12,11 @@ that sampling makes, such as a stage's responses.parquet, is a recording too.
 
 from __future__ import annotations
 
-import json
 import math
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ import pandas as pd
 from rdlib.errors import UserError
 from rdlib.generation import Completion, Request, approximate_tokens, clean
 from rdlib.prompts import Prompt
+from rdlib.records import parse_object
 
 Key = tuple[str, str]  # ("id" or "question", which)
 
@@ -35,11 +37,17 @@ class ReplayEngine:
         self.source = Path(source)
         self.records: dict[Key, dict[float | None, list[Completion]]] = defaultdict(lambda: defaultdict(list))
         self.temperature: float | None = None
-        for where, record in sorted(_read(self.source), key=lambda item: _order(item[1])):
-            key, temperature, completion = _parse(record, where)
-            self.records[key][temperature].append(completion)
+        recorded = [_parse(record, where) for where, record in _read(self.source)]
+        for response in sorted(recorded, key=lambda response: response.sample):
+            self.records[response.key][response.temperature].append(response.completion)
         if not self.records:
             raise UserError(f"The recording {self.source} is empty: give a file with recorded responses.")
+        for (_, name), by_temperature in self.records.items():
+            if None in by_temperature and len(by_temperature) > 1:
+                raise UserError(
+                    f"The recording {self.source} has responses to {name[:80]!r} with a temperature and without: give "
+                    f"one to all of them or to none."
+                )
 
     def encode(self, prompt: Prompt) -> Prompt:
         """The prompt itself: recordings are looked up by its question."""
@@ -95,13 +103,7 @@ def _read_jsonl(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         for number, line in enumerate(lines, start=1):
             if line.strip():
                 where = f"Line {number} of the recording {file}"
-                try:
-                    record = json.loads(line)
-                except (ValueError, RecursionError):
-                    raise UserError(f"{where} is not JSON: mend or remove it.") from None
-                if not isinstance(record, dict):
-                    raise UserError(f"{where} is not a JSON object: write one response a line.")
-                yield where, record
+                yield where, parse_object(line, where)
 
 
 def _read_parquet(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -113,35 +115,64 @@ def _read_parquet(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         raise UserError(f"The recording {file} is not a readable Parquet file ({type(error).__name__}).") from None
     names = [name for name in FIELDS if name in frame.columns]
     for number, row in enumerate(frame[names].itertuples(index=False, name=None), start=1):
-        record = {name: value for name, value in zip(names, row, strict=True) if not pd.isna(value)}
+        given = zip(names, row, strict=True)
+        record = {name: value for name, value in given if not (pd.api.types.is_scalar(value) and pd.isna(value))}
         yield f"Row {number} of the recording {file}", record
 
 
 READERS = {".jsonl": _read_jsonl, ".parquet": _read_parquet}
+LARGEST = 2**31  # no temperature, count or number of a sample reaches it
 FIELDS = ("id", "question", "text", "temperature", "sample", "tokens", "finished", "finish_reason")
 
 
-def _number(value: Any) -> float | None:
-    """A finite number, or None for anything else."""
-    return value if isinstance(value, int | float) and math.isfinite(value) else None
+@dataclass(frozen=True)
+class Recorded:
+    """A record: the question it answers, its temperature where it has one, its place, and the response."""
+
+    key: Key
+    temperature: float | None
+    sample: float
+    completion: Completion
 
 
-def _order(record: dict[str, Any]) -> float:
-    return _number(record.get("sample")) or 0
-
-
-def _parse(record: dict[str, Any], where: str) -> tuple[Key, float | None, Completion]:
-    name = next((name for name in ("id", "question") if record.get(name) not in (None, "")), None)
-    text, temperature = record.get("text"), _number(record.get("temperature"))
-    if name is None:
-        raise UserError(f"{where} does not say which question it answers: give it an id or a question.")
+def _parse(record: dict[str, Any], where: str) -> Recorded:
+    key, text = _key(record, where), record.get("text")
     if not isinstance(text, str):
         raise UserError(f"{where} has no text: give it the response, or remove it.")
+    temperature, sample, count = (_number(record, field, where) for field in ("temperature", "sample", "tokens"))
     if temperature is None and record.get("temperature") is not None:
-        raise UserError(f"{where} has the temperature {str(record['temperature'])[:40]!r}: give a number.")
-    count = _number(record.get("tokens"))
-    finished = record.get("finished", record.get("finish_reason", "stop") == "stop")
+        raise UserError(f"{where} has the temperature {record['temperature']}: give a number.")
     text = clean(text)
     count = approximate_tokens(text) if count is None else int(count)
-    completion = Completion(text, None, count, "stop" if finished else "length")
-    return (name, str(record[name])), None if temperature is None else round(float(temperature), 6), completion
+    completion = Completion(text, None, count, "stop" if _ended(record, where) else "length")
+    temperature = None if temperature is None else round(temperature, 6)
+    return Recorded(key, temperature, sample or 0, completion)
+
+
+def _key(record: dict[str, Any], where: str) -> Key:
+    name = next((name for name in ("id", "question") if record.get(name) not in (None, "")), None)
+    if name is None:
+        raise UserError(f"{where} does not say which question it answers: give it an id or a question.")
+    if not isinstance(record[name], str | int | float | Decimal) or isinstance(record[name], bool):
+        raise UserError(f"{where} has the {name} {str(record[name])[:40]!r}: give text or a number.")
+    return name, str(record[name])
+
+
+def _number(record: dict[str, Any], field: str, where: str) -> float | None:
+    """A field that is a number from 0 up; None where it is missing or NaN or infinite, UserError for anything else."""
+    value = record.get(field)
+    if value is None or (isinstance(value, float) and not math.isfinite(value)):
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float | Decimal) or not 0 <= value < LARGEST:
+        raise UserError(f"{where} has the {field} {str(value)[:40]!r}: give a number from 0 up.")
+    return float(value)
+
+
+def _ended(record: dict[str, Any], where: str) -> bool:
+    """Whether a response ended by itself, by `finished` or else `finish_reason`."""
+    finished, reason = record.get("finished"), record.get("finish_reason")
+    if not isinstance(finished, bool | None) or not isinstance(reason, str | None):
+        raise UserError(
+            f"{where} has a strange finished or finish_reason: give true or false, or a reason such as stop."
+        )
+    return reason in (None, "stop") if finished is None else finished

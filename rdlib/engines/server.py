@@ -31,7 +31,8 @@ from rdlib.profile import Model
 from rdlib.prompts import Prompt
 
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0  # seconds between tries
-LONGEST_RETRY_AFTER = 900.0  # seconds; a server that asks for more has a quota that is used up
+LONGEST_RETRY_AFTER = 900.0  # seconds; a server that refuses requests for longer has a quota that is used up
+MOST_TOKENS = 10**9  # of an answer; a server that counts more has miscounted
 TRIES_TO_REACH = 3  # of a server that has not answered yet: more likely a wrong address than a short failure
 PASSING = {408, 409, 425, 429}  # besides all from 500 up
 ENDS = {"stop", "eos", "eos_token", "stop_sequence", "end_turn"}  # names of servers for a response that ended
@@ -243,7 +244,7 @@ class ServerEngine:
         if status == 429 and ("insufficient_quota" in said or (wait or 0) > LONGEST_RETRY_AFTER):
             raise UserError(f"The server {self.url} says that the quota is used up ({said}): {_KEPT}")
         if status in PASSING or status >= 500:
-            raise PassingError(f"it answered with status {status}", wait)
+            raise PassingError(f"it answered with status {status}", wait and min(wait, LONGEST_RETRY_AFTER))
         for name in ("n", "seed", "max_tokens"):
             if status in (400, 422) and name in body and _blames(response, said, name):
                 self.unsupported.add(name)
@@ -256,8 +257,8 @@ class ServerEngine:
 
     def _said(self, response: httpx.Response) -> str:
         """The server's own words in one line, without the key that it may repeat."""
-        said = response.text
-        with contextlib.suppress(ValueError, TypeError, KeyError):
+        said = response.content.decode("utf-8", "replace")
+        with contextlib.suppress(ValueError, TypeError, KeyError, RecursionError):
             error = response.json()["error"]
             said = f"{error.get('message', '')} {error.get('code') or ''}" if isinstance(error, dict) else str(error)
         said = said.replace(self.key, "[key]") if self.key else said
@@ -269,7 +270,7 @@ _KEPT = "what it has answered is kept, and the same command goes on from there."
 
 def _blames(response: httpx.Response, said: str, name: str) -> bool:
     """Whether a refusal is about the parameter `name`: OpenAI's servers name it in `param`, others in the message."""
-    with contextlib.suppress(ValueError, TypeError, KeyError, AttributeError):
+    with contextlib.suppress(ValueError, TypeError, KeyError, AttributeError, RecursionError):
         if (blamed := response.json()["error"].get("param")) is not None:
             return blamed == name
     quoted = any(f"{q}{name}{q}" in said for q in "'\"`")
@@ -281,7 +282,7 @@ def _retry_after(response: httpx.Response) -> float | None:
     value = response.headers.get("Retry-After", "")
     with contextlib.suppress(ValueError):
         return max(0.0, float(value))
-    with contextlib.suppress(ValueError, TypeError):
+    with contextlib.suppress(ValueError, TypeError, OverflowError):
         return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
     return None
 
@@ -298,14 +299,16 @@ def _completions(response: httpx.Response, stop: Sequence[str]) -> list[Completi
         raise PassingError("its answer had no choices")
     texts = [cut_at(clean(_text(*choice)), stop).strip() for choice in choices]
     reasons = ["stop" if reason in ENDS else "length" for _, reason in choices]
-    counts = shares(total, [max(1, len(text)) for text in texts]) if isinstance(total, int) else None
-    counts = counts or [approximate_tokens(text) for text in texts]
+    if type(total) is int and 0 <= total < MOST_TOKENS:  # which a bool is not
+        counts = shares(total, [max(1, len(text)) for text in texts])
+    else:
+        counts = [approximate_tokens(text) for text in texts]
     return [Completion(t, None, c, r) for t, c, r in zip(texts, counts, reasons, strict=True)]
 
 
 def _text(content: Any, reason: Any) -> str:
     """A choice's text: empty where the server withheld it or all tokens went into reasoning."""
-    if reason not in ENDS | CUTS:
+    if not isinstance(reason, str) or reason not in ENDS | CUTS:
         raise PassingError(f"its answer ended for the unknown reason {str(reason)[:40]!r}")
     if content is None and reason in CUTS:
         return ""

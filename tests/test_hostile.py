@@ -1,0 +1,206 @@
+"""Responses that nobody would want, from extraction to what notebooks and report show; and that nothing runs code."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import time
+from pathlib import Path
+
+import fuzz
+import jinja2
+import nbformat
+import pandas as pd
+import pytest
+from conftest import MODELS, REPOSITORY
+from hypothesis import given
+from hypothesis import strategies as st
+from nbconvert.filters import markdown2html
+from test_engines import prompt_of
+
+from rdlib import answers, models, notebook, report, shown, tables
+from rdlib.engines.replay import ReplayEngine
+from rdlib.errors import UserError
+from rdlib.generation import sample_to_disk
+
+SCRIPT = "<script>alert(1)</script><img src=x onerror=alert(2)> [click](javascript:alert(3)) \\<b> a|b \\|<i>c</i>"
+HOSTILE = {
+    "a megabyte": ("x" * 999_990 + " #### 7", "7"),
+    "a megabyte of marks": ("#### " * 200_000 + "7", "7"),
+    "control characters": ("\0\x07\x1b[2J\x1b]0;title\x07\r\x0b\x0c\x85\u2028\u2029\u202e\x7f\ud800 #### 7", "7"),
+    "markup": (f"{SCRIPT} #### 7", "7"),
+    "ten thousand answers": ("\n".join(f"The answer is {i}. #### {i}" for i in range(10_000)), "9999"),
+}
+
+
+@pytest.fixture(scope="module")
+def responses(tmp_path_factory) -> pd.DataFrame:
+    """The hostile responses as a stage keeps them: recorded, served, and read again from its shards."""
+    folder = tmp_path_factory.mktemp("hostile")
+    records = [{"id": f"q{i}", "text": text} for i, (text, _) in enumerate(HOSTILE.values())]
+    (folder / "r.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    plan = pd.DataFrame({"id": [f"q{i}" for i in range(len(HOSTILE))], "temperature": 1.0, "n": 1})
+    prompts = {f"q{i}": prompt_of(i) for i in range(len(HOSTILE))}
+    return sample_to_disk(ReplayEngine(folder / "r.jsonl"), plan, prompts, folder, 0, 3)
+
+
+@pytest.mark.parametrize("number", range(len(HOSTILE)), ids=HOSTILE)
+@pytest.mark.parametrize("kind", ["number", "text", "math", "choice", "phrase"])
+def test_an_answer_is_found_in_time(responses, number, kind):
+    text, expected = responses["text"][number], list(HOSTILE.values())[number][1]
+    started = time.process_time()
+    found = answers.extract(text, kind)
+    answers.refuses(text)
+    assert time.process_time() - started < 1
+    if kind in ("number", "math"):
+        assert found == expected
+
+
+def test_notebooks_show_them_as_text(responses, monkeypatch):
+    shown_data = []
+    monkeypatch.setattr(notebook, "display", lambda data, raw: shown_data.append(data))
+    notebook.show_texts(responses)
+    html, plain = shown_data[0]["text/html"], shown_data[0]["text/plain"]
+    assert "<script" not in html and "<img" not in html and "&lt;script&gt;" in html
+    assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u202e]", html + plain) and "␛[2J" in html
+    assert len(html) < 3 * shown.LONGEST * len(HOSTILE) and "more characters]" in html
+    cell = nbformat.v4.new_code_cell(outputs=[nbformat.v4.new_output("display_data", shown_data[0])])
+    nbformat.validate(nbformat.v4.new_notebook(cells=[cell]))
+
+
+def test_tables_of_the_report_show_them_as_text(responses, tmp_path, monkeypatch):
+    """A table is read as Markdown in the notebook and on a repository's page, and as HTML in the report."""
+    path = tables.write_markdown(responses[["id", "text"]], tmp_path / "t.md", "T")
+    lines = path.read_text().split("\n")
+    assert len(lines) == 4 + len(HOSTILE) + 1  # a row each: no response ends its line
+    for html in (markdown2html(path.read_text()), rendered(report._part(path))):
+        assert not re.search(r"<(script|img|b>|i>)", html) and "javascript:alert(3)" in html
+        assert not re.search(r"href=.javascript", html)
+        assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u202e]", html)
+    rows = report._part(path)["rows"]
+    assert [len(row) for row in rows] == [2] * (1 + len(HOSTILE))
+    assert rows[4][1] == shown.visible(HOSTILE["markup"][0])
+
+
+def rendered(part: dict) -> str:
+    """A table in the report's own template."""
+    environment = jinja2.Environment(loader=jinja2.FileSystemLoader(REPOSITORY / "rdlib"), autoescape=True)
+    section = report.Section("hostile", [part])
+    page = environment.get_template("report.html.j2").render(
+        claims=[], sections=[section], records=[], limits=[], seeds=1
+    )
+    return page.partition('<section id="hostile">')[2].partition("</section>")[0]
+
+
+@given(st.text())
+def test_a_cell_reads_as_the_text_that_was_written(text):
+    cell = shown.in_markdown(text)
+    assert "\n" not in cell and not re.search(r"(?<!\\)\||<[A-Za-z/!?]", cell.replace("\\\\", "").replace("\\<", ""))
+    assert shown.from_markdown(cell) == shown.visible(text).replace("\n", " ").strip()
+
+
+# ---- the fuzz targets, a few cases of each
+
+
+@pytest.mark.parametrize("target", fuzz.TARGETS)
+def test_some_cases_of_each_fuzz_target(target):
+    done = fuzz.run_target(target, 10 if target == "yaml" else 120, seed=1)
+    assert not done.failures, next(iter(done.failures.values()))
+
+
+@pytest.mark.parametrize(
+    ("target", "module", "name", "worse"),
+    [
+        ("answers", "answers", "find", lambda text, kind: answers.Found("12345", "hash")),
+        ("equivalence", "answers", "same", lambda first, second: True),
+        ("questions", "own_questions", "_letter", lambda record, given, options: "A"),
+        ("server", "server", "clean", lambda text: text + "!"),
+        ("parameters", "study", "_may_name_a_folder", lambda text: True),
+    ],
+)
+def test_a_fuzz_target_sees_what_is_wrong(monkeypatch, target, module, name, worse):
+    monkeypatch.setattr(getattr(fuzz, module), name, worse)
+    done = fuzz.run_target(target, 3000, seed=1)
+    assert "WrongError" in next(iter(done.failures.values()))
+
+
+# ---- nothing that was read is run
+
+SOURCES = [*sorted((REPOSITORY / "rdlib").rglob("*.py")), *sorted((REPOSITORY / "scripts").glob("*.py"))]
+NOTEBOOKS = sorted((REPOSITORY / "notebooks").glob("*.ipynb"))
+PICKLES = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
+FORBIDDEN = {
+    "eval",
+    "exec",
+    "compile",
+    "__import__",
+    "read_pickle",
+    "to_pickle",
+    "unsafe_load",
+    "full_load",
+    "load_all",
+}
+
+
+def dangers(tree: ast.AST) -> list[str]:
+    """What in a program could run what a file or a model says."""
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            names = [getattr(node, "module", None) or "", *(alias.name for alias in node.names)]
+            found += [name for name in names if name.partition(".")[0] in PICKLES]
+        if not isinstance(node, ast.Call):
+            continue
+        called, keywords = ast.unparse(node.func), {k.arg: ast.unparse(k.value) for k in node.keywords}
+        if called in FORBIDDEN or called.rpartition(".")[2] in FORBIDDEN - {"eval", "exec", "compile"}:
+            found.append(called)
+        if called == "torch.load" and keywords.get("weights_only") != "True":
+            found.append("torch.load without weights_only=True")
+        if called == "yaml.load" and [ast.unparse(argument) for argument in node.args[1:]] != ["_Loader"]:
+            found.append("yaml.load")
+        expected = {
+            "trust_remote_code": "False",
+            "allow_pickle": "False",
+            "safe_serialization": "True",
+            "shell": "False",
+        }
+        found += [f"{k}={keywords[k]}" for k, value in expected.items() if keywords.get(k, value) != value]
+    return found
+
+
+def test_the_scan_finds_what_it_looks_for():
+    bad = (
+        "import pickle\nfrom joblib import load\neval(x)\npd.read_pickle(p)\ntorch.load(p)\nyaml.load(t, yaml.Loader)\n"
+    )
+    bad += "AutoModel.from_pretrained(p, trust_remote_code=True)\nnp.load(p, allow_pickle=True)\nyaml.unsafe_load(t)\n"
+    assert len(dangers(ast.parse(bad))) == 9
+    assert not dangers(ast.parse("model.eval()\nre.compile(x)\ntorch.load(p, weights_only=True)\nyaml.safe_load(t)"))
+
+
+@pytest.mark.parametrize("path", [*SOURCES, *NOTEBOOKS], ids=lambda path: path.relative_to(REPOSITORY).as_posix())
+def test_no_module_and_no_notebook_runs_what_it_reads(path: Path):
+    if path.suffix == ".py":
+        code = path.read_text()
+    else:
+        cells = [cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
+        code = re.sub(r"^[%!].*$", "", "\n".join(cells), flags=re.MULTILINE)
+    assert dangers(ast.parse(code)) == []
+
+
+@pytest.mark.parametrize("load", [models.load_causal_lm, models.load_scorer])
+def test_weights_in_a_pickle_and_code_beside_a_model_are_refused(tmp_path, load):
+    import torch
+
+    content = json.loads((MODELS / "small/config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(content))
+    torch.save(models.load_causal_lm(MODELS / "small").state_dict(), tmp_path / "pytorch_model.bin")
+    with pytest.raises(UserError, match="cannot be loaded .*safetensors"):
+        load(tmp_path)
+    ran = tmp_path / "ran"
+    (tmp_path / "own.py").write_text(f"open({str(ran)!r}, 'w')\nclass Own: pass\n")
+    own = {"auto_map": {"AutoConfig": "own.Own", "AutoModelForCausalLM": "own.Own"}, "model_type": "own"}
+    (tmp_path / "config.json").write_text(json.dumps(content | own))
+    with pytest.raises(UserError, match="cannot be loaded"):
+        load(tmp_path)
+    assert not ran.exists()
