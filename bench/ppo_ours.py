@@ -1,4 +1,5 @@
-"""Our side of part b, in a process of its own: prints the seconds of each update but the first, as JSON."""
+"""Our side of part b, in a process of its own: prints the seconds of each update but the first, and the mean length of
+a response in tokens, as JSON."""
 
 from __future__ import annotations
 
@@ -28,8 +29,8 @@ def endless(tokenizer, limit: int):
     return sample
 
 
-def main(spec: dict, seed: int) -> list[float]:
-    """Train, and return the seconds of each update but the first."""
+def main(spec: dict, seed: int) -> dict:
+    """Train, and return the seconds of each update but the first, and the mean length of a response."""
     profile = load_profile(ROOT / "params/micro.yaml")
     settings = profile.ppo.model_copy(
         update={
@@ -60,7 +61,9 @@ def main(spec: dict, seed: int) -> list[float]:
         on_update=lambda row: ends.append(clock()),
     )
     trainer.train(Path(spec["work"]) / f"ours-{seed}-{spec['ends']}")
-    return [end - start for start, end in zip(ends[1:], ends[2:], strict=False)]  # row 0 is before the training
+    lengths = [row["response_length"] for row in trainer.history[1:]]  # row 0 is before the training
+    seconds = [end - start for start, end in zip(ends[1:], ends[2:], strict=False)]
+    return {"seconds": seconds, "length": sum(lengths) / len(lengths)}
 
 
 if __name__ == "__main__":

@@ -12,13 +12,14 @@ import json
 import subprocess
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 
 import torch
 
-from bench import micro
+from bench import micro, roofline
 from bench.report import Row, Skipped
-from bench.timing import in_turn, speed_up
+from bench.timing import in_turn, middle, speed_up
 from rdlib import models
 from rdlib.study import ROOT
 
@@ -52,45 +53,61 @@ def prepare(folder: Path, student: str, quick: bool) -> dict:
     }
 
 
-def updates(program: tuple[str, str], spec: Path, seed: int) -> float:
-    """Seconds an update in a new process, the mean of its updates but the first."""
+def updates(program: tuple[str, str], spec: Path, seed: int) -> dict:
+    """What a new process of one trainer reports: the seconds of its updates but the first; ours the mean length too."""
     python, module = program
-    words = [python, "-m", module, str(spec), str(seed)]
-    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run([python, "-m", module, str(spec), str(seed)], cwd=ROOT, capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(f"{module} failed:\n{done.stderr[-2000:]}")
-    seconds = json.loads(done.stdout.splitlines()[-1])
-    return sum(seconds) / len(seconds)
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def run(rounds: int, quick: bool) -> list[Row]:
-    """Ours against TRL in both cases, with the larger student."""
+    """Ours against TRL, for each student in both cases."""
     if not TRL_PYTHON.exists():
         raise Skipped("There is no .venv-trl: `python3 scripts/trl_environment.py` builds it.")
-    student = "large"
     rows = []
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        spec = prepare(folder, student, quick)
-        for case, words in CASES.items():
-            path = folder / f"{case}.json"
-            path.write_text(json.dumps(spec | {"ends": case == "own"}))
-            contestants = {
-                name: lambda number, program=program, path=path: updates(program, path, number)
-                for name, program in PROGRAMS.items()
-            }
-            found = in_turn(contestants, rounds)
-            rows.append(_row(f"a PPO update, {student} student, {words}", spec, found))
+    for student in ("small", "large"):
+        with tempfile.TemporaryDirectory() as name:
+            spec = prepare(Path(name), student, quick)
+            for case in CASES:
+                rows += _compare(student, case, spec, Path(name) / f"{case}.json", rounds)
     return rows
 
 
-def _row(result: str, spec: dict, found: dict[str, list[float]]) -> Row:
-    shown = {name: f"{sorted(seconds)[len(seconds) // 2]:.2f} s" for name, seconds in found.items()}
+def _compare(student: str, case: str, spec: dict, path: Path, rounds: int) -> list[Row]:
+    path.write_text(json.dumps(spec | {"ends": case == "own"}))
+    lengths: list[float] = []
+
+    def seconds(name: str, number: int) -> float:
+        found = updates(PROGRAMS[name], path, number)
+        lengths.extend([found["length"]] if "length" in found else [])
+        return sum(found["seconds"]) / len(found["seconds"])
+
+    found = in_turn({name: partial(seconds, name) for name in PROGRAMS}, rounds)
+    usual = {name: middle(times)[0] for name, times in found.items()}
+    length, result = middle(lengths)[0], f"a PPO update, {student} student, {CASES[case]}"
     settings = (
         f"{spec['episodes']} episodes, minibatches of {spec['minibatch']}, {spec['epochs']} epoch, at most "
-        f"{spec['limit']} tokens at temperature 1; policy, reference, value and reward model of one size; "
-        f"TRL 1.12.0 in .venv-trl with the study's other pins"
+        f"{spec['limit']} tokens at temperature 1, {length:.0f} on the mean; policy, reference, value and reward model "
+        f"of one size; TRL 1.12.0 in .venv-trl with the study's other pins"
     )
-    return Row(
-        "b", result, *speed_up(found["ours"], found["trl"]), "x", 3.0, False, shown["ours"], shown["trl"], settings
-    )
+    value, shown = speed_up(found["ours"], found["trl"]), {n: f"{s:.2f} s" for n, s in usual.items()}
+    work = flops(spec, length)
+    share = 100 * work / roofline.peak_flops() / usual["ours"]
+    near = f"{work / 1e9:.0f} GFLOP an update; one thread: {roofline.peak_flops() / 1e9:.0f} GFLOP/s measured"
+    return [
+        Row("b", result, *value, "x", 3.0, False, shown["ours"], shown["trl"], settings),
+        Row("b", f"{result}: share of the roofline (arithmetic)", *[share] * 3, "%", settings=near),
+    ]
+
+
+def flops(spec: dict, length: float) -> float:
+    """FLOPs of one of our updates: two a weight and token forwards, four more backwards (attention left out).
+
+    Forwards: sampling, and once policy, reference, value and reward model. Each epoch: policy and value model, forwards
+    and backwards.
+    """
+    weights = models.parameter_count(spec["policy"])
+    prompt = sum(map(len, spec["prompts"])) / len(spec["prompts"])
+    return spec["episodes"] * (prompt + length) * weights * (2 * 5 + 6 * 2 * spec["epochs"])

@@ -83,6 +83,16 @@ def test_chunks_change_nothing(tmp_path, monkeypatch):
     pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "labelled.parquet"), labelled)
 
 
+def test_growth_leaves_out_what_fits_into_two_chunks():
+    def took(seconds, memory):
+        return [{"extraction": seconds, "vote": seconds, "memory": memory}]
+
+    found = {1_000: took(1.0, 10.0), 10_000: took(1.0, 50.0), 100_000: took(2.0, 100.0), 1_000_000: took(20.0, 100.0)}
+    time, memory = responses._growth(found)
+    assert (time.value, memory.value) == (pytest.approx(1), pytest.approx(0))
+    assert time.met and memory.met
+
+
 def test_start_up_is_what_no_working_cell_took(tmp_path):
     def cell(source, seconds):
         return {"cell_type": "code", "source": [source], "metadata": {"papermill": {"duration": seconds}}}
