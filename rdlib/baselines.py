@@ -24,7 +24,7 @@ from datasets import Dataset
 from transformers import PreTrainedTokenizerBase, Trainer, TrainerCallback
 from trl import DistillationConfig, DistillationTrainer, DPOConfig, DPOTrainer, GRPOConfig, GRPOTrainer
 
-from rdlib import answers, artifacts, models, ppo, prompts, reward_model, rl, sft, training
+from rdlib import answers, artifacts, models, ppo, prompts, reward_model, rl, sft, trainers, training
 from rdlib.agreement import Agreement
 from rdlib.errors import UserError
 from rdlib.profile import Dataset as DatasetSettings
@@ -52,7 +52,7 @@ class Cell:
         return prompts.of_questions(self.settings, self.questions)
 
 
-class AgreementMixin(training.FiniteSteps):
+class AgreementMixin(trainers.FiniteSteps):
     """A trainer whose evaluation is the validation agreement alone, by which the checkpoint is chosen."""
 
     agreement: Agreement
@@ -65,18 +65,18 @@ class AgreementMixin(training.FiniteSteps):
         return metrics
 
 
-class AgreementDPOTrainer(AgreementMixin, DPOTrainer, training.PlainCheckpoints):
+class AgreementDPOTrainer(AgreementMixin, DPOTrainer, trainers.PlainCheckpoints):
     """DPOTrainer that takes token ids, so that a response which did not end is not given an end token."""
 
     def _prepare_dataset(self, dataset: Dataset, *args) -> Dataset:
         return dataset
 
 
-class AgreementGRPOTrainer(AgreementMixin, GRPOTrainer, training.PlainCheckpoints):
+class AgreementGRPOTrainer(AgreementMixin, GRPOTrainer, trainers.PlainCheckpoints):
     """GRPOTrainer chosen by agreement."""
 
 
-class AgreementDistillationTrainer(AgreementMixin, DistillationTrainer, training.PlainCheckpoints):
+class AgreementDistillationTrainer(AgreementMixin, DistillationTrainer, trainers.PlainCheckpoints):
     """DistillationTrainer chosen by agreement."""
 
 

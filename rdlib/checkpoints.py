@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,14 @@ def load(path: Path) -> Any:
     """What `save` wrote."""
     with safe_open(path, framework="pt") as file:
         return _decoded(json.loads(file.metadata()[STRUCTURE]), file)
+
+
+def save_batch(path: Path, batch: Mapping[str, Any]) -> Path:
+    """Write the tensors of a batch that a training stopped at; returns the path."""
+    tensors = {name: t.detach().cpu().contiguous().clone() for name, t in batch.items() if isinstance(t, torch.Tensor)}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file(tensors, path)
+    return path
 
 
 def _encoded(value: Any, tensors: dict[str, torch.Tensor]) -> Any:

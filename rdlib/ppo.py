@@ -491,7 +491,7 @@ def _require_plain_head(model: nn.Module, prompt: list[int]) -> None:
 
 def _save_failure(error: NotFiniteError, work: Path, update: int) -> str:
     tensors = {f.name: getattr(error.batch, f.name) for f in fields(error.batch)}
-    path = training.save_batch(work / f"failed_update_{update}.safetensors", tensors)
+    path = checkpoints.save_batch(work / f"failed_update_{update}.safetensors", tensors)
     return (
         f"PPO stopped in update {update}: the {error.what} is NaN or infinite. Its episodes are in {path}: "
         "look at them, and lower ppo.learning_rate or raise ppo.kl_coef."

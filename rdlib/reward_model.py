@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from transformers import EarlyStoppingCallback, PreTrainedModel, TrainingArguments
 
-from rdlib import artifacts, metrics, models, prompts, training, voting
+from rdlib import artifacts, metrics, models, prompts, trainers, training, voting
 from rdlib.errors import UserError
 from rdlib.profile import RewardModel
 from rdlib.questions import read_questions
@@ -201,7 +201,7 @@ def score_in_parts(
     return torch.cat(scores)[order.argsort()]
 
 
-class RewardModelTrainer(training.FiniteSteps, training.GlobalBatches, training.PlainCheckpoints):
+class RewardModelTrainer(trainers.FiniteSteps, trainers.GlobalBatches, trainers.PlainCheckpoints):
     """Trainer with the loss of Eq. 6; it evaluates by the AUCs of Table 3 on the validation queries."""
 
     settings: RewardModel

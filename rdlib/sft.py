@@ -16,7 +16,7 @@ import torch
 from datasets import Dataset
 from trl import SFTConfig, SFTTrainer
 
-from rdlib import artifacts, models, prompts, training, voting
+from rdlib import artifacts, models, prompts, trainers, training, voting
 from rdlib.agreement import Agreement
 from rdlib.errors import UserError
 from rdlib.profile import Model
@@ -61,7 +61,7 @@ def build_dataset(responses: pd.DataFrame, encode: prompts.Encoder, max_length: 
     return Dataset.from_list([row for row in rows if row["labels"][-1] != IGNORED])
 
 
-class AgreementSFTTrainer(training.FiniteSteps, training.GlobalBatches, SFTTrainer, training.PlainCheckpoints):
+class AgreementSFTTrainer(trainers.FiniteSteps, trainers.GlobalBatches, SFTTrainer, trainers.PlainCheckpoints):
     """SFTTrainer whose evaluation also reports the validation agreement, by which the checkpoint is chosen."""
 
     agreement: Agreement

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 from torch.utils.data import BatchSampler, SequentialSampler
 
-from rdlib import launch, training
+from rdlib import launch, trainers, training
 from rdlib.errors import UserError
 from rdlib.profile import Training
 from rdlib.reward_model import IGNORED, count_terms, reward_model_loss
@@ -56,7 +56,7 @@ def test_the_losses_of_the_parts_add_up_to_equation_6_of_the_whole(rows, cut):
 @pytest.mark.parametrize("processes", [2, 3])
 def test_every_row_is_in_one_share_and_the_rest_is_blank(rows, processes):
     batches = BatchSampler(SequentialSampler(range(rows)), 2, drop_last=False)
-    filled = training.FilledBatches(batches, processes, blank=rows)
+    filled = trainers.FilledBatches(batches, processes, blank=rows)
     found = list(filled)
     assert len(found) == len(filled) and len(found) % processes == 0
     assert {len(batch) for batch in found} == {2}

@@ -561,7 +561,7 @@ def test_ppo_stops_at_a_reward_that_is_not_finite_and_goes_on_from_its_last_chec
 def test_every_trainer_stops_at_what_is_not_finite():
     trainers = [sft.AgreementSFTTrainer, reward_model.RewardModelTrainer, baselines.AgreementDPOTrainer]
     trainers += [baselines.AgreementGRPOTrainer, baselines.AgreementDistillationTrainer]
-    assert all(kind.mro().index(training.FiniteSteps) < kind.mro().index(training.Trainer) for kind in trainers)
+    assert all(kind.mro().index(trainers.FiniteSteps) < kind.mro().index(trainers.Trainer) for kind in trainers)
 
 
 def test_a_gradient_that_is_not_finite_leaves_ppos_weights_as_they_were(tmp_path):

@@ -12,7 +12,7 @@ import pytest
 import torch
 from conftest import copy_study, stage_in
 
-from rdlib import artifacts, generation, ppo, report_figures, reward_model, rl, sft, tables, training
+from rdlib import artifacts, generation, ppo, report_figures, reward_model, rl, sft, tables, trainers, training
 from rdlib.artifacts import hash_files
 
 METHODS = {"03_sft_warmup": "ours_wo_r"}
@@ -126,7 +126,7 @@ def test_a_checkpoint_that_was_being_written_is_not_used(study, tmp_path, monkey
     interrupt(stage, monkeypatch, training.ProgressBar, "on_train_end", 1)
     last = max((partial_of(stage) / training.CHECKPOINTS).glob("checkpoint-*"), key=lambda p: int(p.name[11:]))
     # Files are written in this order: model, optimizer and scheduler, random state, trainer state
-    order = ["model.safetensors", training.OPTIMIZER, training.RANDOM.format(0), "trainer_state.json"]
+    order = ["model.safetensors", trainers.OPTIMIZER, trainers.RANDOM.format(0), "trainer_state.json"]
     gone = order if lost == "everything" else order[order.index(lost) :]
     assert all((last / file).exists() for file in gone)
     for file in gone:
@@ -249,7 +249,7 @@ KILLS = {
     "04_student_responses": SAMPLING,
     "05_reward_model": [
         (training.ProgressBar, "on_step_end", 2),
-        (training.PlainCheckpoints, "_save_rng_state", 1),
+        (trainers.PlainCheckpoints, "_save_rng_state", 1),
         (artifacts, "write_json", 1),
     ],
     "06_ppo": [(ppo.PPOTrainer, "_update", 2), (ppo.PPOTrainer, "_save_checkpoint", 2), (artifacts, "seal", 1)],
