@@ -170,9 +170,8 @@ class FiniteSteps:
         if torch.isfinite(number).all():
             return
         step, folder = self.state.global_step + 1, Path(self.args.output_dir)  # with the checkpoints, until the end
-        path = checkpoints.save_batch(
-            folder / f"failed_step_{step}_{self.accelerator.process_index}.safetensors", self._batch
-        )
+        name = f"failed_step_{step}_{self.accelerator.process_index}.safetensors"
+        path = checkpoints.save_batch(folder / name, self._batch)
         raise UserError(
             f"Training stopped in step {step}: the {what} is NaN or infinite. Its batch is in {path}: look at it, and "
             f"lower the learning rate; the last checkpoint holds the weights from before."

@@ -23,7 +23,7 @@ from test_ppo import EOS, mask_of, trainer_for
 from test_ppo import settings as ppo_settings
 from torch import Tensor, nn
 
-from rdlib import baselines, metrics, models, reward_model, sft, training
+from rdlib import baselines, metrics, models, reward_model, sft, trainers, training
 from rdlib import ppo_core as core
 from rdlib.artifacts import hash_files
 from rdlib.engines.transformers_engine import TransformersEngine, pick_tokens
@@ -559,9 +559,9 @@ def test_ppo_stops_at_a_reward_that_is_not_finite_and_goes_on_from_its_last_chec
 
 
 def test_every_trainer_stops_at_what_is_not_finite():
-    trainers = [sft.AgreementSFTTrainer, reward_model.RewardModelTrainer, baselines.AgreementDPOTrainer]
-    trainers += [baselines.AgreementGRPOTrainer, baselines.AgreementDistillationTrainer]
-    assert all(kind.mro().index(trainers.FiniteSteps) < kind.mro().index(trainers.Trainer) for kind in trainers)
+    kinds = [sft.AgreementSFTTrainer, reward_model.RewardModelTrainer, baselines.AgreementDPOTrainer]
+    kinds += [baselines.AgreementGRPOTrainer, baselines.AgreementDistillationTrainer]
+    assert all(kind.mro().index(trainers.FiniteSteps) < kind.mro().index(trainers.Trainer) for kind in kinds)
 
 
 def test_a_gradient_that_is_not_finite_leaves_ppos_weights_as_they_were(tmp_path):
