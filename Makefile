@@ -54,7 +54,7 @@ test: lint ## check style, then run the tests
 crash-test: env ## kill the smoke study at 30 random moments and compare what it ends with (about 20 minutes)
 	@$(offline) $(BIN)/python scripts/crash_test.py $(ARGS)
 
-real-test: env ## every stage once with a real small model and real questions (about 10 minutes)
+real-test: env ## every stage once with a real small model and real questions (10 to 20 minutes, 8 GB)
 	@$(BIN)/python scripts/smollm2.py
 	@$(BIN)/python -m pytest tests/real -s $(PYTEST_ARGS)
 

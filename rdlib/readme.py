@@ -17,7 +17,8 @@ import pandas as pd
 from rdlib import artifacts, paper, plots, tables
 from rdlib.errors import UserError
 from rdlib.profile import load_profile
-from rdlib.question_figures import LEVELS
+from rdlib.question_figures import LEVELS, folders_with_answers
+from rdlib.report_figures import seed_folders
 from rdlib.study import ROOT
 
 NOT_RELEASED = "*No reference run has been released yet: `make study`, then `make release`.*"
@@ -56,7 +57,10 @@ def claim_rows(path: Path) -> str:
 
 
 def question_rows(figures: Path) -> str:
-    """The reviewers' questions R1, R2, R3 and R5: accuracy of each arm with its interval, a column a benchmark."""
+    """The reviewers' questions R1, R2, R3 and R5: accuracy of each arm with its interval, a column a benchmark.
+
+    Below it, the seeds that have answered them.
+    """
     lines, benchmarks = [], None
     for question in ("R1", "R2", "R3", "R5"):
         table = pd.read_csv(figures / f"question_{question.lower()}.csv")
@@ -76,7 +80,8 @@ def question_rows(figures: Path) -> str:
             times = part[level].iloc[0] if level else float("nan")
             label = f"{arm}, {times:g} x teacher samples" if times > 1 else arm
             lines.append(f"| {question} | {label} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+    seeds = [path.name.removeprefix("seed") for path in folders_with_answers(seed_folders(figures / "results"))]
+    return "\n".join([*lines, "", f"(Seeds {', '.join(seeds)}.)"])
 
 
 def _short(value: float | str) -> str:

@@ -15,7 +15,7 @@ import pandas as pd
 from rdlib import answers, artifacts, diagnostics, estimate, reviewers
 from rdlib.profile import load_profile
 from rdlib.questions import read_gold
-from rdlib.study import ROOT, Stage, ablation_cell, make_stage
+from rdlib.study import ROOT, Stage, ablation_cell, make_stage, without_places
 
 AGREEMENT = ", agreement with the vote"
 CELL = ["dataset", "teacher", "student", "method", "variant", "seed"]
@@ -123,7 +123,7 @@ def provenance(stages: list[Stage], profile_path: str, seed: int, options: str =
     manifests = [artifacts.read_manifest(stage.folder) for stage in stages]
     environments = [manifest["environment"] for manifest in manifests]
     return {
-        "command": f"python -m rdlib.dag --profile {profile_path} --seeds {seed}{options}",
+        "command": f"python -m rdlib.dag --profile {without_places(profile_path)} --seeds {seed}{options}",
         "profile": profile_path,
         "seed": seed,
         "commits": sorted({e["commit"] for e in environments}),

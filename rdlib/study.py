@@ -138,12 +138,12 @@ def _in_a_name(value: Any) -> str:
     return ";".join(f"{k}:{v}" for k, v in value.items()) if isinstance(value, dict) else str(value)
 
 
-def _without_places(value: Any) -> Any:
+def without_places(value: Any) -> Any:
     """Settings in which an absolute path is its last part alone: a manifest tells nothing of the machine."""
     if isinstance(value, dict):
-        return {name: _without_places(part) for name, part in value.items()}
+        return {name: without_places(part) for name, part in value.items()}
     if isinstance(value, list):
-        return [_without_places(part) for part in value]
+        return [without_places(part) for part in value]
     return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value
 
 
@@ -387,7 +387,7 @@ class Stage:
             "profile": self.profile.name,
             "axes": {a: getattr(self, a) for a in (*ALL_AXES, "seed") if getattr(self, a) is not None},
             "overrides": self.overrides,
-            "settings": _without_places(self.settings),
+            "settings": without_places(self.settings),
             "inputs": {name: {"stage": s.label, "content": s.content} for name, s in self.inputs.items()},
             "code": self.spec.code,
             "started": started,

@@ -107,7 +107,8 @@ def test_responses_end_where_the_model_ended_them(study):
     responses = pd.read_parquet(only(study, "01_teacher_responses/responses.parquet"))
     assert responses["finished"].any()
     assert not responses["text"].str.contains("<|im_", regex=False).any()
-    assert (responses.loc[~responses["finished"], "tokens"] == 96).all()
+    sampled = responses[responses["tokens"] > 0]  # copies of the greedy response cost no tokens
+    assert (sampled.loc[~sampled["finished"], "tokens"] == 96).all()
     assert responses["answer"].notna().mean() > 0.5
 
 
