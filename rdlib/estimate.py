@@ -16,7 +16,6 @@ from typing import Any
 import pandas as pd
 
 from rdlib import ledger
-from rdlib.errors import UserError
 from rdlib.profile import Dataset, Profile
 from rdlib.study import Stage
 
@@ -114,25 +113,6 @@ def _baseline_work(stage: Stage, train: int, prompt: int, response: int) -> Work
     return Work(train, samples, samples * response, samples * response)
 
 
-def parameters_of(stage: Stage) -> float:
-    """Parameters of the model that a stage works with; 0 for a stage without one.
-
-    UserError for a model whose size neither the profile nor its folder tells.
-    """
-    from rdlib import models  # late: only a model in a local folder needs it
-
-    name = stage.student or stage.teacher
-    if name is None or stage.name in ("02_pseudo_labels", "02_judgement"):
-        return 0.0
-    model = stage.profile.model_of(name)
-    if model.parameters is not None:
-        return model.parameters
-    folder = Path(models.resolve(model, stage.root).model)
-    if not folder.is_dir():
-        raise UserError(f"The size of {model.model} is not known: give its `parameters` in the profile, as in 8.0e9.")
-    return float(models.parameter_count(folder))
-
-
 def memory_gib(stage: Stage, parameters: float, gpus: int) -> float:
     """Memory of one GPU: weights where a stage samples, training state where it trains, spread over the GPUs."""
     gib = parameters / 2**30
@@ -147,7 +127,7 @@ def memory_gib(stage: Stage, parameters: float, gpus: int) -> float:
 
 def row_of(stage: Stage) -> dict[str, Any]:
     """The estimate of one stage as a row of the table."""
-    work, parameters, hardware = work_of(stage), parameters_of(stage), stage.profile.hardware
+    work, parameters, hardware = work_of(stage), ledger.parameters_of(stage), stage.profile.hardware
     sampling = ledger.flops(stage.name, parameters, work.generated, 0)
     training = ledger.flops(stage.name, parameters, 0, work.trained)
     peak = hardware.gpu_tflops * 1e12

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from rdlib import answers, artifacts, diagnostics, estimate, reviewers
+from rdlib import answers, artifacts, diagnostics, ledger, reviewers
 from rdlib.profile import load_profile
 from rdlib.questions import read_gold
 from rdlib.study import ROOT, Stage, ablation_cell, make_stage, without_places
@@ -229,7 +229,7 @@ def _arm_costs(arms: list[reviewers.Arm]) -> pd.DataFrame:
     for arm in arms:
         stages = {stage.folder: stage for stage in (arm.stage, *_upstream(arm.stage))}
         working = [stage for stage in stages.values() if "teacher" in stage.spec.axes and stage.name[:2] != "02"]
-        sizes = [int(estimate.parameters_of(one)) for one in working]
+        sizes = [int(ledger.parameters_of(one)) for one in working]
         names = {"question": arm.question, "arm": arm.name, "level": arm.level}
         frames.append(costs(working).assign(parameters=sizes, **names))
     return pd.concat(frames, ignore_index=True)

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from conftest import REPOSITORY, make_root, stage_in
 
-from rdlib import dag, estimate, paper
+from rdlib import dag, estimate, ledger, paper
 from rdlib.errors import UserError
 from rdlib.profile import load_profile
 from rdlib.study import Stage, make_stage
@@ -110,7 +110,7 @@ def test_a_model_of_unknown_size_is_a_clear_error():
         stage, "profile", load_profile(REPOSITORY / PAPER).model_copy(update={"teachers": {"strong": "a/b"}})
     )
     with pytest.raises(UserError, match="The size of a/b is not known: give its `parameters`"):
-        estimate.parameters_of(stage)
+        ledger.parameters_of(stage)
 
 
 def test_what_does_not_fit_is_said():

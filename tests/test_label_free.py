@@ -48,7 +48,7 @@ def poisoned(tmp_path_factory):
 @pytest.mark.parametrize(("name", "method"), TRAINING)
 def test_artifacts_do_not_depend_on_gold_answers(study, poisoned, name, method):
     expected = artifacts.hash_files(stage_in(study, name, method).folder)
-    assert len(expected) >= 2
+    assert expected
     assert artifacts.hash_files(stage_in(poisoned, name, method).folder) == expected
 
 
@@ -70,7 +70,7 @@ def test_only_judgement_evaluation_and_results_read_gold_answers():
             if isinstance(function, ast.FunctionDef):
                 names = {n.id for n in ast.walk(function) if isinstance(n, ast.Name)}
                 readers |= {(path.stem, function.name)} if "read_gold" in names else set()
-    judging = {("voting", "run_judgement"), ("evaluate", "run"), ("judged", "run")}
+    judging = {("voting", "run_judgement"), ("evaluate", "run"), ("judged", "judge")}
     assert readers == judging | {("results", "_collect_questions"), ("results", "_thresholds")}
 
 

@@ -492,6 +492,7 @@ def test_refusals_answer_what_cannot_be_answered(cell):
             "split": PERTURBED,
             "group": ["critical thinking"] * 2 + ["digit expansion"] * 2,
             "text": texts,
+            "answer": [answers.extract(text, "number") for text in texts],
             "tokens": [9, 3, 3, 9],
         }
     )

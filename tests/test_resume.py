@@ -12,7 +12,7 @@ import pytest
 import torch
 from conftest import copy_study, stage_in
 
-from rdlib import artifacts, generation, ppo, report_figures, reward_model, rl, sft, tables, trainers, training
+from rdlib import artifacts, generation, ppo, report_figures, reward_model, rl, sft, streams, tables, trainers, training
 from rdlib.artifacts import hash_files
 
 METHODS = {"03_sft_warmup": "ours_wo_r"}
@@ -240,7 +240,7 @@ SAMPLING = [(generation, "_table", 2), (generation, "_table", 2), (artifacts, "s
 KILLS = {
     "00_data": [(artifacts, "write_parquet", 1), (artifacts, "seal", 1), (artifacts, "hash_files", 1)],
     "01_teacher_responses": SAMPLING,
-    "02_pseudo_labels": [(artifacts, "write_parquet", 1), (artifacts, "write_json", 1), (artifacts, "write_json", 2)],
+    "02_pseudo_labels": [(streams, "write_parquet", 1), (artifacts, "write_json", 1), (artifacts, "write_json", 2)],
     "03_sft_warmup": [
         (training.ProgressBar, "on_step_end", 2),
         (training.ProgressBar, "on_step_end", 8),
