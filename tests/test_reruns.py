@@ -8,23 +8,12 @@ from pathlib import Path
 import pytest
 import yaml
 from conftest import PARAMS, REPOSITORY, copy_study, make_root, stage_in, tiny_settings
+from test_study import OURS
 
 from rdlib import code_identity, dag
 from rdlib.errors import UserError
 from rdlib.study import SPECS, Stage
 
-OURS = [
-    "00_data",
-    "00_gold",
-    "01_teacher_responses",
-    "02_pseudo_labels",
-    "02_judgement",
-    "03_sft_warmup",
-    "04_student_responses",
-    "05_reward_model",
-    "06_ppo",
-    "07_evaluate",
-]
 FIGURES = "12_paper_tables_and_figures"  # drawn again after any stage that ran; here: even where none did
 EVERYTHING = {*OURS, FIGURES}
 
