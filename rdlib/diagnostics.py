@@ -7,7 +7,6 @@ policy ("before", "after" PPO), id, sample, tokens, score (r_phi), answer, agree
 
 from __future__ import annotations
 
-from collections import Counter
 from math import comb
 
 import numpy as np
@@ -27,14 +26,14 @@ def best_of_n(judged: pd.DataFrame, counts: list[int], seed: int = 0) -> pd.Data
     rows = []
     for key, group in judged.groupby("id", sort=True):
         ranked = group.sort_values(["score", "sample"], ascending=[False, True])["correct"].to_numpy(float)
-        answers, correct = group["answer"].tolist(), group["correct"].to_numpy(float)
+        answers, correct = group["answer"], group["correct"].to_numpy(float)
         rng = np.random.default_rng([seed, len(rows)])
         for n in (n for n in counts if n <= len(group)):
             rows.append((key, n, "reward", _highest_of(ranked, n)))
             rows.append((key, n, "any", _any_of(int(correct.sum()), len(correct), n)))
             subsets = 1 if n == len(group) else SUBSETS
-            votes = [_vote(rng.choice(len(group), n, replace=False), answers, correct) for _ in range(subsets)]
-            rows.append((key, n, "majority", float(np.mean(votes))))
+            chosen = np.stack([rng.choice(len(group), n, replace=False) for _ in range(subsets)])
+            rows.append((key, n, "majority", float(_votes(chosen, answers, correct).mean())))
     return pd.DataFrame(rows, columns=["id", "n", "strategy", "value"])
 
 
@@ -50,14 +49,19 @@ def _any_of(right: int, total: int, n: int) -> float:
     return 1.0 - comb(total - right, n) / comb(total, n)
 
 
-def _vote(chosen: np.ndarray, answers: list[str | None], correct: np.ndarray) -> float:
-    """Correctness of the most frequent answer of the chosen samples; ties share, no answer at all is wrong."""
-    votes = Counter(answers[i] for i in chosen if isinstance(answers[i], str))
-    if not votes:
-        return 0.0
-    most = max(votes.values())
-    right = {answers[i]: correct[i] for i in chosen}
-    return float(np.mean([right[answer] for answer, count in votes.items() if count == most]))
+def _votes(chosen: np.ndarray, answers: pd.Series, correct: np.ndarray) -> np.ndarray:
+    """Correctness [subsets] of the most frequent answer of the samples `chosen` [subsets, n].
+
+    Ties share, no answer at all is wrong.
+    """
+    codes, names = pd.factorize(answers)  # -1: no answer
+    votes_for = codes[:, None] == np.arange(len(names))  # [samples, answers]
+    if not len(names):
+        return np.zeros(len(chosen))
+    right = np.array([correct[votes_for[:, answer]][0] for answer in range(len(names))])
+    counts = votes_for[chosen].sum(axis=1)
+    first = (counts == counts.max(axis=1, keepdims=True)) & (counts > 0)
+    return (first * right).sum(axis=1) / np.maximum(first.sum(axis=1), 1)
 
 
 def reliability(judged: pd.DataFrame, bins: int = 10) -> pd.DataFrame:

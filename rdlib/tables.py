@@ -69,7 +69,7 @@ def first_line(error: Exception) -> str:
 
 def in_order(names, known) -> list[str]:
     """The names that occur, the known ones first and in their order, the rest sorted."""
-    names = set(names)
+    names = set(pd.unique(names) if isinstance(names, pd.Series) else names)  # a column of text is slow to walk
     return [name for name in known if name in names] + sorted(names - set(known))
 
 
