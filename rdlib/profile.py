@@ -504,6 +504,7 @@ class _Loader(yaml.SafeLoader):
     """YAML's safe loader, but a key that is there twice is an error: all but its last value would go unread."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        """The mapping of a YAML node; ConstructorError, with the place, for a key that it has twice."""
         seen = set()
         for key, _ in node.value:
             if isinstance(key, yaml.ScalarNode):
