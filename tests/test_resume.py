@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+import importlib
 import itertools
+import multiprocessing
 import os
 import shutil
 import signal
@@ -12,7 +15,7 @@ import pytest
 import torch
 from conftest import copy_study, stage_in
 
-from rdlib import artifacts, generation, ppo, report_figures, reward_model, rl, sft, streams, tables, trainers, training
+from rdlib import artifacts, generation, report_figures, reward_model, rl, sft, trainers, training
 from rdlib.artifacts import hash_files
 
 METHODS = {"03_sft_warmup": "ours_wo_r"}
@@ -214,46 +217,71 @@ def test_an_interrupted_stage_under_other_settings_starts_again(study, tmp_path,
 # ---- kill -9
 
 
-def kill(action, owner, name: str, number: int) -> None:
-    """Do `action` in a fork of this process, which is killed in the middle: at its call of `owner.name` of a number."""
-    child = os.fork()
-    if child == 0:
-        function, calls = getattr(owner, name), []
+# A run that is killed is a fork of a process that has imported rdlib and computed nothing: torch's threads, of which
+# this process has some, do not survive a fork.
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload(["rdlib.report_figures", "rdlib.rl", "rdlib.training"])
 
-        def wrapped(*args, **kwargs):
-            calls.append(1)
-            if len(calls) == number:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return function(*args, **kwargs)
 
-        try:
-            setattr(owner, name, wrapped)
-            action()
-        finally:
-            os._exit(1)
-    _, status = os.waitpid(child, 0)
-    assert os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL, f"it ended before call {number} of {name}"
+def until(place: str, number: int, action) -> None:
+    """Do `action`, and kill this process at its call of this number of `place` ("module:name", "module:class.name")."""
+    module, _, path = place.partition(":")
+    *classes, name = path.split(".")
+    owner = functools.reduce(getattr, classes, importlib.import_module(module))
+    function, calls = getattr(owner, name), itertools.count(1)
+
+    def wrapped(*args, **kwargs):
+        if next(calls) == number:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return function(*args, **kwargs)
+
+    setattr(owner, name, wrapped)
+    action()
+
+
+def kill(action, place: str, number: int) -> None:
+    """Do `action` in another process, which is killed in the middle: at its call of `place` of this number."""
+    process = FORKS.Process(target=until, args=(place, number, action))
+    process.start()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL, f"it ended with {process.exitcode} before call {number} of {place}"
 
 
 # Of each stage three moments, one after the other: each run goes on from what the one before it left
-SAMPLING = [(generation, "_table", 2), (generation, "_table", 2), (artifacts, "seal", 1)]
+SAMPLING = [("rdlib.generation:_table", 2), ("rdlib.generation:_table", 2), ("rdlib.artifacts:seal", 1)]
 KILLS = {
-    "00_data": [(artifacts, "write_parquet", 1), (artifacts, "seal", 1), (artifacts, "hash_files", 1)],
+    "00_data": [
+        ("rdlib.artifacts:write_parquet", 1),
+        ("rdlib.artifacts:seal", 1),
+        ("rdlib.artifacts:hash_files", 1),
+    ],
     "01_teacher_responses": SAMPLING,
-    "02_pseudo_labels": [(streams, "write_parquet", 1), (artifacts, "write_json", 1), (artifacts, "write_json", 2)],
+    "02_pseudo_labels": [
+        ("rdlib.streams:write_parquet", 1),
+        ("rdlib.artifacts:write_json", 1),
+        ("rdlib.artifacts:write_json", 2),
+    ],
     "03_sft_warmup": [
-        (training.ProgressBar, "on_step_end", 2),
-        (training.ProgressBar, "on_step_end", 8),
-        (training, "drop_checkpoints", 1),
+        ("rdlib.training:ProgressBar.on_step_end", 2),
+        ("rdlib.training:ProgressBar.on_step_end", 8),
+        ("rdlib.training:drop_checkpoints", 1),
     ],
     "04_student_responses": SAMPLING,
     "05_reward_model": [
-        (training.ProgressBar, "on_step_end", 2),
-        (trainers.PlainCheckpoints, "_save_rng_state", 1),
-        (artifacts, "write_json", 1),
+        ("rdlib.training:ProgressBar.on_step_end", 2),
+        ("rdlib.trainers:PlainCheckpoints._save_rng_state", 1),
+        ("rdlib.artifacts:write_json", 1),
     ],
-    "06_ppo": [(ppo.PPOTrainer, "_update", 2), (ppo.PPOTrainer, "_save_checkpoint", 2), (artifacts, "seal", 1)],
-    "07_evaluate": [(generation, "_table", 1), (artifacts, "write_parquet", 2), (artifacts, "write_json", 1)],
+    "06_ppo": [
+        ("rdlib.ppo:PPOTrainer._update", 2),
+        ("rdlib.ppo:PPOTrainer._save_checkpoint", 2),
+        ("rdlib.artifacts:seal", 1),
+    ],
+    "07_evaluate": [
+        ("rdlib.generation:_table", 1),
+        ("rdlib.artifacts:write_parquet", 2),
+        ("rdlib.artifacts:write_json", 1),
+    ],
 }
 
 
@@ -269,30 +297,30 @@ def test_sigkill(study, tmp_path, name):
     assert not (stage.folder / artifacts.KEY).exists()
 
 
+def draw(results: Path, out: Path) -> None:
+    """Draw the first three figures of results, and all their tables."""
+    from test_tables_and_figures import EDGES
+
+    whole = report_figures.report_figures
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(report_figures, "report_figures", lambda *args: itertools.islice(whole(*args), 3))
+        report_figures.draw_all(results, out, edges=lambda: EDGES)
+
+
 @pytest.mark.slow
-def test_sigkill_while_the_figures_are_drawn(tmp_path, monkeypatch):
+def test_sigkill_while_the_figures_are_drawn(tmp_path):
     """What is there at any moment is whole, and in the end everything is."""
-    from test_tables_and_figures import EDGES, invent
+    from test_tables_and_figures import invent
 
-    results = invent(tmp_path / "results")
-    monkeypatch.setattr(report_figures, "report_figures", first(3, report_figures.report_figures))
-
-    def draw(out: Path):
-        return lambda: report_figures.draw_all(results, out, edges=lambda: EDGES)
-
-    draw(tmp_path / "whole")()
+    results, out = invent(tmp_path / "results"), tmp_path / "out"
+    draw(results, tmp_path / "whole")
     expected = hash_files(tmp_path / "whole")
-    for moment in [(tables, "write_markdown", 2), (os, "fsync", 9), (report_figures, "save", 2)]:
-        kill(draw(tmp_path / "out"), *moment)
-        found = {name: hash_ for name, hash_ in hash_files(tmp_path / "out").items() if not name.startswith(".")}
+    for moment in [("rdlib.tables:write_markdown", 2), ("os:fsync", 9), ("rdlib.report_figures:save", 2)]:
+        kill(functools.partial(draw, results, out), *moment)
+        found = {name: hash_ for name, hash_ in hash_files(out).items() if not name.startswith(".")}
         assert found.items() < expected.items()
-    draw(tmp_path / "out")()
-    assert hash_files(tmp_path / "out") == expected
-
-
-def first(count: int, function):
-    """`function`, of whose items only some are made."""
-    return lambda *args: itertools.islice(function(*args), count)
+    draw(results, out)
+    assert hash_files(out) == expected
 
 
 def test_two_runs_of_the_same_stage_are_identical(study, tmp_path):
