@@ -144,7 +144,7 @@ class PPOTrainer:
         seed: int = 0,
         on_update: Callable[[dict], None] | None = None,
         accelerator: Accelerator | None = None,
-        forward_size: int = 32,
+        forward_size: int = 16,
     ) -> None:
         if reference is policy:
             raise ValueError("The reference must be a copy of the policy, not the policy itself.")

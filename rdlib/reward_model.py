@@ -165,8 +165,11 @@ def pad_right(sequences: Sequence[list[int]], pad: int) -> tuple[torch.Tensor, t
 
 
 @torch.no_grad()
-def score(model: PreTrainedModel, sequences: Sequence[list[int]], pad: int, batch: int = 256) -> torch.Tensor:
-    """r_phi of whole sequences (prompt and response token ids), shape [N], read in order of length."""
+def score(model: PreTrainedModel, sequences: Sequence[list[int]], pad: int, batch: int = 32) -> torch.Tensor:
+    """r_phi of whole sequences (prompt and response token ids), shape [N], read in order of length.
+
+    `batch` of them at a time: 256, padded to the longest, took 2.7 times as long.
+    """
     was_training = model.training
     model.eval()
     order = sorted(range(len(sequences)), key=lambda i: len(sequences[i]))

@@ -193,8 +193,8 @@ def networks(source: Model, scorer: Path, pad: int, settings: Training) -> tuple
     return policy, reference, value_model
 
 
-def forward_size(minibatch: int, settings: Training, most: int = 32) -> int:
-    """Episodes that go through a network at once: with `most` it is fastest, and accumulation asks for fewer."""
+def forward_size(minibatch: int, settings: Training, most: int = 16) -> int:
+    """Episodes that go through a network at once: `most` is fastest for micro students, accumulation asks for fewer."""
     if settings.gradient_accumulation == 1:
         return most
     return min(most, minibatch // (settings.processes * settings.gradient_accumulation))

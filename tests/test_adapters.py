@@ -196,5 +196,5 @@ def test_ppo_in_bf16_and_with_checkpointing(changes, tolerance):
 
 
 def test_episodes_in_a_forward_pass():
-    assert forward_size(64, Training()) == forward_size(8, Training(processes=2)) == 32
+    assert forward_size(64, Training()) == forward_size(8, Training(processes=2)) == 16
     assert forward_size(64, Training(processes=2, gradient_accumulation=4)) == 8
