@@ -24,9 +24,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 import random
-import shutil
 from collections import Counter
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -37,11 +35,10 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedType
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from rdlib import checkpoints, training
+from rdlib import checkpoints, ppo_checkpoints, training
 from rdlib import ppo_core as core
 from rdlib.errors import UserError
 from rdlib.ppo_core import Batch, PolicyAndValue, Tokens, response_logits
@@ -50,33 +47,9 @@ from rdlib.profile import Ppo
 Sample = Callable[[nn.Module, Tokens, int], Tokens | tuple[Tokens, list[list[float]]]]
 Score = Callable[[list[int], list[str], Tokens], tuple[Tensor, dict[str, Tensor]]]
 
-HISTORY_COLUMNS = (
-    *("update", "episodes", "reward", "rm_score", "kl", "entropy", "approx_kl", "clip_fraction"),
-    *(
-        "value_clip_fraction",
-        "policy_loss",
-        "value_loss",
-        "explained_variance",
-        "response_length",
-        "extractable",
-    ),
-    *("agreement", "validation_agreement", "learning_rate"),
-)
-# A checkpoint continues only under the same values of these; the others only say how long, and how often to
-# save
-FIXED_SETTINGS = (
-    *(
-        "episodes_per_update",
-        "epochs",
-        "minibatch_size",
-        "learning_rate",
-        "value_learning_rate",
-        "warmup_updates",
-        "kl_coef",
-        "clip_range",
-    ),
-    *("value_clip_range", "vf_coef", "gamma", "gae_lambda", "max_grad_norm", "temperature", "whiten_rewards"),
-    "eval_every",
+HISTORY_COLUMNS = tuple(
+    "update episodes reward rm_score kl entropy approx_kl clip_fraction value_clip_fraction policy_loss value_loss "
+    "explained_variance response_length extractable agreement validation_agreement learning_rate".split()
 )
 
 
@@ -170,9 +143,7 @@ class PPOTrainer:
         ]
         optimizer = torch.optim.AdamW(groups, weight_decay=0.0)
         self.forward_size = forward_size
-        if (
-            self.accelerator.distributed_type == DistributedType.DEEPSPEED
-        ):  # which asks for what it gets in no other way
+        if self.accelerator.distributed_type == DistributedType.DEEPSPEED:  # it can be told in no other way
             more = {"train_micro_batch_size_per_gpu": forward_size, "gradient_clipping": settings.max_grad_norm}
             self.accelerator.state.deepspeed_plugin.deepspeed_config.update(more)
         self.model, self.optimizer = self.accelerator.prepare(self.both, optimizer)
@@ -192,7 +163,7 @@ class PPOTrainer:
         """
         work = Path(work)
         work.mkdir(parents=True, exist_ok=True)
-        update = self._resume(work)
+        update = ppo_checkpoints.resume(self, work)
         if not self.history:
             start = dict.fromkeys(HISTORY_COLUMNS) | {"update": 0, "episodes": 0}
             self._record(work, start)
@@ -206,12 +177,12 @@ class PPOTrainer:
             self._record(work, row)
             last = update == self.settings.total_updates or self._out_of_patience()
             if last or update % self.settings.checkpoint_every == 0:
-                self._save_checkpoint(work, update)
+                ppo_checkpoints.save(self, work, update)
             bar.update()
             bar.set_postfix(reward=row["reward"], kl=row["kl"], best=self.best["validation_agreement"])
         bar.close()
         if self.best_weights is not None:
-            _load_weights(self.policy, self.best_weights)
+            ppo_checkpoints.load_weights(self.policy, self.best_weights)
         return {
             "updates": update,
             "best_update": self.best["update"] if self.best_weights is not None else update,
@@ -230,7 +201,7 @@ class PPOTrainer:
             best = self.best["validation_agreement"]
             if best is None or agreement > best:
                 self.best = {"update": update, "validation_agreement": agreement, "evaluations_since": 0}
-                self.best_weights = _weights(self.policy)
+                self.best_weights = ppo_checkpoints.weights(self.policy)
             else:
                 self.best["evaluations_since"] += 1
         self.history.append(row)
@@ -390,85 +361,6 @@ class PPOTrainer:
         logits = logits / self.settings.temperature
         return core.selective_logprobs(logits, part.responses), values, logits
 
-    # ---- checkpoints
-
-    def _identity(self) -> dict[str, Any]:
-        """What must be the same for a checkpoint to be continued."""
-        queries = hashlib.sha256(json.dumps(self.prompts).encode()).hexdigest()[:16]
-        settings = {name: getattr(self.settings, name) for name in FIXED_SETTINGS}
-        added = {"sampler": "transformers", "sampler_ratio_cap": None}  # later: older checkpoints do not have them
-        settings |= {name: v for name, usual in added.items() if (v := getattr(self.settings, name)) != usual}
-        return settings | {"seed": self.seed, "queries": queries, "processes": self.accelerator.num_processes}
-
-    def _save_checkpoint(self, work: Path, update: int) -> None:
-        """Write `checkpoint-<update>` as a whole or not at all, then delete the older ones."""
-        final, partial = work / f"checkpoint-{update:06d}", work / "checkpoint.partial"
-        if self.accelerator.is_main_process:
-            shutil.rmtree(partial, ignore_errors=True)
-            partial.mkdir()
-            state = {
-                "update": update,
-                "best": self.best,
-                "identity": self._identity(),
-                "history": self.history,
-            }
-            (partial / "state.json").write_text(json.dumps(state), encoding="utf-8")
-            save_file(_weights(self.policy), partial / "policy.safetensors")
-            save_file(_weights(self.value_model), partial / "value_model.safetensors")
-            if self.best_weights is not None:
-                save_file(self.best_weights, partial / "best.safetensors")
-        self.accelerator.wait_for_everyone()
-        optimizer = self.optimizer.state_dict()
-        optimizer.pop("loss_scaler", None)  # an object of DeepSpeed, which scales nothing in bfloat16 and float32
-        own = {"optimizer": optimizer, "torch": torch.get_rng_state()}
-        if torch.cuda.is_available():
-            own["cuda"] = torch.cuda.get_rng_state()
-        checkpoints.save(partial / f"process-{self.accelerator.process_index}.safetensors", own)
-        self.accelerator.wait_for_everyone()
-        if self.accelerator.is_main_process:
-            shutil.rmtree(final, ignore_errors=True)
-            os.replace(partial, final)
-            for old in sorted(work.glob("checkpoint-*"))[:-1]:
-                shutil.rmtree(old)
-
-    def _resume(self, work: Path) -> int:
-        """Load the newest checkpoint, if any, and make `history.jsonl` agree with it; returns its update."""
-        found = sorted(work.glob("checkpoint-*"))
-        update = self._load_checkpoint(found[-1]) if found else 0
-        if self.accelerator.is_main_process:
-            rows = "".join(json.dumps(row) + "\n" for row in self.history)
-            (work / "history.jsonl").write_text(rows, encoding="utf-8")
-        self.accelerator.wait_for_everyone()
-        return update
-
-    def _load_checkpoint(self, folder: Path) -> int:
-        try:
-            state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
-            ours, theirs = self._identity(), state["identity"]
-            differing = [k for k in (ours | theirs) if ours.get(k) != theirs.get(k)]
-            if differing:
-                raise UserError(
-                    f"The checkpoint {folder} was made with another {', '.join(differing)}: restore the old "
-                    "values to continue it, or delete the folder to start again."
-                )
-            _load_weights(self.policy, load_file(folder / "policy.safetensors"))
-            _load_weights(self.value_model, load_file(folder / "value_model.safetensors"))
-            if state["best"]["validation_agreement"] is not None:
-                self.best_weights = load_file(folder / "best.safetensors")
-            own = checkpoints.load(folder / f"process-{self.accelerator.process_index}.safetensors")
-            self.optimizer.load_state_dict(own["optimizer"])
-            torch.set_rng_state(own["torch"])
-            if "cuda" in own and torch.cuda.is_available():
-                torch.cuda.set_rng_state(own["cuda"])
-        except UserError:
-            raise
-        except Exception as error:  # a damaged file fails in many ways: json, safetensors, shape
-            raise UserError(
-                f"The checkpoint {folder} cannot be read ({type(error).__name__}: {error}): delete it to start again."
-            ) from error
-        self.history, self.best = state["history"], state["best"]
-        return state["update"]
-
 
 def require_finite(tensor: Tensor, what: str, batch: Batch) -> None:
     """Raise NotFiniteError unless every element of `tensor` is finite."""
@@ -516,23 +408,6 @@ def _sampler_gap(batch: Batch) -> dict[str, Tensor]:
         return {}
     ratio = core.sampler_ratio(batch.logprobs, batch.sampler_logprobs, batch.mask)
     return {"sampler_log_ratio": core.masked_mean(ratio.log().abs(), batch.mask), "sampler_max_ratio": ratio.max()}
-
-
-def _trained(model: nn.Module) -> dict[str, Tensor]:
-    """What training changes: all weights, or with adapters those and the head."""
-    state = model.state_dict(keep_vars=True)
-    return {name: tensor for name, tensor in state.items() if tensor.requires_grad}
-
-
-def _weights(model: nn.Module) -> dict[str, Tensor]:
-    """A copy of the trained weights on the CPU; a copy, because safetensors refuses tensors that share memory."""
-    return {name: tensor.detach().cpu().clone().contiguous() for name, tensor in _trained(model).items()}
-
-
-def _load_weights(model: nn.Module, weights: dict[str, Tensor]) -> None:
-    if weights.keys() != _trained(model).keys():
-        raise KeyError("it holds the weights of another model")
-    model.load_state_dict(weights, strict=False)
 
 
 def _disable_dropout(model: nn.Module) -> None:

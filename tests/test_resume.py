@@ -274,7 +274,7 @@ KILLS = {
     ],
     "06_ppo": [
         ("rdlib.ppo:PPOTrainer._update", 2),
-        ("rdlib.ppo:PPOTrainer._save_checkpoint", 2),
+        ("rdlib.ppo_checkpoints:save", 2),
         ("rdlib.artifacts:seal", 1),
     ],
     "07_evaluate": [
