@@ -455,9 +455,7 @@ def _judge_spreads(verdict: str, small: Interval, large: Interval, criterion: Sp
 
 
 def claims_table(claims: list[Claim]) -> pd.DataFrame:
-    """One row a claim: verdict, criterion, number of cells in which it holds, here and in the paper's
-    numbers.
-    """
+    """One row a claim: verdict, criterion, in how many cells it holds, here and in the paper's numbers."""
     rows = []
     for claim in claims:
         known = [cell for cell in claim.cells if cell.paper is not None]
@@ -493,9 +491,7 @@ def _significant(claim: Claim, sign: int) -> int:
 
 
 def cells_table(claims: list[Claim]) -> pd.DataFrame:
-    """One row a cell of a claim: the difference with its interval, and the paper's difference where it has
-    one.
-    """
+    """One row a cell of a claim: the difference with its interval, and the paper's where it has one."""
     rows = [
         {
             "claim": claim.name,

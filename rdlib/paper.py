@@ -38,9 +38,7 @@ FAILURE_WORDS = {
 
 @cache
 def load(name: str) -> pd.DataFrame:
-    """A table of `paper_values`: main_results, reward_model_auc, reward_source, hyperparameters or
-    provenance.
-    """
+    """A table of `paper_values`: main_results, reward_model_auc, reward_source, hyperparameters, provenance."""
     path = resources.files("rdlib") / "paper_values" / f"{name}.csv"
     with path.open(encoding="utf-8") as file:
         return pd.read_csv(file)

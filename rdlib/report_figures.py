@@ -22,7 +22,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from pydantic import ValidationError
 
-from rdlib import artifacts, claims, paper, plots, question_figures, tables
+from rdlib import artifacts, claims, paper, pipeline_figure, plots, question_figures, tables
 from rdlib.errors import UserError
 from rdlib.profile import Profile
 
@@ -69,9 +69,7 @@ class Results:
         return plots.benchmark_names(self.settings.get("datasets", {}))
 
     def default(self, key: str) -> float:
-        """A setting of the reward model by which an ablation's unmarked run is known; 0.5 where it is
-        missing.
-        """
+        """A setting of the reward model that an ablation's unmarked run is known by; 0.5 where it is missing."""
         value = paper.lookup(self.settings, key)
         return 0.5 if value is None else float(value)
 
@@ -272,7 +270,7 @@ def report_figures(data: Results, points: pd.DataFrame, judged: list[claims.Clai
 
 def _pipeline(table: pd.DataFrame) -> Figure:
     figure, axes = plots.grid(1, 1, width=7.2, height=2.6)
-    plots.draw_pipeline(axes[0, 0], lambda: table.itertuples(index=False, name=None))
+    pipeline_figure.draw_pipeline(axes[0, 0], lambda: table.itertuples(index=False, name=None))
     return figure
 
 

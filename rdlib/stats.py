@@ -220,8 +220,7 @@ def auc_draws(
 
 
 def _wins_by_query(positives: pd.DataFrame, negatives: pd.DataFrame, ids: pd.Index) -> tuple:
-    """Wins and numbers of pairs (queries, queries): positives of the row's query against negatives of the
-    column's.
+    """Wins and numbers of pairs (queries, queries): the row's query's positives against the column's negatives.
 
     The AUC of a resample with weights w is then (w' wins w) / (w' pairs w): no sorting for each resample.
     """

@@ -406,8 +406,7 @@ def over_seeds(history: pd.DataFrame, by: list[str], step: str, value: str) -> p
 
 
 def lambda_curves(history: pd.DataFrame, scores: pd.DataFrame, default: float) -> pd.DataFrame:
-    """Figure 5: validation AUC along training for each lambda; rows `selected` are the checkpoint that is
-    kept.
+    """Figure 5: validation AUC along training for each lambda; rows `selected` are the checkpoint that is kept.
 
     A row of a curve has an interval over seeds (none with one seed), a selected row one over queries.
     """
@@ -436,9 +435,7 @@ def ablation_runs(table: pd.DataFrame, key: str, default: float) -> pd.DataFrame
 
 
 def ablation_aucs(runs: pd.DataFrame, key: str, comparison: str) -> pd.DataFrame:
-    """AUC with its interval over queries for each value of an ablated setting; columns auc, auc_low,
-    auc_high.
-    """
+    """AUC with its interval over queries for each value of an ablated setting: auc, auc_low, auc_high."""
     rows = []
     for cell, group in runs.groupby(CELL, sort=True):
         for value, draws in ablation_draws(group, key, comparison).items():

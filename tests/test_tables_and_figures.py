@@ -16,7 +16,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from rdlib import paper, plots, report_figures, stats, tables
+from rdlib import paper, pipeline_figure, plots, report_figures, stats, tables
 from rdlib.errors import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -475,12 +475,12 @@ def test_a_method_has_one_colour_and_marker_everywhere_and_none_shares_it(drawn)
 
 
 def test_pipeline_draws_every_stage_and_edge_left_to_right():
-    places, routes = plots._layout(EDGES)
+    places, routes = pipeline_figure._layout(EDGES)
     assert len(routes) == len(EDGES) and set(places) == {name for edge in EDGES for name in edge}
     assert all(places[a][0] < places[b][0] for a, b in EDGES)
     assert len(set(places.values())) == len(places)
     with pytest.raises(ValueError, match="cycle"):
-        plots._layout([("a", "b"), ("b", "a")])
+        pipeline_figure._layout([("a", "b"), ("b", "a")])
 
 
 @pytest.mark.parametrize("name", [*report_figures.COLUMNS, "example.json", "settings.json"])
