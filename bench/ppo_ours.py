@@ -1,13 +1,15 @@
 """Our side of part b, in a process of its own: prints the seconds of each update but the first, and the mean length of
-a response in tokens, as JSON."""
+a response in tokens, as JSON; where the spec says `profile`, also what torch's profiler saw the time go into."""
 
 from __future__ import annotations
 
 import json
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
+from torch.profiler import ProfilerActivity, profile
 
 from bench.timing import clock
 from rdlib import generation, models
@@ -31,8 +33,8 @@ def endless(tokenizer, limit: int):
 
 def main(spec: dict, seed: int) -> dict:
     """Train, and return the seconds of each update but the first, and the mean length of a response."""
-    profile = load_profile(ROOT / "params/micro.yaml")
-    settings = profile.ppo.model_copy(
+    study = load_profile(ROOT / "params/micro.yaml")
+    settings = study.ppo.model_copy(
         update={
             "total_updates": spec["updates"] + 1,
             "episodes_per_update": spec["episodes"],
@@ -56,14 +58,29 @@ def main(spec: dict, seed: int) -> dict:
         settings,
         spec["prompts"],
         sampler(tokenizer, 512, spec["limit"], 1.0) if spec["ends"] else endless(tokenizer, spec["limit"]),
-        RewardFunction(scorer, labels, "number", profile.reward, pad),
+        RewardFunction(scorer, labels, "number", study.reward, pad),
         seed=seed,
         on_update=lambda row: ends.append(clock()),
     )
-    trainer.train(Path(spec["work"]) / f"ours-{seed}-{spec['ends']}")
+    with profile(activities=[ProfilerActivity.CPU], with_flops=True) if spec.get("profile") else nullcontext() as seen:
+        trainer.train(Path(spec["work"]) / f"ours-{seed}-{spec['ends']}")
     lengths = [row["response_length"] for row in trainer.history[1:]]  # row 0 is before the training
     seconds = [end - start for start, end in zip(ends[1:], ends[2:], strict=False)]
-    return {"seconds": seconds, "length": sum(lengths) / len(lengths)}
+    return {"seconds": seconds, "length": sum(lengths) / len(lengths)} | (spending(seen) if seen else {})
+
+
+PRODUCTS = ("aten::mm", "aten::addmm", "aten::bmm")
+
+
+def spending(seen: profile) -> dict[str, float]:
+    """Shares of the time (0 to 1) in matrix products and in attention, and the FLOPs a second of the products."""
+    spent, flops = dict.fromkeys(("products", "attention", "other"), 0.0), 0.0
+    for event in seen.key_averages():
+        kind = "products" if event.key in PRODUCTS else "attention" if "attention" in event.key else "other"
+        spent[kind] += event.self_cpu_time_total / 1e6
+        flops += event.flops if kind == "products" else 0
+    total = sum(spent.values())
+    return {name: spent[name] / total for name in ("products", "attention")} | {"flops": flops / spent["products"]}
 
 
 if __name__ == "__main__":

@@ -54,7 +54,7 @@ def prepare(folder: Path, student: str, quick: bool) -> dict:
 
 
 def updates(program: tuple[str, str], spec: Path, seed: int) -> dict:
-    """What a new process of one trainer reports: the seconds of its updates but the first; ours the mean length too."""
+    """What a new process of one trainer reports: the seconds of its updates but the first, and what else it tells."""
     python, module = program
     done = subprocess.run([python, "-m", module, str(spec), str(seed)], cwd=ROOT, capture_output=True, text=True)
     if done.returncode:
@@ -99,6 +99,19 @@ def _compare(student: str, case: str, spec: dict, path: Path, rounds: int) -> li
     return [
         Row("b", result, *value, "x", 3.0, False, shown["ours"], shown["trl"], settings),
         Row("b", f"{result}: share of the roofline (arithmetic)", *[share] * 3, "%", settings=near),
+        *_spending(result, spec | {"ends": case == "own", "profile": True}, path),
+    ]
+
+
+def _spending(result: str, spec: dict, path: Path) -> list[Row]:
+    """What our time goes into, by torch's profiler: how much a faster matrix product could still bring."""
+    path.write_text(json.dumps(spec))
+    found = updates(PROGRAMS["ours"], path, 0)
+    speed = f"{found['flops'] / 1e9:.0f} GFLOP/s in them, of {roofline.peak_flops() / 1e9:.0f} measured"
+    rest = "norms, rotary embeddings, activations, residuals, softmax, sampling, optimizer, the overhead of every call"
+    return [
+        Row("b", f"{result}: time in matrix products", *[100 * found["products"]] * 3, "%", settings=speed),
+        Row("b", f"{result}: time in attention", *[100 * found["attention"]] * 3, "%", settings=f"the rest: {rest}"),
     ]
 
 

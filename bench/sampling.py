@@ -2,10 +2,13 @@
 
 `generate` is what a user would write: a loop over the questions with num_return_sequences=30. (`top_k` is set to 0, as
 its default of 50 would sample from another distribution; that saves it time.) The second rival is kinder: it batches
-the questions by hand, padded on the left, so that as many rows are decoded at once as in our engine.
+the questions by hand, padded on the left, so that as many rows are decoded at once as in our engine. The third is our
+engine with the model in bfloat16, which says whether this machine's processor gains by that.
 """
 
 from __future__ import annotations
+
+import copy
 
 import torch
 
@@ -23,16 +26,24 @@ class Contest:
 
     def __init__(self, student: str, questions: int):
         self.model, self.tokenizer = micro.load(student)
+        self.narrow = copy.deepcopy(self.model).to(torch.bfloat16)
         self.prompts = micro.gsm_prompts(self.tokenizer, questions)
         self.tokens: dict[str, int] = {}
 
     def ours(self, number: int) -> float:
         """Our engine."""
-        engine = TransformersEngine(self.model, self.tokenizer, ROWS, LIMIT)
+        return self._ours("ours", self.model, number)
+
+    def bfloat16(self, number: int) -> float:
+        """Our engine with the model in bfloat16."""
+        return self._ours("bfloat16", self.narrow, number)
+
+    def _ours(self, name: str, model: torch.nn.Module, number: int) -> float:
+        engine = TransformersEngine(model, self.tokenizer, ROWS, LIMIT)
         requests = [generation.Request(prompt, SAMPLES, 1.0) for prompt in self.prompts]
         groups: list = []
         seconds = seconds_of(lambda: groups.extend(engine.generate(requests, number)))
-        self.tokens["ours"] = sum(completion.count for group in groups for completion in group)
+        self.tokens[name] = sum(completion.count for group in groups for completion in group)
         return seconds
 
     def one_by_one(self, number: int) -> float:
@@ -69,14 +80,14 @@ class Contest:
 
 
 def run(rounds: int, quick: bool) -> list[Row]:
-    """Both students against both rivals, and how near the engine comes to what the machine can do."""
+    """Both students against their rivals, and how near the engine comes to what the machine can do."""
     questions = 4 if quick else 68
     rows = []
     for student in ("small", "large"):
         contest = Contest(student, questions)
-        for warm_up in (contest.ours, contest.one_by_one, contest.batched):
+        ways = {name: getattr(contest, name) for name in ("ours", "one_by_one", "batched", "bfloat16")}
+        for warm_up in ways.values():
             warm_up(rounds)
-        ways = {"ours": contest.ours, "one_by_one": contest.one_by_one, "batched": contest.batched}
         found = in_turn(ways, rounds)
         rates = {name: sorted(seconds)[len(seconds) // 2] for name, seconds in found.items()}
         shown = {name: f"{questions * SAMPLES / s:,.0f} responses/s" for name, s in rates.items()}
@@ -88,6 +99,7 @@ def run(rounds: int, quick: bool) -> list[Row]:
         for rival, words, aim in (
             ("one_by_one", "generate, a question at a time", 3.0),
             ("batched", "generate, questions batched by hand", None),
+            ("bfloat16", "our engine in bfloat16", None),
         ):
             value = speed_up(found["ours"], found[rival])
             name = f"sampling, {student} student, against {words}"
