@@ -99,7 +99,7 @@ def _compare(student: str, case: str, spec: dict, path: Path, rounds: int) -> li
     return [
         Row("b", result, *value, "x", 3.0, False, shown["ours"], shown["trl"], settings),
         Row("b", f"{result}: share of the roofline (arithmetic)", *[share] * 3, "%", settings=near),
-        *_spending(result, spec | {"ends": case == "own", "profile": True}, path),
+        *_spending(result, spec | {"ends": case == "own", "profile": True, "work": spec["work"] + "-profiled"}, path),
     ]
 
 
