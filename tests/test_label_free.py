@@ -48,7 +48,7 @@ def poisoned(tmp_path_factory):
 @pytest.mark.parametrize(("name", "method"), TRAINING)
 def test_artifacts_do_not_depend_on_gold_answers(study, poisoned, name, method):
     expected = artifacts.hash_files(stage_in(study, name, method).folder)
-    assert expected
+    assert any(file.endswith((".parquet", ".safetensors")) for file in expected)
     assert artifacts.hash_files(stage_in(poisoned, name, method).folder) == expected
 
 
