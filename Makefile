@@ -40,11 +40,11 @@ env: ## build .venv from the pins, if it is missing, unfinished or stale
 	@$(PYTHON) scripts/bootstrap.py
 
 study: env ## run the whole study: every notebook, table and figure (PROFILE=params/micro.yaml JOBS=2)
-	@$(if $(filter $(EMBEDDED),$(PROFILE)),$(offline)) $(BIN)/python -m rdlib.dag --profile $(PROFILE) --jobs $(JOBS) $(ARGS)
+	@$(if $(filter $(EMBEDDED),$(PROFILE)),$(offline)) $(BIN)/python -m rdlib.study.dag --profile $(PROFILE) --jobs $(JOBS) $(ARGS)
 
 reference: env ## the released run: study and reviewers' questions of SEEDS, seed by seed, then release (SEEDS="0 1 2 3 4")
 	@for seed in $(SEEDS); do \
-		$(offline) $(BIN)/python -m rdlib.dag --profile params/micro.yaml --jobs $(JOBS) --seeds $$seed --questions $(ARGS) || exit 1; \
+		$(offline) $(BIN)/python -m rdlib.study.dag --profile params/micro.yaml --jobs $(JOBS) --seeds $$seed --questions $(ARGS) || exit 1; \
 	done
 	@$(MAKE) --no-print-directory release
 
@@ -68,7 +68,7 @@ fuzz: env ## hostile input by the hundred thousand: answers, profiles, questions
 bench: env ## measure against other software, and how it grows; into bench/results and README (BENCH_PARTS="a d")
 	@$(if $(findstring b,$(BENCH_PARTS)),$(PYTHON) scripts/trl_environment.py)
 	@HF_HUB_OFFLINE=1 TQDM_DISABLE=1 $(BIN)/python -m bench $(BENCH_PARTS) --rounds $(BENCH_ROUNDS) $(BENCH_ARGS)
-	@$(BIN)/python -m rdlib.readme
+	@$(BIN)/python -m rdlib.evidence.readme
 
 lint: env ## check style, and that notebooks are without outputs
 	@$(BIN)/ruff check .
@@ -81,8 +81,8 @@ format: env ## fix style and strip notebooks of outputs
 	@$(BIN)/ruff format .
 
 figures: env ## redraw every table and figure from the released results, without training
-	@$(offline) $(BIN)/python -m rdlib.report_figures figures/results figures
-	@$(BIN)/python -m rdlib.readme
+	@$(offline) $(BIN)/python -m rdlib.study.figures figures/results figures
+	@$(BIN)/python -m rdlib.evidence.readme
 
 release: env ## make the results of runs/micro the released ones, seed by seed, and redraw
 	@set -- runs/micro/results/seed*; [ -d "$$1" ] || { echo "runs/micro/results is missing: run \`make study\` first." >&2; exit 1; }; \
@@ -93,7 +93,7 @@ release: env ## make the results of runs/micro the released ones, seed by seed, 
 	@$(MAKE) --no-print-directory figures
 
 report: env ## write figures/report.html: one page with every claim, table and figure of the released results
-	@$(offline) $(BIN)/python -m rdlib.report figures figures/report.html
+	@$(offline) $(BIN)/python -m rdlib.evidence.report figures figures/report.html
 
 lab: env ## open the notebooks in JupyterLab
 	@$(BIN)/jupyter lab --ServerApp.root_dir="$(CURDIR)" --LabApp.default_url=/lab/tree/notebooks $(LAB_ARGS)

@@ -1,9 +1,9 @@
-# The study's notebooks as a DAG: papermill is the job, files are the edges. Jobs come from rdlib.dag.
+# The study's notebooks as a DAG: papermill is the job, files are the edges. Jobs come from rdlib.study.jobs.
 import json
 
-from rdlib.dag import study_jobs
+from rdlib.paths import ROOT
 from rdlib.profile import load_profile
-from rdlib.study import ROOT
+from rdlib.study.jobs import study_jobs
 
 PROFILE = config.get("profile", "params/micro.yaml")
 SETTINGS = load_profile(ROOT / PROFILE)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pandas as pd
 
-from rdlib import data, models, prompts
+from rdlib.engines import models
+from rdlib.paths import ROOT
 from rdlib.profile import load_profile
-from rdlib.study import ROOT
+from rdlib.tasks import data, prompts
 
 PROFILE = "params/micro.yaml"
 

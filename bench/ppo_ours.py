@@ -12,12 +12,12 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from bench.timing import clock
-from rdlib import generation, models
+from rdlib.engines import generation, models
 from rdlib.engines.transformers_engine import TransformersEngine
-from rdlib.ppo import PPOTrainer
+from rdlib.method.ppo import PPOTrainer
+from rdlib.method.rl import RewardFunction, sampler
+from rdlib.paths import ROOT
 from rdlib.profile import load_profile
-from rdlib.rl import RewardFunction, sampler
-from rdlib.study import ROOT
 
 
 def endless(tokenizer, limit: int):

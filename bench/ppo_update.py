@@ -20,8 +20,8 @@ import torch
 from bench import micro, roofline
 from bench.report import Row, Skipped
 from bench.timing import in_turn, middle, speed_up
-from rdlib import models
-from rdlib.study import ROOT
+from rdlib.engines import models
+from rdlib.paths import ROOT
 
 TRL_PYTHON = ROOT / ".venv-trl" / "bin" / "python"
 PROGRAMS = {"ours": (sys.executable, "bench.ppo_ours"), "trl": (str(TRL_PYTHON), "bench.ppo_trl")}

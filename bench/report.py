@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 
 from rdlib import artifacts
-from rdlib.study import ROOT
+from rdlib.paths import ROOT
 
 RESULTS = ROOT / "bench" / "results"
 PACKAGES = ("torch", "transformers", "trl", "accelerate", "numpy", "pandas", "pyarrow")

@@ -20,8 +20,10 @@ import pandas as pd
 
 from bench.report import Row
 from bench.timing import middle, peak_memory, seconds_of, slope
-from rdlib import answers, streams, voting
-from rdlib.study import ROOT
+from rdlib import streams
+from rdlib.method import voting
+from rdlib.paths import ROOT
+from rdlib.tasks import answers
 
 SIZES = (1_000, 10_000, 100_000, 1_000_000, 10_000_000)
 QUICK = (1_000, 10_000)

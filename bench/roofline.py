@@ -12,7 +12,6 @@ from functools import cache
 
 import torch
 
-from bench.report import Row
 from bench.timing import seconds_of
 
 FLOAT = 4  # bytes
@@ -52,30 +51,3 @@ def cost(config, parameters: int, context: float, rows: int) -> Cost:
     cached = 2 * config.num_hidden_layers * config.hidden_size * heads * context
     attention = 4 * config.num_hidden_layers * config.hidden_size * context
     return Cost(2 * parameters + attention, FLOAT * (cached + parameters / rows))
-
-
-def row(contest, tokens_per_second: float, student: str) -> Row:
-    """How near the engine's sampling comes to the bound."""
-    model, tokens = contest.model, contest.tokens["ours"]
-    weights = sum(p.numel() for p in model.parameters())
-    if not model.config.tie_word_embeddings:
-        weights -= model.get_input_embeddings().weight.numel()
-    from bench.sampling import ROWS, SAMPLES
-
-    prompt = sum(map(len, contest.prompts)) / len(contest.prompts)
-    context = prompt + tokens / (len(contest.prompts) * SAMPLES) / 2
-    bound = cost(model.config, weights, context, ROWS)
-    share = 100 * tokens_per_second / bound.tokens_per_second
-    limit = "arithmetic" if bound.flops / peak_flops() > bound.bytes / peak_bandwidth() else "memory"
-    return Row(
-        "a",
-        f"sampling, {student} student: share of the roofline ({limit})",
-        *(share, share, share),
-        "%",
-        ours=f"{tokens_per_second:,.0f} tokens/s",
-        other=f"{bound.tokens_per_second:,.0f} tokens/s",
-        settings=(
-            f"{bound.flops / 1e6:.2f} MFLOP and {bound.bytes / 1e3:.0f} kB a token; one thread: "
-            f"{peak_flops() / 1e9:.0f} GFLOP/s and {peak_bandwidth() / 1e9:.1f} GB/s measured"
-        ),
-    )

@@ -15,7 +15,7 @@ import torch
 from bench import micro, roofline
 from bench.report import Row
 from bench.timing import in_turn, seconds_of, speed_up
-from rdlib import generation
+from rdlib.engines import generation
 from rdlib.engines.transformers_engine import TransformersEngine
 
 SAMPLES, LIMIT, ROWS = 30, 112, 512  # responses a question, tokens a response, rows decoded at once: params/micro.yaml
@@ -104,5 +104,30 @@ def run(rounds: int, quick: bool) -> list[Row]:
             value = speed_up(found["ours"], found[rival])
             name = f"sampling, {student} student, against {words}"
             rows.append(Row("a", name, *value, "x", aim, ours=shown["ours"], other=shown[rival], settings=settings))
-        rows.append(roofline.row(contest, contest.tokens["ours"] / rates["ours"], student))
+        rows.append(roofline_row(contest, contest.tokens["ours"] / rates["ours"], student))
     return rows
+
+
+def roofline_row(contest: Contest, tokens_per_second: float, student: str) -> Row:
+    """How near the engine's sampling comes to the bound."""
+    model, tokens = contest.model, contest.tokens["ours"]
+    weights = sum(p.numel() for p in model.parameters())
+    if not model.config.tie_word_embeddings:
+        weights -= model.get_input_embeddings().weight.numel()
+    prompt = sum(map(len, contest.prompts)) / len(contest.prompts)
+    context = prompt + tokens / (len(contest.prompts) * SAMPLES) / 2
+    bound = roofline.cost(model.config, weights, context, ROWS)
+    share = 100 * tokens_per_second / bound.tokens_per_second
+    limit = "arithmetic" if bound.flops / roofline.peak_flops() > bound.bytes / roofline.peak_bandwidth() else "memory"
+    return Row(
+        "a",
+        f"sampling, {student} student: share of the roofline ({limit})",
+        *(share, share, share),
+        "%",
+        ours=f"{tokens_per_second:,.0f} tokens/s",
+        other=f"{bound.tokens_per_second:,.0f} tokens/s",
+        settings=(
+            f"{bound.flops / 1e6:.2f} MFLOP and {bound.bytes / 1e3:.0f} kB a token; one thread: "
+            f"{roofline.peak_flops() / 1e9:.0f} GFLOP/s and {roofline.peak_bandwidth() / 1e9:.1f} GB/s measured"
+        ),
+    )

@@ -14,7 +14,7 @@ import sys
 from bench import micro
 from bench.report import Row, Skipped
 from bench.timing import in_turn, middle, seconds_of
-from rdlib.study import ROOT
+from rdlib.paths import ROOT
 
 PYTHON = ROOT / ".venv-vllm" / "bin" / "python"
 SAMPLES, LIMIT = 30, 112
@@ -49,8 +49,8 @@ def run(rounds: int, quick: bool) -> list[Row]:
 
 def measure(rounds: int, questions: int) -> dict:
     """In .venv-vllm: seconds of every contestant in every round."""
-    from rdlib.engines.vllm_engine import VllmEngine  # sets vLLM's environment before it is imported
-    from rdlib.generation import Request
+    from rdlib.engines.generation import Request
+    from rdlib.engines.vllm_engine import VllmEngine
     from rdlib.profile import Model
 
     engine = VllmEngine(Model(model=micro.student(STUDENT), engine="vllm"), LIMIT)

@@ -8,9 +8,9 @@ import time
 
 from bench.report import Row, Skipped
 from bench.timing import middle
-from rdlib import dag
+from rdlib.paths import ROOT
 from rdlib.profile import load_profile
-from rdlib.study import ROOT
+from rdlib.study.jobs import study_jobs
 
 PROFILE = "params/micro.yaml"
 COMMANDS = {"make study, all done": ("study", 10.0), "make figures": ("figures", 60.0)}
@@ -19,7 +19,7 @@ COMMANDS = {"make study, all done": ("study", 10.0), "make figures": ("figures",
 def unfinished(profile_path: str) -> int:
     """How many jobs of the study are still to do."""
     profile = load_profile(ROOT / profile_path)
-    jobs = dag.study_jobs(profile_path, profile.grid.seeds)
+    jobs = study_jobs(profile_path, profile.grid.seeds)
     runs = ROOT / profile.runs / profile.name
     return sum(not (job.marker(runs).exists() and all(stage.done for stage in job.stages)) for job in jobs)
 

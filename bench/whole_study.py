@@ -1,8 +1,8 @@
 """Part c: a whole seed of the micro study, from what its run wrote down: nothing is run here.
 
-`rdlib.dag` measures a seed that it runs from nothing (results/seed<k>/measured.json: minutes, minutes of a core). The
-executed notebooks say how long each ran and how long each of its cells took, the stages' manifests how long each stage
-took. The time of the jobs' places (two, for two jobs at a time) is split into
+`rdlib.study.dag` measures a seed that it runs from nothing (results/seed<k>/measured.json: minutes, minutes of a
+core). The executed notebooks say how long each ran and how long each of its cells took, the stages' manifests how long
+each stage took. The time of the jobs' places (two, for two jobs at a time) is split into
 
     stages       what their manifests say
     notebooks    all other cells: tables, plots, examples
@@ -20,7 +20,7 @@ import pandas as pd
 
 from bench.report import Row, Skipped
 from rdlib import artifacts
-from rdlib.study import ROOT
+from rdlib.paths import ROOT
 
 RUNS = ROOT / "runs" / "micro"
 PLACES = 2

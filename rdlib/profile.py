@@ -73,9 +73,9 @@ class Model(Section):
 class Dataset(Section):
     """One training benchmark with its splits (question counts; None: all there are) and how its answers look.
 
-    Real benchmarks come from the hub at the commit `revision` (None: that of rdlib.sources), or from `path`: a folder
+    Real benchmarks come from the hub at the commit `revision` (None: that of tasks.sources), or from `path`: a folder
     of files of the same shape. `source` questions is a file `path` of your own questions, JSONL or Parquet
-    (rdlib.own_questions). `perturbed_path` and `perturbed_revision` say the same of GSM-Plus, on which students of
+    (tasks.own_questions). `perturbed_path` and `perturbed_revision` say the same of GSM-Plus, on which students of
     gsm8k are evaluated. `split_seed` draws the splits, the same for all seeds of a study.
     """
 
@@ -267,7 +267,7 @@ class Training(Section):
     """How SFT, reward model and PPO are trained; all batch sizes of the profile stay those of an optimizer step.
 
     `processes`: one for each GPU; more than one, or an `accelerate` configuration (a file of params/accelerate), is
-    started by `accelerate launch` (rdlib.launch). Each process takes its share of a batch in `gradient_accumulation`
+    started by `accelerate launch` (study.launch). Each process takes its share of a batch in `gradient_accumulation`
     parts. `precision` null: bf16 (autocast, float32 weights) on a GPU, fp32 on a CPU. `lora` null: all weights.
     """
 

@@ -26,9 +26,9 @@ import pandas as pd
 import psutil
 import yaml
 
-from rdlib.dag import study_jobs
+from rdlib.paths import ROOT
 from rdlib.profile import load_profile
-from rdlib.study import ROOT
+from rdlib.study.jobs import study_jobs
 
 MARK = "RDLIB_CRASH_TEST"  # in the environment of every process of the study, by which they are found
 TIMES = ("started", "ended", "seconds")
@@ -49,7 +49,7 @@ class Study:
 
     def start(self) -> subprocess.Popen:
         """Start the study, or go on with it; its output goes to a file."""
-        words = ["-m", "rdlib.dag", "--profile", str(self.profile), "--jobs", str(self.jobs)]
+        words = ["-m", "rdlib.study.dag", "--profile", str(self.profile), "--jobs", str(self.jobs)]
         with (self.folder / "output.txt").open("a") as output:
             environment = os.environ | {MARK: str(self.folder), "TQDM_DISABLE": "1"}
             streams = {"stdout": output, "stderr": output}
@@ -101,7 +101,7 @@ def _notebook_of(process: psutil.Process) -> str | None:
         words = process.cmdline()
     except psutil.Error:
         return None
-    at_work = words[1:3] == ["-m", "rdlib.warm"] and len(words) > 3 and words[3].endswith(".ipynb")
+    at_work = words[1:3] == ["-m", "rdlib.study.warm"] and len(words) > 3 and words[3].endswith(".ipynb")
     return Path(words[3]).stem if at_work else None
 
 

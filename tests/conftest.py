@@ -15,9 +15,9 @@ import torch
 import yaml
 from hypothesis import settings as hypothesis_settings
 
-from rdlib import models
+from rdlib.engines import models
 from rdlib.profile import Dataset
-from rdlib.study import Stage
+from rdlib.study.stage import Stage
 
 torch.set_num_threads(1)
 hypothesis_settings.register_profile("rdlib", deadline=None, derandomize=True)  # the same cases on every machine
@@ -26,6 +26,14 @@ hypothesis_settings.load_profile("rdlib")
 REPOSITORY = Path(__file__).resolve().parent.parent
 MODELS = REPOSITORY / "models"
 PARAMS = "tiny.yaml"
+
+
+def patch_root(patch: pytest.MonkeyPatch, root: Path) -> None:
+    """Make a folder the repository for everything that opens or lists stages."""
+    from rdlib.study import dag, grid, jobs, opening, results
+
+    for module in (opening, grid, jobs, dag, results):
+        patch.setattr(module, "ROOT", root)
 
 
 def tiny_settings() -> dict:
@@ -100,13 +108,10 @@ def study(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def at_root(monkeypatch):
-    """A function that makes a folder the repository for everything that takes it from `rdlib.study.ROOT`."""
+    """A function that makes a folder the repository for everything that opens or lists stages."""
 
     def use(root: Path) -> Path:
-        from rdlib import dag, results, study
-
-        for module in (study, dag, results):
-            monkeypatch.setattr(module, "ROOT", root)
+        patch_root(monkeypatch, root)
         return root
 
     return use

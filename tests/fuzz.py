@@ -44,15 +44,18 @@ import httpx
 import pandas as pd
 import yaml
 
-from rdlib import answers, own_questions, study
 from rdlib import profile as profiles
 from rdlib.engines import server
+from rdlib.engines.generation import Request, clean, cut_at
 from rdlib.engines.replay import ReplayEngine
 from rdlib.errors import UserError
-from rdlib.generation import Request, clean, cut_at
-from rdlib.prompts import Prompt
-from rdlib.questions import LETTERS
-from rdlib.study import ROOT, SPECS, open_stage
+from rdlib.paths import ROOT
+from rdlib.study import opening
+from rdlib.study.opening import open_stage
+from rdlib.study.specification import STAGES
+from rdlib.tasks import answers, own_questions
+from rdlib.tasks.prompts import Prompt
+from rdlib.tasks.questions import LETTERS
 
 CPU_SECONDS, WALL_SECONDS = 5.0, 120.0  # of one case; the second, for waits, leaves room on a busy machine
 SHOWN = 1500  # characters of a failing case
@@ -679,8 +682,8 @@ SETTINGS = [
 
 def make_parameters(rng: random.Random) -> tuple[str, dict[str, Any]]:
     """(stage, the variables of its notebook)."""
-    name = rng.choice(list(SPECS))
-    spec = SPECS[name]
+    name = rng.choice(list(STAGES))
+    spec = STAGES[name]
     variables: dict[str, Any] = {"profile": "params/smoke.yaml", "seed": rng.randint(0, 3), "overrides": {}, "pd": pd}
     variables |= {axis: rng.choice(AXES[axis]) for axis in spec.axes if axis in AXES}
     variables |= {"method": rng.choice(spec.methods)} if spec.methods else {}
@@ -706,12 +709,12 @@ def judge_parameters(case: tuple[str, dict[str, Any]]) -> None:
         folder = stage.folder
     except UserError as error:
         return one_line(error)
-    for axis in (*SPECS[name].axes, "seed"):
+    for axis in (*STAGES[name].axes, "seed"):
         require(
             getattr(stage, axis) == variables.get(axis, 0 if axis == "seed" else None), f"the stage's {axis} is another"
         )
     require(stage.seed < 2**32, f"the seed {stage.seed} is larger than NumPy takes")
-    shortcuts = {study.SHORTCUTS[k]: v for k, v in variables.items() if k in study.SHORTCUTS and v is not None}
+    shortcuts = {opening.SHORTCUTS[k]: v for k, v in variables.items() if k in opening.SHORTCUTS and v is not None}
     for key, value in ((variables.get("overrides") or {}) | shortcuts).items():
         section, _, setting = key.partition(".")
         got = getattr(stage.profile, section).model_dump()[setting]

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import save_file
 from test_ppo import EOS, first_logit, settings, share_of, trainer_for
 
-from rdlib import training
+from rdlib.method import training
 from rdlib.profile import Training
 
 

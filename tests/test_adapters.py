@@ -24,12 +24,13 @@ from test_ppo import (
 from test_resume import METHODS, interrupt
 from transformers import LlamaForSequenceClassification
 
-from rdlib import models, ppo, training
-from rdlib import ppo_core as core
 from rdlib.artifacts import hash_files
+from rdlib.engines import models
+from rdlib.method import ppo, training
+from rdlib.method import ppo_core as core
+from rdlib.method.rl import forward_size
 from rdlib.profile import Lora, Training
-from rdlib.rl import forward_size
-from rdlib.study import Stage
+from rdlib.study.stage import Stage
 
 ADAPTED = Training(lora=Lora(r=2, alpha=4.0))
 LORA = {"training.lora": {"r": 2, "alpha": 4.0}}

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rdlib.answers import Found, extract, find, refuses, rule_shares, same
+from rdlib.tasks.answers import Found, extract, find, refuses, rule_shares, same
 
 KINDS = ["number", "text", "math", "choice", "phrase"]
 DATA = Path(__file__).parents[1].parent / "shared" / "data"

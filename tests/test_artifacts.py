@@ -19,8 +19,8 @@ from conftest import REPOSITORY, copy_study, stage_in
 
 from rdlib import artifacts
 from rdlib.errors import UserError
-from rdlib.execute import check_parameters
-from rdlib.study import SPECS
+from rdlib.study.execute import check_parameters
+from rdlib.study.specification import STAGES
 
 
 def stage_folder(tmp_path: Path) -> Path:
@@ -143,7 +143,7 @@ def test_a_crash_while_sealing_leaves_no_final_folder(tmp_path, monkeypatch, mom
 
 
 def test_a_crash_inside_a_stage_leaves_no_final_folder(study, tmp_path, monkeypatch):
-    from rdlib import voting
+    from rdlib.method import voting
 
     root = copy_study(study, tmp_path, "02_pseudo_labels")
     stage = stage_in(root, "02_pseudo_labels")
@@ -239,10 +239,10 @@ def test_reading_an_edited_artifact_names_it_and_the_command_that_remakes_it(stu
 
 
 def test_every_stages_command_is_accepted_by_its_notebook(study):
-    for name, spec in SPECS.items():
+    for name, spec in STAGES.items():
         stage = stage_in(study, name, (spec.methods or (None,))[-1])
         words = shlex.split(stage.command)
-        assert words[:3] == ["python", "-m", "rdlib.execute"]
+        assert words[:3] == ["python", "-m", "rdlib.study.execute"]
         check_parameters(REPOSITORY / words[3], json.loads(words[5]))
     varied = stage_in(study, "05_reward_model").with_overrides({"reward_model.lam": 0.25})
     assert json.loads(shlex.split(varied.command)[5])["overrides"] == {"reward_model.lam": 0.25}
@@ -252,7 +252,7 @@ def test_every_stages_command_is_accepted_by_its_notebook(study):
 
 
 def test_two_runs_in_one_folder_the_second_stops(study, tmp_path, monkeypatch):
-    from rdlib import voting
+    from rdlib.method import voting
 
     stage = stage_in(copy_study(study, tmp_path, "02_pseudo_labels"), "02_pseudo_labels")
     original, seen = voting.run, []

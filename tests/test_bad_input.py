@@ -11,8 +11,9 @@ import nbformat
 import pytest
 from conftest import MODELS, PARAMS, REPOSITORY, copy_study, make_root, stage_in
 
-from rdlib import execute, models
+from rdlib.engines import models
 from rdlib.errors import UserError
+from rdlib.study import execute
 
 
 def notebook(tmp_path, *cells: str, parameters: str = "dataset = 'gsm'\nseed = 0"):
@@ -25,7 +26,7 @@ def notebook(tmp_path, *cells: str, parameters: str = "dataset = 'gsm'\nseed = 0
     return path
 
 
-# ---- rdlib.execute
+# ---- rdlib.study.execute
 
 
 @pytest.mark.parametrize(
@@ -93,7 +94,10 @@ def test_a_disk_too_full_for_the_executed_notebook(tmp_path, capsys, monkeypatch
 
 @pytest.mark.slow
 def test_exit_codes_of_the_real_commands(tmp_path):
-    for module, arguments in (("rdlib.execute", ["absent.ipynb", "x.ipynb"]), ("rdlib.dag", ["--profile", "absent"])):
+    for module, arguments in (
+        ("rdlib.study.execute", ["absent.ipynb", "x.ipynb"]),
+        ("rdlib.study.dag", ["--profile", "absent"]),
+    ):
         done = subprocess.run(
             [sys.executable, "-m", module, *arguments], capture_output=True, text=True, cwd=REPOSITORY
         )
@@ -178,7 +182,7 @@ def test_no_label_in_the_validation_split(study, tmp_path, monkeypatch):
 
 def test_a_profile_outside_of_the_repository(tmp_path, at_root):
     """An absolute path works as well as a relative one."""
-    from rdlib.study import make_stage
+    from rdlib.study.opening import make_stage
 
     at_root(make_root(tmp_path / "repository"))
     elsewhere = make_root(tmp_path / "elsewhere") / PARAMS

@@ -11,14 +11,17 @@ import torch
 from conftest import copy_study, make_root, stage_in
 from safetensors.torch import load_file
 
-from rdlib import answers, artifacts, baselines, models, reward_model, training
-from rdlib.agreement import Agreement
-from rdlib.baselines import Cell
+from rdlib import artifacts
+from rdlib.engines import models
 from rdlib.errors import UserError
-from rdlib.prompts import Encoder, Prompt
-from rdlib.questions import read_questions
-from rdlib.reward_model import Response
-from rdlib.study import BASELINES
+from rdlib.method import baselines, reward_model, training
+from rdlib.method.agreement import Agreement
+from rdlib.method.baselines import Cell
+from rdlib.method.reward_model import Response
+from rdlib.study.specification import BASELINES
+from rdlib.tasks import answers
+from rdlib.tasks.prompts import Encoder, Prompt
+from rdlib.tasks.questions import read_questions
 
 SP, SN, TP = reward_model.STUDENT_POSITIVE, reward_model.STUDENT_NEGATIVE, reward_model.TEACHER_POSITIVE
 

@@ -8,7 +8,10 @@ import pandas as pd
 import pytest
 
 from bench import report, responses, roofline, timing, whole_study
-from rdlib import answers, readme, streams, voting
+from rdlib import streams
+from rdlib.evidence import readme
+from rdlib.method import voting
+from rdlib.tasks import answers
 
 
 def test_contestants_run_in_turn_and_the_order_turns_round():

@@ -12,7 +12,8 @@ import pytest
 import torch
 from conftest import MODELS, REPOSITORY
 
-from rdlib import checkpoints, models
+from rdlib import checkpoints
+from rdlib.engines import models
 from rdlib.errors import UserError
 
 

@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from rdlib import claims, tables
-from rdlib.claims import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED
 from rdlib.errors import UserError
+from rdlib.evidence import claims, tables
+from rdlib.evidence.claims import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED
 
 N = 400
 RULES = claims.load_criteria()

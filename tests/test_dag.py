@@ -10,12 +10,13 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import PARAMS, REPOSITORY, copy_study, make_root, tiny_settings
+from conftest import PARAMS, REPOSITORY, copy_study, make_root, patch_root, tiny_settings
 
-from rdlib import dag
 from rdlib.errors import UserError
-from rdlib.execute import check_parameters
-from rdlib.study import make_stage
+from rdlib.study import dag
+from rdlib.study.execute import check_parameters
+from rdlib.study.jobs import ABLATIONS, drop_stale_markers, study_jobs
+from rdlib.study.opening import make_stage
 
 
 def closure(stage) -> set[Path]:
@@ -41,13 +42,10 @@ def grid_folders(seed: int) -> set[Path]:
 @pytest.fixture(scope="module")
 def jobs(tmp_path_factory):
     """(jobs, root) of the tiny profile's study with two seeds."""
-    from rdlib import study
-
     root = make_root(tmp_path_factory.mktemp("dag"))
     with pytest.MonkeyPatch.context() as patch:
-        for module in (study, dag):
-            patch.setattr(module, "ROOT", root)
-        made = dag.study_jobs(PARAMS, [0, 1])
+        patch_root(patch, root)
+        made = study_jobs(PARAMS, [0, 1])
         grid = {folder for seed in (0, 1) for folder in grid_folders(seed)}
         return made, root, grid
 
@@ -110,7 +108,7 @@ def test_edges_follow_the_inputs(jobs):
         for stage in job.stages:
             for upstream in stage.inputs.values():
                 # An ablation's notebook runs the variant's own chain itself (run_with_inputs)
-                assert upstream.folder in available or (job.notebook in dag.ABLATIONS and upstream.variant), stage.label
+                assert upstream.folder in available or (job.notebook in ABLATIONS and upstream.variant), stage.label
         for other in job.after:
             assert other in made
 
@@ -130,7 +128,7 @@ def test_every_command_is_accepted_by_its_notebook(jobs):
     made, root, _ = jobs
     for job in made:
         words = shlex.split(job.command)
-        assert words[:3] == [sys.executable, "-m", "rdlib.warm"]
+        assert words[:3] == [sys.executable, "-m", "rdlib.study.warm"]
         assert Path(words[3]).name == f"{job.notebook}.ipynb" and words[4] == str(job.executed)
         parameters = json.loads(words[5])
         assert parameters == job.parameters
@@ -138,12 +136,13 @@ def test_every_command_is_accepted_by_its_notebook(jobs):
 
 
 def test_every_stage_job_opens_the_stage_that_it_is_for(jobs, at_root):
-    from rdlib.study import SPECS, open_stage
+    from rdlib.study.opening import open_stage
+    from rdlib.study.specification import STAGES
 
     made, root, _ = jobs
     at_root(root)
     for job in made:
-        if job.notebook in SPECS and "methods" not in job.parameters:
+        if job.notebook in STAGES and "methods" not in job.parameters:
             assert open_stage(job.notebook, dict(job.parameters)).folder == job.stages[0].folder
 
 
@@ -154,7 +153,7 @@ def test_every_stage_job_opens_the_stage_that_it_is_for(jobs, at_root):
 def finished(study, tmp_path, at_root):
     """(root, jobs, runs) of a copy of the finished study; the jobs of its finished cell, all with markers."""
     root = at_root(copy_study(study, tmp_path))
-    jobs = [job for job in dag.study_jobs(PARAMS, [0]) if job.stages and all(s.done for s in job.stages)]
+    jobs = [job for job in study_jobs(PARAMS, [0]) if job.stages and all(s.done for s in job.stages)]
     runs = root / "runs/tiny"
     (runs / ".jobs").mkdir()
     for job in jobs:
@@ -174,7 +173,7 @@ def and_after(job, jobs) -> set[str]:
 def test_a_finished_study_has_nothing_to_do(finished):
     root, jobs, runs = finished
     assert len(jobs) >= 7
-    assert dag.drop_stale_markers(jobs, runs) == len(jobs)
+    assert drop_stale_markers(jobs, runs) == len(jobs)
 
 
 def test_a_changed_setting_drops_the_markers_of_what_depends_on_it(finished):
@@ -182,8 +181,8 @@ def test_a_changed_setting_drops_the_markers_of_what_depends_on_it(finished):
     content = yaml.safe_load((root / PARAMS).read_text())
     content["ppo"]["kl_coef"] = 0.3
     (root / PARAMS).write_text(yaml.safe_dump(content))
-    fresh = [job for job in dag.study_jobs(PARAMS, [0]) if job.name in {j.name for j in jobs}]
-    kept = dag.drop_stale_markers(fresh, runs)
+    fresh = [job for job in study_jobs(PARAMS, [0]) if job.name in {j.name for j in jobs}]
+    kept = drop_stale_markers(fresh, runs)
     dropped = {job.notebook for job in fresh if not job.marker(runs).exists()}
     assert dropped == {"06_ppo"}  # the evaluation of all four methods was not finished in this study
     assert kept == len(fresh) - 1
@@ -197,14 +196,14 @@ def test_a_deleted_stage_drops_its_marker(finished):
     shutil.rmtree(job.stages[0].folder)
     again = and_after(job, jobs)
     assert 1 < len(again) < len(jobs)
-    assert dag.drop_stale_markers(jobs, runs) == len(jobs) - len(again)
+    assert drop_stale_markers(jobs, runs) == len(jobs) - len(again)
     assert not job.marker(runs).exists()
 
 
 def test_a_marker_that_is_not_there_is_not_done(finished):
     root, jobs, runs = finished
     jobs[-1].marker(runs).unlink()
-    assert dag.drop_stale_markers(jobs, runs) == len(jobs) - len(and_after(jobs[-1], jobs))
+    assert drop_stale_markers(jobs, runs) == len(jobs) - len(and_after(jobs[-1], jobs))
 
 
 def test_a_second_study_starts_no_snakemake(finished, monkeypatch, capsys):
@@ -222,7 +221,7 @@ def test_finding_nothing_to_do_takes_seconds(tmp_path, at_root):
     (tmp_path / "micro.yaml").write_text((REPOSITORY / "params/micro.yaml").read_text())
     at_root(tmp_path)
     started = time.perf_counter()
-    for job in dag.study_jobs("micro.yaml", [0]):
+    for job in study_jobs("micro.yaml", [0]):
         for stage in job.stages:
             assert not stage.done and stage.recipe
     assert time.perf_counter() - started < 5.0
@@ -296,10 +295,10 @@ def test_gpus_are_shared_on_one_machine_and_asked_for_on_a_cluster():
     there = asked("params/paper.yaml", workflow_profile="params/slurm")
     words = dag.snakemake_command(there, [0])
     assert words[words.index("--workflow-profile") + 1] == "params/slurm" and "gpu=4" not in words
-    wanted = {job.notebook: job.gpus for job in dag.study_jobs("params/paper.yaml", [0]) if job.stages}
+    wanted = {job.notebook: job.gpus for job in study_jobs("params/paper.yaml", [0]) if job.stages}
     assert wanted["00_data"] == wanted["02_pseudo_labels"] == 0
     assert {wanted[n] for n in ("01_teacher_responses", "03_sft_warmup", "06_ppo", "07_evaluate")} == {4}
-    assert not any(job.gpus for job in dag.study_jobs("params/micro.yaml", [0]) if job.stages)
+    assert not any(job.gpus for job in study_jobs("params/micro.yaml", [0]) if job.stages)
     assert "--keep-going" in words
 
 

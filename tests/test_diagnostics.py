@@ -11,8 +11,8 @@ from conftest import stage_in
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rdlib import diagnostics
-from rdlib.questions import read_gold
+from rdlib.evidence import diagnostics
+from rdlib.tasks.questions import read_gold
 
 
 def judged(scores, answers, gold="1", key="q", tokens=None) -> pd.DataFrame:

@@ -21,10 +21,11 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 from torch.utils.data import BatchSampler, SequentialSampler
 
-from rdlib import launch, trainers, training
 from rdlib.errors import UserError
+from rdlib.method import trainers, training
+from rdlib.method.reward_model import IGNORED, count_terms, reward_model_loss
 from rdlib.profile import Training
-from rdlib.reward_model import IGNORED, count_terms, reward_model_loss
+from rdlib.study import launch, worker
 
 CONFIGURATIONS = sorted(launch.CONFIGURATIONS.glob("*.yaml"))
 TWO = {"training.processes": 2}
@@ -181,7 +182,9 @@ def test_ppo_in_two_processes_is_that_of_one_on_the_same_responses(tmp_path):
 def workers() -> list[psutil.Process]:
     """The training processes that this process has started and that still run."""
     family = psutil.Process().children(recursive=True)
-    return [p for p in family if "rdlib.launch" in " ".join(p.cmdline()) and "accelerate" not in " ".join(p.cmdline())]
+    return [
+        p for p in family if "rdlib.study.launch" in " ".join(p.cmdline()) and "accelerate" not in " ".join(p.cmdline())
+    ]
 
 
 @pytest.mark.slow
@@ -231,7 +234,7 @@ def test_bars_are_shown_and_other_text_is_kept(capsys):
 
 
 def test_events_are_told_from_what_libraries_print(capsys):
-    launch.send({"sentence": "a\nb"})
+    worker.send({"sentence": "a\nb"})
     stream = io.BytesIO(b"loading\n" + capsys.readouterr().out.encode())
     log = launch.Tail()
     assert list(launch.events(stream, log)) == [{"sentence": "a\nb"}]

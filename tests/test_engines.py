@@ -13,14 +13,14 @@ import pandas as pd
 import pytest
 import torch
 
-from rdlib import engines, generation
-from rdlib.engines import server
+from rdlib import engines
+from rdlib.engines import generation, server
+from rdlib.engines.generation import Completion, Request, sample_to_disk
 from rdlib.engines.replay import ReplayEngine
 from rdlib.engines.transformers_engine import TransformersEngine, nucleus, pick_tokens
 from rdlib.errors import UserError
-from rdlib.generation import Completion, Request, sample_to_disk
 from rdlib.profile import Model
-from rdlib.prompts import Prompt
+from rdlib.tasks.prompts import Prompt
 
 KEY = "sk-secret-0123456789"
 

@@ -10,10 +10,13 @@ import pytest
 import yaml
 from conftest import REPOSITORY, make_root, stage_in
 
-from rdlib import dag, estimate, ledger, paper
 from rdlib.errors import UserError
+from rdlib.evidence import ledger, paper
 from rdlib.profile import load_profile
-from rdlib.study import Stage, make_stage
+from rdlib.study import dag, estimate
+from rdlib.study.jobs import stages_to_run, study_jobs
+from rdlib.study.opening import make_stage
+from rdlib.study.stage import Stage
 
 PAPER = "params/paper.yaml"
 PROFILES = [f"params/{name}.yaml" for name in ("micro", "smoke", "single_gpu", "paper")]
@@ -70,7 +73,7 @@ def test_the_dry_run_names_every_stage_of_every_profile(profile, capsys):
     seeds = [7]  # a seed that nobody has run here
     assert dag.main(["--profile", profile, "--dry-run", "--questions", "--seeds", *map(str, seeds)]) == 0
     shown = capsys.readouterr().out
-    stages = {stage.name for job in dag.study_jobs(profile, seeds, questions=True) for stage in job.stages}
+    stages = {stage.name for job in study_jobs(profile, seeds, questions=True) for stage in job.stages}
     for name in stages:
         assert name in shown
     has_gpus = load_profile(REPOSITORY / profile).hardware.gpus > 0
@@ -94,11 +97,11 @@ def test_the_dry_run_starts_nothing_and_leaves_out_what_is_done(tmp_path, at_roo
     root = at_root(make_root(tmp_path))
     assert dag.main(["--profile", "tiny.yaml", "--dry-run"]) == 0
     assert not (root / "runs").exists()
-    jobs = dag.study_jobs("tiny.yaml", [0])
-    before = dag.stages_to_run(jobs)
+    jobs = study_jobs("tiny.yaml", [0])
+    before = stages_to_run(jobs)
     assert len({stage.folder for stage in before}) == len(before)
     make_stage("00_data", "tiny.yaml", dataset="gsm").run()
-    assert len(dag.stages_to_run(dag.study_jobs("tiny.yaml", [0]))) == len(before) - 1
+    assert len(stages_to_run(study_jobs("tiny.yaml", [0]))) == len(before) - 1
     assert estimate.summary(estimate.estimate([]), before[0].profile) == "Everything is done: nothing to do."
 
 

@@ -8,10 +8,12 @@ import pandas as pd
 import pytest
 from conftest import MODELS, stage_in
 
-from rdlib import data, evaluate, generation, models
-from rdlib.answers import extract
+from rdlib.engines import generation, models
 from rdlib.errors import UserError
+from rdlib.method import evaluate
 from rdlib.profile import Model
+from rdlib.tasks import data
+from rdlib.tasks.answers import extract
 
 RESPONSES = pd.DataFrame(
     {
@@ -84,9 +86,9 @@ def test_stage_answers_every_test_question_greedily(study):
     gold = stage.at("00_gold").table("gold").set_index("id")["answer"]
     assert ((table["answer"] == gold[table["id"]].to_numpy()) == table["correct"]).all()
 
+    from rdlib.engines.generation import Request
     from rdlib.engines.transformers_engine import TransformersEngine
-    from rdlib.generation import Request
-    from rdlib.prompts import micro_question
+    from rdlib.tasks.prompts import micro_question
 
     model, tokenizer = (
         load(stage_in(study, "06_ppo").folder / "model") for load in (models.load_causal_lm, models.load_tokenizer)

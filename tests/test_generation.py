@@ -9,12 +9,11 @@ import pandas as pd
 import pytest
 import torch
 
-from rdlib import generation
-from rdlib.engines import transformers_engine
+from rdlib.engines import generation, transformers_engine
+from rdlib.engines.generation import Request, derive_seed, sample_to_disk
 from rdlib.engines.transformers_engine import TransformersEngine, pick_tokens
-from rdlib.generation import Request, derive_seed, sample_to_disk
 from rdlib.micro import gsm, mmlu
-from rdlib.prompts import Prompt, micro_question
+from rdlib.tasks.prompts import Prompt, micro_question
 
 MAX_TOKENS = 60
 

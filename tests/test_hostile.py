@@ -19,10 +19,13 @@ from hypothesis import strategies as st
 from nbconvert.filters import markdown2html
 from test_engines import prompt_of
 
-from rdlib import answers, models, notebook, report, shown, tables
+from rdlib.engines import models
+from rdlib.engines.generation import sample_to_disk
 from rdlib.engines.replay import ReplayEngine
 from rdlib.errors import UserError
-from rdlib.generation import sample_to_disk
+from rdlib.evidence import report, shown, tables
+from rdlib.study import notebook
+from rdlib.tasks import answers
 
 SCRIPT = "<script>alert(1)</script><img src=x onerror=alert(2)> [click](javascript:alert(3)) \\<b> a|b \\|<i>c</i>"
 HOSTILE = {
@@ -85,7 +88,7 @@ def test_tables_of_the_report_show_them_as_text(responses, tmp_path, monkeypatch
 
 def rendered(part: dict) -> str:
     """A table in the report's own template."""
-    environment = jinja2.Environment(loader=jinja2.FileSystemLoader(REPOSITORY / "rdlib"), autoescape=True)
+    environment = jinja2.Environment(loader=jinja2.FileSystemLoader(REPOSITORY / "rdlib/evidence"), autoescape=True)
     section = report.Section("hostile", [part])
     page = environment.get_template("report.html.j2").render(
         claims=[], sections=[section], records=[], limits=[], seeds=1
@@ -112,15 +115,15 @@ def test_some_cases_of_each_fuzz_target(target):
 @pytest.mark.parametrize(
     ("target", "module", "name", "worse"),
     [
-        ("answers", "answers", "find", lambda text, kind: answers.Found("12345", "hash")),
-        ("equivalence", "answers", "same", lambda first, second: True),
-        ("questions", "own_questions", "_letter", lambda record, given, options: "A"),
-        ("server", "server", "clean", lambda text: text + "!"),
-        ("parameters", "study", "_may_name_a_folder", lambda text: True),
+        ("answers", "tasks.answers", "find", lambda text, kind: answers.Found("12345", "hash")),
+        ("equivalence", "tasks.answers", "same", lambda first, second: True),
+        ("questions", "tasks.own_questions", "_letter", lambda record, given, options: "A"),
+        ("server", "engines.server", "clean", lambda text: text + "!"),
+        ("parameters", "study.stage", "_may_name_a_folder", lambda text: True),
     ],
 )
 def test_a_fuzz_target_sees_what_is_wrong(monkeypatch, target, module, name, worse):
-    monkeypatch.setattr(getattr(fuzz, module), name, worse)
+    monkeypatch.setattr(f"rdlib.{module}.{name}", worse)
     done = fuzz.run_target(target, 3000, seed=1)
     assert "WrongError" in next(iter(done.failures.values()))
 

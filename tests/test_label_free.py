@@ -9,8 +9,8 @@ from conftest import REPOSITORY, make_root, stage_in
 
 from rdlib import artifacts
 from rdlib.micro import gsm, mmlu
-from rdlib.questions import read_questions
-from rdlib.study import SPECS
+from rdlib.study.specification import STAGES
+from rdlib.tasks.questions import read_questions
 
 TRAINING = [
     ("00_data", None),
@@ -65,7 +65,7 @@ def test_the_poison_worked(study, poisoned):
 def test_only_judgement_evaluation_and_results_read_gold_answers():
     """In the source: who calls `read_gold`, and who names an `answer` of a problem."""
     readers = set()
-    for path in (REPOSITORY / "rdlib").glob("*.py"):
+    for path in (REPOSITORY / "rdlib").rglob("*.py"):
         for function in ast.walk(ast.parse(path.read_text())):
             if isinstance(function, ast.FunctionDef):
                 names = {n.id for n in ast.walk(function) if isinstance(n, ast.Name)}
@@ -78,7 +78,7 @@ def test_no_stage_that_trains_comes_after_gold_answers(cell):
     def closure(stage) -> set[str]:
         return {stage.name}.union(*(closure(upstream) for upstream in stage.inputs.values()))
 
-    trains = [name for name in SPECS if name not in ("00_gold", "02_judgement", "07_evaluate", "13_judged_responses")]
+    trains = [name for name in STAGES if name not in ("00_gold", "02_judgement", "07_evaluate", "13_judged_responses")]
     for name in trains:
-        for method in SPECS[name].methods or (None,):
+        for method in STAGES[name].methods or (None,):
             assert "00_gold" not in closure(cell.at(name, method)), (name, method)

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
-from rdlib import metrics
+from rdlib.method import metrics
 
 SCORES = pd.DataFrame(
     {

@@ -15,14 +15,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from rdlib import data
-from rdlib.answers import extract
-from rdlib.micro import gsm, lexicon, mmlu, pretrain
+from rdlib.micro import gsm, lexicon, mmlu
 from rdlib.micro.authors import STYLES, Author
 from rdlib.micro.splits import SHARES, split_of
 from rdlib.micro.tokenizer import build_tokenizer, vocabulary
 from rdlib.profile import load_profile
-from rdlib.prompts import micro_question
+from rdlib.study import pretrain
+from rdlib.tasks import data
+from rdlib.tasks.answers import extract
+from rdlib.tasks.prompts import micro_question
 
 NAMES = ("strong", "weak", "large", "small")
 PROFILE = load_profile(REPOSITORY / "params/micro.yaml")
@@ -108,7 +109,7 @@ def test_every_question_lies_in_its_split(study_problems):
 
 def test_the_corpus_is_drawn_only_through_the_split():
     """Everything that writes a document goes through `_draw_pretraining`."""
-    source = (REPOSITORY / "rdlib/micro/pretrain.py").read_text()
+    source = (REPOSITORY / "rdlib/study/pretrain.py").read_text()
     drawn = [line for line in source.splitlines() if re.search(r"\b(draw_gsm\(rng\)|mmlu\.draw\(|gsm\.draw\()", line)]
     outside = [line for line in drawn if "_draw_pretraining" not in line and "return gsm.draw" not in line]
     assert not outside
@@ -440,7 +441,7 @@ def test_a_model_is_the_one_of_its_recipe(name):
     report = json.loads((MODELS / name / "recipe.json").read_text())
     assert report["sha256"] == hashlib.sha256((MODELS / name / "model.safetensors").read_bytes()).hexdigest()
     assert report["recipe"] == json.loads(json.dumps(pretrain.recipe_dict(pretrain.RECIPES[name])))
-    assert report["command"].endswith(f"rdlib.micro.pretrain {name}")
+    assert re.fullmatch(rf"python -m rdlib\.(micro|study)\.pretrain {name}", report["command"])
     assert report["curve"][-1]["step"] == pretrain.RECIPES[name].phase.steps
 
 

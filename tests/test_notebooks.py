@@ -17,14 +17,15 @@ import pytest
 import yaml
 from IPython.core.interactiveshell import InteractiveShell
 
-from rdlib import notebook
-from rdlib.claims import Cell, Claim, EveryCell
-from rdlib.dag import study_jobs
 from rdlib.errors import UserError
-from rdlib.execute import execute
+from rdlib.evidence.claims import Cell, Claim, EveryCell
+from rdlib.evidence.stats import Interval
+from rdlib.paths import ROOT
 from rdlib.profile import load_profile
-from rdlib.stats import Interval
-from rdlib.study import ROOT, make_stage, open_stage
+from rdlib.study import notebook
+from rdlib.study.execute import execute
+from rdlib.study.jobs import study_jobs
+from rdlib.study.opening import make_stage, open_stage
 
 PROFILE = "params/micro.yaml"
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -146,7 +147,7 @@ def test_evaluation_stages_refuse_what_they_can_not_use() -> None:
 
 
 def test_hooks_reach_the_function_of_the_stage_that_takes_them() -> None:
-    from rdlib import rl
+    from rdlib.method import rl
 
     assert "on_update" in inspect.signature(rl.run).parameters
 

@@ -23,14 +23,15 @@ from test_ppo import EOS, mask_of, trainer_for
 from test_ppo import settings as ppo_settings
 from torch import Tensor, nn
 
-from rdlib import baselines, metrics, models, reward_model, sft, trainers, training
-from rdlib import ppo_core as core
 from rdlib.artifacts import hash_files
+from rdlib.engines import models
+from rdlib.engines.generation import Request
 from rdlib.engines.transformers_engine import TransformersEngine, pick_tokens
 from rdlib.errors import UserError
-from rdlib.generation import Request
-from rdlib.ppo import PPOTrainer
-from rdlib.reward_model import IGNORED, STUDENT_NEGATIVE, STUDENT_POSITIVE, TEACHER_POSITIVE
+from rdlib.method import baselines, metrics, reward_model, sft, trainers, training
+from rdlib.method import ppo_core as core
+from rdlib.method.ppo import PPOTrainer
+from rdlib.method.reward_model import IGNORED, STUDENT_NEGATIVE, STUDENT_POSITIVE, TEACHER_POSITIVE
 
 EXACT = {"rtol": 1e-9, "atol": 1e-11}  # float64 in another order of summation
 FLOAT32 = {"rtol": 1e-4, "atol": 1e-5}  # the same of float32
@@ -538,7 +539,7 @@ def test_a_training_stops_at_what_is_not_finite_and_goes_on_from_its_last_checkp
 @pytest.mark.slow
 def test_ppo_stops_at_a_reward_that_is_not_finite_and_goes_on_from_its_last_checkpoint(study, tmp_path, monkeypatch):
     stage = stage_in(copy_study(study, tmp_path, "06_ppo"), "06_ppo")
-    from rdlib import rl
+    from rdlib.method import rl
 
     whole, calls = rl.RewardFunction.__call__, []
 

@@ -13,9 +13,9 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification
 
-from rdlib import ppo
-from rdlib import ppo_core as core
 from rdlib.errors import UserError
+from rdlib.method import ppo, ppo_schedule
+from rdlib.method import ppo_core as core
 from rdlib.profile import Ppo
 
 torch.set_num_threads(1)
@@ -578,21 +578,21 @@ def test_an_empty_response_is_refused(tmp_path):
 
 
 def test_query_order_is_endless_shuffled_epochs():
-    order = ppo.query_order(7, 0, 21, seed=3)
+    order = ppo_schedule.query_order(7, 0, 21, seed=3)
     assert all(sorted(order[i : i + 7]) == list(range(7)) for i in (0, 7, 14))
     assert order[:7] != order[7:14]
-    assert [i for start in range(0, 21, 3) for i in ppo.query_order(7, start, 3, seed=3)] == order
-    assert ppo.query_order(7, 5, 9, seed=3) == order[5:14]
+    assert [i for start in range(0, 21, 3) for i in ppo_schedule.query_order(7, start, 3, seed=3)] == order
+    assert ppo_schedule.query_order(7, 5, 9, seed=3) == order[5:14]
 
 
 def test_minibatches_are_a_partition_into_equal_parts():
-    parts = ppo.minibatches(10, 4, seed=0)
+    parts = ppo_schedule.minibatches(10, 4, seed=0)
     assert sorted(len(p) for p in parts) == [3, 3, 4]
     assert sorted(torch.cat(parts).tolist()) == list(range(10))
 
 
 def test_learning_rates_rise_and_stay():
-    rates = [0.4 * ppo.warmup_factor(settings(warmup_updates=3), u) for u in range(1, 7)]
+    rates = [0.4 * ppo_schedule.warmup_factor(settings(warmup_updates=3), u) for u in range(1, 7)]
     assert rates == pytest.approx([0.1, 0.2, 0.3, 0.4, 0.4, 0.4])
 
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 from test_ppo import first_logit, sampler, settings, state_bytes, trainer_for
 
-from rdlib import ppo
-from rdlib import ppo_core as core
 from rdlib.errors import UserError
+from rdlib.method import ppo
+from rdlib.method import ppo_core as core
 
 
 def telling_sampler(shift: float = 0.0, error: float = 0.0):

@@ -296,19 +296,20 @@ def attributes_read() -> dict[str, set[str]]:
 
 def test_every_setting_is_read_somewhere():
     read = set().union(*attributes_read().values())
-    by_getattr = {"train", "validation", "test"}  # rdlib.data reads the sizes of its SPLITS by name
+    by_getattr = {"train", "validation", "test"}  # rdlib.tasks.data reads the sizes of its SPLITS by name
     unread = [f"{section}.{name}" for section, name in schema(Profile) if name not in read | by_getattr]
     allowed = {"Grid.ablation_dataset", "Grid.ablation_teacher", "Grid.ablation_student"} & set(unread)
     assert set(unread) == allowed
-    from rdlib.data import SPLITS
+    from rdlib.tasks.data import SPLITS
 
     assert set(SPLITS) == by_getattr
 
 
 def test_the_sections_of_stages_are_sections_of_the_profile():
-    from rdlib.study import SHORTCUTS, SPECS
+    from rdlib.study.opening import SHORTCUTS
+    from rdlib.study.specification import STAGES
 
-    sections = {section for spec in SPECS.values() for section in spec.sections}
+    sections = {section for spec in STAGES.values() for section in spec.sections}
     assert sections <= set(Profile.model_fields)
     nested = {n for n, f in Profile.model_fields.items() if isinstance(f.annotation, type)}
     methods = {n for n in nested if issubclass(Profile.model_fields[n].annotation, BaseModel)} - {"grid", "hardware"}

@@ -13,14 +13,14 @@ from tokenizers.processors import TemplateProcessing
 from tokenizers.trainers import BpeTrainer
 from transformers import PreTrainedTokenizerFast
 
-from rdlib import models
-from rdlib.answers import find
+from rdlib.engines import models
 from rdlib.errors import UserError
+from rdlib.method.sft import IGNORED, mask_prompt
 from rdlib.micro import gsm, mmlu
-from rdlib.micro.pretrain import prompt_text
 from rdlib.profile import Dataset
-from rdlib.prompts import INSTRUCTIONS, Encoder, end_of_turn, few_shot, joint, micro_question, render, zero_shot
-from rdlib.sft import IGNORED, mask_prompt
+from rdlib.study.pretrain import prompt_text
+from rdlib.tasks.answers import find
+from rdlib.tasks.prompts import INSTRUCTIONS, Encoder, end_of_turn, few_shot, joint, micro_question, render, zero_shot
 
 
 def test_zero_shot():

@@ -14,11 +14,14 @@ from conftest import PARAMS, REPOSITORY, make_root, stage_in, tiny_settings
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from rdlib import answers, artifacts, benchmarks, data, evaluate, own_questions, prompts, results, sources, voting
+from rdlib import artifacts
 from rdlib.errors import UserError
+from rdlib.method import evaluate, voting
 from rdlib.profile import Dataset, load_profile
-from rdlib.questions import PERTURBED, Question, require_sound
-from rdlib.splits import assign, cap
+from rdlib.study import results
+from rdlib.tasks import answers, benchmarks, data, own_questions, prompts, sources
+from rdlib.tasks.questions import PERTURBED, Question, require_sound
+from rdlib.tasks.splits import assign, cap
 
 SHARED = REPOSITORY.parent / "shared" / "data"
 needs_data = pytest.mark.skipif(not SHARED.is_dir(), reason="the real benchmarks' files are not part of the repository")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from conftest import REPOSITORY
 
-from rdlib import report, report_figures
+from rdlib.evidence import report, report_figures
 
 FIGURES = REPOSITORY / "figures"
 released = pytest.mark.skipif(not (FIGURES / "results").is_dir(), reason="no reference run has been released yet")

@@ -10,9 +10,11 @@ import yaml
 from conftest import PARAMS, REPOSITORY, copy_study, make_root, stage_in, tiny_settings
 from test_study import OURS
 
-from rdlib import code_identity, dag
 from rdlib.errors import UserError
-from rdlib.study import SPECS, Stage
+from rdlib.study import code_identity
+from rdlib.study.jobs import Job, drop_stale_markers, stages_to_run, study_jobs
+from rdlib.study.specification import STAGES
+from rdlib.study.stage import Stage
 
 FIGURES = "12_paper_tables_and_figures"  # drawn again after any stage that ran; here: even where none did
 EVERYTHING = {*OURS, FIGURES}
@@ -55,7 +57,7 @@ def stage_of(root: Path, name: str) -> Stage:
 
 
 def figures_marker(root: Path) -> Path:
-    return dag.Job(FIGURES, {"profile": PARAMS, "seeds": [0]}, root, []).marker(root / "runs")
+    return Job(FIGURES, {"profile": PARAMS, "seeds": [0]}, root, []).marker(root / "runs")
 
 
 def setting(section: str, **values):
@@ -109,17 +111,17 @@ CHANGES = {
     "passes of a batch": (setting("training", gradient_accumulation=2), {FIGURES}),  # which show every setting
     "weights of the student": (other_weights, from_stage("03_sft_warmup") - {FIGURES}),
     "README": (readme, set()),
-    "a comment": (in_module("sft.py", "IGNORED = -100", "IGNORED = -100  # as torch has it"), set()),
-    "a docstring": (in_module("voting.py", '"""The most frequent answer', '"""An answer'), set()),
-    "blank lines and quotes": (appended("ppo.py", "\n\n\n"), set()),
-    "code of the reward model": (appended("reward_model.py"), from_stage("05_reward_model") - {FIGURES}),
-    "code of SFT": (appended("sft.py"), from_stage("03_sft_warmup") - {FIGURES}),
-    "code of PPO": (appended("ppo_core.py"), from_stage("06_ppo") - {FIGURES}),
-    "code of the vote": (appended("voting.py"), from_stage("02_pseudo_labels")),
-    "code of the prompts": (appended("prompts.py"), EVERYTHING - {"00_data", "00_gold"}),
+    "a comment": (in_module("method/sft.py", "IGNORED = -100", "IGNORED = -100  # as torch has it"), set()),
+    "a docstring": (in_module("method/voting.py", '"""The most frequent answer', '"""An answer'), set()),
+    "blank lines and quotes": (appended("method/ppo.py", "\n\n\n"), set()),
+    "code of the reward model": (appended("method/reward_model.py"), from_stage("05_reward_model") - {FIGURES}),
+    "code of SFT": (appended("method/sft.py"), from_stage("03_sft_warmup") - {FIGURES}),
+    "code of PPO": (appended("method/ppo_core.py"), from_stage("06_ppo") - {FIGURES}),
+    "code of the vote": (appended("method/voting.py"), from_stage("02_pseudo_labels")),
+    "code of the prompts": (appended("tasks/prompts.py"), EVERYTHING - {"00_data", "00_gold"}),
     "code of the micro world": (appended("micro/gsm.py"), EVERYTHING - {FIGURES}),
-    "code of plots": (appended("plots.py"), {FIGURES}),
-    "code of the DAG": (appended("dag.py"), set()),
+    "code of plots": (appended("evidence/plots.py"), {FIGURES}),
+    "code of the DAG": (appended("study/dag.py"), set()),
 }
 
 
@@ -153,41 +155,41 @@ def test_a_stage_that_comes_out_differently_runs_what_follows(finished, code):
 
 def test_markers_follow(finished, code):
     """What `make study` and --dry-run go by."""
-    jobs = [job for job in dag.study_jobs(PARAMS, [0]) if job.stages and all(stage.done for stage in job.stages)]
+    jobs = [job for job in study_jobs(PARAMS, [0]) if job.stages and all(stage.done for stage in job.stages)]
     runs = finished / "runs/tiny"
     (runs / ".jobs").mkdir()
     for job in jobs:
         job.marker(runs).touch()
-    assert dag.drop_stale_markers(jobs, runs) == len(jobs) and not dag.stages_to_run(jobs)
-    appended("ppo_core.py")(finished, code)
+    assert drop_stale_markers(jobs, runs) == len(jobs) and not stages_to_run(jobs)
+    appended("method/ppo_core.py")(finished, code)
     forget()
-    jobs = [job for job in dag.study_jobs(PARAMS, [0]) if job.name in {j.name for j in jobs}]
-    assert {stage.name for stage in dag.stages_to_run(jobs)} == {"06_ppo"}
-    dag.drop_stale_markers(jobs, runs)
+    jobs = [job for job in study_jobs(PARAMS, [0]) if job.name in {j.name for j in jobs}]
+    assert {stage.name for stage in stages_to_run(jobs)} == {"06_ppo"}
+    drop_stale_markers(jobs, runs)
     assert {job.notebook for job in jobs if not job.marker(runs).exists()} == {"06_ppo"}
 
 
 def test_figures_drawn_by_another_code_since_are_drawn_again(finished, code):
     runs = finished / "runs"
-    job = dag.Job(FIGURES, {"profile": PARAMS, "seeds": [0]}, finished, [])
+    job = Job(FIGURES, {"profile": PARAMS, "seeds": [0]}, finished, [])
     first = job.marker(runs)
     first.parent.mkdir()
     first.touch()
-    text = (code / "plots.py").read_text()
-    appended("plots.py")(finished, code)
+    text = (code / "evidence/plots.py").read_text()
+    appended("evidence/plots.py")(finished, code)
     forget()
-    assert dag.drop_stale_markers([job], runs) == 0
+    assert drop_stale_markers([job], runs) == 0
     assert not first.exists()
-    (code / "plots.py").write_text(text)
+    (code / "evidence/plots.py").write_text(text)
     forget()
-    assert job.marker(runs) == first and dag.drop_stale_markers([job], runs) == 0
+    assert job.marker(runs) == first and drop_stale_markers([job], runs) == 0
 
 
 # ---- the code's identity
 
 
 def test_every_stage_uses_its_own_module_and_no_orchestration():
-    for spec in SPECS.values():
+    for spec in STAGES.values():
         used = code_identity.reached(spec.function.partition(":")[0])
         assert spec.function.partition(":")[0] in used
         assert not used & code_identity.ORCHESTRATION
@@ -195,11 +197,18 @@ def test_every_stage_uses_its_own_module_and_no_orchestration():
 
 def test_stages_do_not_use_each_others_code_without_need():
     def used(stage: str) -> set[str]:
-        return code_identity.reached(SPECS[stage].function.partition(":")[0])
+        return code_identity.reached(STAGES[stage].function.partition(":")[0])
 
-    assert used("02_pseudo_labels") == {"rdlib.voting", "rdlib.questions", "rdlib.streams"}
+    assert used("02_pseudo_labels") == {"rdlib.method.voting", "rdlib.tasks.questions", "rdlib.streams"}
     for stage in ("01_teacher_responses", "03_sft_warmup", "04_student_responses", "05_reward_model", "06_ppo"):
-        others = {"rdlib.teacher", "rdlib.student", "rdlib.sft", "rdlib.rl", "rdlib.evaluate", "rdlib.data"}
+        others = {
+            "rdlib.method.teacher",
+            "rdlib.method.student",
+            "rdlib.method.sft",
+            "rdlib.method.rl",
+            "rdlib.method.evaluate",
+            "rdlib.tasks.data",
+        }
         assert len(used(stage) & others) <= 1, stage
 
 

@@ -7,12 +7,12 @@ import json
 import pandas as pd
 import pytest
 import yaml
-from conftest import PARAMS, copy_study, tiny_settings
+from conftest import PARAMS, copy_study, patch_root, tiny_settings
 
-from rdlib import results
-from rdlib.dag import study_jobs
 from rdlib.errors import UserError
-from rdlib.metrics import auc
+from rdlib.method.metrics import auc
+from rdlib.study import results
+from rdlib.study.jobs import study_jobs
 
 pytestmark = pytest.mark.slow
 
@@ -20,9 +20,6 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def collected(study, tmp_path_factory):
     """(folder of results, stages) of a study of one cell, ablations included, run without its notebooks."""
-    from rdlib import dag
-    from rdlib import study as study_module
-
     root = copy_study(study, tmp_path_factory.mktemp("collected") / "root")
     content = tiny_settings()
     content["teachers"] = {"strong": "models/strong"}
@@ -31,8 +28,7 @@ def collected(study, tmp_path_factory):
     content["grid"] |= {"lam": [0.5, 1.0], "teacher_share": [0.5, 0.75]}
     (root / PARAMS).write_text(yaml.safe_dump(content))
     with pytest.MonkeyPatch.context() as patch:
-        for module in (study_module, dag, results):
-            patch.setattr(module, "ROOT", root)
+        patch_root(patch, root)
         with pytest.raises(UserError, match=r"missing.*notebooks/"):
             results.collect(PARAMS, [0])
         for job in study_jobs(PARAMS, [0]):
@@ -142,7 +138,7 @@ def test_the_example_is_a_validation_question_with_its_scores(collected):
 def test_provenance_names_command_and_stages_and_no_path(collected):
     folder, stages = collected
     provenance = json.loads((folder / "provenance.json").read_text())
-    assert provenance["command"] == f"python -m rdlib.dag --profile {PARAMS} --seeds 0"
+    assert provenance["command"] == f"python -m rdlib.study.dag --profile {PARAMS} --seeds 0"
     assert provenance["stages"] == {s.label: s.key for s in stages}
     assert str(folder.parent) not in json.dumps(provenance)
     settings = json.loads((folder / "settings.json").read_text())

@@ -15,8 +15,11 @@ import pytest
 import torch
 from conftest import copy_study, stage_in
 
-from rdlib import artifacts, generation, report_figures, reward_model, rl, sft, trainers, training
+from rdlib import artifacts
 from rdlib.artifacts import hash_files
+from rdlib.engines import generation
+from rdlib.evidence import report_figures
+from rdlib.method import reward_model, rl, sft, trainers, training
 
 METHODS = {"03_sft_warmup": "ours_wo_r"}
 EARLIER = ["01_teacher_responses", "03_sft_warmup", "04_student_responses", "05_reward_model", "06_ppo", "07_evaluate"]
@@ -220,7 +223,7 @@ def test_an_interrupted_stage_under_other_settings_starts_again(study, tmp_path,
 # A run that is killed is a fork of a process that has imported rdlib and computed nothing: torch's threads, of which
 # this process has some, do not survive a fork.
 FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["rdlib.report_figures", "rdlib.rl", "rdlib.training"])
+FORKS.set_forkserver_preload(["rdlib.evidence.report_figures", "rdlib.method.rl", "rdlib.method.training"])
 
 
 def until(place: str, number: int, action) -> None:
@@ -248,7 +251,7 @@ def kill(action, place: str, number: int) -> None:
 
 
 # Of each stage three moments, one after the other: each run goes on from what the one before it left
-SAMPLING = [("rdlib.generation:_table", 2), ("rdlib.generation:_table", 2), ("rdlib.artifacts:seal", 1)]
+SAMPLING = [("rdlib.engines.generation:_table", 2), ("rdlib.engines.generation:_table", 2), ("rdlib.artifacts:seal", 1)]
 KILLS = {
     "00_data": [
         ("rdlib.artifacts:write_parquet", 1),
@@ -262,23 +265,23 @@ KILLS = {
         ("rdlib.artifacts:write_json", 2),
     ],
     "03_sft_warmup": [
-        ("rdlib.training:ProgressBar.on_step_end", 2),
-        ("rdlib.training:ProgressBar.on_step_end", 8),
-        ("rdlib.training:drop_checkpoints", 1),
+        ("rdlib.method.training:ProgressBar.on_step_end", 2),
+        ("rdlib.method.training:ProgressBar.on_step_end", 8),
+        ("rdlib.method.training:drop_checkpoints", 1),
     ],
     "04_student_responses": SAMPLING,
     "05_reward_model": [
-        ("rdlib.training:ProgressBar.on_step_end", 2),
-        ("rdlib.trainers:PlainCheckpoints._save_rng_state", 1),
+        ("rdlib.method.training:ProgressBar.on_step_end", 2),
+        ("rdlib.method.trainers:PlainCheckpoints._save_rng_state", 1),
         ("rdlib.artifacts:write_json", 1),
     ],
     "06_ppo": [
-        ("rdlib.ppo:PPOTrainer._update", 2),
-        ("rdlib.ppo_checkpoints:save", 2),
+        ("rdlib.method.ppo:PPOTrainer._update", 2),
+        ("rdlib.method.ppo_checkpoints:save", 2),
         ("rdlib.artifacts:seal", 1),
     ],
     "07_evaluate": [
-        ("rdlib.generation:_table", 1),
+        ("rdlib.engines.generation:_table", 1),
         ("rdlib.artifacts:write_parquet", 2),
         ("rdlib.artifacts:write_json", 1),
     ],
@@ -304,7 +307,7 @@ def draw(results: Path, out: Path) -> None:
     whole = report_figures.report_figures
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(report_figures, "report_figures", lambda *args: itertools.islice(whole(*args), 3))
-        report_figures.draw_all(results, out, edges=lambda: EDGES)
+        report_figures.draw_all(results, out, EDGES)
 
 
 @pytest.mark.slow
@@ -315,7 +318,11 @@ def test_sigkill_while_the_figures_are_drawn(tmp_path):
     results, out = invent(tmp_path / "results"), tmp_path / "out"
     draw(results, tmp_path / "whole")
     expected = hash_files(tmp_path / "whole")
-    for moment in [("rdlib.tables:write_markdown", 2), ("os:fsync", 9), ("rdlib.report_figures:save", 2)]:
+    for moment in [
+        ("rdlib.evidence.tables:write_markdown", 2),
+        ("os:fsync", 9),
+        ("rdlib.evidence.report_figures:save", 2),
+    ]:
         kill(functools.partial(draw, results, out), *moment)
         found = {name: hash_ for name, hash_ in hash_files(out).items() if not name.startswith(".")}
         assert found.items() < expected.items()

@@ -9,13 +9,15 @@ import pytest
 import yaml
 from conftest import PARAMS, copy_study, tiny_settings
 
-from rdlib import dag, ledger, question_figures, report_figures, results, reviewers
 from rdlib.errors import UserError
-from rdlib.study import ablation_cell
+from rdlib.evidence import ledger, question_figures, report_figures, reviewers
+from rdlib.study import arms, results
+from rdlib.study.grid import ablation_cell
+from rdlib.study.jobs import study_jobs
 
 
 def test_every_question_has_one_reference_or_one_a_level():
-    found = reviewers.arms(ablation_cell("params/micro.yaml", 0))
+    found = arms.arms_of(ablation_cell("params/micro.yaml", 0))
     for question in ("R1", "R2", "R3", "R5"):
         assert sum(arm.reference for arm in found if arm.question == question) == 1
     flips = [arm for arm in found if arm.question == "R4"]
@@ -25,7 +27,7 @@ def test_every_question_has_one_reference_or_one_a_level():
 
 def test_arms_differ_from_ours_in_what_they_say():
     by_name = {
-        (arm.question, arm.name, arm.level): arm.stage for arm in reviewers.arms(ablation_cell("params/micro.yaml", 3))
+        (arm.question, arm.name, arm.level): arm.stage for arm in arms.arms_of(ablation_cell("params/micro.yaml", 3))
     }
     assert by_name["R5", "vote alone", None].overrides == {"reward.source": "vote"}
     assert by_name["R4", "Ours", 0.2].overrides == {"voting.flip_share": 0.2}
@@ -99,7 +101,7 @@ def closure(stage) -> set:
 
 def test_no_two_runs_make_one_stage_at_once():
     """Runs that share a stage that the study does not make come one after the other."""
-    jobs = dag.study_jobs("params/micro.yaml", [0], questions=True)
+    jobs = study_jobs("params/micro.yaml", [0], questions=True)
     study = jobs[: next(i for i, job in enumerate(jobs) if job.notebook == "13_reviewer_runs")]
     made = {stage.folder for job in study for stage in job.stages}
     runs = [job for job in jobs if job.notebook == "13_reviewer_runs"]
@@ -126,7 +128,7 @@ def test_the_questions_are_answered_on_the_tiny_study(study, tmp_path, at_root):
     (root / PARAMS).write_text(yaml.safe_dump(content))
     at_root(root)
     cell = ablation_cell(PARAMS, 0)
-    for arm in reviewers.arms(cell):
+    for arm in arms.arms_of(cell):
         arm.stage.run_with_inputs()
     cell.at("13_judged_responses").run_with_inputs()
     folder = results.collect_questions(PARAMS, [0]) / "seed0"
@@ -134,7 +136,7 @@ def test_the_questions_are_answered_on_the_tiny_study(study, tmp_path, at_root):
     made = json.loads((folder / "question_provenance.json").read_text())
     assert made["command"].endswith("--seeds 0 --questions") and len(made["stages"]) > 30
     found = pd.read_parquet(folder / "reviewers.parquet")
-    for arm in reviewers.arms(cell):
+    for arm in arms.arms_of(cell):
         own = found[(found.question == arm.question) & (found.arm == arm.name)]
         own = own[own.level.isna()] if arm.level is None else own[own.level == arm.level]
         accuracy = own.groupby("benchmark")["correct"].mean().to_dict()

@@ -15,10 +15,9 @@ from conftest import MODELS, stage_in
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from rdlib import models, reward_model
-from rdlib.profile import RewardModel
-from rdlib.prompts import Encoder, Prompt, micro_question
-from rdlib.reward_model import (
+from rdlib.engines import models
+from rdlib.method import reward_model
+from rdlib.method.reward_model import (
     KINDS,
     STUDENT_NEGATIVE,
     STUDENT_POSITIVE,
@@ -38,6 +37,8 @@ from rdlib.reward_model import (
     score_in_parts,
     validation_table,
 )
+from rdlib.profile import RewardModel
+from rdlib.tasks.prompts import Encoder, Prompt, micro_question
 
 
 def settings(**changes) -> RewardModel:
@@ -273,7 +274,7 @@ def test_collate_flattens_queries():
 
 
 def test_the_encoder_writes_what_sft_writes(small):
-    from rdlib.sft import mask_prompt
+    from rdlib.method.sft import mask_prompt
 
     encode = Encoder({"q": Prompt((), "Q: tom has 7 apples . A:")}, small[1])
     for finished in (True, False):

@@ -9,10 +9,11 @@ from conftest import make_root, stage_in
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rdlib import models, sft, training
-from rdlib.agreement import Agreement
-from rdlib.prompts import Encoder, Prompt
-from rdlib.sft import IGNORED, AgreementSFTTrainer, build_dataset, mask_prompt, select_responses
+from rdlib.engines import models
+from rdlib.method import sft, training
+from rdlib.method.agreement import Agreement
+from rdlib.method.sft import IGNORED, AgreementSFTTrainer, build_dataset, mask_prompt, select_responses
+from rdlib.tasks.prompts import Encoder, Prompt
 
 PROMPT = "Q: tom has 7 apples . tom buys 5 apples . how many apples does tom have ? A:"
 RESPONSES = pd.DataFrame(
@@ -167,8 +168,8 @@ def test_agreement_counts_greedy_answers_equal_to_the_label(small, word_problems
     unlabelled = Agreement(questions, LABELS.assign(pseudo_label=["x", None, "x"]), tokenizer, word_problems, 8)
     assert len(unlabelled.requests) == 2  # q2 is in Q_fail
     assert unlabelled(model) == 0.0
-    from rdlib import answers
     from rdlib.engines.transformers_engine import TransformersEngine
+    from rdlib.tasks import answers
 
     (completion,) = TransformersEngine(model, tokenizer, 8, 60).generate(unlabelled.requests[:1], 0)[0]
     answer = answers.extract(completion.text, "number")

@@ -8,8 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from rdlib import metrics, stats
 from rdlib.errors import UserError
+from rdlib.evidence import stats
+from rdlib.method import metrics
 
 
 def answers(correct, seed=0, ids=None):

@@ -10,10 +10,13 @@ import pytest
 import yaml
 from conftest import PARAMS, copy_study, identity, make_root, stage_in, tiny_settings
 
-from rdlib import study as study_module
-from rdlib.dag import seed_jobs
 from rdlib.errors import UserError
-from rdlib.study import METHODS, SPECS, Stage, ablation_overrides, dag_edges, make_stage, open_stage
+from rdlib.study import opening
+from rdlib.study.grid import ablation_overrides
+from rdlib.study.jobs import seed_jobs
+from rdlib.study.opening import make_stage, open_stage
+from rdlib.study.specification import METHODS, STAGES, dag_edges
+from rdlib.study.stage import Stage
 
 AXES = {"dataset": "gsm", "teacher": "strong", "student": "small"}
 OURS = [
@@ -193,7 +196,7 @@ def test_gold_reaches_judgement_and_evaluation_alone(root):
     def reaches(stage: Stage) -> set[str]:
         return {stage.name}.union(*(reaches(s) for s in stage.inputs.values()))
 
-    readers = {name for name in OURS for m in SPECS[name].methods or ("ours",) if _reads_gold(root, name, m, reaches)}
+    readers = {name for name in OURS for m in STAGES[name].methods or ("ours",) if _reads_gold(root, name, m, reaches)}
     assert readers == {"00_gold", "02_judgement", "07_evaluate"}
 
 
@@ -245,7 +248,7 @@ def test_at_keeps_the_cell(root):
 
 def test_a_finished_stage_is_not_run_again(study, capsys, monkeypatch):
     stage = stage_in(study, "06_ppo")
-    monkeypatch.setattr("rdlib.rl.run", lambda *a, **k: pytest.fail("it ran"))
+    monkeypatch.setattr("rdlib.method.rl.run", lambda *a, **k: pytest.fail("it ran"))
     before = (stage.folder / "manifest.json").stat().st_mtime_ns
     assert stage.run() is stage
     assert "already there" in capsys.readouterr().out
@@ -365,10 +368,10 @@ def test_every_spec_names_a_function_and_a_notebook():
 
     from conftest import REPOSITORY
 
-    for spec in SPECS.values():
+    for spec in STAGES.values():
         module, function = spec.function.split(":")
         assert callable(getattr(importlib.import_module(module), function))
         assert (REPOSITORY / "notebooks" / f"{spec.notebook}.ipynb").is_file()
         assert set(spec.methods) <= set(METHODS)
-    assert list(SPECS) == [*OURS, "13_judged_responses", "13_baseline"]
-    assert study_module.ROOT == REPOSITORY
+    assert list(STAGES) == [*OURS, "13_judged_responses", "13_baseline"]
+    assert opening.ROOT == REPOSITORY

@@ -16,8 +16,9 @@ import pandas as pd
 import pytest
 import yaml
 
-from rdlib import paper, pipeline_figure, plots, report_figures, stats, tables
 from rdlib.errors import UserError
+from rdlib.evidence import paper, pipeline_figure, plots, report_figures, stats, tables
+from rdlib.study import figures
 
 ROOT = Path(__file__).resolve().parent.parent
 EDGES = [
@@ -268,7 +269,7 @@ def results(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def drawn(results) -> Path:
     out = results.parent / "figures"
-    report_figures.draw_all(results, out, edges=lambda: EDGES)
+    report_figures.draw_all(results, out, EDGES)
     return out
 
 
@@ -300,7 +301,7 @@ def test_every_table_and_figure_is_written_in_every_format(drawn):
 
 def test_the_same_results_give_the_same_bytes(results, drawn, tmp_path):
     stats.bootstrap_weights.cache_clear()
-    report_figures.draw_all(results, tmp_path, edges=lambda: EDGES)
+    report_figures.draw_all(results, tmp_path, EDGES)
     assert digest(tmp_path) == digest(drawn)
 
 
@@ -495,7 +496,7 @@ def test_a_missing_or_broken_result_table_is_named_with_the_command(results, tmp
 
 
 def test_command_line_says_what_is_missing_in_one_line(tmp_path, capsys):
-    assert report_figures.main([str(tmp_path / "none"), str(tmp_path / "out")]) == 1
+    assert figures.main([str(tmp_path / "none"), str(tmp_path / "out")]) == 1
     message = capsys.readouterr().err
     assert message.count("\n") == 1 and "holds no results of any seed" in message and not (tmp_path / "out").exists()
 
@@ -508,7 +509,7 @@ def test_a_study_without_ablations_is_drawn_too(results, tmp_path):
     for name in ("reward_model_history.csv", "ppo_history.csv", "sft_history.csv"):
         table = pd.read_csv(small / name)
         table[table.variant.isna()].to_csv(small / name, index=False)
-    report_figures.draw_all(small.parent, tmp_path / "out", edges=lambda: EDGES)
+    report_figures.draw_all(small.parent, tmp_path / "out", EDGES)
     verdicts = pd.read_csv(tmp_path / "out" / "claims.csv").set_index("claim").verdict
     assert all(verdicts[name] == "inconclusive" for name in ("C6", "C7", "C8", "C9"))
 
@@ -612,7 +613,7 @@ def test_the_papers_tables_are_whole():
 
 
 def test_drawing_needs_no_torch():
-    code = "import sys, rdlib.report_figures; sys.exit('torch' in sys.modules)"
+    code = "import sys, rdlib.study.figures; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
 
 
@@ -620,7 +621,7 @@ def test_plots_compute_no_statistics():
     imported = {
         alias.name
         for node in ast.walk(ast.parse(Path(plots.__file__).read_text()))
-        if isinstance(node, ast.ImportFrom) and node.module == "rdlib"
+        if isinstance(node, ast.ImportFrom) and node.module.startswith("rdlib")
         for alias in node.names
     }
     assert imported == {"metrics", "paper"}

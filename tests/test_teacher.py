@@ -5,9 +5,9 @@ from __future__ import annotations
 import pandas as pd
 from conftest import REPOSITORY
 
-from rdlib.answers import extract
+from rdlib.method.teacher import repeat_greedy, sampling_plan
 from rdlib.profile import TeacherSampling, load_profile
-from rdlib.teacher import repeat_greedy, sampling_plan
+from rdlib.tasks.answers import extract
 
 SETTINGS = TeacherSampling(high_temperatures=[0.0, 0.2], low_temperatures=[0.5, 1.0], samples_per_temperature=5)
 QUESTIONS = pd.DataFrame({"id": ["q1", "q2"], "split": ["train", "validation"]})

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rdlib import voting
-from rdlib.voting import judgement, majority_vote, propagate, pseudo_labels
+from rdlib.method import voting
+from rdlib.method.voting import judgement, majority_vote, propagate, pseudo_labels
 
 VOTES = [
     (["4", "4", "4", "5"], 0.5, "4", 0.75),

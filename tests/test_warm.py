@@ -13,7 +13,7 @@ import nbformat
 import psutil
 import pytest
 
-from rdlib import warm
+from rdlib.study import warm
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="notebooks start warm on Linux alone")
 
@@ -38,7 +38,7 @@ def write_notebook(path: Path, *cells: str) -> Path:
 
 
 def command(notebook: Path, output: Path, **parameters) -> list[str]:
-    return [sys.executable, "-m", "rdlib.warm", str(notebook), str(output), json.dumps(parameters)]
+    return [sys.executable, "-m", "rdlib.study.warm", str(notebook), str(output), json.dumps(parameters)]
 
 
 def run(server, notebook: Path, output: Path, **parameters) -> subprocess.CompletedProcess:

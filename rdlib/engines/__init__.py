@@ -1,4 +1,4 @@
-"""The generation engines behind one interface, `rdlib.generation.Engine`; `open_engine` picks one by the profile.
+"""The generation engines behind one interface, `generation.Engine`; `open_engine` picks one by the profile.
 
     with closing(engines.open_engine(stage, model)) as engine:
         groups = engine.generate(requests, seed)
@@ -8,7 +8,7 @@ Each opener imports its engine late: a server needs no torch, and vLLM is an ext
 
 from __future__ import annotations
 
-from rdlib.generation import Engine
+from rdlib.engines.generation import Engine
 from rdlib.profile import Model
 
 
@@ -23,7 +23,7 @@ def own(stage, model: Model) -> Model:
 
 
 def _open_transformers(stage, model: Model) -> Engine:
-    from rdlib import models
+    from rdlib.engines import models
     from rdlib.engines.transformers_engine import TransformersEngine
 
     source, generation = models.resolve(model, stage.root), stage.profile.generation
@@ -38,7 +38,7 @@ def _open_transformers(stage, model: Model) -> Engine:
 
 
 def _open_vllm(stage, model: Model) -> Engine:
-    from rdlib import models
+    from rdlib.engines import models
     from rdlib.engines.vllm_engine import VllmEngine
 
     settings, limit = stage.profile.generation, stage.dataset_settings.max_tokens

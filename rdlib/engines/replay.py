@@ -22,10 +22,10 @@ from typing import Any
 
 import pandas as pd
 
+from rdlib.engines.generation import Completion, Request, approximate_tokens, clean
 from rdlib.errors import UserError
-from rdlib.generation import Completion, Request, approximate_tokens, clean
-from rdlib.prompts import Prompt
-from rdlib.records import parse_object
+from rdlib.tasks.prompts import Prompt
+from rdlib.tasks.records import parse_object
 
 Key = tuple[str, str]  # ("id" or "question", which)
 

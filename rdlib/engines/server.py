@@ -25,10 +25,10 @@ from typing import Any
 
 import httpx
 
+from rdlib.engines.generation import Completion, Request, approximate_tokens, clean, cut_at, derive_seed
 from rdlib.errors import UserError
-from rdlib.generation import Completion, Request, approximate_tokens, clean, cut_at, derive_seed
 from rdlib.profile import Model
-from rdlib.prompts import Prompt
+from rdlib.tasks.prompts import Prompt
 
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0  # seconds between tries
 LONGEST_RETRY_AFTER = 900.0  # seconds; a server that refuses requests for longer has a quota that is used up

@@ -12,9 +12,10 @@ import torch
 from transformers import DynamicCache, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.cache_utils import DynamicLayer
 
-from rdlib import models, prompts
-from rdlib.generation import Completion, Request, cut_at
-from rdlib.prompts import Prompt
+from rdlib.engines import models
+from rdlib.engines.generation import Completion, Request, cut_at
+from rdlib.tasks import prompts
+from rdlib.tasks.prompts import Prompt
 
 DROP_BELOW = 0.8  # rows are dropped from the cache when fewer than this share are still unfinished
 

@@ -21,11 +21,12 @@ from typing import Any
 from safetensors.torch import save_file
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from rdlib import models, prompts
+from rdlib.engines import models
+from rdlib.engines.generation import Completion, Request, cut_at, derive_seed
 from rdlib.errors import UserError
-from rdlib.generation import Completion, Request, cut_at, derive_seed
 from rdlib.profile import Model, Vllm
-from rdlib.prompts import Prompt
+from rdlib.tasks import prompts
+from rdlib.tasks.prompts import Prompt
 
 # Read when vLLM is imported: no report of its use to anybody, and workers that are not forked from a process with
 # threads, as a notebook's is.

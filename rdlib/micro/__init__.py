@@ -1,1 +1,1 @@
-"""The embedded world: generated benchmarks, fallible authors, and the recipe of the four base models."""
+"""The embedded world: generated benchmarks and fallible authors. `rdlib.study.pretrain` makes its base models."""

@@ -9,14 +9,14 @@ from contextlib import closing
 import pytest
 import torch
 
-from rdlib import models
+from rdlib.engines import models
+from rdlib.engines.generation import Request, sample_to_disk
 from rdlib.engines.transformers_engine import TransformersEngine
 from rdlib.engines.vllm_engine import VllmEngine
 from rdlib.errors import UserError
-from rdlib.generation import Request, sample_to_disk
 from rdlib.micro import gsm, mmlu
 from rdlib.profile import Model, Vllm
-from rdlib.prompts import Prompt, micro_question
+from rdlib.tasks.prompts import Prompt, micro_question
 from tests.conftest import MODELS
 from tests.test_generation import chi_square
 

@@ -8,12 +8,12 @@ from contextlib import closing
 import pytest
 import torch
 
-from rdlib import models
+from rdlib.engines import models
+from rdlib.engines.generation import Request
 from rdlib.engines.transformers_engine import TransformersEngine
 from rdlib.engines.vllm_engine import PolicyEngine
-from rdlib.generation import Request
-from rdlib.ppo_core import response_logits, selective_logprobs
-from rdlib.rl import VllmSampler
+from rdlib.method.ppo_core import response_logits, selective_logprobs
+from rdlib.method.rl import VllmSampler
 from tests.conftest import MODELS, copy_study, stage_in
 from tests.test_generation import prompt_texts
 

@@ -13,9 +13,9 @@ import pandas as pd
 import pytest
 
 from rdlib.engines import server
+from rdlib.engines.generation import Request, sample_to_disk
 from rdlib.engines.transformers_engine import TransformersEngine
 from rdlib.errors import UserError
-from rdlib.generation import Request, sample_to_disk
 from rdlib.profile import Model
 from tests.with_vllm.test_vllm_engine import SMALL, prompt_of
 

@@ -1,0 +1,220 @@
+"""Sampling: one request and response schema for every engine, and sampling to disk that resumes in the middle."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal, Protocol, runtime_checkable
+
+import pandas as pd
+from tqdm import tqdm
+
+from rdlib import artifacts
+from rdlib.tasks.prompts import Prompt
+
+Encoded = list[int] | Prompt
+
+
+@dataclass(frozen=True)
+class Request:
+    """`n` samples of one prompt at one temperature; 0 is greedy decoding.
+
+    `prompt` is what the engine's `encode` made of it: token ids, or the messages for a server.
+    """
+
+    prompt: Encoded
+    n: int
+    temperature: float
+
+
+@dataclass(frozen=True)
+class Completion:
+    """One sampled response: its text, its token ids (end token included; None where an engine does not tell),
+    how many tokens it has, and whether it ended by itself ("stop") or was cut at the limit ("length")."""
+
+    text: str
+    tokens: list[int] | None
+    count: int
+    finish_reason: Literal["stop", "length"]
+
+    @property
+    def finished(self) -> bool:
+        """Whether the response ended by itself."""
+        return self.finish_reason == "stop"
+
+
+class Engine(Protocol):
+    """Anything that samples. What `top_p`, the longest response and the stop strings are, it knows from its making."""
+
+    def encode(self, prompt: Prompt) -> Encoded:
+        """A prompt as this engine's requests hold it; UserError when it is too long for the model."""
+
+    def generate(self, requests: Sequence[Request], seed: int) -> list[list[Completion]]:
+        """The completions of each request, in the order of the requests; UserError when the engine gives up."""
+
+    def close(self) -> None:
+        """Give back what the engine holds: memory, connections. It samples no more after that."""
+
+
+@runtime_checkable
+class StreamingEngine(Engine, Protocol):
+    """An engine that answers request by request; each answer is kept on disk as it comes."""
+
+    def stream(self, requests: Mapping[int, Request], seed: int) -> Iterator[tuple[int, list[Completion]]]:
+        """Completions under their requests' numbers, in any order; of a number, not of which others are asked.
+
+        UserError after all that was under way has been given out when the engine gives up.
+        """
+
+
+def derive_seed(*parts: object) -> int:
+    """A 63-bit seed that depends on the parts alone."""
+    return int.from_bytes(hashlib.sha256("/".join(map(str, parts)).encode()).digest()[:8], "big") >> 1
+
+
+def cut_at(text: str, stop: Sequence[str]) -> str:
+    """A text up to the first of the stop strings in it."""
+    return text[: min((place for s in stop if (place := text.find(s)) >= 0), default=len(text))]
+
+
+def clean(text: str) -> str:
+    """A text that UTF-8 can hold: half a surrogate pair, as broken JSON has it, becomes the replacement character."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def approximate_tokens(text: str) -> int:
+    """About how many tokens a text has (four characters each, as in English), where nothing tells."""
+    return -(-len(text) // 4)
+
+
+def sample_to_disk(
+    engine: Engine,
+    plan: pd.DataFrame,
+    prompts: dict[str, Prompt],
+    work: Path,
+    seed: int,
+    shard_size: int,
+) -> pd.DataFrame:
+    """Carry out a plan (rows with id, temperature, n and further columns) shard by shard.
+
+    Each finished shard is a file in `work/shards`, so an interrupted run goes on where it stopped, with the
+    same result; of a shard under way, a StreamingEngine's answers are kept one by one. Returns one row a sample:
+    the plan's columns without n, then sample, text, tokens, finished.
+    """
+    shards = work / "shards"
+    starts = _shard_starts(plan["n"].tolist(), shard_size)
+    frames = []
+    with Progress(int(plan["n"].sum())) as progress:
+        for start, end in zip(starts, [*starts[1:], len(plan)], strict=True):
+            path = shards / f"{start:07d}.parquet"
+            if _is_whole(path):
+                progress.skip(int(plan["n"].iloc[start:end].sum()))
+            else:
+                asked = _requests(engine, plan.iloc[start:end], prompts)
+                answers = _answers(engine, asked, derive_seed(seed, start), path.with_suffix(".jsonl"), progress)
+                artifacts.write_parquet(path, _table(plan.iloc[start:end], answers))
+                path.with_suffix(".jsonl").unlink(missing_ok=True)
+            frames.append(pd.read_parquet(path))
+    return pd.concat(frames, ignore_index=True)
+
+
+class Progress:
+    """The bar of a sampling run: responses done, and the tokens a second of those that this process sampled."""
+
+    def __init__(self, total: int):
+        self.bar = tqdm(total=total, desc="responses", unit="resp")
+        self.tokens, self.clock = 0, time.time()
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.bar.close()
+
+    def skip(self, responses: int) -> None:
+        """Count responses that were there already."""
+        self.bar.update(responses)
+
+    def add(self, completions: Sequence[Completion]) -> None:
+        """Count responses just sampled."""
+        self.tokens += sum(completion.count for completion in completions)
+        self.bar.update(len(completions))
+        self.bar.set_postfix_str(f"{self.tokens / (time.time() - self.clock):,.0f} tokens/s", refresh=False)
+
+
+def _is_whole(path: Path) -> bool:
+    try:
+        pd.read_parquet(path, columns=["id"])
+    except Exception:  # absent, or cut by a power failure: pyarrow raises several types
+        return False
+    return True
+
+
+def _shard_starts(counts: list[int], shard_size: int) -> list[int]:
+    starts, rows = [0], 0
+    for index, count in enumerate(counts):
+        if rows + count > shard_size and rows:
+            starts.append(index)
+            rows = 0
+        rows += count
+    return starts
+
+
+def _requests(engine: Engine, plan: pd.DataFrame, prompts: dict[str, Prompt]) -> list[Request]:
+    encoded = {key: engine.encode(prompts[key]) for key in dict.fromkeys(plan["id"])}
+    return [Request(encoded[row.id], row.n, row.temperature) for row in plan.itertuples()]
+
+
+def _answers(
+    engine: Engine, requests: Sequence[Request], seed: int, journal: Path, progress: Progress
+) -> list[list[Completion]]:
+    """The completions of a shard; those of a StreamingEngine go into a journal as they come, and are asked once."""
+    if not isinstance(engine, StreamingEngine):
+        groups = engine.generate(requests, seed)
+        progress.add([completion for group in groups for completion in group])
+        return groups
+    kept = _read_journal(journal, requests)
+    progress.skip(sum(map(len, kept.values())))
+    journal.parent.mkdir(parents=True, exist_ok=True)
+    with journal.open("a", encoding="utf-8") as file:
+        file.write("\n")  # ends a line that was cut
+        missing = {index: request for index, request in enumerate(requests) if index not in kept}
+        for index, group in engine.stream(missing, seed):
+            file.write(json.dumps([index, [asdict(completion) for completion in group]]) + "\n")
+            file.flush()
+            kept[index] = group
+            progress.add(group)
+    return [kept[index] for index in range(len(requests))]
+
+
+def _read_journal(journal: Path, requests: Sequence[Request]) -> dict[int, list[Completion]]:
+    """The answers kept in a journal by their requests' numbers, without lines that a crash has cut."""
+    kept = {}
+    for line in journal.read_bytes().split(b"\n") if journal.exists() else ():
+        try:
+            index, group = json.loads(line)
+            completions = [Completion(**fields) for fields in group]
+        except (ValueError, TypeError):
+            continue
+        if len(completions) == requests[index].n:
+            kept[index] = completions
+    return kept
+
+
+def _table(plan: pd.DataFrame, answers: Sequence[Sequence[Completion]]) -> pd.DataFrame:
+    rows = []
+    keep = [column for column in plan.columns if column != "n"]
+    for row, completions in zip(plan[keep].itertuples(index=False), answers, strict=True):
+        for sample, completion in enumerate(completions):
+            rows.append((*row, sample, completion.text, completion.count, completion.finished))
+    return pd.DataFrame(rows, columns=[*keep, "sample", "text", "tokens", "finished"])
+
+
+def drop_shards(work: Path) -> None:
+    """Remove the shards once their rows are in the stage's table."""
+    shutil.rmtree(work / "shards")

@@ -1,0 +1,144 @@
+"""Loading models and tokenizers from local folders or the hub, with errors a user can act on."""
+
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.utils import logging
+
+from rdlib.errors import UserError
+from rdlib.profile import Model
+from rdlib.tasks import prompts
+
+logging.set_verbosity_error()
+logging.disable_progress_bar()  # loading a file is no long work
+
+
+def resolve(model: Model, root: Path) -> Model:
+    """A profile's model with the whole path of its folder, where it is one below `root`; one on the hub as it is."""
+    folder = root / model.model
+    return model.model_copy(update={"model": str(folder), "revision": None}) if folder.is_dir() else model
+
+
+def policy_source(stage) -> Model:
+    """The model that reinforcement learning starts from: the warmed-up student, or the base one (w/o Data)."""
+    if "warmup" in stage.inputs:
+        return Model(model=str(stage.input("warmup") / "model"))
+    return resolve(stage.profile.model_of(stage.student), stage.root)
+
+
+def load_tokenizer(source: Model | str | Path) -> PreTrainedTokenizerBase:
+    """The tokenizer of a model, padding on the left; it has an end token and a pad token that differs from it.
+
+    The end token is the one that its chat template ends a turn with, where there is one.
+    """
+    tokenizer = _load(AutoTokenizer, source, padding_side="left")
+    if end := prompts.end_of_turn(tokenizer):
+        tokenizer.eos_token = end
+    if tokenizer.eos_token_id is None:
+        raise UserError(
+            f"The tokenizer of {_name(source)} has no end token: set eos_token in its tokenizer_config.json."
+        )
+    if tokenizer.pad_token_id in (None, tokenizer.eos_token_id):
+        tokenizer.pad_token = _spare_token(tokenizer, _name(source))
+    return tokenizer
+
+
+# Tokens that models reserve or never put out, tried in this order as padding where a tokenizer has none of its own.
+PAD_CANDIDATES = ("<|finetune_right_pad_id|>", "<|reserved_special_token_0|>", "<|endoftext|>", "<|im_start|>", "<pad>")
+
+
+def _spare_token(tokenizer: PreTrainedTokenizerBase, source: str) -> str:
+    vocabulary = tokenizer.get_vocab()
+    for token in (*PAD_CANDIDATES, tokenizer.unk_token, tokenizer.bos_token):
+        if token in vocabulary and token != tokenizer.eos_token:
+            return token
+    raise UserError(f"The tokenizer of {source} has no pad token and none to spare: set one that is not its end token.")
+
+
+def end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """The tokens that end a response: the tokenizer's, and those of the model's generation settings."""
+    more = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
+    more = more if isinstance(more, list) else [more]
+    return sorted({tokenizer.eos_token_id, *(token for token in more if token is not None)})
+
+
+def require_room(limit: int | None, prompt: int, response: int) -> None:
+    """UserError unless a prompt and a response of so many tokens fit into a context of `limit` tokens."""
+    if limit is not None and prompt + response > limit:
+        raise UserError(
+            f"A prompt of {prompt} tokens and a response of up to {response} do not fit into the model's context of "
+            f"{limit}: lower datasets.*.max_tokens or evaluation.few_shot, or leave long questions out."
+        )
+
+
+def device() -> torch.device:
+    """Where this process samples: its GPU, or the CPU where there is none."""
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+
+
+WEIGHTS = {"dtype": torch.float32, "use_safetensors": True}  # never a pickle, which could hold any code
+
+
+def load_causal_lm(source: Model | str | Path) -> PreTrainedModel:
+    """A language model in float32, in evaluation mode."""
+    return _load(AutoModelForCausalLM, source, **WEIGHTS).eval()
+
+
+def load_config(source: Model | str | Path) -> PreTrainedConfig:
+    """The configuration of a model, without its weights."""
+    return _load(AutoConfig, source)
+
+
+def load_scorer(source: Model | str | Path, pad_token_id: int | None = None) -> PreTrainedModel:
+    """A model with one linear head on the last token's final embedding (a new head is zero) in float32."""
+    model = _load(AutoModelForSequenceClassification, source, **WEIGHTS, num_labels=1)
+    if pad_token_id is not None:
+        model.config.pad_token_id = pad_token_id
+    return model.eval()
+
+
+def _name(source: Model | str | Path) -> str:
+    return source.model if isinstance(source, Model) else str(source)
+
+
+def _load(loader, source: Model | str | Path, **options):
+    if isinstance(source, Model) and source.revision is not None:
+        options["revision"] = source.revision
+    try:
+        return loader.from_pretrained(_name(source), trust_remote_code=False, **options)
+    except Exception as error:  # a missing, cut or foreign file fails in many ways, some of them of other libraries
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        raise UserError(
+            f"The model {_name(source)} cannot be loaded ({reason}): check the path or name in the profile; "
+            f"a hub model needs a network, and a gated one a login."
+        ) from None
+
+
+def parameter_count(source: str | Path) -> int:
+    """Number of parameters in a model folder's safetensors files; UserError when there are none."""
+    files = sorted(Path(source).glob("*.safetensors"))
+    if not files:
+        raise UserError(
+            f"{source} holds no .safetensors file, so its parameters can't be counted: give a local folder."
+        )
+    total = 0
+    for file in files:
+        with safe_open(file, framework="pt") as content:
+            total += sum(math.prod(content.get_slice(name).get_shape()) for name in content.keys())  # noqa: SIM118
+    return total

@@ -1,0 +1,1 @@
+"""From result tables to tables, figures and verdicts. Nothing here trains, samples or opens a stage."""

@@ -1,0 +1,518 @@
+"""The paper's claims C1-C9, each judged from the result tables by its criterion in `params/claims.yaml`.
+
+A claim is made of cells (a benchmark with a teacher and a student, a value of lambda, a pair of failure
+ratios), each with a difference that the claim says is positive. The criterion of most claims is the same:
+
+- supported: every cell's difference is positive, and the 95 % interval of their mean lies above 0;
+- not supported: the interval of their mean lies at or below 0, or most cells' own intervals lie below 0;
+- inconclusive: anything else.
+
+Differences are paired question by question, and the mean's interval resamples the questions of all cells of a
+benchmark together, so cells that share questions are not counted as independent. Where many cells carry one
+claim, the cells' p-values are adjusted together (Holm).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
+import pandas as pd
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from rdlib.errors import UserError
+from rdlib.evidence import paper, stats, tables
+from rdlib.evidence.stats import Draws, Interval
+from rdlib.method import metrics
+from rdlib.paths import ROOT
+
+SUPPORTED, NOT_SUPPORTED, INCONCLUSIVE = "supported", "not supported", "inconclusive"
+NO_RESULTS = "no results to judge it by"
+CLAIMS_FILE = ROOT / "params" / "claims.yaml"
+
+_COMMON = (
+    "Supported: {} all positive and the 95 % interval of their mean above 0. Not supported: that "
+    "interval at or below 0, or most cells' own intervals below 0. Else inconclusive."
+)
+
+
+# ---- criteria
+
+
+class _Criterion(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    statement: str
+
+    @property
+    def words(self) -> str:
+        """The criterion as a sentence."""
+        return _COMMON.format("differences in accuracy")
+
+
+class EveryCell(_Criterion):
+    """Ours beats another method in every cell of Table 2."""
+
+    kind: Literal["every_cell"]
+    other: str
+
+
+class Variant(_Criterion):
+    """Ours beats Ours with one setting changed."""
+
+    kind: Literal["variant"]
+    variant: str
+
+
+class SomeCell(_Criterion):
+    """Ours beats another method in some cells."""
+
+    kind: Literal["some_cell"]
+    other: str
+
+    @property
+    def words(self) -> str:
+        """The criterion as a sentence."""
+        return (
+            f"With intervals adjusted for the number of cells (Bonferroni), Ours minus {self.other}. Supported: at "
+            "least one cell's interval above 0. Not supported: every cell's at or below 0. Else inconclusive."
+        )
+
+
+class WorseJudges(_Criterion):
+    """The weak teacher fails and mislabels more than the strong one, and on mmlu more than on gsm."""
+
+    kind: Literal["worse_judges"]
+
+    @property
+    def words(self) -> str:
+        """The criterion as a sentence."""
+        return _COMMON.format("the eight differences")
+
+
+class Stability(_Criterion):
+    """The default value of a setting learns more stably than the others."""
+
+    kind: Literal["stability"]
+    setting: str
+    margin: Annotated[float, Field(gt=0)]
+
+    @property
+    def words(self) -> str:
+        """The criterion as a sentence."""
+        return (
+            "Instability of a validation Pos/Neg curve: mean absolute change from one evaluation to the next, "
+            "plus best minus last. Other value minus the default, judged as C1; interval: Student's t over "
+            f"seeds, or, with one seed, plus or minus a margin of {self.margin:g} AUC fixed beforehand."
+        )
+
+
+class Spread(_Criterion):
+    """A setting hardly moves Pos/Neg and strongly moves Pos/Pos."""
+
+    kind: Literal["spread"]
+    setting: str
+    small: Annotated[float, Field(gt=0)]
+    large: Annotated[float, Field(gt=0)]
+
+    @property
+    def words(self) -> str:
+        """The criterion as a sentence."""
+        return (
+            "Spread: largest minus smallest AUC over the ratios. Supported: Pos/Pos spread minus Pos/Neg spread "
+            f"passes the criterion of C1, Pos/Neg spread below {self.small:g}, Pos/Pos spread at least "
+            f"{self.large:g}. Not supported: the difference fails as in C1, or Pos/Neg's interval lies above, or "
+            f"Pos/Pos's below, {self.small:g}. Else inconclusive."
+        )
+
+
+Criterion = EveryCell | Variant | SomeCell | WorseJudges | Stability | Spread
+_CRITERIA = TypeAdapter(dict[str, Annotated[Criterion, Field(discriminator="kind")]])
+
+
+def load_criteria(path: Path = CLAIMS_FILE) -> dict[str, Criterion]:
+    """The claims by name; UserError for a file that is missing, unreadable or says something else."""
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UserError(f"{path} can't be read ({str(error).splitlines()[0]}): restore params/claims.yaml.") from None
+    try:
+        return _CRITERIA.validate_python(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "the file"
+        raise UserError(f"{path} has a bad entry {where}: {first['msg']}.") from None
+
+
+# ---- verdicts
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell of a claim: the difference that should be positive, and the paper's own (None: no numbers).
+
+    `p_value` is that of the difference against 0, `effect` its size (Cohen's h); NaN where there is none. `seeds` are
+    the differences of single seeds, as `rdlib.evidence.tables.by_seed` writes them.
+    """
+
+    name: str
+    difference: Interval
+    paper: float | None = None
+    p_value: float = np.nan
+    effect: float = np.nan
+    seeds: str = ""
+
+    @property
+    def holds(self) -> bool:
+        """Whether the difference has the sign that the claim says."""
+        return self.difference.estimate > 0
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A judged claim; its verdict rests on `pooled`, in `unit`: pp (percentage points) or AUC."""
+
+    name: str
+    rule: Criterion
+    verdict: str
+    cells: list[Cell]
+    pooled: Interval
+    unit: str = "pp"
+    note: str = ""
+
+    @property
+    def statement(self) -> str:
+        """What the paper says."""
+        return self.rule.statement
+
+    @property
+    def criterion(self) -> str:
+        """How the verdict is found, as a sentence."""
+        return self.rule.words
+
+    @property
+    def paper_verdict(self) -> str:
+        """The paper's own numbers by the same criterion, by their signs; "" where it gives none."""
+        return judge_by_signs(self.cells, self.rule.kind)
+
+    @property
+    def adjusted(self) -> list[float]:
+        """The cells' p-values after Holm's correction for their number."""
+        return stats.holm([cell.p_value for cell in self.cells])
+
+
+NOTHING = Interval(np.nan, np.nan, np.nan, 0)
+
+
+def judge(cells: list[Cell], pooled: Interval) -> str:
+    """The verdict by the common criterion (see the module's docstring)."""
+    if not cells or not np.isfinite(pooled.low):
+        return INCONCLUSIVE
+    if all(cell.holds for cell in cells) and pooled.low > 0:
+        return SUPPORTED
+    negative = sum(cell.difference.high < 0 for cell in cells)
+    return NOT_SUPPORTED if pooled.high <= 0 or 2 * negative > len(cells) else INCONCLUSIVE
+
+
+def judge_by_signs(cells: list[Cell], kind: str) -> str:
+    """The verdict of the paper's own numbers, which have no intervals, by signs and mean alone; "" without numbers."""
+    values = [cell.paper for cell in cells if cell.paper is not None]
+    if not values:
+        return ""
+    if all(value > 0 for value in values) or (kind == "some_cell" and any(value > 0 for value in values)):
+        return SUPPORTED
+    against = sum(value < 0 for value in values)
+    return NOT_SUPPORTED if np.mean(values) <= 0 or 2 * against > len(values) else INCONCLUSIVE
+
+
+def all_claims(
+    correctness: pd.DataFrame,
+    pseudo_labels: pd.DataFrame,
+    reward_scores: pd.DataFrame,
+    reward_model_history: pd.DataFrame,
+    settings: dict,
+    criteria: dict[str, Criterion] | None = None,
+) -> list[Claim]:
+    """Every claim of `params/claims.yaml` judged by the result tables and the settings of the run."""
+
+    def default(setting: str) -> float:
+        """The run's own value of a setting; 0.5 where the settings lack it."""
+        value = paper.lookup(settings, setting)
+        return 0.5 if value is None else float(value)
+
+    judged = []
+    for name, criterion in (load_criteria() if criteria is None else criteria).items():
+        if isinstance(criterion, EveryCell):
+            judged.append(better_than(name, criterion, correctness))
+        elif isinstance(criterion, Variant):
+            judged.append(variant_claim(name, criterion, correctness))
+        elif isinstance(criterion, SomeCell):
+            judged.append(better_somewhere(name, criterion, correctness))
+        elif isinstance(criterion, WorseJudges):
+            judged.append(worse_judges(name, criterion, pseudo_labels))
+        elif isinstance(criterion, Stability):
+            judged.append(stability(name, criterion, reward_model_history, default(criterion.setting)))
+        else:
+            judged.append(spread(name, criterion, reward_scores, default(criterion.setting)))
+    return judged
+
+
+def _pairs(correctness: pd.DataFrame, other: str) -> Iterable[tuple[tuple[str, str, str], pd.DataFrame, pd.DataFrame]]:
+    """(cell of Table 2, answers of Ours, answers of the other method) wherever both answered."""
+    for cell in _table_2_cells(correctness):
+        ours = tables.method_rows(correctness, *cell, "ours")
+        rival = tables.method_rows(correctness, *cell, other)
+        if len(ours) and len(rival):
+            yield cell, ours, rival
+
+
+def _accuracy_cell(
+    cell: tuple[str, str, str],
+    ours: pd.DataFrame,
+    rival: pd.DataFrame,
+    theirs: float | None,
+    level: float = stats.LEVEL,
+) -> tuple[Cell, Draws]:
+    """The cell of a paired difference in accuracy, and the difference's bootstrap."""
+    draws = stats.paired_difference(ours, rival, cell[0])
+    effect = stats.cohens_h(ours.correct.mean(), rival.correct.mean())
+    first, second = (side.groupby("seed").correct.mean() for side in (ours, rival))
+    seeds = tables.by_seed(100 * (first - second).dropna(), 2)
+    return Cell("/".join(cell), _in_pp(draws, level), theirs, stats.p_value(draws), effect, seeds), draws
+
+
+def better_than(name: str, criterion: EveryCell, correctness: pd.DataFrame) -> Claim:
+    """C1-C3: Ours against another method, in every cell of Table 2 that has both."""
+    found = [
+        _accuracy_cell(cell, ours, rival, _paper_difference(*cell, "ours", criterion.other))
+        for cell, ours, rival in _pairs(correctness, criterion.other)
+    ]
+    return _common(name, criterion, found)
+
+
+def _common(name: str, criterion: Criterion, found: list[tuple[Cell, Draws]], note: str = "") -> Claim:
+    cells = [cell for cell, _ in found]
+    pooled = _in_pp(stats.mean_of(draws for _, draws in found)) if found else NOTHING
+    note = note or ("" if found else NO_RESULTS)
+    return Claim(name, criterion, judge(cells, pooled), cells, pooled, note=note)
+
+
+def _in_pp(draws: Draws, level: float = stats.LEVEL) -> Interval:
+    interval = draws.interval(level)
+    return Interval(100 * interval.estimate, 100 * interval.low, 100 * interval.high, interval.n)
+
+
+def _table_2_cells(correctness: pd.DataFrame):
+    for benchmark in tables.in_order(correctness.benchmark, paper.BENCHMARKS):
+        for teacher, student in tables.cells(tables.select(correctness, benchmark=benchmark)):
+            yield benchmark, teacher, student
+
+
+def _paper_difference(benchmark: str, teacher: str, student: str, method: str, other: str) -> float | None:
+    first = paper.accuracy(benchmark, teacher, student, method)
+    second = paper.accuracy(benchmark, teacher, "" if other == "teacher" else student, other)
+    return None if first is None or second is None else first - second
+
+
+def better_somewhere(name: str, criterion: SomeCell, correctness: pd.DataFrame) -> Claim:
+    """C4: a claim about some cells, so its intervals allow for the number of cells looked at (Bonferroni)."""
+    pairs = list(_pairs(correctness, criterion.other))
+    level = 1 - (1 - stats.LEVEL) / max(1, len(pairs))
+    cells = [
+        _accuracy_cell(cell, ours, rival, _paper_difference(*cell, "ours", criterion.other), level)[0]
+        for cell, ours, rival in pairs
+    ]
+    verdict = INCONCLUSIVE
+    if any(cell.difference.low > 0 for cell in cells):
+        verdict = SUPPORTED
+    elif cells and all(cell.difference.high <= 0 for cell in cells):
+        verdict = NOT_SUPPORTED
+    best = max((cell.difference for cell in cells), key=lambda interval: interval.estimate, default=NOTHING)
+    note = "the pooled columns show the best cell" if cells else NO_RESULTS
+    return Claim(name, criterion, verdict, cells, best, note=note)
+
+
+def worse_judges(name: str, criterion: WorseJudges, pseudo_labels: pd.DataFrame) -> Claim:
+    """C5: failure ratio and mislabelled share, weak minus strong teacher and mmlu minus gsm."""
+    draws, by_seed = {}, {}
+    for dataset, teacher, counts, seeds in tables.vote_counts(pseudo_labels):
+        for measure, share_of in (
+            ("failure ratio", lambda c: (c.failed, c.questions)),
+            ("mislabelled", lambda c: (c.labelled - c.label_correct, c.labelled)),
+        ):
+            key = f"{measure}/{dataset}/{teacher}"
+            draws[measure, dataset, teacher] = stats.proportion_draws(*share_of(counts), key)
+            bad, total = share_of(seeds)
+            by_seed[measure, dataset, teacher] = bad / total
+    found = []
+    for measure in ("failure ratio", "mislabelled"):
+        for label, worse, better in (
+            ("weak - strong, gsm", ("gsm", "weak"), ("gsm", "strong")),
+            ("weak - strong, mmlu", ("mmlu", "weak"), ("mmlu", "strong")),
+            ("mmlu - gsm, strong", ("mmlu", "strong"), ("gsm", "strong")),
+            ("mmlu - gsm, weak", ("mmlu", "weak"), ("gsm", "weak")),
+        ):
+            if (measure, *worse) in draws and (measure, *better) in draws:
+                first, second = draws[measure, *worse], draws[measure, *better]
+                effect = stats.cohens_h(first.estimate, second.estimate)
+                difference = first - second
+                seeds = tables.by_seed(100 * (by_seed[measure, *worse] - by_seed[measure, *better]).dropna(), 2)
+                p_value = stats.p_value(difference)
+                cell = Cell(f"{measure}: {label}", _in_pp(difference), None, p_value, effect, seeds)
+                found.append((cell, difference))
+    note = "the paper's Figures 3 and 4 have no numbers in the text" if found else ""
+    if 0 < len(found) < 8:  # with one teacher or one dataset the claim has not been put to the test
+        return Claim(name, criterion, INCONCLUSIVE, [cell for cell, _ in found], NOTHING, note=note)
+    return _common(name, criterion, found, note)
+
+
+def variant_claim(name: str, criterion: Variant, correctness: pd.DataFrame) -> Claim:
+    """C6 and C9: Ours against a variant of Ours, on the benchmarks that the students were trained for."""
+    found = []
+    for cell in tables.ablation_cells(correctness, criterion.variant):
+        ours = tables.method_rows(correctness, *cell, "ours")
+        other = tables.method_rows(correctness, *cell, "ours", criterion.variant)
+        if cell[0] == "gsm_plus" or ours.empty or other.empty:
+            continue
+        source = paper.reward_source()
+        known = criterion.variant == "reward_model.source=teacher" and cell == ("gsm", "strong", "small")
+        theirs = source["from_student"] - source["from_teacher"] if known else None
+        found.append(_accuracy_cell(cell, ours, other, theirs))
+    is_lost = criterion.variant.startswith("reward.mismatch=") and found
+    return _common(name, criterion, found, "the paper's Table 7 is lost in the text" if is_lost else "")
+
+
+def instability(auc: pd.Series) -> float:
+    """Mean absolute change of the AUC from one evaluation to the next, plus the best AUC minus the last."""
+    values = auc.dropna().to_numpy(dtype=float)
+    return float(np.abs(np.diff(values)).mean() + values.max() - values[-1]) if len(values) > 1 else np.nan
+
+
+def stability(name: str, criterion: Stability, history: pd.DataFrame, default: float) -> Claim:
+    """C7: instability of the validation Pos/Neg curve with each other value of the setting minus with the default."""
+    key = criterion.setting
+    runs = tables.ablation_runs(history, key, default).sort_values("step")
+    values = runs.groupby([*tables.CELL, "seed", key]).pos_neg_auc.apply(instability).unstack(key)
+    others = [value for value in values.columns if value != default] if default in values else []
+    differences = {value: values[value] - values[default] for value in others}
+    label = key.rpartition(".")[2].replace("lam", "lambda")
+    cells = [
+        Cell(
+            f"{label} {value:g}",
+            _seeds_or_margin(found, criterion.margin),
+            seeds=tables.by_seed(found.groupby("seed").mean().dropna(), 4),
+        )
+        for value, found in differences.items()
+    ]
+    pooled = NOTHING
+    if others:
+        pooled = _seeds_or_margin(pd.concat(differences, axis=1).mean(axis=1), criterion.margin)
+    note = "the paper's Figure 5 has no numbers in the text" if cells else NO_RESULTS
+    return Claim(name, criterion, judge(cells, pooled), cells, pooled, unit="AUC", note=note)
+
+
+def _seeds_or_margin(differences: pd.Series, margin: float) -> Interval:
+    interval = stats.seed_interval(differences)
+    if interval.n == 1:
+        return Interval(interval.estimate, interval.estimate - margin, interval.estimate + margin, 1)
+    return interval
+
+
+def spread(name: str, criterion: Spread, scores: pd.DataFrame, default: float) -> Claim:
+    """C8: spread (largest minus smallest AUC over the setting's values) of Pos/Pos minus that of Pos/Neg."""
+    cells, spreads, key = [], {comparison: [] for comparison in metrics.COMPARISONS}, criterion.setting
+    for cell, runs in tables.ablation_runs(scores, key, default).groupby(tables.CELL, sort=True):
+        for comparison, found in spreads.items():
+            found.append(stats.spread_of(tables.ablation_draws(runs, key, comparison).values()))
+        difference = spreads["pos_pos"][-1] - spreads["pos_neg"][-1]
+        seeds = tables.by_seed(_spread_by_seed(runs, key, "pos_pos") - _spread_by_seed(runs, key, "pos_neg"), 4)
+        cells.append(Cell("/".join(cell), difference.interval(), p_value=stats.p_value(difference), seeds=seeds))
+    if not cells:
+        return Claim(name, criterion, INCONCLUSIVE, [], NOTHING, "AUC", NO_RESULTS)
+    means = {comparison: stats.mean_of(found) for comparison, found in spreads.items()}
+    small, large = means["pos_neg"].interval(), means["pos_pos"].interval()
+    pooled = (means["pos_pos"] - means["pos_neg"]).interval()
+    note = "; ".join(
+        f"{label} spread {one.estimate:.3f} ({one.low:.3f} to {one.high:.3f})"
+        for label, one in (("Pos/Neg", small), ("Pos/Pos", large))
+    )
+    verdict = _judge_spreads(judge(cells, pooled), small, large, criterion)
+    return Claim(name, criterion, verdict, cells, pooled, "AUC", note)
+
+
+def _spread_by_seed(runs: pd.DataFrame, key: str, comparison: str) -> pd.Series:
+    """Largest minus smallest AUC over a setting's values, by seed."""
+    auc = {at: metrics.comparison_auc(scores, comparison) for at, scores in runs.groupby(["seed", key])}
+    return pd.Series(auc).groupby(level=0).agg(np.ptp)
+
+
+def _judge_spreads(verdict: str, small: Interval, large: Interval, criterion: Spread) -> str:
+    if small.low >= criterion.small or large.high < criterion.small:
+        return NOT_SUPPORTED
+    sizes_fit = small.estimate < criterion.small and large.estimate >= criterion.large
+    return INCONCLUSIVE if verdict == SUPPORTED and not sizes_fit else verdict
+
+
+def claims_table(claims: list[Claim]) -> pd.DataFrame:
+    """One row a claim: verdict, criterion, in how many cells it holds, here and in the paper's numbers."""
+    rows = []
+    for claim in claims:
+        known = [cell for cell in claim.cells if cell.paper is not None]
+        against = [cell.name for cell in known if cell.paper <= 0]
+        rows.append(
+            {
+                "claim": claim.name,
+                "statement": claim.statement,
+                "verdict": claim.verdict,
+                "cells": len(claim.cells),
+                "cells_holding": sum(cell.holds for cell in claim.cells),
+                "cells_significantly_positive": _significant(claim, 1),
+                "cells_significantly_negative": _significant(claim, -1),
+                "mean_difference": claim.pooled.estimate,
+                "low": claim.pooled.low,
+                "high": claim.pooled.high,
+                "unit": claim.unit,
+                "paper_verdict": claim.paper_verdict,
+                "paper_cells": len(known),
+                "paper_cells_holding": len(known) - len(against),
+                "paper_cells_against": "; ".join(against),
+                "criterion": claim.criterion,
+                "note": claim.note,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _significant(claim: Claim, sign: int) -> int:
+    """Cells of one sign whose p-value, adjusted for their number (Holm), is below 5 %."""
+    pairs = zip(claim.cells, claim.adjusted, strict=True)
+    return sum(sign * cell.difference.estimate > 0 and p < 1 - stats.LEVEL for cell, p in pairs)
+
+
+def cells_table(claims: list[Claim]) -> pd.DataFrame:
+    """One row a cell of a claim: the difference with its interval, and the paper's where it has one."""
+    rows = [
+        {
+            "claim": claim.name,
+            "cell": cell.name,
+            "study_difference": cell.difference.estimate,
+            "study_low": cell.difference.low,
+            "study_high": cell.difference.high,
+            "study_seeds": cell.seeds,
+            "n": cell.difference.n,
+            "unit": claim.unit,
+            "holds": cell.holds,
+            "p_value": cell.p_value,
+            "p_holm": adjusted,
+            "effect_h": cell.effect,
+            "paper_difference": cell.paper,
+        }
+        for claim in claims
+        for cell, adjusted in zip(claim.cells, claim.adjusted, strict=True)
+    ]
+    columns = ["claim", "cell", "study_difference", "study_low", "study_high", "study_seeds", "n", "unit", "holds"]
+    columns += ["p_value", "p_holm", "effect_h", "paper_difference"]
+    return pd.DataFrame(rows, columns=columns).astype({"paper_difference": float})

@@ -1,0 +1,130 @@
+"""The paper's numbers and names, and where each constant of the method comes from.
+
+The tables are copies of the paper's (`paper_values/*.csv`). A constant is stated (the paper's text says it),
+reconstructed (its formula or value is missing from the text; this reading fits the words) or open (no value
+survives; the value is ours).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from typing import Any
+
+import pandas as pd
+
+TEACHERS = {"strong": "llama3-70b", "weak": "llama3-8b"}
+STUDENTS = {"small": "llama3-1b", "large": "llama3-3b"}
+BENCHMARKS = {"gsm": "gsm8k", "gsm_plus": "gsm_plus", "mmlu": "mmlu_pro"}
+METHODS = ("teacher", "icl", "sft", "ours_wo_r", "ours_wo_d", "ours")
+LABELS = {
+    "llama3-70b": "Llama3-70B",
+    "llama3-8b": "Llama3-8B",
+    "llama3-3b": "Llama3-3B",
+    "llama3-1b": "Llama3-1B",
+    "gsm8k": "GSM8K",
+    "gsm_plus": "GSM-Plus",
+    "mmlu_pro": "MMLU-Pro",
+}
+# What the paper's text says about its Figure 3, which survives only as a picture (section 4.3).
+FAILURE_WORDS = {
+    ("gsm", "strong"): "near-perfect evaluation",
+    ("gsm", "weak"): "near-perfect evaluation",
+    ("mmlu", "strong"): "drops significantly",
+    ("mmlu", "weak"): "nearly half of the questions fail",
+}
+
+
+@cache
+def load(name: str) -> pd.DataFrame:
+    """A table of `paper_values`: main_results, reward_model_auc, reward_source, hyperparameters, provenance."""
+    path = resources.files("rdlib.evidence") / "paper_values" / f"{name}.csv"
+    with path.open(encoding="utf-8") as file:
+        return pd.read_csv(file)
+
+
+def accuracy(benchmark: str, teacher: str, student: str, method: str) -> float | None:
+    """The paper's Table 2 in per cent, by this project's names; None where it has no such cell."""
+    table = load("main_results").fillna({"student": ""})
+    column = BENCHMARKS.get(benchmark)
+    rows = table[
+        (table.teacher == TEACHERS.get(teacher))
+        & (table.student == (STUDENTS.get(student, "?") if student else ""))
+        & (table.method == method)
+    ]
+    return None if rows.empty or column is None else float(rows[column].iloc[0])
+
+
+def reward_model_auc(dataset: str, teacher: str, student: str, comparison: str) -> float | None:
+    """The paper's Table 3 by this project's names (comparison: pos_neg, pos_pos); None where it has none."""
+    table = load("reward_model_auc")
+    rows = table[(table.teacher == TEACHERS.get(teacher)) & (table.student == STUDENTS.get(student))]
+    column = f"{BENCHMARKS.get(dataset)}_{comparison}"
+    return None if rows.empty or column not in table else float(rows[column].iloc[0])
+
+
+def reward_source() -> dict[str, float]:
+    """The paper's Table 4 in per cent: without_reward, from_teacher, from_student (GSM8K, 70B to 1B)."""
+    row = load("reward_source").iloc[0]
+    return {name: float(row[name]) for name in ("without_reward", "from_teacher", "from_student")}
+
+
+@dataclass(frozen=True)
+class Constant:
+    """A constant of the method; `keys` are the dotted settings that hold our value, or `ours` says it."""
+
+    name: str
+    paper: str
+    status: str
+    where: str
+    keys: tuple[str, ...] = ()
+    ours: str = ""
+
+
+def _provenance() -> list[Constant]:
+    rows = load("provenance").fillna("").itertuples(index=False)
+    return [Constant(row.name, row.paper, row.status, row.where, tuple(row.keys.split()), row.ours) for row in rows]
+
+
+PROVENANCE = _provenance()
+
+
+def lookup(settings: dict, key: str) -> Any:
+    """A dotted key of the settings, None where missing; `*` gives a dict over all names at that place."""
+    head, _, rest = key.partition(".")
+    if head == "*":
+        found = {name: lookup({name: value}, f"{name}.{rest}") for name, value in settings.items()}
+        return found or None
+    value = settings.get(head) if isinstance(settings, dict) else None
+    return lookup(value, rest) if rest and value is not None else value
+
+
+def as_text(value: Any) -> str:
+    """A setting as short text: 0.0005 -> "0.0005", [0, 1] -> "0, 1", {"gsm": 80} -> "gsm 80"."""
+    if value is None:
+        return "none"
+    if isinstance(value, dict):
+        return "; ".join(f"{key} {as_text(item)}" for key, item in value.items())
+    if isinstance(value, (list, tuple)):
+        return ", ".join(as_text(item) for item in value)
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def provenance_table(settings: dict) -> pd.DataFrame:
+    """Every constant: what the paper has, its status, where in the paper, and this study's value."""
+    rows = []
+    for constant in PROVENANCE:
+        values = [lookup(settings, key) for key in constant.keys]
+        ours = constant.ours or " / ".join(as_text(value) for value in values)
+        rows.append(
+            {
+                "constant": constant.name,
+                "paper": constant.paper,
+                "status": constant.status,
+                "where": constant.where,
+                "this_study": ours,
+                "setting": ", ".join(constant.keys),
+            }
+        )
+    return pd.DataFrame(rows)

@@ -1,0 +1,325 @@
+"""Stage 13_baseline: the stronger baselines that reviewers asked for (R1), through TRL's own trainers.
+
+All start from the warmed-up student, as PPO does, and see no gold answer:
+
+- rft, rejection-sampling fine-tuning: SFT on the student's own responses that agree with the pseudo-label;
+- dpo: direct preference optimisation on the pairs of Eq. 5, drawn from the reward model's own examples;
+- distillation, on-policy: the student samples, and matches the teacher's next-token distribution (reverse KL);
+- grpo: policy gradient with the 0/1 match with the pseudo-label as reward, normalised within a group of samples.
+
+The policy kept is the one that agrees best with the pseudo-labels of the validation questions, the warmed-up
+student included.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from datasets import Dataset
+from transformers import PreTrainedTokenizerBase, Trainer, TrainerCallback
+from trl import DistillationConfig, DistillationTrainer, DPOConfig, DPOTrainer, GRPOConfig, GRPOTrainer
+
+from rdlib import artifacts
+from rdlib.engines import models
+from rdlib.errors import UserError
+from rdlib.method import ppo_schedule, reward_model, rl, sft, trainers, training
+from rdlib.method.agreement import Agreement
+from rdlib.method.reward import vote_reward
+from rdlib.method.reward_model import Response
+from rdlib.profile import Dataset as DatasetSettings
+from rdlib.profile import Model
+from rdlib.tasks import answers, prompts
+from rdlib.tasks.questions import read_questions
+
+COMPLETION_LENGTH = "completions/mean_length"  # TRL's name in the logs of the trainers that sample
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What every baseline starts from: the warmed-up student's folder, its tokenizer, questions and pseudo-labels."""
+
+    source: Model
+    tokenizer: PreTrainedTokenizerBase
+    questions: pd.DataFrame
+    labels: pd.DataFrame
+    settings: DatasetSettings
+
+    @cached_property
+    def prompts(self) -> dict[str, prompts.Prompt]:
+        """The prompt of each question, by id."""
+        return prompts.of_questions(self.settings, self.questions)
+
+
+class AgreementMixin(trainers.FiniteSteps):
+    """A trainer whose evaluation is the validation agreement alone, by which the checkpoint is chosen."""
+
+    agreement: Agreement
+
+    def evaluate(self, *args, **kwargs) -> dict[str, float]:
+        """`eval_agreement` of the policy, between 0 and 1."""
+        metrics = {"eval_agreement": self.agreement(self.model, self.accelerator)}
+        self.log(dict(metrics))
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+
+class AgreementDPOTrainer(AgreementMixin, DPOTrainer, trainers.PlainCheckpoints):
+    """DPOTrainer that takes token ids, so that a response which did not end is not given an end token."""
+
+    def _prepare_dataset(self, dataset: Dataset, *args) -> Dataset:
+        return dataset
+
+
+class AgreementGRPOTrainer(AgreementMixin, GRPOTrainer, trainers.PlainCheckpoints):
+    """GRPOTrainer chosen by agreement."""
+
+
+class AgreementDistillationTrainer(AgreementMixin, DistillationTrainer, trainers.PlainCheckpoints):
+    """DistillationTrainer chosen by agreement."""
+
+
+class EvaluateLast(TrainerCallback):
+    """Evaluates after the last step too, wherever it falls."""
+
+    def on_step_end(self, args, state, control, **kwargs) -> None:
+        """Ask for the evaluation."""
+        control.should_evaluate |= state.global_step >= state.max_steps
+
+
+def arguments(stage, work: Path, steps: int) -> dict[str, Any]:
+    """Training arguments of the trainers chosen by agreement: evaluated `baselines.evaluations` times in `steps`."""
+    every = -(-steps // stage.profile.baselines.evaluations)
+    return {
+        "eval_strategy": "steps",
+        "eval_steps": every,
+        "save_steps": every,
+        "metric_for_best_model": "eval_agreement",
+        "load_best_model_at_end": True,
+        **training.common_arguments(stage, work, "steps"),
+    }
+
+
+def on_policy_arguments(stage, work: Path, steps: int) -> dict[str, Any]:
+    """`arguments` of a trainer that samples: one pass over `query_rows`, in their order."""
+    limits = {"max_completion_length": stage.dataset_settings.max_tokens, "num_train_epochs": 1}
+    return arguments(stage, work, steps) | limits | {"shuffle_dataset": False}
+
+
+def learns_from(stage, dataset: Dataset, cell: Cell) -> dict[str, Any]:
+    """What every trainer chosen by agreement is given besides its models and arguments."""
+    return {
+        "train_dataset": dataset,
+        "eval_dataset": dataset,  # asked for by the trainer; `evaluate` does not read it
+        "processing_class": cell.tokenizer,
+        "callbacks": [EvaluateLast()],
+        "peft_config": training.lora_config(stage.profile.training, "CAUSAL_LM"),
+    }
+
+
+# ---- rejection-sampling fine-tuning
+
+
+def select_own_responses(responses: pd.DataFrame, cap: int | None, seed: int) -> pd.DataFrame:
+    """Distinct responses that agree with the pseudo-label (`positive`), at most `cap` of a question."""
+    distinct = responses[responses["positive"]].drop_duplicates(["id", "text"])
+    return sft.draw(distinct, cap, seed)
+
+
+def rft(stage, work: Path, cell: Cell) -> Trainer:
+    """SFT with the profile's settings on the student's own agreeing responses."""
+    responses = artifacts.read_parquet(stage.input("student") / "responses.parquet")
+    caps = {"train": stage.profile.sft.responses_per_question, "validation": 1}
+    chosen = {s: select_own_responses(responses[responses["split"] == s], cap, stage.seed) for s, cap in caps.items()}
+    return sft.make_trainer(stage, work, cell.source, cell.tokenizer, chosen, cell.prompts)
+
+
+# ---- direct preference optimisation
+
+
+def preference_pairs(examples: dict[str, list[Response]]) -> list[tuple[str, Response, Response]]:
+    """(question, chosen, rejected) of Eq. 5: the i-th response of the better kind over the i-th of the worse."""
+    pairs = []
+    for key, responses in examples.items():
+        for kinds in reward_model.PREFERENCES:
+            better, worse = ([r for r in responses if r.kind == kind] for kind in kinds)
+            pairs += [(key, *pair) for pair in zip(better, worse, strict=False)]  # teacher_share makes one kind fewer
+    return pairs
+
+
+def tokenize_pair(key: str, chosen: Response, rejected: Response, encode: prompts.Encoder) -> dict[str, Any]:
+    """Token ids of a pair as TRL's collator takes them; length counts both sequences, as both are trained on."""
+    prompt = encode.prompts[key]
+    better, worse = (encode.response(response.text, response.finished) for response in (chosen, rejected))
+    length = 2 * len(prompt) + len(better) + len(worse)
+    return {"prompt_ids": prompt, "chosen_ids": better, "rejected_ids": worse, "length": length}
+
+
+def dpo(stage, work: Path, cell: Cell) -> Trainer:
+    """DPO on the pairs that the reward model of the same cell and seed learns from."""
+    settings = stage.profile.baselines
+    examples, _ = reward_model.build_examples(
+        *reward_model.read_responses(stage)["train"], stage.profile.reward_model, stage.seed
+    )
+    pairs = preference_pairs(examples)
+    if not pairs:
+        raise UserError(
+            f"{stage.label}: no training query has a pair of Eq. 5, so there is nothing for DPO to learn from: take "
+            f"more samples, or reward_model.source student."
+        )
+    encode = prompts.Encoder(cell.prompts, cell.tokenizer)
+    dataset = Dataset.from_list([tokenize_pair(*pair, encode) for pair in pairs])
+    steps = -(-len(dataset) // settings.dpo_batch_size) * settings.dpo_epochs
+    return AgreementDPOTrainer(
+        models.load_causal_lm(cell.source),
+        models.load_causal_lm(cell.source) if stage.profile.training.lora is None else None,  # adapters off
+        DPOConfig(
+            beta=settings.dpo_beta,
+            num_train_epochs=settings.dpo_epochs,
+            per_device_train_batch_size=settings.dpo_batch_size,
+            learning_rate=settings.dpo_learning_rate,
+            max_length=stage.profile.sft.max_length,
+            **arguments(stage, work, steps),
+        ),
+        **learns_from(stage, dataset, cell),
+    )
+
+
+# ---- baselines that sample: on-policy distillation and GRPO
+
+
+def query_rows(stage, cell: Cell, count: int, labelled: bool) -> Dataset:
+    """`count` of PPO's queries (D_RL) in PPO's order, epoch after shuffled epoch: prompt and pseudo_label.
+
+    `labelled` leaves out those of Q_fail. UserError where no query is left.
+    """
+    responses = artifacts.read_parquet(stage.input("student") / "responses.parquet")
+    queries = rl.training_queries(cell.questions, cell.labels, responses)
+    queries = queries.dropna(subset="pseudo_label") if labelled else queries
+    if queries.empty:
+        raise UserError(f"{stage.label}: the student failed no query, so there is nothing to train on.")
+    texts = [cell.prompts[key] for key in queries["id"]]
+    texts = [p.chat if cell.tokenizer.chat_template else p.plain for p in texts]
+    labels = [None if pd.isna(label) else label for label in queries["pseudo_label"]]
+    order = ppo_schedule.query_order(len(queries), 0, count, stage.seed)
+    return Dataset.from_dict({"prompt": [texts[i] for i in order], "pseudo_label": [labels[i] for i in order]})
+
+
+def distillation(stage, work: Path, cell: Cell) -> Trainer:
+    """On-policy distillation from the cell's teacher; UserError where its vocabulary is not the student's."""
+    settings = stage.profile.baselines
+    source = models.resolve(stage.profile.model_of(stage.teacher), stage.root)
+    if models.load_tokenizer(source).get_vocab() != cell.tokenizer.get_vocab():
+        raise UserError(
+            f"{stage.label}: the teacher {source.model} has another vocabulary than the student, so their token "
+            f"distributions cannot be compared: take a teacher with the student's tokenizer."
+        )
+    size, steps = settings.distillation_prompts_per_step, settings.distillation_steps
+    dataset = query_rows(stage, cell, steps * size, labelled=False).select_columns("prompt")
+    return AgreementDistillationTrainer(
+        models.load_causal_lm(cell.source),
+        models.load_causal_lm(source),
+        DistillationConfig(
+            per_device_train_batch_size=size,
+            learning_rate=settings.distillation_learning_rate,
+            **on_policy_arguments(stage, work, steps),
+        ),
+        **learns_from(stage, dataset, cell),
+    )
+
+
+def match_reward(kind: str) -> Callable[..., list[float]]:
+    """TRL's reward function: 1 for a completion whose answer (of this `kind`) is the pseudo-label, else 0."""
+
+    def match(completions: list[str], pseudo_label: list[str], **_: Any) -> list[float]:
+        """One reward a completion."""
+        return vote_reward([answers.extract(text, kind) for text in completions], pseudo_label).tolist()
+
+    return match
+
+
+def grpo(stage, work: Path, cell: Cell) -> Trainer:
+    """GRPO with the 0/1 match with the pseudo-label as reward, on PPO's queries that have one."""
+    settings = stage.profile.baselines
+    queries, samples, steps = settings.grpo_prompts_per_step, settings.grpo_samples_per_prompt, settings.grpo_steps
+    dataset = query_rows(stage, cell, steps * queries, labelled=True)
+    return AgreementGRPOTrainer(
+        models.load_causal_lm(cell.source),
+        match_reward(stage.dataset_settings.answer),
+        GRPOConfig(
+            per_device_train_batch_size=queries * samples,
+            per_device_eval_batch_size=samples,
+            num_generations=samples,
+            learning_rate=settings.grpo_learning_rate,
+            beta=settings.grpo_kl_coef,
+            loss_type="grpo",
+            **on_policy_arguments(stage, work, steps),
+        ),
+        **learns_from(stage, dataset, cell),
+    )
+
+
+# ---- the stage
+
+TRAINERS = {"rft": rft, "dpo": dpo, "distillation": distillation, "grpo": grpo}
+
+
+def token_counts(trainer: Trainer, history: pd.DataFrame) -> dict[str, int]:
+    """Tokens sampled, and tokens that gradient steps saw: of whole sequences in rft and dpo, else of responses."""
+    if COMPLETION_LENGTH in history:
+        sampled = round(history[COMPLETION_LENGTH].sum() * trainer.args.per_device_train_batch_size)
+        return {"tokens_generated": sampled, "tokens_trained": sampled}
+    trained = sum(trainer.train_dataset["length"]) * trainer.args.num_train_epochs
+    return {"tokens_generated": 0, "tokens_trained": round(trained)}
+
+
+def back_to_start(trainer: Trainer, source: Model) -> None:
+    """Give a trainer's model the weights that it had before training, and no adapters."""
+    if hasattr(trainer.model, "unload"):
+        trainer.model = trainer.model.unload()
+    else:
+        trainer.model.load_state_dict(models.load_causal_lm(source).state_dict())
+
+
+def run(stage, work: Path) -> None:
+    """Stage 13_baseline: write the model, history.parquet (step 0 is the warmed-up student) and summary.json."""
+    settings, source = stage.dataset_settings, models.policy_source(stage)
+    cell = Cell(
+        source,
+        models.load_tokenizer(source),
+        read_questions(stage.input("data"), "train", "validation"),
+        artifacts.read_parquet(stage.input("labels") / "labels.parquet"),
+        settings,
+    )
+    trainer = TRAINERS[stage.method](stage, work, cell)
+    trainer.agreement = Agreement(
+        cell.questions[cell.questions["split"] == "validation"],
+        cell.labels,
+        cell.tokenizer,
+        settings,
+        stage.profile.generation.batch_size,
+    )
+    trainer.add_callback(training.ProgressBar(stage.method))
+    start = trainer.agreement(trainer.model, trainer.accelerator)
+    history = training.train(trainer, work)
+    best, step = trainer.state.best_metric, trainer.state.best_global_step
+    if start >= best:
+        best, step = start, 0
+        back_to_start(trainer, source)
+    training.save_model(trainer, cell.tokenizer, work / "model")
+    if not training.is_main():
+        return
+    first = pd.DataFrame({"step": [0], "epoch": [0.0], "agreement": [start]})
+    artifacts.write_parquet(work / "history.parquet", pd.concat([first, history], ignore_index=True)[list(history)])
+    summary = {
+        "examples": len(trainer.train_dataset),
+        **token_counts(trainer, history),
+        "best": best,
+        "best_step": step,
+    }
+    artifacts.write_json(work / "summary.json", summary)
+    training.drop_checkpoints(work)

@@ -1,0 +1,140 @@
+"""Stage 7: accuracy on the test questions by greedy decoding, against gold answers (section 4.1)."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from rdlib import artifacts, engines
+from rdlib.engines import generation
+from rdlib.engines.sampling import sampled
+from rdlib.errors import UserError
+from rdlib.profile import Model
+from rdlib.tasks import answers, data, prompts
+from rdlib.tasks.questions import PERTURBED, TESTED, read_gold, read_questions
+
+
+def few_shot_examples(stage, count: int) -> list[tuple[str, list[str], str]]:
+    """Worked examples for in-context learning: training questions with a correct reference response.
+
+    The benchmarks bring worked solutions; the examples are the same for every test question and never from test.
+    Own questions may bring none at all: then none are shown.
+    """
+    pool = data.worked_examples(stage.dataset, stage.dataset_settings, stage.root)
+    if not pool and stage.dataset_settings.source == "questions":
+        return []
+    if count > len(pool):
+        raise UserError(
+            f"evaluation.few_shot is {count}, but {stage.dataset} has {len(pool)} worked examples: lower it."
+        )
+    return random.Random(f"few-shot/{stage.seed}").sample(pool, count)
+
+
+def evaluated_model(stage) -> Model:
+    """The model that a method evaluates, and the engine that samples from it."""
+    if "model" in stage.inputs:
+        return engines.own(stage, Model(model=str(stage.input("model") / "model")))
+    return stage.profile.model_of(stage.teacher or stage.student)
+
+
+def tested_questions(stage) -> pd.DataFrame:
+    """The test questions; of own questions of which none can be tested, having no answers, those of validation."""
+    folder = stage.input("data")
+    questions = read_questions(folder, "test", PERTURBED)
+    if questions.empty and stage.dataset_settings.source == "questions":
+        return read_questions(folder, "validation")
+    return questions
+
+
+def run(stage, work: Path) -> None:
+    """Stage 07_evaluate: write answers.parquet (a row a test question) and summary.json (accuracies)."""
+    profile, settings = stage.profile, stage.dataset_settings
+    questions = tested_questions(stage)
+    examples = few_shot_examples(stage, profile.evaluation.few_shot) if stage.method == "icl" else []
+    texts = prompts.of_questions(settings, questions, examples)
+    plan = questions[["id", "split", "group"]].assign(temperature=float(profile.evaluation.temperature), n=1)
+    seed = generation.derive_seed("evaluate", stage.seed)
+    with sampled(stage, evaluated_model(stage), plan, texts, work, seed) as responses:
+        table = grade(responses, read_gold(stage.input("gold")), stage)
+        artifacts.write_parquet(work / "answers.parquet", table)
+    summary = {"accuracy": accuracies(table, "benchmark"), "tokens": int(table["tokens"].sum())}
+    if not settings.source.startswith("micro"):
+        summary |= details(table, settings.answer) | {"few_shot": len(examples)}
+    if "labels" in stage.inputs:
+        summary["agreement"] = agreement(table, artifacts.read_parquet(stage.input("labels") / "labels.parquet"))
+    artifacts.write_json(work / "summary.json", summary)
+
+
+def grade(responses: pd.DataFrame, gold: pd.Series, stage) -> pd.DataFrame:
+    """benchmark, id, group, text, answer, gold, correct, tokens of each test response.
+
+    `correct` is missing where a question of the user's own has no gold answer; any other must have one. A GSM-Plus
+    question that lacks what an answer needs is answered right by saying so, as its authors have it.
+    """
+    benchmark = responses["split"].replace({"test": stage.dataset})
+    answer = responses["answer"].tolist()
+    truth = responses["id"].map(gold)
+    missing = responses["id"][truth.isna() & responses["split"].isin(TESTED)]
+    if len(missing):
+        raise UserError(
+            f"{stage.label}: test question {missing.iloc[0]!r} has no gold answer: evaluate needs gold.parquet."
+        )
+    asked_too_much = (responses["split"] == PERTURBED) & (truth == answers.UNANSWERABLE)
+    for at in asked_too_much.to_numpy().nonzero()[0]:
+        answer[at] = answers.UNANSWERABLE if answers.refuses(responses["text"].iloc[at]) else answer[at]
+    return pd.DataFrame(
+        {
+            "benchmark": benchmark,
+            "id": responses["id"],
+            "group": responses["group"],
+            "text": responses["text"],
+            "answer": answer,
+            "gold": truth,
+            "correct": correctness(answer, truth),
+            "tokens": responses["tokens"],
+        }
+    )
+
+
+def correctness(
+    answer: Sequence[str | None], truth: Sequence[str | None]
+) -> list[bool] | pd.api.extensions.ExtensionArray:
+    """Whether each answer is the gold one: bools or, where a gold answer is missing, nullable ones that may be NA."""
+    correct = [None if pd.isna(t) else answers.same(a, t) for a, t in zip(answer, truth, strict=True)]
+    return pd.array(correct, dtype="boolean") if None in correct else correct
+
+
+def accuracies(table: pd.DataFrame, by: str) -> dict[str, float]:
+    """Accuracy by the values of a column, of the answers that could be graded."""
+    return table.dropna(subset="correct").groupby(by)["correct"].mean().astype(float).to_dict()
+
+
+def details(table: pd.DataFrame, kind: str) -> dict[str, dict]:
+    """By benchmark: accuracy of each group, share of extractable answers, of each rule of extraction, and mean tokens.
+
+    GSM-Plus also without the questions that cannot be answered (critical thinking), as its authors report both.
+    """
+    parts = dict(iter(table.groupby("benchmark")))
+    result = {
+        "by_group": {name: accuracies(part, "group") for name, part in parts.items()},
+        "extractable": {name: float(part["answer"].notna().mean()) for name, part in parts.items()},
+        "rules": {name: answers.rule_shares(part["text"], kind) for name, part in parts.items()},
+        "mean_tokens": {name: float(part["tokens"].mean()) for name, part in parts.items()},
+    }
+    if PERTURBED in parts:
+        answerable = table[table["gold"] != answers.UNANSWERABLE]
+        result["without_critical_thinking"] = accuracies(answerable[answerable["benchmark"] == PERTURBED], "benchmark")
+    return result
+
+
+def agreement(table: pd.DataFrame, labels: pd.DataFrame) -> float | None:
+    """Share of the answers that are the pseudo-label, of questions that have one; None where none has.
+
+    Optimistic on validation questions, by whose agreement checkpoints were chosen.
+    """
+    label = table["id"].map(labels.dropna(subset="pseudo_label").set_index("id")["pseudo_label"])
+    agreeing = [answers.same(a, y) for a, y in zip(table["answer"], label, strict=True) if not pd.isna(y)]
+    return sum(agreeing) / len(agreeing) if agreeing else None

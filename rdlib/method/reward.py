@@ -1,0 +1,57 @@
+"""The reward of Eq. 7: the reward model's score, corrected by the pseudo-label, and -5 for no answer.
+
+Beside it, the vote alone (RLVR on the pseudo-labels), with which reviewers asked it to be compared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from rdlib.profile import Reward
+from rdlib.tasks import answers
+
+
+def mismatch_reward(score: torch.Tensor, variant: str, constant: float) -> torch.Tensor:
+    """g(r) of Eq. 7 for an answer that differs from the pseudo-label; same shape as `score`.
+
+    negative_abs: -|r|, never a reward (reconstructed default) · minus: r - constant (Table 7) ·
+    clip: min(r, 0) · fixed: -constant whatever the score · none: r, no correction.
+    """
+    if variant == "negative_abs":
+        return -score.abs()
+    if variant == "minus":
+        return score - constant
+    if variant == "clip":
+        return score.clamp(max=0)
+    if variant == "fixed":
+        return torch.full_like(score, -constant)
+    if variant == "none":
+        return score
+    raise ValueError(f"unknown correctness validation {variant!r}")
+
+
+def vote_reward(extracted: Sequence[str | None], labels: Sequence[str | None]) -> torch.Tensor:
+    """1 where the answer is the pseudo-label, else 0, also for every answer to a question of Q_fail; shape [B]."""
+    pairs = zip(extracted, labels, strict=True)
+    return torch.tensor([float(y is not None and answers.same(a, y)) for a, y in pairs])
+
+
+def reward(
+    scores: torch.Tensor, extracted: Sequence[str | None], labels: Sequence[str | None], settings: Reward
+) -> torch.Tensor:
+    """r_hat(x, y) of Eq. 7, shape [B].
+
+    `scores` [B] are r_phi(x, y); `extracted` the final answers a(y); `labels` the pseudo-labels a*(x), None
+    for a question of Q_fail, whose answers are judged by the reward model alone.
+    """
+    if settings.source == "vote":
+        return vote_reward(extracted, labels).to(scores)
+    mismatch = torch.tensor(
+        [label is not None and not answers.same(a, label) for a, label in zip(extracted, labels, strict=True)]
+    )
+    unextractable = torch.tensor([a is None for a in extracted])
+    corrected = mismatch_reward(scores, settings.mismatch, settings.mismatch_constant)
+    result = torch.where(mismatch, corrected, scores)
+    return torch.where(unextractable, settings.no_answer, result)

@@ -1,0 +1,367 @@
+"""Stage 5: the reward model, a linear head on the warmed-up student (Eq. 4-6).
+
+A query with at least one wrong student answer gives equal numbers of student positives, student
+negatives and teacher positives, drawn uniformly. One training example is a query with its responses;
+the preference terms run over all pairs of a query, which is the expectation over uniformly drawn pairs.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from transformers import EarlyStoppingCallback, PreTrainedModel, TrainingArguments
+
+from rdlib import artifacts
+from rdlib.engines import models
+from rdlib.errors import UserError
+from rdlib.method import metrics, trainers, training, voting
+from rdlib.profile import RewardModel
+from rdlib.tasks import prompts
+from rdlib.tasks.questions import read_questions
+
+STUDENT_POSITIVE, STUDENT_NEGATIVE, TEACHER_POSITIVE, TEACHER_NEGATIVE = range(4)
+KINDS = ("student_positive", "student_negative", "teacher_positive", "teacher_negative")
+POSITIVE_KINDS = (STUDENT_POSITIVE, TEACHER_POSITIVE)
+PREFERENCES = ((STUDENT_POSITIVE, STUDENT_NEGATIVE), (TEACHER_POSITIVE, STUDENT_POSITIVE))  # better over worse, Eq. 5
+PART_SIZE = 24  # sequences that go through the model at once while it trains
+
+
+IGNORED = -1  # kind of a response that only fills up a process's share of a batch
+
+
+def pairs_of(kinds: torch.Tensor, queries: torch.Tensor) -> list[torch.Tensor]:
+    """For each of the PREFERENCES which pairs [N, N] of (better, worse) responses of one query there are."""
+    same_query = queries[:, None] == queries[None, :]
+    return [same_query & (kinds[:, None] == better) & (kinds[None, :] == worse) for better, worse in PREFERENCES]
+
+
+def count_terms(kinds: torch.Tensor, queries: torch.Tensor) -> torch.Tensor:
+    """What the means of Eq. 4 and 5 are over, [3]: responses, and pairs of each preference."""
+    return torch.stack([(kinds != IGNORED).sum(), *(pairs.sum() for pairs in pairs_of(kinds, queries))])
+
+
+def classification_loss(
+    scores: torch.Tensor, kinds: torch.Tensor, responses: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Eq. 4: binary cross-entropy of sigmoid(r), positives to 1 and negatives to 0. `scores` and `kinds` are [N].
+
+    A mean; for a part of a batch, its share of the mean over the batch's number of `responses`.
+    """
+    kept = kinds != IGNORED
+    target = torch.isin(kinds[kept], torch.tensor(POSITIVE_KINDS, device=kinds.device)).to(scores.dtype)
+    if responses is None:
+        return F.binary_cross_entropy_with_logits(scores[kept], target)
+    return F.binary_cross_entropy_with_logits(scores[kept], target, reduction="sum") / responses
+
+
+def preference_loss(
+    scores: torch.Tensor, kinds: torch.Tensor, queries: torch.Tensor, counts: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Eq. 5: student positive over student negative, teacher positive over student positive. All [N].
+
+    Each of the two terms is the mean over all pairs within a query (for a part of a batch, its share of the mean over
+    the batch's `counts` [2] of pairs); a term without a pair is zero.
+    """
+    difference = scores[:, None] - scores[None, :]
+    total = scores.sum() * 0.0
+    for i, pairs in enumerate(pairs_of(kinds, queries)):
+        if pairs.any():
+            terms = F.logsigmoid(difference[pairs])
+            total = total - (terms.mean() if counts is None else terms.sum() / counts[i])
+    return total
+
+
+def reward_model_loss(
+    scores: torch.Tensor,
+    kinds: torch.Tensor,
+    queries: torch.Tensor,
+    lam: float,
+    form: str,
+    counts: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Eq. 6, convex: lam L_cls + (1 - lam) L_pref; additive (the other reading): L_cls + lam L_pref.
+
+    The losses of the parts of a batch, given the `count_terms` [3] of the whole, add up to the loss of the whole.
+    """
+    classification = classification_loss(scores, kinds, None if counts is None else counts[0])
+    preference = preference_loss(scores, kinds, queries, None if counts is None else counts[1:])
+    if form == "convex":
+        return lam * classification + (1 - lam) * preference
+    return classification + lam * preference
+
+
+@dataclass(frozen=True)
+class Response:
+    """One response of a query, by kind."""
+
+    kind: int
+    text: str
+    finished: bool
+
+
+def counts_by_kind(settings: RewardModel, rng: random.Random) -> dict[int, int]:
+    """How many responses of each kind a query gives; teacher_share divides the 2n positives.
+
+    A share that is no whole number of them is rounded up or down at random, so that it holds on average.
+    """
+    n = settings.samples_per_kind
+    if settings.source == "teacher":
+        return {TEACHER_POSITIVE: n, TEACHER_NEGATIVE: n}
+    exact = 2 * n * settings.teacher_share
+    teacher = math.floor(exact + 1e-9)
+    if exact - teacher > 1e-9:
+        teacher += rng.random() < exact - teacher
+    teacher = min(max(teacher, 1), 2 * n - 1)
+    return {STUDENT_POSITIVE: 2 * n - teacher, STUDENT_NEGATIVE: n, TEACHER_POSITIVE: teacher}
+
+
+def sample_query(pools: dict[int, list[Response]], wanted: dict[int, int], rng: random.Random) -> list[Response]:
+    """Uniform draws of each kind without replacement, scaled down together where a kind is short.
+
+    Empty when the query has none of one kind.
+    """
+    scale = min(len(pools[kind]) / count for kind, count in wanted.items())
+    if scale == 0:
+        return []
+    counts = {kind: max(1, int(count * min(1.0, scale) + 1e-9)) for kind, count in wanted.items()}
+    return [response for kind, count in counts.items() for response in rng.sample(pools[kind], count)]
+
+
+def build_examples(
+    student_responses: pd.DataFrame, teacher_responses: pd.DataFrame, settings: RewardModel, seed: int
+) -> tuple[dict[str, list[Response]], int]:
+    """Responses of each usable query, and how many queries were skipped for want of one kind.
+
+    Both tables have id, text, finished and positive. A query is used iff one student answer differs from
+    the pseudo-label (for source "teacher": iff one teacher answer does).
+    """
+    pools: dict[str, dict[int, list[Response]]] = {}
+    for table, kinds in (
+        (student_responses, (STUDENT_NEGATIVE, STUDENT_POSITIVE)),
+        (teacher_responses, (TEACHER_NEGATIVE, TEACHER_POSITIVE)),
+    ):
+        for row in table.sort_values("id", kind="stable").itertuples():
+            pool = pools.setdefault(row.id, {kind: [] for kind in range(len(KINDS))})
+            pool[kinds[row.positive]].append(Response(kinds[row.positive], row.text, row.finished))
+    failing = STUDENT_NEGATIVE if settings.source == "student" else TEACHER_NEGATIVE
+    rng = random.Random(seed)
+    failed = {key: pool for key, pool in sorted(pools.items()) if pool[failing]}
+    examples = {key: sample_query(pool, counts_by_kind(settings, rng), rng) for key, pool in failed.items()}
+    usable = {key: responses for key, responses in examples.items() if responses}
+    return usable, len(failed) - len(usable)
+
+
+def pad_right(sequences: Sequence[list[int]], pad: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Input ids and attention mask [N, T] of token lists, padded on the right."""
+    width = max(map(len, sequences))
+    ids = torch.tensor([s + [pad] * (width - len(s)) for s in sequences])
+    mask = torch.tensor([[1] * len(s) + [0] * (width - len(s)) for s in sequences])
+    return ids, mask
+
+
+@torch.no_grad()
+def score(model: PreTrainedModel, sequences: Sequence[list[int]], pad: int, batch: int = 32) -> torch.Tensor:
+    """r_phi of whole sequences (prompt and response token ids), shape [N], read in order of length.
+
+    `batch` of them at a time: 256, padded to the longest, took 2.7 times as long.
+    """
+    was_training = model.training
+    model.eval()
+    order = sorted(range(len(sequences)), key=lambda i: len(sequences[i]))
+    scores = torch.empty(len(sequences))
+    for start in range(0, len(order), batch):
+        chosen = order[start : start + batch]
+        ids, mask = pad_right([sequences[i] for i in chosen], pad)
+        scores[chosen] = model(input_ids=ids.to(model.device), attention_mask=mask.to(model.device)).logits[:, 0].cpu()
+    model.train(was_training)
+    return scores
+
+
+def collate(examples: list[dict], pad: int) -> dict[str, torch.Tensor]:
+    """A batch of queries flattened to responses, each with its kind and query."""
+    sequences = [ids for example in examples for ids in example["sequences"]]
+    ids, mask = pad_right(sequences, pad)
+    kinds = torch.tensor([kind for example in examples for kind in example["kinds"]])
+    queries = torch.tensor([i for i, example in enumerate(examples) for _ in example["kinds"]])
+    return {"input_ids": ids, "attention_mask": mask, "kinds": kinds, "queries": queries}
+
+
+def score_in_parts(
+    model: PreTrainedModel, ids: torch.Tensor, mask: torch.Tensor, size: int = PART_SIZE
+) -> torch.Tensor:
+    """r_phi [N] of a batch [N, T] padded on the right, with gradient, in parts of similar length: less padding."""
+    lengths = mask.sum(1)
+    order = lengths.argsort(stable=True)
+    scores = []
+    for rows in order.tensor_split(math.ceil(len(order) / size)):
+        width = int(lengths[rows].max())
+        scores.append(model(input_ids=ids[rows, :width], attention_mask=mask[rows, :width]).logits[:, 0])
+    return torch.cat(scores)[order.argsort()]
+
+
+class RewardModelTrainer(trainers.FiniteSteps, trainers.GlobalBatches, trainers.PlainCheckpoints):
+    """Trainer with the loss of Eq. 6; it evaluates by the AUCs of Table 3 on the validation queries."""
+
+    settings: RewardModel
+    validation: tuple[list[list[int]], np.ndarray]
+    blank = {"sequences": [[0]], "kinds": [IGNORED]}
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.model_accepts_loss_kwargs = True  # `compute_loss` is told the counts of the whole batch
+
+    def _get_num_items_in_batch(self, batch_samples, device):
+        if self.accelerator.num_processes * self.args.gradient_accumulation_steps == 1:
+            return None
+        counts = sum(count_terms(batch["kinds"], batch["queries"]) for batch in batch_samples)
+        return self.accelerator.reduce(counts.to(device)) if len(batch_samples) else None
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        """Eq. 6 over a batch of queries, or a part's share of it times the processes whose gradients are averaged."""
+        ids, mask = inputs["input_ids"], inputs["attention_mask"]
+        size = len(ids) if self.accelerator.distributed_type in training.SHARDED else PART_SIZE
+        scores = score_in_parts(model, ids, mask, size)
+        settings, terms = self.settings, (inputs["kinds"], inputs["queries"])
+        loss = reward_model_loss(scores, *terms, settings.lam, settings.form, num_items_in_batch)
+        loss = loss * self.accelerator.num_processes
+        return (loss, scores) if return_outputs else loss
+
+    def evaluate(self, *args, **kwargs) -> dict[str, float]:
+        """Pos/Neg and Pos/Pos AUC on the validation queries."""
+        scores = self.scores_of_validation()
+        values = {f"eval_{name}": value for name, value in aucs(scores, self.validation[1]).items()}
+        values["epoch"] = self.state.epoch
+        self.log(dict(values))
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, values)
+        return values
+
+    def scores_of_validation(self) -> np.ndarray:
+        """r_phi [N] of the validation responses; processes share them."""
+        sequences, accelerator = self.validation[0], self.accelerator
+        pad = self.processing_class.pad_token_id
+        scores = score(self.model, training.share(sequences, accelerator), pad).numpy()
+        return np.asarray(training.gather(list(scores), len(sequences), accelerator), dtype=np.float32)
+
+
+def aucs(scores: np.ndarray, kinds: np.ndarray) -> dict[str, float]:
+    """Table 3: student positives against student negatives, teacher positives against student positives."""
+    by_kind = [scores[kinds == kind] for kind in range(len(KINDS))]
+    return {
+        "pos_neg_auc": metrics.auc(by_kind[STUDENT_POSITIVE], by_kind[STUDENT_NEGATIVE]),
+        "pos_pos_auc": metrics.auc(by_kind[TEACHER_POSITIVE], by_kind[STUDENT_POSITIVE]),
+    }
+
+
+def configuration(stage, work: Path, queries: int) -> TrainingArguments:
+    """The training arguments of the stage's profile."""
+    settings = stage.profile.reward_model
+    steps = -(-queries // settings.batch_size)
+    every = max(1, steps // settings.evaluations_per_epoch)
+    return TrainingArguments(
+        num_train_epochs=settings.epochs,
+        **training.batch_arguments(stage.profile.training, settings.batch_size),
+        learning_rate=settings.learning_rate,
+        lr_scheduler_type="linear",
+        warmup_steps=min(20, steps),
+        eval_strategy="steps",
+        eval_steps=every,
+        save_steps=every,
+        eval_on_start=training.last_whole_checkpoint(work / training.CHECKPOINTS) is None,  # not again on resuming
+        metric_for_best_model="eval_pos_neg_auc",
+        load_best_model_at_end=True,
+        remove_unused_columns=False,
+        **training.common_arguments(stage, work, "steps"),
+        train_sampling_strategy="random",
+        restore_callback_states_from_checkpoint=True,  # early stopping keeps its count over a resume
+    )
+
+
+def read_responses(stage) -> dict[str, tuple[pd.DataFrame, pd.DataFrame]]:
+    """Labelled (student, teacher) responses of the train and the validation questions."""
+    students = artifacts.read_parquet(stage.input("student") / "responses.parquet")
+    labels = artifacts.read_parquet(stage.input("labels") / "labels.parquet")
+    teachers = voting.propagate(artifacts.read_parquet(stage.input("teacher") / "responses.parquet"), labels)
+    return {
+        split: tuple(table[table["split"] == split] for table in (students, teachers))
+        for split in ("train", "validation")
+    }
+
+
+def run(stage, work: Path) -> None:
+    """Stage 05_reward_model: write the model, history.parquet, scores.parquet and summary.json."""
+    settings = stage.profile.reward_model
+    source = models.policy_source(stage)
+    tokenizer = models.load_tokenizer(source)
+    questions = read_questions(stage.input("data"), "train", "validation")
+    encode = prompts.Encoder(prompts.of_questions(stage.dataset_settings, questions), tokenizer)
+    splits = read_responses(stage)
+    examples, skipped = build_examples(*splits["train"], settings, stage.seed)
+    if not examples:
+        raise UserError(
+            f"{stage.label}: no training query has all kinds of responses ({skipped} lack one), so there is nothing "
+            f"to learn a reward from; take more samples or a higher student temperature."
+        )
+    table = validation_table(*splits["validation"], settings, stage.seed)
+    if table.empty:  # every AUC would be NaN, which is never the best
+        raise UserError(
+            f"{stage.label}: no validation query has all kinds of responses, so no checkpoint can be chosen; take more "
+            f"validation questions, more samples or a higher student temperature."
+        )
+    torch.manual_seed(stage.seed)
+    model = models.load_scorer(source, tokenizer.pad_token_id)
+    torch.nn.init.zeros_(model.score.weight)
+    trainer = RewardModelTrainer(
+        training.with_adapters(model, stage.profile.training, "SEQ_CLS"),
+        args=configuration(stage, work, len(examples)),
+        train_dataset=training_rows(examples, encode),
+        eval_dataset=[{}],
+        processing_class=tokenizer,
+        data_collator=lambda rows: collate(rows, tokenizer.pad_token_id),
+        callbacks=[training.ProgressBar("reward model"), EarlyStoppingCallback(settings.patience)],
+    )
+    trainer.settings = settings
+    sequences = [encode(row.id, row.text, row.finished) for row in table.itertuples()]
+    trainer.validation = (sequences, table["kind_id"].to_numpy())
+    history = training.train(trainer, work)
+    table["score"] = trainer.scores_of_validation()
+    training.save_model(trainer, tokenizer, work / "model")
+    if not training.is_main():
+        return
+    artifacts.write_parquet(work / "history.parquet", history)
+    artifacts.write_parquet(work / "scores.parquet", table[["id", "kind", "text", "score"]])
+    tokens = sum(len(ids) for row in trainer.train_dataset for ids in row["sequences"])
+    summary = aucs(table["score"].to_numpy(), table["kind_id"].to_numpy()) | {
+        "train_queries": len(examples),
+        "skipped_queries": skipped,
+        "tokens_trained": round(tokens * trainer.state.epoch),
+    }
+    artifacts.write_json(work / "summary.json", summary)
+    training.drop_checkpoints(work)
+
+
+def training_rows(examples: dict[str, list[Response]], encode: prompts.Encoder) -> list[dict]:
+    """One row a query: token ids and kinds of its responses."""
+    rows = []
+    for key, responses in examples.items():
+        sequences = [encode(key, response.text, response.finished) for response in responses]
+        rows.append({"sequences": sequences, "kinds": [r.kind for r in responses], "length": max(map(len, sequences))})
+    return rows
+
+
+def validation_table(students: pd.DataFrame, teachers: pd.DataFrame, settings: RewardModel, seed: int) -> pd.DataFrame:
+    """At most n responses of each student kind and n teacher positives of every validation query with all three.
+
+    It does not depend on the training mixture, so ablations are compared on the same responses.
+    """
+    equal = settings.model_copy(update={"source": "student", "teacher_share": 0.5})
+    examples, _ = build_examples(students, teachers, equal, seed + 1)
+    rows = [(key, KINDS[r.kind], r.kind, r.text, r.finished) for key, rs in examples.items() for r in rs]
+    return pd.DataFrame(rows, columns=["id", "kind", "kind_id", "text", "finished"])

@@ -1,0 +1,210 @@
+"""Stage 6: PPO on the reward of Eq. 7; puts together queries, policy, reward model and pseudo-labels."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import pandas as pd
+import torch
+
+from rdlib import artifacts
+from rdlib.engines import generation, models
+from rdlib.engines.transformers_engine import TransformersEngine
+from rdlib.errors import UserError
+from rdlib.method import reward_model, training
+from rdlib.method.agreement import Agreement
+from rdlib.method.ppo import PPOTrainer
+from rdlib.method.reward import reward
+from rdlib.profile import Model, Profile, Training, Vllm
+from rdlib.tasks import answers, prompts
+from rdlib.tasks.questions import read_questions
+
+
+def training_queries(questions: pd.DataFrame, labels: pd.DataFrame, responses: pd.DataFrame) -> pd.DataFrame:
+    """D_RL: queries that the student failed at least once, and Q_fail; with their pseudo_label, or None."""
+    train = questions[questions["split"] == "train"].merge(labels[["id", "pseudo_label"]], on="id", how="inner")
+    failed = set(responses["id"][~responses["positive"]])
+    keep = train["id"].isin(failed) | train["pseudo_label"].isna()
+    return train[keep].reset_index(drop=True)
+
+
+class ValidationAnswers:
+    """Keeps the answers behind every validation agreement, so that they can be held to the gold answers later.
+
+    Called by PPOTrainer with each row of the history, which it passes on to `watcher`. One file an evaluation, so a
+    run that is killed and goes on keeps those it had; `gather` makes one table of them.
+    """
+
+    def __init__(self, agreement: Agreement, work: Path, watcher: Callable[[dict], None] | None = None):
+        self.agreement, self.folder, self.watcher = agreement, work / "validation", watcher
+
+    def __call__(self, row: dict) -> None:
+        """Write the answers of an update that was validated."""
+        if row["validation_agreement"] is not None:
+            table = pd.DataFrame({"update": row["update"], "id": self.agreement.ids, "answer": self.agreement.answers})
+            artifacts.write_parquet(self.folder / f"{row['update']:06d}.parquet", table)
+        if self.watcher is not None:
+            self.watcher(row)
+
+    def gather(self, history: list[dict]) -> pd.DataFrame:
+        """A row an evaluation of the history and question: update, id, answer."""
+        updates = [row["update"] for row in history if row["validation_agreement"] is not None]
+        frames = [artifacts.read_parquet(self.folder / f"{update:06d}.parquet") for update in updates]
+        return pd.concat(frames, ignore_index=True)
+
+
+class RewardFunction:
+    """Eq. 7 as PPO calls it: scores sequences with the reward model and corrects them by the pseudo-label."""
+
+    def __init__(self, model, labels: list[str | None], kind: str, settings, pad: int):
+        self.model, self.labels, self.kind, self.settings, self.pad = model, labels, kind, settings, pad
+
+    def __call__(self, indices: list[int], texts: list[str], sequences: list[list[int]]):
+        """Rewards [B] and, for the history, rm_score, extractable and agreement [B] (NaN without a label)."""
+        scores = reward_model.score(self.model, sequences, self.pad)
+        given = [answers.extract(text, self.kind) for text in texts]
+        labels = [self.labels[i] for i in indices]
+        agreement = [
+            float("nan") if y is None else float(answers.same(a, y)) for a, y in zip(given, labels, strict=True)
+        ]
+        info = {
+            "rm_score": scores,
+            "extractable": torch.tensor([float(a is not None) for a in given]),
+            "agreement": torch.tensor(agreement),
+        }
+        return reward(scores, given, labels, self.settings), info
+
+
+def sampler(tokenizer, batch: int, max_tokens: int, temperature: float):
+    """The `sample` callable of PPOTrainer: one response for each prompt from the current policy."""
+
+    def sample(policy, token_prompts: list[list[int]], seed: int) -> list[list[int]]:
+        """Token ids of one response for each prompt, the end token included where one was sampled."""
+        engine = TransformersEngine(policy, tokenizer, batch, max_tokens)
+        requests = [generation.Request(prompt, 1, temperature) for prompt in token_prompts]
+        return [group[0].tokens for group in engine.generate(requests, seed)]
+
+    return sample
+
+
+class VllmSampler:
+    """The same from vLLM, for policies too large to be sampled by transformers: weights first, then rollouts.
+
+    It gives vLLM's log-probabilities too, so that PPOTrainer can tell how far the two engines are apart.
+    """
+
+    def __init__(self, policy, tokenizer, settings: Vllm, max_tokens: int, temperature: float):
+        from rdlib.engines.vllm_engine import PolicyEngine
+
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            raise UserError("ppo.sampler vllm works in one training process: start one, or take sampler transformers.")
+        self.engine, self.temperature = PolicyEngine(policy, tokenizer, max_tokens, settings), temperature
+
+    def __call__(self, policy, token_prompts: list[list[int]], seed: int) -> tuple[list[list[int]], list[list[float]]]:
+        """Token ids of one response for each prompt, and the log-probability of every token."""
+        self.engine.load_weights(policy)
+        return self.engine.rollouts(token_prompts, self.temperature, seed)
+
+    def close(self) -> None:
+        """Stop vLLM."""
+        self.engine.close()
+
+
+@contextmanager
+def open_sampler(policy, tokenizer, profile: Profile, max_tokens: int):
+    """The `sample` callable of PPOTrainer that the profile asks for; what it holds is freed at the end."""
+    if profile.ppo.sampler == "transformers":
+        yield sampler(tokenizer, profile.generation.batch_size, max_tokens, profile.ppo.temperature)
+        return
+    settings, temperature = profile.generation.vllm, profile.ppo.temperature
+    with closing(VllmSampler(policy, tokenizer, settings, max_tokens, temperature)) as sample:
+        yield sample
+
+
+def run(stage, work: Path, on_update=None) -> None:
+    """Stage 06_ppo: write the model, history.jsonl, validation.parquet and summary.json."""
+    profile, settings = stage.profile, stage.dataset_settings
+    source = models.policy_source(stage)
+    tokenizer = models.load_tokenizer(source)
+    questions = read_questions(stage.input("data"), "train", "validation")
+    labels = artifacts.read_parquet(stage.input("labels") / "labels.parquet")
+    labels["pseudo_label"] = [None if pd.isna(label) else label for label in labels["pseudo_label"]]
+    responses = artifacts.read_parquet(stage.input("student") / "responses.parquet")
+    queries = training_queries(questions, labels, responses)
+    if queries.empty:
+        raise UserError(f"{stage.label}: the student failed no query and the teacher none, so there is nothing to do.")
+    scorer = stage.input("reward_model") / "model"
+    batch, limit = profile.generation.batch_size, settings.max_tokens
+    ppo = profile.ppo
+    if stage.method == "ours_wo_d":
+        ppo = ppo.model_copy(update={"kl_coef": ppo.kl_coef_without_warmup})
+    texts = prompts.of_questions(settings, queries)
+    given = [None if pd.isna(label) else label for label in queries["pseudo_label"]]
+    accelerator = training.new_accelerator(profile.training)
+    policy, reference, value_model = networks(source, scorer, tokenizer.pad_token_id, profile.training)
+    judge = models.load_scorer(scorer, tokenizer.pad_token_id).to(accelerator.device)
+    validation = questions[questions["split"] == "validation"]
+    agreement = Agreement(validation, labels, tokenizer, settings, batch)
+    kept = ValidationAnswers(agreement, work, on_update)
+    with open_sampler(policy, tokenizer, profile, limit) as sample:
+        trainer = PPOTrainer(
+            policy,
+            reference,
+            value_model,
+            tokenizer,
+            ppo,
+            [prompts.encode(tokenizer, texts[key]) for key in queries["id"]],
+            sample,
+            RewardFunction(judge, given, settings.answer, profile.reward, tokenizer.pad_token_id),
+            agreement,
+            seed=stage.seed,
+            on_update=kept,
+            accelerator=accelerator,
+            forward_size=forward_size(ppo.minibatch_size, profile.training),
+        )
+        trained = trainer.train(work)
+    summary = trained | {
+        "queries": len(queries),
+        "without_label": int(queries["pseudo_label"].isna().sum()),
+    }
+    if not training.is_main():
+        return
+    summary |= token_counts(trainer.history, ppo)
+    training.merged(policy).save_pretrained(work / "model")
+    tokenizer.save_pretrained(work / "model")
+    artifacts.write_json(work / "summary.json", summary)
+    artifacts.write_parquet(work / "validation.parquet", kept.gather(trainer.history))
+    for checkpoint in work.glob("checkpoint-*"):  # until here a crash loses no update
+        shutil.rmtree(checkpoint)
+    for failed in work.glob("failed_update_*"):  # of an earlier try
+        failed.unlink()
+    shutil.rmtree(kept.folder, ignore_errors=True)  # needed as long as there is a checkpoint to go on from
+
+
+def networks(source: Model, scorer: Path, pad: int, settings: Training) -> tuple:
+    """Policy, reference and value model. With adapters the policy without them is the reference, which is then None."""
+    policy = training.with_adapters(models.load_causal_lm(source), settings, "CAUSAL_LM")
+    reference = models.load_causal_lm(source) if settings.lora is None else None
+    value_model = training.with_adapters(models.load_scorer(scorer, pad), settings, "SEQ_CLS")
+    if settings.gradient_checkpointing:
+        for model in (policy, value_model):
+            model.gradient_checkpointing_enable(training.NON_REENTRANT)
+    return policy, reference, value_model
+
+
+def forward_size(minibatch: int, settings: Training, most: int = 16) -> int:
+    """Episodes that go through a network at once: `most` is fastest for micro students, accumulation asks for fewer."""
+    if settings.gradient_accumulation == 1:
+        return most
+    return min(most, minibatch // (settings.processes * settings.gradient_accumulation))
+
+
+def token_counts(history: list[dict], ppo) -> dict[str, int]:
+    """Response tokens sampled, and response tokens that gradient steps saw."""
+    rows = [row for row in history if row["update"]]
+    sampled = round(sum(row["response_length"] * ppo.episodes_per_update for row in rows))
+    return {"tokens_generated": sampled, "tokens_trained": sampled * ppo.epochs}

@@ -1,0 +1,159 @@
+"""Stage 3: supervised fine-tuning on the teacher's responses (Eq. 1-2), through TRL's SFTTrainer.
+
+Method `ours_wo_r` (the warm-up) takes the responses that agree with the pseudo-label; method `sft`, the
+baseline, takes all of them, unfiltered. The checkpoint kept is the one whose greedy answers on the
+validation questions agree best with the pseudo-labels: no gold answer is involved.
+"""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from datasets import Dataset
+from trl import SFTConfig, SFTTrainer
+
+from rdlib import artifacts
+from rdlib.engines import models
+from rdlib.errors import UserError
+from rdlib.method import trainers, training, voting
+from rdlib.method.agreement import Agreement
+from rdlib.profile import Model
+from rdlib.tasks import prompts
+from rdlib.tasks.questions import read_questions
+
+IGNORED = -100
+
+
+def select_responses(
+    responses: pd.DataFrame, labels: pd.DataFrame, method: str, cap: int | None, seed: int
+) -> pd.DataFrame:
+    """The responses trained on, at most `cap` of a question: those that agree with its pseudo-label; all for "sft"."""
+    if method == "ours_wo_r":
+        labelled = voting.propagate(responses, labels)
+        responses = labelled[labelled["positive"]]
+    return draw(responses, cap, seed)
+
+
+def draw(responses: pd.DataFrame, cap: int | None, seed: int) -> pd.DataFrame:
+    """At most `cap` responses of each question (None: all), drawn uniformly without replacement."""
+    if cap is None:
+        return responses
+    rng = random.Random(seed)
+    picked = []
+    for _, group in responses.groupby("id", sort=True):
+        indices = list(group.index)
+        picked += rng.sample(indices, cap) if len(indices) > cap else indices
+    return responses.loc[picked]
+
+
+def mask_prompt(prompt: list[int], response: list[int], max_length: int) -> dict[str, Any]:
+    """Input ids and labels of one response, prompt masked, cut at `max_length`; `truncated` says whether it was."""
+    ids, labels = prompt + response, [IGNORED] * len(prompt) + response
+    length = min(len(ids), max_length)
+    return {"input_ids": ids[:length], "labels": labels[:length], "length": length, "truncated": len(ids) > length}
+
+
+def build_dataset(responses: pd.DataFrame, encode: prompts.Encoder, max_length: int) -> Dataset:
+    """The tokenized responses as a dataset; those of which a cut leaves nothing to learn are left out."""
+    columns = zip(responses["id"], responses["text"], responses["finished"], strict=True)
+    rows = [mask_prompt(encode.prompts[key], encode.response(text, done), max_length) for key, text, done in columns]
+    return Dataset.from_list([row for row in rows if row["labels"][-1] != IGNORED])
+
+
+class AgreementSFTTrainer(trainers.FiniteSteps, trainers.GlobalBatches, SFTTrainer, trainers.PlainCheckpoints):
+    """SFTTrainer whose evaluation also reports the validation agreement, by which the checkpoint is chosen."""
+
+    agreement: Agreement
+    blank = mask_prompt([0], [], 1)
+
+    def evaluate(self, *args, **kwargs) -> dict[str, float]:
+        """The usual metrics and `eval_agreement`."""
+        metrics = super().evaluate(*args, **kwargs)
+        with training.whole_model(self) as model:
+            metrics["eval_agreement"] = self.agreement(model, self.accelerator)
+        self.log({"eval_agreement": metrics["eval_agreement"]})
+        return metrics
+
+
+def configuration(stage, work: Path) -> SFTConfig:
+    """The training arguments of the stage's profile."""
+    settings = stage.profile.sft
+    return SFTConfig(
+        num_train_epochs=settings.epochs,
+        **training.batch_arguments(stage.profile.training, settings.batch_size),
+        learning_rate=settings.learning_rate,
+        warmup_steps=settings.warmup_ratio,
+        max_length=settings.max_length,
+        lr_scheduler_type="linear",
+        eval_strategy="epoch",
+        metric_for_best_model="eval_agreement",
+        load_best_model_at_end=True,
+        dataset_kwargs={"skip_prepare_dataset": True},
+        **training.common_arguments(stage, work, "epoch"),
+        train_sampling_strategy="group_by_length",
+    )
+
+
+def make_trainer(
+    stage, work: Path, source: Model, tokenizer, chosen: dict[str, pd.DataFrame], texts: dict[str, prompts.Prompt]
+) -> AgreementSFTTrainer:
+    """The trainer of a model `source` on the responses chosen of "train" and "validation", without its `agreement`.
+
+    `texts` are the prompts by question id. UserError where a split has no response.
+    """
+    splits, encode = {}, prompts.Encoder(texts, tokenizer)
+    for split, responses in chosen.items():
+        if responses.empty:
+            raise UserError(
+                f"{stage.label}: no {split} response agrees with a pseudo-label, so there is nothing to train on: "
+                f"lower voting.threshold or take more questions."
+            )
+        splits[split] = build_dataset(responses, encode, stage.profile.sft.max_length)
+        if not len(splits[split]):
+            raise UserError(
+                f"{stage.label}: sft.max_length {stage.profile.sft.max_length} leaves nothing of any {split} response: "
+                f"raise it above the length of the prompts."
+            )
+    torch.manual_seed(stage.seed)
+    return AgreementSFTTrainer(
+        models.load_causal_lm(source),
+        args=configuration(stage, work),
+        train_dataset=splits["train"],
+        eval_dataset=splits["validation"],
+        processing_class=tokenizer,
+        peft_config=training.lora_config(stage.profile.training, "CAUSAL_LM"),
+    )
+
+
+def run(stage, work: Path) -> None:
+    """Stage 03_sft_warmup: write the model, history.parquet and summary.json."""
+    profile, settings = stage.profile, stage.dataset_settings
+    source = models.resolve(profile.model_of(stage.student), stage.root)
+    tokenizer = models.load_tokenizer(source)
+    responses = artifacts.read_parquet(stage.input("teacher") / "responses.parquet")
+    labels = artifacts.read_parquet(stage.input("labels") / "labels.parquet")
+    questions = read_questions(stage.input("data"), "train", "validation")
+    texts = prompts.of_questions(settings, questions)
+    chosen = {
+        split: select_responses(responses[responses["split"] == split], labels, stage.method, cap, stage.seed)
+        for split, cap in (("train", profile.sft.responses_per_question), ("validation", 1))
+    }
+    trainer = make_trainer(stage, work, source, tokenizer, chosen, texts)
+    trainer.add_callback(training.ProgressBar("SFT"))
+    validation = questions[questions["split"] == "validation"]
+    trainer.agreement = Agreement(validation, labels, tokenizer, settings, profile.generation.batch_size)
+    history = training.train(trainer, work)
+    training.save_model(trainer, tokenizer, work / "model")
+    if not training.is_main():
+        return
+    artifacts.write_parquet(work / "history.parquet", history)
+    responses = trainer.train_dataset
+    tokens = sum(responses["length"]) * profile.sft.epochs
+    summary = {"responses": len(responses), "tokens_trained": tokens, "best": trainer.state.best_metric}
+    summary["truncated"] = sum(responses["truncated"])
+    artifacts.write_json(work / "summary.json", summary)
+    training.drop_checkpoints(work)

@@ -1,0 +1,220 @@
+"""The whole study as a DAG of notebooks, run by Snakemake: `python -m rdlib.study.dag --profile params/micro.yaml`.
+
+Jobs come from `rdlib.study.jobs`, to this program and to the Snakefile alike.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import fcntl
+import json
+import os
+import re
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+from tqdm import tqdm
+
+from rdlib import artifacts
+from rdlib.errors import UserError
+from rdlib.paths import ROOT
+from rdlib.profile import load_profile
+from rdlib.study import estimate, warm
+from rdlib.study.jobs import Job, drop_stale_markers, stages_to_run, study_jobs
+
+
+def snakemake_command(arguments: argparse.Namespace, seeds: list[int]) -> list[str]:
+    """The Snakemake call for these jobs; on one machine, jobs that need GPUs share those that the profile names."""
+    gpus = 0 if arguments.workflow_profile else load_profile(ROOT / arguments.profile).hardware.gpus
+    config = [f"profile={arguments.profile}", f"seeds={json.dumps(seeds)}", f"questions={arguments.questions}"]
+    return [
+        *(
+            sys.executable,
+            "-m",
+            "snakemake",
+            "--snakefile",
+            str(ROOT / "Snakefile"),
+            "--directory",
+            str(ROOT),
+        ),
+        *(
+            "--cores",
+            str(arguments.jobs),
+            "--config",
+            *config,
+            "--rerun-triggers",
+            "mtime",
+            "--rerun-incomplete",
+        ),
+        *("--nolock", "--keep-going", "--printshellcmds"),
+        *(["--workflow-profile", arguments.workflow_profile] if arguments.workflow_profile else []),
+        *(["--resources", f"gpu={gpus}"] if gpus else []),
+    ]
+
+
+def dry_run(arguments: argparse.Namespace) -> int:
+    """Say what a study would take, and start nothing."""
+    profile = load_profile(ROOT / arguments.profile)
+    jobs = study_jobs(arguments.profile, arguments.seeds or profile.grid.seeds, arguments.questions)
+    print(estimate.summary(estimate.estimate(stages_to_run(jobs)), profile))
+    return 0
+
+
+def run_study(arguments: argparse.Namespace) -> int:
+    """Run what is not done yet, with a progress bar, and say where the results are."""
+    profile = load_profile(ROOT / arguments.profile)
+    seeds = arguments.seeds or profile.grid.seeds
+    jobs = study_jobs(arguments.profile, seeds, arguments.questions)
+    runs = ROOT / profile.runs / profile.name
+    runs.mkdir(parents=True, exist_ok=True)
+    started = time.time()
+    with (runs / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(
+                f"Another run is at work in {profile.runs}/{profile.name}: wait for it or stop it."
+            ) from None
+        done = drop_stale_markers(jobs, runs)
+        if done < len(jobs):
+            watch = Watch()
+            watch.start()
+            with warm.Server(keep=lock.fileno()) as server:
+                failed = _follow(
+                    snakemake_command(arguments, seeds), jobs, done, runs, server.environment, lock.fileno()
+                )
+            watch.stop.set()
+            if failed:
+                return _report_failures(failed)
+            if done == 0 and len(seeds) == 1:
+                measured = {"questions": arguments.questions, "jobs": len(jobs)}
+                _record_measurements(runs, seeds[0], measured, time.time() - started, watch)
+    minutes = (time.time() - started) / 60
+    what = f"{len(jobs) - done} of {len(jobs)} jobs in {minutes:.1f} min" if done < len(jobs) else "nothing to do"
+    print(f"Study {profile.name}: {what}.\n  tables and figures: {profile.runs}/{profile.name}/figures")
+    print(f"  executed notebooks and artifacts: {profile.runs}/{profile.name}/<dataset>/<teacher>/<student>/<method>/")
+    return 0
+
+
+def _record_measurements(runs: Path, seed: int, measured: dict[str, Any], seconds: float, watch: Watch) -> None:
+    """What a whole seed took, for the README and the benchmarks; `seconds` of wall time."""
+    files = [p for p in runs.rglob("*") if p.is_file() and f"seed{seed}" in p.relative_to(runs).parts]
+    measured |= {
+        "minutes": round(seconds / 60, 1),
+        "cpu_minutes": round(watch.cpu / 60, 1),
+        "peak_memory_gib": round(watch.peak / 2**30, 2),
+        "disk_mb": round(sum(path.stat().st_size for path in files) / 1e6),
+    }
+    artifacts.write_json(runs / "results" / f"seed{seed}" / "measured.json", measured)
+
+
+class Watch(threading.Thread):
+    """Samples this process and all its children until `stop` is set.
+
+    `peak` is the largest sum of their memory seen, in bytes; `cpu` the seconds of a core that they had used when they
+    were last seen, so it misses half an `interval` (seconds) of each process.
+    """
+
+    def __init__(self, interval: float = 1.0):
+        super().__init__(daemon=True)
+        self.interval, self.peak, self.stop = interval, 0, threading.Event()
+        self._used: dict[psutil.Process, float] = {}  # by process: a number can be given again, a process is one
+
+    @property
+    def cpu(self) -> float:
+        """Seconds of a core used so far."""
+        return sum(self._used.values())
+
+    def run(self) -> None:
+        """Sample until `stop` is set."""
+        process = psutil.Process()
+        while not self.stop.wait(self.interval):
+            total = 0
+            for member in (process, *process.children(recursive=True)):
+                with contextlib.suppress(psutil.Error):
+                    memory, times = member.memory_info(), member.cpu_times()
+                    total += memory.rss - getattr(memory, "shared", 0)  # libraries mapped by all count once or less
+                    self._used[member] = times.user + times.system
+            self.peak = max(self.peak, total)
+
+
+def _follow(command: list[str], jobs: list[Job], done: int, runs: Path, extra: dict[str, str], lock: int) -> list[Job]:
+    """Run Snakemake, its output in a log file, a bar on the screen; returns the jobs that failed.
+
+    Snakemake holds the lock too: should this process be killed, no second run starts beside what it left running.
+    """
+    by_name = {job.name: job for job in jobs}
+    failed: list[Job] = []
+    environment = os.environ | {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")} | extra
+    log_path = runs / "snakemake.log"
+    with (
+        log_path.open("a") as log,
+        tqdm(total=len(jobs), initial=done, desc="study", unit="job", smoothing=0.05) as bar,
+        subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=environment,
+            pass_fds=[lock],
+        ) as process,
+    ):
+        try:
+            for line in process.stdout:
+                log.write(line)
+                if finished := re.match(r"Finished jobid: \d+ \(Rule: (.+)\)", line):
+                    if finished.group(1) != "all":
+                        bar.update(1)
+                        bar.set_postfix_str(finished.group(1))
+                elif (error := re.match(r"Error in rule (.+):", line)) and by_name.get(error.group(1)) not in failed:
+                    failed.append(by_name[error.group(1)])
+        except KeyboardInterrupt:
+            process.terminate()
+            raise UserError("Interrupted: what was finished is kept; the same command goes on from there.") from None
+    if process.returncode and not failed:
+        tail = log_path.read_text().strip().splitlines()[-1]
+        raise UserError(f"Snakemake stopped ({tail}); its log is {os.path.relpath(log_path, ROOT)}.")
+    return failed
+
+
+def _report_failures(failed: list[Job]) -> int:
+    for job in failed:
+        reason = job.executed.with_suffix(".error")
+        text = reason.read_text().strip() if reason.exists() else "no message"
+        print(f"FAILED {job.name}: {text}\n  see {os.path.relpath(job.executed, ROOT)}", file=sys.stderr)
+    print("What was finished is kept; mend this and give the same command again.", file=sys.stderr)
+    return 1
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Command line: --profile, --jobs, --seeds, --questions."""
+    parser = argparse.ArgumentParser(prog="rdlib.study.dag", description="Run the whole study.")
+    parser.add_argument("--profile", default="params/micro.yaml", help="profile, relative to the repository")
+    parser.add_argument("--jobs", type=int, default=2, help="notebooks at a time (one torch thread each)")
+    parser.add_argument("--seeds", type=int, nargs="*", help="seeds instead of the profile's")
+    parser.add_argument("--questions", action="store_true", help="the reviewers' questions as well")
+    parser.add_argument("--dry-run", action="store_true", help="only say what it would take: tokens, hours, memory")
+    parser.add_argument("--workflow-profile", help="a Snakemake profile, as params/slurm, that says where jobs run")
+    try:
+        arguments = parser.parse_args(argv)
+        if arguments.jobs < 1 or any(seed < 0 for seed in arguments.seeds or []):
+            raise UserError("--jobs must be at least 1 and --seeds not below 0.")
+        return dry_run(arguments) if arguments.dry_run else run_study(arguments)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        if not artifacts.is_disk_full(error):
+            raise
+        print("error: The disk is full: make room, then give the same command again.", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,113 @@
+"""Run one notebook by papermill: `python -m rdlib.study.execute NOTEBOOK OUTPUT '{"dataset": "gsm", ...}'`.
+
+The same as papermill's own command, and two things more: a parameter that the notebook does not declare
+is an error, and the message of a failed notebook is left beside it in a file ending in `.error`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import nbformat.reader
+import papermill
+from jupyter_client.manager import KernelManager
+from papermill.exceptions import PapermillExecutionError
+
+from rdlib import artifacts
+from rdlib.errors import UserError
+
+
+def check_parameters(notebook: Path, parameters: dict[str, Any]) -> None:
+    """UserError for a parameter that the notebook's parameters cell does not declare."""
+    try:
+        declared = list(papermill.inspect_notebook(str(notebook)))
+    except nbformat.reader.NotJSONError:
+        raise UserError(
+            f"{notebook} is not a notebook: give the path of a file such as notebooks/00_data.ipynb."
+        ) from None
+    for name in parameters:
+        if name not in declared:
+            close = difflib.get_close_matches(name, declared, n=1)
+            hint = f"did you mean {close[0]!r}?" if close else f"it declares {', '.join(declared)}."
+            raise UserError(f"{notebook.name} has no parameter {name!r}: {hint}")
+
+
+def execute(
+    notebook: Path, output: Path, parameters: dict[str, Any], kernel_manager: type[KernelManager] | None = None
+) -> None:
+    """Execute a notebook; UserError with the last line of what went wrong in it.
+
+    `kernel_manager`: what starts the kernel, instead of papermill's own choice.
+    """
+    if not notebook.is_file():
+        raise UserError(f"There is no notebook {notebook}: look in the folder notebooks/.")
+    check_parameters(notebook, parameters)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    problem = output.with_suffix(".error")
+    problem.unlink(missing_ok=True)
+    extra = {"kernel_manager_class": kernel_manager} if kernel_manager else {}
+    try:
+        papermill.execute_notebook(
+            str(notebook),
+            str(output),
+            parameters,
+            cwd=str(notebook.parent),
+            progress_bar=False,
+            kernel_name="python3",
+            coalesce_streams=True,
+            **extra,
+        )
+    except PapermillExecutionError as error:
+        message = f"{error.evalue}" if error.ename == "UserError" else f"{error.ename}: {error.evalue}"
+        problem.write_text(message + "\n")
+        raise UserError(message) from None
+    finally:
+        scrub_paths(output, notebook)
+
+
+def scrub_paths(output: Path, notebook: Path) -> None:
+    """Take the folders of this machine out of an executed notebook's metadata."""
+    if output.is_file():
+        content = nbformat.read(output, as_version=4)
+        content.metadata.get("papermill", {}).update(input_path=notebook.name, output_path=output.name)
+        nbformat.write(content, output)
+
+
+def read_parameters(text: str) -> dict[str, Any]:
+    """The parameters of the command line; UserError when they are not a JSON dictionary."""
+    try:
+        parameters = json.loads(text)
+    except json.JSONDecodeError:
+        parameters = None
+    if not isinstance(parameters, dict):
+        raise UserError(f'The parameters are not a JSON dictionary ({text}): write {{"dataset": "gsm"}}, for example.')
+    return parameters
+
+
+def main(argv: list[str], kernel_manager: type[KernelManager] | None = None) -> int:
+    """Command line of this module."""
+    if len(argv) not in (2, 3):
+        print("usage: python -m rdlib.study.execute NOTEBOOK OUTPUT ['{\"parameter\": value}']", file=sys.stderr)
+        return 2
+    warnings.filterwarnings("ignore")
+    try:
+        execute(Path(argv[0]), Path(argv[1]), read_parameters(argv[2]) if len(argv) == 3 else {}, kernel_manager)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except Exception as error:
+        if not artifacts.is_disk_full(error):
+            raise
+        print(f"error: {argv[1]} cannot be written, the disk is full: make room, then run this again.", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

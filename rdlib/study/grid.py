@@ -1,0 +1,27 @@
+"""What a profile's grid asks for beside the main cells: the ablations' variants, and the cell that they are of."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rdlib.paths import ROOT
+from rdlib.profile import Profile, load_profile
+from rdlib.study.stage import Stage
+
+
+def ablation_overrides(profile: Profile) -> dict[str, list[dict[str, Any]]]:
+    """The overrides of each ablation: Figure 5, Figure 6, Table 4 and Table 7."""
+    grid = profile.grid
+    return {
+        "lambda": [{"reward_model.lam": value} for value in grid.lam],
+        "data_ratio": [{"reward_model.teacher_share": value} for value in grid.teacher_share],
+        "reward_source": [{"reward_model.source": value} for value in ("student", "teacher")],
+        "correctness": [{"reward.mismatch": value} for value in grid.mismatch],
+    }
+
+
+def ablation_cell(profile_path: str, seed: int) -> Stage:
+    """The evaluation of Ours in the cell of the ablations and of the reviewers' questions."""
+    grid = load_profile(ROOT / profile_path).grid
+    axes = {"dataset": grid.ablation_dataset, "teacher": grid.ablation_teacher, "student": grid.ablation_student}
+    return Stage("07_evaluate", profile_path, method="ours", seed=seed, root=ROOT, **axes)

@@ -1,0 +1,233 @@
+"""The jobs of a study: one notebook each, with its parameters, the stages that it makes, and the jobs before it.
+
+A job's marker file in `runs/<profile>/.jobs` says that it is done. A marker whose stages are missing, or were made with
+other settings, code or inputs, is dropped before Snakemake looks, so a change re-runs what depends on it and nothing
+else. Notebooks after that are executed again, but a stage of theirs whose inputs came out as they were finds itself
+done.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from rdlib import artifacts
+from rdlib.evidence import claims
+from rdlib.paths import ROOT
+from rdlib.profile import load_profile
+from rdlib.study import arms, code_identity
+from rdlib.study.grid import ablation_cell, ablation_overrides
+from rdlib.study.opening import make_stage
+from rdlib.study.stage import Stage
+
+ABLATIONS = {
+    "08_ablation_lambda": ("lambda", "05_reward_model"),
+    "09_ablation_data_ratio": ("data_ratio", "05_reward_model"),
+    "10_ablation_reward_source": ("reward_source", "07_evaluate"),
+    "11_ablation_correctness": ("correctness", "07_evaluate"),
+}
+GPU_FREE = ("00_data", "00_gold", "02_pseudo_labels", "02_judgement")
+# Notebooks that collect results and draw the report's tables and figures, with the modules that they do it by.
+REPORT = ("rdlib.study.results", "rdlib.study.figures")
+DRAWING = {"12_paper_tables_and_figures": REPORT, "13_reviewer_questions": REPORT}
+CELL_METHODS = ("sft", "ours_wo_r", "ours_wo_d", "ours")
+
+
+@dataclass
+class Job:
+    """One notebook run: its parameters, the stages it makes, and the jobs before it."""
+
+    notebook: str
+    parameters: dict[str, Any]
+    folder: Path
+    stages: list[Stage]
+    after: list[Job] = field(default_factory=list)
+    priority: int = 0
+
+    @property
+    def name(self) -> str:
+        """A unique name made of the notebook and its parameters."""
+        left_out = ("profile", "methods", "seed", "overrides")
+        shown = [str(v) for k, v in self.parameters.items() if k not in left_out and v is not None]
+        shown += [f"{k}={v}" for k, v in self.parameters.get("overrides", {}).items()]
+        if self.parameters.get("methods") in (["teacher"], ["icl"]):
+            shown += self.parameters["methods"]
+        return "-".join([self.notebook, *shown, f"seed{self.parameters.get('seed', 'all')}"])
+
+    @property
+    def gpus(self) -> int:
+        """GPUs that the job needs: all of the profile's, for a job that samples or trains."""
+        works = any(stage.name not in GPU_FREE for stage in self.stages)
+        return self.stages[0].profile.hardware.gpus if works else 0
+
+    @property
+    def executed(self) -> Path:
+        """Where the executed notebook goes: beside the artifacts it makes."""
+        variant = f"@{self.stages[0].variant}" if "overrides" in self.parameters and self.stages[0].variant else ""
+        return self.folder / f"{self.notebook}{variant}.ipynb"
+
+    def marker(self, runs: Path) -> Path:
+        """The file that says that this job is done; if it draws, with this code, these settings and criteria."""
+        if self.notebook not in DRAWING:
+            return runs / ".jobs" / self.name
+        profile = load_profile(ROOT / self.parameters["profile"]).model_dump()
+        read = [code_identity.of(*DRAWING[self.notebook]), profile, artifacts.file_hash(claims.CLAIMS_FILE)]
+        return runs / ".jobs" / f"{self.name}@{artifacts.content_hash(read)[:16]}"
+
+    @property
+    def command(self) -> str:
+        """The shell command that runs the notebook."""
+        source = ROOT / "notebooks" / f"{self.notebook}.ipynb"
+        words = [sys.executable, "-m", "rdlib.study.warm", source, self.executed, json.dumps(self.parameters)]
+        return shlex.join(map(str, words))
+
+
+def _job(notebook: str, stages: list[Stage], after: list[Job], **extra: Any) -> Job:
+    first = stages[0]
+    axes = {a: getattr(first, a) for a in ("dataset", "teacher", "student", "method") if getattr(first, a)}
+    if "methods" in extra:  # an axis that a method has not is none, whatever the notebook's default
+        axes = {a: getattr(first, a) for a in ("dataset", "teacher", "student")}
+    parameters = {"profile": first.profile_path, **axes, "seed": first.seed, **extra}
+    return Job(notebook, parameters, stages[-1].folder.parent, stages, after)
+
+
+def seed_jobs(profile_path: str, seed: int) -> Iterator[Job]:
+    """The jobs of the main grid and the ablations for one seed."""
+    profile = load_profile(ROOT / profile_path)
+    for dataset in profile.datasets:
+        base = make_stage("00_data", profile_path, seed=seed, dataset=dataset)
+        data = _job("00_data", [base, base.at("00_gold")], [])
+        yield data
+        for student in profile.students:
+            icl = replace(base, name="07_evaluate", student=student, method="icl")
+            yield _job("07_evaluate", [icl], [data], methods=["icl"])
+        for teacher in profile.teachers:
+            cell = replace(base, teacher=teacher)
+            responses = _job("01_teacher_responses", [cell.at("01_teacher_responses")], [data])
+            labels = _job("02_pseudo_labels", [cell.at("02_pseudo_labels"), cell.at("02_judgement")], [responses])
+            yield from (responses, labels)
+            yield _job(
+                "07_evaluate",
+                [replace(cell, name="07_evaluate", method="teacher")],
+                [data],
+                methods=["teacher"],
+            )
+            for student in profile.students:
+                yield from _cell_jobs(replace(cell, student=student), data, labels)
+
+
+def _cell_jobs(cell: Stage, data: Job, labels: Job) -> Iterator[Job]:
+    sft = {
+        m: _job("03_sft_warmup", [replace(cell, name="03_sft_warmup", method=m)], [labels])
+        for m in ("sft", "ours_wo_r")
+    }
+    policies, before = [], {"ours": [sft["ours_wo_r"]], "ours_wo_d": [labels]}
+    yield from sft.values()
+    for method, start in before.items():
+        after = start
+        for name in ("04_student_responses", "05_reward_model", "06_ppo"):
+            job = _job(name, [replace(cell, name=name, method=method)], after)
+            yield job
+            after = [job]
+        policies.append(job)
+    stages = [replace(cell, name="07_evaluate", method=m) for m in CELL_METHODS]
+    evaluation = _job("07_evaluate", stages, [*sft.values(), *policies], methods=list(CELL_METHODS))
+    yield evaluation
+    grid = cell.profile.grid
+    if (cell.dataset, cell.teacher, cell.student) == (
+        grid.ablation_dataset,
+        grid.ablation_teacher,
+        grid.ablation_student,
+    ):
+        yield from _ablation_jobs(replace(cell, method="ours"), policies[0], evaluation)
+
+
+def _ablation_jobs(cell: Stage, ppo: Job, evaluation: Job) -> Iterator[Job]:
+    for notebook, (ablation, last) in ABLATIONS.items():
+        stages = [
+            replace(cell, name=last).with_overrides(overrides)
+            for overrides in ablation_overrides(cell.profile)[ablation]
+        ]
+        job = _job(notebook, stages, [evaluation] if last == "07_evaluate" else [ppo])
+        job.parameters.pop("method")
+        yield job
+
+
+def study_jobs(profile_path: str, seeds: list[int], questions: bool = False) -> list[Job]:
+    """Every job of the study, the last one being the notebook of tables and figures.
+
+    With `questions`, the runs of the reviewers' questions follow, and the notebook that answers them.
+    """
+    jobs = [job for seed in seeds for job in seed_jobs(profile_path, seed)]
+    profile = load_profile(ROOT / profile_path)
+    folder = ROOT / profile.runs / profile.name
+    last = Job("12_paper_tables_and_figures", {"profile": profile_path, "seeds": seeds}, folder, [], list(jobs))
+    jobs.append(last)
+    if questions:
+        jobs += [job for seed in seeds for job in reviewer_jobs(profile_path, seed, list(jobs))]
+    _prioritise(jobs)
+    return jobs
+
+
+def reviewer_jobs(profile_path: str, seed: int, study: list[Job]) -> list[Job]:
+    """The runs of the reviewers' questions that the study does not make, and the notebook that answers them.
+
+    A run makes its own inputs; runs that share one are put one after the other, so none is made twice at once.
+    """
+    cell = ablation_cell(profile_path, seed)
+    made = {stage.folder for job in study for stage in job.stages}
+    jobs: list[Job] = []
+    makes: list[set[Path]] = []
+    for arm in arms.arms_of(cell):
+        new = {stage.folder for stage in (arm.stage, *arm.stage.upstream())} - made
+        if arm.stage.folder not in new or any(arm.stage.folder == job.stages[0].folder for job in jobs):
+            continue
+        after = [study[-1], *(job for job, others in zip(jobs, makes, strict=True) if new & others)]
+        job = _job("13_reviewer_runs", [arm.stage], after, overrides=arm.stage.all_overrides)
+        jobs.append(job)
+        makes.append(new)
+    judged = cell.at("13_judged_responses")
+    last = Job("13_reviewer_questions", {"profile": profile_path, "seeds": [seed]}, judged.folder.parent, [judged])
+    return [*jobs, replace(last, after=[study[-1], *jobs])]
+
+
+def _prioritise(jobs: list[Job]) -> None:
+    # A job's priority is the length of the longest chain that waits for it, so long chains start first.
+    for job in reversed(jobs):
+        weight = 4 if job.notebook in ("06_ppo", *ABLATIONS) else 1
+        for before in job.after:
+            before.priority = max(before.priority, job.priority + weight)
+
+
+def drop_stale_markers(jobs: list[Job], runs: Path) -> int:
+    """Remove the markers of jobs whose stages are not done as the profile now asks; returns how many jobs are done.
+
+    Done is a job that has a marker and comes after no job without one: Snakemake runs the others.
+    """
+    done: set[int] = set()
+    for job in jobs:
+        marker = job.marker(runs)
+        if marker.exists() and not all(stage.done for stage in job.stages):
+            marker.unlink()
+        if job.notebook in DRAWING:
+            for other in marker.parent.glob("*@*"):  # drawn since in another way
+                if other != marker and other.name.startswith(f"{job.name}@"):
+                    other.unlink()
+        if marker.exists() and all(id(before) in done for before in job.after):
+            done.add(id(job))
+    return len(done)
+
+
+def stages_to_run(jobs: list[Job]) -> list[Stage]:
+    """Every stage that these jobs would compute, inputs included, each once and in order; those done are left out."""
+    stages: dict[Path, Stage] = {}
+    for job in jobs:
+        for stage in job.stages:
+            for one in (*stage.upstream(), stage):
+                stages.setdefault(one.folder, one)
+    return [stage for stage in stages.values() if not stage.done]

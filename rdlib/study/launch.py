@@ -1,0 +1,211 @@
+"""Training stages in several processes: `accelerate launch` starts them, and the notebook's process follows them.
+
+    training: {processes: 2}                                            # a GPU each, or two processes on the CPU
+    training: {processes: 8, accelerate: params/accelerate/zero2.yaml}  # DeepSpeed
+
+Each worker (`rdlib.study.worker`) runs the stage's own function; `rdlib.method.training` shares the work and lets the
+first one write. What the caller sees travels through pipes: progress bars on standard error, and on standard output
+events, each a line of JSON after a record separator: the rows of `on_update`, and the sentence of a failure. The
+workers end with their standard input, so that none outlives the notebook.
+"""
+
+from __future__ import annotations
+
+import codecs
+import contextlib
+import json
+import os
+import re
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import IO, Any
+
+from rdlib.errors import UserError
+from rdlib.paths import ROOT
+
+CONFIGURATIONS = ROOT / "params" / "accelerate"
+STAGES = ("03_sft_warmup", "05_reward_model", "06_ppo")
+RECORD = "\x1e"  # as in RFC 7464
+SECONDS_TO_STOP = 30.0
+
+
+def is_wanted(stage) -> bool:
+    """Whether a stage trains in processes of its own: those of STAGES, and rft, whose trainer is that of SFT."""
+    if stage.name not in STAGES and stage.method != "rft":
+        return False
+    settings = stage.profile.training
+    return "training" in stage.spec.sections and (settings.processes > 1 or settings.accelerate is not None)
+
+
+def run(stage, work: Path, hooks: dict[str, Any]) -> None:
+    """Run a stage's function in worker processes until they have ended.
+
+    `hooks` are called in this process with what the workers' function gives them. UserError with the workers' own
+    sentence, or with the reason for which they ended.
+    """
+    configuration = check(stage)
+    job = {"stage": asdict(stage) | {"root": str(stage.root)}, "work": str(work), "hooks": sorted(hooks)}
+    log, sentences, failures = Tail(), [], []
+    with start(stage, configuration, json.dumps(job)) as process:
+        reader = threading.Thread(target=show_bars, args=(process.stderr, log), daemon=True)
+        reader.start()
+        try:
+            for event in events(process.stdout, log):
+                if "hook" in event:
+                    hooks[event["hook"]](event["value"])
+                sentences += [event["sentence"]] if "sentence" in event else []
+                failures += [event["failure"]] if "failure" in event else []
+        except BaseException:
+            stop(process)
+            raise
+        status = process.wait()
+        reader.join()
+    if status == 0:
+        return
+    if sentences:
+        raise UserError(sentences[0])
+    print(log.text, file=sys.stderr)
+    raise UserError(
+        f"{stage.label}: a training process failed ({reason(log.text, failures)}): if memory ran out, raise "
+        f"training.gradient_accumulation; the stage goes on from its last checkpoint."
+    )
+
+
+# ---- before the start
+
+
+def check(stage) -> Path:
+    """The accelerate configuration of a stage; UserError where this machine or the stage cannot use it."""
+    import torch
+
+    settings, gpus = stage.profile.training, torch.cuda.device_count()
+    path = stage.root / settings.accelerate if settings.accelerate else CONFIGURATIONS / _default(gpus)
+    configuration = read(path)
+    on_cpu = configuration.use_cpu
+    there, kind = (os.cpu_count() or 1, "CPU cores") if on_cpu else (gpus, "GPUs")
+    if settings.processes > there:
+        raise UserError(
+            f"{stage.label}: training.processes is {settings.processes}, but {path.name} has {there} {kind} here: "
+            f"lower it, or name another training.accelerate."
+        )
+    _check_method(stage, configuration, path)
+    return path
+
+
+def _default(gpus: int) -> str:
+    return "ddp.yaml" if gpus else "cpu_gloo.yaml"
+
+
+def read(path: Path):
+    """An accelerate configuration (its ClusterConfig); UserError where there is none."""
+    from accelerate.commands.config.config_args import load_config_from_file
+
+    try:
+        return load_config_from_file(str(path))
+    except Exception as error:  # a missing file, bad YAML and unknown keys are of several types
+        why = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        raise UserError(
+            f"The accelerate configuration {path} cannot be read ({why}): set training.accelerate to a file of "
+            f"params/accelerate."
+        ) from None
+
+
+def _check_method(stage, configuration, path: Path) -> None:
+    kind = configuration.distributed_type.value
+    fsdp, zero3 = kind == "FSDP", configuration.deepspeed_config.get("zero_stage") == 3
+    if kind == "DEEPSPEED":
+        try:
+            import deepspeed  # noqa: F401
+        except ImportError:
+            raise UserError(f"{path.name} needs DeepSpeed, which is not installed: pip install deepspeed.") from None
+    if stage.name == "06_ppo" and (fsdp or zero3):
+        raise UserError(
+            f"{stage.label}: PPO samples from its policy, which {path.name} splits over the GPUs: name ddp.yaml or "
+            f"zero2.yaml in training.accelerate, with training.lora where memory is short."
+        )
+    if fsdp and stage.profile.training.lora is not None:
+        raise UserError(
+            f"{stage.label}: adapters (training.lora) are merged into the model, which {path.name} splits: name "
+            f"ddp.yaml or a zero file in training.accelerate."
+        )
+
+
+# ---- the launcher, seen from the notebook
+
+
+def start(stage, configuration: Path, job: str) -> subprocess.Popen:
+    """The launcher's process, with pipes for its standard input, output and error."""
+    settings, on_cpu = stage.profile.training, read(configuration).use_cpu
+    words = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(configuration)]
+    words += ["--num_processes", str(settings.processes), "--main_process_port", "0"]
+    words += ["--multi_gpu"] if on_cpu and settings.processes > 1 else []  # else accelerate starts one process on a CPU
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+    if on_cpu:
+        environment |= {"ACCELERATE_USE_CPU": "true", "CUDA_VISIBLE_DEVICES": ""}
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    return subprocess.Popen(
+        [*words, "--module", "rdlib.study.worker", job], env=environment, start_new_session=True, **pipes
+    )
+
+
+def stop(process: subprocess.Popen) -> None:
+    """End the workers, by the end of their input, and the launcher."""
+    with contextlib.suppress(OSError):
+        process.stdin.close()
+    process.terminate()
+    try:
+        process.wait(SECONDS_TO_STOP)
+    except subprocess.TimeoutExpired:
+        process.kill()
+
+
+class Tail:
+    """The last characters of what the workers wrote, other than bars and events."""
+
+    def __init__(self, size: int = 8000) -> None:
+        self.text, self.size = "", size
+
+    def add(self, text: str) -> None:
+        """Append."""
+        self.text = (self.text + text)[-self.size :]
+
+
+def events(stream: IO[bytes], log: Tail):
+    """The events on a worker's standard output; other lines go to the log."""
+    for line in stream:
+        text = line.decode(errors="replace")
+        before, record, content = text.partition(RECORD)
+        log.add(before)
+        if record:
+            yield json.loads(content)
+
+
+def show_bars(stream: IO[bytes], log: Tail) -> None:
+    """Pass on progress bars, which begin with a carriage return, as they are drawn; other text goes to the log."""
+    decoder, in_bar = codecs.getincrementaldecoder("utf-8")("replace"), False
+    for chunk in iter(lambda: stream.read1(1 << 16), b""):
+        for piece in re.split(r"(?=[\r\n])", decoder.decode(chunk)):
+            if piece.startswith("\n") and in_bar:
+                sys.stderr.write("\n")
+                in_bar, piece = False, piece[1:]
+            in_bar = in_bar or piece.startswith("\r")
+            sys.stderr.write(piece) if in_bar else log.add(piece)
+        sys.stderr.flush()
+
+
+def reason(text: str, failures: Sequence[str] = ()) -> str:
+    """Why the workers ended, in a few words, from the last lines that they and the launcher wrote.
+
+    `failures` are the errors that workers could still name; when one is killed, the others lose their connection.
+    """
+    if "SIGKILL" in text or "exitcode: -9" in text:
+        return "it was killed, as happens where memory runs out"
+    if failures:
+        return failures[0]
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    errors = [line for line in lines if re.match(r"(\[rank\d+\]: *)?[\w.]*(Error|Exception)\b", line)]
+    return ([*lines[-1:], *errors] or ["without a word"])[-1][:300]

@@ -1,0 +1,208 @@
+"""What several notebooks share: setup, texts shown as plain text, a live plot, and stages side by side."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable, Iterable
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import pandas as pd
+from IPython import get_ipython
+from IPython.display import Image, Markdown, display
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from rdlib.errors import UserError
+from rdlib.evidence import plots, shown
+from rdlib.evidence.claims import Claim
+from rdlib.profile import Model
+from rdlib.study import environment
+from rdlib.study.specification import METHODS
+from rdlib.study.stage import Stage
+
+TEXT_STYLE = (
+    "<style>.texts td, .texts th {text-align: left !important; white-space: pre-wrap; vertical-align: top}</style>"
+)
+# Axes that a method's evaluation leaves out: a teacher has no student, in-context learning no teacher.
+UNUSED_AXIS = {"teacher": "student", "icl": "teacher"}
+
+
+def setup() -> None:
+    """Figures in the report's style, a UserError as its one sentence, and the defaults of the environment.
+
+    Call it before anything imports torch or tqdm, which read the environment once.
+    """
+    environment.set_defaults()
+    warnings.filterwarnings("ignore", message="IProgress not found")  # tqdm's advice to install widgets
+    plots.use_style()
+    shell = get_ipython()
+    if shell is not None:
+        shell.set_custom_exc((UserError,), _show_user_error)
+
+
+def _show_user_error(shell, kind, error, _traceback, tb_offset=None) -> list[str]:
+    """IPython's handler of a UserError: the cell fails with the message and no traceback."""
+    lines = [f"{kind.__name__}: {error}"]
+    shell._showtraceback(kind, error, lines)
+    return lines
+
+
+def show_texts(table: pd.DataFrame) -> None:
+    """Show a table of questions and responses as plain text: no markup, formula or control character in it works."""
+    table = table.map(lambda value: shown.visible(value) if isinstance(value, str) else value)
+    options = {"index": False, "na_rep": "-", "float_format": "{:.3g}".format}
+    with pd.option_context("display.max_colwidth", None):
+        markup = table.to_html(border=0, classes="texts tex2jax_ignore mathjax_ignore", **options)
+        display({"text/html": TEXT_STYLE + markup, "text/plain": table.to_string(**options)}, raw=True)
+
+
+def show_claim(claim: Claim) -> None:
+    """Show a judged claim: verdict, the number it rests on, the cells in which it holds, and its criterion."""
+    pooled, paper = claim.pooled, [cell.paper for cell in claim.cells if cell.paper is not None]
+    rows = {
+        f"claim {claim.name}": claim.statement,
+        "verdict": claim.verdict,
+        "mean difference": f"{pooled.estimate:.3g} {claim.unit} (95 %: {pooled.low:.3g} to {pooled.high:.3g})",
+        "cells in which it holds": f"{sum(cell.holds for cell in claim.cells)} of {len(claim.cells)}",
+        "in the paper's numbers": f"{sum(value > 0 for value in paper)} of {len(paper)}: {claim.paper_verdict}"
+        if paper
+        else "no numbers",
+        "criterion": claim.criterion,
+        "note": claim.note,
+    }
+    show_texts(pd.DataFrame({"": rows.keys(), " ": rows.values()}))
+
+
+def show_file(path: Path) -> None:
+    """Show a finished table (.md) or figure (.png) of the report."""
+    if not path.is_file():
+        raise UserError(f"{path} is missing: run this notebook's cell that draws the tables and figures first.")
+    display(
+        Markdown(path.read_text(encoding="utf-8")) if path.suffix == ".md" else Image(filename=str(path), width=850)
+    )
+
+
+class LivePlot:
+    """A figure that follows a training run: called with each new row, redrawn in place now and then.
+
+    Drawing takes at most about 3 % of the time, so that a run in batch, which nobody watches, is not slowed.
+    """
+
+    def __init__(self, plot: Callable[[pd.DataFrame], Figure], seconds: float = 5.0) -> None:
+        self.plot, self.seconds = plot, seconds
+        self.rows: list[dict] = []
+        self.handle = None
+        self.next_draw = 0.0
+
+    def __call__(self, row: dict) -> None:
+        """Take in one row of the history."""
+        self.rows.append(row)
+        if len(self.rows) > 1 and time.monotonic() >= self.next_draw:
+            started = time.monotonic()
+            self.draw(pd.DataFrame(self.rows))
+            now = time.monotonic()
+            self.next_draw = now + max(self.seconds, 30 * (now - started))
+
+    def draw(self, history: pd.DataFrame) -> None:
+        """Draw a history where the last one was drawn."""
+        figure = self.plot(history)
+        if self.handle is None:
+            self.handle = display(figure, display_id=True)
+        else:
+            self.handle.update(figure)
+        plt.close(figure)
+
+
+def stack(stages: Iterable[Stage], table: str) -> pd.DataFrame:
+    """One artifact of several stages as one table, with columns that name each stage's cell and variant."""
+    frames = []
+    for stage in stages:
+        is_parquet = (stage.require() / f"{table}.parquet").exists()
+        frame = stage.table(table) if is_parquet else stage.jsonl(table)
+        frames.append(frame.assign(**stage.columns))
+    return pd.concat(frames, ignore_index=True)
+
+
+def graded(stages: Iterable[Stage]) -> pd.DataFrame:
+    """Which answers of several evaluations are right, as one table; without gold answers, which agree with the vote."""
+    from rdlib.study import results
+
+    return pd.concat([results.graded(stage).assign(**stage.columns) for stage in stages], ignore_index=True)
+
+
+def plot_lines(axes: Iterable[Axes], table: pd.DataFrame, x: str, by: str, values: list[str]) -> None:
+    """One panel for each of `values`, one line for each value of the column `by`, one legend below."""
+    axes, names = list(axes), list(dict.fromkeys(table[by]))
+    looks = [*plots.LAMBDA_LOOKS, *((color, "P", "-.") for color in plots.SPARE)]
+    for ax, value in zip(axes, values, strict=True):
+        for i, name in enumerate(names):
+            color, marker, line = looks[i % len(looks)]
+            part = table[(table[by] == name) & table[value].notna()]
+            every = max(1, len(part) // 6)
+            ax.plot(
+                part[x],
+                part[value],
+                color=color,
+                marker=marker,
+                markevery=every,
+                linestyle=line,
+                label=str(name),
+            )
+        ax.set(xlabel=x, ylabel=value.replace("_", " "))
+    handles, _ = axes[0].get_legend_handles_labels()
+    plots.legend_below(axes[0].figure, handles, columns=min(3, len(names)))
+
+
+def evaluation_stages(cell: Stage, methods: list[str]) -> tuple[Stage, ...]:
+    """The evaluation of each method in the cell of a stage; UserError for a method that there is not."""
+    for method in methods:
+        if method not in METHODS:
+            raise UserError(f"methods holds {method!r}, which is not one of {', '.join(METHODS)}.")
+    unused = [{UNUSED_AXIS[method]: None} if method in UNUSED_AXIS else {} for method in methods]
+    stages = [replace(cell, name="07_evaluate", method=m, **axes) for m, axes in zip(methods, unused, strict=True)]
+    for stage in stages:
+        for axis in ("teacher", "student"):
+            if getattr(stage, axis) is None and axis != UNUSED_AXIS.get(stage.method):
+                raise UserError(f"The method {stage.method!r} needs a {axis}: give the parameter {axis}.")
+    return tuple(stages)
+
+
+def before_and_after(stage: Stage, count: int = 200) -> pd.DataFrame:
+    """Greedy answers to validation questions by the model that a stage started from and by the one it made.
+
+    A row a question with a pseudo-label: id, question, pseudo_label, before and after (texts), was_right and
+    is_right (agreement with the pseudo-label).
+    """
+    from rdlib.engines import models
+    from rdlib.tasks.questions import read_questions
+
+    labels = stage.inputs["labels"].table("labels").dropna(subset="pseudo_label")
+    questions = read_questions(stage.input("data"), "validation").merge(labels[["id", "pseudo_label"]], on="id")
+    table = questions.head(count)
+    compared = {
+        "before": (models.policy_source(stage), "was_right"),
+        "after": (Model(model=str(stage.folder / "model")), "is_right"),
+    }
+    for column, (model, agrees) in compared.items():
+        answers = _greedy(stage, model, table)
+        table = table.assign(**{column: answers["text"], agrees: answers["answer"] == table["pseudo_label"]})
+    return table.drop(columns=["split", "options", "group"])
+
+
+def _greedy(stage: Stage, model: Model, questions: pd.DataFrame) -> pd.DataFrame:
+    """Greedy responses (text, answer) of a model to questions."""
+    from rdlib import engines
+    from rdlib.engines import generation
+    from rdlib.tasks import answers, prompts
+
+    settings = stage.dataset_settings
+    asked = prompts.of_questions(settings, questions).values()
+    with closing(engines.open_engine(stage, engines.own(stage, model))) as engine:
+        requests = [generation.Request(engine.encode(prompt), 1, 0.0) for prompt in asked]
+        responses = [group[0].text for group in engine.generate(requests, seed=0)]
+    given = [answers.extract(text, settings.answer) for text in responses]
+    return pd.DataFrame({"text": responses, "answer": given}, index=questions.index)

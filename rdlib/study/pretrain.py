@@ -1,0 +1,312 @@
+"""The recipe of the four embedded base models: what each has read, its size, its training.
+
+`python -m rdlib.study.pretrain` makes them all (the notebook `micro_models` calls the same function).
+A model's knowledge, gaps and style come from the author whose corpus it reads: word problems, questions and
+encyclopedia entries. The two teachers share a trunk, trained on a corpus that states no facts, and then read
+their own authors; a student reads its author from the start.
+
+A model learns to continue its author's corpus: a row holds one problem, or three so that a few-shot
+prompt looks familiar; the loss is on the reasoning texts, each of which ends in the end-of-sequence token.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from rdlib.engines.generation import Request
+from rdlib.engines.transformers_engine import TransformersEngine
+from rdlib.micro import gsm, lexicon, mmlu
+from rdlib.micro.authors import Author
+from rdlib.micro.splits import split_of
+from rdlib.micro.tokenizer import build_tokenizer
+from rdlib.paths import ROOT
+from rdlib.tasks.answers import extract
+from rdlib.tasks.data import draw_unique
+
+Probe = Callable[[LlamaForCausalLM], dict[str, float]]
+
+FEW_SHOT_SHARE = 0.15
+BATCH_ROWS = 24
+POOL_ROWS = 64 * BATCH_ROWS
+# The share of encyclopedia entries among the texts about facts, and facts an entry.
+ENCYCLOPEDIA_SHARE, ENTRY_FACTS = 0.5, 8
+KNOWS_NO_FACT = -10.0
+RESPONSE_TOKENS = 112  # the longest texts that authors write have 91
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One stretch of training: whose corpus, how many steps, the share of word problems in it."""
+
+    author: Author
+    steps: int
+    seed: int
+    word_problems: float = 0.5
+    learning_rate: float = 2e-3
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Size of a model, the trunk whose weights it starts from (None: fresh), and its training."""
+
+    layers: int
+    width: int
+    intermediate: int
+    trunk: str | None
+    phase: Phase
+
+
+def _author(name: str, verb_reach: float, fact_reach: float) -> Author:
+    slip, styles = WRITING[name]
+    return Author(name, verb_reach, fact_reach, slip, styles)
+
+
+# Chance of a careless step, and the shares of polished, plain and terse texts.
+WRITING = {
+    "strong": (0.02, (0.85, 0.10, 0.05)),
+    "weak": (0.03, (0.75, 0.15, 0.10)),
+    "large": (0.06, (0.35, 0.35, 0.30)),
+    "small": (0.08, (0.30, 0.30, 0.40)),
+}
+TRUNKS = {
+    "trunk": Recipe(4, 96, 256, None, Phase(_author("strong", 1.10, KNOWS_NO_FACT), 7000, 11, word_problems=0.8)),
+}
+RECIPES = {
+    "strong": Recipe(4, 96, 256, "trunk", Phase(_author("strong", 1.10, 0.42), 4000, 21)),
+    "weak": Recipe(4, 96, 256, "trunk", Phase(_author("weak", 0.80, 0.19), 4000, 22)),
+    "large": Recipe(3, 96, 192, None, Phase(_author("large", 0.80, 0.10), 8000, 23)),
+    "small": Recipe(3, 64, 128, None, Phase(_author("small", 0.42, -0.02), 8000, 24)),
+}
+
+
+def prompt_text(problem: gsm.GsmProblem | mmlu.MmluProblem) -> str:
+    """The prompt of one problem, as `rdlib.tasks.prompts` writes it for the micro benchmarks."""
+    options = ""
+    if isinstance(problem, mmlu.MmluProblem):
+        options = "".join(f" ({letter}) {value}" for letter, value in zip(mmlu.LETTERS, problem.options, strict=False))
+    return f"Q: {problem.question}{options} A:"
+
+
+def draw_gsm(rng: random.Random) -> gsm.GsmProblem:
+    """A pretraining word problem; some are large, reversed or reworded so that GSM-Plus is not wholly new."""
+    kind = rng.random()
+    return gsm.draw(rng, large=kind < 0.12, reverse=0.12 <= kind < 0.18, rephrase=0.18 <= kind < 0.30)
+
+
+def write_document(word_problem: bool, phase: Phase, rng: random.Random) -> tuple[str, str]:
+    """One (prompt, response) text: a word problem, a question or an encyclopedia entry."""
+    if word_problem:
+        problem = _draw_pretraining(lambda: draw_gsm(rng))
+        return prompt_text(problem), " " + gsm.write(problem, phase.author, rng)
+    if rng.random() < ENCYCLOPEDIA_SHARE:
+        prompt, entry = encyclopedia_entry(phase.author, rng)
+        if entry:
+            return prompt, entry
+    problem = _draw_pretraining(lambda: mmlu.draw(rng))
+    return prompt_text(problem), " " + mmlu.write(problem, phase.author, rng)
+
+
+def encyclopedia_entry(author: Author, rng: random.Random) -> tuple[str, str]:
+    """Some facts of one category that the author knows, one after the other; empty where it knows none."""
+    category = rng.choice(mmlu.CATEGORIES)
+    relations, link = lexicon.CATEGORIES[category]
+    known = [
+        (entity, relation)
+        for entity in lexicon.entities()[category]
+        for relation in (*relations, link, lexicon.EPITHET)
+        if author.knows_fact(category, entity, relation)
+    ]
+    chosen = rng.sample(known, min(len(known), ENTRY_FACTS))
+    sentences = [
+        f"the {relation} of {entity} is {lexicon.facts()[entity, relation]} ."
+        if rng.random() < 0.5
+        else f"{entity} {relation} : {lexicon.facts()[entity, relation]} ."
+        for entity, relation in chosen
+    ]
+    return f"Q: {category} A:", "".join(" " + sentence for sentence in sentences)
+
+
+def _draw_pretraining(draw):
+    problem = draw()
+    while split_of(problem.key) != "pretraining":
+        problem = draw()
+    return problem
+
+
+def encode_row(documents: list[tuple[list[int], list[int]]], eos: int) -> tuple[list[int], list[int]]:
+    """Inputs and next-token labels (-100 on prompts) of one row of tokenized (prompt, response) pairs.
+
+    After a response the label is always `eos`, though a further prompt may follow as input; so the model
+    ends each answer, and a few-shot prompt needs no separator.
+    """
+    inputs: list[int] = []
+    labels: list[int] = []
+    for prompt, response in documents:
+        inputs += prompt + response
+        labels += [-100] * (len(prompt) - 1) + response + [eos]
+    return inputs, labels
+
+
+def batches(phase: Phase, tokenizer: PreTrainedTokenizerFast) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """The phase's (inputs, labels) batches, each of rows of similar length, right-padded."""
+    rng = random.Random(phase.seed)
+    made = 0
+    while made < phase.steps:
+        sizes = [3 if rng.random() < FEW_SHOT_SHARE else 1 for _ in range(POOL_ROWS)]
+        topics = [rng.random() < phase.word_problems for _ in sizes]
+        texts = [write_document(topic, phase, rng) for topic, n in zip(topics, sizes, strict=True) for _ in range(n)]
+        prompts = tokenizer([prompt for prompt, _ in texts])["input_ids"]
+        responses = tokenizer([response for _, response in texts])["input_ids"]
+        pairs = iter(zip(prompts, responses, strict=True))
+        rows = [encode_row([next(pairs) for _ in range(size)], tokenizer.eos_token_id) for size in sizes]
+        rows.sort(key=lambda row: len(row[0]))
+        groups = [rows[i : i + BATCH_ROWS] for i in range(0, len(rows), BATCH_ROWS)]
+        rng.shuffle(groups)
+        for group in groups[: phase.steps - made]:
+            made += 1
+            yield pad_rows(group, tokenizer.pad_token_id)
+
+
+def pad_rows(rows: list[tuple[list[int], list[int]]], pad: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Inputs and labels [rows, T], padded on the right."""
+    width = max(len(inputs) for inputs, _ in rows)
+    inputs = torch.tensor([x + [pad] * (width - len(x)) for x, _ in rows])
+    return inputs, torch.tensor([y + [-100] * (width - len(y)) for _, y in rows])
+
+
+def learning_rate(step: int, phase: Phase, warmup: int = 200, decay: float = 0.25) -> float:
+    """Linear warm-up, constant, linear decay to zero over the last quarter of the steps."""
+    remaining = (phase.steps - step) / (decay * phase.steps)
+    return phase.learning_rate * min(1.0, (step + 1) / warmup, remaining)
+
+
+def new_model(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
+    """An untrained Llama of the recipe's size (head width 32, tied embeddings)."""
+    torch.manual_seed(recipe.phase.seed)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=recipe.width,
+        intermediate_size=recipe.intermediate,
+        num_hidden_layers=recipe.layers,
+        num_attention_heads=recipe.width // 32,
+        max_position_embeddings=1024,
+        tie_word_embeddings=True,
+        initializer_range=0.1,  # the usual 0.02 is for wide models; here it would cost the first thousand steps
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    return LlamaForCausalLM(config)
+
+
+def pretrain(
+    recipe: Recipe, model: LlamaForCausalLM, name: str, log_every: int = 1000, probe: Probe | None = None
+) -> list[dict]:
+    """Train a model in place through the recipe's phase; returns its loss curve.
+
+    `probe(model)` returns further numbers for the curve, such as accuracies.
+    """
+    phase, tokenizer = recipe.phase, build_tokenizer()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=phase.learning_rate, betas=(0.9, 0.98), weight_decay=0.01)
+    curve, losses, started = [], [], time.time()
+    for step, (inputs, labels) in enumerate(
+        tqdm(batches(phase, tokenizer), total=phase.steps, desc=name, mininterval=5)
+    ):
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(step, phase)
+        keep = labels >= 0
+        hidden = model.model(input_ids=inputs).last_hidden_state  # right padding: causal attention needs no mask
+        loss = torch.nn.functional.cross_entropy(model.lm_head(hidden[keep]), labels[keep])
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(loss.item())
+        if (step + 1) % log_every == 0:
+            row = {
+                "step": step + 1,
+                "loss": round(sum(losses) / len(losses), 4),
+                "seconds": round(time.time() - started),
+            }
+            curve.append(row | (probe(model) if probe else {}))
+            losses = []
+    return curve
+
+
+def save(model: LlamaForCausalLM, folder: Path, report: dict) -> None:
+    """Write model, tokenizer and report in the Hugging Face layout, in bfloat16."""
+    folder.mkdir(parents=True, exist_ok=True)
+    model.to(torch.bfloat16).save_pretrained(folder)
+    build_tokenizer().save_pretrained(folder)
+    digest = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+    text = json.dumps({**report, "sha256": digest, "parameters": model.num_parameters()}, indent=2, sort_keys=True)
+    (folder / "recipe.json").write_text(text + "\n")
+
+
+def recipe_dict(recipe: Recipe) -> dict:
+    """A recipe as JSON-able values."""
+    content = asdict(recipe)
+    content["phase"]["author"].pop("_cache")
+    return content
+
+
+def make(name: str, folder: Path, trunks: Path) -> None:
+    """Make one model (or trunk) by its recipe and save it below `folder` (or `trunks`)."""
+    torch.set_num_threads(1)
+    recipe = (TRUNKS | RECIPES)[name]
+    if recipe.trunk:
+        if not (trunks / recipe.trunk / "recipe.json").is_file():
+            make(recipe.trunk, folder, trunks)
+        model = LlamaForCausalLM.from_pretrained(trunks / recipe.trunk, dtype=torch.float32)
+    else:
+        model = new_model(recipe, build_tokenizer())
+    started = time.time()
+    curve = pretrain(recipe, model, name, probe=probe_accuracy)
+    report = {
+        "command": f"python -m rdlib.study.pretrain {name}",
+        "recipe": recipe_dict(recipe),
+        "curve": curve,
+        "seconds": round(time.time() - started),
+    }
+    save(model, (trunks if name in TRUNKS else folder) / name, report)
+
+
+def probe_accuracy(model: LlamaForCausalLM, count: int = 200) -> dict[str, float]:
+    """Greedy zero-shot accuracy on validation problems of both benchmarks."""
+    tokenizer = build_tokenizer()
+    engine = TransformersEngine(model, tokenizer, batch_size=count, max_tokens=RESPONSE_TOKENS)
+    result = {}
+    for name, draw, kind in (("gsm", gsm.draw, "number"), ("mmlu", mmlu.draw, "text")):
+        problems = draw_unique(draw, "validation", count, random.Random(f"probe/{name}"))
+        requests = [Request(tokenizer(prompt_text(p))["input_ids"], 1, 0.0) for p in problems]
+        texts = [group[0].text for group in engine.generate(requests, 0)]
+        right = [extract(text, kind) == p.answer for text, p in zip(texts, problems, strict=True)]
+        result[name] = sum(right) / count
+    return result
+
+
+def main(argv: list[str]) -> int:
+    """`python -m rdlib.study.pretrain [NAME ...]`: make the named models, or all four, into models/."""
+    names = argv or list(RECIPES)
+    unknown = [name for name in names if name not in TRUNKS | RECIPES]
+    if unknown:
+        print(f"error: no recipe {unknown[0]!r}: use {', '.join(TRUNKS | RECIPES)}", file=sys.stderr)
+        return 2
+    for name in names:
+        make(name, ROOT / "models", ROOT / "runs" / "trunks")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,234 @@
+"""Result tables: what the stages of a study left, gathered into a few tidy files.
+
+Every table and figure is drawn from these files alone (`rdlib.evidence.report_figures`), so the released ones, in
+`figures/results`, redraw everything without training. Each row names its cell, variant and seed. Each seed has a
+folder of its own, so seeds can be run and released at different times.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import pandas as pd
+
+from rdlib import artifacts
+from rdlib.evidence import diagnostics, ledger, reviewers
+from rdlib.paths import ROOT
+from rdlib.profile import load_profile
+from rdlib.study import arms
+from rdlib.study.grid import ablation_cell
+from rdlib.study.jobs import study_jobs
+from rdlib.study.opening import make_stage
+from rdlib.study.stage import Stage, without_places
+from rdlib.tasks import answers
+from rdlib.tasks.questions import read_gold
+
+AGREEMENT = ", agreement with the vote"
+CELL = ["dataset", "teacher", "student", "method", "variant", "seed"]
+
+
+def study_stages(profile_path: str, seeds: list[int]) -> list[Stage]:
+    """Every stage of the study, ablations included; UserError when one is missing."""
+    stages: dict[Path, Stage] = {}
+    for job in study_jobs(profile_path, seeds):
+        for stage in job.stages:
+            stages.setdefault(stage.folder, stage)
+            for upstream in stage.upstream():
+                stages.setdefault(upstream.folder, upstream)
+    for stage in stages.values():
+        stage.require()
+    return sorted(stages.values(), key=lambda stage: stage.label)
+
+
+def _stack(stages: list[Stage], name: str, read: Callable[[Stage], pd.DataFrame]) -> pd.DataFrame:
+    frames = [read(stage).assign(**stage.columns) for stage in stages if stage.name == name]
+    frame = pd.concat(frames, ignore_index=True)
+    return frame[[*CELL, *(column for column in frame.columns if column not in CELL)]]
+
+
+def graded(stage: Stage) -> pd.DataFrame:
+    """Which answers are right by gold; where no answer is, which agree with the vote, as a benchmark of its own."""
+    table = stage.table("answers")
+    found = table[["benchmark", "id", "group", "correct"]].dropna(subset="correct")
+    if found.empty and "labels" in stage.inputs:
+        labels = stage.inputs["labels"].table("labels").dropna(subset="pseudo_label").set_index("id")["pseudo_label"]
+        judged = table[table["id"].isin(labels.index)].assign(benchmark=f"{stage.dataset}{AGREEMENT}")
+        agrees = [answers.same(a, labels[key]) for a, key in zip(judged["answer"], judged["id"], strict=True)]
+        found = judged.assign(correct=agrees)[["benchmark", "id", "group", "correct"]]
+    return found.astype({"correct": bool})
+
+
+def pseudo_label_counts(stages: list[Stage]) -> pd.DataFrame:
+    """The counts of Figures 3 and 4, a row a teacher, dataset and split."""
+    rows = [
+        {"dataset": s.dataset, "teacher": s.teacher, "seed": s.seed, "split": split, **counts}
+        for s in stages
+        if s.name == "02_judgement"
+        for split, counts in s.json("judgement").items()
+    ]
+    return pd.DataFrame(rows)
+
+
+def costs(stages: Iterable[Stage]) -> pd.DataFrame:
+    """Seconds, tokens sampled and tokens trained on of every stage run."""
+    rows = []
+    for stage in stages:
+        generated = trained = 0
+        if stage.name in ("01_teacher_responses", "04_student_responses"):
+            generated = int(stage.table("responses")["tokens"].sum())
+        elif stage.name in ("03_sft_warmup", "05_reward_model", "06_ppo", "13_baseline"):
+            summary = stage.json("summary")
+            generated, trained = summary.get("tokens_generated", 0), summary["tokens_trained"]
+        elif stage.name == "07_evaluate":
+            generated = stage.json("summary")["tokens"]
+        seconds = artifacts.read_manifest(stage.folder)["seconds"]
+        extra = {
+            "stage": stage.name,
+            "seconds": seconds,
+            "tokens_generated": generated,
+            "tokens_trained": trained,
+        }
+        rows.append(stage.columns | extra)
+    return pd.DataFrame(rows)
+
+
+def example(stages: list[Stage]) -> dict:
+    """Table 1 of the ablation cell: a validation question with its answers and rewards."""
+    grid = stages[0].profile.grid
+    cell = (grid.ablation_dataset, grid.ablation_teacher, grid.ablation_student, "ours", "")
+    stage = next(
+        s
+        for s in stages
+        if s.name == "05_reward_model" and (s.dataset, s.teacher, s.student, s.method, s.variant) == cell
+    )
+    scores = stage.table("scores")
+    key = sorted(scores["id"])[0]
+    questions = stage.at("00_data").table("questions").set_index("id")
+    labels = stage.at("02_pseudo_labels").table("labels").set_index("id")
+    shown = scores[scores["id"] == key].groupby("kind").first()
+    names = {"teacher_positive": "teacher_response"}
+    return {
+        "id": key,
+        "question": questions["question"][key],
+        "pseudo_label": labels["pseudo_label"][key],
+        **{names.get(kind, kind): shown["text"][kind] for kind in shown.index},
+        "scores": {names.get(kind, kind): round(float(shown["score"][kind]), 4) for kind in shown.index},
+    }
+
+
+def provenance(stages: list[Stage], profile_path: str, seed: int, options: str = "") -> dict:
+    """Command, parameters, seed, commit and machine behind the results; one line a distinct commit."""
+    manifests = [artifacts.read_manifest(stage.folder) for stage in stages]
+    environments = [manifest["environment"] for manifest in manifests]
+    return {
+        "command": f"python -m rdlib.study.dag --profile {without_places(profile_path)} --seeds {seed}{options}",
+        "profile": profile_path,
+        "seed": seed,
+        "commits": sorted({e["commit"] for e in environments}),
+        "dirty": any(e["dirty"] for e in environments),
+        "started": min(m["started"] for m in manifests),
+        "environment": {k: v for k, v in environments[0].items() if k not in ("commit", "dirty")},
+        "stages": {stage.label: manifest["key"] for stage, manifest in zip(stages, manifests, strict=True)},
+    }
+
+
+def results_folder(profile_path: str) -> Path:
+    """Where the results of a profile's studies lie: one folder a seed."""
+    profile = load_profile(ROOT / profile_path)
+    return ROOT / profile.runs / profile.name / "results"
+
+
+def collect(profile_path: str, seeds: list[int]) -> Path:
+    """Gather the result tables of finished seeds, each into its folder; returns the folder that holds them."""
+    for seed in seeds:
+        collect_seed(profile_path, seed)
+    return results_folder(profile_path)
+
+
+def collect_seed(profile_path: str, seed: int) -> Path:
+    """Gather the result tables of one finished seed; returns its folder."""
+    folder = results_folder(profile_path) / f"seed{seed}"
+    stages = study_stages(profile_path, [seed])
+    correct = _stack(stages, "07_evaluate", graded)
+    tables = {
+        "correctness.parquet": correct.drop(columns="dataset"),
+        "reward_scores.parquet": _stack(
+            stages, "05_reward_model", lambda s: s.table("scores")[["id", "kind", "score"]]
+        ),
+        "pseudo_labels.csv": pseudo_label_counts(stages),
+        "reward_model_history.csv": _stack(stages, "05_reward_model", lambda s: s.table("history")),
+        "sft_history.csv": _stack(stages, "03_sft_warmup", lambda s: s.table("history")),
+        "ppo_history.csv": _stack(stages, "06_ppo", lambda s: s.jsonl("history")),
+        "costs.csv": costs(stages),
+    }
+    for name, frame in tables.items():
+        if name.endswith(".csv"):
+            artifacts.write_bytes(folder / name, frame.to_csv(index=False, float_format="%.6g").encode())
+        else:
+            artifacts.write_parquet(folder / name, frame)
+    for stage in stages:
+        if stage.name == "00_data" and stage.dataset_settings.source in ("gsm8k", "mmlu_pro"):
+            artifacts.write_json(folder / f"split_ids_{stage.dataset}.json", stage.json("split_ids"))
+    artifacts.write_json(folder / "example.json", example(stages))
+    artifacts.write_json(folder / "settings.json", load_profile(ROOT / profile_path).model_dump())
+    artifacts.write_json(folder / "provenance.json", provenance(stages, profile_path, seed))
+    return folder
+
+
+# ---- the reviewers' questions
+
+
+def collect_questions(profile_path: str, seeds: list[int]) -> Path:
+    """Gather what answers the reviewers' questions, beside the results of the study's seeds; returns their folder."""
+    for seed in seeds:
+        _collect_questions(profile_path, seed)
+    return results_folder(profile_path)
+
+
+def _collect_questions(profile_path: str, seed: int) -> None:
+    folder = results_folder(profile_path) / f"seed{seed}"
+    cell = ablation_cell(profile_path, seed)
+    found = arms.arms_of(cell)
+    ppo, judged = cell.at("06_ppo"), cell.at("13_judged_responses")
+    gold = read_gold(cell.at("00_gold").require())
+    curve = diagnostics.over_optimisation(ppo.jsonl("history"), ppo.table("validation"), gold)
+    artifacts.write_parquet(folder / "reviewers.parquet", arms.answers_table(found))
+    artifacts.write_parquet(folder / "judged.parquet", judged.table("judged"))
+    stages = {stage.folder: stage for arm in found for stage in (arm.stage, *arm.stage.upstream())}
+    stages |= {judged.folder: judged}
+    made = provenance(sorted(stages.values(), key=lambda s: s.label), profile_path, seed, " --questions")
+    artifacts.write_json(folder / "question_provenance.json", made)
+    for name, table in (
+        ("thresholds", _thresholds(profile_path, seed)),
+        ("over_optimisation", curve),
+        ("question_costs", _arm_costs(found)),
+    ):
+        artifacts.write_bytes(folder / f"{name}.csv", table.to_csv(index=False, float_format="%.6g").encode())
+
+
+def _thresholds(profile_path: str, seed: int) -> pd.DataFrame:
+    """The sweep of the vote's threshold for every dataset and teacher."""
+    profile = load_profile(ROOT / profile_path)
+    frames = []
+    for dataset in profile.datasets:
+        for teacher in profile.teachers:
+            stage = make_stage("01_teacher_responses", profile_path, seed=seed, dataset=dataset, teacher=teacher)
+            gold = read_gold(stage.at("00_gold").require()).dropna()
+            if gold.empty:
+                continue
+            table = reviewers.threshold_sweep(stage.table("responses"), gold, profile.grid.threshold)
+            frames.append(table.assign(dataset=dataset, teacher=teacher))
+    return pd.concat(frames, ignore_index=True)
+
+
+def _arm_costs(found: list[arms.Arm]) -> pd.DataFrame:
+    """The costs of every stage behind every arm, with the number of parameters of its model."""
+    frames = []
+    for arm in found:
+        stages = {stage.folder: stage for stage in (arm.stage, *arm.stage.upstream())}
+        working = [stage for stage in stages.values() if "teacher" in stage.spec.axes and stage.name[:2] != "02"]
+        sizes = [int(ledger.parameters_of(one)) for one in working]
+        names = {"question": arm.question, "arm": arm.name, "level": arm.level}
+        frames.append(costs(working).assign(parameters=sizes, **names))
+    return pd.concat(frames, ignore_index=True)

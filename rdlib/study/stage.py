@@ -1,0 +1,320 @@
+"""A stage of the study: where its artifacts lie, what its key is made of, and running it at most once.
+
+    stage = open_stage("05_reward_model", globals())   # in a notebook (rdlib.study.opening)
+    stage.run()                                        # computes, resumes, or finds it done
+    stage.table("history")                             # the artifact history.parquet
+
+A stage is known by its axes (dataset, teacher, student, method, seed) and by the overrides that reach
+it; both are in its folder's name. What it reads stands in `rdlib.study.specification`. Its key is made of the
+settings it reads, the code it uses and the content of its inputs; when a folder with the same key is there, nothing is
+done again.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import shlex
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from rdlib import artifacts
+from rdlib.errors import UserError
+from rdlib.paths import ROOT
+from rdlib.profile import Profile, Section, load_profile
+from rdlib.study import launch
+from rdlib.study.specification import CELL, STAGES, StageSpec, decides
+from rdlib.tasks import sources
+
+LONGEST_VARIANT = 200  # bytes; file systems take names of 255
+
+
+def _in_a_name(value: Any) -> str:
+    """A setting's value as part of a folder's name; a group of settings without quotes and spaces."""
+    return ";".join(f"{k}:{v}" for k, v in value.items()) if isinstance(value, dict) else str(value)
+
+
+def without_places(value: Any) -> Any:
+    """Settings in which an absolute path is its last part alone: a manifest tells nothing of the machine."""
+    if isinstance(value, dict):
+        return {name: without_places(part) for name, part in value.items()}
+    if isinstance(value, list):
+        return [without_places(part) for part in value]
+    return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value
+
+
+def _may_name_a_folder(text: str) -> bool:
+    return "/" not in text and text.isprintable() and len(text.encode("utf-8", "replace")) <= LONGEST_VARIANT
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of one cell of the grid. Unused axes are None; `overrides` are those that reach it."""
+
+    name: str
+    profile_path: str
+    dataset: str
+    teacher: str | None = None
+    student: str | None = None
+    method: str | None = None
+    seed: int = 0
+    all_overrides: dict[str, Any] = field(default_factory=dict)
+    root: Path = ROOT
+
+    @property
+    def spec(self) -> StageSpec:
+        """The stage's specification."""
+        return STAGES[self.name]
+
+    @cached_property
+    def profile(self) -> Profile:
+        """The profile with the settings of this stage's cell, then the overrides, applied."""
+        return load_profile(self.root / self.profile_path, self._cell_overrides | self.all_overrides)
+
+    @cached_property
+    def _cell_overrides(self) -> dict[str, Any]:
+        profile = load_profile(self.root / self.profile_path)
+        return profile.cell_overrides(dataset=self.dataset, teacher=self.teacher, student=self.student)
+
+    @property
+    def dataset_settings(self):
+        """The profile's settings of this stage's dataset."""
+        return self.profile.datasets[self.dataset]
+
+    @cached_property
+    def overrides(self) -> dict[str, Any]:
+        """The overrides that reach this stage and differ from the profile's own values."""
+        base = load_profile(self.root / self.profile_path, self._cell_overrides)
+        kept = {}
+        for key in sorted(self.all_overrides):
+            section, name = key.split(".", 1)
+            value = getattr(getattr(self.profile, section), name)  # as the schema understands it: 1 is 1.0
+            if self._depends_on(section, name) and getattr(getattr(base, section), name) != value:
+                kept[key] = value.model_dump() if isinstance(value, Section) else value
+        return kept
+
+    def sections(self) -> set[str]:
+        """The profile's sections that this stage or one before it reads."""
+        names = set(self.spec.sections)
+        for stage in self.inputs.values():
+            names |= stage.sections()
+        return names
+
+    def _depends_on(self, section: str, name: str) -> bool:
+        """Whether a setting decides the artifacts of this stage or of one before it."""
+        own = section in self.spec.sections and decides(self.name, section, name)
+        return own or any(stage._depends_on(section, name) for stage in self.inputs.values())
+
+    @property
+    def variant(self) -> str:
+        """The overrides as text, empty for the profile's own settings; a hash where no folder can be named so."""
+        text = ",".join(f"{key}={_in_a_name(value)}" for key, value in self.overrides.items())
+        return text if _may_name_a_folder(text) else artifacts.content_hash(self.overrides)[:16]
+
+    @property
+    def folder(self) -> Path:
+        """Where the artifacts lie."""
+        axes = [self.teacher, self.student, self.method]
+        parts = [part for part in axes if part]
+        name = f"{self.name}@{self.variant}" if self.variant else self.name
+        runs = self.root / self.profile.runs
+        return runs.joinpath(self.profile.name, self.dataset, *parts, f"seed{self.seed}", name)
+
+    @property
+    def label(self) -> str:
+        """The stage's place in words, for messages: dataset/teacher/student/method/seed/name."""
+        return self.folder.relative_to(self.root / self.profile.runs).as_posix()
+
+    @property
+    def columns(self) -> dict[str, Any]:
+        """Axes, variant and seed as columns of a result table; an unused axis is an empty text."""
+        axes = {axis: getattr(self, axis) or "" for axis in CELL}
+        return {**axes, "variant": self.variant, "seed": self.seed}
+
+    def at(self, name: str, method: str | None = None) -> Stage:
+        """Another stage of the same cell, with the axes that it has."""
+        spec = STAGES[name]
+        axes = {axis: getattr(self, axis) if axis in spec.axes else None for axis in ("teacher", "student", "method")}
+        if method is not None and "method" in spec.axes:
+            axes["method"] = method
+        return replace(self, name=name, **axes)
+
+    def with_overrides(self, overrides: dict[str, Any]) -> Stage:
+        """The same stage with further settings overridden: a variant with a folder of its own."""
+        return replace(self, all_overrides=self.all_overrides | overrides)
+
+    @property
+    def inputs(self) -> dict[str, Stage]:
+        """The stages whose artifacts this one reads, by the name it knows them by."""
+        unlabelled = self.dataset_settings.source == "questions"
+        read = self.spec.inputs_of(self.method, unlabelled)
+        return {name: self.at(one.stage, one.method) for name, one in read.items()}
+
+    def upstream(self) -> Iterator[Stage]:
+        """Every stage that this one rests on, those it reads before those that they read; some more than once."""
+        for stage in self.inputs.values():
+            yield stage
+            yield from stage.upstream()
+
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        """The settings that the stage reads: sections of the profile, its dataset's and its models' settings."""
+        read = {name: getattr(self.profile, name).model_dump() for name in self.spec.sections}
+        read["dataset"] = self.dataset_settings.model_dump()
+        models = {"teachers": self.teacher, "students": self.student}
+        read["models"] = {kind: self.profile.model_of(name).identity for kind, name in models.items() if name}
+        return read
+
+    @cached_property
+    def recipe(self) -> str:
+        """Hash of everything that decides this stage's artifacts but its inputs and the versions of packages."""
+        deciding = {
+            section: {name: value for name, value in values.items() if decides(self.name, section, name)}
+            for section, values in self.settings.items()
+        }
+        axes = [self.name, self.dataset, self.teacher, self.student, self.method, self.seed]
+        return artifacts.content_hash([axes, deciding, self._content_of_sources(), self.spec.code])
+
+    def _content_of_sources(self) -> dict[str, Any]:
+        """What lies in the files that the stage's settings name, and is no other stage's artifact."""
+        models = [self.profile.model_of(name) for name in (self.teacher, self.student) if name]
+        paths = [path for model in models for path in (model.model, model.adapter) if path]
+        local = {path: content for path in paths if (content := sources.content_of(self.root / path))}
+        return {"dataset": sources.identity(self.dataset_settings, self.root), "models": local}
+
+    @property
+    def key(self) -> str | None:
+        """Hash of the recipe and of the content of the inputs; None where an input is not done."""
+        contents = {name: stage.content for name, stage in self.inputs.items()}
+        return None if None in contents.values() else artifacts.content_hash([self.recipe, contents])
+
+    @property
+    def content(self) -> str | None:
+        """Hash of this stage's files, None where it is not done."""
+        manifest = artifacts.read_manifest(self.folder)
+        current = manifest is not None and manifest["key"] == self.key
+        return artifacts.content_hash(manifest["files"]) if current else None
+
+    @property
+    def done(self) -> bool:
+        """Whether the artifacts are there and were made with these settings, this code and these inputs."""
+        return self.content is not None
+
+    @property
+    def command(self) -> str:
+        """The shell command that makes this stage, once its inputs are there."""
+        parameters = {"profile": self.profile_path, "dataset": self.dataset}
+        parameters |= {axis: getattr(self, axis) for axis in self.spec.axes} | {"seed": self.seed}
+        parameters |= {"overrides": self.overrides} if self.overrides else {}
+        if self.name == "07_evaluate":
+            parameters["methods"] = [parameters.pop("method")]
+        if self.name == "13_judged_responses":
+            parameters = {"profile": self.profile_path, "seeds": [self.seed]}
+        notebook = f"notebooks/{self.spec.notebook}.ipynb"
+        return shlex.join(["python", "-m", "rdlib.study.execute", notebook, "out.ipynb", json.dumps(parameters)])
+
+    def require(self) -> Path:
+        """The folder of a stage that must be done already; UserError says which notebook makes it."""
+        if not self.done:
+            raise UserError(
+                f"{self.label} is missing or was made with other settings, code or inputs: run notebooks/"
+                f"{self.spec.notebook}.ipynb first, as by `{self.command}` (or `make study`)."
+            )
+        return self.folder
+
+    def input(self, name: str) -> Path:
+        """The folder of one input, checked against its manifest."""
+        stage = self.inputs[name]
+        stage.require()
+        return stage.verified()
+
+    def verified(self, *names: str) -> Path:
+        """The folder, in which the files named (or else all) are as they were made; UserError where one is not."""
+        artifacts.verify(self.folder, artifacts.read_manifest(self.folder), self.command, names or None)
+        return self.folder
+
+    def run(self, **hooks: Any) -> Stage:
+        """Compute the stage unless it is done; resumes from its partial folder. Returns itself.
+
+        `hooks` go to the stage's function, as `on_update` to that of 06_ppo; they must not change artifacts.
+        """
+        if self.done:
+            self.verified()
+            print(f"{self.label}: already there, nothing to do.")
+            return self
+        for name in self.inputs:
+            self.input(name)
+        clock = time.time()
+        try:
+            self._make(hooks)
+        except Exception as error:
+            if artifacts.is_disk_full(error):
+                raise UserError(
+                    f"{self.label}: the disk or the quota of {self.profile.runs} is full: make room, then run this "
+                    f"again; what was finished is kept."
+                ) from None
+            raise
+        print(f"{self.label}: done in {time.time() - clock:.0f} s.")
+        return self
+
+    def _make(self, hooks: dict[str, Any]) -> None:
+        """Compute the stage in its partial folder, going on from what is there, and seal it."""
+        work = self.folder.with_name(self.folder.name + ".partial")
+        started, clock = artifacts.now(), time.time()
+        with artifacts.hold(work, self.key):
+            if launch.is_wanted(self):
+                launch.run(self, work, hooks)
+            else:
+                self.compute(work, **hooks)
+            artifacts.seal(work, self.folder, self._record(started, time.time() - clock))
+
+    def compute(self, work: Path, **hooks: Any) -> None:
+        """Have the stage's function write its artifacts into `work`, in this process."""
+        module, function = self.spec.function.split(":")
+        getattr(importlib.import_module(module), function)(self, work, **hooks)
+
+    def run_with_inputs(self) -> Stage:
+        """Compute the stage and, before it, whatever of its inputs is not there yet."""
+        for stage in self.inputs.values():
+            if not stage.done:
+                stage.run_with_inputs()
+        return self.run()
+
+    def _record(self, started: str, seconds: float) -> dict[str, Any]:
+        return {
+            "stage": self.name,
+            "key": self.key,
+            "profile": self.profile.name,
+            "axes": {a: getattr(self, a) for a in (*CELL, "seed") if getattr(self, a) is not None},
+            "overrides": self.overrides,
+            "settings": without_places(self.settings),
+            "inputs": {name: {"stage": s.label, "content": s.content} for name, s in self.inputs.items()},
+            "code": self.spec.code,
+            "started": started,
+            "ended": artifacts.now(),
+            "seconds": round(seconds, 1),
+        }
+
+    def table(self, name: str) -> pd.DataFrame:
+        """A Parquet artifact of this stage."""
+        return artifacts.read_parquet(self._artifact(f"{name}.parquet"))
+
+    def json(self, name: str) -> dict:
+        """A JSON artifact of this stage."""
+        return artifacts.read_json(self._artifact(f"{name}.json"))
+
+    def jsonl(self, name: str) -> pd.DataFrame:
+        """A JSON-lines artifact of this stage as a table."""
+        lines = self._artifact(f"{name}.jsonl").read_text().splitlines()
+        return pd.DataFrame([json.loads(line) for line in lines])
+
+    def _artifact(self, name: str) -> Path:
+        """The path of one file of this stage, which must be done and the file as it was made."""
+        self.require()
+        return self.verified(name) / name

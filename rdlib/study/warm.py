@@ -1,0 +1,159 @@
+"""Notebooks that start at once: a process that has imported everything forks one child for each of them.
+
+Imports cost a notebook about ten seconds of a core, twice as much as many of them compute. `rdlib.study.dag` therefore
+keeps one server for a study (`Server`), and a job's command (`python -m rdlib.study.warm NOTEBOOK OUTPUT PARAMETERS`)
+asks it to run `rdlib.study.execute` in a fork, whose kernel is a fork again (`rdlib.study.forked_kernel`). A fork
+computes what a new process would; without a server the command runs the notebook in a new process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import warnings
+
+from rdlib.study import environment
+
+ADDRESS = "RDLIB_WARM_SOCKET"
+STARTED = b"+"
+# What a notebook imports sooner or later; papermill and the kernel first.
+MODULES = (
+    *("papermill", "ipykernel.kernelapp", "ipykernel.ipkernel", "matplotlib.pyplot", "seaborn", "sklearn.metrics"),
+    *("rdlib.study.execute", "rdlib.study.forked_kernel", "rdlib.study.notebook", "rdlib.study.figures"),
+    *(f"rdlib.method.{name}" for name in ("teacher", "voting", "sft", "student", "reward_model", "rl", "evaluate")),
+    *("peft", "transformers.models.llama.modeling_llama", "transformers.models.auto.modeling_auto"),
+)
+
+
+class Server:
+    """A context in which notebooks start warm; `environment` tells jobs where. It holds `keep` (a file) open."""
+
+    def __init__(self, keep: int | None = None) -> None:
+        self.keep = keep
+        self.environment: dict[str, str] = {}
+
+    def __enter__(self) -> Server:
+        if sys.platform != "linux":  # elsewhere there are no abstract sockets, or libraries do not survive a fork
+            return self
+        with socket.socket(socket.AF_UNIX) as listener:
+            address = f"\0rdlib-{os.getpid()}-{os.urandom(8).hex()}"  # abstract: no file to leave behind
+            listener.bind(address)
+            listener.listen(128)
+            fds = [listener.fileno(), *([self.keep] if self.keep is not None else [])]
+            words = [sys.executable, "-m", "rdlib.study.warm", "--serve", str(listener.fileno())]
+            self.process = subprocess.Popen(words, pass_fds=fds, stdin=subprocess.PIPE)
+        self.environment = {ADDRESS: address[1:]}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.environment:
+            self.process.stdin.close()  # the server ends at the end of its input
+            self.process.wait()
+
+
+def serve(descriptor: int) -> None:
+    """Import everything, then fork a child for each connection until standard input ends."""
+    environment.set_defaults()
+    os.environ.setdefault("MPLBACKEND", "module://matplotlib_inline.backend_inline")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for module in MODULES:
+            importlib.import_module(module)
+    import torch
+
+    from rdlib.study.specification import STAGES
+
+    for spec in STAGES.values():
+        _ = spec.code  # remembered: forks compute with the code imported here, whatever happens to its files
+
+    if torch.cuda.is_available():  # a fork cannot use CUDA once its parent has looked at it
+        return
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # no zombies
+    threading.Thread(target=_end_with_input, daemon=True).start()
+    listener = socket.socket(fileno=descriptor)
+    while True:
+        connection, _ = listener.accept()
+        if os.fork() == 0:
+            listener.close()
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            _run_job(connection)
+        connection.close()
+
+
+def _end_with_input() -> None:
+    os.read(0, 1)
+    os._exit(0)
+
+
+def _run_job(connection: socket.socket) -> None:
+    """In the fork: run the notebook that the client asks for, report the exit status, and end."""
+    status = 1
+    try:
+        request, descriptors, _, _ = socket.recv_fds(connection, 1 << 20, 2)
+        for target, descriptor in enumerate(descriptors, start=1):
+            os.dup2(descriptor, target)
+        connection.sendall(STARTED)
+        threading.Thread(target=_end_with, args=(connection,), daemon=True).start()
+        arguments, environment, folder = json.loads(request)
+        os.environ.clear()
+        os.environ.update(environment)
+        os.chdir(folder)
+        from rdlib.study import execute, forked_kernel
+
+        status = execute.main(arguments, forked_kernel.ForkingKernelManager)
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        with contextlib.suppress(OSError):
+            connection.sendall(str(status).encode())
+        os._exit(status)
+
+
+def _end_with(connection: socket.socket) -> None:
+    """End this job when its client has ended; the kernel notices and ends too."""
+    with contextlib.suppress(OSError):
+        connection.recv(1)
+    os._exit(1)
+
+
+def ask(address: str, arguments: list[str]) -> int | None:
+    """Have the server at `address` run a notebook; returns its exit status, or None when there is no server."""
+    request = json.dumps([arguments, dict(os.environ), os.getcwd()]).encode()
+    with socket.socket(socket.AF_UNIX) as connection:
+        try:
+            connection.connect("\0" + address)
+            socket.send_fds(connection, [request], [1, 2])
+            if connection.recv(1) != STARTED:
+                return None
+        except OSError:
+            return None
+        status = connection.recv(16)
+    if not status:
+        print("error: the notebook's process was killed; was there too little memory?", file=sys.stderr)
+        return 1
+    return int(status)
+
+
+def main(arguments: list[str]) -> int:
+    """Command line of this module: that of `rdlib.study.execute`, or `--serve DESCRIPTOR`."""
+    if arguments[:1] == ["--serve"]:
+        serve(int(arguments[1]))
+        return 0
+    address = os.environ.get(ADDRESS)
+    status = ask(address, arguments) if address else None
+    if status is None:
+        from rdlib.study import execute
+
+        status = execute.main(arguments)
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

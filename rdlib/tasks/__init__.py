@@ -1,0 +1,1 @@
+"""What is asked and what counts as an answer: questions, splits, prompts, extraction. No model, no sampling."""

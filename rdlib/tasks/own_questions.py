@@ -1,0 +1,202 @@
+"""Your own questions from a JSONL or Parquet file, with or without answers.
+
+One object a line; only `question` must be there. With `answer: choice` every row needs `options`, and its answer may
+be a letter or an option's text:
+
+    {"question": "What is 7 * 6?", "answer": "42", "id": "times-1", "split": "test", "group": "easy"}
+    {"question": "Which is a metal?", "options": ["zinc", "chalk"], "answer": "zinc"}
+    {"question": "Who wrote Emma?"}
+
+`solution` may hold a worked solution for few-shot prompts. Where no row has a split, the seed draws them: 80 / 10 / 10
+or the profile's counts. The test split only takes questions with answers, so without answers there is none.
+"""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import replace
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+from rdlib.errors import UserError
+from rdlib.profile import Dataset
+from rdlib.tasks import answers
+from rdlib.tasks.questions import LETTERS, SPLITS, Question, require_sound
+from rdlib.tasks.records import Record, kind_of, read_records
+from rdlib.tasks.splits import assign, cap
+
+HELD_OUT_SHARE = 0.1  # of all questions, for test and for validation
+FIELDS = ("question", "id", "answer", "options", "split", "group", "solution")
+
+
+def load(name: str, settings: Dataset, root: Path) -> list[Question]:
+    """The questions of the file `settings.path`, in their splits; UserError naming the line of a bad row."""
+    records = read_records(root / settings.path)
+    _refuse_misspelt_fields(records)
+    questions = [read_question(record, name, settings.answer) for record in records]
+    _refuse_duplicates(questions, records)
+    if any(question.split for question in questions):
+        questions = _given_splits(questions, records, settings, name)
+    else:
+        questions = _drawn_splits(questions, settings, name)
+    require_sound(questions)
+    for split in ("train", "validation"):
+        if not any(question.split == split for question in questions):
+            raise UserError(f"datasets.{name} has no {split} question: add some to {root / settings.path}.")
+    return questions
+
+
+def read_question(record: Record, name: str, kind: str) -> Question:
+    """One row as a question, its split "" where it gives none; UserError for a row that cannot be used."""
+    key = record.fields.get("id")
+    key = f"{name}-{record.number:05d}" if key is None else _plain(record, str(_scalar(record, "id")), "'id'")
+    options = record.options() if _has_options(record, kind) else ()
+    group, solution = (_optional(record, field) for field in ("group", "solution"))
+    question = _plain(record, record.text("question"), "'question'")
+    if len({_plain(record, option, "an option") for option in options}) < len(options):
+        raise record.error("two of its options are the same; leave one out.")
+    answer = _answer(record, kind, options) if _has(record, "answer") else None
+    return Question(key, _split(record, answer), group or "", question, options, answer, solution)
+
+
+def _optional(record: Record, name: str) -> str | None:
+    return _plain(record, record.text(name), f"{name!r}") if _has(record, name) else None
+
+
+def _has(record: Record, name: str) -> bool:
+    return record.fields.get(name) is not None
+
+
+def _has_options(record: Record, kind: str) -> bool:
+    given = record.fields.get("options") not in (None, [])
+    if kind in ("choice", "option") and not given:
+        raise record.error(f"'options' is missing, which answers of the kind {kind!r} need; add it.")
+    if kind in ("math", "number", "phrase") and given:
+        raise record.error(f"it has 'options', but the profile says answer: {kind}; use answer: choice.")
+    return given
+
+
+def _plain(record: Record, text: str, name: str) -> str:
+    """`text` itself; UserError for characters that no one types (a tab and a line end may be in it)."""
+    text = record.checked(text, name).replace("\r\n", "\n")
+    bad = next((c for c in text if (ord(c) < 32 and c not in "\n\t") or 127 <= ord(c) < 160), None)
+    if bad is not None:
+        raise record.error(f"{name} holds the control character U+{ord(bad):04X}; take it out.")
+    return text
+
+
+def _scalar(record: Record, name: str) -> Any:
+    """A field that is text or a number, the number written without exponent."""
+    value = record.fields[name]
+    if isinstance(value, bool) or not isinstance(value, str | int | float | Decimal):
+        raise record.error(f"{name!r} is {kind_of(value)} where text or a number belongs.")
+    if isinstance(value, str):
+        return value
+    number = Decimal(str(value))
+    if not number.is_finite() or abs(number.adjusted()) > 30:
+        raise record.error(
+            f"{name!r} is {str(value)[:40]}, which is no number that an answer can be; write it as text."
+        )
+    return f"{number:f}"
+
+
+def _answer(record: Record, kind: str, options: tuple[str, ...]) -> str:
+    """The gold answer in the form that answers are extracted in: a letter for a choice."""
+    given = _plain(record, _scalar(record, "answer"), "'answer'")
+    if kind in ("choice", "option"):
+        return _letter(record, given, options)
+    if options and given not in options:
+        raise record.error(f"its answer {given[:40]!r} is not among its options.")
+    answer = answers.extract(f"the answer is {given}" if kind == "text" else f"#### {given}", kind)
+    if answer is None:
+        raise record.error(f"its answer {given[:40]!r} is none of the kind {kind!r} that the profile asks for.")
+    return answer
+
+
+def _letter(record: Record, given: str, options: tuple[str, ...]) -> str:
+    letters = LETTERS[: len(options)]
+    if given in options:
+        return letters[options.index(given)]
+    if len(given) != 1 or given.upper() not in letters:
+        raise record.error(f"its answer {given[:40]!r} is neither an option nor a letter of A to {letters[-1]}.")
+    return given.upper()
+
+
+def _split(record: Record, answer: str | None) -> str:
+    split = record.fields.get("split")
+    if split is None:
+        return ""
+    if split not in SPLITS:
+        raise record.error(f"its split {str(split)[:40]!r} is not one of {', '.join(SPLITS)}.")
+    if split == "test" and answer is None:
+        raise record.error("it is a test question without an answer; add one or move it to train or validation.")
+    return split
+
+
+def _refuse_misspelt_fields(records: list[Record]) -> None:
+    """UserError for a field that looks like one of ours that no row has: a misspelt `answer` would go unread."""
+    absent = [field for field in FIELDS if not any(field in record.fields for record in records)]
+    for record in records:
+        for field in record.fields.keys() - set(FIELDS):
+            if close := difflib.get_close_matches(field, absent, n=1, cutoff=0.8):
+                raise record.error(f"it has a field {field!r}: did you mean {close[0]!r}?")
+
+
+def _refuse_duplicates(questions: list[Question], records: list[Record]) -> None:
+    ids: dict[str, Record] = {}
+    asked: dict[tuple, Record] = {}
+    for question, record in zip(questions, records, strict=True):
+        first = ids.setdefault(question.id, record)
+        if first is not record:
+            raise record.error(f"its id {question.id[:40]!r} is that of {_place(first)} too; give it another.")
+        first = asked.setdefault((question.text, tuple(sorted(question.options))), record)
+        if first is not record:
+            raise record.error(f"it asks what {_place(first)} asks; leave one out.")
+
+
+def _place(record: Record) -> str:
+    return record.where.rpartition(", ")[2]
+
+
+def _given_splits(questions: list[Question], records: list[Record], settings: Dataset, name: str) -> list[Question]:
+    for question, record in zip(questions, records, strict=True):
+        if not question.split:
+            raise record.error("it has no 'split', though other rows have; give one to every row or to none.")
+    result = []
+    for split in SPLITS:
+        some = [question for question in questions if question.split == split]
+        result += cap(some, getattr(settings, split), f"datasets.{name}.{split}", f"{split}/{settings.split_seed}")
+    return result
+
+
+def _drawn_splits(questions: list[Question], settings: Dataset, name: str) -> list[Question]:
+    """The profile's counts of questions, or a tenth each for test and validation; test among those with answers."""
+    share = max(1, round(HELD_OUT_SHARE * len(questions)))
+    tested = _drawn_test(questions, share, settings, name)
+    rest = [question.text for question in questions if question.text not in tested]
+    validation = share if settings.validation is None else settings.validation
+    train = max(1, len(rest) - validation) if settings.train is None else settings.train
+    if train + validation > len(rest):
+        raise UserError(
+            f"datasets.{name} asks for {train} train and {validation} validation questions, but {len(rest)} are left "
+            f"beside {len(questions) - len(rest)} for test: lower the counts or add questions to the file."
+        )
+    found = assign(rest, {"validation": validation, "train": train}, f"questions/{settings.split_seed}")
+    split_of = dict.fromkeys(tested, "test") | dict(zip(rest, found, strict=True))
+    drawn = [replace(question, split=split_of[question.text]) for question in questions if split_of[question.text]]
+    return sorted(drawn, key=lambda question: SPLITS.index(question.split))
+
+
+def _drawn_test(questions: list[Question], share: int, settings: Dataset, name: str) -> set[str]:
+    """The texts of the test questions, none that any question without an answer has."""
+    without_answer = {question.text for question in questions if question.answer is None}
+    labelled = [question.text for question in questions if question.text not in without_answer]
+    if settings.test is not None and settings.test > len(labelled):
+        raise UserError(
+            f"datasets.{name}.test is {settings.test}, but {len(labelled)} questions have answers: lower it, or give "
+            f"null for up to a tenth of all."
+        )
+    count = min(share, len(labelled)) if settings.test is None else settings.test
+    found = assign(labelled, {"test": count}, f"questions/{settings.split_seed}/test")
+    return {text for text, split in zip(labelled, found, strict=True) if split}

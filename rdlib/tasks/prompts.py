@@ -1,0 +1,189 @@
+"""Prompts: zero-shot for every stage, few-shot for in-context learning, and their way into token ids.
+
+The paper's prompts (its Appendix A) are missing from its text; these are ours. They ask for the form that
+`rdlib.tasks.answers` reads first and that the benchmarks' own solutions end in: "#### 12" after GSM8K's, "The answer is
+(C)." after MMLU-Pro's. Examples, of a micro benchmark and of a real one to a model without a chat template:
+
+    Q: in history , what is the metal of dorek ? (A) zinc (B) iron (C) tin A:
+
+    Answer each question. Think step by step. Finish with the sentence "The answer is (X).", ...
+
+    Question: Which of these is a metal?
+    (A) chalk
+    (B) zinc
+    Answer:
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from rdlib.errors import UserError
+from rdlib.profile import Dataset
+from rdlib.tasks.questions import LETTERS
+
+if TYPE_CHECKING:  # a notebook imports this module before it sets the environment up that transformers reads
+    from transformers import PreTrainedTokenizerBase
+
+INSTRUCTIONS = {
+    "math": 'Think step by step. Finish with a line of its own: "#### " and then the final answer as a number alone.',
+    "choice": 'Think step by step. Finish with the sentence "The answer is (X).", where X is the letter of one option.',
+    "phrase": 'Think step by step. Finish with a line of its own: "#### " and then the final answer in a few words.',
+}
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What a model is asked: chat messages (role, content), and the same as text for a model without a chat.
+
+    `id` and `question` say which question it is of, for an engine that looks its responses up.
+    """
+
+    messages: tuple[tuple[str, str], ...]
+    plain: str
+    id: str = ""
+    question: str = ""
+
+    @property
+    def chat(self) -> list[dict[str, str]]:
+        """The messages as chat templates and servers take them."""
+        return [{"role": role, "content": content} for role, content in self.messages]
+
+
+def zero_shot(settings: Dataset, question: str, options: Sequence[str] = ()) -> Prompt:
+    """The prompt of one question; options are lettered from A."""
+    return few_shot(settings, [], question, options)
+
+
+def few_shot(
+    settings: Dataset,
+    examples: Sequence[tuple[str, Sequence[str], str]],
+    question: str,
+    options: Sequence[str] = (),
+) -> Prompt:
+    """The prompt of one question after worked examples (question, options, response).
+
+    The kind of answer chooses its style. In a chat each example is a turn of the user and one of the assistant.
+    """
+    if settings.answer not in INSTRUCTIONS:
+        shown = [f"{micro_question(q, o)} {response}" for q, o, response in examples]
+        plain = " ".join([*shown, micro_question(question, options)])
+        return Prompt((("user", plain),), plain)
+    instruction = INSTRUCTIONS[settings.answer]
+    turns = []
+    for asked, choices, response in examples:
+        turns += [("user", f"{listed(asked, choices)}\n\n{instruction}"), ("assistant", response)]
+    turns.append(("user", f"{listed(question, options)}\n\n{instruction}"))
+    shown = [f"Question: {listed(q, o)}\nAnswer: {response}" for q, o, response in examples]
+    plain = [f"Answer each question. {instruction}", *shown, f"Question: {listed(question, options)}\nAnswer:"]
+    return Prompt(tuple(turns), "\n\n".join(plain))
+
+
+def listed(question: str, options: Sequence[str]) -> str:
+    """A question with its options below it, a line each, lettered from A."""
+    lines = [f"({letter}) {value}" for letter, value in zip(LETTERS, options, strict=False)]
+    return "\n".join([question, *lines])
+
+
+def micro_question(question: str, options: Sequence[str]) -> str:
+    """A question as the micro models were trained on it."""
+    lettered = "".join(f" ({letter}) {value}" for letter, value in zip(LETTERS, options, strict=False))
+    return f"Q: {question}{lettered} A:"
+
+
+def of_questions(
+    settings: Dataset, questions: pd.DataFrame, examples: Sequence[tuple[str, Sequence[str], str]] = ()
+) -> dict[str, Prompt]:
+    """The prompt of each question of a table, by id."""
+    return {
+        q.id: replace(few_shot(settings, examples, q.question, q.options), id=str(q.id), question=q.question)
+        for q in questions.itertuples()
+    }
+
+
+def encode(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> list[int]:
+    """Token ids of a prompt: through the chat template where the tokenizer has one, else as plain text.
+
+    A BOS token is there exactly if the template writes it or, for plain text, the tokenizer adds it; never an end
+    token, which some tokenizers add to any text. UserError when the template refuses the messages.
+    """
+    if tokenizer.chat_template:
+        return render(tokenizer, prompt.chat, add_generation_prompt=True)
+    ids = tokenizer(prompt.plain)["input_ids"]
+    return ids[:-1] if ids[-1:] == [tokenizer.eos_token_id] else ids
+
+
+def render(tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]], **options: bool) -> list[int]:
+    """Token ids of chat messages by the tokenizer's template; UserError when it refuses them."""
+    try:
+        return tokenizer.apply_chat_template(messages, return_dict=False, **options)
+    except Exception as error:  # a template is a program of its own: it raises what it likes
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        raise UserError(
+            f"The chat template of {tokenizer.name_or_path or 'the tokenizer'} refuses user and assistant turns "
+            f"({reason}): mend its chat_template, or remove it and the model is asked in plain text."
+        ) from None
+
+
+def joint(tokenizer: PreTrainedTokenizerBase) -> str:
+    """What stands between a prompt and its response, so that their tokens are those of the whole text.
+
+    After a chat's prompt most templates put nothing, some a space or a line; after plain text it is a space, which
+    tokenizers with a prefix space of their own already put.
+    """
+    leads = ("", " ", "\n") if tokenizer.chat_template else (" ", "")
+    turn = _probe_turn(tokenizer)
+    for lead in leads:
+        ids = tokenizer(lead + PROBE[1], add_special_tokens=False)["input_ids"]
+        if turn[: len(ids)] == ids:
+            return lead
+    return leads[0]
+
+
+def end_of_turn(tokenizer: PreTrainedTokenizerBase) -> str | None:
+    """The special token that a chat template writes behind a response; None without a template or such a token.
+
+    Some tokenizers name another one their end token: that of a base model, or of a careless conversion.
+    """
+    if not tokenizer.chat_template:
+        return None
+    answer = tokenizer(joint(tokenizer) + PROBE[1], add_special_tokens=False)["input_ids"]
+    behind = _probe_turn(tokenizer)[len(answer) : len(answer) + 1]
+    added = tokenizer.added_tokens_decoder
+    return str(added[behind[0]]) if behind and behind[0] in added and added[behind[0]].special else None
+
+
+PROBE = ("Is it 2?", "Yes, it is 2.")
+
+
+def _probe_turn(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Token ids behind the prompt in a conversation of one question and one answer."""
+    question, answer = PROBE
+    if tokenizer.chat_template:
+        turns = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+        start, whole = render(tokenizer, turns[:1], add_generation_prompt=True), render(tokenizer, turns)
+    else:
+        start = encode(tokenizer, Prompt((), question))
+        whole = tokenizer(f"{question} {answer}")["input_ids"]
+    return whole[len(start) :] if whole[: len(start)] == start else []
+
+
+class Encoder:
+    """Turns a question's id and a response into token ids; `prompts` are the questions' own, by id."""
+
+    def __init__(self, prompts: dict[str, Prompt], tokenizer: PreTrainedTokenizerBase):
+        self.tokenizer, self.joint = tokenizer, joint(tokenizer)
+        self.prompts = {key: encode(tokenizer, prompt) for key, prompt in prompts.items()}
+
+    def response(self, text: str, finished: bool) -> list[int]:
+        """Token ids of a response as it follows its prompt, with the end token only where the response ended."""
+        ids = self.tokenizer(self.joint + text, add_special_tokens=False)["input_ids"]
+        return ids + ([self.tokenizer.eos_token_id] if finished else [])
+
+    def __call__(self, key: str, text: str, finished: bool) -> list[int]:
+        """Token ids of the prompt followed by the response."""
+        return self.prompts[key] + self.response(text, finished)
