@@ -51,7 +51,7 @@ def measure(rounds: int, questions: int) -> dict:
     """In .venv-vllm: seconds of every contestant in every round."""
     from rdlib.engines.generation import Request
     from rdlib.engines.vllm_engine import VllmEngine
-    from rdlib.profile import Model
+    from rdlib.settings import Model
 
     engine = VllmEngine(Model(model=micro.student(STUDENT), engine="vllm"), LIMIT)
     import vllm

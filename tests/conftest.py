@@ -16,7 +16,7 @@ import yaml
 from hypothesis import settings as hypothesis_settings
 
 from rdlib.engines import models
-from rdlib.profile import Dataset
+from rdlib.settings import Dataset
 from rdlib.study.stage import Stage
 
 torch.set_num_threads(1)

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from test_ppo import EOS, first_logit, settings, share_of, trainer_for
 
 from rdlib.method import training
-from rdlib.profile import Training
+from rdlib.settings import Training
 
 
 class GivenResponses:

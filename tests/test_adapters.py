@@ -29,7 +29,7 @@ from rdlib.engines import models
 from rdlib.method import ppo, training
 from rdlib.method import ppo_core as core
 from rdlib.method.rl import forward_size
-from rdlib.profile import Lora, Training
+from rdlib.settings import Lora, Training
 from rdlib.study.stage import Stage
 
 ADAPTED = Training(lora=Lora(r=2, alpha=4.0))

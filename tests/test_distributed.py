@@ -24,7 +24,7 @@ from torch.utils.data import BatchSampler, SequentialSampler
 from rdlib.errors import UserError
 from rdlib.method import trainers, training
 from rdlib.method.reward_model import IGNORED, count_terms, reward_model_loss
-from rdlib.profile import Training
+from rdlib.settings import Training
 from rdlib.study import launch, worker
 
 CONFIGURATIONS = sorted(launch.CONFIGURATIONS.glob("*.yaml"))

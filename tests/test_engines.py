@@ -19,7 +19,7 @@ from rdlib.engines.generation import Completion, Request, sample_to_disk
 from rdlib.engines.replay import ReplayEngine
 from rdlib.engines.transformers_engine import TransformersEngine, nucleus, pick_tokens
 from rdlib.errors import UserError
-from rdlib.profile import Model
+from rdlib.settings import Model
 from rdlib.tasks.prompts import Prompt
 
 KEY = "sk-secret-0123456789"

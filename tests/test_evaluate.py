@@ -11,7 +11,7 @@ from conftest import MODELS, stage_in
 from rdlib.engines import generation, models
 from rdlib.errors import UserError
 from rdlib.method import evaluate
-from rdlib.profile import Model
+from rdlib.settings import Model
 from rdlib.tasks import data
 from rdlib.tasks.answers import extract
 

@@ -16,7 +16,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassifi
 from rdlib.errors import UserError
 from rdlib.method import ppo, ppo_schedule
 from rdlib.method import ppo_core as core
-from rdlib.profile import Ppo
+from rdlib.settings import Ppo
 
 torch.set_num_threads(1)
 EOS, PAD = 1, 0

@@ -17,7 +17,7 @@ from rdlib.engines import models
 from rdlib.errors import UserError
 from rdlib.method.sft import IGNORED, mask_prompt
 from rdlib.micro import gsm, mmlu
-from rdlib.profile import Dataset
+from rdlib.settings import Dataset
 from rdlib.study.pretrain import prompt_text
 from rdlib.tasks.answers import find
 from rdlib.tasks.prompts import INSTRUCTIONS, Encoder, end_of_turn, few_shot, joint, micro_question, render, zero_shot

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from rdlib import artifacts
 from rdlib.errors import UserError
 from rdlib.method import evaluate, voting
-from rdlib.profile import Dataset, load_profile
+from rdlib.profile import load_profile
+from rdlib.settings import Dataset
 from rdlib.study import results
 from rdlib.tasks import answers, benchmarks, data, own_questions, prompts, sources
 from rdlib.tasks.questions import PERTURBED, Question, require_sound

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from rdlib.method import reward_model
 from rdlib.method.reward import mismatch_reward, reward
 from rdlib.method.rl import RewardFunction
-from rdlib.profile import Reward
+from rdlib.settings import Reward
 
 SCORES = [2.0, -3.0, 0.5, -0.5, 4.0, -4.0, 1.5]
 ANSWERS = ["7", "7", "8", "8", "8", None, None]

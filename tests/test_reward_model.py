@@ -37,7 +37,7 @@ from rdlib.method.reward_model import (
     score_in_parts,
     validation_table,
 )
-from rdlib.profile import RewardModel
+from rdlib.settings import RewardModel
 from rdlib.tasks.prompts import Encoder, Prompt, micro_question
 
 

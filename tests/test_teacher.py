@@ -6,7 +6,8 @@ import pandas as pd
 from conftest import REPOSITORY
 
 from rdlib.method.teacher import repeat_greedy, sampling_plan
-from rdlib.profile import TeacherSampling, load_profile
+from rdlib.profile import load_profile
+from rdlib.settings import TeacherSampling
 from rdlib.tasks.answers import extract
 
 SETTINGS = TeacherSampling(high_temperatures=[0.0, 0.2], low_temperatures=[0.5, 1.0], samples_per_temperature=5)

@@ -9,7 +9,7 @@ Each opener imports its engine late: a server needs no torch, and vLLM is an ext
 from __future__ import annotations
 
 from rdlib.engines.generation import Engine
-from rdlib.profile import Model
+from rdlib.settings import Model
 
 
 def open_engine(stage, model: Model) -> Engine:

@@ -20,7 +20,7 @@ from transformers import (
 from transformers.utils import logging
 
 from rdlib.errors import UserError
-from rdlib.profile import Model
+from rdlib.settings import Model
 from rdlib.tasks import prompts
 
 logging.set_verbosity_error()

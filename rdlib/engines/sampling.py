@@ -10,7 +10,7 @@ import pandas as pd
 
 from rdlib import engines
 from rdlib.engines import generation
-from rdlib.profile import Model
+from rdlib.settings import Model
 from rdlib.tasks import answers
 from rdlib.tasks.prompts import Prompt
 

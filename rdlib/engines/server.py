@@ -27,7 +27,7 @@ import httpx
 
 from rdlib.engines.generation import Completion, Request, approximate_tokens, clean, cut_at, derive_seed
 from rdlib.errors import UserError
-from rdlib.profile import Model
+from rdlib.settings import Model
 from rdlib.tasks.prompts import Prompt
 
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0  # seconds between tries

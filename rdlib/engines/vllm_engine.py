@@ -24,7 +24,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from rdlib.engines import models
 from rdlib.engines.generation import Completion, Request, cut_at, derive_seed
 from rdlib.errors import UserError
-from rdlib.profile import Model, Vllm
+from rdlib.settings import Model, Vllm
 from rdlib.tasks import prompts
 from rdlib.tasks.prompts import Prompt
 

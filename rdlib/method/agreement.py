@@ -9,7 +9,7 @@ from rdlib.engines import generation
 from rdlib.engines.transformers_engine import TransformersEngine
 from rdlib.errors import UserError
 from rdlib.method import training
-from rdlib.profile import Dataset
+from rdlib.settings import Dataset
 from rdlib.tasks import answers, prompts
 
 

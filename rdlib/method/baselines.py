@@ -31,8 +31,8 @@ from rdlib.method import ppo_schedule, reward_model, rl, sft, trainers, training
 from rdlib.method.agreement import Agreement
 from rdlib.method.reward import vote_reward
 from rdlib.method.reward_model import Response
-from rdlib.profile import Dataset as DatasetSettings
-from rdlib.profile import Model
+from rdlib.settings import Dataset as DatasetSettings
+from rdlib.settings import Model
 from rdlib.tasks import answers, prompts
 from rdlib.tasks.questions import read_questions
 

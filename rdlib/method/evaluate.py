@@ -12,7 +12,7 @@ from rdlib import artifacts, engines
 from rdlib.engines import generation
 from rdlib.engines.sampling import sampled
 from rdlib.errors import UserError
-from rdlib.profile import Model
+from rdlib.settings import Model
 from rdlib.tasks import answers, data, prompts
 from rdlib.tasks.questions import PERTURBED, TESTED, read_gold, read_questions
 

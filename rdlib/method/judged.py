@@ -13,7 +13,7 @@ from rdlib import artifacts, engines
 from rdlib.engines import generation, models
 from rdlib.engines.sampling import sampled
 from rdlib.method import evaluate, reward_model, voting
-from rdlib.profile import Model
+from rdlib.settings import Model
 from rdlib.tasks import prompts
 from rdlib.tasks.questions import read_gold, read_questions
 

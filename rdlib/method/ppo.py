@@ -42,7 +42,7 @@ from rdlib.method import ppo_checkpoints, training
 from rdlib.method import ppo_core as core
 from rdlib.method.ppo_core import Batch, PolicyAndValue, Tokens, response_logits
 from rdlib.method.ppo_schedule import minibatches, query_order, seed_of, warmup_factor
-from rdlib.profile import Ppo
+from rdlib.settings import Ppo
 
 Sample = Callable[[nn.Module, Tokens, int], Tokens | tuple[Tokens, list[list[float]]]]
 Score = Callable[[list[int], list[str], Tokens], tuple[Tensor, dict[str, Tensor]]]

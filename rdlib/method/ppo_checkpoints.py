@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from rdlib import checkpoints
 from rdlib.errors import UserError
-from rdlib.profile import Ppo
+from rdlib.settings import Ppo
 
 
 class Trainer(Protocol):

@@ -13,7 +13,7 @@ import random
 import torch
 from torch import Tensor
 
-from rdlib.profile import Ppo
+from rdlib.settings import Ppo
 
 
 def seed_of(*key: int | str) -> int:

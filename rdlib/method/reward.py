@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import torch
 
-from rdlib.profile import Reward
+from rdlib.settings import Reward
 from rdlib.tasks import answers
 
 

@@ -23,7 +23,7 @@ from rdlib import artifacts
 from rdlib.engines import models
 from rdlib.errors import UserError
 from rdlib.method import metrics, trainers, training, voting
-from rdlib.profile import RewardModel
+from rdlib.settings import RewardModel
 from rdlib.tasks import prompts
 from rdlib.tasks.questions import read_questions
 

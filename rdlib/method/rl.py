@@ -19,7 +19,8 @@ from rdlib.method import reward_model, training
 from rdlib.method.agreement import Agreement
 from rdlib.method.ppo import PPOTrainer
 from rdlib.method.reward import reward
-from rdlib.profile import Model, Profile, Training, Vllm
+from rdlib.profile import Profile
+from rdlib.settings import Model, Training, Vllm
 from rdlib.tasks import answers, prompts
 from rdlib.tasks.questions import read_questions
 

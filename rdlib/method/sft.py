@@ -21,7 +21,7 @@ from rdlib.engines import models
 from rdlib.errors import UserError
 from rdlib.method import trainers, training, voting
 from rdlib.method.agreement import Agreement
-from rdlib.profile import Model
+from rdlib.settings import Model
 from rdlib.tasks import prompts
 from rdlib.tasks.questions import read_questions
 

@@ -9,7 +9,7 @@ import pandas as pd
 from rdlib import artifacts
 from rdlib.engines import generation
 from rdlib.engines.sampling import sampled
-from rdlib.profile import TeacherSampling
+from rdlib.settings import TeacherSampling
 from rdlib.tasks import prompts
 from rdlib.tasks.questions import read_questions
 

@@ -36,7 +36,7 @@ from transformers import (
 from transformers.trainer import TRAINER_STATE_NAME
 
 from rdlib.errors import UserError
-from rdlib.profile import Training
+from rdlib.settings import Training
 
 CHECKPOINTS = "checkpoints"
 SHARDED = (DistributedType.FSDP, DistributedType.DEEPSPEED)  # every forward pass is work of all processes together

@@ -21,7 +21,7 @@ PACKAGE = Path(__file__).resolve().parent.parent
 # Modules that decide which stage runs when and where, how its files are written, and what it says when it fails, but
 # nothing of their content; what only they import counts neither. The settings that `profile` reads are in a stage's
 # key by their values.
-ORCHESTRATION = {"rdlib.artifacts", "rdlib.errors", "rdlib.paths", "rdlib.profile"} | {
+ORCHESTRATION = {"rdlib.artifacts", "rdlib.errors", "rdlib.paths", "rdlib.profile", "rdlib.settings"} | {
     f"rdlib.study.{name}" for name in ("dag", "jobs", "grid", "opening", "specification", "stage")
 }
 

@@ -16,7 +16,8 @@ from typing import Any
 import pandas as pd
 
 from rdlib.evidence import ledger
-from rdlib.profile import Dataset, Profile
+from rdlib.profile import Profile
+from rdlib.settings import Dataset
 from rdlib.study.stage import Stage
 
 # Questions of the splits of appendix B.1, where a profile takes all there are.

@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from rdlib.errors import UserError
 from rdlib.evidence import plots, shown
 from rdlib.evidence.claims import Claim
-from rdlib.profile import Model
+from rdlib.settings import Model
 from rdlib.study import environment
 from rdlib.study.specification import METHODS
 from rdlib.study.stage import Stage

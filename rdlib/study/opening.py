@@ -12,7 +12,8 @@ from typing import Any
 
 from rdlib.errors import UserError
 from rdlib.paths import ROOT
-from rdlib.profile import SEEDS, load_profile
+from rdlib.profile import load_profile
+from rdlib.settings import SEEDS
 from rdlib.study.specification import SECTIONS, STAGES
 from rdlib.study.stage import Stage
 

@@ -27,7 +27,8 @@ import pandas as pd
 from rdlib import artifacts
 from rdlib.errors import UserError
 from rdlib.paths import ROOT
-from rdlib.profile import Profile, Section, load_profile
+from rdlib.profile import Profile, load_profile
+from rdlib.settings import Section
 from rdlib.study import launch
 from rdlib.study.specification import CELL, STAGES, StageSpec, decides
 from rdlib.tasks import sources

@@ -14,7 +14,7 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
-from rdlib.profile import Dataset
+from rdlib.settings import Dataset
 from rdlib.tasks import answers, sources
 from rdlib.tasks.questions import LETTERS, PERTURBED, SPLITS, Question, require_sound
 from rdlib.tasks.records import Record

@@ -17,7 +17,7 @@ from rdlib import artifacts
 from rdlib.micro import gsm, mmlu
 from rdlib.micro.authors import Author
 from rdlib.micro.splits import split_of
-from rdlib.profile import Dataset
+from rdlib.settings import Dataset
 from rdlib.tasks import benchmarks, own_questions, sources
 from rdlib.tasks.questions import COLUMNS, PERTURBED, SPLITS, Question
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from rdlib.errors import UserError
-from rdlib.profile import Dataset
+from rdlib.settings import Dataset
 from rdlib.tasks import answers
 from rdlib.tasks.questions import LETTERS, SPLITS, Question, require_sound
 from rdlib.tasks.records import Record, kind_of, read_records

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from rdlib.errors import UserError
-from rdlib.profile import Dataset
+from rdlib.settings import Dataset
 from rdlib.tasks.questions import LETTERS
 
 if TYPE_CHECKING:  # a notebook imports this module before it sets the environment up that transformers reads

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rdlib import artifacts
 from rdlib.errors import UserError
-from rdlib.profile import Dataset
+from rdlib.settings import Dataset
 from rdlib.tasks.records import Record, numbered, read_records
 
 SUFFIXES = (".jsonl", ".parquet")

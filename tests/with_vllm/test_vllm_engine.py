@@ -15,7 +15,7 @@ from rdlib.engines.transformers_engine import TransformersEngine
 from rdlib.engines.vllm_engine import VllmEngine
 from rdlib.errors import UserError
 from rdlib.micro import gsm, mmlu
-from rdlib.profile import Model, Vllm
+from rdlib.settings import Model, Vllm
 from rdlib.tasks.prompts import Prompt, micro_question
 from tests.conftest import MODELS
 from tests.test_generation import chi_square

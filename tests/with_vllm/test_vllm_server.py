@@ -16,7 +16,7 @@ from rdlib.engines import server
 from rdlib.engines.generation import Request, sample_to_disk
 from rdlib.engines.transformers_engine import TransformersEngine
 from rdlib.errors import UserError
-from rdlib.profile import Model
+from rdlib.settings import Model
 from tests.with_vllm.test_vllm_engine import SMALL, prompt_of
 
 KEY = "sk-local-test"

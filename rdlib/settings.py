@@ -1,0 +1,319 @@
+"""The schema of a profile's sections: what every setting is called, which values it takes, and what it means.
+
+`rdlib.profile` puts them together and reads the files in `params/`.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[int, Field(gt=0)]
+Rate = Annotated[float, Field(gt=0, le=1)]
+Mismatch = Literal["negative_abs", "minus", "clip", "fixed", "none"]
+Temperature = Annotated[float, Field(ge=0, le=5)]
+AXES = ("dataset", "teacher", "student")
+SEEDS = 2**32  # NumPy's generators take no more
+
+
+class Section(BaseModel):
+    """Base of all sections: unknown keys are refused, values cannot change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _truth_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
+        values = value if isinstance(value, list) else [value]
+        if cls.model_fields[info.field_name].annotation is not bool and any(isinstance(v, bool) for v in values):
+            raise ValueError("true and false (in YAML also yes, no, on and off) are no value for it")
+        return value
+
+
+class Model(Section):
+    """A teacher or student: a folder, or a name on the hub, and the engine that samples from it as it is.
+
+    A profile may give the folder or name alone. `engine` openai is any OpenAI-compatible server at `base_url`, whose
+    key is read from the environment variable `api_key_env`; `timeout` is in seconds, and a request that fails is
+    tried `attempts` times. replay reads recorded responses from `model`: a file, or a folder of them. vllm puts the
+    LoRA `adapter`, a folder or a name on the hub, on the model.
+    """
+
+    model: str
+    revision: str | None = None
+    engine: Literal["transformers", "vllm", "openai", "replay"] = "transformers"
+    tensor_parallel: Positive = 1
+    base_url: str | None = None
+    api_key_env: str = "OPENAI_API_KEY"
+    concurrency: Positive = 16
+    requests_per_minute: Positive | None = None
+    parameters: Annotated[float, Field(gt=0)] | None = Field(None, description="for estimates; None: count its files")
+    timeout: Annotated[float, Field(gt=0)] = 600.0
+    attempts: Positive = 8
+    adapter: str | None = None
+
+    @property
+    def identity(self) -> str | dict[str, Any]:
+        """What decides the model's responses, for a stage's key."""
+        kept = self.model_dump(include={"model", "revision", "engine", "adapter"}, exclude_defaults=True)
+        return self.model if set(kept) == {"model"} else kept
+
+
+class Dataset(Section):
+    """One training benchmark with its splits (question counts; None: all there are) and how its answers look.
+
+    Real benchmarks come from the hub at the commit `revision` (None: that of tasks.sources), or from `path`: a folder
+    of files of the same shape. `source` questions is a file `path` of your own questions, JSONL or Parquet
+    (tasks.own_questions). `perturbed_path` and `perturbed_revision` say the same of GSM-Plus, on which students of
+    gsm8k are evaluated. `split_seed` draws the splits, the same for all seeds of a study.
+    """
+
+    source: Literal["micro-gsm", "micro-mmlu", "gsm8k", "mmlu_pro", "questions"]
+    answer: Literal["number", "text", "math", "choice", "phrase"]
+    path: str | None = None
+    revision: str | None = None
+    perturbed_path: str | None = None
+    perturbed_revision: str | None = None
+    train: Positive | None
+    validation: Positive | None
+    test: Annotated[int, Field(ge=0)] | None
+    perturbed_test: Annotated[int, Field(ge=0)] | None = Field(
+        0, description="GSM-Plus style questions, evaluated but never trained on"
+    )
+    max_tokens: Positive = Field(description="longest response in tokens")
+    split_seed: int = Field(0, ge=0)
+
+    @field_validator("revision", "perturbed_revision")
+    @classmethod
+    def _is_a_commit(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch("[0-9a-f]{40}", value):
+            raise ValueError("a branch or tag can move, so give the commit, 40 hexadecimal digits")
+        return value
+
+
+class TeacherSampling(Section):
+    """Section 3.1: temperatures of the high- and the low-confidence set."""
+
+    high_temperatures: list[Temperature] = Field(min_length=1)
+    low_temperatures: list[Temperature]
+    samples_per_temperature: Positive
+
+
+class Voting(Section):
+    """Majority vote: the share of the high-confidence responses that the pseudo-label must exceed."""
+
+    threshold: Share
+    flip_share: Share = 0.0
+
+
+class Sft(Section):
+    """Eq. 1-2. `responses_per_question` caps the teacher responses of one question (None: all)."""
+
+    epochs: Positive
+    batch_size: Positive
+    learning_rate: Rate
+    max_length: Positive
+    warmup_ratio: Share
+    responses_per_question: Positive | None
+
+
+class StudentSampling(Section):
+    """Eq. 3: samples of the warmed-up student for each question."""
+
+    samples: Positive
+    temperature: Temperature
+
+
+class RewardModel(Section):
+    """Eq. 4-6. `samples_per_kind` is n; `teacher_share` the share of teacher responses among the positives."""
+
+    lam: Share
+    form: Literal["convex", "additive"]
+    source: Literal["student", "teacher"]
+    samples_per_kind: Positive
+    teacher_share: Annotated[float, Field(gt=0, lt=1)]
+    epochs: Positive
+    batch_size: Positive
+    learning_rate: Rate
+    evaluations_per_epoch: Positive
+    patience: Positive
+
+
+class Reward(Section):
+    """Eq. 7: reward of an unextractable answer, and what a mismatch with the pseudo-label does.
+
+    `source` "vote" (reviewers' question R5, not the paper's): 1 for a match, 0 otherwise, no reward model.
+    """
+
+    no_answer: float
+    mismatch: Mismatch
+    mismatch_constant: Annotated[float, Field(gt=0)]
+    source: Literal["reward_model", "vote"] = "reward_model"
+
+
+class Ppo(Section):
+    """Eq. 8 and its optimisation.
+
+    `sampler` vllm samples the rollouts with vLLM, whose weights follow the policy's at every update. Its probabilities
+    differ a little from the trainer's; `sampler_ratio_cap` weighs each token by their ratio, cut at the cap (None: 1).
+    """
+
+    total_updates: Positive
+    episodes_per_update: Positive
+    epochs: Positive
+    minibatch_size: Positive
+    learning_rate: Rate
+    value_learning_rate: Rate
+    warmup_updates: int = Field(ge=0)
+    kl_coef: Annotated[float, Field(ge=0)]
+    kl_coef_without_warmup: Annotated[float, Field(ge=0)]
+    clip_range: Annotated[float, Field(gt=0)]
+    value_clip_range: Annotated[float, Field(gt=0)]
+    vf_coef: Annotated[float, Field(ge=0)]
+    gamma: Share
+    gae_lambda: Share
+    max_grad_norm: Annotated[float, Field(gt=0)]
+    temperature: Annotated[float, Field(gt=0, le=5)]
+    whiten_rewards: bool
+    eval_every: Positive
+    patience: Positive
+    checkpoint_every: Positive
+    sampler: Literal["transformers", "vllm"] = "transformers"
+    sampler_ratio_cap: Annotated[float, Field(ge=1)] | None = None
+
+
+class Baselines(Section):
+    """Reviewers' question R1, ours and not the paper's; rft has the settings of `sft`.
+
+    The defaults cost about what PPO costs in params/micro.yaml (24 x 256 episodes); the learning rates were chosen
+    among two or three by validation agreement in its cells gsm and mmlu, strong, small. A step is an optimizer step
+    on new samples; `dpo_batch_size` counts pairs. Each of the three is evaluated `evaluations` times.
+    """
+
+    evaluations: Positive = 6
+    dpo_beta: Annotated[float, Field(gt=0)] = 0.1
+    dpo_learning_rate: Rate = 1e-4
+    dpo_epochs: Positive = 1
+    dpo_batch_size: Positive = 32
+    distillation_steps: Positive = 96
+    distillation_prompts_per_step: Positive = 64
+    distillation_learning_rate: Rate = 1e-3
+    grpo_steps: Positive = 24
+    grpo_prompts_per_step: Positive = 32
+    grpo_samples_per_prompt: Annotated[int, Field(ge=2)] = 8
+    grpo_learning_rate: Rate = 3e-4
+    grpo_kl_coef: Annotated[float, Field(ge=0)] = 0.04
+
+
+class Evaluation(Section):
+    """Section 4.1: greedy decoding at `temperature` 0; `few_shot` worked examples in the ICL prompt."""
+
+    temperature: Temperature
+    few_shot: Positive
+
+
+class Vllm(Section):
+    """What vLLM is started with besides the model.
+
+    `gpu_memory_utilization` is its share of the GPU's memory (of the machine's on a CPU; None: vLLM's own default, on a
+    CPU a cache of 1 GiB); `max_model_len` the longest prompt and response in tokens (None: the model's own).
+    """
+
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] | None = None
+    max_model_len: Positive | None = None
+    enforce_eager: bool = False
+    quantization: str | None = None
+
+
+class Generation(Section):
+    """How sampling is carried out: rows decoded together, and rows written to disk at a time.
+
+    `engine` samples from the models that the study trains itself; `top_p` and `stop` hold for all sampling but PPO's.
+    """
+
+    batch_size: Positive
+    shard_size: Positive
+    engine: Literal["transformers", "vllm"] = "transformers"
+    top_p: Rate = 1.0
+    stop: list[Annotated[str, Field(min_length=1)]] = []
+    vllm: Vllm = Vllm()
+
+
+class Lora(Section):
+    """Low-rank adapters (Hu et al. 2022), merged into the model when a stage saves it.
+
+    `target_modules`: the linear layers that get one; "all-linear" is all but the output head.
+    """
+
+    r: Positive
+    alpha: Annotated[float, Field(gt=0)]
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    target_modules: str | list[str] = "all-linear"
+
+
+class Training(Section):
+    """How SFT, reward model and PPO are trained; all batch sizes of the profile stay those of an optimizer step.
+
+    `processes`: one for each GPU; more than one, or an `accelerate` configuration (a file of params/accelerate), is
+    started by `accelerate launch` (study.launch). Each process takes its share of a batch in `gradient_accumulation`
+    parts. `precision` null: bf16 (autocast, float32 weights) on a GPU, fp32 on a CPU. `lora` null: all weights.
+    """
+
+    processes: Positive = 1
+    accelerate: str | None = None
+    gradient_accumulation: Positive = 1
+    gradient_checkpointing: bool = False
+    precision: Literal["fp32", "bf16"] | None = None
+    lora: Lora | None = None
+
+
+class Grid(Section):
+    """What `make study` runs: the seeds, and the values of each ablation.
+
+    For the reviewers' questions: shares of flipped pseudo-labels and thresholds of the vote (R4), and how many times
+    the teacher's samples SFT gets to match the pipeline's tokens (R2).
+    """
+
+    seeds: list[Annotated[int, Field(ge=0, lt=SEEDS)]] = Field(min_length=1)
+    lam: list[Share]
+    teacher_share: list[Annotated[float, Field(gt=0, lt=1)]]
+    mismatch: list[Mismatch]
+    ablation_dataset: str
+    ablation_teacher: str
+    ablation_student: str
+    flip_share: list[Share] = [0.05, 0.1, 0.2, 0.4]
+    threshold: list[Share] = [0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]
+    compute_factor: Annotated[float, Field(gt=1)] = 2.0
+
+
+class Hardware(Section):
+    """What the machine has, for estimates and for the scheduler: GPUs, and peak bf16 operations of one.
+
+    The utilisations are the shares of the peak that sampling and training usually reach; ours, rough.
+    """
+
+    gpus: int = Field(0, ge=0)
+    gpu_memory_gib: Annotated[float, Field(gt=0)] = 80.0
+    gpu_tflops: Annotated[float, Field(gt=0)] = 989.0
+    sampling_utilisation: Rate = 0.15
+    training_utilisation: Rate = 0.35
+
+
+class Cell(Section):
+    """Settings of some cells, as in the paper's Tables 5 and 6; an axis left out stands for all its values.
+
+    `settings` maps dotted keys to values. A stage takes them only where it has all the axes named here.
+    """
+
+    dataset: str | None = None
+    teacher: str | None = None
+    student: str | None = None
+    settings: dict[str, Any]
+
+    def holds(self, axes: dict[str, str | None]) -> bool:
+        """Whether a stage with these axes is of these cells."""
+        return all(axes.get(name) == value for name in AXES if (value := getattr(self, name)) is not None)
