@@ -17,8 +17,8 @@ import pandas as pd
 from rdlib import artifacts
 from rdlib.errors import UserError
 from rdlib.evidence import paper, plots, tables
-from rdlib.evidence.question_figures import LEVELS, folders_with_answers
-from rdlib.evidence.report_figures import seed_folders
+from rdlib.evidence.question_figures import LEVELS
+from rdlib.evidence.result_tables import open_results, seed_of
 from rdlib.paths import ROOT
 from rdlib.profile import load_profile
 
@@ -81,7 +81,7 @@ def question_rows(figures: Path) -> str:
             times = part[level].iloc[0] if level else float("nan")
             label = f"{arm}, {times:g} x teacher samples" if times > 1 else arm
             lines.append(f"| {question} | {label} | {' | '.join(cells)} |")
-    seeds = [path.name.removeprefix("seed") for path in folders_with_answers(seed_folders(figures / "results"))]
+    seeds = [str(seed_of(folder)) for folder in open_results(figures / "results").answered]
     return "\n".join([*lines, "", f"(Seeds {', '.join(seeds)}.)"])
 
 

@@ -21,7 +21,7 @@ from nbconvert.filters import markdown2html
 
 from rdlib import artifacts
 from rdlib.errors import UserError
-from rdlib.evidence import readme, report_figures, shown
+from rdlib.evidence import readme, result_tables, shown
 from rdlib.paths import ROOT
 
 NOTEBOOKS = ("12_paper_tables_and_figures", "13_reviewer_questions")
@@ -119,7 +119,7 @@ _NUMBERS = ("mean_difference", "low", "high")
 
 def render(figures: Path) -> str:
     """The page; UserError when there are no released results."""
-    folders = report_figures.seed_folders(figures / "results")
+    folders = result_tables.seed_folders(figures / "results")
     if not folders or not (figures / "claims.csv").is_file():
         raise UserError(f"{figures} holds no released results: run `make study`, then `make release`.")
     records = [

@@ -10,13 +10,13 @@ from pathlib import Path
 import matplotlib
 
 from rdlib.errors import UserError
-from rdlib.evidence import report_figures
+from rdlib.evidence import gallery, result_tables
 from rdlib.study.specification import dag_edges
 
 
 def draw_all(results: Path, out: Path, seeds: Iterable[int] | None = None) -> list[Path]:
     """Write every table and figure of the results in `results` to `out`; returns the paths written."""
-    return report_figures.draw_all(results, out, dag_edges(), seeds)
+    return gallery.draw_all(result_tables.open_results(results, seeds, dag_edges()), out)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -1,6 +1,6 @@
 """Result tables: what the stages of a study left, gathered into a few tidy files.
 
-Every table and figure is drawn from these files alone (`rdlib.evidence.report_figures`), so the released ones, in
+Every table and figure is drawn from these files alone (`rdlib.evidence.gallery`), so the released ones, in
 `figures/results`, redraw everything without training. Each row names its cell, variant and seed. Each seed has a
 folder of its own, so seeds can be run and released at different times.
 """
