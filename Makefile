@@ -30,7 +30,7 @@ offline = HF_HUB_OFFLINE=$${HF_HUB_OFFLINE-1}
 
 .DEFAULT_GOAL := help
 .PHONY: help env study reference test crash-test fuzz real-test vllm-test bench lint format figures release report
-.PHONY: lab pins clean distclean
+.PHONY: figure retrain lab pins clean distclean
 
 help: ## say what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -83,6 +83,13 @@ format: env ## fix style and strip notebooks of outputs
 figures: env ## redraw every table and figure from the released results, without training
 	@$(offline) $(BIN)/python -m rdlib.study.figures figures/results figures
 	@$(BIN)/python -m rdlib.evidence.readme
+
+figure: env ## redraw one table or figure from the released results, in seconds (NAME=figure_5_lambda)
+	@$(offline) $(BIN)/python -m rdlib.study.figures figures/results figures --name "$(NAME)"
+
+retrain: SEEDS = 0
+retrain: env ## train again what one table or figure rests on, its time told first (NAME=figure_5_lambda SEEDS="0" ARGS=--dry-run)
+	@$(if $(filter $(EMBEDDED),$(PROFILE)),$(offline)) $(BIN)/python -m rdlib.study.dag --profile $(PROFILE) --jobs $(JOBS) --seeds $(SEEDS) --for "$(NAME)" $(ARGS)
 
 release: env ## make the results of runs/micro the released ones, seed by seed, and redraw
 	@set -- runs/micro/results/seed*; [ -d "$$1" ] || { echo "runs/micro/results is missing: run \`make study\` first." >&2; exit 1; }; \

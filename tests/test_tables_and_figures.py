@@ -509,7 +509,7 @@ def test_a_study_without_ablations_is_drawn_too(results, tmp_path):
     for name in ("reward_model_history.csv", "ppo_history.csv", "sft_history.csv"):
         table = pd.read_csv(small / name)
         table[table.variant.isna()].to_csv(small / name, index=False)
-    gallery.draw_all(result_tables.open_results(small.parent), tmp_path / "out")
+    gallery.draw_all(result_tables.open_results(small.parent, edges=EDGES), tmp_path / "out")
     verdicts = pd.read_csv(tmp_path / "out" / "claims.csv").set_index("claim").verdict
     assert all(verdicts[name] == "inconclusive" for name in ("C6", "C7", "C8", "C9"))
 

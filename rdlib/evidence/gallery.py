@@ -10,6 +10,7 @@ A table is written as CSV and Markdown, a figure as PDF and PNG beside the CSV o
 
 from __future__ import annotations
 
+import difflib
 import io
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -81,6 +82,16 @@ def draw_questions(evidence: Evidence, out: Path) -> list[Path]:
     make_folder(out)
     shown = [exhibit for exhibit in EXHIBITS.values() if evidence.answered and exhibit.of_questions]
     return [path for exhibit in shown for path in draw(exhibit, evidence, out)]
+
+
+def find(name: str) -> Exhibit:
+    """An exhibit by its name; UserError that lists the close names, or all of them."""
+    if name in EXHIBITS:
+        return EXHIBITS[name]
+    inside = [known for known in EXHIBITS if name and name.lower() in known]
+    close = inside or difflib.get_close_matches(name.lower(), EXHIBITS, n=4, cutoff=0.5)
+    hint = f"did you mean {' or '.join(close)}?" if close else f"give one of {', '.join(EXHIBITS)}."
+    raise UserError(f"There is no table or figure {name!r}: {hint}" if name else f"NAME is missing: {hint}")
 
 
 def make_folder(folder: Path) -> None:
@@ -517,7 +528,7 @@ _ALL = (
         "a seed.",
         table=lambda evidence: evidence.over_optimisation,
         draw=question_figures.over_optimisation,
-        rests_on=("06_ppo",),
+        rests_on=("13_reviewer_questions",),
         questions=("RM",),
     ),
     Exhibit(

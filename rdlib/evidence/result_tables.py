@@ -108,6 +108,17 @@ class Evidence:
         judged_by = (self.correctness, self.pseudo_labels, self.reward_scores, self.reward_model_history)
         return claims.all_claims(*judged_by, self.settings)
 
+    @cached_property
+    def measured(self) -> dict[int, dict]:
+        """Minutes, memory and disk of the seeds that were measured, by seed."""
+        return {seed_of(f): read_json(f / "measured.json") for f in self.folders if (f / "measured.json").is_file()}
+
+    @cached_property
+    def commits(self) -> list[str]:
+        """The commits that the seeds were made by, and those that answered the questions."""
+        records = [f / name for f in self.folders for name in ("provenance.json", ANSWERED) if (f / name).is_file()]
+        return sorted({commit for path in records for commit in read_json(path)["commits"]})
+
     @property
     def benchmarks(self) -> dict[str, str]:
         """The benchmarks' names in figures."""
@@ -159,6 +170,11 @@ class Evidence:
         return pd.concat([tables.read_table(f / name, COLUMNS[name]) for f in self.folders], ignore_index=True)
 
     def _questions(self, name: str) -> pd.DataFrame:
+        if not self.answered:
+            raise UserError(
+                f"No seed in {self.folders[0].parent} has answered the reviewers' questions: "
+                f"run `make study ARGS=--questions`."
+            )
         parts = [
             tables.read_table(folder / name, QUESTION_COLUMNS[name]).assign(seed=seed_of(folder))
             for folder in self.answered
