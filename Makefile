@@ -65,10 +65,10 @@ vllm-test: ## run the tests that need vLLM, in .venv-vllm, which it builds first
 fuzz: env ## hostile input by the hundred thousand: answers, profiles, questions, recordings, servers, parameters
 	@PYTHONPATH=. $(offline) $(BIN)/python tests/fuzz.py $(ARGS)
 
-bench: env ## measure against other software, and how it grows; into bench/results and README (BENCH_PARTS="a d")
+bench: env ## measure against other software, and how it grows; into bench/results and docs (BENCH_PARTS="a d")
 	@$(if $(findstring b,$(BENCH_PARTS)),$(PYTHON) scripts/trl_environment.py)
 	@HF_HUB_OFFLINE=1 TQDM_DISABLE=1 $(BIN)/python -m bench $(BENCH_PARTS) --rounds $(BENCH_ROUNDS) $(BENCH_ARGS)
-	@$(BIN)/python -m rdlib.evidence.readme
+	@$(BIN)/python -m rdlib.evidence.documents
 
 lint: env ## check style, and that notebooks are without outputs
 	@$(BIN)/ruff check .
@@ -82,7 +82,7 @@ format: env ## fix style and strip notebooks of outputs
 
 figures: env ## redraw every table and figure from the released results, without training
 	@$(offline) $(BIN)/python -m rdlib.study.figures figures/results figures
-	@$(BIN)/python -m rdlib.evidence.readme
+	@$(BIN)/python -m rdlib.evidence.documents
 
 figure: env ## redraw one table or figure from the released results, in seconds (NAME=figure_5_lambda)
 	@$(offline) $(BIN)/python -m rdlib.study.figures figures/results figures --name "$(NAME)"

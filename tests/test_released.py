@@ -1,4 +1,4 @@
-"""The released tables and figures are what the released results give, and the README shows them."""
+"""The released tables and figures are what the released results give, and README and docs show them."""
 
 import json
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from rdlib.evidence import readme, result_tables
+from rdlib.evidence import documents, result_tables
 from rdlib.paths import ROOT
 from rdlib.study import figures
 
@@ -31,9 +31,13 @@ def test_redrawing_gives_the_committed_files(redrawn):
         assert path.read_bytes() == (FIGURES / path.name).read_bytes(), path.name
 
 
-def test_readme_shows_the_released_tables():
-    text = (ROOT / "README.md").read_text()
-    assert readme.render(text, readme.blocks(FIGURES)) == text
+def test_the_documents_show_the_released_tables():
+    blocks, used = documents.blocks(FIGURES), set()
+    for path in documents.documents():
+        text = path.read_text()
+        assert documents.render(text, blocks, path.name) == text, f"{path.name}: run `make docs`"
+        used |= set(documents.BLOCK.findall(text))
+    assert used == set(blocks)
 
 
 @released
