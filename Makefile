@@ -31,6 +31,7 @@ offline = HF_HUB_OFFLINE=$${HF_HUB_OFFLINE-1}
 .DEFAULT_GOAL := help
 .PHONY: help env study reference test crash-test fuzz real-test vllm-test bench lint format figures release report
 .PHONY: figure retrain lab pins clean distclean
+.PHONY: docs
 
 help: ## say what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -98,6 +99,10 @@ release: env ## make the results of runs/micro the released ones, seed by seed, 
 		rm -rf "figures/results/$${seed##*/}" && mv $$new "figures/results/$${seed##*/}"; \
 	done
 	@$(MAKE) --no-print-directory figures
+
+docs: env ## fill README and docs from result files, and draw the packages
+	@$(BIN)/python -m rdlib.evidence.documents
+	@$(BIN)/python -m rdlib.study.architecture
 
 report: env ## write figures/report.html: one page with every claim, table and figure of the released results
 	@$(offline) $(BIN)/python -m rdlib.evidence.report figures figures/report.html

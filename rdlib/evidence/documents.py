@@ -117,7 +117,7 @@ def runs_seen(results: Path, machines: Path) -> pd.DataFrame:
         made = json.loads((path.parent / "provenance.json").read_text())["environment"]
         command = "make study ARGS=--questions" if measured.get("questions", False) else "make study"
         rows.append((command, measured["jobs"], measured["minutes"], made.get("processor", made["machine"])))
-    for row in pd.read_csv(machines, keep_default_na=False).itertuples():
+    for row in pd.read_csv(machines).fillna({"beside": ""}).itertuples():
         machine = f"{row.processor}, {row.beside}" if row.beside else row.processor
         rows.append((row.command, row.notebooks, row.minutes, machine))
     return pd.DataFrame(rows, columns=["command", "notebooks", "minutes", "machine"])
@@ -128,7 +128,7 @@ def measured_rows(runs: pd.DataFrame) -> str:
     lines = ["| command | notebooks | minutes | seen on |", "| --- | ---: | ---: | --- |"]
     for command, seen in sorted(runs.groupby("command"), key=lambda item: item[1]["minutes"].min()):
         ends = dict.fromkeys(f"{m:.2g}" for m in (seen["minutes"].min(), seen["minutes"].max()))
-        notebooks = " to ".join(str(n) for n in sorted(set(seen["notebooks"])) if n)
+        notebooks = " to ".join(f"{n:.0f}" for n in sorted(seen["notebooks"].dropna().unique()))
         where = "; ".join(dict.fromkeys(seen.sort_values("minutes")["machine"]))
         lines.append(f"| `{command}` | {notebooks or '-'} | {' to '.join(ends)} | {where} |")
     return "\n".join(lines)
