@@ -139,7 +139,7 @@ def test_options_of_the_study_exist(page, capsys):
         dag.main(["--help"])
     known = set(re.findall(r"--[a-z-]+", capsys.readouterr().out))
     for words in commands(page.read_text()):
-        if words[:2] in (["make", "study"], ["make", "reference"]):
+        if words[:2] in (["make", "study"], ["make", "reference"], ["make", "retrain"]):
             given = " ".join(word.partition("=")[2] for word in words if word.startswith("ARGS="))
             assert set(re.findall(r"--[a-z-]+", given)) <= known, words
 
