@@ -15,6 +15,7 @@ import matplotlib
 
 from rdlib.errors import UserError
 from rdlib.evidence import gallery
+from rdlib.evidence.exhibit import Exhibit
 from rdlib.evidence.result_tables import Evidence, open_results, seed_of
 from rdlib.paths import ROOT
 from rdlib.profile import load_profile
@@ -48,7 +49,7 @@ def source(
     return open_results(ROOT / results, edges=dag_edges()), ROOT / profile.runs / profile.name / "released_figures"
 
 
-def described(exhibit: gallery.Exhibit, evidence: Evidence) -> str:
+def described(exhibit: Exhibit, evidence: Evidence) -> str:
     """What an exhibit shows, what it rests on, and the command that trains that again."""
     folders = evidence.answered if exhibit.of_questions else evidence.folders
     seeds = ", ".join(str(seed_of(folder)) for folder in folders)
