@@ -316,7 +316,7 @@ def run(stage, work: Path) -> None:
             f"validation questions, more samples or a higher student temperature."
         )
     torch.manual_seed(stage.seed)
-    model = models.load_scorer(source, tokenizer.pad_token_id)
+    model = models.load_scorer(source, tokenizer.pad_token_id, stage.profile.training)
     torch.nn.init.zeros_(model.score.weight)
     trainer = RewardModelTrainer(
         training.with_adapters(model, stage.profile.training, "SEQ_CLS"),
@@ -330,7 +330,7 @@ def run(stage, work: Path) -> None:
     trainer.settings = settings
     sequences = [encode(row.id, row.text, row.finished) for row in table.itertuples()]
     trainer.validation = (sequences, table["kind_id"].to_numpy())
-    history = training.train(trainer, work)
+    history = training.train(trainer, work, stage)
     table["score"] = trainer.scores_of_validation()
     training.save_model(trainer, tokenizer, work / "model")
     if not training.is_main():
