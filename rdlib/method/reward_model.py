@@ -180,7 +180,8 @@ def score(model: PreTrainedModel, sequences: Sequence[list[int]], pad: int, batc
     for start in range(0, len(order), batch):
         chosen = order[start : start + batch]
         ids, mask = pad_right([sequences[i] for i in chosen], pad)
-        scores[chosen] = model(input_ids=ids.to(model.device), attention_mask=mask.to(model.device)).logits[:, 0].cpu()
+        logits = model(input_ids=ids.to(model.device), attention_mask=mask.to(model.device)).logits
+        scores[chosen] = logits[:, 0].float().cpu()
     model.train(was_training)
     return scores
 

@@ -4,8 +4,9 @@
     runs/<profile>/gsm/strong/small/ours/seed0/tensorboard/06_ppo      its curves: tensorboard --logdir runs/<profile>
 
 The curves lie beside the artifacts and are none of them: they hold times, so no two runs write the same bytes. A run
-that was killed goes on in the same curves: TensorBoard hides what it had drawn past the checkpoint, and W&B and trackio
-continue the run of the stage's key. The writers are accelerate's.
+that was killed goes on in the same curves: TensorBoard hides what it had drawn past the checkpoint, W&B continues the
+run of the stage's key and refuses steps that it has, trackio continues it and shows such steps, with equal values,
+twice. The writers are accelerate's.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from numbers import Real
 from pathlib import Path
 from typing import Any
 
+from accelerate import PartialState
 from transformers import TrainerCallback
 from transformers.integrations.integration_utils import rewrite_logs
 
@@ -37,6 +39,7 @@ class Watch:
     def open(self, step: int) -> None:
         """Open the writers for rows from `step` on; UserError where one cannot start, as W&B without a login."""
         self.writers = []
+        PartialState()  # which the writers ask for
         for name in self.stage.profile.training.report_to:
             writer = _writer(name, self.stage, step)
             try:
