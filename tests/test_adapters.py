@@ -28,7 +28,7 @@ from rdlib.artifacts import hash_files
 from rdlib.engines import models
 from rdlib.method import ppo, training
 from rdlib.method import ppo_core as core
-from rdlib.method.rl import forward_size
+from rdlib.method.ppo_schedule import forward_size
 from rdlib.settings import Lora, Training
 from rdlib.study.stage import Stage
 

@@ -228,7 +228,7 @@ class RewardModelTrainer(trainers.FiniteSteps, trainers.GlobalBatches, trainers.
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         """Eq. 6 over a batch of queries, or a part's share of it times the processes whose gradients are averaged."""
         ids, mask = inputs["input_ids"], inputs["attention_mask"]
-        size = len(ids) if self.accelerator.distributed_type in training.SHARDED else PART_SIZE
+        size = len(ids) if training.splits_weights(self.accelerator) else PART_SIZE
         scores = score_in_parts(model, ids, mask, size)
         settings, terms = self.settings, (inputs["kinds"], inputs["queries"])
         loss = reward_model_loss(scores, *terms, settings.lam, settings.form, num_items_in_batch)

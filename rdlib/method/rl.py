@@ -18,6 +18,7 @@ from rdlib.errors import UserError
 from rdlib.method import reward_model, training, watching
 from rdlib.method.agreement import Agreement
 from rdlib.method.ppo import PPOTrainer
+from rdlib.method.ppo_schedule import forward_size
 from rdlib.method.reward import reward
 from rdlib.profile import Profile
 from rdlib.settings import Model, Training, Vllm
@@ -197,13 +198,6 @@ def networks(source: Model, scorer: Path, pad: int, settings: Training) -> tuple
         for model in (policy, value_model):
             model.gradient_checkpointing_enable(training.NON_REENTRANT)
     return policy, reference, value_model
-
-
-def forward_size(minibatch: int, settings: Training, most: int = 16) -> int:
-    """Episodes that go through a network at once: `most` is fastest for micro students, accumulation asks for fewer."""
-    if settings.gradient_accumulation == 1:
-        return most
-    return min(most, minibatch // (settings.processes * settings.gradient_accumulation))
 
 
 def token_counts(history: list[dict], ppo) -> dict[str, int]:

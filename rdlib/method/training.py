@@ -41,7 +41,7 @@ from rdlib.method import watching
 from rdlib.settings import Training
 
 CHECKPOINTS = "checkpoints"
-SHARDED = (DistributedType.FSDP, DistributedType.DEEPSPEED)  # every forward pass is work of all processes together
+SHARDED = (DistributedType.FSDP, DistributedType.DEEPSPEED)  # they split the optimizer, and keep its state themselves
 NON_REENTRANT = {"use_reentrant": False}  # the kind of gradient checkpointing that works with frozen inputs and DDP
 
 
@@ -158,6 +158,13 @@ def gather(results: list, count: int, accelerator: Accelerator) -> list:
 
 def _shares(accelerator: Accelerator) -> int:
     return 1 if accelerator.distributed_type == DistributedType.FSDP else accelerator.num_processes
+
+
+def splits_weights(accelerator: Accelerator) -> bool:
+    """Whether each process holds a part of the weights, so that a forward pass is work of all of them together."""
+    if accelerator.distributed_type == DistributedType.DEEPSPEED:
+        return accelerator.state.deepspeed_plugin.zero_stage == 3
+    return accelerator.distributed_type == DistributedType.FSDP
 
 
 @contextmanager
