@@ -290,6 +290,12 @@ class Training(Section):
             raise ValueError("weights bfloat16 cannot be computed with in fp32: set training.precision to bf16")
         return self
 
+    def forward_size(self, minibatch: int, most: int = 16) -> int:
+        """Episodes of PPO that go through a network at once: `most` is fastest, accumulation asks for fewer."""
+        if self.gradient_accumulation == 1:
+            return most
+        return min(most, minibatch // (self.processes * self.gradient_accumulation))
+
 
 class Grid(Section):
     """What `make study` runs: the seeds, and the values of each ablation.

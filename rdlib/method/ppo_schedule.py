@@ -13,7 +13,7 @@ import random
 import torch
 from torch import Tensor
 
-from rdlib.settings import Ppo, Training
+from rdlib.settings import Ppo
 
 
 def seed_of(*key: int | str) -> int:
@@ -41,10 +41,3 @@ def minibatches(count: int, size: int, seed: int) -> list[Tensor]:
 def warmup_factor(settings: Ppo, update: int) -> float:
     """Share of the learning rates in update 1, 2, ...: a linear rise over `warmup_updates`, then 1."""
     return min(1.0, update / (settings.warmup_updates + 1))
-
-
-def forward_size(minibatch: int, settings: Training, most: int = 16) -> int:
-    """Episodes that go through a network at once: `most` is fastest for micro students, accumulation asks for fewer."""
-    if settings.gradient_accumulation == 1:
-        return most
-    return min(most, minibatch // (settings.processes * settings.gradient_accumulation))

@@ -18,7 +18,6 @@ from rdlib.errors import UserError
 from rdlib.method import reward_model, training, watching
 from rdlib.method.agreement import Agreement
 from rdlib.method.ppo import PPOTrainer
-from rdlib.method.ppo_schedule import forward_size
 from rdlib.method.reward import reward
 from rdlib.profile import Profile
 from rdlib.settings import Model, Training, Vllm
@@ -167,7 +166,7 @@ def run(stage, work: Path, on_update=None) -> None:
             seed=stage.seed,
             on_update=kept,
             accelerator=accelerator,
-            forward_size=forward_size(ppo.minibatch_size, profile.training),
+            forward_size=profile.training.forward_size(ppo.minibatch_size),
             compiled=profile.training.compile,
         )
         trained = trainer.train(work)

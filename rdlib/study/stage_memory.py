@@ -233,13 +233,11 @@ def _reward_model(setup: Setup, room: float) -> tuple[Memory, list[Memory]]:
 
 
 def _ppo(setup: Setup, room: float) -> tuple[Memory, list[Memory]]:
-    from rdlib.method.ppo_schedule import forward_size
-
     settings, shape, n = setup.stage.profile.ppo, setup.shape, setup.sharding.processes
     lasting = setup.trained() + setup.trained(scorer=True) + setup.frozen(shape.scorer_parameters)  # the last scores
     if setup.settings.lora is None:
         lasting += setup.frozen(shape.parameters)  # the reference; adapters off is one, too
-    rows = min(forward_size(settings.minibatch_size, setup.settings), -(-settings.minibatch_size // n))
+    rows = min(setup.settings.forward_size(settings.minibatch_size), -(-settings.minibatch_size // n))
     step = Memory(
         activations=setup.passes(rows, setup.length, padded=False, kept=rows),  # policy and value model
         logits=m.whole_logits(shape, rows * _response(setup.stage), m.PPO_COPIES),
