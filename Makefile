@@ -30,7 +30,8 @@ offline = HF_HUB_OFFLINE=$${HF_HUB_OFFLINE-1}
 
 .DEFAULT_GOAL := help
 .PHONY: help env study reference test crash-test fuzz real-test vllm-test bench lint format figures release report
-.PHONY: lab pins clean distclean
+.PHONY: figure retrain lab pins clean distclean
+.PHONY: docs
 
 help: ## say what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -65,10 +66,10 @@ vllm-test: ## run the tests that need vLLM, in .venv-vllm, which it builds first
 fuzz: env ## hostile input by the hundred thousand: answers, profiles, questions, recordings, servers, parameters
 	@PYTHONPATH=. $(offline) $(BIN)/python tests/fuzz.py $(ARGS)
 
-bench: env ## measure against other software, and how it grows; into bench/results and README (BENCH_PARTS="a d")
+bench: env ## measure against other software, and how it grows; into bench/results and docs (BENCH_PARTS="a d")
 	@$(if $(findstring b,$(BENCH_PARTS)),$(PYTHON) scripts/trl_environment.py)
 	@HF_HUB_OFFLINE=1 TQDM_DISABLE=1 $(BIN)/python -m bench $(BENCH_PARTS) --rounds $(BENCH_ROUNDS) $(BENCH_ARGS)
-	@$(BIN)/python -m rdlib.evidence.readme
+	@$(BIN)/python -m rdlib.evidence.documents
 
 lint: env ## check style, and that notebooks are without outputs
 	@$(BIN)/ruff check .
@@ -82,7 +83,14 @@ format: env ## fix style and strip notebooks of outputs
 
 figures: env ## redraw every table and figure from the released results, without training
 	@$(offline) $(BIN)/python -m rdlib.study.figures figures/results figures
-	@$(BIN)/python -m rdlib.evidence.readme
+	@$(BIN)/python -m rdlib.evidence.documents
+
+figure: env ## redraw one table or figure from the released results, in seconds (NAME=figure_5_lambda)
+	@$(offline) $(BIN)/python -m rdlib.study.figures figures/results figures --name "$(NAME)"
+
+retrain: SEEDS = 0
+retrain: env ## train again what one table or figure rests on, its time told first (NAME=figure_5_lambda SEEDS="0" ARGS=--dry-run)
+	@$(if $(filter $(EMBEDDED),$(PROFILE)),$(offline)) $(BIN)/python -m rdlib.study.dag --profile $(PROFILE) --jobs $(JOBS) --seeds $(SEEDS) --for "$(NAME)" $(ARGS)
 
 release: env ## make the results of runs/micro the released ones, seed by seed, and redraw
 	@set -- runs/micro/results/seed*; [ -d "$$1" ] || { echo "runs/micro/results is missing: run \`make study\` first." >&2; exit 1; }; \
@@ -91,6 +99,10 @@ release: env ## make the results of runs/micro the released ones, seed by seed, 
 		rm -rf "figures/results/$${seed##*/}" && mv $$new "figures/results/$${seed##*/}"; \
 	done
 	@$(MAKE) --no-print-directory figures
+
+docs: env ## fill README and docs from result files, and draw the packages
+	@$(BIN)/python -m rdlib.evidence.documents
+	@$(BIN)/python -m rdlib.study.architecture
 
 report: env ## write figures/report.html: one page with every claim, table and figure of the released results
 	@$(offline) $(BIN)/python -m rdlib.evidence.report figures figures/report.html

@@ -4,13 +4,17 @@ import json
 from rdlib.paths import ROOT
 from rdlib.profile import load_profile
 from rdlib.study.jobs import study_jobs
+from rdlib.study.retrain import jobs_behind
 
 PROFILE = config.get("profile", "params/micro.yaml")
 SETTINGS = load_profile(ROOT / PROFILE)
 SEEDS = config.get("seeds", SETTINGS.grid.seeds)
 SEEDS = [int(seed) for seed in (json.loads(SEEDS) if isinstance(SEEDS, str) else SEEDS)]
 RUNS = ROOT / SETTINGS.runs / SETTINGS.name
-JOBS = study_jobs(PROFILE, SEEDS, str(config.get("questions", False)) == "True")
+if config.get("exhibit"):
+    JOBS = jobs_behind(config["exhibit"], PROFILE, SEEDS)
+else:
+    JOBS = study_jobs(PROFILE, SEEDS, str(config.get("questions", False)) == "True")
 
 
 rule all:

@@ -9,5 +9,5 @@
 
 What is compared runs in turn, on one machine, in one run, the order changing from round to round; a result is the
 median of the rounds' own ratios, so that a machine that slows down slows both. Each part writes `results/<part>.csv`,
-a row a result, and `results/<part>.json`, which says where the numbers come from; README.md shows the rows.
+a row a result, and `results/<part>.json`, which says where the numbers come from; docs/speed.md shows the rows.
 """

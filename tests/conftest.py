@@ -30,9 +30,9 @@ PARAMS = "tiny.yaml"
 
 def patch_root(patch: pytest.MonkeyPatch, root: Path) -> None:
     """Make a folder the repository for everything that opens or lists stages."""
-    from rdlib.study import dag, grid, jobs, opening, results
+    from rdlib.study import dag, figures, grid, jobs, opening, results, retrain
 
-    for module in (opening, grid, jobs, dag, results):
+    for module in (opening, grid, jobs, dag, results, figures, retrain):
         patch.setattr(module, "ROOT", root)
 
 

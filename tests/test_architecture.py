@@ -2,56 +2,24 @@
 
 from __future__ import annotations
 
-import ast
+import io
 import subprocess
 import sys
 import time
 from graphlib import CycleError, TopologicalSorter
-from pathlib import Path
 
+import pandas as pd
 import pytest
 from conftest import REPOSITORY
 
-# The packages in their order, after the modules at the top. `micro` is the world alone: pretraining is of the study.
-PACKAGES = ("", "micro", "tasks", "engines", "method", "evidence", "study")
-FOLDERS = ("rdlib", "bench")
-
-
-def modules() -> dict[str, Path]:
-    """Every module of the project by its dotted name."""
-    found = {}
-    for folder in FOLDERS:
-        for path in (REPOSITORY / folder).rglob("*.py"):
-            name = ".".join(path.relative_to(REPOSITORY).with_suffix("").parts)
-            found[name.removesuffix(".__init__")] = path
-    return found
-
-
-def imports(path: Path, known: set[str]) -> set[str]:
-    """The project's modules that a module imports, at the top or late, for types or for good."""
-    named: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            named |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path} has a relative import"
-            named |= {full if (full := f"{node.module}.{alias.name}") in known else node.module for alias in node.names}
-    return named & known
+from rdlib.errors import UserError
+from rdlib.study import architecture
+from rdlib.study.architecture import PACKAGES
 
 
 @pytest.fixture(scope="module")
 def graph() -> dict[str, set[str]]:
-    paths = modules()
-    return {name: imports(path, set(paths)) for name, path in paths.items()}
-
-
-def floor(module: str) -> int:
-    """The place of a module's package in the order; the benchmarks come after all."""
-    package, *parts = module.split(".")
-    if package != "rdlib":
-        return len(PACKAGES)
-    is_package = (REPOSITORY.joinpath(*module.split(".")) / "__init__.py").is_file()
-    return PACKAGES.index("" if not parts or (len(parts) == 1 and not is_package) else parts[0])
+    return architecture.graph()
 
 
 def test_every_package_has_its_place():
@@ -60,8 +28,37 @@ def test_every_package_has_its_place():
 
 
 def test_each_package_imports_only_from_those_before_it(graph):
-    wrong = [f"{a} imports {b}" for a, imported in graph.items() for b in sorted(imported) if floor(b) > floor(a)]
+    floor = {name: architecture.floor(name, architecture.modules()) for name in graph}
+    wrong = [f"{a} imports {b}" for a, imported in graph.items() for b in sorted(imported) if floor[b] > floor[a]]
     assert not wrong
+
+
+def test_imports_are_found_wherever_they_stand(tmp_path):
+    (tmp_path / "a.py").write_text(
+        "import rdlib.paths\nfrom rdlib import errors\nfrom rdlib.method.reward import reward\nimport json\n"
+        "def late():\n    from rdlib.engines import models as m, nothing_there\n"
+    )
+    known = {"rdlib.paths", "rdlib.errors", "rdlib.method", "rdlib.method.reward", "rdlib.engines", "rdlib.streams"}
+    known |= {"rdlib.engines.models"}
+    found = architecture.imports(tmp_path / "a.py", known)
+    assert found == known - {"rdlib.method", "rdlib.streams"}
+    (tmp_path / "a.py").write_text("from . import errors\n")
+    with pytest.raises(UserError, match="line 1"):
+        architecture.imports(tmp_path / "a.py", known)
+
+
+def test_the_picture_is_of_the_present_code():
+    kept = (REPOSITORY / "docs/architecture.csv").read_text()
+    assert kept == architecture.table().to_csv(index=False), "the imports have changed: run `make docs`"
+    drawn = (REPOSITORY / "docs/architecture.svg").read_text()
+    names = {line.split(",")[1].rpartition(".")[2] for line in kept.splitlines()[1:]}
+    assert not {name for name in names - set(PACKAGES) if name not in drawn}
+
+
+def test_every_import_is_counted_once_where_it_belongs():
+    text = "package,module,imports\ntop modules,rdlib.a,\nx,rdlib.x.b,rdlib.a rdlib.x.c\nx,rdlib.x.c,rdlib.a\n"
+    counted = architecture.counts(pd.read_csv(io.StringIO(text), keep_default_na=False))
+    assert counted.to_dict() == {"top modules": {"top modules": 0, "x": 2}, "x": {"top modules": 0, "x": 1}}
 
 
 def test_no_circle_is_left(graph):

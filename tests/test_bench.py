@@ -9,7 +9,7 @@ import pytest
 
 from bench import report, responses, roofline, timing, whole_study
 from rdlib import streams
-from rdlib.evidence import readme
+from rdlib.evidence import documents
 from rdlib.method import voting
 from rdlib.tasks import answers
 
@@ -39,7 +39,7 @@ def test_an_aim_is_a_least_or_a_most_value():
     assert "met" in report.line(row)
 
 
-def test_the_readme_shows_what_was_measured(tmp_path):
+def test_the_docs_show_what_was_measured(tmp_path):
     rows = [
         report.Row("a", "sampling", 4.123, 4.0, 4.5, "x", 3.0, ours="12 responses/s", other="3 responses/s"),
         report.Row("a", "many", 61234.0, 61234.0, 61234.0, "responses/s"),
@@ -47,7 +47,7 @@ def test_the_readme_shows_what_was_measured(tmp_path):
     ]
     provenance = report.provenance("a", 3)
     report.write("a", rows, provenance, tmp_path)
-    text = readme.bench_rows(tmp_path)
+    text = documents.bench_rows(tmp_path)
     assert "| 4.12 [4, 4.5] x | >= 3 | met | sampling | 12 responses/s | 3 responses/s |" in text
     assert "| 61,234 responses/s | - |  | many | - | - |" in text
     assert "| 12 [11, 13] s | <= 10 | missed | slow |" in text
@@ -55,8 +55,8 @@ def test_the_readme_shows_what_was_measured(tmp_path):
     assert {"command", "commit", "dirty", "packages", "machine", "processor"} <= provenance.keys()
 
 
-def test_without_results_the_readme_says_how_to_get_them(tmp_path):
-    assert "make bench" in readme.bench_rows(tmp_path)
+def test_without_results_the_docs_say_how_to_get_them(tmp_path):
+    assert "make bench" in documents.bench_rows(tmp_path)
 
 
 def test_a_token_costs_two_flops_a_weight_and_its_own_cache():

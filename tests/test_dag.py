@@ -52,7 +52,14 @@ def jobs(tmp_path_factory):
 
 def asked(profile: str, **options) -> argparse.Namespace:
     """The command line's arguments, those not given at their defaults."""
-    given = {"profile": profile, "jobs": 2, "seeds": None, "questions": False, "workflow_profile": None}
+    given = {
+        "profile": profile,
+        "jobs": 2,
+        "seeds": None,
+        "questions": False,
+        "exhibit": None,
+        "workflow_profile": None,
+    }
     return argparse.Namespace(**given | options)
 
 

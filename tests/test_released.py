@@ -1,4 +1,4 @@
-"""The released tables and figures are what the released results give, and the README shows them."""
+"""The released tables and figures are what the released results give, and README and docs show them."""
 
 import json
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from rdlib.evidence import readme, report_figures
+from rdlib.evidence import documents, result_tables
 from rdlib.paths import ROOT
 from rdlib.study import figures
 
@@ -31,14 +31,18 @@ def test_redrawing_gives_the_committed_files(redrawn):
         assert path.read_bytes() == (FIGURES / path.name).read_bytes(), path.name
 
 
-def test_readme_shows_the_released_tables():
-    text = (ROOT / "README.md").read_text()
-    assert readme.render(text, readme.blocks(FIGURES)) == text
+def test_the_documents_show_the_released_tables():
+    blocks, used = documents.blocks(FIGURES), set()
+    for path in documents.documents():
+        text = path.read_text()
+        assert documents.render(text, blocks, path.name) == text, f"{path.name}: run `make docs`"
+        used |= set(documents.BLOCK.findall(text))
+    assert used == set(blocks)
 
 
 @released
 def test_released_results_name_command_seed_and_commit():
-    for folder in report_figures.seed_folders(FIGURES / "results"):
+    for folder in result_tables.seed_folders(FIGURES / "results"):
         record = json.loads((folder / "provenance.json").read_text())
         module, _, arguments = record["command"].removeprefix("python -m ").partition(" ")
         assert module in ("rdlib.study.dag", "rdlib.dag")  # its name in the commit that is named beside it
@@ -56,7 +60,7 @@ def test_released_results_name_command_seed_and_commit():
 
 @released
 def test_main_table_follows_from_the_raw_answers():
-    answers = report_figures.load_results(FIGURES / "results").correctness
+    answers = result_tables.open_results(FIGURES / "results").correctness
     table = pd.read_csv(FIGURES / "table_2_main.csv", keep_default_na=False)
     checked = 0
     for row in table.itertuples():
@@ -76,7 +80,7 @@ def test_main_table_follows_from_the_raw_answers():
 
 @released
 def test_each_benchmark_has_a_thousand_test_questions():
-    answers = report_figures.load_results(FIGURES / "results").correctness
+    answers = result_tables.open_results(FIGURES / "results").correctness
     assert (answers.groupby("benchmark")["id"].nunique() >= 1000).all()
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from conftest import REPOSITORY
 
-from rdlib.evidence import report, report_figures
+from rdlib.evidence import report, result_tables
 
 FIGURES = REPOSITORY / "figures"
 released = pytest.mark.skipif(not (FIGURES / "results").is_dir(), reason="no reference run has been released yet")
@@ -54,7 +54,7 @@ def test_it_is_one_file_without_scripts_or_links_out(page):
 
 @released
 def test_it_names_command_and_commit_of_every_seed(page):
-    for folder in report_figures.seed_folders(FIGURES / "results"):
+    for folder in result_tables.seed_folders(FIGURES / "results"):
         record = json.loads((folder / "provenance.json").read_text())
         assert record["command"] in page and all(commit[:12] in page for commit in record["commits"])
 

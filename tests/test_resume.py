@@ -18,7 +18,7 @@ from conftest import copy_study, stage_in
 from rdlib import artifacts
 from rdlib.artifacts import hash_files
 from rdlib.engines import generation
-from rdlib.evidence import report_figures
+from rdlib.evidence import gallery, result_tables
 from rdlib.method import reward_model, rl, sft, trainers, training
 
 METHODS = {"03_sft_warmup": "ours_wo_r"}
@@ -223,7 +223,7 @@ def test_an_interrupted_stage_under_other_settings_starts_again(study, tmp_path,
 # A run that is killed is a fork of a process that has imported rdlib and computed nothing: torch's threads, of which
 # this process has some, do not survive a fork.
 FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["rdlib.evidence.report_figures", "rdlib.method.rl", "rdlib.method.training"])
+FORKS.set_forkserver_preload(["rdlib.evidence.gallery", "rdlib.method.rl", "rdlib.method.training"])
 
 
 def until(place: str, number: int, action) -> None:
@@ -301,13 +301,11 @@ def test_sigkill(study, tmp_path, name):
 
 
 def draw(results: Path, out: Path) -> None:
-    """Draw the first three figures of results, and all their tables."""
-    from test_tables_and_figures import EDGES
-
-    whole = report_figures.report_figures
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(report_figures, "report_figures", lambda *args: itertools.islice(whole(*args), 3))
-        report_figures.draw_all(results, out, EDGES)
+    """Draw three figures of results, and all their tables."""
+    figures = [name for name, exhibit in gallery.EXHIBITS.items() if exhibit.draw][2:5]
+    for name, exhibit in gallery.EXHIBITS.items():
+        if not exhibit.of_questions and (name in figures or exhibit.draw is None):
+            gallery.draw(exhibit, result_tables.open_results(results), out)
 
 
 @pytest.mark.slow
@@ -321,7 +319,7 @@ def test_sigkill_while_the_figures_are_drawn(tmp_path):
     for moment in [
         ("rdlib.evidence.tables:write_markdown", 2),
         ("os:fsync", 9),
-        ("rdlib.evidence.report_figures:save", 2),
+        ("rdlib.evidence.gallery:save", 2),
     ]:
         kill(functools.partial(draw, results, out), *moment)
         found = {name: hash_ for name, hash_ in hash_files(out).items() if not name.startswith(".")}

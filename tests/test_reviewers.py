@@ -10,7 +10,7 @@ import yaml
 from conftest import PARAMS, copy_study, tiny_settings
 
 from rdlib.errors import UserError
-from rdlib.evidence import ledger, question_figures, report_figures, reviewers
+from rdlib.evidence import gallery, ledger, result_tables, reviewers
 from rdlib.study import arms, results
 from rdlib.study.grid import ablation_cell
 from rdlib.study.jobs import study_jobs
@@ -132,7 +132,7 @@ def test_the_questions_are_answered_on_the_tiny_study(study, tmp_path, at_root):
         arm.stage.run_with_inputs()
     cell.at("13_judged_responses").run_with_inputs()
     folder = results.collect_questions(PARAMS, [0]) / "seed0"
-    assert {path.name for path in folder.iterdir()} == {*question_figures.FILES, "question_provenance.json"}
+    assert {path.name for path in folder.iterdir()} == {*result_tables.QUESTION_COLUMNS, result_tables.ANSWERED}
     made = json.loads((folder / "question_provenance.json").read_text())
     assert made["command"].endswith("--seeds 0 --questions") and len(made["stages"]) > 30
     found = pd.read_parquet(folder / "reviewers.parquet")
@@ -144,15 +144,17 @@ def test_the_questions_are_answered_on_the_tiny_study(study, tmp_path, at_root):
     costs = pd.read_csv(folder / "question_costs.csv")
     ours = costs[(costs.question == "R1") & (costs.arm == "Ours")]
     assert sorted(ours.stage) == sorted(s.name for s in {s.folder: s for s in _working(cell)}.values())
-    answers = question_figures.load([folder])
     (folder / "judged.parquet").rename(folder / "kept")
     (folder / "judged.parquet").write_bytes(b"cut")
     with pytest.raises(UserError, match=r"judged\.parquet can't be read"):
-        question_figures.load([folder])
+        _ = result_tables.Evidence((folder,)).judged
     (folder / "kept").rename(folder / "judged.parquet")
-    correctness = found.rename(columns={"arm": "method"}).assign(variant="", teacher="strong", student="small")
-    paths = report_figures.write_tables(question_figures.question_tables(answers, correctness), tmp_path)
-    paths += report_figures.write_figures(question_figures.question_figures(answers), tmp_path, {})
+    correctness = found.rename(columns={"arm": "method"}).assign(
+        variant="", teacher="strong", student="small", group=""
+    )
+    correctness.to_parquet(folder / "correctness.parquet")
+    (folder / "settings.json").write_text(json.dumps(cell.profile.model_dump()))
+    paths = gallery.draw_questions(result_tables.Evidence((folder,)), tmp_path)
     assert len(paths) == 8 * 2 + 11 * 3 and all(path.stat().st_size for path in paths)
 
 

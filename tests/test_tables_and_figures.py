@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 from rdlib.errors import UserError
-from rdlib.evidence import paper, pipeline_figure, plots, report_figures, stats, tables
+from rdlib.evidence import gallery, paper, pipeline_figure, plots, report_figures, result_tables, stats, tables
 from rdlib.study import figures
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -269,7 +269,7 @@ def results(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def drawn(results) -> Path:
     out = results.parent / "figures"
-    report_figures.draw_all(results, out, EDGES)
+    gallery.draw_all(result_tables.open_results(results, edges=EDGES), out)
     return out
 
 
@@ -301,7 +301,7 @@ def test_every_table_and_figure_is_written_in_every_format(drawn):
 
 def test_the_same_results_give_the_same_bytes(results, drawn, tmp_path):
     stats.bootstrap_weights.cache_clear()
-    report_figures.draw_all(results, tmp_path, EDGES)
+    gallery.draw_all(result_tables.open_results(results, edges=EDGES), tmp_path)
     assert digest(tmp_path) == digest(drawn)
 
 
@@ -408,7 +408,7 @@ def test_seeds_do_not_count_questions_twice(drawn):
 
 
 def test_single_seeds_are_named_in_tables_and_drawn_as_dots(tmp_path):
-    data = report_figures.load_results(invent(tmp_path / "results", seeds=(0, 1, 2)))
+    data = result_tables.open_results(invent(tmp_path / "results", seeds=(0, 1, 2)))
     points = tables.main_points(data.correctness)
     for row in points.itertuples():
         asked = tables.method_rows(data.correctness, row.benchmark, row.teacher, row.student, row.method)
@@ -447,18 +447,18 @@ def test_data_ratio_figure_names_ratios(drawn):
 
 def test_figures_draw_exactly_what_their_csv_holds(drawn):
     table = pd.read_csv(drawn / "figure_3_failure_ratio.csv")
-    ax = report_figures._failure(table).axes[0]
+    ax = report_figures.failure_ratios(table).axes[0]
     heights = sorted(
         bar.get_height() for container in ax.containers if hasattr(container, "patches") for bar in container
     )
     assert heights == sorted(table.study_pct)
     table = pd.read_csv(drawn / "figure_main_results.csv")
-    figure = report_figures._main(table)
+    figure = report_figures.main_results(table)
     for ax, column in ((figure.axes[0], "study_pct"), (figure.axes[3], "paper_pct")):
         points = [x for line in ax.containers for x in line.lines[0].get_xdata()]
         assert sorted(points) == sorted(table[table.benchmark == "gsm"][column])
     table = pd.read_csv(drawn / "figure_6_data_ratio.csv")
-    ax = report_figures._ratio(table).axes[0]
+    ax = report_figures.data_ratio(table).axes[0]
     points = [y for container in ax.containers for y in container.lines[0].get_ydata()]
     assert points == list(table.auc)
 
@@ -466,12 +466,12 @@ def test_figures_draw_exactly_what_their_csv_holds(drawn):
 def test_a_method_has_one_colour_and_marker_everywhere_and_none_shares_it(drawn):
     looks = list(plots.METHODS.values())
     assert len({look.color for look in looks}) == len({look.marker for look in looks}) == len(paper.METHODS)
-    main = report_figures._main(pd.read_csv(drawn / "figure_main_results.csv"))
+    main = report_figures.main_results(pd.read_csv(drawn / "figure_main_results.csv"))
     for ax in main.axes:
         used = [(colors.to_hex(c.lines[0].get_color()).upper(), c.lines[0].get_marker()) for c in ax.containers]
         assert used == [(look.color, look.marker) for look in looks]
     table = pd.read_csv(drawn / "figure_learning_ppo.csv")
-    curves = report_figures._curves(table, "update", report_figures.PPO_PANELS, "x").axes[0].lines
+    curves = report_figures.ppo_curves(table).axes[0].lines
     assert {line.get_color() for line in curves} == {plots.METHODS[m].color for m in ("ours", "ours_wo_d")}
 
 
@@ -484,15 +484,15 @@ def test_pipeline_draws_every_stage_and_edge_left_to_right():
         pipeline_figure._layout([("a", "b"), ("b", "a")])
 
 
-@pytest.mark.parametrize("name", [*report_figures.COLUMNS, "example.json", "settings.json"])
+@pytest.mark.parametrize("name", [*result_tables.COLUMNS, "example.json", "settings.json"])
 def test_a_missing_or_broken_result_table_is_named_with_the_command(results, tmp_path, name):
     shutil.copytree(results / "seed0", tmp_path / "seed0")
     (tmp_path / "seed0" / name).write_bytes(b"\x00not a table")
     with pytest.raises(UserError, match=f"{name}.*make study"):
-        report_figures.load_results(tmp_path)
+        getattr(result_tables.open_results(tmp_path), name.partition(".")[0])
     (tmp_path / "seed0" / name).unlink()
     with pytest.raises(UserError, match=f"{name} is missing.*make study"):
-        report_figures.load_results(tmp_path)
+        getattr(result_tables.open_results(tmp_path), name.partition(".")[0])
 
 
 def test_command_line_says_what_is_missing_in_one_line(tmp_path, capsys):
@@ -509,13 +509,13 @@ def test_a_study_without_ablations_is_drawn_too(results, tmp_path):
     for name in ("reward_model_history.csv", "ppo_history.csv", "sft_history.csv"):
         table = pd.read_csv(small / name)
         table[table.variant.isna()].to_csv(small / name, index=False)
-    report_figures.draw_all(small.parent, tmp_path / "out", EDGES)
+    gallery.draw_all(result_tables.open_results(small.parent, edges=EDGES), tmp_path / "out")
     verdicts = pd.read_csv(tmp_path / "out" / "claims.csv").set_index("claim").verdict
     assert all(verdicts[name] == "inconclusive" for name in ("C6", "C7", "C8", "C9"))
 
 
 def test_several_seeds_give_intervals_to_the_curves(tmp_path):
-    data = report_figures.load_results(invent(tmp_path / "results", seeds=(0, 1, 2)))
+    data = result_tables.open_results(invent(tmp_path / "results", seeds=(0, 1, 2)))
     curves = tables.learning_curves(data.ppo_history, "update", ["reward"])
     assert (curves.seeds == 3).all() and (curves.low < curves["mean"]).all() and set(curves.value) == {"reward"}
     points = tables.main_points(data.correctness)
@@ -539,12 +539,12 @@ def test_evaluations_of_seeds_belong_together_by_their_order():
 
 def test_seeds_are_read_one_below_the_other_or_singly(tmp_path):
     results = invent(tmp_path / "results", seeds=(0, 10, 2))
-    assert [path.name for path in report_figures.seed_folders(results)] == ["seed0", "seed2", "seed10"]
-    everything, one = report_figures.load_results(results), report_figures.load_results(results, [2])
+    assert [path.name for path in result_tables.seed_folders(results)] == ["seed0", "seed2", "seed10"]
+    everything, one = result_tables.open_results(results), result_tables.open_results(results, [2])
     assert set(everything.correctness.seed) == {0, 2, 10} and set(one.correctness.seed) == {2}
     assert len(everything.correctness) == 3 * len(one.correctness)
     with pytest.raises(UserError, match=r"seed5/settings.json is missing.*make study"):
-        report_figures.load_results(results, [0, 5])
+        result_tables.open_results(results, [0, 5])
 
 
 def test_a_seed_of_other_settings_is_refused(tmp_path):
@@ -553,7 +553,7 @@ def test_a_seed_of_other_settings_is_refused(tmp_path):
     settings["ppo"]["kl_coef"] = 0.7
     (results / "seed1/settings.json").write_text(json.dumps(settings))
     with pytest.raises(UserError, match="seed1 was made with other settings than .*seed0"):
-        report_figures.load_results(results)
+        result_tables.open_results(results)
 
 
 def test_csv_and_markdown_have_fixed_formats(tmp_path):
@@ -585,7 +585,7 @@ def test_figures_name_a_benchmark_by_what_it_is_made_from():
 
 
 def test_notebook_helpers_draw_one_run(results):
-    data = report_figures.load_results(results)
+    data = result_tables.open_results(results)
     cell = {"dataset": "gsm", "teacher": "strong", "student": "small", "method": "ours", "variant": ""}
     with plots.style():
         figure, axes = plots.grid(2, 2)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -12,15 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from rdlib.evidence import diagnostics, ledger, plots, reviewers, stats, tables
+from rdlib.evidence import diagnostics, ledger, plots, reviewers, stats
 
-FILES = {
-    "reviewers.parquet": "question arm level reference benchmark seed id correct",
-    "judged.parquet": "policy id sample tokens answer agrees correct score",
-    "thresholds.csv": "dataset teacher threshold failure_ratio coverage label_accuracy",
-    "over_optimisation.csv": "update kl reward agreement accuracy",
-    "question_costs.csv": "question arm level stage parameters tokens_generated tokens_trained seconds",
-}
 BEST_OF = [1, 2, 3, 5, 8, 12, 20, 30]
 STRATEGIES = {
     "reward": plots.Look("highest reward (best of n)", plots.BLUE, "D", "-"),
@@ -31,42 +22,9 @@ POLICIES = {
     "before": plots.Look("before PPO", plots.SKY, "^", "--"),
     "after": plots.Look("after PPO", plots.BLUE, "D", "-"),
 }
-TITLES = {
-    "R1": "R1: stronger baselines",
-    "R2": "R2: SFT with as many teacher samples as the pipeline's tokens pay for",
-    "R3": "R3: the teacher fine-tuned on its own labelled responses",
-    "R4": "R4: wrong pseudo-labels",
-    "R5": "R5: the vote, the reward model, and both",
-}
 COMPARED = ("R1", "R2")
 NO_LEVEL = -1.0
 LEVELS = {"R2": "teacher_samples_times", "R4": "flipped_share"}
-PAIRED = "Accuracy in %, with 95 % intervals; `ours_minus_arm_*` are paired differences in percentage points."
-
-
-@dataclass(frozen=True)
-class Answers:
-    """The result tables of the reviewers' questions, all seeds one below the other."""
-
-    reviewers: pd.DataFrame
-    judged: pd.DataFrame
-    thresholds: pd.DataFrame
-    over_optimisation: pd.DataFrame
-    question_costs: pd.DataFrame
-
-
-def folders_with_answers(folders: list[Path]) -> list[Path]:
-    """The seeds' folders in which the reviewers' questions are answered."""
-    return [folder for folder in folders if all((folder / name).is_file() for name in FILES)]
-
-
-def load(folders: list[Path]) -> Answers:
-    """Read the tables of these seeds; UserError naming a file that can't be used."""
-    frames = {}
-    for name, columns in FILES.items():
-        parts = [tables.read_table(folder / name, columns).assign(seed=int(folder.name[4:])) for folder in folders]
-        frames[name.partition(".")[0]] = pd.concat(parts, ignore_index=True)
-    return Answers(**frames)
 
 
 # ---- tables
@@ -315,26 +273,7 @@ def handles(looks: dict[str, plots.Look]) -> list[Line2D]:
 # ---- everything
 
 
-def question_tables(data: Answers, correctness: pd.DataFrame):
-    """(file name, title, note, table) of every table."""
-    accuracy = reviewers.accuracy_table(data.reviewers)
-    for question, title in TITLES.items():
-        part = accuracy[accuracy["question"] == question].dropna(axis="columns", how="all")
-        note = f"{reviewers.plain_answer(part.assign(level=part.get('level', np.nan)))} {PAIRED}"
-        part = part.drop(columns="question").rename(columns={"level": LEVELS.get(question, "level")})
-        yield f"question_{question.lower()}", title, note, part
-    note = (
-        f"Answer: {_cost_answer(pareto_table(data.reviewers, data.question_costs))} Means over seeds. Operations: 2N a "
-        "token sampled, 6N a token trained on; prompts and attention left out."
-    )
-    yield "question_r6_ledger", "R6: what every stage costs", note, ledger_table(data.question_costs)
-    note = "Accuracy in %; sd over seeds in percentage points (none with one seed)."
-    yield "question_r7_seeds", "R7: seeds", note, seed_table(correctness)
-    note = "Spearman's correlation of score and tokens over validation responses."
-    yield "reward_model_length", "Is the reward model paid for length?", note, length_table(data.judged)
-
-
-def _cost_answer(table: pd.DataFrame) -> str:
+def cost_answer(table: pd.DataFrame) -> str:
     """What Ours costs beside the other arms, as a multiple of the cheapest."""
     arms = table.drop_duplicates(["arm", "level"]).sort_values("gflop", kind="stable")
     least = arms["gflop"].iloc[0]
@@ -342,70 +281,56 @@ def _cost_answer(table: pd.DataFrame) -> str:
     return "operations to make each, as multiples of the cheapest: " + ", ".join(times) + "."
 
 
-def question_figures(data: Answers):
-    """(file name, table of what is drawn, function that draws the table and returns the figure)."""
-    accuracy = tables.rounded(reviewers.accuracy_table(data.reviewers))
-    for question in ("R1", "R2", "R3", "R5"):
-        yield f"figure_question_{question.lower()}", accuracy[accuracy["question"] == question], _arms
-    yield "figure_question_r4_flips", accuracy[accuracy["question"] == "R4"], _label_noise
-    yield "figure_question_r4_threshold", data.thresholds, _thresholds
-    yield "figure_question_r6_pareto", pareto_table(data.reviewers, data.question_costs), _pareto
-    yield "figure_best_of_n", best_of_n_table(data.judged), _best_of_n
-    yield "figure_calibration", reliability_table(data.judged), _reliability
-    yield "figure_reward_shift", reward_table(data.judged), _rewards
-    yield "figure_over_optimisation", data.over_optimisation, _over_optimisation
-
-
-def _arms(table: pd.DataFrame) -> Figure:
+def arms(table: pd.DataFrame) -> Figure:
     rows = len(table) / max(1, table["benchmark"].nunique())
     figure, axes = plots.grid(1, 2, width=7.4, height=0.7 + 0.24 * rows)
     draw_arms(axes[0], table)
     return figure
 
 
-def _label_noise(table: pd.DataFrame) -> Figure:
+def label_noise(table: pd.DataFrame) -> Figure:
     figure, axes = plots.grid(1, 2, width=7.2, height=2.6)
     draw_label_noise(axes[0], table)
     plots.legend_below(figure, plots.method_handles(["ours", "ours_wo_r"], lines=True))
     return figure
 
 
-def _thresholds(table: pd.DataFrame) -> Figure:
+def thresholds(table: pd.DataFrame) -> Figure:
     figure, axes = plots.grid(1, 2, width=7.2, height=2.7)
     draw_thresholds(axes[0], table)
     plots.legend_below(figure, axes[0, 0].get_legend_handles_labels()[0], columns=2)
     return figure
 
 
-def _pareto(table: pd.DataFrame) -> Figure:
+def pareto(table: pd.DataFrame) -> Figure:
     figure, axes = plots.grid(1, 2, width=8.4, height=3.6)
     draw_pareto(axes[0], table)
     plots.legend_below(figure, pareto_handles(table), columns=3)
     return figure
 
 
-def _best_of_n(table: pd.DataFrame) -> Figure:
+def best_of_n(table: pd.DataFrame) -> Figure:
     figure, axes = plots.grid(1, 1, width=4.6, height=2.8)
     draw_best_of_n(axes[0, 0], table)
     plots.legend_below(figure, handles(STRATEGIES), columns=1)
     return figure
 
 
-def _reliability(table: pd.DataFrame) -> Figure:
+def reliability(table: pd.DataFrame) -> Figure:
     figure, axes = plots.grid(1, 1, width=3.6, height=3.1)
     draw_reliability(axes[0, 0], table)
     plots.legend_below(figure, handles(POLICIES))
     return figure
 
 
-def _rewards(table: pd.DataFrame) -> Figure:
+def rewards(table: pd.DataFrame) -> Figure:
     figure, axes = plots.grid(1, 1, width=4.4, height=2.5)
     draw_rewards(axes[0, 0], table)
     plots.legend_below(figure, handles(POLICIES))
     return figure
 
 
-def _over_optimisation(table: pd.DataFrame) -> Figure:
+def over_optimisation(table: pd.DataFrame) -> Figure:
     figure, axes = plots.grid(1, 2, width=7.0, height=2.6)
     draw_over_optimisation(axes[0], table)
     looks = {

@@ -21,7 +21,7 @@ from nbconvert.filters import markdown2html
 
 from rdlib import artifacts
 from rdlib.errors import UserError
-from rdlib.evidence import readme, report_figures, shown
+from rdlib.evidence import documents, result_tables, shown
 from rdlib.paths import ROOT
 
 NOTEBOOKS = ("12_paper_tables_and_figures", "13_reviewer_questions")
@@ -90,8 +90,8 @@ def _part(path: Path) -> dict[str, str]:
     title = next((line.lstrip("# ") for line in text.splitlines() if line.startswith("#")), path.stem)
     lines = [line for line in text.splitlines() if line.startswith("|")]
     note = " ".join(line for line in text.splitlines() if line and not line.startswith(("|", "#")))
-    if path.stem == "table_2_main":  # the README's form, an accuracy and its interval in one cell
-        lines = readme.main_rows(path.with_suffix(".csv")).splitlines()
+    if path.stem == "table_2_main":  # the documents' form, an accuracy and its interval in one cell
+        lines = documents.main_rows(path.with_suffix(".csv")).splitlines()
     rows = [[shown.from_markdown(cell) for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines]
     head, marks, body = rows[0], rows[1], rows[2:]
     right = [mark.endswith(":") for mark in marks]
@@ -119,7 +119,7 @@ _NUMBERS = ("mean_difference", "low", "high")
 
 def render(figures: Path) -> str:
     """The page; UserError when there are no released results."""
-    folders = report_figures.seed_folders(figures / "results")
+    folders = result_tables.seed_folders(figures / "results")
     if not folders or not (figures / "claims.csv").is_file():
         raise UserError(f"{figures} holds no released results: run `make study`, then `make release`.")
     records = [

@@ -14,6 +14,8 @@ from rdlib.study.specification import BASELINES
 from rdlib.study.stage import Stage
 
 R1, R2, R3, R4, R5 = "R1", "R2", "R3", "R4", "R5"
+REWARD_MODEL = "RM"  # what the reward model can give: no arm, but the responses of stage 13_judged_responses
+QUESTIONS = (R1, R2, R3, R4, R5, REWARD_MODEL)
 BASELINE_NAMES = {
     "rft": "rejection-sampling FT",
     "dpo": "DPO",

@@ -25,7 +25,7 @@ from rdlib import artifacts
 from rdlib.errors import UserError
 from rdlib.paths import ROOT
 from rdlib.profile import load_profile
-from rdlib.study import estimate, requirements, warm
+from rdlib.study import estimate, requirements, retrain, warm
 from rdlib.study.jobs import Job, drop_stale_markers, stages_to_run, study_jobs
 
 
@@ -33,6 +33,7 @@ def snakemake_command(arguments: argparse.Namespace, seeds: list[int]) -> list[s
     """The Snakemake call for these jobs; on one machine, jobs that need GPUs share those that the profile names."""
     gpus = 0 if arguments.workflow_profile else load_profile(ROOT / arguments.profile).hardware.gpus
     config = [f"profile={arguments.profile}", f"seeds={json.dumps(seeds)}", f"questions={arguments.questions}"]
+    config += [f"exhibit={arguments.exhibit}"] if arguments.exhibit else []
     return [
         *(
             sys.executable,
@@ -58,11 +59,21 @@ def snakemake_command(arguments: argparse.Namespace, seeds: list[int]) -> list[s
     ]
 
 
+def jobs_of(arguments: argparse.Namespace, seeds: list[int]) -> list[Job]:
+    """The jobs asked for: of the whole study, or of what one exhibit rests on, whose time is then told."""
+    if arguments.exhibit is None:
+        return study_jobs(arguments.profile, seeds, arguments.questions)
+    jobs = retrain.jobs_behind(arguments.exhibit, arguments.profile, seeds)
+    print(retrain.told(arguments.exhibit, jobs, load_profile(ROOT / arguments.profile)), flush=True)
+    return jobs
+
+
 def dry_run(arguments: argparse.Namespace) -> int:
     """Say what a study would take, and start nothing."""
     profile = load_profile(ROOT / arguments.profile)
-    jobs = study_jobs(arguments.profile, arguments.seeds or profile.grid.seeds, arguments.questions)
-    print(estimate.summary(estimate.estimate(stages_to_run(jobs)), profile))
+    jobs = jobs_of(arguments, arguments.seeds or profile.grid.seeds)
+    if not arguments.exhibit or profile.hardware.gpus:
+        print(estimate.summary(estimate.estimate(stages_to_run(jobs)), profile))
     return 0
 
 
@@ -71,7 +82,7 @@ def run_study(arguments: argparse.Namespace) -> int:
     profile = load_profile(ROOT / arguments.profile)
     requirements.check(profile.training)
     seeds = arguments.seeds or profile.grid.seeds
-    jobs = study_jobs(arguments.profile, seeds, arguments.questions)
+    jobs = jobs_of(arguments, seeds)
     runs = ROOT / profile.runs / profile.name
     runs.mkdir(parents=True, exist_ok=True)
     started = time.time()
@@ -93,11 +104,15 @@ def run_study(arguments: argparse.Namespace) -> int:
             watch.stop.set()
             if failed:
                 return _report_failures(failed)
-            if done == 0 and len(seeds) == 1:
+            if done == 0 and len(seeds) == 1 and not arguments.exhibit:
                 measured = {"questions": arguments.questions, "jobs": len(jobs)}
                 _record_measurements(runs, seeds[0], measured, time.time() - started, watch)
     minutes = (time.time() - started) / 60
     what = f"{len(jobs) - done} of {len(jobs)} jobs in {minutes:.1f} min" if done < len(jobs) else "nothing to do"
+    if arguments.exhibit:
+        paths = retrain.draw(arguments.exhibit, arguments.profile, seeds, jobs)
+        print(f"Study {profile.name}: {what}.", *(f"  {os.path.relpath(path, ROOT)}" for path in paths), sep="\n")
+        return 0
     print(f"Study {profile.name}: {what}.\n  tables and figures: {profile.runs}/{profile.name}/figures")
     print(f"  executed notebooks and artifacts: {profile.runs}/{profile.name}/<dataset>/<teacher>/<student>/<method>/")
     return 0
@@ -194,12 +209,13 @@ def _report_failures(failed: list[Job]) -> int:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Command line: --profile, --jobs, --seeds, --questions."""
+    """Command line: --profile, --jobs, --seeds, --questions, --for."""
     parser = argparse.ArgumentParser(prog="rdlib.study.dag", description="Run the whole study.")
     parser.add_argument("--profile", default="params/micro.yaml", help="profile, relative to the repository")
     parser.add_argument("--jobs", type=int, default=2, help="notebooks at a time (one torch thread each)")
     parser.add_argument("--seeds", type=int, nargs="*", help="seeds instead of the profile's")
     parser.add_argument("--questions", action="store_true", help="the reviewers' questions as well")
+    parser.add_argument("--for", dest="exhibit", help="only what this table or figure rests on, as figure_5_lambda")
     parser.add_argument("--dry-run", action="store_true", help="only say what it would take: tokens, hours, memory")
     parser.add_argument("--workflow-profile", help="a Snakemake profile, as params/slurm, that says where jobs run")
     try:

@@ -1,37 +1,85 @@
-"""Every table and figure of a study, drawn from its result tables: `python -m rdlib.study.figures RESULTS OUT`."""
+"""Tables and figures of a study, drawn from its result tables: `python -m rdlib.study.figures RESULTS OUT`.
+
+With `--name figure_5_lambda` that one alone, and what it shows, what is behind it, and how it is made again.
+"""
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import matplotlib
 
 from rdlib.errors import UserError
-from rdlib.evidence import report_figures
+from rdlib.evidence import gallery
+from rdlib.evidence.result_tables import Evidence, open_results, seed_of
+from rdlib.paths import ROOT
+from rdlib.profile import load_profile
 from rdlib.study.specification import dag_edges
 
 
 def draw_all(results: Path, out: Path, seeds: Iterable[int] | None = None) -> list[Path]:
     """Write every table and figure of the results in `results` to `out`; returns the paths written."""
-    return report_figures.draw_all(results, out, dag_edges(), seeds)
+    return gallery.draw_all(open_results(results, seeds, dag_edges()), out)
+
+
+def draw_one(name: str, evidence: Evidence, out: Path) -> list[Path]:
+    """Write one table or figure, known by its file's stem, to `out`; returns the paths written."""
+    exhibit = gallery.find(name)
+    gallery.make_folder(out)
+    return gallery.draw(exhibit, evidence, out)
+
+
+def source(
+    profile_path: str, seeds: list[int], results: str | None, collect: Callable[[str, list[int]], Path]
+) -> tuple[Evidence, Path]:
+    """What a notebook draws, and the folder to draw it to: seeds gathered by `collect`, or finished `results`.
+
+    Of finished results (a folder, relative to the repository) all seeds are taken; what is drawn from them lies apart,
+    in `runs/<profile>/released_figures`.
+    """
+    profile = load_profile(ROOT / profile_path)
+    if results is None:
+        collected = collect(profile_path, seeds)
+        return open_results(collected, seeds, dag_edges()), collected.parent / "figures"
+    return open_results(ROOT / results, edges=dag_edges()), ROOT / profile.runs / profile.name / "released_figures"
+
+
+def described(exhibit: gallery.Exhibit, evidence: Evidence) -> str:
+    """What an exhibit shows, what it rests on, and the command that trains that again."""
+    folders = evidence.answered if exhibit.of_questions else evidence.folders
+    seeds = ", ".join(str(seed_of(folder)) for folder in folders)
+    commits = ", ".join(commit[:10] for commit in evidence.commits) or "not recorded"
+    lines = [exhibit.title, exhibit.caption, f"From seeds {seeds} of {folders[0].parent}, made by commits {commits}."]
+    if exhibit.rests_on:
+        lines += [
+            f"It rests on what these notebooks train, and those before them: {', '.join(exhibit.rests_on)}.",
+            f'To train that again, its time told first: make retrain NAME={exhibit.name} SEEDS="{seed_of(folders[0])}"',
+        ]
+    return "\n".join(lines)
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Command line: RESULTS OUT; prints how many files it wrote, or one sentence on what is wrong."""
+    """Command line: RESULTS OUT [--name NAME]; prints what it wrote, or one sentence on what is wrong."""
     parser = argparse.ArgumentParser(prog="python -m rdlib.study.figures", description=__doc__.splitlines()[0])
     parser.add_argument("results", type=Path, help="folder with the result tables of a study, a folder a seed")
     parser.add_argument("out", type=Path, help="folder for the tables and figures")
+    parser.add_argument("--name", help="one table or figure alone, as figure_5_lambda")
     options = parser.parse_args(arguments)
     matplotlib.use("Agg")  # draws to files: no display is needed
     try:
-        paths = draw_all(options.results, options.out)
+        if options.name is None:
+            print(f"{len(draw_all(options.results, options.out))} files written to {options.out}")
+        else:
+            exhibit, evidence = gallery.find(options.name), open_results(options.results, edges=dag_edges())
+            paths = draw_one(options.name, evidence, options.out)
+            print(*map(os.path.relpath, paths), described(exhibit, evidence), sep="\n")
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    print(f"{len(paths)} files written to {options.out}")
     return 0
 
 

@@ -51,13 +51,18 @@ def _show_user_error(shell, kind, error, _traceback, tb_offset=None) -> list[str
     return lines
 
 
-def show_texts(table: pd.DataFrame) -> None:
-    """Show a table of questions and responses as plain text: no markup, formula or control character in it works."""
+def texts(table: pd.DataFrame) -> dict[str, str]:
+    """A table of questions and responses as an output of plain text: no markup, formula or control character works."""
     table = table.map(lambda value: shown.visible(value) if isinstance(value, str) else value)
     options = {"index": False, "na_rep": "-", "float_format": "{:.3g}".format}
     with pd.option_context("display.max_colwidth", None):
         markup = table.to_html(border=0, classes="texts tex2jax_ignore mathjax_ignore", **options)
-        display({"text/html": TEXT_STYLE + markup, "text/plain": table.to_string(**options)}, raw=True)
+        return {"text/html": TEXT_STYLE + markup, "text/plain": table.to_string(**options)}
+
+
+def show_texts(table: pd.DataFrame) -> None:
+    """Show a table as `texts` has it."""
+    display(texts(table), raw=True)
 
 
 def show_claim(claim: Claim) -> None:

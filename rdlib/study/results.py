@@ -1,6 +1,6 @@
 """Result tables: what the stages of a study left, gathered into a few tidy files.
 
-Every table and figure is drawn from these files alone (`rdlib.evidence.report_figures`), so the released ones, in
+Every table and figure is drawn from these files alone (`rdlib.evidence.gallery`), so the released ones, in
 `figures/results`, redraw everything without training. Each row names its cell, variant and seed. Each seed has a
 folder of its own, so seeds can be run and released at different times.
 """
@@ -14,6 +14,7 @@ import pandas as pd
 
 from rdlib import artifacts
 from rdlib.evidence import diagnostics, ledger, reviewers
+from rdlib.evidence.result_tables import ANSWERED
 from rdlib.paths import ROOT
 from rdlib.profile import load_profile
 from rdlib.study import arms
@@ -41,8 +42,10 @@ def study_stages(profile_path: str, seeds: list[int]) -> list[Stage]:
     return sorted(stages.values(), key=lambda stage: stage.label)
 
 
-def _stack(stages: list[Stage], name: str, read: Callable[[Stage], pd.DataFrame]) -> pd.DataFrame:
+def _stack(stages: list[Stage], name: str, read: Callable[[Stage], pd.DataFrame]) -> pd.DataFrame | None:
     frames = [read(stage).assign(**stage.columns) for stage in stages if stage.name == name]
+    if not frames:
+        return None
     frame = pd.concat(frames, ignore_index=True)
     return frame[[*CELL, *(column for column in frame.columns if column not in CELL)]]
 
@@ -59,15 +62,15 @@ def graded(stage: Stage) -> pd.DataFrame:
     return found.astype({"correct": bool})
 
 
-def pseudo_label_counts(stages: list[Stage]) -> pd.DataFrame:
-    """The counts of Figures 3 and 4, a row a teacher, dataset and split."""
+def pseudo_label_counts(stages: list[Stage]) -> pd.DataFrame | None:
+    """The counts of Figures 3 and 4, a row a teacher, dataset and split; None without a judgement."""
     rows = [
         {"dataset": s.dataset, "teacher": s.teacher, "seed": s.seed, "split": split, **counts}
         for s in stages
         if s.name == "02_judgement"
         for split, counts in s.json("judgement").items()
     ]
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows) if rows else None
 
 
 def costs(stages: Iterable[Stage]) -> pd.DataFrame:
@@ -93,15 +96,14 @@ def costs(stages: Iterable[Stage]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def example(stages: list[Stage]) -> dict:
-    """Table 1 of the ablation cell: a validation question with its answers and rewards."""
+def example(stages: list[Stage]) -> dict | None:
+    """Table 1 of the ablation cell: a validation question with its answers and rewards; None without its stage."""
     grid = stages[0].profile.grid
     cell = (grid.ablation_dataset, grid.ablation_teacher, grid.ablation_student, "ours", "")
-    stage = next(
-        s
-        for s in stages
-        if s.name == "05_reward_model" and (s.dataset, s.teacher, s.student, s.method, s.variant) == cell
-    )
+    reward_models = (s for s in stages if s.name == "05_reward_model")
+    stage = next((s for s in reward_models if (s.dataset, s.teacher, s.student, s.method, s.variant) == cell), None)
+    if stage is None:
+        return None
     scores = stage.table("scores")
     key = sorted(scores["id"])[0]
     questions = stage.at("00_data").table("questions").set_index("id")
@@ -149,10 +151,17 @@ def collect(profile_path: str, seeds: list[int]) -> Path:
 def collect_seed(profile_path: str, seed: int) -> Path:
     """Gather the result tables of one finished seed; returns its folder."""
     folder = results_folder(profile_path) / f"seed{seed}"
-    stages = study_stages(profile_path, [seed])
-    correct = _stack(stages, "07_evaluate", graded)
+    gather(folder, profile_path, seed, study_stages(profile_path, [seed]))
+    return folder
+
+
+def gather(folder: Path, profile_path: str, seed: int, stages: list[Stage], options: str = "") -> None:
+    """Write the result tables of some finished stages of one seed; a table that none of them has rows for is left out.
+
+    `options` are what the command that made them was given besides profile and seed.
+    """
     tables = {
-        "correctness.parquet": correct.drop(columns="dataset"),
+        "correctness.parquet": _stack(stages, "07_evaluate", graded),
         "reward_scores.parquet": _stack(
             stages, "05_reward_model", lambda s: s.table("scores")[["id", "kind", "score"]]
         ),
@@ -163,17 +172,22 @@ def collect_seed(profile_path: str, seed: int) -> Path:
         "costs.csv": costs(stages),
     }
     for name, frame in tables.items():
-        if name.endswith(".csv"):
-            artifacts.write_bytes(folder / name, frame.to_csv(index=False, float_format="%.6g").encode())
-        else:
-            artifacts.write_parquet(folder / name, frame)
+        if frame is not None:
+            _write(folder / name, frame.drop(columns="dataset") if name == "correctness.parquet" else frame)
     for stage in stages:
         if stage.name == "00_data" and stage.dataset_settings.source in ("gsm8k", "mmlu_pro"):
             artifacts.write_json(folder / f"split_ids_{stage.dataset}.json", stage.json("split_ids"))
-    artifacts.write_json(folder / "example.json", example(stages))
+    if shown := example(stages):
+        artifacts.write_json(folder / "example.json", shown)
     artifacts.write_json(folder / "settings.json", load_profile(ROOT / profile_path).model_dump())
-    artifacts.write_json(folder / "provenance.json", provenance(stages, profile_path, seed))
-    return folder
+    artifacts.write_json(folder / "provenance.json", provenance(stages, profile_path, seed, options))
+
+
+def _write(path: Path, frame: pd.DataFrame) -> None:
+    if path.suffix == ".csv":
+        artifacts.write_bytes(path, frame.to_csv(index=False, float_format="%.6g").encode())
+    else:
+        artifacts.write_parquet(path, frame)
 
 
 # ---- the reviewers' questions
@@ -182,43 +196,62 @@ def collect_seed(profile_path: str, seed: int) -> Path:
 def collect_questions(profile_path: str, seeds: list[int]) -> Path:
     """Gather what answers the reviewers' questions, beside the results of the study's seeds; returns their folder."""
     for seed in seeds:
-        _collect_questions(profile_path, seed)
+        folder = results_folder(profile_path) / f"seed{seed}"
+        gather_questions(folder, profile_path, seed, _teachers(profile_path, seed))
     return results_folder(profile_path)
 
 
-def _collect_questions(profile_path: str, seed: int) -> None:
-    folder = results_folder(profile_path) / f"seed{seed}"
+def gather_questions(
+    folder: Path,
+    profile_path: str,
+    seed: int,
+    stages: list[Stage],
+    questions: tuple[str, ...] = arms.QUESTIONS,
+    options: str = " --questions",
+) -> None:
+    """Write the result tables of the reviewers' `questions`, from finished arms; the last says that it is all there.
+
+    `stages`: those whose teachers' responses the sweep of the threshold is of.
+    """
     cell = ablation_cell(profile_path, seed)
-    found = arms.arms_of(cell)
-    ppo, judged = cell.at("06_ppo"), cell.at("13_judged_responses")
-    gold = read_gold(cell.at("00_gold").require())
-    curve = diagnostics.over_optimisation(ppo.jsonl("history"), ppo.table("validation"), gold)
-    artifacts.write_parquet(folder / "reviewers.parquet", arms.answers_table(found))
-    artifacts.write_parquet(folder / "judged.parquet", judged.table("judged"))
-    stages = {stage.folder: stage for arm in found for stage in (arm.stage, *arm.stage.upstream())}
-    stages |= {judged.folder: judged}
-    made = provenance(sorted(stages.values(), key=lambda s: s.label), profile_path, seed, " --questions")
-    artifacts.write_json(folder / "question_provenance.json", made)
-    for name, table in (
-        ("thresholds", _thresholds(profile_path, seed)),
-        ("over_optimisation", curve),
-        ("question_costs", _arm_costs(found)),
-    ):
-        artifacts.write_bytes(folder / f"{name}.csv", table.to_csv(index=False, float_format="%.6g").encode())
+    found = [arm for arm in arms.arms_of(cell) if arm.question in questions]
+    made = {stage.folder: stage for arm in found for stage in (arm.stage, *arm.stage.upstream())}
+    tables = {}
+    if found:
+        tables |= {"reviewers.parquet": arms.answers_table(found), "question_costs.csv": _arm_costs(found)}
+    if arms.REWARD_MODEL in questions:
+        ppo, judged = cell.at("06_ppo"), cell.at("13_judged_responses")
+        made |= {stage.folder: stage for stage in (judged, *judged.upstream())}
+        gold = read_gold(cell.at("00_gold").require())
+        curve = diagnostics.over_optimisation(ppo.jsonl("history"), ppo.table("validation"), gold)
+        tables |= {"judged.parquet": judged.table("judged"), "over_optimisation.csv": curve}
+    if arms.R4 in questions:
+        tables["thresholds.csv"] = _thresholds(stages)
+    for name, table in tables.items():
+        _write(folder / name, table)
+    behind = sorted(made.values() or stages, key=lambda stage: stage.label)
+    artifacts.write_json(folder / ANSWERED, provenance(behind, profile_path, seed, options))
 
 
-def _thresholds(profile_path: str, seed: int) -> pd.DataFrame:
-    """The sweep of the vote's threshold for every dataset and teacher."""
+def _teachers(profile_path: str, seed: int) -> list[Stage]:
+    """The responses of every teacher to every dataset."""
     profile = load_profile(ROOT / profile_path)
+    return [
+        make_stage("01_teacher_responses", profile_path, seed=seed, dataset=dataset, teacher=teacher)
+        for dataset in profile.datasets
+        for teacher in profile.teachers
+    ]
+
+
+def _thresholds(stages: list[Stage]) -> pd.DataFrame:
+    """The sweep of the vote's threshold over the responses of each of the teachers' stages."""
     frames = []
-    for dataset in profile.datasets:
-        for teacher in profile.teachers:
-            stage = make_stage("01_teacher_responses", profile_path, seed=seed, dataset=dataset, teacher=teacher)
+    for stage in stages:
+        if stage.name == "01_teacher_responses" and not stage.variant:
             gold = read_gold(stage.at("00_gold").require()).dropna()
-            if gold.empty:
-                continue
-            table = reviewers.threshold_sweep(stage.table("responses"), gold, profile.grid.threshold)
-            frames.append(table.assign(dataset=dataset, teacher=teacher))
+            if len(gold):
+                table = reviewers.threshold_sweep(stage.table("responses"), gold, stage.profile.grid.threshold)
+                frames.append(table.assign(dataset=stage.dataset, teacher=stage.teacher))
     return pd.concat(frames, ignore_index=True)
 
 

@@ -79,6 +79,10 @@ class Stage:
         return load_profile(self.root / self.profile_path, self._cell_overrides | self.all_overrides)
 
     @cached_property
+    def _profile_of_cell(self) -> Profile:
+        return load_profile(self.root / self.profile_path, self._cell_overrides)
+
+    @cached_property
     def _cell_overrides(self) -> dict[str, Any]:
         profile = load_profile(self.root / self.profile_path)
         return profile.cell_overrides(dataset=self.dataset, teacher=self.teacher, student=self.student)
@@ -91,8 +95,7 @@ class Stage:
     @cached_property
     def overrides(self) -> dict[str, Any]:
         """The overrides that reach this stage and differ from the profile's own values."""
-        base = load_profile(self.root / self.profile_path, self._cell_overrides)
-        kept = {}
+        base, kept = self._profile_of_cell, {}
         for key in sorted(self.all_overrides):
             section, name = key.split(".", 1)
             value = getattr(getattr(self.profile, section), name)  # as the schema understands it: 1 is 1.0
@@ -150,7 +153,7 @@ class Stage:
         """The same stage with further settings overridden: a variant with a folder of its own."""
         return replace(self, all_overrides=self.all_overrides | overrides)
 
-    @property
+    @cached_property
     def inputs(self) -> dict[str, Stage]:
         """The stages whose artifacts this one reads, by the name it knows them by."""
         unlabelled = self.dataset_settings.source == "questions"
@@ -249,8 +252,8 @@ class Stage:
             self.verified()
             print(f"{self.label}: already there, nothing to do.")
             return self
-        for name in self.inputs:
-            self.input(name)
+        for stage in self.inputs.values():
+            stage.require()  # the function checks the files that it reads
         clock = time.time()
         try:
             self._make(hooks)

@@ -1,7 +1,8 @@
-"""Keeps README.md's tables equal to the released ones: `python -m rdlib.evidence.readme` after `make figures`.
+"""Fills README.md and docs/*.md from result files: `python -m rdlib.evidence.documents`, a part of `make docs`.
 
-A block between `<!-- name -->` and `<!-- /name -->` is replaced by what the released files say: the main table
-and the claims in a shorter form, the time and memory of the reference run, the provenance of the constants.
+A block between `<!-- name -->` and `<!-- /name -->`, each on a line of its own, is replaced by what the released
+files say: verdicts and claims, the main table, the reviewers' questions, benchmarks, what runs took on which machine,
+and the provenance of the constants. No number in such a block is written by hand.
 """
 
 from __future__ import annotations
@@ -16,12 +17,15 @@ import pandas as pd
 
 from rdlib import artifacts
 from rdlib.errors import UserError
-from rdlib.evidence import paper, plots, tables
-from rdlib.evidence.question_figures import LEVELS, folders_with_answers
-from rdlib.evidence.report_figures import seed_folders
+from rdlib.evidence import claims, paper, plots, tables
+from rdlib.evidence.question_figures import LEVELS
+from rdlib.evidence.result_tables import open_results, seed_folders, seed_of
 from rdlib.paths import ROOT
 from rdlib.profile import load_profile
 
+MACHINES = ROOT / "bench" / "machines.csv"
+BLOCK = re.compile(r"^<!-- (\w+) -->$", re.MULTILINE)
+VERDICTS = (claims.SUPPORTED, claims.NOT_SUPPORTED, claims.INCONCLUSIVE)
 NOT_RELEASED = "*No reference run has been released yet: `make study`, then `make release`.*"
 
 
@@ -48,12 +52,16 @@ def main_rows(path: Path) -> str:
 def claim_rows(path: Path) -> str:
     """figures/claims.csv: each claim with its verdict, and in how many cells it holds, here and in the paper."""
     table = pd.read_csv(path, keep_default_na=False)
-    lines = ["| claim | | verdict | mean difference | holds in | in the paper |", "| --- " * 3 + "| ---: " * 3 + "|"]
+    lines = [
+        "| claim | what it says | verdict | mean difference | holds in | in the paper |",
+        "| --- " * 3 + "| ---: " * 3 + "|",
+    ]
     for row in table.itertuples():
         difference = f"{_short(row.mean_difference)} [{_short(row.low)}, {_short(row.high)}] {row.unit}"
         holds = f"{row.cells_holding} of {row.cells}"
         paper_holds = f"{row.paper_cells_holding} of {row.paper_cells}" if row.paper_cells else "-"
-        lines.append(f"| {row.claim} | {row.statement} | {row.verdict} | {difference} | {holds} | {paper_holds} |")
+        statement = row.statement.replace("|", "\\|")
+        lines.append(f"| {row.claim} | {statement} | {row.verdict} | {difference} | {holds} | {paper_holds} |")
     return "\n".join(lines)
 
 
@@ -81,7 +89,7 @@ def question_rows(figures: Path) -> str:
             times = part[level].iloc[0] if level else float("nan")
             label = f"{arm}, {times:g} x teacher samples" if times > 1 else arm
             lines.append(f"| {question} | {label} | {' | '.join(cells)} |")
-    seeds = [path.name.removeprefix("seed") for path in folders_with_answers(seed_folders(figures / "results"))]
+    seeds = [str(seed_of(folder)) for folder in open_results(figures / "results").answered]
     return "\n".join([*lines, "", f"(Seeds {', '.join(seeds)}.)"])
 
 
@@ -89,44 +97,82 @@ def _short(value: float | str) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
-def measured_text(results: Path) -> str:
-    """Sentences on time, memory and disk of the reference run: medians over its seeds."""
+def verdict_text(figures: Path) -> str:
+    """How many of the paper's claims got which verdict, in one sentence."""
+    verdicts = pd.read_csv(figures / "claims.csv")["verdict"]
+    parts = ", ".join(f"{sum(verdicts == verdict)} {verdict}" for verdict in tables.in_order(verdicts, VERDICTS))
+    seeds = len(seed_folders(figures / "results"))
+    return f"Of the paper's {len(verdicts)} claims, with {seeds} seed{'s' * (seeds > 1)}: **{parts}**."
+
+
+def runs_seen(results: Path, machines: Path) -> pd.DataFrame:
+    """Every run whose time is known: command, notebooks, minutes, machine.
+
+    Those of the released seeds (`measured.json` beside their results), and those that `machines` lists: a CSV with
+    command, notebooks, minutes, processor, beside (what else ran there), commit and source.
+    """
+    rows = []
+    for path in sorted(results.glob("seed*/measured.json")):
+        measured = json.loads(path.read_text())
+        made = json.loads((path.parent / "provenance.json").read_text())["environment"]
+        command = "make study ARGS=--questions" if measured.get("questions", False) else "make study"
+        rows.append((command, measured["jobs"], measured["minutes"], made.get("processor", made["machine"])))
+    for row in pd.read_csv(machines).fillna({"beside": ""}).itertuples():
+        machine = f"{row.processor}, {row.beside}" if row.beside else row.processor
+        rows.append((row.command, row.notebooks, row.minutes, machine))
+    return pd.DataFrame(rows, columns=["command", "notebooks", "minutes", "machine"])
+
+
+def measured_rows(runs: pd.DataFrame) -> str:
+    """What each command took, from the least to the most minutes over the machines that it was seen on."""
+    lines = ["| command | notebooks | minutes | seen on |", "| --- | ---: | ---: | --- |"]
+    for command, seen in sorted(runs.groupby("command"), key=lambda item: item[1]["minutes"].min()):
+        ends = dict.fromkeys(f"{m:.2g}" for m in (seen["minutes"].min(), seen["minutes"].max()))
+        notebooks = " to ".join(f"{n:.0f}" for n in sorted(seen["notebooks"].dropna().unique()))
+        where = "; ".join(dict.fromkeys(seen.sort_values("minutes")["machine"]))
+        lines.append(f"| `{command}` | {notebooks or '-'} | {' to '.join(ends)} | {where} |")
+    return "\n".join(lines)
+
+
+def room_text(results: Path) -> str:
+    """The most memory and disk that a seed took."""
     found = [json.loads(path.read_text()) for path in sorted(results.glob("seed*/measured.json"))]
-    sentences = []
-    for questions, command in ((False, "make study"), (True, "make reference")):
-        rows = [row for row in found if row.get("questions", False) == questions]
-        if rows:
-            middle = pd.DataFrame(rows).median(numeric_only=True)
-            seeds = "one seed" if len(rows) == 1 else f"medians of {len(rows)} seeds"
-            cores = f" ({middle.cpu_minutes:.0f} minutes of a core)" if "cpu_minutes" in middle else ""
-            sentences.append(
-                f"`{command}` ({middle.jobs:.0f} notebooks, two at a time; {seeds}) took {middle.minutes:.0f} minutes"
-                f"{cores}, {middle.peak_memory_gib:.1f} GiB of memory and {middle.disk_mb:.0f} MB of disk."
-            )
-    return " ".join(sentences) or NOT_RELEASED
+    if not found:
+        return NOT_RELEASED
+    memory, disk = (max(row[name] for row in found) for name in ("peak_memory_gib", "disk_mb"))
+    return f"A seed needs up to {memory:.1f} GiB of memory and {disk:.0f} MB of disk."
 
 
-def render(readme: str, blocks: dict[str, str]) -> str:
-    """The README with each named block replaced; UserError for a block that it does not have."""
-    for name, text in blocks.items():
-        pattern = re.compile(f"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
-        if not pattern.search(readme):
-            raise UserError(f"README.md has no block <!-- {name} -->: put it where the table belongs.")
-        readme = pattern.sub(lambda match, text=text: f"{match[1]}{text}\n{match[2]}", readme)
-    return readme
+def render(text: str, blocks: dict[str, str], where: str = "README.md") -> str:
+    """A document with each of its blocks replaced; UserError for a block that there is not, or that does not end."""
+    for name in BLOCK.findall(text):
+        if name not in blocks:
+            raise UserError(f"{where} has a block <!-- {name} -->, which is none of {', '.join(sorted(blocks))}.")
+        pattern = re.compile(f"^(<!-- {name} -->\n).*?^(<!-- /{name} -->)$", re.DOTALL | re.MULTILINE)
+        if not pattern.search(text):
+            raise UserError(f"{where}: the block <!-- {name} --> has no end: put <!-- /{name} --> on a line below it.")
+        text = pattern.sub(lambda match, name=name: f"{match[1]}{blocks[name]}\n{match[2]}", text)
+    return text
+
+
+def documents(root: Path = ROOT) -> list[Path]:
+    """README.md and the pages of docs/."""
+    return [root / "README.md", *sorted((root / "docs").glob("*.md"))]
 
 
 def blocks(figures: Path) -> dict[str, str]:
     """The text of each block, from the released tables."""
     content = {"provenance": provenance_rows(), "bench": bench_rows(ROOT / "bench" / "results")}
+    content["measured"] = measured_rows(runs_seen(figures / "results", MACHINES))
     if not (figures / "results").is_dir():
-        return content | dict.fromkeys(("table_2_main", "claims", "questions", "measured"), NOT_RELEASED)
+        return content | dict.fromkeys(("table_2_main", "verdicts", "claims", "questions", "room"), NOT_RELEASED)
     content["table_2_main"] = main_rows(figures / "table_2_main.csv")
+    content["verdicts"] = verdict_text(figures)
     content["claims"] = claim_rows(figures / "claims.csv")
     content["questions"] = NOT_RELEASED
     if (figures / "question_r1.csv").is_file():
         content["questions"] = question_rows(figures)
-    content["measured"] = measured_text(figures / "results")
+    content["room"] = room_text(figures / "results")
     return content
 
 
@@ -171,9 +217,12 @@ def provenance_rows() -> str:
 
 
 def main() -> int:
-    """Rewrite README.md in place."""
-    path = ROOT / "README.md"
-    artifacts.write_bytes(path, render(path.read_text(encoding="utf-8"), blocks(ROOT / "figures")).encode())
+    """Rewrite the blocks of every document in place."""
+    found = blocks(ROOT / "figures")
+    for path in documents():
+        old = path.read_text(encoding="utf-8")
+        if (new := render(old, found, path.relative_to(ROOT).as_posix())) != old:
+            artifacts.write_bytes(path, new.encode())
     return 0
 
 

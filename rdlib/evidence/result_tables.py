@@ -1,0 +1,234 @@
+"""The result tables of a study, read when they are asked for: what every table and figure is made from.
+
+    evidence = open_results(Path("figures/results"))
+    evidence.correctness   # reads one file of each seed, nothing else
+
+Results lie in one folder a seed (`seed0`, `seed1`, ...), as `rdlib.study.results` writes them. The reviewers'
+questions are answered by seeds of their own; where no seed has answered, there is none of their tables.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import pandas as pd
+from pydantic import ValidationError
+
+from rdlib.errors import UserError
+from rdlib.evidence import claims, paper, plots, reviewers, tables
+from rdlib.profile import Profile
+
+COLUMNS = {
+    "correctness.parquet": "benchmark teacher student method variant seed id group correct",
+    "pseudo_labels.csv": "dataset teacher seed split questions failed labelled label_correct responses judged_right",
+    "reward_scores.parquet": "dataset teacher student method variant seed id kind score",
+    "reward_model_history.csv": "dataset teacher student method variant seed step pos_neg_auc pos_pos_auc",
+    "sft_history.csv": "dataset teacher student method seed step loss eval_loss agreement",
+    "ppo_history.csv": "dataset teacher student method variant seed update reward kl validation_agreement",
+    "costs.csv": "stage seconds tokens_generated tokens_trained",
+}
+QUESTION_COLUMNS = {
+    "reviewers.parquet": "question arm level reference benchmark seed id correct",
+    "judged.parquet": "policy id sample tokens answer agrees correct score",
+    "thresholds.csv": "dataset teacher threshold failure_ratio coverage label_accuracy",
+    "over_optimisation.csv": "update kl reward agreement accuracy",
+    "question_costs.csv": "question arm level stage parameters tokens_generated tokens_trained seconds",
+}
+# Written after the reviewers' tables, so a seed that has it has answered the questions.
+ANSWERED = "question_provenance.json"
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """The results of some seeds' folders, each table read once and only when it is asked for.
+
+    `edges` are those of the stages' DAG, for Figure 2. UserError, on reading, for a file that can't be used.
+    """
+
+    folders: tuple[Path, ...]
+    edges: tuple[tuple[str, str], ...] = ()
+
+    @cached_property
+    def correctness(self) -> pd.DataFrame:
+        """Graded answers to test questions, a row an answer."""
+        return self._study("correctness.parquet")
+
+    @cached_property
+    def pseudo_labels(self) -> pd.DataFrame:
+        """Counts of the vote: labelled, failed, and judged rightly."""
+        return self._study("pseudo_labels.csv")
+
+    @cached_property
+    def reward_scores(self) -> pd.DataFrame:
+        """The reward models' scores of validation responses."""
+        return self._study("reward_scores.parquet")
+
+    @cached_property
+    def reward_model_history(self) -> pd.DataFrame:
+        """The reward models' learning curves."""
+        return self._study("reward_model_history.csv")
+
+    @cached_property
+    def sft_history(self) -> pd.DataFrame:
+        """SFT's learning curves."""
+        return self._study("sft_history.csv")
+
+    @cached_property
+    def ppo_history(self) -> pd.DataFrame:
+        """PPO's learning curves."""
+        return self._study("ppo_history.csv")
+
+    @cached_property
+    def costs(self) -> pd.DataFrame:
+        """Seconds and tokens of every stage."""
+        return self._study("costs.csv")
+
+    @cached_property
+    def example(self) -> dict:
+        """A question with its responses and their scores, for Table 1."""
+        return read_json(self.folders[0] / "example.json")
+
+    @cached_property
+    def settings(self) -> dict:
+        """The profile that the seeds were run with."""
+        return read_json(self.folders[0] / "settings.json")
+
+    @cached_property
+    def points(self) -> pd.DataFrame:
+        """Table 2, a row an accuracy, rounded as it is written."""
+        return tables.rounded(tables.main_points(self.correctness))
+
+    @cached_property
+    def claims(self) -> list[claims.Claim]:
+        """The paper's claims, judged."""
+        judged_by = (self.correctness, self.pseudo_labels, self.reward_scores, self.reward_model_history)
+        return claims.all_claims(*judged_by, self.settings)
+
+    @cached_property
+    def measured(self) -> dict[int, dict]:
+        """Minutes, memory and disk of the seeds that were measured, by seed."""
+        return {seed_of(f): read_json(f / "measured.json") for f in self.folders if (f / "measured.json").is_file()}
+
+    @cached_property
+    def commits(self) -> list[str]:
+        """The commits that the seeds were made by, and those that answered the questions."""
+        records = [f / name for f in self.folders for name in ("provenance.json", ANSWERED) if (f / name).is_file()]
+        return sorted({commit for path in records for commit in read_json(path)["commits"]})
+
+    @property
+    def benchmarks(self) -> dict[str, str]:
+        """The benchmarks' names in figures."""
+        return plots.benchmark_names(self.settings.get("datasets", {}))
+
+    def default(self, key: str) -> float:
+        """A setting of the reward model that an ablation's unmarked run is known by; 0.5 where it is missing."""
+        value = paper.lookup(self.settings, key)
+        return 0.5 if value is None else float(value)
+
+    # ---- the reviewers' questions
+
+    @cached_property
+    def answered(self) -> tuple[Path, ...]:
+        """The folders of the seeds that have answered the reviewers' questions."""
+        return tuple(folder for folder in self.folders if (folder / ANSWERED).is_file())
+
+    @cached_property
+    def reviewers(self) -> pd.DataFrame:
+        """Graded answers of the arms of the reviewers' questions."""
+        return self._questions("reviewers.parquet")
+
+    @cached_property
+    def arms(self) -> pd.DataFrame:
+        """The arms' accuracies, and Ours against each."""
+        return reviewers.accuracy_table(self.reviewers)
+
+    @cached_property
+    def judged(self) -> pd.DataFrame:
+        """Sampled validation responses before and after PPO, with the reward model's score."""
+        return self._questions("judged.parquet")
+
+    @cached_property
+    def thresholds(self) -> pd.DataFrame:
+        """The sweep of the vote's threshold."""
+        return self._questions("thresholds.csv")
+
+    @cached_property
+    def over_optimisation(self) -> pd.DataFrame:
+        """Reward, KL, agreement and true accuracy along PPO."""
+        return self._questions("over_optimisation.csv")
+
+    @cached_property
+    def question_costs(self) -> pd.DataFrame:
+        """Seconds and tokens of every stage behind an arm."""
+        return self._questions("question_costs.csv")
+
+    def _study(self, name: str) -> pd.DataFrame:
+        return pd.concat([tables.read_table(f / name, COLUMNS[name]) for f in self.folders], ignore_index=True)
+
+    def _questions(self, name: str) -> pd.DataFrame:
+        if not self.answered:
+            raise UserError(
+                f"No seed in {self.folders[0].parent} has answered the reviewers' questions: "
+                f"run `make study ARGS=--questions`."
+            )
+        parts = [
+            tables.read_table(folder / name, QUESTION_COLUMNS[name]).assign(seed=seed_of(folder))
+            for folder in self.answered
+        ]
+        return pd.concat(parts, ignore_index=True)
+
+
+def open_results(results: Path, seeds: Iterable[int] | None = None, edges: Iterable[tuple[str, str]] = ()) -> Evidence:
+    """The evidence of these seeds (default: of all that are there), their settings compared.
+
+    UserError where there is no seed, or one was run with other settings than the first.
+    """
+    folders = seed_folders(results) if seeds is None else [results / f"seed{seed}" for seed in seeds]
+    if not folders:
+        raise UserError(f"{results} holds no results of any seed (seed0, ...): run `make study`, which writes them.")
+    settings = [_complete(read_json(folder / "settings.json")) for folder in folders]
+    for folder, found in zip(folders, settings, strict=True):
+        if found != settings[0]:
+            raise UserError(
+                f"{folder} was made with other settings than {folders[0]}: run that seed again with the same "
+                f"profile, or remove the folder."
+            )
+    return Evidence(tuple(folders), tuple(edges))
+
+
+def seed_folders(results: Path) -> list[Path]:
+    """The folders of the seeds whose results are there, in order of the seeds."""
+    found = [path for path in results.glob("seed*") if path.is_dir() and path.name[4:].isdecimal()]
+    return sorted(found, key=seed_of)
+
+
+def seed_of(folder: Path) -> int:
+    """The seed of a folder of results."""
+    return int(folder.name[4:])
+
+
+def _complete(settings: dict) -> dict:
+    """Settings with those added since they were written at their defaults; as they are where they make no profile."""
+    try:
+        return Profile.model_validate(settings).model_dump()
+    except ValidationError:
+        return settings
+
+
+def read_json(path: Path) -> dict:
+    """A JSON object of the results; UserError for one that is missing or can't be read."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing: run `make study`, which writes it.") from None
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{path} can't be read ({tables.first_line(error)}): run `make study` to write it again."
+        ) from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path} holds no JSON object: run `make study` to write it again.")
+    return content

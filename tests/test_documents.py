@@ -1,0 +1,74 @@
+"""The tool that fills README and docs: each block is replaced by what the result files say, and by nothing else."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from rdlib.errors import UserError
+from rdlib.evidence import documents
+
+PAGE = "Before\n\n<!-- a -->\nold\nlines\n<!-- /a -->\nbetween <!-- a --> in a line\n<!-- b -->\n<!-- /b -->\nafter\n"
+
+
+def test_blocks_are_replaced_and_nothing_else():
+    filled = documents.render(PAGE, {"a": r"| \1 | \g<0> |", "b": "two\nlines"})
+    assert filled == PAGE.replace("old\nlines", r"| \1 | \g<0> |").replace("-->\n<!-- /b", "-->\ntwo\nlines\n<!-- /b")
+    assert documents.render(filled, {"a": r"| \1 | \g<0> |", "b": "two\nlines"}) == filled
+
+
+def test_a_block_that_there_is_not_is_named():
+    with pytest.raises(UserError, match="docs/x.md has a block <!-- b -->, which is none of a, c"):
+        documents.render(PAGE, {"a": "", "c": ""}, "docs/x.md")
+
+
+def test_a_block_without_an_end_is_named():
+    with pytest.raises(UserError, match="<!-- a --> has no end"):
+        documents.render(PAGE.replace("<!-- /a -->", "<!-- /b -->"), {"a": "", "b": ""})
+
+
+@pytest.fixture
+def measured(tmp_path) -> Path:
+    """Results of two seeds, one with questions; the other's manifest knows the processor."""
+    for seed, minutes, questions, machine in ((0, 32.7, False, {}), (1, 64.7, True, {"processor": "Chip Z"})):
+        folder = tmp_path / "results" / f"seed{seed}"
+        folder.mkdir(parents=True)
+        row = {"jobs": 95, "minutes": minutes, "questions": questions, "peak_memory_gib": 3.0 + seed, "disk_mb": 80}
+        (folder / "measured.json").write_text(json.dumps(row))
+        (folder / "provenance.json").write_text(json.dumps({"environment": {"machine": "Linux"} | machine}))
+    (tmp_path / "machines.csv").write_text(
+        "command,notebooks,minutes,processor,beside,commit,source\n"
+        "make study,95,62.9,Chip A,beside other work,,a reviewer\n"
+        "make test,,12.04,Chip A,,,\n"
+        "make study,94,41,Chip B,,,\n"
+    )
+    return tmp_path
+
+
+def test_times_are_ranges_over_the_machines_they_were_seen_on(measured):
+    runs = documents.runs_seen(measured / "results", measured / "machines.csv")
+    assert documents.measured_rows(runs).splitlines()[2:] == [
+        "| `make test` | - | 12 | Chip A |",
+        "| `make study` | 94 to 95 | 33 to 63 | Linux; Chip B; Chip A, beside other work |",
+        "| `make study ARGS=--questions` | 95 | 65 | Chip Z |",
+    ]
+    assert "up to 4.0 GiB of memory and 80 MB" in documents.room_text(measured / "results")
+
+
+def test_verdicts_are_counted(tmp_path):
+    verdicts = ["inconclusive", "supported", "not supported", "inconclusive", "under-powered"]
+    rows = "\n".join(f"C{i},{verdict}" for i, verdict in enumerate(verdicts))
+    (tmp_path / "claims.csv").write_text(f"claim,verdict\n{rows}\n")
+    for seed in (0, 3):
+        (tmp_path / f"results/seed{seed}").mkdir(parents=True)
+    assert documents.verdict_text(tmp_path) == (
+        "Of the paper's 5 claims, with 2 seeds: **1 supported, 1 not supported, 2 inconclusive, 1 under-powered**."
+    )
+
+
+def test_without_released_results_the_blocks_say_so(tmp_path):
+    found = documents.blocks(tmp_path)
+    assert found["claims"] == found["verdicts"] == found["table_2_main"] == documents.NOT_RELEASED
+    assert "| lambda in Eq. 6 | 0.5 | stated |" in found["provenance"]
