@@ -80,7 +80,8 @@ def test_the_profile_for_own_questions_asks_for_the_file_and_takes_it(tmp_path, 
     (tmp_path / "q.jsonl").write_text("".join(json.dumps({"question": f"What is {n} + 1?"}) + "\n" for n in range(50)))
     (tmp_path / "own.yaml").write_text(yaml.safe_dump(content))
     assert dag.main(["--profile", str(tmp_path / "own.yaml"), "--dry-run"]) == 0
-    assert "01_teacher_responses" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "06_ppo" in said and "does not fit" not in said
 
 
 def test_the_dry_run_starts_nothing_and_leaves_out_what_is_done(tmp_path, at_root, capsys):

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import inspect
 
+import pandas as pd
 import pytest
 import yaml
 from conftest import REPOSITORY
 
 from rdlib.method import reward_model
-from rdlib.study import dag, stage_memory
+from rdlib.study import dag, memory_table, stage_memory
 from rdlib.study import memory as m
 from rdlib.study.architectures import KNOWN
 from rdlib.study.jobs import study_jobs
@@ -129,6 +130,20 @@ def test_what_does_not_fit_is_named_with_what_to_change(tmp_path, monkeypatch, c
     assert dag.main(["--profile", str(root / "p.yaml"), "--dry-run"]) == 0
     (line,) = [s for s in capsys.readouterr().out.splitlines() if s.startswith(f"{stage} (") and "does not fit" in s]
     assert advice in line
+
+
+def test_adapters_fit_a_gpu_of_24_gib(tmp_path):
+    """As params/single_gpu.yaml says."""
+    root = changed(tmp_path, ONE, training={"lora": {"r": 16, "alpha": 32}}, hardware={"gpu_memory_gib": 24})
+    stages = [stage for job in study_jobs(str(root / "p.yaml"), [0]) for stage in job.stages]
+    assert [stage.label for stage in stages if not stage_memory.of(stage).fits] == []
+
+
+def test_the_table_of_the_docs_is_of_the_present_code():
+    """`make docs` writes it."""
+    pd.testing.assert_frame_equal(
+        pd.read_csv(REPOSITORY / "docs/memory.csv"), memory_table.table().reset_index(drop=True)
+    )
 
 
 def test_llama_is_the_papers_small_student():

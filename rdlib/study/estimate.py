@@ -143,7 +143,8 @@ def memory_table(table: pd.DataFrame) -> pd.DataFrame:
     """For each stage that uses a GPU the run that takes most of it: its cell, GiB by what holds them, and their sum."""
     used = table[table["gpu_memory_gib"] > 0]
     largest = used.loc[used.groupby("stage")["gpu_memory_gib"].idxmax()]
-    return largest[["stage", "cell", *PARTS, "gpu_memory_gib"]].rename(columns={"gpu_memory_gib": "total"})
+    names = {"gpu_memory_gib": "total", "limit_gib": "may_take"}
+    return largest[["stage", "cell", *PARTS, "gpu_memory_gib", "limit_gib"]].rename(columns=names)
 
 
 def _memory_lines(table: pd.DataFrame) -> list[str]:
