@@ -101,6 +101,7 @@ release: env ## make the results of runs/micro the released ones, seed by seed, 
 	@$(MAKE) --no-print-directory figures
 
 docs: env ## fill README and docs from result files, and draw the packages
+	@$(BIN)/python -m rdlib.study.memory_table
 	@$(BIN)/python -m rdlib.evidence.documents
 	@$(BIN)/python -m rdlib.study.architecture
 

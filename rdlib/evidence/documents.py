@@ -163,6 +163,7 @@ def documents(root: Path = ROOT) -> list[Path]:
 def blocks(figures: Path) -> dict[str, str]:
     """The text of each block, from the released tables."""
     content = {"provenance": provenance_rows(), "bench": bench_rows(ROOT / "bench" / "results")}
+    content["memory"] = memory_rows(ROOT / "docs" / "memory.csv")
     content["measured"] = measured_rows(runs_seen(figures / "results", MACHINES))
     if not (figures / "results").is_dir():
         return content | dict.fromkeys(("table_2_main", "verdicts", "claims", "questions", "room"), NOT_RELEASED)
@@ -188,6 +189,18 @@ def bench_rows(folder: Path) -> str:
         sides = f"{row.ours or '-'} | {row.other or '-'}"
         lines.append(f"| {_digits(row.value)}{span} {row.unit} | {row.aim or '-'} | {met} | {row.result} | {sides} |")
     return "\n".join([*lines, "", bench_machines(paths)])
+
+
+def memory_rows(path: Path) -> str:
+    """Memory of one GPU by profile and stage (docs/memory.csv), in GiB; what is nothing is left out."""
+    table = pd.read_csv(path)
+    parts = [column for column in table if table[column].dtype == float]
+    head = ["profile", "stage", "cell", *(part.replace("_", " ") for part in parts)]
+    lines = [f"| {' | '.join(head)} |", "| --- " * 3 + "| ---: " * len(parts) + "|"]
+    for row in table.to_dict("records"):
+        numbers = [f"{row[part]:.1f}" if row[part] else "" for part in parts]
+        lines.append(f"| {' | '.join([row['profile'], row['stage'], row['cell'], *numbers])} |")
+    return "\n".join(lines)
 
 
 def bench_machines(paths: list[Path]) -> str:

@@ -161,7 +161,7 @@ def tokenize_pair(key: str, chosen: Response, rejected: Response, encode: prompt
 
 def dpo(stage, work: Path, cell: Cell) -> Trainer:
     """DPO on the pairs that the reward model of the same cell and seed learns from."""
-    settings = stage.profile.baselines
+    settings, held = stage.profile.baselines, stage.profile.training
     examples, _ = reward_model.build_examples(
         *reward_model.read_responses(stage)["train"], stage.profile.reward_model, stage.seed
     )
@@ -175,8 +175,8 @@ def dpo(stage, work: Path, cell: Cell) -> Trainer:
     dataset = Dataset.from_list([tokenize_pair(*pair, encode) for pair in pairs])
     steps = -(-len(dataset) // settings.dpo_batch_size) * settings.dpo_epochs
     return AgreementDPOTrainer(
-        models.load_causal_lm(cell.source),
-        models.load_causal_lm(cell.source) if stage.profile.training.lora is None else None,  # adapters off
+        models.load_causal_lm(cell.source, held),
+        models.load_causal_lm(cell.source, held) if held.lora is None else None,  # adapters off
         DPOConfig(
             beta=settings.dpo_beta,
             num_train_epochs=settings.dpo_epochs,
@@ -221,8 +221,8 @@ def distillation(stage, work: Path, cell: Cell) -> Trainer:
     size, steps = settings.distillation_prompts_per_step, settings.distillation_steps
     dataset = query_rows(stage, cell, steps * size, labelled=False).select_columns("prompt")
     return AgreementDistillationTrainer(
-        models.load_causal_lm(cell.source),
-        models.load_causal_lm(source),
+        models.load_causal_lm(cell.source, stage.profile.training),
+        models.load_causal_lm(source, stage.profile.training),
         DistillationConfig(
             per_device_train_batch_size=size,
             learning_rate=settings.distillation_learning_rate,
@@ -248,7 +248,7 @@ def grpo(stage, work: Path, cell: Cell) -> Trainer:
     queries, samples, steps = settings.grpo_prompts_per_step, settings.grpo_samples_per_prompt, settings.grpo_steps
     dataset = query_rows(stage, cell, steps * queries, labelled=True)
     return AgreementGRPOTrainer(
-        models.load_causal_lm(cell.source),
+        models.load_causal_lm(cell.source, stage.profile.training),
         match_reward(stage.dataset_settings.answer),
         GRPOConfig(
             per_device_train_batch_size=queries * samples,
@@ -304,8 +304,9 @@ def run(stage, work: Path) -> None:
         stage.profile.generation.batch_size,
     )
     trainer.add_callback(training.ProgressBar(stage.method))
-    start = trainer.agreement(trainer.model, trainer.accelerator)
-    history = training.train(trainer, work)
+    with trainer.accelerator.autocast():  # as later, when the trainer has prepared the model
+        start = trainer.agreement(trainer.model, trainer.accelerator)
+    history = training.train(trainer, work, stage)
     best, step = trainer.state.best_metric, trainer.state.best_global_step
     if start >= best:
         best, step = start, 0

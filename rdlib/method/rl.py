@@ -15,7 +15,7 @@ from rdlib import artifacts
 from rdlib.engines import generation, models
 from rdlib.engines.transformers_engine import TransformersEngine
 from rdlib.errors import UserError
-from rdlib.method import reward_model, training
+from rdlib.method import reward_model, training, watching
 from rdlib.method.agreement import Agreement
 from rdlib.method.ppo import PPOTrainer
 from rdlib.method.reward import reward
@@ -147,11 +147,12 @@ def run(stage, work: Path, on_update=None) -> None:
     given = [None if pd.isna(label) else label for label in queries["pseudo_label"]]
     accelerator = training.new_accelerator(profile.training)
     policy, reference, value_model = networks(source, scorer, tokenizer.pad_token_id, profile.training)
-    judge = models.load_scorer(scorer, tokenizer.pad_token_id).to(accelerator.device)
+    judge = models.load_scorer(scorer, tokenizer.pad_token_id, profile.training).to(accelerator.device)
     validation = questions[questions["split"] == "validation"]
     agreement = Agreement(validation, labels, tokenizer, settings, batch)
-    kept = ValidationAnswers(agreement, work, on_update)
-    with open_sampler(policy, tokenizer, profile, limit) as sample:
+    watch = watching.Watch(stage)
+    kept = ValidationAnswers(agreement, work, watch.of_updates(on_update))
+    with closing(watch), open_sampler(policy, tokenizer, profile, limit) as sample:
         trainer = PPOTrainer(
             policy,
             reference,
@@ -165,7 +166,8 @@ def run(stage, work: Path, on_update=None) -> None:
             seed=stage.seed,
             on_update=kept,
             accelerator=accelerator,
-            forward_size=forward_size(ppo.minibatch_size, profile.training),
+            forward_size=profile.training.forward_size(ppo.minibatch_size),
+            compiled=profile.training.compile,
         )
         trained = trainer.train(work)
     summary = trained | {
@@ -188,20 +190,13 @@ def run(stage, work: Path, on_update=None) -> None:
 
 def networks(source: Model, scorer: Path, pad: int, settings: Training) -> tuple:
     """Policy, reference and value model. With adapters the policy without them is the reference, which is then None."""
-    policy = training.with_adapters(models.load_causal_lm(source), settings, "CAUSAL_LM")
-    reference = models.load_causal_lm(source) if settings.lora is None else None
-    value_model = training.with_adapters(models.load_scorer(scorer, pad), settings, "SEQ_CLS")
+    policy = training.with_adapters(models.load_causal_lm(source, settings), settings, "CAUSAL_LM")
+    reference = models.load_causal_lm(source, settings) if settings.lora is None else None
+    value_model = training.with_adapters(models.load_scorer(scorer, pad, settings), settings, "SEQ_CLS")
     if settings.gradient_checkpointing:
         for model in (policy, value_model):
             model.gradient_checkpointing_enable(training.NON_REENTRANT)
     return policy, reference, value_model
-
-
-def forward_size(minibatch: int, settings: Training, most: int = 16) -> int:
-    """Episodes that go through a network at once: `most` is fastest for micro students, accumulation asks for fewer."""
-    if settings.gradient_accumulation == 1:
-        return most
-    return min(most, minibatch // (settings.processes * settings.gradient_accumulation))
 
 
 def token_counts(history: list[dict], ppo) -> dict[str, int]:

@@ -25,7 +25,7 @@ from rdlib import artifacts
 from rdlib.errors import UserError
 from rdlib.paths import ROOT
 from rdlib.profile import load_profile
-from rdlib.study import estimate, retrain, warm
+from rdlib.study import estimate, requirements, retrain, warm
 from rdlib.study.jobs import Job, drop_stale_markers, stages_to_run, study_jobs
 
 
@@ -80,6 +80,7 @@ def dry_run(arguments: argparse.Namespace) -> int:
 def run_study(arguments: argparse.Namespace) -> int:
     """Run what is not done yet, with a progress bar, and say where the results are."""
     profile = load_profile(ROOT / arguments.profile)
+    requirements.check(profile.training)
     seeds = arguments.seeds or profile.grid.seeds
     jobs = jobs_of(arguments, seeds)
     runs = ROOT / profile.runs / profile.name

@@ -29,7 +29,7 @@ from rdlib.errors import UserError
 from rdlib.paths import ROOT
 from rdlib.profile import Profile, load_profile
 from rdlib.settings import Section
-from rdlib.study import launch
+from rdlib.study import launch, requirements
 from rdlib.study.specification import CELL, STAGES, StageSpec, decides
 from rdlib.tasks import sources
 
@@ -269,6 +269,8 @@ class Stage:
 
     def _make(self, hooks: dict[str, Any]) -> None:
         """Compute the stage in its partial folder, going on from what is there, and seal it."""
+        if "training" in self.spec.sections:
+            requirements.check(self.profile.training)
         work = self.folder.with_name(self.folder.name + ".partial")
         started, clock = artifacts.now(), time.time()
         with artifacts.hold(work, self.key):
