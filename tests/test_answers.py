@@ -14,8 +14,10 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from rdlib.engines.generation import Completion, cut_run_on
 from rdlib.tasks import arithmetic
 from rdlib.tasks.answers import Found, extract, find, refuses, rule_shares, same
+from rdlib.tasks.prompts import STOP
 from rdlib.tasks.spoken import THINK, spoken, thought_end, with_openings
 
 KINDS = ["number", "text", "math", "choice", "phrase"]
@@ -132,7 +134,7 @@ CHOICES = [
     ("The answer is $\\boxed{\\text{D}}$", "D", "answer_is"),
     ("The answer is A because 2 > 1", "A", "answer_is"),
     ("The answer is (B), not (C).", "B", "answer_is"),
-    ("The answer is not (B).", "B", "last_letter"),
+    ("The answer is not (B).", None, None),
     ("The answer is not among the options, but the closest is (E).", "E", "closing"),
     ('{"reasoning": "the answer is (B)?", "answer": "D"}', "D", "json"),
     ("$5 = \\boxed{\\textbf{(D) } 40}$", "D", "boxed"),
@@ -248,7 +250,8 @@ TODAY = {
         "a statement": ("The statement that is true about X is: D.", "D", "chosen"),
         "the best choice": ("So the best choice is **(E)**, as (A) fails.", "E", "chosen"),
         "is correct": ("Option B is correct, since (A) and (C) fail.", "B", "correct"),
-        "is not correct": ("(A) is not correct.", "A", "last_letter"),
+        "is not correct": ("So (A) is not correct.", None, None),
+        "ruled out": ("That speaks for (B), and rules out (D).", "B", "last_letter"),
         "options are asked": ("Options: A. zinc B. iron", None, None),
         "a colon of full width": ("Answer：（D）", "D", "answer_is"),
         "a dash": ("Final answer - B", "B", "answer_is"),
@@ -550,6 +553,11 @@ PUBLISHED = {
     "meta-llama/Meta-Llama-3-70B-Instruct": 93.03,
     "meta-llama/Meta-Llama-3.1-8B-Instruct": 84.00,
 }
+RIGHT = {
+    "meta-llama/Meta-Llama-3-8B-Instruct": (1319, 1035),
+    "meta-llama/Meta-Llama-3-70B-Instruct": (1319, 1229),
+    "meta-llama/Meta-Llama-3.1-8B-Instruct": (1319, 1108),
+}  # answers found, and right, of 1,319
 # Every response that is graded here unlike its source did, by question and model, and why
 REGRADED = {
     (265, "meta-llama/Meta-Llama-3-70B-Instruct"): "$9 500 is 9500: a space between thousands",
@@ -570,6 +578,8 @@ def test_gsm8k_grades_of_real_responses():
     for model, published in PUBLISHED.items():
         grades = [grade for grade, row in zip(correct, rows, strict=True) if row["model"] == model]
         assert 100 * sum(grades) / len(grades) == pytest.approx(published, abs=0.3)
+        found = sum(extract(row["response"], "math") is not None for row in rows if row["model"] == model)
+        assert (found, sum(grades)) == RIGHT[model]
     regraded = [row for grade, row in zip(correct, rows, strict=True) if grade != row["graded_correct"]]
     assert {(row["question_index"], row["model"]) for row in regraded} == set(REGRADED)
     assert sum(refuses(row["response"]) for row in rows) / len(rows) < 0.01
@@ -594,15 +604,54 @@ def test_few_solvable_questions_are_refused():
     assert sum(map(refuses, solutions)) <= 1  # "Carver is unknown years old", in the data itself
 
 
-@real_data
-def test_mmlu_pro_letters_of_real_responses():
+LETTERED = {
+    "meta-llama/Meta-Llama-3-8B-Instruct": (11_604, 4936),
+    "llama-3-8b-quantized": (11_238, 4233),
+}  # letters found, and right, of 12,032. One more would be right if what a response "rules out" were its answer
+
+
+@pytest.fixture(scope="module")
+def mmlu_pro() -> list[tuple[dict, Found]]:
+    """Real responses to MMLU-Pro, and what is found in each for as many options as its question has."""
+    options = {row["question_id"]: len(row["options"]) for row in _rows("mmlu_pro/test.jsonl")}
     rows = _rows("generations/mmlu_pro_test_llama3.jsonl.gz")
+    return [(row, find(row["response"], "choice", options[row["question_id"]])) for row in rows]
+
+
+@real_data
+def test_mmlu_pro_letters_of_real_responses(mmlu_pro):
     # The stored letter of a response without one is a guess, so only a response that says its answer counts
     says = re.compile(r"answer is\s*\(?[A-J]\)?(?![A-Za-z])")
-    said = [row for row in rows if says.search(row["response"])]
+    said = [(row, found) for row, found in mmlu_pro if says.search(row["response"])]
     assert len(said) == 22_801
-    matched = [same(extract(row["response"], "choice"), row["stored_prediction"]) for row in said]
+    matched = [same(found.answer, row["stored_prediction"]) for row, found in said]
     assert sum(matched) / len(matched) > 0.99  # 0.9984: 36 responses change their letter, and the last one counts here
-    found = [row for row in rows if extract(row["response"], "choice") is not None]
-    assert sum(same(extract(row["response"], "choice"), row["stored_prediction"]) for row in found) / len(found) > 0.99
-    assert not any(extract(row["response"], "choice") for row in rows if row["stored_prediction"] is None)
+    given = [(row, found) for row, found in mmlu_pro if found.answer is not None]
+    assert sum(same(found.answer, row["stored_prediction"]) for row, found in given) / len(given) > 0.99
+    assert not any(found.answer for row, found in mmlu_pro if row["stored_prediction"] is None)
+    for model, counts in LETTERED.items():
+        some = [(row, found.answer) for row, found in given if row["model"] == model]
+        assert (len(some), sum(answer == row["gold"] for row, answer in some)) == counts
+
+
+@real_data
+def test_a_letter_beyond_the_options_occurs_and_is_none(mmlu_pro):
+    beyond = {row["question_id"]: row for row, found in mmlu_pro if found.rule == "no option"}
+    assert set(beyond) == {5035, 7653}
+    assert all(extract(row["response"], "choice") == row["stored_prediction"] for row in beyond.values())
+
+
+@real_data
+def test_a_base_model_that_runs_on_is_cut_back_to_its_answer(mmlu_pro):
+    """Each response goes on with the next question and its answer; uncut, that answer would be taken for its own."""
+    responses = [row["response"] for row, _ in mmlu_pro[:4000]]
+    run_on = [
+        f"{response}\n\nQuestion: and then?\nAnswer: {other}"
+        for response, other in zip(responses, responses[1:], strict=False)
+    ]
+    cut = [cut_run_on(Completion(text, None, 9, "length"), STOP) for text in run_on]
+    assert [completion.text for completion in cut] == [response.strip() for response in responses[:-1]]
+    assert all(completion.finished for completion in cut)
+    assert not any(stop in response for response in responses for stop in STOP)
+    changed = sum(extract(text, "choice") != found.answer for text, (_, found) in zip(run_on, mmlu_pro, strict=False))
+    assert changed / len(run_on) > 0.5

@@ -26,7 +26,11 @@ _LETTER = re.compile(
 _LINE = re.compile(
     r"[*_\s]{0,6}(?:\(([A-J])\)|([A-HJ])[).:*]|([A-J])\W{0,4}$)(?!\W{0,4}(?:is|are|was|isn['’]t|cannot|and|or)\b)"
 )
-_ASIDE = re.compile(r"\((?<!\w\()([A-J])\)")  # "(C)", but not the C of "P(C)"
+# "(C)", but not the C of "P(C)", nor one that is ruled out
+_ASIDE = re.compile(
+    r"\((?<!\w\()(?<!out \()(?<!not \()(?<!n't \()([A-J])\)"
+    r"(?! (?:is|was|are) (?:not\b|in(?:correct|valid)|wrong|false))"
+)
 
 
 def letter(place: str) -> str | None:
@@ -107,5 +111,5 @@ def closing(text: str) -> Iterator[str]:
 
 
 def last_aside(text: str) -> Iterator[str]:
-    """The last letter in parentheses."""
+    """The last letter in parentheses that is not ruled out."""
     yield from _ASIDE.findall(text)[-1:]
