@@ -3,7 +3,8 @@
 A target makes cases from a seed and judges each: nothing but a UserError may be raised, within a time limit, and what
 is accepted must be right. What a wrong silent success would be, target by target:
 
-    answers      an answer whose number, letter or words do not stand in the text; a final answer that is overlooked
+    answers      an answer whose number, letter or words do not stand in the text; a letter that the question has not; a
+                 final answer that is overlooked, or one of the thinking before it
     equivalence  two ways to write a number that are not the same answer, or two numbers that are
     profiles     a value of the file that the loaded profile does not have; a name that is no folder's name
     yaml         the same for files of broken text

@@ -249,6 +249,7 @@ TODAY = {
         "the correct option": ("The correct option is B.", "B", "chosen"),
         "a statement": ("The statement that is true about X is: D.", "D", "chosen"),
         "the best choice": ("So the best choice is **(E)**, as (A) fails.", "E", "chosen"),
+        "an option and a colon": ("Correct option: **(D)**", "D", "chosen"),
         "is correct": ("Option B is correct, since (A) and (C) fail.", "B", "correct"),
         "is not correct": ("So (A) is not correct.", None, None),
         "ruled out": ("That speaks for (B), and rules out (D).", "B", "last_letter"),

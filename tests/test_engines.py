@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import threading
 import time
 from collections import Counter
@@ -264,6 +265,22 @@ def test_a_plain_prompts_stop_strings_end_its_responses(small, monkeypatch):
     assert completion.count == RUN_ON.index("Question:") + len("Question:")  # sampling ended there
     ((completion,),) = saying(small, monkeypatch, RUN_ON, "a chat").generate([Request([20, 21], 1, 1.0, STOP)], 0)
     assert completion.text.startswith(RUN_ON) and completion.finish_reason == "length"
+
+
+@pytest.mark.parametrize("template", [None, "a chat"])
+def test_vllm_is_asked_for_the_same_stop_strings(small, monkeypatch, template):
+    """What vLLM would be asked, without vLLM: tests/with_vllm has the real one."""
+    from rdlib.engines.vllm_engine import VllmEngine
+
+    monkeypatch.setitem(sys.modules, "vllm", SimpleNamespace(SamplingParams=SimpleNamespace))
+    engine = VllmEngine.__new__(VllmEngine)
+    engine.tokenizer = saying(small, monkeypatch, RUN_ON, template).tokenizer
+    engine.stop, engine.top_p, engine.max_tokens, engine.end_tokens = ("END",), 1.0, 50, [1]
+    request = Request([20, 21], 1, 1.0, STOP)
+    asked = engine._sampling(request, 0, None)
+    assert asked.stop == (["END"] if template else ["END", *STOP]) and asked.detokenize
+    sample = SimpleNamespace(token_ids=[ord(c) for c in RUN_ON], finish_reason="stop")
+    assert engine._completion(sample, request).text == (RUN_ON if template else STOPPED)
 
 
 def test_each_request_has_stop_strings_of_its_own(small, monkeypatch):

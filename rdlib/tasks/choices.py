@@ -79,7 +79,7 @@ def chosen(text: str) -> Iterator[str]:
     tail = text[-_TAIL:]
     for mark in ("ption", "hoice", "tatement", "lternative"):
         for match in places.after(tail, mark, _CHOSEN, most=5):
-            said = plain(places.sentence(places.behind(match)))
+            said = plain(places.sentence(match[0] + places.behind(match)))
             yield from (said[m.end() :] for m in reversed(list(_IS.finditer(said))))
 
 

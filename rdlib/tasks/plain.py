@@ -1,6 +1,8 @@
 """Plain characters for what models write in LaTeX and Unicode, before numbers, letters and words are read from it.
 
-"\\frac{1}{2}" -> "1/2"    "3.2 \\times 10^{4}" -> "3.2 * 10^4"    "–5" -> "-5"    "（B）" -> "(B)"
+What becomes of it:
+
+    "\\frac{1}{2}" -> "1/2"    "3.2 \\times 10^{4}" -> "3.2 * 10^4"    "–5" -> "-5"    "（B）" -> "(B)"
 """
 
 from __future__ import annotations
