@@ -1,4 +1,4 @@
-"""A SLURM cluster of one node on this machine, for tests: munged, slurmctld and slurmd with all they have in one folder.
+"""A SLURM cluster of one node on this machine, for tests: munged, slurmctld and slurmd, all they have in one folder.
 
 Nothing of the system's own SLURM is read or written. The node's processors, memory and GPUs are claimed, not there:
 jobs that ask for as much as on a real cluster are placed as they would be, and SLURM only counts.

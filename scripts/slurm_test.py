@@ -6,7 +6,7 @@ Parts, all of them unless some are named:
   notebook meets its time limit, the command is killed on its login node, the only node goes down and comes up again,
   and the controller is away for longer than Snakemake's plugin bears by default. Each time the study goes on by itself
   or by the same command, and ends with the same artifacts as on this machine without SLURM.
-- smoke: the whole smoke study without SLURM (or --reference, one that is finished), then with it: the same artifacts.
+- smoke: the whole smoke study without SLURM, then with it: the same artifacts.
 """
 
 from __future__ import annotations
@@ -276,9 +276,9 @@ def compare(reference: Path, study: Study) -> list[str]:
     return wrong
 
 
-def smoke(cluster: Cluster, folder: Path, stack: contextlib.ExitStack, profile: Path, reference: Path | None):
-    """A whole study without SLURM, unless one is given, and with it; returns what differs."""
-    reference = reference or without_slurm(profile, folder, stack)
+def smoke(cluster: Cluster, folder: Path, stack: contextlib.ExitStack, profile: Path) -> list[str]:
+    """A whole study without SLURM and with it; returns what differs."""
+    reference = without_slurm(profile, folder, stack)
     study, started = with_slurm(profile, folder, cluster, stack), time.time()
     process = study.start()
     said = 0
@@ -294,11 +294,10 @@ def smoke(cluster: Cluster, folder: Path, stack: contextlib.ExitStack, profile: 
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Command line: the parts, --profile and --reference of the part smoke."""
+    """Command line: the parts, and --profile of the part smoke."""
     parser = argparse.ArgumentParser(prog="slurm_test", description="The study on a SLURM cluster on this machine.")
     parser.add_argument("parts", nargs="*", help=f"of {', '.join(PARTS)}; all of them unless named")
     parser.add_argument("--profile", type=Path, default=ROOT / "params/smoke.yaml", help="of the part smoke")
-    parser.add_argument("--reference", type=Path, help="runs/<name> of its study, finished without SLURM by this code")
     arguments = parser.parse_args(argv)
     if unknown := set(arguments.parts) - set(PARTS):
         parser.error(f"there is no part {', '.join(sorted(unknown))}: there are {', '.join(PARTS)}")
@@ -333,7 +332,7 @@ def run(arguments: argparse.Namespace, folder: Path) -> list[str]:
             elif part == "faults":
                 wrong += faults(cluster, folder / part, stack)
             else:
-                wrong += smoke(cluster, folder / part, stack, arguments.profile, arguments.reference)
+                wrong += smoke(cluster, folder / part, stack, arguments.profile)
     return wrong
 
 

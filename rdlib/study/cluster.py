@@ -125,8 +125,7 @@ class WorkflowProfile:
 
     def _check_account(self) -> None:
         """UserError where the plugin would not submit for the account that the profile names."""
-        from snakemake_executor_plugin_slurm.accounts import validate_account
-        from snakemake_interface_common.exceptions import WorkflowError
+        from snakemake_executor_plugin_slurm.accounts import WorkflowError, validate_account
 
         for account in re.split(r"[,\s]+", str(self.resources.get("slurm_account") or "")):
             try:
@@ -153,7 +152,7 @@ class WorkflowProfile:
         from snakemake_executor_plugin_slurm.submit_string import get_submit_command
         from snakemake_executor_plugin_slurm.utils import set_gres_string
 
-        account = self.resources.get("slurm_account")
+        account = shlex.quote(str(self.resources.get("slurm_account") or ""))
         job = SimpleNamespace(resources=_Resources(self.resources | {"gpu": gpus}), threads=1, is_group=lambda: False)
         told = {"run_uuid": "check", "slurm_logfile": "/dev/null", "comment_str": "check", "workdir": None}
         told |= {
@@ -213,13 +212,17 @@ def clear_earlier_jobs(runs: Path, seconds: float = 10) -> None:
     waiting = [number for number, state in earlier_jobs(runs).items() if state == "PENDING"]
     if waiting:
         _ask("scancel", "--state=PENDING", *waiting)
-    said: set[str] = set()
-    while running := set(earlier_jobs(runs)):
-        if new := running - said:
-            numbers = " ".join(sorted(new))
-            print(f"Waiting for jobs of an earlier run that are still at work (`scancel {numbers}` ends them).")
-            said |= new
-        time.sleep(seconds)
+    try:
+        if running := earlier_jobs(runs):
+            numbers = " ".join(running)
+            print(
+                f"Waiting for jobs of an earlier run that are still at work (`scancel {numbers}` ends them).",
+                flush=True,
+            )
+        while earlier_jobs(runs):
+            time.sleep(seconds)
+    except KeyboardInterrupt:
+        raise UserError("Interrupted: the jobs of an earlier run go on in SLURM.") from None
 
 
 def _last_line(text: str) -> str:
@@ -240,7 +243,7 @@ def _ask(*words: str) -> str:
     done = subprocess.run(words, capture_output=True, text=True, stdin=subprocess.DEVNULL)
     if done.returncode:
         raise UserError(
-            f"SLURM does not answer ({_last_line(done.stderr)}): see that `{shlex.join(words[:1])}` works here, then "
+            f"SLURM does not answer ({_last_line(done.stderr)}): see that `{words[0]}` works here, then "
             f"give the same command again."
         )
     return done.stdout

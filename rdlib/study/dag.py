@@ -197,7 +197,7 @@ def _follow(
         try:
             for line in process.stdout:
                 log.write(line)
-                if failing is not None and line.startswith("    "):
+                if failing is not None and failures.goes_on(failing, line):
                     failing.append(line.rstrip())
                     continue
                 failing = None

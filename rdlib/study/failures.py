@@ -54,6 +54,11 @@ class Failure:
         return [path for path in paths if path != self.job.executed and path.exists()]
 
 
+def goes_on(lines: list[str], line: str) -> bool:
+    """Whether what Snakemake writes of a failed job goes on with this line; a message may have lines of any kind."""
+    return line.startswith("    ") or not any(before.startswith("    jobid: ") for before in lines)
+
+
 def clear(jobs: list[Job]) -> None:
     """Remove the messages of earlier failures, so that none is taken for a new one."""
     for job in jobs:

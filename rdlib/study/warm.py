@@ -47,9 +47,9 @@ class Server:
         self.environment: dict[str, str] = {ADDRESS: ""}
 
     def __enter__(self) -> Server:
-        if (
-            not self.here or sys.platform != "linux"
-        ):  # elsewhere there are no abstract sockets, or libraries do not survive a fork
+        if not self.here:
+            return self
+        if sys.platform != "linux":  # elsewhere there are no abstract sockets, or libraries do not survive a fork
             return self
         with socket.socket(socket.AF_UNIX) as listener:
             address = f"\0rdlib-{os.getpid()}-{os.urandom(8).hex()}"  # abstract: no file to leave behind
