@@ -29,7 +29,7 @@ EMBEDDED := params/micro.yaml params/smoke.yaml
 offline = HF_HUB_OFFLINE=$${HF_HUB_OFFLINE-1}
 
 .DEFAULT_GOAL := help
-.PHONY: help env study reference test crash-test fuzz real-test vllm-test bench lint format figures release report
+.PHONY: help env study reference test crash-test slurm-test fuzz real-test vllm-test bench lint format figures release report
 .PHONY: lab pins clean distclean
 
 help: ## say what can be made
@@ -53,6 +53,9 @@ test: lint ## check style, then run the tests
 
 crash-test: env ## kill the smoke study at 30 random moments and compare what it ends with (about 20 minutes)
 	@$(offline) $(BIN)/python scripts/crash_test.py $(ARGS)
+
+slurm-test: env ## the smoke study on a SLURM cluster on this machine, and faults (root and apt; ARGS="refusals faults")
+	@$(offline) $(BIN)/python -m scripts.slurm_test $(ARGS)
 
 real-test: env ## every stage once with a real small model and real questions (10 to 20 minutes, 8 GB)
 	@$(BIN)/python scripts/smollm2.py

@@ -214,7 +214,7 @@ def test_waiting_jobs_of_an_earlier_run_are_cancelled_and_running_ones_waited_fo
     assert capsys.readouterr().out == (
         "Waiting for jobs of an earlier run that are still at work (`scancel 7` ends them).\n"
     )
-    assert cluster.earlier_jobs(runs) == {}
+    assert cluster.jobs_of(runs) == {}
 
 
 # ---- failures

@@ -197,11 +197,17 @@ def minutes(limit: str) -> float | None:
     return int(days or 0) * 1440 + hours * 60 + rest + seconds / 60
 
 
-def earlier_jobs(runs: Path) -> dict[str, str]:
-    """Jobs of an earlier run of the study in this folder that SLURM still has: their states, by SLURM's number."""
+def jobs_of(runs: Path) -> dict[str, str]:
+    """Jobs that the study in this folder has in SLURM: their states, by SLURM's number."""
     lines = _ask("squeue", "-h", "--user", getpass.getuser(), "--format", "%i|%T|%j").splitlines()
     jobs = [line.split("|", 2) for line in lines]
     return {number: state for number, state, name in jobs if name.startswith(f"{job_prefix(runs)}_")}
+
+
+def cancel_jobs(runs: Path) -> None:
+    """Cancel every job of the study in this folder."""
+    if jobs := jobs_of(runs):
+        _ask("scancel", *jobs)
 
 
 def clear_earlier_jobs(runs: Path, seconds: float = 10) -> None:
@@ -209,17 +215,17 @@ def clear_earlier_jobs(runs: Path, seconds: float = 10) -> None:
 
     Two jobs of one notebook would get into each other's way; what runs is computed anyhow, and found done.
     """
-    waiting = [number for number, state in earlier_jobs(runs).items() if state == "PENDING"]
+    waiting = [number for number, state in jobs_of(runs).items() if state == "PENDING"]
     if waiting:
         _ask("scancel", "--state=PENDING", *waiting)
     try:
-        if running := earlier_jobs(runs):
+        if running := jobs_of(runs):
             numbers = " ".join(running)
             print(
                 f"Waiting for jobs of an earlier run that are still at work (`scancel {numbers}` ends them).",
                 flush=True,
             )
-        while earlier_jobs(runs):
+        while jobs_of(runs):
             time.sleep(seconds)
     except KeyboardInterrupt:
         raise UserError("Interrupted: the jobs of an earlier run go on in SLURM.") from None

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import fcntl
+import functools
 import json
 import os
 import re
@@ -15,6 +16,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -104,9 +106,9 @@ def run_study(arguments: argparse.Namespace) -> int:
             watch.start()
             with warm.Server(keep=lock.fileno(), here=here) as server:
                 command = snakemake_command(arguments, seeds)
-                # Elsewhere, jobs are cancelled at once, and Snakemake sleeps for up to three minutes before it ends.
-                patience = None if here else 30.0
-                failed = _follow(command, jobs, done, runs, server.environment, lock.fileno(), patience)
+                # Snakemake would sleep for up to three minutes first, or at SIGTERM wait for its jobs to end.
+                cancel = functools.partial(cluster.cancel_jobs, runs) if workflow and workflow.slurm else None
+                failed = _follow(command, jobs, done, runs, server.environment, lock.fileno(), cancel)
             watch.stop.set()
             if failed:
                 return _report_failures(failed)
@@ -169,12 +171,12 @@ def _follow(
     runs: Path,
     extra: dict[str, str],
     lock: int,
-    patience: float | None = None,
+    cancel: Callable[[], None] | None = None,
 ) -> list[failures.Failure]:
     """Run Snakemake, its output in a log file, a bar on the screen; returns the jobs that failed.
 
     Snakemake holds the lock too: should this process be killed, no second run starts beside what it left running.
-    Interrupted, it has `patience` seconds to end what it started.
+    Interrupted, Snakemake ends what it has started, or else is ended and `cancel` does that.
     """
     by_name = {job.name: job for job in jobs}
     failed: dict[str, failures.Failure] = {}
@@ -208,10 +210,11 @@ def _follow(
                 elif (error := re.match(r"Error in rule (.+):", line)) and (job := by_name.get(error.group(1))):
                     failing = failed.setdefault(job.name, failures.Failure(job)).lines
         except KeyboardInterrupt:
-            process.terminate()
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(patience)
-            process.kill()
+            if cancel:
+                process.kill()
+                cancel()
+            else:
+                process.terminate()
             raise UserError("Interrupted: what was finished is kept; the same command goes on from there.") from None
     if process.returncode and not failed:
         tail = log_path.read_text().strip().splitlines()[-1]
