@@ -6,6 +6,7 @@ SLURM's programs are shell scripts here that answer as the real ones (22.05) did
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 import re
 import shutil
@@ -296,6 +297,30 @@ def test_a_failed_job_is_named_with_its_reason_and_its_log(jobs, tmp_path, messa
     error = capsys.readouterr().err
     assert f"FAILED {job.name}: {sentence}" in error and os.path.relpath(log, root) in error
     assert "an earlier run" not in error and os.path.relpath(job.executed, root) in error
+
+
+def test_a_job_that_a_second_attempt_finishes_has_not_failed(jobs, tmp_path):
+    """As with `retries` in a workflow profile."""
+    made = jobs[0]
+    (tmp_path / "said.txt").write_text(
+        written(made[2], ended("NODE_FAIL"), tmp_path) + f"Finished jobid: 1 (Rule: {made[2].name})\n"
+    )
+    words = [sys.executable, "-c", "import sys; sys.stdout.write(open(sys.argv[1]).read())"]
+    with (tmp_path / "lock").open("w") as lock:
+        assert dag._follow([*words, str(tmp_path / "said.txt")], made, 0, tmp_path, {}, lock.fileno()) == []
+
+
+def test_an_interrupt_cancels_the_jobs_in_slurm(jobs, tmp_path, slurm):
+    prefix = cluster.job_prefix(tmp_path)
+    slurm(squeue=f'echo "7|RUNNING|{prefix}_1"; echo "9|RUNNING|other_1"', scancel=f'echo "$@" > {tmp_path}/cancelled')
+    words = [sys.executable, "-c", "import os, signal, time; os.kill(os.getppid(), signal.SIGINT); time.sleep(60)"]
+    with (
+        (tmp_path / "lock").open("w") as lock,
+        pytest.raises(UserError, match="Interrupted: what was finished is kept"),
+    ):
+        cancel = functools.partial(cluster.cancel_jobs, tmp_path)
+        dag._follow(words, jobs[0], 0, tmp_path, {}, lock.fileno(), cancel)
+    assert (tmp_path / "cancelled").read_text() == "7\n"
 
 
 def test_the_notebook_s_own_message_goes_first(jobs):

@@ -204,11 +204,13 @@ def _follow(
                     continue
                 failing = None
                 if finished := re.match(r"Finished jobid: \d+ \(Rule: (.+)\)", line):
+                    failed.pop(finished.group(1), None)  # at a second attempt, where a workflow profile allows one
                     if finished.group(1) != "all":
                         bar.update(1)
                         bar.set_postfix_str(finished.group(1))
                 elif (error := re.match(r"Error in rule (.+):", line)) and (job := by_name.get(error.group(1))):
-                    failing = failed.setdefault(job.name, failures.Failure(job)).lines
+                    failed[job.name] = failures.Failure(job)
+                    failing = failed[job.name].lines
         except KeyboardInterrupt:
             if cancel:
                 process.kill()
