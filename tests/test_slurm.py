@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 import os
 import re
 import shutil
@@ -101,6 +102,18 @@ def test_a_partition_without_a_time_limit_takes_any(slurm):
     assert workflow(slurm_partition="gpu", runtime=10**6).check({0}) is None
 
 
+def test_several_partitions_may_be_named_and_each_must_be_there(slurm):
+    slurm()
+    assert workflow(slurm_partition="short,main").check({0}) is None
+    with pytest.raises(UserError, match="has no partition 'man'"):
+        workflow(slurm_partition="main,man").check({0})
+
+
+def test_of_several_clusters_only_the_plugin_knows_the_partitions(slurm):
+    slurm(sbatch="exit 1")
+    assert workflow(clusters="east,west", slurm_partition="theirs").check({0}) is None
+
+
 def test_an_account_of_the_user_s_is_taken(slurm, tmp_path):
     slurm(sacctmgr="echo alpha", sbatch=f'echo "$@" > {tmp_path}/asked')
     workflow(slurm_account="alpha").check({0})
@@ -142,7 +155,14 @@ def test_a_broken_workflow_profile_is_one_sentence(tmp_path, text):
 
 @pytest.mark.parametrize(
     ("limit", "value"),
-    [("7-00:00:00", 10080), ("1-12:30:00", 2190), ("2:00:00", 120), ("30:00", 30), ("infinite", None), ("n/a", None)],
+    [
+        ("7-00:00:00", 10080),
+        ("1-12:30:00", 2190),
+        ("2:00:00", 120),
+        ("30:00", 30),
+        ("infinite", math.inf),
+        ("n/a", math.inf),
+    ],
 )
 def test_time_limits_are_read_as_sinfo_writes_them(limit, value):
     assert cluster.minutes(limit) == value

@@ -12,6 +12,7 @@ import getpass
 import hashlib
 import importlib.util
 import logging
+import math
 import re
 import shlex
 import shutil
@@ -93,6 +94,9 @@ class WorkflowProfile:
                 f"{sends}, and there is none here ({', '.join(absent)} not on the PATH): give the command on a login "
                 f"node of a cluster, or without --workflow-profile to run on this machine."
             )
+        if self._plugin_chooses:
+            _ask("sinfo", "-h")
+            return
         partition = self._partition()
         self._check_account()
         self._check_memory_of_jobs()
@@ -102,21 +106,28 @@ class WorkflowProfile:
         for count in sorted(gpus):
             self._check_submission(partition, count)
 
+    @property
+    def _plugin_chooses(self) -> bool:
+        """Whether only the plugin knows which partition or which of several clusters a job goes to."""
+        clusters = {"cluster", "clusters", "slurm_cluster"} & self.settings.get("default-resources", {}).keys()
+        return bool(clusters) or "slurm-partition-config" in self.settings
+
     def _partition(self) -> str:
-        """The partition that jobs go to, checked with its time limit."""
-        lines = [line.partition(" ") for line in _ask("sinfo", "-h", "-o", "%P %l").splitlines()]
+        """The partition that jobs go to (or several, with commas between), checked with its time limit."""
+        lines = [line.partition(" ") for line in _ask("sinfo", "-a", "-h", "-o", "%P %l").splitlines()]
         limits = {name.rstrip("*"): limit.strip() for name, _, limit in lines}
         default = next((name.rstrip("*") for name, _, _ in lines if name.endswith("*")), None)
         partition = str(self.resources.get("slurm_partition", default or ""))
         there = f"{self.folder}/config.yaml; SLURM has {', '.join(limits)}"
         if not partition:
             raise UserError(f"SLURM has no default partition: name one as slurm_partition in {there}.")
-        if partition not in limits:
-            close = difflib.get_close_matches(partition, limits, n=1)
-            hint = f" Did you mean {close[0]}?" if close else ""
-            raise UserError(f"SLURM has no partition {partition!r}: mend slurm_partition in {there}.{hint}")
-        asked, limit = self.resources.get("runtime"), minutes(limits[partition])
-        if asked and limit is not None and asked > limit:
+        for name in partition.split(","):
+            if name not in limits:
+                close = difflib.get_close_matches(name, limits, n=1)
+                hint = f" Did you mean {close[0]}?" if close else ""
+                raise UserError(f"SLURM has no partition {name!r}: mend slurm_partition in {there}.{hint}")
+        asked, limit = self.resources.get("runtime", 0), max(minutes(limits[name]) for name in partition.split(","))
+        if asked > limit:
             raise UserError(
                 f"Jobs ask for {asked} minutes and SLURM's partition {partition} gives {limit:.0f}: lower runtime in "
                 f"{self.folder}/config.yaml (a stage cut short goes on from its last checkpoint)."
@@ -185,10 +196,10 @@ def job_prefix(runs: Path) -> str:
     return f"rdlib-{name}-{hashlib.sha256(str(runs.resolve()).encode()).hexdigest()[:8]}"
 
 
-def minutes(limit: str) -> float | None:
-    """Minutes of a time limit as sinfo writes it (`7-00:00:00`, `30:00`); None where there is none."""
+def minutes(limit: str) -> float:
+    """Minutes of a time limit as sinfo writes it (`7-00:00:00`, `30:00`); infinite where there is none."""
     if not re.fullmatch(r"(\d+-)?\d+(:\d+){0,2}", limit):
-        return None
+        return math.inf
     days, _, clock = limit.rpartition("-")
     parts = [int(part) for part in clock.split(":")]
     while len(parts) < 3:  # sinfo leaves out hours that are none
