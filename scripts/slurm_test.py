@@ -112,7 +112,9 @@ def _refusal(what: str, profile: Path, workflow: Path, environment: dict[str, st
             error = process.communicate(timeout=120)[1].strip()
         except subprocess.TimeoutExpired:
             error = "it started the study"
-            os.killpg(process.pid, signal.SIGTERM)
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
     print(f"  {what}: {error}", flush=True)
     good = process.returncode == 2 and sentence in error and len(error.splitlines()) == 1
     return [] if good else [f"{what}: exit status {process.returncode}, {error[-500:]!r}"]
