@@ -93,7 +93,7 @@ SelectType=select/cons_tres
 SelectTypeParameters=CR_CPU_Memory
 SlurmdParameters=config_overrides
 GresTypes=gpu
-ReturnToService=2
+ReturnToService=0
 KillWait=5
 MinJobAge=300
 SchedulerParameters=batch_sched_delay=1,sched_interval=5,bf_interval=5

@@ -310,8 +310,9 @@ def main(argv: list[str] | None = None) -> int:
     try:
         wrong = run(arguments, folder)
     except UserError as error:
-        shutil.rmtree(folder)
         print(f"error: {error}", file=sys.stderr)
+        with contextlib.suppress(OSError):
+            folder.rmdir()  # empty, where SLURM is not there
         return 2
     except KeyboardInterrupt:
         shutil.rmtree(folder)
