@@ -29,9 +29,8 @@ EMBEDDED := params/micro.yaml params/smoke.yaml
 offline = HF_HUB_OFFLINE=$${HF_HUB_OFFLINE-1}
 
 .DEFAULT_GOAL := help
-.PHONY: help env study reference test crash-test fuzz real-test vllm-test bench lint format figures release report
-.PHONY: figure retrain lab pins clean distclean
-.PHONY: docs
+.PHONY: help env study reference test crash-test slurm-test fuzz real-test vllm-test bench lint format docs
+.PHONY: figures figure retrain release report lab pins clean distclean
 
 help: ## say what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -54,6 +53,9 @@ test: lint ## check style, then run the tests
 
 crash-test: env ## kill the smoke study at 30 random moments and compare what it ends with (about 20 minutes)
 	@$(offline) $(BIN)/python scripts/crash_test.py $(ARGS)
+
+slurm-test: env ## the smoke study on a SLURM cluster on this machine, and faults (root and apt; ARGS="refusals faults")
+	@$(offline) $(BIN)/python -m scripts.slurm_test $(ARGS)
 
 real-test: env ## every stage once with a real small model and real questions (10 to 20 minutes, 8 GB)
 	@$(BIN)/python scripts/smollm2.py
