@@ -39,6 +39,8 @@ from rdlib.errors import UserError
 from rdlib.settings import Training
 
 CHECKPOINTS = "checkpoints"
+# The fused AdamW takes exact square roots. The plain one has them from MKL, whose last digit is the processor's own.
+OPTIMIZER = "adamw_torch_fused"
 SHARDED = (DistributedType.FSDP, DistributedType.DEEPSPEED)  # every forward pass is work of all processes together
 NON_REENTRANT = {"use_reentrant": False}  # the kind of gradient checkpointing that works with frozen inputs and DDP
 
@@ -59,6 +61,7 @@ def common_arguments(stage, work: Path, save_strategy: str) -> dict[str, Any]:
         "seed": stage.seed,
         "use_cpu": not cuda,
         "bf16": in_bf16(settings),
+        "optim": OPTIMIZER,
         "gradient_checkpointing": settings.gradient_checkpointing,
         "gradient_checkpointing_kwargs": NON_REENTRANT,
         "save_strategy": save_strategy,
