@@ -151,7 +151,7 @@ def _follow(command: list[str], jobs: list[Job], done: int, runs: Path, extra: d
     """
     by_name = {job.name: job for job in jobs}
     failed: list[Job] = []
-    environment = os.environ | {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")} | extra
+    environment = os.environ | extra
     log_path = runs / "snakemake.log"
     with (
         log_path.open("a") as log,
