@@ -9,14 +9,43 @@ from pathlib import Path
 
 import matplotlib
 
+from rdlib import artifacts, numerics
 from rdlib.errors import UserError
 from rdlib.evidence import report_figures
+from rdlib.paths import ROOT
+from rdlib.profile import load_profile
 from rdlib.study.specification import dag_edges
 
 
 def draw_all(results: Path, out: Path, seeds: Iterable[int] | None = None) -> list[Path]:
     """Write every table and figure of the results in `results` to `out`; returns the paths written."""
     return report_figures.draw_all(results, out, dag_edges(), seeds)
+
+
+def other_mode(results: Path) -> str | None:
+    """A sentence where seeds were computed in another numerical mode than their profile has today; None where not."""
+    made = {folder.name: _provenance(folder) for folder in report_figures.seed_folders(results)}
+    native = [
+        name
+        for name, record in made.items()
+        if record and numerics.NATIVE in record.get("numerics", [numerics.NATIVE]) and _is_portable(record["profile"])
+    ]
+    if not native:
+        return None
+    return (
+        f"{results}: {', '.join(native)} were not computed in the portable numerical mode, so a run here differs from "
+        f"them by rounding (docs/portable.md)."
+    )
+
+
+def _provenance(folder: Path) -> dict | None:
+    path = folder / "provenance.json"
+    return artifacts.read_json(path) if path.is_file() else None
+
+
+def _is_portable(profile: str) -> bool:
+    path = ROOT / profile
+    return path.is_file() and load_profile(path).numerics == numerics.PORTABLE
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -32,6 +61,8 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     print(f"{len(paths)} files written to {options.out}")
+    if note := other_mode(options.results):
+        print(note)
     return 0
 
 
