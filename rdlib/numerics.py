@@ -29,7 +29,7 @@ MODE = {
     **THREADS,
 }
 # What overrules one of these where it is set, and the value that does no harm
-OVERRULING = {"MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "DNNL_MAX_CPU_ISA": "AVX2"}
+OVERRULING = {"MKL_NUM_THREADS": "1", "DNNL_MAX_CPU_ISA": "AVX2"}
 CPUINFO = Path("/proc/cpuinfo")
 SHOWN_SETS = ("avx2", "fma", "avx512", "amx")
 
