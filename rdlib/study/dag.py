@@ -198,7 +198,7 @@ def _follow(
     failed: dict[str, failures.Failure] = {}
     failing: list[str] | None = None  # while Snakemake writes of a failed job: the lines so far
     failures.clear(jobs)
-    environment = os.environ | {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")} | extra
+    environment = os.environ | extra
     log_path = runs / "snakemake.log"
     with (
         log_path.open("a", buffering=1) as log,
