@@ -56,9 +56,9 @@ PAPER = (
     Exhibit(
         name="figure_claims_methods",
         title="Claims C1 to C4: Ours against other methods, cell by cell",
-        caption="Differences in accuracy in percentage points, positive as the paper claims; above this study's, "
-        "paired question by question, with 95 % intervals over questions and seeds (small dots: single seeds), below "
-        "the paper's, which have no intervals.",
+        caption="Differences in accuracy in percentage points, positive as the paper claims: this study's (diamonds), "
+        "paired question by question, with 95 % intervals over questions and seeds (small dots: single seeds), and the "
+        "paper's (crosses), which have no intervals.",
         table=lambda evidence: claims.cells_table(evidence.claims("C1", "C2", "C3", "C4")),
         draw=paper_figures.claims_of_methods,
         rests_on=GRID,

@@ -13,7 +13,7 @@ from rdlib.evidence.result_tables import Evidence
 PAIRED = "Accuracy in %, with 95 % intervals; `ours_minus_arm_*` are paired differences in percentage points."
 ARMS = (
     "Accuracy on the test questions in %, with 95 % intervals over questions and seeds; small dots are single seeds, "
-    "and the filled diamond is Ours."
+    "and the diamond is Ours."
 )
 
 
