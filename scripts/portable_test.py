@@ -190,7 +190,9 @@ def advice(first: str, made: dict[str, Any], here: dict[str, Any]) -> str:
 
 
 def write_golden() -> None:
-    """Make the golden hashes again, here."""
+    """Make the golden hashes again, here; SystemExit where this machine is not in the mode."""
+    if caveat := numerics.caveat():
+        sys.exit(f"{caveat} Golden hashes are made in the mode.")
     found = json.loads(run([sys.executable]))
     record = {"command": COMMAND, "made_by": found["made_by"], "hashes": found["hashes"]}
     artifacts.write_bytes(GOLDEN, (json.dumps(record, indent=1) + "\n").encode())  # in the order of the chain
