@@ -12,7 +12,7 @@ import difflib
 import re
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import Field, ValidationError, model_validator
@@ -40,10 +40,14 @@ from rdlib.settings import (
 
 
 class Profile(Section):
-    """A whole profile. `runs` is where its artifacts go, relative to the repository."""
+    """A whole profile. `runs` is where its artifacts go, relative to the repository.
+
+    `numerics` portable: computed in the numerical mode of `rdlib.numerics` alone; native: in whatever is set.
+    """
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9_]+$")]
     runs: str
+    numerics: Literal["portable", "native"] = "native"
     teachers: dict[str, str | Model]
     students: dict[str, str | Model]
     datasets: dict[str, Dataset]

@@ -19,8 +19,9 @@ from conftest import tiny_settings
 from IPython.core.interactiveshell import InteractiveShell
 
 from rdlib.errors import UserError
-from rdlib.evidence.claims import Cell, Claim, EveryCell
+from rdlib.evidence.criteria import EveryCell
 from rdlib.evidence.stats import Interval
+from rdlib.evidence.verdicts import Cell, Claim
 from rdlib.paths import ROOT
 from rdlib.profile import load_profile
 from rdlib.study import notebook

@@ -17,8 +17,8 @@ import pandas as pd
 
 from rdlib import artifacts
 from rdlib.errors import UserError
-from rdlib.evidence import claims, paper, plots, tables
-from rdlib.evidence.question_figures import LEVELS
+from rdlib.evidence import claims, looks, paper, tables
+from rdlib.evidence.question_tables import LEVELS
 from rdlib.evidence.result_tables import open_results, seed_folders, seed_of
 from rdlib.paths import ROOT
 from rdlib.profile import load_profile
@@ -41,7 +41,7 @@ def main_rows(path: Path) -> str:
     head = ["teacher", "student", "method"] + [f"{b} {who}" for b in benchmarks for who in ("here", "paper")]
     lines = [f"| {' | '.join(head)} |", "| --- " * 3 + "| ---: " * (len(head) - 3) + "|"]
     for row in table.to_dict("records"):
-        cells = [row["teacher"], row["student"] or "-", plots.METHODS[row["method"]].label]
+        cells = [row["teacher"], row["student"] or "-", looks.METHODS[row["method"]].label]
         for b in benchmarks:
             value, low, high = (float(row[f"{b}_{name}"]) for name in ("study_pct", "study_low_pct", "study_high_pct"))
             cells += [f"{value:.1f} [{low:.1f}, {high:.1f}]", row[f"{b}_paper_pct"] or "-"]

@@ -10,8 +10,8 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from rdlib.evidence import plots
-from rdlib.evidence.plots import BLUE, GREY, KINDS, Look
+from rdlib.evidence import looks
+from rdlib.evidence.looks import BLUE, GREY, KINDS, Look
 
 UNLABELLED = Look("no pseudo-label", GREY, "o")
 WIDTH = 0.22  # from one kind to the next, where a lambda has the width 1
@@ -67,7 +67,7 @@ def score_handles(table: pd.DataFrame) -> list[Line2D]:
 
 def vote_axes(answers: int, temperatures: int):
     """A figure with axes for `draw_vote` above and `draw_answer_counts` below, their columns in line."""
-    figure, axes = plots.grid(
+    figure, axes = looks.grid(
         2,
         1,
         width=min(9.0, 2.2 + 0.6 * answers),

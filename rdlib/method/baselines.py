@@ -193,7 +193,7 @@ def dpo(stage, work: Path, cell: Cell) -> Trainer:
 
 
 def query_rows(stage, cell: Cell, count: int, labelled: bool) -> Dataset:
-    """`count` of PPO's queries (D_RL) in PPO's order, epoch after shuffled epoch: prompt and pseudo_label.
+    """`count` of PPO's queries (D_RL) in PPO's order, epoch after shuffled epoch: prompt, pseudo_label, options.
 
     `labelled` leaves out those of Q_fail. UserError where no query is left.
     """
@@ -202,11 +202,12 @@ def query_rows(stage, cell: Cell, count: int, labelled: bool) -> Dataset:
     queries = queries.dropna(subset="pseudo_label") if labelled else queries
     if queries.empty:
         raise UserError(f"{stage.label}: the student failed no query, so there is nothing to train on.")
-    texts = [cell.prompts[key] for key in queries["id"]]
-    texts = [p.chat if cell.tokenizer.chat_template else p.plain for p in texts]
+    asked = [cell.prompts[key] for key in queries["id"]]
+    texts = [p.chat if cell.tokenizer.chat_template else p.plain for p in asked]
     labels = [None if pd.isna(label) else label for label in queries["pseudo_label"]]
     order = ppo_schedule.query_order(len(queries), 0, count, stage.seed)
-    return Dataset.from_dict({"prompt": [texts[i] for i in order], "pseudo_label": [labels[i] for i in order]})
+    columns = {"prompt": texts, "pseudo_label": labels, "options": [p.options for p in asked]}
+    return Dataset.from_dict({name: [values[i] for i in order] for name, values in columns.items()})
 
 
 def distillation(stage, work: Path, cell: Cell) -> Trainer:
@@ -235,9 +236,10 @@ def distillation(stage, work: Path, cell: Cell) -> Trainer:
 def match_reward(kind: str) -> Callable[..., list[float]]:
     """TRL's reward function: 1 for a completion whose answer (of this `kind`) is the pseudo-label, else 0."""
 
-    def match(completions: list[str], pseudo_label: list[str], **_: Any) -> list[float]:
+    def match(completions: list[str], pseudo_label: list[str], options: list[int], **_: Any) -> list[float]:
         """One reward a completion."""
-        return vote_reward([answers.extract(text, kind) for text in completions], pseudo_label).tolist()
+        given = [answers.extract(text, kind, number) for text, number in zip(completions, options, strict=True)]
+        return vote_reward(given, pseudo_label).tolist()
 
     return match
 

@@ -58,16 +58,36 @@ class ValidationAnswers:
         return pd.concat(frames, ignore_index=True)
 
 
-class RewardFunction:
-    """Eq. 7 as PPO calls it: scores sequences with the reward model and corrects them by the pseudo-label."""
+class AnswerReader:
+    """Reads the answer out of what a policy says to the query of an index, as the engines would show it.
 
-    def __init__(self, model, labels: list[str | None], kind: str, settings, pad: int):
-        self.model, self.labels, self.kind, self.settings, self.pad = model, labels, kind, settings, pad
+    The policy samples on behind a stop string; what it says there is not read.
+    """
+
+    def __init__(self, tokenizer, asked: list[prompts.Prompt], kind: str):
+        self.asked, self.kind = asked, kind
+        self.stops = [prompts.stops(tokenizer, prompt) for prompt in asked]
+        self.opening = prompts.opening(tokenizer, prompts.encode(tokenizer, asked[0]))
+
+    def __call__(self, index: int, text: str) -> str | None:
+        """The answer, None where there is none."""
+        said = self.opening + generation.cut_at(text, self.stops[index])
+        return answers.extract(said, self.kind, self.asked[index].options)
+
+
+class RewardFunction:
+    """Eq. 7 as PPO calls it: scores sequences with the reward model and corrects them by the pseudo-label.
+
+    `read` takes the answer out of the text that was said to the query of an index.
+    """
+
+    def __init__(self, model, labels: list[str | None], read: Callable[[int, str], str | None], settings, pad: int):
+        self.model, self.labels, self.read, self.settings, self.pad = model, labels, read, settings, pad
 
     def __call__(self, indices: list[int], texts: list[str], sequences: list[list[int]]):
         """Rewards [B] and, for the history, rm_score, extractable and agreement [B] (NaN without a label)."""
         scores = reward_model.score(self.model, sequences, self.pad)
-        given = [answers.extract(text, self.kind) for text in texts]
+        given = [self.read(index, text) for index, text in zip(indices, texts, strict=True)]
         labels = [self.labels[i] for i in indices]
         agreement = [
             float("nan") if y is None else float(answers.same(a, y)) for a, y in zip(given, labels, strict=True)
@@ -143,7 +163,7 @@ def run(stage, work: Path, on_update=None) -> None:
     ppo = profile.ppo
     if stage.method == "ours_wo_d":
         ppo = ppo.model_copy(update={"kl_coef": ppo.kl_coef_without_warmup})
-    texts = prompts.of_questions(settings, queries)
+    asked = list(prompts.of_questions(settings, queries).values())
     given = [None if pd.isna(label) else label for label in queries["pseudo_label"]]
     accelerator = training.new_accelerator(profile.training)
     policy, reference, value_model = networks(source, scorer, tokenizer.pad_token_id, profile.training)
@@ -159,9 +179,11 @@ def run(stage, work: Path, on_update=None) -> None:
             value_model,
             tokenizer,
             ppo,
-            [prompts.encode(tokenizer, texts[key]) for key in queries["id"]],
+            [prompts.encode(tokenizer, prompt) for prompt in asked],
             sample,
-            RewardFunction(judge, given, settings.answer, profile.reward, tokenizer.pad_token_id),
+            RewardFunction(
+                judge, given, AnswerReader(tokenizer, asked, settings.answer), profile.reward, tokenizer.pad_token_id
+            ),
             agreement,
             seed=stage.seed,
             on_update=kept,

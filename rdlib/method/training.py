@@ -41,6 +41,8 @@ from rdlib.method import watching
 from rdlib.settings import Training
 
 CHECKPOINTS = "checkpoints"
+# The fused AdamW takes exact square roots. The plain one has them from MKL, whose last digit is the processor's own.
+OPTIMIZER = "adamw_torch_fused"
 SHARDED = (DistributedType.FSDP, DistributedType.DEEPSPEED)  # they split the optimizer, and keep its state themselves
 NON_REENTRANT = {"use_reentrant": False}  # the kind of gradient checkpointing that works with frozen inputs and DDP
 
@@ -62,6 +64,7 @@ def common_arguments(stage, work: Path, save_strategy: str) -> dict[str, Any]:
         "seed": stage.seed,
         "use_cpu": not cuda,
         "bf16": in_bf16(settings),
+        "optim": OPTIMIZER,
         "gradient_checkpointing": settings.gradient_checkpointing,
         "gradient_checkpointing_kwargs": NON_REENTRANT,
         "torch_compile": settings.compile,

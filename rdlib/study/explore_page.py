@@ -21,7 +21,7 @@ from IPython.display import DisplayHandle, display
 from matplotlib.figure import Figure
 
 from rdlib.errors import UserError
-from rdlib.evidence import explore_plots, plots
+from rdlib.evidence import explore_plots, looks
 from rdlib.study import explore_tables, notebook
 from rdlib.study.explore import AFTER, BEFORE, Explorer
 from rdlib.study.explore_tables import Asked, Vote
@@ -96,9 +96,9 @@ def lambda_figure(table: pd.DataFrame, lambdas: list[float]) -> Figure:
         f"$\\lambda$ = {lam:g}\nPos/Neg {row.pos_neg:.2f}   Pos/Pos {row.pos_pos:.2f}".replace("nan", "-")
         for lam, row in zip(lambdas, shares.itertuples(), strict=True)
     ]
-    figure, axes = plots.grid(1, 1, width=max(4.0, 1.9 * len(lambdas)), height=2.7)
+    figure, axes = looks.grid(1, 1, width=max(4.0, 1.9 * len(lambdas)), height=2.7)
     explore_plots.draw_scores(axes[0, 0], table, lambdas, names)
-    plots.legend_below(figure, explore_plots.score_handles(table))
+    looks.legend_below(figure, explore_plots.score_handles(table))
     return figure
 
 

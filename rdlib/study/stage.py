@@ -24,7 +24,7 @@ from typing import Any
 
 import pandas as pd
 
-from rdlib import artifacts
+from rdlib import artifacts, numerics
 from rdlib.errors import UserError
 from rdlib.paths import ROOT
 from rdlib.profile import Profile, load_profile
@@ -254,6 +254,8 @@ class Stage:
             return self
         for stage in self.inputs.values():
             stage.require()  # the function checks the files that it reads
+        if self.profile.numerics == numerics.PORTABLE and (caveat := numerics.caveat()):
+            print(f"{self.label}: {caveat}")
         clock = time.time()
         try:
             self._make(hooks)
@@ -281,7 +283,9 @@ class Stage:
             artifacts.seal(work, self.folder, self._record(started, time.time() - clock))
 
     def compute(self, work: Path, **hooks: Any) -> None:
-        """Have the stage's function write its artifacts into `work`, in this process."""
+        """Have the stage's function write its artifacts into `work`, in this process and in the profile's numerics."""
+        if self.profile.numerics == numerics.PORTABLE:
+            numerics.require()
         module, function = self.spec.function.split(":")
         getattr(importlib.import_module(module), function)(self, work, **hooks)
 
