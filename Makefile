@@ -28,7 +28,7 @@ offline = HF_HUB_OFFLINE=$${HF_HUB_OFFLINE-1}
 
 .DEFAULT_GOAL := help
 .PHONY: help env study reference test crash-test portable-test slurm-test fuzz real-test vllm-test bench lint format
-.PHONY: docs figures figure retrain release report lab pins clean distclean
+.PHONY: docs figures figure retrain release site lab pins clean distclean
 
 help: ## say what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -95,12 +95,13 @@ retrain: SEEDS = 0
 retrain: env ## train again what one table or figure rests on, its time told first (NAME=figure_5_lambda SEEDS="0" ARGS=--dry-run)
 	@$(if $(filter $(EMBEDDED),$(PROFILE)),$(offline)) $(BIN)/python -m rdlib.study.dag --profile $(PROFILE) --jobs $(JOBS) --seeds $(SEEDS) --for "$(NAME)" $(ARGS)
 
-release: env ## make the results of runs/micro the released ones, seed by seed, and redraw
+release: env ## make the results of runs/micro the released ones, keep the notebooks of one cell, and redraw
 	@set -- runs/micro/results/seed*; [ -d "$$1" ] || { echo "runs/micro/results is missing: run \`make study\` first." >&2; exit 1; }; \
 	mkdir -p figures/results && for seed in "$$@"; do \
 		new=figures/results/new.$$$$; rm -rf $$new && cp -r "$$seed" $$new && \
 		rm -rf "figures/results/$${seed##*/}" && mv $$new "figures/results/$${seed##*/}"; \
 	done
+	@$(offline) $(BIN)/python -m rdlib.study.published params/micro.yaml figures
 	@$(MAKE) --no-print-directory figures
 
 docs: env ## fill README and docs from result files, and draw the packages
@@ -108,8 +109,8 @@ docs: env ## fill README and docs from result files, and draw the packages
 	@$(BIN)/python -m rdlib.evidence.documents
 	@$(BIN)/python -m rdlib.study.architecture
 
-report: env ## write figures/report.html: one page with every claim, table and figure of the released results
-	@$(offline) $(BIN)/python -m rdlib.evidence.report figures figures/report.html
+site: env ## build/site: report, gallery, executed notebooks, documents and API as pages to open without network
+	@$(offline) $(BIN)/python -m rdlib.study.site figures build/site
 
 lab: env ## open the notebooks in JupyterLab
 	@$(BIN)/jupyter lab --ServerApp.root_dir="$(CURDIR)" --LabApp.default_url=/lab/tree/notebooks $(LAB_ARGS)

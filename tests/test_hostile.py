@@ -1,4 +1,4 @@
-"""Responses that nobody would want, from extraction to what notebooks and report show; and that nothing runs code."""
+"""Responses that nobody would want, from extraction to what notebooks and tables show; and that nothing runs code."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import time
 from pathlib import Path
 
 import fuzz
-import jinja2
 import nbformat
 import pandas as pd
 import pytest
@@ -23,7 +22,7 @@ from rdlib.engines import models
 from rdlib.engines.generation import sample_to_disk
 from rdlib.engines.replay import ReplayEngine
 from rdlib.errors import UserError
-from rdlib.evidence import report, shown, tables
+from rdlib.evidence import shown, tables
 from rdlib.study import notebook
 from rdlib.tasks import answers
 
@@ -72,28 +71,15 @@ def test_notebooks_show_them_as_text(responses, monkeypatch):
     nbformat.validate(nbformat.v4.new_notebook(cells=[cell]))
 
 
-def test_tables_of_the_report_show_them_as_text(responses, tmp_path, monkeypatch):
-    """A table is read as Markdown in the notebook and on a repository's page, and as HTML in the report."""
+def test_written_tables_show_them_as_text(responses, tmp_path):
+    """A table is read as Markdown in the notebook and on a repository's page; tests/test_site.py reads the site's."""
     path = tables.write_markdown(responses[["id", "text"]], tmp_path / "t.md", "T")
     lines = path.read_text().split("\n")
     assert len(lines) == 4 + len(HOSTILE) + 1  # a row each: no response ends its line
-    for html in (markdown2html(path.read_text()), rendered(report._part(path))):
-        assert not re.search(r"<(script|img|b>|i>)", html) and "javascript:alert(3)" in html
-        assert not re.search(r"href=.javascript", html)
-        assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u202e]", html)
-    rows = report._part(path)["rows"]
-    assert [len(row) for row in rows] == [2] * (1 + len(HOSTILE))
-    assert rows[4][1] == shown.visible(HOSTILE["markup"][0])
-
-
-def rendered(part: dict) -> str:
-    """A table in the report's own template."""
-    environment = jinja2.Environment(loader=jinja2.FileSystemLoader(REPOSITORY / "rdlib/evidence"), autoescape=True)
-    section = report.Section("hostile", [part])
-    page = environment.get_template("report.html.j2").render(
-        claims=[], sections=[section], records=[], limits=[], seeds=1
-    )
-    return page.partition('<section id="hostile">')[2].partition("</section>")[0]
+    html = markdown2html(path.read_text())
+    assert not re.search(r"<(script|img|b>|i>)", html) and "javascript:alert(3)" in html
+    assert not re.search(r"href=.javascript", html)
+    assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u202e]", html)
 
 
 @given(st.text())

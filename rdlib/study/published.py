@@ -1,0 +1,209 @@
+"""Executed notebooks of one cell, small enough to be kept: `python -m rdlib.study.published PROFILE FIGURES`.
+
+The cell is that of the ablations, of the first released seed: every stage once for Ours, then the ablations, then the
+notebooks of tables, figures and reviewers' questions. Each says at its top by which commit and parameters it was made.
+What no reader misses is left out: progress bars, widgets, times of execution, the folders of the machine, and the
+points of a picture beyond what a screen shows.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import io
+import re
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import nbformat
+from nbformat import NotebookNode
+from PIL import Image
+
+from rdlib import artifacts
+from rdlib.errors import UserError
+from rdlib.evidence import result_tables
+from rdlib.paths import ROOT
+from rdlib.study import results
+from rdlib.study.grid import ablation_cell
+from rdlib.study.jobs import ABLATIONS, DRAWING, Job, study_jobs
+from rdlib.study.stage import Stage
+
+QUESTIONS = "13_reviewer_questions"  # the one notebook that `make study` does not execute
+WIDEST = 900  # points; a page of text is narrower
+COLORS = 256
+KEPT_TYPES = ("image/png", "text/html", "text/markdown", "text/plain")
+RECORD = "rdlib"  # the name of what a notebook's metadata say of its origin
+_FOLDERS = {"home", "root", "Users", "tmp", "var", "mnt", "opt", "usr", "srv", "data", "scratch"}
+_FOLDERS |= {
+    path.parts[1] for path in (ROOT, Path(sys.prefix), Path.home(), Path(tempfile.gettempdir())) if path.parts[1:]
+}
+_PATH = re.compile(rf"(?<![\w.:/<~-])/(?:{'|'.join(sorted(map(re.escape, _FOLDERS)))})(?:/[\w.@+=,-]+)+/?")
+
+
+def publish(jobs: list[Job], out: Path) -> list[Path]:
+    """Write the notebooks of jobs to `out`, in place of what was there; returns their paths, in order.
+
+    UserError for a notebook that is missing or failed.
+    """
+    made = {job.notebook: publishable(_executed(job), record_of(job)) for job in jobs}
+    new = out.with_name(f".{out.name}.new")
+    shutil.rmtree(new, ignore_errors=True)
+    for name, content in made.items():
+        artifacts.write_bytes(new / f"{name}.ipynb", (nbformat.writes(content).rstrip("\n") + "\n").encode())
+    shutil.rmtree(out, ignore_errors=True)
+    new.rename(out)
+    return [out / f"{name}.ipynb" for name in made]
+
+
+def cell_jobs(profile_path: str, seed: int) -> list[Job]:
+    """The jobs whose notebooks show the ablations' cell, by number; the reviewers' only where it was executed."""
+    cell = ablation_cell(profile_path, seed)
+    stages = {stage.folder for stage in (cell, *cell.upstream())}
+    jobs = {
+        job.notebook: job
+        for job in study_jobs(profile_path, [seed], questions=True)
+        if job.notebook in {*ABLATIONS, *DRAWING} or stages & {stage.folder for stage in job.stages}
+    }
+    if not jobs[QUESTIONS].executed.is_file():
+        del jobs[QUESTIONS]
+    return [jobs[name] for name in sorted(jobs)]
+
+
+def _executed(job: Job) -> NotebookNode:
+    """The executed notebook of a job; UserError where there is none, or one that failed."""
+    try:
+        content = nbformat.read(job.executed, as_version=4)
+    except FileNotFoundError:
+        raise UserError(f"{job.executed} is missing: run `{_command(job)}`, which executes it.") from None
+    if any(output.output_type == "error" for cell in content.cells for output in cell.get("outputs", [])):
+        raise UserError(f"{job.executed} failed where it was executed: run `{_command(job)}` again.")
+    return content
+
+
+def _command(job: Job) -> str:
+    profile = job.parameters["profile"]
+    return "make study" if profile == "params/micro.yaml" else f"make study PROFILE={profile}"
+
+
+def record_of(job: Job) -> dict[str, Any]:
+    """The commits and the parameters behind an executed notebook."""
+    if job.stages:
+        made = [_manifest(stage)["environment"] for stage in job.stages]
+        commits, dirty = {one["commit"] for one in made}, any(one["dirty"] for one in made)
+    else:
+        folder = results.results_folder(job.parameters["profile"])
+        found = [artifacts.read_json(folder / f"seed{seed}" / "provenance.json") for seed in job.parameters["seeds"]]
+        commits, dirty = {c for one in found for c in one["commits"]}, any(one["dirty"] for one in found)
+    return {"commits": sorted(commits), "dirty": dirty, "parameters": job.parameters}
+
+
+def _manifest(stage: Stage) -> dict[str, Any]:
+    """What is recorded of a stage as it lies there, whatever the code has become since."""
+    manifest = artifacts.read_manifest(stage.folder)
+    if manifest is None:
+        raise UserError(f"{stage.label} is missing beside its notebook: run `{stage.command}` again.")
+    return manifest
+
+
+# ---- one notebook
+
+
+def publishable(notebook: NotebookNode, record: dict[str, Any]) -> NotebookNode:
+    """A notebook without what no reader misses, and with its origin below its title and in its metadata."""
+    cells = [_clean_cell(cell) for cell in notebook.cells]
+    origin = nbformat.v4.new_markdown_cell(_origin(record), id="origin")
+    kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
+    metadata = {"kernelspec": kernel, "language_info": {"name": "python"}, RECORD: record}
+    return nbformat.v4.new_notebook(cells=[*cells[:1], origin, *cells[1:]], metadata=metadata)
+
+
+def _origin(record: dict[str, Any]) -> str:
+    """One line on how a notebook was made."""
+    commits = " and ".join(f"`{commit[:12]}`" for commit in record["commits"])
+    changed = ", with uncommitted changes" if record["dirty"] else ""
+    parameters = ", ".join(f"{name} = `{value}`" for name, value in record["parameters"].items())
+    return f"*Executed at commit {commits}{changed} with {parameters}.*"
+
+
+def _clean_cell(cell: NotebookNode) -> NotebookNode:
+    tags = cell.metadata.get("tags", [])
+    cell.metadata = NotebookNode({"tags": tags} if tags else {})
+    if "injected-parameters" in tags:
+        cell.id = "injected-parameters"  # papermill draws it at random
+    if cell.cell_type == "code":
+        cleaned = [_clean_output(output) for output in cell.outputs]
+        cell.outputs = [output for output in cleaned if output is not None]
+    return cell
+
+
+def _clean_output(output: NotebookNode) -> NotebookNode | None:
+    """An output as a reader sees it; None for progress bars, messages on standard error, and widgets."""
+    if output.output_type == "stream":
+        output.text = without_folders(_overwritten(output.text))
+        return output if output.name == "stdout" and output.text.strip() else None
+    if any("widget" in kind for kind in output.data):
+        return None
+    output.data = NotebookNode({kind: value for kind, value in output.data.items() if kind in KEPT_TYPES})
+    picture = output.data.get("image/png")
+    width = output.metadata.get("image/png", {}).get("width", WIDEST)
+    output.metadata = NotebookNode()
+    for kind, value in output.data.items():
+        output.data[kind] = screen_picture(value, min(width, WIDEST)) if value is picture else without_folders(value)
+    return output if output.data else None
+
+
+def _overwritten(text: str) -> str:
+    """A text after its carriage returns: what a line holds that was written over."""
+    return "\n".join(line.rstrip("\r").rpartition("\r")[2] for line in text.split("\n"))
+
+
+def without_folders(text: str) -> str:
+    """A text in which a path in the repository starts there, and any other absolute path is its last part."""
+    inside = text.replace(f"{ROOT}/", "")
+    return _PATH.sub(lambda match: Path(match.group()).name, inside)
+
+
+def screen_picture(encoded: str, width: int) -> str:
+    """A PNG in base64 at most `width` points wide, in a palette of its own colours; the smaller of the two."""
+    content = base64.b64decode(encoded)
+    picture = Image.open(io.BytesIO(content)).convert("RGBA")
+    flat = Image.new("RGB", picture.size, "white")
+    flat.paste(picture, mask=picture.getchannel("A"))
+    if flat.width > width:
+        flat = flat.resize((width, round(flat.height * width / flat.width)), Image.Resampling.LANCZOS)
+    written = io.BytesIO()
+    flat.quantize(COLORS, dither=Image.Dither.NONE).save(written, "PNG", optimize=True)
+    return base64.b64encode(min(written.getvalue(), content, key=len)).decode()
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Command line: PROFILE FIGURES."""
+    parser = argparse.ArgumentParser(prog="python -m rdlib.study.published", description=__doc__.splitlines()[0])
+    parser.add_argument("profile", help="the profile of the run, such as params/micro.yaml")
+    parser.add_argument(
+        "figures", type=Path, help="folder of the released results; the notebooks go to notebooks/ in it"
+    )
+    options = parser.parse_args(arguments)
+    try:
+        released = result_tables.seed_folders(options.figures / "results")
+        if not released:
+            raise UserError(f"{options.figures} holds no released results: run `make study`, then `make release`.")
+        seed = int(released[0].name.removeprefix("seed"))
+        jobs = cell_jobs(options.profile, seed)
+        if not any(job.executed.is_file() for job in jobs):
+            print(f"No notebook of seed {seed} was executed here: {options.figures}/notebooks is left as it is.")
+            return 0
+        paths = publish(jobs, options.figures / "notebooks")
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    size = sum(path.stat().st_size for path in paths) / 1e6
+    print(f"{len(paths)} executed notebooks of seed {seed} written to {options.figures}/notebooks ({size:.1f} MB).")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,190 @@
+"""Executed notebooks as they are kept: small, without this machine's folders, and with their origin at the top."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+
+import nbformat
+import pytest
+from conftest import PARAMS, make_root
+from PIL import Image
+
+from rdlib.errors import UserError
+from rdlib.paths import ROOT
+from rdlib.study import published
+
+RECORD = {"commits": ["a" * 40], "dirty": False, "parameters": {"profile": "params/micro.yaml", "seed": 0}}
+STAGES = ["00_data", "01_teacher_responses", "02_pseudo_labels", "03_sft_warmup", "04_student_responses"]
+STAGES += ["05_reward_model", "06_ppo", "07_evaluate", "08_ablation_lambda", "09_ablation_data_ratio"]
+STAGES += ["10_ablation_reward_source", "11_ablation_correctness", "12_paper_tables_and_figures"]
+
+
+def png(width: int, height: int) -> str:
+    """A picture of noise, which no palette makes small by chance."""
+    picture, content = Image.effect_noise((width, height), 80).convert("RGB"), io.BytesIO()
+    picture.save(content, "PNG")
+    return base64.b64encode(content.getvalue()).decode()
+
+
+def size(encoded: str) -> tuple[int, int]:
+    return Image.open(io.BytesIO(base64.b64decode(encoded))).size
+
+
+def executed(*outputs) -> nbformat.NotebookNode:
+    """A notebook as papermill leaves it, with these outputs in its last cell."""
+    times = {"papermill": {"duration": 0.1, "start_time": "2026-11-25T07:27:18"}, "execution": {"iopub": "2026"}}
+    cells = [
+        nbformat.v4.new_markdown_cell("# 6. PPO", metadata={"tags": [], **times}),
+        nbformat.v4.new_code_cell("# Parameters\nseed = 0", metadata={"tags": ["injected-parameters"], **times}),
+        nbformat.v4.new_code_cell("stage.run()", metadata={"tags": [], **times}, outputs=list(outputs)),
+    ]
+    metadata = {"papermill": {"output_path": "/work/x.ipynb"}, "widgets": {"application/vnd.jupyter.widget-state": {}}}
+    return nbformat.v4.new_notebook(cells=cells, metadata=metadata)
+
+
+def stream(text: str, name: str = "stdout") -> nbformat.NotebookNode:
+    return nbformat.v4.new_output("stream", text=text, name=name)
+
+
+def shown(**data) -> nbformat.NotebookNode:
+    return nbformat.v4.new_output("display_data", {name.replace("_", "/"): value for name, value in data.items()})
+
+
+def outputs_of(*outputs) -> list[nbformat.NotebookNode]:
+    return published.publishable(executed(*outputs), RECORD).cells[-1].outputs
+
+
+def test_progress_bars_and_widgets_are_left_out():
+    widget = nbformat.v4.new_output(
+        "display_data", {"application/vnd.jupyter.widget-view+json": {"model_id": "1"}, "text/plain": "HBox(...)"}
+    )
+    kept = outputs_of(stream("  3%|3   | 1/30\r100%|####| 30/30\n", "stderr"), widget, stream(" 1/2\r 2/2\ndone\n"))
+    assert [output.text for output in kept] == [" 2/2\ndone\n"]
+    assert outputs_of(stream("working\r\n")) == [stream("working\n")]
+
+
+def test_only_what_a_page_can_show_is_kept():
+    both = shown(text_html="<b>1</b>", text_plain="1", application_javascript="alert(1)", image_svg="<svg/>")
+    assert set(outputs_of(both)[0].data) == {"text/html", "text/plain"}
+    assert outputs_of(shown(application_javascript="alert(1)")) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        (f"{ROOT}/runs/micro/gsm: done", "runs/micro/gsm: done"),
+        ("in /tmp/abc/def.txt, line 3", "in def.txt, line 3"),
+        ("(/root/x/y.py)", "(y.py)"),
+        ("<td>/home/me/a.csv</td>", "<td>a.csv</td>"),
+        ("http://host/home/x, gsm/strong/small, 3 /4 and </table>", None),
+        ("7 / 2 = 3.5", None),
+    ],
+)
+def test_no_folder_of_a_machine_is_left(text, kept):
+    assert published.without_folders(text) == (text if kept is None else kept)
+    assert outputs_of(stream(text)) == [stream(text if kept is None else kept)]
+
+
+def test_pictures_are_as_wide_as_a_screen_shows_them():
+    large, small = png(1800, 400), png(300, 200)
+    kept = outputs_of(shown(image_png=large), shown(image_png=small))
+    assert size(kept[0].data["image/png"]) == (published.WIDEST, 200)
+    assert size(kept[1].data["image/png"]) == (300, 200) and len(kept[1].data["image/png"]) <= len(small)
+    told = nbformat.v4.new_output("display_data", {"image/png": large}, metadata={"image/png": {"width": 450}})
+    assert size(outputs_of(told)[0].data["image/png"]) == (450, 100)
+
+
+def test_nothing_changes_with_the_time_of_execution():
+    first, second = (nbformat.writes(published.publishable(executed(stream("x")), RECORD)) for _ in range(2))
+    cleaned = json.loads(first)
+    assert "2026" not in first and "papermill" not in first and "widget" not in first and "/work" not in first
+    assert [cell["metadata"] for cell in cleaned["cells"]] == [{}, {}, {"tags": ["injected-parameters"]}, {}]
+    ids = [cell["id"] for cell in json.loads(second)["cells"]]
+    assert ids[1] == "origin" and ids[2] == "injected-parameters"
+
+
+def test_its_origin_is_below_the_title_and_in_the_metadata():
+    made = published.publishable(executed(), RECORD)
+    assert made.cells[1].cell_type == "markdown"
+    assert "`aaaaaaaaaaaa`" in made.cells[1].source and "seed = `0`" in made.cells[1].source
+    assert made.metadata["rdlib"] == RECORD
+    changed = published.publishable(executed(), RECORD | {"dirty": True})
+    assert "uncommitted" in changed.cells[1].source
+    nbformat.validate(made)
+
+
+# ---- which notebooks, of a run
+
+
+@pytest.fixture
+def run(tmp_path, at_root, monkeypatch):
+    """A root in which every notebook of the ablations' cell but the reviewers' was executed, and its folder."""
+    root = at_root(make_root(tmp_path / "root"))
+    monkeypatch.setattr(published, "_manifest", lambda stage: {"environment": {"commit": "b" * 40, "dirty": False}})
+    folder = root / "runs/tiny/results/seed0"
+    folder.mkdir(parents=True)
+    (folder / "provenance.json").write_text(json.dumps({"commits": ["c" * 40], "dirty": False}))
+    for job in published.cell_jobs(PARAMS, 0):
+        job.executed.parent.mkdir(parents=True, exist_ok=True)
+        nbformat.write(executed(stream(f"{job.name}\n")), job.executed)
+    (root / "figures/results/seed0").mkdir(parents=True)
+    (root / "figures/results/seed2").mkdir()
+    return root
+
+
+def test_the_cells_notebooks_are_those_of_ours(run):
+    jobs = {job.notebook: job for job in published.cell_jobs(PARAMS, 0)}
+    assert list(jobs) == STAGES
+    assert {
+        name: job.parameters.get("method") for name, job in jobs.items() if name[:2] in ("03", "04", "05", "06")
+    } == {
+        "03_sft_warmup": "ours_wo_r",  # the warm-up that Ours starts from
+        "04_student_responses": "ours",
+        "05_reward_model": "ours",
+        "06_ppo": "ours",
+    }
+    assert "ours" in jobs["07_evaluate"].parameters["methods"]
+    cells = {tuple(job.parameters.get(a) for a in ("dataset", "teacher", "student")) for job in jobs.values()}
+    assert cells == {("gsm", "strong", "small"), ("gsm", "strong", None), ("gsm", None, None), (None, None, None)}
+
+
+def test_the_command_keeps_those_of_the_first_released_seed(run, capsys):
+    assert published.main([PARAMS, str(run / "figures")]) == 0
+    out = run / "figures/notebooks"
+    assert sorted(path.stem for path in out.iterdir()) == STAGES and "seed 0" in capsys.readouterr().out
+    first = nbformat.read(out / "05_reward_model.ipynb", as_version=4)
+    assert first.metadata["rdlib"]["commits"] == ["b" * 40] and first.metadata["rdlib"]["parameters"]["seed"] == 0
+    last = nbformat.read(out / "12_paper_tables_and_figures.ipynb", as_version=4)
+    assert last.metadata["rdlib"]["commits"] == ["c" * 40]
+    (out / "99_gone.ipynb").touch()
+    before = {path.name: path.read_bytes() for path in out.glob("0*.ipynb")}
+    assert published.main([PARAMS, str(run / "figures")]) == 0
+    assert {path.name: path.read_bytes() for path in out.glob("0*.ipynb")} == before
+    assert not (out / "99_gone.ipynb").exists()
+
+
+def test_a_missing_or_failed_notebook_is_one_sentence(run, capsys):
+    jobs = {job.notebook: job for job in published.cell_jobs(PARAMS, 0)}
+    failed = executed(nbformat.v4.new_output("error", ename="E", evalue="e", traceback=[]))
+    nbformat.write(failed, jobs["06_ppo"].executed)
+    with pytest.raises(UserError, match="06_ppo.* failed .*make study"):
+        published.publish(list(jobs.values()), run / "out")
+    jobs["06_ppo"].executed.unlink()
+    assert published.main([PARAMS, str(run / "figures")]) == 1
+    problem = capsys.readouterr().err
+    assert "06_ppo" in problem and "is missing" in problem and problem.count("\n") == 1
+    assert not (run / "figures/notebooks").exists()
+
+
+def test_a_run_that_is_not_here_leaves_the_kept_ones(run, capsys):
+    (run / "figures/notebooks").mkdir()
+    (run / "figures/notebooks/00_data.ipynb").write_text("kept")
+    for job in published.cell_jobs(PARAMS, 0):
+        job.executed.unlink()
+    assert published.main([PARAMS, str(run / "figures")]) == 0
+    assert "left as it is" in capsys.readouterr().out
+    assert (run / "figures/notebooks/00_data.ipynb").read_text() == "kept"
+    assert published.main([PARAMS, str(run / "nowhere")]) == 1
+    assert "make study" in capsys.readouterr().err
