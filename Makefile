@@ -11,7 +11,7 @@ JOBS    ?= 2
 # The seeds of `make reference`; a seed takes about an hour, and seeds can be run at different times.
 SEEDS   ?= 0 1 2 3 4
 # The parts of `make bench` (all of them), and how often each contestant runs.
-BENCH_PARTS  ?= a b c d e f
+BENCH_PARTS  ?= a b c d e f g
 BENCH_ROUNDS ?= 5
 # Extra words for the command behind a target: make study ARGS=..., make test PYTEST_ARGS=..., make lab LAB_ARGS=...
 ARGS ?=
@@ -20,8 +20,6 @@ LAB_ARGS ?=
 
 BIN := .venv/bin
 
-# Tiny models are fastest with one thread a process; two jobs then fill two cores.
-export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 export PYTHONHASHSEED ?= 0
 # What ships with the repository needs no hub; other profiles may load models from it.
@@ -29,12 +27,11 @@ EMBEDDED := params/micro.yaml params/smoke.yaml
 offline = HF_HUB_OFFLINE=$${HF_HUB_OFFLINE-1}
 
 .DEFAULT_GOAL := help
-.PHONY: help env study reference test crash-test fuzz real-test vllm-test bench lint format figures release site
-.PHONY: figure retrain lab pins clean distclean
-.PHONY: docs
+.PHONY: help env study reference test crash-test portable-test slurm-test fuzz real-test vllm-test bench lint format
+.PHONY: docs figures figure retrain release site lab pins clean distclean
 
 help: ## say what can be made
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 env: ## build .venv from the pins, if it is missing, unfinished or stale
 	@command -v $(PYTHON) > /dev/null || { echo "$(PYTHON) was not found: install Python 3.11 or newer." >&2; exit 1; }
@@ -55,13 +52,19 @@ test: lint ## check style, then run the tests
 crash-test: env ## kill the smoke study at 30 random moments and compare what it ends with (about 20 minutes)
 	@$(offline) $(BIN)/python scripts/crash_test.py $(ARGS)
 
+portable-test: env ## the same numbers on emulated Intel and AMD processors, seen by a short chain (qemu-user; an hour)
+	@$(offline) $(BIN)/python scripts/portable_test.py $(ARGS)
+
+slurm-test: env ## the smoke study on a SLURM cluster on this machine, and faults (root and apt; ARGS="refusals faults")
+	@$(offline) $(BIN)/python -m scripts.slurm_test $(ARGS)
+
 real-test: env ## every stage once with a real small model and real questions (10 to 20 minutes, 8 GB)
 	@$(BIN)/python scripts/smollm2.py
 	@$(BIN)/python -m pytest tests/real -s $(PYTEST_ARGS)
 
 vllm-test: ## run the tests that need vLLM, in .venv-vllm, which it builds first (4 GB; minutes)
 	@$(PYTHON) scripts/vllm_environment.py
-	@$(offline) .venv-vllm/bin/python -m pytest tests/with_vllm $(PYTEST_ARGS)
+	@RDLIB_NUMERICS=native $(offline) .venv-vllm/bin/python -m pytest tests/with_vllm $(PYTEST_ARGS)
 
 fuzz: env ## hostile input by the hundred thousand: answers, profiles, questions, recordings, servers, parameters
 	@PYTHONPATH=. $(offline) $(BIN)/python tests/fuzz.py $(ARGS)
@@ -102,6 +105,7 @@ release: env ## make the results of runs/micro the released ones, keep the noteb
 	@$(MAKE) --no-print-directory figures
 
 docs: env ## fill README and docs from result files, and draw the packages
+	@$(BIN)/python -m rdlib.study.memory_table
 	@$(BIN)/python -m rdlib.evidence.documents
 	@$(BIN)/python -m rdlib.study.architecture
 

@@ -16,6 +16,7 @@ PARTS = {
     "d": "responses",
     "e": "warm_commands",
     "f": "vllm_overhead",
+    "g": "portable",
 }
 
 

@@ -18,6 +18,7 @@ from rdlib.method.ppo import PPOTrainer
 from rdlib.method.rl import RewardFunction, sampler
 from rdlib.paths import ROOT
 from rdlib.profile import load_profile
+from rdlib.tasks import answers
 
 
 def endless(tokenizer, limit: int):
@@ -58,7 +59,7 @@ def main(spec: dict, seed: int) -> dict:
         settings,
         spec["prompts"],
         sampler(tokenizer, 512, spec["limit"], 1.0) if spec["ends"] else endless(tokenizer, spec["limit"]),
-        RewardFunction(scorer, labels, "number", study.reward, pad),
+        RewardFunction(scorer, labels, lambda _, text: answers.extract(text, "number"), study.reward, pad),
         seed=seed,
         on_update=lambda row: ends.append(clock()),
     )

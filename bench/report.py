@@ -88,15 +88,9 @@ def provenance(part: str, rounds: int) -> dict:
         "packages": versions,
         "python": platform.python_version(),
         "machine": made["machine"],
-        "processor": processor(),
+        "processor": made["processor"],
+        "numerics": made["numerics"],
         "clock": os.environ.get("BENCH_CLOCK", "wall"),
         "threads": int(os.environ.get("OMP_NUM_THREADS", "0")) or None,
         "load_at_start": round(os.getloadavg()[0], 2),
     }
-
-
-def processor() -> str:
-    """The processor's name, as far as the system tells."""
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    return next((line.partition(": ")[2] for line in lines if line.startswith("model name")), platform.processor())

@@ -27,6 +27,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from rdlib import numerics
 from rdlib.errors import UserError
 
 MANIFEST = "manifest.json"
@@ -124,9 +125,13 @@ def schemas(folder: Path) -> dict[str, dict[str, str]]:
     return {name: {field.name: str(field.type) for field in schema} for name, schema in found.items()}
 
 
-@cache
 def environment() -> dict[str, Any]:
-    """What made an artifact: commit, whether the tree was dirty, package versions, machine. No path, no user."""
+    """What made an artifact: commit, package versions, machine, numerical mode. No path, no user."""
+    return _versions() | numerics.record()
+
+
+@cache
+def _versions() -> dict[str, Any]:
     return {
         "commit": _git("rev-parse", "HEAD") or "unknown",
         "dirty": bool(_git("status", "--porcelain", "--untracked-files=no")),

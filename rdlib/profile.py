@@ -12,7 +12,7 @@ import difflib
 import re
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import Field, ValidationError, model_validator
@@ -40,10 +40,14 @@ from rdlib.settings import (
 
 
 class Profile(Section):
-    """A whole profile. `runs` is where its artifacts go, relative to the repository."""
+    """A whole profile. `runs` is where its artifacts go, relative to the repository.
+
+    `numerics` portable: computed in the numerical mode of `rdlib.numerics` alone; native: in whatever is set.
+    """
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9_]+$")]
     runs: str
+    numerics: Literal["portable", "native"] = "native"
     teachers: dict[str, str | Model]
     students: dict[str, str | Model]
     datasets: dict[str, Dataset]
@@ -182,7 +186,13 @@ def load_profile(path: str | Path, overrides: dict[str, Any] | None = None) -> P
     """
     path = Path(path)
     try:
-        content = _parse(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        wanted = (path, text, repr(overrides or {}))
+        if wanted not in _loaded:  # a study asks for its profile some thousand times
+            if len(_loaded) >= MOST_LOADED:
+                _loaded.clear()
+            _loaded[wanted] = _validated(path, _parse(text), overrides or {})
+        return _loaded[wanted]
     except FileNotFoundError:
         raise UserError(
             f"There is no profile {path}: give the path of a YAML file such as params/micro.yaml."
@@ -193,9 +203,16 @@ def load_profile(path: str | Path, overrides: dict[str, Any] | None = None) -> P
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:  # a bad date or number is a ValueError
         reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
         raise UserError(f"The profile {str(path)!r} cannot be read ({reason}): give a readable YAML file.") from None
+
+
+MOST_LOADED = 256
+_loaded: dict[tuple[Path, str, str], Profile] = {}  # by file, its text and the overrides; a Profile cannot change
+
+
+def _validated(path: Path, content: Any, overrides: dict[str, Any]) -> Profile:
     if not isinstance(content, dict):
         raise UserError(f"The profile {path} holds no settings: start from params/micro.yaml.")
-    for key, value in (overrides or {}).items():
+    for key, value in overrides.items():
         _override(content, key, value, path)
     try:
         return Profile.model_validate(content)
@@ -208,7 +225,7 @@ def _parse(text: str) -> Any:
 
 
 @lru_cache(maxsize=16)
-def _parse_once(text: str) -> Any:  # a study asks for its profile some thousand times, and YAML is slow to read
+def _parse_once(text: str) -> Any:  # YAML is slow to read
     return yaml.load(text, _Loader)
 
 

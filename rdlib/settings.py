@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(gt=0)]
@@ -260,7 +260,17 @@ class Training(Section):
 
     `processes`: one for each GPU; more than one, or an `accelerate` configuration (a file of params/accelerate), is
     started by `accelerate launch` (study.launch). Each process takes its share of a batch in `gradient_accumulation`
-    parts. `precision` null: bf16 (autocast, float32 weights) on a GPU, fp32 on a CPU. `lora` null: all weights.
+    parts. `lora` null: all weights.
+
+    `precision` is that of the computation; null: bf16 (autocast) on a GPU, fp32 on a CPU. `weights` is how the
+    networks of a training are held. float32, the default: an Adam step of this study's learning rates (1e-6 to 1e-5)
+    is far below the 2^-8 that bfloat16 resolves of a weight, and would mostly be rounded away. bfloat16 takes half
+    the memory and computes in bf16; with `lora` it holds what is frozen, and the adapters stay float32. (DeepSpeed in
+    bf16 keeps float32 masters of its own in either case.)
+
+    `attention` is the implementation that transformers uses (null: its own choice), `compile` passes training's forward
+    and backward passes through torch.compile; both change results by rounding alone. `report_to` names where the
+    curves go while it trains (method.watching); by default nowhere.
     """
 
     processes: Positive = 1
@@ -268,7 +278,23 @@ class Training(Section):
     gradient_accumulation: Positive = 1
     gradient_checkpointing: bool = False
     precision: Literal["fp32", "bf16"] | None = None
+    weights: Literal["float32", "bfloat16"] = "float32"
+    attention: Literal["eager", "sdpa", "flash_attention_2", "flash_attention_3"] | None = None
+    compile: bool = False
+    report_to: list[Literal["tensorboard", "wandb", "trackio"]] = []
     lora: Lora | None = None
+
+    @model_validator(mode="after")
+    def _weights_are_no_finer_than_the_computation(self) -> Training:
+        if self.weights == "bfloat16" and self.precision == "fp32":
+            raise ValueError("weights bfloat16 cannot be computed with in fp32: set training.precision to bf16")
+        return self
+
+    def forward_size(self, minibatch: int, most: int = 16) -> int:
+        """Episodes of PPO that go through a network at once: `most` is fastest, accumulation asks for fewer."""
+        if self.gradient_accumulation == 1:
+            return most
+        return min(most, minibatch // (self.processes * self.gradient_accumulation))
 
 
 class Grid(Section):

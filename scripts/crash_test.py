@@ -38,20 +38,31 @@ STUDY_SECONDS = 4 * 3600.0
 
 
 class Study:
-    """A study of a profile in a folder of its own, which can be started, killed and started again."""
+    """A study of a profile in a folder of its own, which can be started, killed and started again.
 
-    def __init__(self, profile: Path, folder: Path, jobs: int) -> None:
+    `words` are further words of its command, `environment` further variables of its processes.
+    """
+
+    def __init__(
+        self,
+        profile: Path,
+        folder: Path,
+        jobs: int,
+        words: tuple[str, ...] = (),
+        environment: dict[str, str] | None = None,
+    ) -> None:
         content = yaml.safe_load(profile.read_text(encoding="utf-8")) | {"runs": str(folder / "runs")}
         self.folder, self.profile, self.jobs = folder, folder / profile.name, jobs
+        self.words, self.environment = words, environment or {}
         self.profile.write_text(yaml.safe_dump(content), encoding="utf-8")
         self.runs = folder / "runs" / content["name"]
         self.notebooks = len(study_jobs(str(self.profile), load_profile(self.profile).grid.seeds))
 
     def start(self) -> subprocess.Popen:
         """Start the study, or go on with it; its output goes to a file."""
-        words = ["-m", "rdlib.study.dag", "--profile", str(self.profile), "--jobs", str(self.jobs)]
+        words = ["-m", "rdlib.study.dag", "--profile", str(self.profile), "--jobs", str(self.jobs), *self.words]
         with (self.folder / "output.txt").open("a") as output:
-            environment = os.environ | {MARK: str(self.folder), "TQDM_DISABLE": "1"}
+            environment = os.environ | self.environment | {MARK: str(self.folder), "TQDM_DISABLE": "1"}
             streams = {"stdout": output, "stderr": output}
             return subprocess.Popen([sys.executable, *words], cwd=ROOT, env=environment, **streams)
 
@@ -152,11 +163,11 @@ def _without_times(path: Path) -> bytes:
     return path.read_bytes()
 
 
-def differences(one: Path, other: Path) -> list[str]:
-    """What two finished studies differ in, a line a file."""
+def differences(one: Path, other: Path, what: str = "kills") -> list[str]:
+    """What two finished studies, one without and one with something, differ in: a line a file."""
     ours, theirs = dict(contents(one)), dict(contents(other))
-    lines = [f"only without kills: {name}" for name in sorted(ours.keys() - theirs.keys())]
-    lines += [f"only with kills: {name}" for name in sorted(theirs.keys() - ours.keys())]
+    lines = [f"only without {what}: {name}" for name in sorted(ours.keys() - theirs.keys())]
+    lines += [f"only with {what}: {name}" for name in sorted(theirs.keys() - ours.keys())]
     return lines + [f"differs: {name}" for name in sorted(ours.keys() & theirs.keys()) if ours[name] != theirs[name]]
 
 

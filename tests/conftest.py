@@ -6,10 +6,10 @@ import os
 import shutil
 from pathlib import Path
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # several threads end in other digits
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test may reach for the network
 os.environ.setdefault("TQDM_DISABLE", "1")
 
+import rdlib  # noqa: F401, I001 (before torch: it sets the numerical mode)
 import pytest
 import torch
 import yaml

@@ -3,7 +3,8 @@
 A target makes cases from a seed and judges each: nothing but a UserError may be raised, within a time limit, and what
 is accepted must be right. What a wrong silent success would be, target by target:
 
-    answers      an answer whose number, letter or words do not stand in the text; a final answer that is overlooked
+    answers      an answer whose number, letter or words do not stand in the text; a letter that the question has not; a
+                 final answer that is overlooked, or one of the thinking before it
     equivalence  two ways to write a number that are not the same answer, or two numbers that are
     profiles     a value of the file that the loaded profile does not have; a name that is no folder's name
     yaml         the same for files of broken text
@@ -70,9 +71,10 @@ WORDS = "tom has apples so the total of each day and 9 friends".split()
 PIECES = r"""#### |####|\boxed{|}|{|The answer is |the answer is|Answer: |**Answer:** |ANSWER: |{"answer": "|"|
 'final_answer': '|is |not |about |=| = |/| / |:|\frac|\frac{|\text{|\|\,|$|€|%|\%|,|.|-|−|(|)|(A)|(C)|(J)|(K)|A|B. |
 I think |C because|0|1|7|12|1,234|1 234|2:10|0.50|.5|007|million| thousand|1e9|½|²|<script>alert(1)</script>|
-</answer>|<think>|None|unknown|iron|the |a |É|İ|ß|😀"""
+</answer>|<think>|</think>|<EOS>|：|（B）|–|×|*|+|^|e3|is not |isn't |so |but |option |is correct|None|
+unknown|iron|the |a |É|İ|ß|😀"""
 PIECES = PIECES.replace("|\n", "|").split("|") + ["|", "\n", "\n\n", " ", "\t", "\r", "\0", "\x1b[31m", "\u2028"]
-PIECES += ["\u202e", "\ud800", "\u0663", *WORDS]
+PIECES += ["<|eot_id|>", "\u202e", "\ud800", "\u0663", *WORDS]
 
 
 class TimeLimitError(BaseException):
@@ -110,17 +112,21 @@ def any_text(rng: random.Random) -> str:
     return "".join(pieces)
 
 
-def make_answer(rng: random.Random) -> tuple[str, str, str | None]:
-    """(text, kind, the answer that must be found or None where anything may be)."""
-    kind = rng.choice(list(PLANTED))
+def make_answer(rng: random.Random) -> tuple[str, str, int, str | None]:
+    """(text, kind, number of options, the answer that must be found or None where anything may be)."""
+    kind, options = rng.choice(list(PLANTED)), rng.randint(2, 10)
     text = any_text(rng)
     if rng.random() < 0.5:
-        return text, kind, None
+        return text, kind, options, None
     form, answer = rng.choice(PLANTED[kind]), PLANT[kind](rng)
+    if kind == "choice":
+        options = rng.randint(LETTERS.index(answer) + 1, 10)
+    thought = rng.choice(("", "", f"<think>{text}</think>", f"{text}</think>"))
+    thought = "" if "think" in text else thought
     noise = " ".join(rng.choices(WORDS, k=rng.randint(0, 30)))
     if rng.random() < 0.002:  # of ten thousand answers in the same form the last one counts
         noise = "\n".join(form.format(PLANT[kind](rng)) for _ in range(10_000))
-    return f"{noise}\n{form.format(answer)}", kind, answer
+    return f"{thought}{noise}\n{form.format(answer)}", kind, options, answer
 
 
 PLANTED = {
@@ -139,34 +145,40 @@ PLANT: dict[str, Callable[[random.Random], str]] = {
 }
 
 
-def judge_answer(case: tuple[str, str, str | None]) -> None:
-    """The planted answer is found, and any answer stands in the text."""
-    text, kind, planted = case
-    found = answers.find(text, kind)
+WITHOUT = (None, "unfinished", "refused", "no option", "ambiguous")  # what stands for a rule where there is no answer
+
+
+def judge_answer(case: tuple[str, str, int, str | None]) -> None:
+    """The planted answer is found, and any answer stands in the text, outside of its thinking."""
+    text, kind, options, planted = case
+    found = answers.find(text, kind, options)
     answers.refuses(text)
-    require((found.answer is None) == (found.rule is None), "an answer without a rule, or a rule without an answer")
+    require((found.answer is None) == (found.rule in WITHOUT), f"an answer without a rule, or a rule without: {found}")
     require(planted is None or found.answer == planted, f"{planted!r} is the answer, but {found} was found")
     if found.answer is None:
         return
     require(found.answer and len(found.answer) <= 400, f"no answer at all, or a long one: {found}")
     if kind == "choice":
-        require(found.answer in LETTERS and found.answer in text, f"the letter {found} does not stand in the text")
+        require(found.answer in LETTERS[:options], f"{found} is none of {options} options")
+        require(found.answer in text, f"the letter {found} does not stand in the text")
     elif re.fullmatch(r"-?[0-9./:]+", found.answer):
         require_number(found.answer, text)
     else:
         require(
-            is_subsequence(found.answer.replace(" ", ""), text.replace("−", "-").lower()),
+            is_subsequence(found.answer.replace(" ", ""), re.sub("[−–]", "-", text).lower()),
             f"{found} does not stand in the text",
         )
 
 
 def require_number(answer: str, text: str) -> None:
     """A number consists of digits that follow one another in the text, or of two such as a fraction."""
-    require(not answer.startswith("-") or re.search("[-−]", text), f"{answer} has a sign that the text has not")
+    require(not answer.startswith("-") or re.search("[-−–]", text), f"{answer} has a sign that the text has not")
     if re.sub(r"[^0-9]", "", answer).lstrip("0") in re.sub(r"[^0-9]", "", text):
         return
-    require(re.search(r"/|frac|thousand|million|billion|trillion", text), f"{answer} does not stand in the text")
-    if len(text) < 120:  # all that its numbers could mean is too much of longer ones
+    worked_out = r"[-–−+*×^²]|\de[-+]?\d"
+    told = re.search(worked_out, re.sub("[{}]", "", text))
+    require(told or re.search(r"/|frac|thousand|[mbtr]illion", text), f"{answer} does not stand in the text")
+    if len(text) < 120 and not told:  # all that longer ones could mean is too much
         require(abs(Fraction(answer.partition(":")[0])) in values_in(text), f"{answer} cannot come from the text")
 
 

@@ -28,7 +28,6 @@ from rdlib.artifacts import hash_files
 from rdlib.engines import models
 from rdlib.method import ppo, training
 from rdlib.method import ppo_core as core
-from rdlib.method.rl import forward_size
 from rdlib.settings import Lora, Training
 from rdlib.study.stage import Stage
 
@@ -197,5 +196,5 @@ def test_ppo_in_bf16_and_with_checkpointing(changes, tolerance):
 
 
 def test_episodes_in_a_forward_pass():
-    assert forward_size(64, Training()) == forward_size(8, Training(processes=2)) == 16
-    assert forward_size(64, Training(processes=2, gradient_accumulation=4)) == 8
+    assert Training().forward_size(64) == Training(processes=2).forward_size(8) == 16
+    assert Training(processes=2, gradient_accumulation=4).forward_size(64) == 8

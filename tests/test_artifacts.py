@@ -373,5 +373,7 @@ def test_a_manifest_says_what_made_it(study):
     assert manifest["schemas"]["scores.parquet"]["score"] == "float"
     assert warmup.folder.name in manifest["inputs"]["warmup"]["stage"] and len(manifest["code"]) == 64
     assert datetime.fromisoformat(manifest["started"]) <= datetime.fromisoformat(manifest["ended"])
-    assert set(manifest["environment"]) == {"commit", "dirty", "packages", "python", "machine"}
+    made = {"commit", "dirty", "packages", "python", "machine"}
+    made |= {"numerics", "processor", "instruction_sets", "torch_kernels"}
+    assert set(manifest["environment"]) == made
     assert json.loads(json.dumps(manifest)) == manifest

@@ -119,12 +119,10 @@ def test_dpo_takes_the_reward_models_examples(finished):
 def test_grpos_reward_is_the_match_with_the_pseudo_label():
     reward = baselines.match_reward("number")
     texts = ["so #### 4", "#### 5", "no answer", "#### 1,000"]
-    assert reward(completions=texts, pseudo_label=["4", "4", "4", "1000"], prompts=[], trainer_state=None) == [
-        1,
-        0,
-        0,
-        1,
-    ]
+    assert reward(completions=texts, pseudo_label=["4", "4", "4", "1000"], options=[10] * 4, prompts=[]) == [1, 0, 0, 1]
+    reward = baselines.match_reward("choice")
+    texts = ["The answer is (D)."] * 2
+    assert reward(completions=texts, pseudo_label=["D", "D"], options=[4, 3], prompts=[]) == [1, 0]
 
 
 def test_queries_are_ppos_in_ppos_order(finished):

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from rdlib.errors import UserError
-from rdlib.evidence import claims, tables
-from rdlib.evidence.claims import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED
+from rdlib.evidence import claims, criteria, tables
+from rdlib.evidence.stats import Interval
+from rdlib.evidence.verdicts import INCONCLUSIVE, NOT_SUPPORTED, NOTHING, SUPPORTED, Cell, judge, judge_by_signs
 
 N = 400
-RULES = claims.load_criteria()
+RULES = criteria.load_criteria()
 
 
 def answers(benchmark, teacher, student, method, right, variant="", seed=0):
@@ -62,12 +65,12 @@ def test_one_cell_against_makes_a_good_mean_inconclusive():
 
 
 def test_most_cells_against_refute_whatever_the_mean():
-    cells = [claims.Cell(str(i), claims.Interval(-1, -2, -0.5, N)) for i in range(3)]
-    cells += [claims.Cell(str(i), claims.Interval(9, 8, 10, N)) for i in range(2)]
-    assert claims.judge(cells, claims.Interval(3, 2, 4, N)) == NOT_SUPPORTED
-    assert claims.judge(cells[1:], claims.Interval(4, 3, 5, N)) == INCONCLUSIVE
-    assert claims.judge(cells[3:], claims.Interval(9, 8, 10, N)) == SUPPORTED
-    assert claims.judge([], claims.NOTHING) == INCONCLUSIVE
+    cells = [Cell(str(i), Interval(-1, -2, -0.5, N)) for i in range(3)]
+    cells += [Cell(str(i), Interval(9, 8, 10, N)) for i in range(2)]
+    assert judge(cells, Interval(3, 2, 4, N)) == NOT_SUPPORTED
+    assert judge(cells[1:], Interval(4, 3, 5, N)) == INCONCLUSIVE
+    assert judge(cells[3:], Interval(9, 8, 10, N)) == SUPPORTED
+    assert judge([], NOTHING) == INCONCLUSIVE
 
 
 def test_the_papers_own_numbers_contradict_c2_and_c3_on_gsm_plus():
@@ -226,7 +229,7 @@ def test_cells_are_adjusted_for_their_number():
     ],
 )
 def test_the_papers_numbers_are_judged_by_their_signs(values, kind, verdict):
-    assert claims.judge_by_signs([claims.Cell("", claims.NOTHING, value) for value in values], kind) == verdict
+    assert judge_by_signs([Cell("", NOTHING, value) for value in values], kind) == verdict
 
 
 @pytest.mark.parametrize(
@@ -242,16 +245,21 @@ def test_the_papers_numbers_are_judged_by_their_signs(values, kind, verdict):
 def test_a_bad_file_of_criteria_is_one_sentence(tmp_path, text, message):
     (tmp_path / "claims.yaml").write_text(text)
     with pytest.raises(UserError, match=message):
-        claims.load_criteria(tmp_path / "claims.yaml")
+        criteria.load_criteria(tmp_path / "claims.yaml")
     with pytest.raises(UserError, match="claims.yaml"):
-        claims.load_criteria(tmp_path / "absent/claims.yaml")
+        criteria.load_criteria(tmp_path / "absent/claims.yaml")
 
 
 def test_all_nine_claims_have_a_criterion_and_missing_results_are_inconclusive():
     nothing = study(sft=200)
-    judged = claims.all_claims(
-        nothing, votes([1] * 4, [1] * 4)[:0], ratio_scores([1] * 3, [1] * 3)[:0], history({0.5: []}), {}
+    results = SimpleNamespace(
+        correctness=nothing,
+        pseudo_labels=votes([1] * 4, [1] * 4)[:0],
+        reward_scores=ratio_scores([1] * 3, [1] * 3)[:0],
+        reward_model_history=history({0.5: []}),
+        default=lambda key: 0.5,
     )
+    judged = [claims.judged(name, criterion, results) for name, criterion in RULES.items()]
     table = claims.claims_table(judged)
     assert list(table.claim) == [f"C{i}" for i in range(1, 10)]
     assert set(table.verdict) == {INCONCLUSIVE} and set(table.note) == {"no results to judge it by"}

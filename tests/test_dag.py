@@ -13,7 +13,7 @@ import yaml
 from conftest import PARAMS, REPOSITORY, copy_study, make_root, patch_root, tiny_settings
 
 from rdlib.errors import UserError
-from rdlib.study import dag
+from rdlib.study import dag, failures
 from rdlib.study.execute import check_parameters
 from rdlib.study.jobs import ABLATIONS, drop_stale_markers, study_jobs
 from rdlib.study.opening import make_stage
@@ -283,7 +283,7 @@ def test_failed_jobs_are_named_with_their_reason(jobs, capsys):
     job.executed.with_suffix(".error").write_text("PPO stopped in update 3: the loss is NaN.\n")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(dag, "ROOT", jobs[1])
-        assert dag._report_failures([job]) == 1
+        assert dag._report_failures([failures.Failure(job)]) == 1
     error = capsys.readouterr().err
     assert job.name in error and "PPO stopped in update 3" in error and "Traceback" not in error
 
@@ -301,7 +301,8 @@ def test_gpus_are_shared_on_one_machine_and_asked_for_on_a_cluster():
     assert "gpu=4" in dag.snakemake_command(here, [0])
     there = asked("params/paper.yaml", workflow_profile="params/slurm")
     words = dag.snakemake_command(there, [0])
-    assert words[words.index("--workflow-profile") + 1] == "params/slurm" and "gpu=4" not in words
+    assert words[words.index("--workflow-profile") + 1] == str(REPOSITORY / "params/slurm") and "gpu=4" not in words
+    assert "--cores" not in words, "it would hold the cluster to as many jobs as this machine has cores"
     wanted = {job.notebook: job.gpus for job in study_jobs("params/paper.yaml", [0]) if job.stages}
     assert wanted["00_data"] == wanted["02_pseudo_labels"] == 0
     assert {wanted[n] for n in ("01_teacher_responses", "03_sft_warmup", "06_ppo", "07_evaluate")} == {4}

@@ -183,7 +183,7 @@ def workers() -> list[psutil.Process]:
     """The training processes that this process has started and that still run."""
     family = psutil.Process().children(recursive=True)
     return [
-        p for p in family if "rdlib.study.launch" in " ".join(p.cmdline()) and "accelerate" not in " ".join(p.cmdline())
+        p for p in family if "rdlib.study.worker" in " ".join(p.cmdline()) and "accelerate" not in " ".join(p.cmdline())
     ]
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import sys
 import threading
 import time
 from collections import Counter
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import SimpleNamespace
 
@@ -20,7 +22,9 @@ from rdlib.engines.replay import ReplayEngine
 from rdlib.engines.transformers_engine import TransformersEngine, nucleus, pick_tokens
 from rdlib.errors import UserError
 from rdlib.settings import Model
-from rdlib.tasks.prompts import Prompt
+from rdlib.tasks import answers
+from rdlib.tasks.prompts import STOP, Prompt
+from rdlib.tasks.spoken import THINK
 
 KEY = "sk-secret-0123456789"
 
@@ -219,6 +223,154 @@ def test_the_profile_picks_the_engine(kind, tmp_path, fake, monkeypatch):
         assert fake.headers[0]["Authorization"] == f"Bearer {KEY}"
     if kind == "transformers":
         assert engine.stop == ("Q:",)
+
+
+# ---- what ends a response to a plain prompt, in every engine
+
+RUN_ON = "So 2.\n#### 2\n\nQuestion: What is 9 + 9?\nAnswer: #### 18"
+STOPPED = "So 2.\n#### 2"
+
+
+def saying(small, monkeypatch, text: str, template: str | None = None) -> TransformersEngine:
+    """A transformers engine whose model says the text, a character a token, and then goes on for ever."""
+    model, tokenizer = small
+    letters = dict(enumerate(text + "." * 500))
+
+    class Letters:
+        eos_token_id, pad_token_id, chat_template = tokenizer.eos_token_id, tokenizer.pad_token_id, template
+
+        def get_vocab(self):
+            return {chr(number): number for number in range(32, 127)} | {"\n": 10}
+
+        def decode(self, ids, **_):
+            return "".join(chr(i) if i > 9 else "" for i in ids)
+
+        def batch_decode(self, rows, **_):
+            return [self.decode(row.tolist()) for row in rows]
+
+    engine = TransformersEngine(model, Letters(), 64, 400)
+    said = iter(range(10**6))
+
+    def pick(logits, *_):
+        return torch.full((len(logits),), ord(letters[next(said)]))
+
+    monkeypatch.setattr("rdlib.engines.transformers_engine.pick_tokens", pick)
+    return engine
+
+
+def test_a_plain_prompts_stop_strings_end_its_responses(small, monkeypatch):
+    engine = saying(small, monkeypatch, RUN_ON)
+    ((completion,),) = engine.generate([Request([20, 21], 1, 1.0, STOP)], 0)
+    assert (completion.text, completion.finish_reason) == (STOPPED, "stop")
+    assert completion.count == RUN_ON.index("Question:") + len("Question:")  # sampling ended there
+    ((completion,),) = saying(small, monkeypatch, RUN_ON, "a chat").generate([Request([20, 21], 1, 1.0, STOP)], 0)
+    assert completion.text.startswith(RUN_ON) and completion.finish_reason == "length"
+
+
+@pytest.mark.parametrize("template", [None, "a chat"])
+def test_vllm_is_asked_for_the_same_stop_strings(small, monkeypatch, template):
+    """What vLLM would be asked, without vLLM: tests/with_vllm has the real one."""
+    from rdlib.engines.vllm_engine import VllmEngine
+
+    monkeypatch.setitem(sys.modules, "vllm", SimpleNamespace(SamplingParams=SimpleNamespace))
+    engine = VllmEngine.__new__(VllmEngine)
+    engine.tokenizer = saying(small, monkeypatch, RUN_ON, template).tokenizer
+    engine.stop, engine.top_p, engine.max_tokens, engine.end_tokens = ("END",), 1.0, 50, [1]
+    request = Request([20, 21], 1, 1.0, STOP)
+    asked = engine._sampling(request, 0, None)
+    assert asked.stop == (["END"] if template else ["END", *STOP]) and asked.detokenize
+    sample = SimpleNamespace(token_ids=[ord(c) for c in RUN_ON], finish_reason="stop")
+    assert engine._completion(sample, request).text == (RUN_ON if template else STOPPED)
+
+
+def test_each_request_has_stop_strings_of_its_own(small, monkeypatch):
+    requests = [Request([20, 21], 2, 1.0, STOP), Request([20, 21], 1, 1.0), Request([20, 21], 1, 1.0, ("####",))]
+    groups = saying(small, monkeypatch, RUN_ON).generate(requests, 0)
+    texts = [completion.text for group in groups for completion in group]
+    assert texts[:2] == [STOPPED] * 2 and texts[2].startswith(RUN_ON) and texts[3] == "So 2."
+
+
+@pytest.mark.parametrize("stop", ["4 =", "= ", " 1", "\u00e9", "="])
+def test_tokens_that_cannot_end_a_stop_string_need_no_decoding(small, stop):
+    """The stop strings of the prompt against those of the engine, and against a search in the whole text."""
+    prompt = small[1]("Q: tom has 7 apples . he buys 4 more . how many apples does he have ? A:")["input_ids"]
+    free = TransformersEngine(*small, 64, 30).generate([Request(prompt, 40, 1.0)], 3)[0]
+    cut = TransformersEngine(*small, 64, 30).generate([Request(prompt, 40, 1.0, (stop,))], 3)[0]
+    assert TransformersEngine(*small, 64, 30, stop=(stop,)).generate([Request(prompt, 40, 1.0)], 3)[0] == cut
+    for completion in cut:
+        whole = small[1].decode(completion.tokens, skip_special_tokens=True)
+        assert (stop in whole) == (completion.text != whole.strip())
+        assert stop not in small[1].decode(completion.tokens[:-1], skip_special_tokens=True)
+    assert (cut == free) == (not any(stop in completion.text for completion in free))
+
+
+RUN_ON_CASES = {
+    "run on": (RUN_ON, STOPPED, "stop"),
+    "no run on": (STOPPED, STOPPED, "length"),
+    "the question repeated at the beginning stays": (
+        f"\nQuestion: 1 + 1?\n{STOPPED}",
+        f"\nQuestion: 1 + 1?\n{STOPPED}",
+        "length",
+    ),
+    "thinking stays": (
+        f"<think>\nQuestion: 1 + 1?</think>{RUN_ON}",
+        f"<think>\nQuestion: 1 + 1?</think>{STOPPED}",
+        "stop",
+    ),
+    "thinking that was cut off stays": ("<think>What\nQuestion: 1", "<think>What\nQuestion: 1", "length"),
+}
+
+
+@pytest.mark.parametrize(("text", "expected", "reason"), RUN_ON_CASES.values(), ids=RUN_ON_CASES)
+def test_recorded_and_served_responses_are_cut_there_too(tmp_path, fake, text, expected, reason):
+    engine = recording(tmp_path / "r.jsonl", [{"id": "q1", "text": text, "finished": False}])
+    fake.faults = [(200, {}, {"choices": [{"message": {"content": text}, "finish_reason": "length"}]})]
+    for asked in (engine, engine_of(fake)):
+        ((completion,),) = asked.generate([Request(prompt_of(1), 1, 1.0, STOP)], 0)
+        assert (completion.text.strip(), completion.finish_reason) == (expected.strip(), reason)
+    assert "stop" not in fake.calls[0]  # a server's model may think, and mention a question
+
+
+def test_a_prompts_stop_strings_reach_the_request(tmp_path):
+    engine = recording(tmp_path / "r.jsonl", [{"id": "q0", "text": RUN_ON}])
+    plan, prompts = plan_of(1, n=1, temperatures=(1.0,))
+    prompts = {key: replace(prompt, stop=STOP) for key, prompt in prompts.items()}
+    assert sample_to_disk(engine, plan, prompts, tmp_path, 0, 8)["text"].tolist() == [STOPPED]
+
+
+def test_thinking_is_opened_in_the_table_where_the_template_did(tmp_path):
+    """Of a server or a recording nobody knows the template, but one response that closes thinking shows it."""
+    texts = ["5</think>It is 6.", "It is 5. But", "It is 7."]
+    records = [{"id": f"q{i}", "text": text, "finished": i != 1} for i, text in enumerate(texts)]
+    engine = recording(tmp_path / "r.jsonl", records)
+    frame = sample_to_disk(engine, *plan_of(3, n=1, temperatures=(1.0,)), tmp_path, 0, 2)
+    assert frame["text"].tolist() == [THINK + texts[0], THINK + texts[1], texts[2]]
+    assert [answers.extract(text, "math") for text in frame["text"]] == ["6", None, "7"]
+    again = recording(tmp_path / "again.jsonl", frame.to_dict("records"))
+    pd.testing.assert_frame_equal(
+        sample_to_disk(again, *plan_of(3, n=1, temperatures=(1.0,)), tmp_path / "a", 0, 2), frame
+    )
+
+
+def test_an_engine_in_this_process_shows_what_its_template_opened(small, monkeypatch):
+    engine = saying(small, monkeypatch, "7 is", "a chat")
+    ((completion,),) = engine.generate([Request([ord(c) for c in "assistant<think>"], 1, 1.0)], 0)
+    assert completion.text.startswith(f"{THINK}7 is")
+    assert answers.find(completion.text, "math").rule == "unfinished"
+
+
+def test_answers_are_letters_of_the_questions_own_options(tmp_path):
+    from rdlib.engines.sampling import sampled
+
+    (tmp_path / "r.jsonl").write_text("".join(json.dumps({"id": f"q{i}", "text": "So (D)."}) + "\n" for i in range(2)))
+    settings = SimpleNamespace(generation=SimpleNamespace(shard_size=8))
+    stage = SimpleNamespace(root=tmp_path, profile=settings, dataset_settings=SimpleNamespace(answer="choice"))
+    plan, prompts = plan_of(2, n=1, temperatures=(1.0,))
+    prompts = {
+        key: replace(prompt, options=number) for (key, prompt), number in zip(prompts.items(), (3, 4), strict=True)
+    }
+    with sampled(stage, Model(model="r.jsonl", engine="replay"), plan, prompts, tmp_path / "w", 0) as responses:
+        assert [None if pd.isna(answer) else answer for answer in responses["answer"]] == [None, "D"]
 
 
 # ---- the server engine: what is sent

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 
 import pandas as pd
 import pytest
@@ -35,15 +34,6 @@ def test_counts_of_the_papers_runs_by_hand():
     assert work("06_ppo") == estimate.Work(6726, 200 * 240, 200 * 240 * 190, 200 * 240 * 190)
     assert work("07_evaluate").samples == 1319 + 10552
     assert work("07_evaluate", dataset="mmlu").samples == 1805
-
-
-def test_memory_of_one_gpu_by_hand():
-    """An 8-billion model on two GPUs: half of its 2-byte weights; 16 bytes a parameter where it is trained."""
-    stage = Stage("01_teacher_responses", PAPER, **CELL)
-    assert estimate.memory_gib(stage, 2.0**33, 2) == pytest.approx(8 * 2 / 2 + 8)
-    assert estimate.memory_gib(stage.at("02_pseudo_labels"), 0.0, 2) == 0
-    trained = Stage("06_ppo", PAPER, method="ours", **CELL)
-    assert estimate.memory_gib(trained, 2.0**30, 4) == pytest.approx(2 * 16 / 4 + 2 * 2 + 8)
 
 
 def test_hours_are_operations_over_the_peak_that_is_reached():
@@ -90,7 +80,8 @@ def test_the_profile_for_own_questions_asks_for_the_file_and_takes_it(tmp_path, 
     (tmp_path / "q.jsonl").write_text("".join(json.dumps({"question": f"What is {n} + 1?"}) + "\n" for n in range(50)))
     (tmp_path / "own.yaml").write_text(yaml.safe_dump(content))
     assert dag.main(["--profile", str(tmp_path / "own.yaml"), "--dry-run"]) == 0
-    assert "01_teacher_responses" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "06_ppo" in said and "does not fit" not in said
 
 
 def test_the_dry_run_starts_nothing_and_leaves_out_what_is_done(tmp_path, at_root, capsys):
@@ -118,12 +109,15 @@ def test_a_model_of_unknown_size_is_a_clear_error():
 
 def test_what_does_not_fit_is_said():
     profile = load_profile(REPOSITORY / "params/single_gpu.yaml")
-    row = dict.fromkeys(("questions", "samples", "mtokens_generated", "mtokens_trained", "gpu_hours", "disk_gb"), 1)
+    counts = ("questions", "samples", "mtokens_generated", "mtokens_trained", "gpu_hours", "disk_gb", *estimate.PARTS)
+    row = dict.fromkeys(counts, 1) | {"source": "a file", "advice": "raise it", "limit_gib": 80.0}
     table = pd.DataFrame([row | {"stage": "06_ppo", "cell": "gsm/strong/small/ours", "gpu_memory_gib": 90.0}])
-    assert "06_ppo (gsm/strong/small/ours) wants about 90 GiB on each GPU and there are 80" in estimate.summary(
-        table, profile
+    said = estimate.summary(table, profile).splitlines()
+    assert said[-1] == (
+        "06_ppo (gsm/strong/small/ours) does not fit: it wants about 90 GiB of each GPU and may take 80: raise it."
     )
-    assert "wants" not in estimate.summary(table.assign(gpu_memory_gib=math.nan), profile)
+    assert "does not fit" not in estimate.summary(table.assign(gpu_memory_gib=70.0), profile)
+    assert "No stage uses a GPU." in estimate.summary(table.assign(gpu_memory_gib=0.0), profile)
 
 
 # ---- the paper's profile

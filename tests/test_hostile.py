@@ -101,7 +101,7 @@ def test_some_cases_of_each_fuzz_target(target):
 @pytest.mark.parametrize(
     ("target", "module", "name", "worse"),
     [
-        ("answers", "tasks.answers", "find", lambda text, kind: answers.Found("12345", "hash")),
+        ("answers", "tasks.answers", "find", lambda text, kind, options: answers.Found("12345", "hash")),
         ("equivalence", "tasks.answers", "same", lambda first, second: True),
         ("questions", "tasks.own_questions", "_letter", lambda record, given, options: "A"),
         ("server", "engines.server", "clean", lambda text: text + "!"),

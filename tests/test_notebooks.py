@@ -15,11 +15,13 @@ import pandas as pd
 import papermill
 import pytest
 import yaml
+from conftest import tiny_settings
 from IPython.core.interactiveshell import InteractiveShell
 
 from rdlib.errors import UserError
-from rdlib.evidence.claims import Cell, Claim, EveryCell
+from rdlib.evidence.criteria import EveryCell
 from rdlib.evidence.stats import Interval
+from rdlib.evidence.verdicts import Cell, Claim
 from rdlib.paths import ROOT
 from rdlib.profile import load_profile
 from rdlib.study import notebook
@@ -32,8 +34,10 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 EXPECTED = (
     "00_data 01_teacher_responses 02_pseudo_labels 03_sft_warmup 04_student_responses 05_reward_model 06_ppo "
     "07_evaluate 08_ablation_lambda 09_ablation_data_ratio 10_ablation_reward_source 11_ablation_correctness "
-    "12_paper_tables_and_figures 13_reviewer_questions 13_reviewer_runs micro_models"
+    "12_paper_tables_and_figures 13_reviewer_questions 13_reviewer_runs explore micro_models"
 ).split()
+NO_JOBS = ("explore", "micro_models")  # outside of the study's numbering and of its DAG
+PANELS = ("teacher", "student", "lambdas")  # of explore.ipynb
 PLAIN = ast.Constant | ast.JoinedStr | ast.List | ast.Dict | ast.ListComp | ast.DictComp
 each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 
@@ -106,7 +110,7 @@ def jobs() -> list:
 
 
 def test_the_dag_passes_only_declared_parameters(jobs: list) -> None:
-    assert {job.notebook for job in jobs} == {name for name in EXPECTED if name != "micro_models"}
+    assert {job.notebook for job in jobs} == set(EXPECTED) - set(NO_JOBS)
     for job in jobs:
         declared = parameters_of(ROOT / "notebooks" / f"{job.notebook}.ipynb")
         assert set(job.parameters) <= set(declared), job.name
@@ -115,7 +119,7 @@ def test_the_dag_passes_only_declared_parameters(jobs: list) -> None:
 def test_the_defaults_are_a_job_of_the_published_run(jobs: list) -> None:
     # Notebook 07 is left out: its default methods are those that notebooks 00 to 06 lead to by default.
     for path in NOTEBOOKS:
-        if path.stem in ("micro_models", "07_evaluate"):
+        if path.stem in (*NO_JOBS, "07_evaluate"):
             continue
         defaults = parameters_of(path)
         same = [job for job in jobs if job.notebook == path.stem and job.parameters.items() <= defaults.items()]
@@ -266,6 +270,49 @@ def test_the_first_notebooks_run_and_can_be_set_up_again(tiny_profile: Path, tmp
     run_with_second_setup("02_pseudo_labels", tmp_path, **axes, teacher="strong", threshold=0.4)
     stage = make_stage("02_pseudo_labels", str(tiny_profile), dataset="gsm", teacher="strong")
     assert not stage.done and replace(stage, all_overrides={"voting.threshold": 0.4}).done
+
+
+@pytest.fixture
+def profile_of_study(study: Path, tmp_path: Path) -> str:
+    """The path of a profile whose artifacts are those of the finished tiny study."""
+    path = tmp_path / "tiny.yaml"
+    path.write_text(yaml.safe_dump(tiny_settings() | {"runs": str(study / "runs")}))
+    return str(path)
+
+
+def outputs_of(path: Path, source: str) -> list:
+    """The outputs of the one cell of an executed notebook with this source."""
+    (cell,) = (cell for cell in code_cells(path) if cell.source == source)
+    return cell.outputs
+
+
+def plain(outputs: list) -> str:
+    """The outputs as a reader without a kernel and without pictures has them."""
+    return "\n".join(output.data["text/plain"] for output in outputs)
+
+
+@pytest.mark.slow
+def test_exploring_a_finished_study_follows_the_controls(profile_of_study: str, tmp_path: Path) -> None:
+    book = nbformat.read(ROOT / "notebooks" / "explore.ipynb", as_version=4)
+    book.cells.append(nbformat.v4.new_code_cell("page.threshold.value = 1.0\npage.another.click()"))
+    nbformat.write(book, tmp_path / "live.ipynb")
+    executed = tmp_path / "explore.ipynb"
+    execute(tmp_path / "live.ipynb", executed, {"profile": profile_of_study})
+    teacher, student, lambdas = (outputs_of(executed, f"page.{panel}()") for panel in PANELS)
+    assert len(teacher) == 3 and "image/png" in teacher[1].data
+    assert "not above the threshold of 100%: Q_fail" in plain(teacher)  # in the place of what was drawn at first
+    assert "before PPO" in plain(student) and "after PPO" in plain(student) and "There is no" not in plain(student)
+    assert "image/png" in lambdas[1].data and "lambda 0.5" in plain(lambdas)
+    assert "There is no reward model of lambda 0, 1" in plain(lambdas)
+
+
+@pytest.mark.slow
+def test_exploring_needs_no_run_and_says_what_is_not_there(tiny_profile: Path, tmp_path: Path) -> None:
+    run_notebook("explore", tmp_path, profile=str(tiny_profile))
+    teacher, student, lambdas = (outputs_of(tmp_path / "explore.ipynb", f"page.{panel}()") for panel in PANELS)
+    assert "image/png" in teacher[1].data and "high-confidence votes" in plain(teacher)
+    assert "base student" in plain(student) and "There is no student before PPO and after PPO" in plain(student)
+    assert "There is no reward model of lambda 0, 0.25, 0.5, 0.75, 1" in plain(lambdas)
 
 
 @each_notebook

@@ -20,7 +20,20 @@ from rdlib.micro import gsm, mmlu
 from rdlib.settings import Dataset
 from rdlib.study.pretrain import prompt_text
 from rdlib.tasks.answers import find
-from rdlib.tasks.prompts import INSTRUCTIONS, Encoder, end_of_turn, few_shot, joint, micro_question, render, zero_shot
+from rdlib.tasks.prompts import (
+    INSTRUCTIONS,
+    STOP,
+    Encoder,
+    end_of_turn,
+    few_shot,
+    joint,
+    micro_question,
+    opening,
+    render,
+    stops,
+    zero_shot,
+)
+from rdlib.tasks.spoken import THINK
 
 
 def test_zero_shot():
@@ -79,6 +92,27 @@ def test_examples_are_turns_of_a_chat_and_paragraphs_of_a_text():
     assert prompt.messages[-1:] == zero_shot(MATH, "q3").messages
     assert prompt.plain.count(INSTRUCTIONS["math"]) == 1
     assert prompt.plain.endswith("Question: q1\nAnswer: r1\n\nQuestion: q2\nAnswer: r2\n\nQuestion: q3\nAnswer:")
+
+
+@pytest.mark.parametrize("settings", [MATH, CHOICE, PHRASE], ids=lambda settings: settings.answer)
+def test_a_plain_prompt_stops_where_the_next_example_would_begin(settings):
+    """A base model goes on with a question of its own, as the examples before did."""
+    prompt = few_shot(settings, [("q1", ["x", "y"], "r1"), ("q2", ["x", "y"], "r2")], "q3", ["y", "z"])
+    assert prompt.stop == STOP
+    _, first, second, _ = prompt.plain.split("\nQuestion:")
+    for shown in (first, second):  # an example's own text holds no stop string, or a response like it would be cut
+        assert not any(stop in shown for stop in STOP)
+    assert f"\n{prompt.plain}".startswith(STOP[2])
+
+
+def test_the_micro_models_end_by_their_end_token_alone(word_problems: Dataset):
+    assert few_shot(word_problems, [("q1", [], "r1")], "q2").stop == ()
+
+
+def test_a_prompt_knows_how_many_options_there_are(word_problems: Dataset):
+    assert zero_shot(CHOICE, "Which?", ["zinc", "iron", "tin"]).options == 3
+    assert zero_shot(CHOICE, "Which?", [str(i) for i in range(10)]).options == 10
+    assert zero_shot(word_problems, "Which?", ["zinc", "iron"]).options == 2
 
 
 # ---- token ids, with tokenizers made here
@@ -164,6 +198,28 @@ def test_the_end_token_is_the_templates_and_never_the_padding(tmp_path, eos, pad
     tokenizer.save_pretrained(tmp_path / "again")
     again = models.load_tokenizer(tmp_path / "again")
     assert (again.eos_token, again.pad_token) == (tokenizer.eos_token, tokenizer.pad_token)
+
+
+def test_a_chat_has_turns_and_no_stop_strings():
+    prompt = zero_shot(MATH, "What is 7 * 6?")
+    assert stops(make_tokenizer(), prompt) == STOP
+    assert stops(make_tokenizer(None, CHATML), prompt) == ()
+
+
+THINKING = CHATML.replace("assistant\n'", "assistant\n<think>\n'")
+WITHOUT_THINKING = CHATML.replace("assistant\n'", "assistant\n<think>\n\n</think>\n\n'")
+
+
+@pytest.mark.parametrize(("template", "opened"), [(None, ""), (CHATML, ""), (THINKING, THINK), (WITHOUT_THINKING, "")])
+def test_thinking_that_the_template_opens_is_in_the_prompt_once(template, opened):
+    """The text of a response shows it, and its tokens behind the prompt do not repeat it."""
+    tokenizer = make_tokenizer(None, template)
+    encode = Encoder({"q": zero_shot(MATH, "What is <think>?")}, tokenizer)
+    assert opening(tokenizer, encode.prompts["q"]) == opened
+    bare, shown = encode("q", "6</think>7", True), encode("q", f"{opened}6</think>7", True)
+    assert shown == bare and tokenizer.decode(shown).count("6</think>7") == 1
+    if template is None or opened:
+        assert tokenizer.decode(shown).count("<think>") == 1 + bool(opened)
 
 
 def test_a_tokenizer_without_a_template_keeps_its_end_token(tmp_path, small):

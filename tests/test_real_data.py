@@ -503,7 +503,7 @@ def test_refusals_answer_what_cannot_be_answered(cell):
     gold = pd.Series({"c1": "None", "c2": "None", "n1": "5", "n2": "5"})
     graded = evaluate.grade(responses, gold, cell)
     assert graded["correct"].tolist() == [True, False, True, True]
-    found = evaluate.details(graded, "math")
+    found = evaluate.details(graded, "math", {key: prompts.zero_shot(GSM8K, "?") for key in responses["id"]})
     assert found["by_group"] == {PERTURBED: {"critical thinking": 0.5, "digit expansion": 1.0}}
     assert found["without_critical_thinking"] == {PERTURBED: 1.0}
     assert found["mean_tokens"] == {PERTURBED: 6.0}

@@ -9,8 +9,10 @@ from hypothesis import strategies as st
 
 from rdlib.method import reward_model
 from rdlib.method.reward import mismatch_reward, reward
-from rdlib.method.rl import RewardFunction
-from rdlib.settings import Reward
+from rdlib.method.rl import AnswerReader, RewardFunction
+from rdlib.settings import Dataset, Reward
+from rdlib.tasks.answers import extract
+from rdlib.tasks.prompts import zero_shot
 
 SCORES = [2.0, -3.0, 0.5, -0.5, 4.0, -4.0, 1.5]
 ANSWERS = ["7", "7", "8", "8", "8", None, None]
@@ -70,10 +72,21 @@ def test_a_mismatch_is_never_better_than_its_score(values):
             assert (corrected <= scores).all()
 
 
+def test_ppo_reads_answers_as_the_engines_show_them(small):
+    """A rollout goes on behind a stop string; and a letter is one of the query's own options."""
+    settings = Dataset(
+        source="questions", answer="choice", path="q", train=None, validation=None, test=None, max_tokens=64
+    )
+    asked = [zero_shot(settings, "Which?", ["zinc", "iron", "tin"][:count]) for count in (2, 3)]
+    read = AnswerReader(small[1], asked, "choice")
+    text = "The answer is (C).\n\nQuestion: And which?\nAnswer: The answer is (A)."
+    assert [read(0, text), read(1, text)] == [None, "C"]
+
+
 def test_reward_function_scores_extracts_and_reports(monkeypatch):
     """As PPO calls it, for questions 2, 0, 1 of three, whose labels are 7, 8 and none."""
     monkeypatch.setattr(reward_model, "score", lambda model, sequences, pad: torch.tensor([1.0, 2.0, 3.0]))
-    function = RewardFunction(None, ["7", "8", None], "number", settings(), pad=0)
+    function = RewardFunction(None, ["7", "8", None], lambda _, text: extract(text, "number"), settings(), pad=0)
     rewards, info = function([2, 0, 1], ["#### 7", "#### 8", "nothing"], [[1], [2], [3]])
     assert rewards.tolist() == [1.0, -2.0, -5.0]
     assert info["rm_score"].tolist() == [1.0, 2.0, 3.0]

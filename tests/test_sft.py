@@ -10,10 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rdlib.engines import models
+from rdlib.engines.generation import Completion
 from rdlib.method import sft, training
 from rdlib.method.agreement import Agreement
 from rdlib.method.sft import IGNORED, AgreementSFTTrainer, build_dataset, mask_prompt, select_responses
-from rdlib.tasks.prompts import Encoder, Prompt
+from rdlib.tasks.prompts import STOP, Encoder, Prompt
 
 PROMPT = "Q: tom has 7 apples . tom buys 5 apples . how many apples does tom have ? A:"
 RESPONSES = pd.DataFrame(
@@ -176,6 +177,18 @@ def test_agreement_counts_greedy_answers_equal_to_the_label(small, word_problems
     assert answer is not None
     half = Agreement(questions, LABELS.assign(pseudo_label=[answer, None, "x"]), tokenizer, word_problems, 8)
     assert half(model) == 0.5
+
+
+def test_agreement_reads_letters_of_the_questions_options(small, word_problems, monkeypatch):
+    """The same response to a question of three options and to one of four."""
+    questions = pd.DataFrame({"id": ["q1", "q2"], "question": "Which?", "options": [list("xyz"), list("wxyz")]})
+    labels = pd.DataFrame({"id": ["q1", "q2"], "pseudo_label": ["D", "D"]})
+    settings = word_problems.model_copy(update={"answer": "choice"})
+    said = [[Completion("The answer is (D).", None, 9, "stop")]] * 2
+    monkeypatch.setattr("rdlib.method.agreement.TransformersEngine.generate", lambda *_, **__: said)
+    measure = Agreement(questions, labels, small[1], settings, 8)
+    assert measure(small[0]) == 0.5 and measure.answers == [None, "D"]
+    assert all(request.stop == STOP for request in measure.requests)
 
 
 @pytest.mark.parametrize("method", ["sft", "ours_wo_r"])

@@ -15,9 +15,23 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from matplotlib.collections import LineCollection
 
 from rdlib.errors import UserError
-from rdlib.evidence import gallery, paper, pipeline_figure, plots, report_figures, result_tables, stats, tables
+from rdlib.evidence import (
+    curve_tables,
+    gallery,
+    looks,
+    paper,
+    paper_figures,
+    paper_tables,
+    pipeline_figure,
+    plots,
+    result_tables,
+    stats,
+    tables,
+)
+from rdlib.evidence.dots import draw_dots
 from rdlib.study import figures
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -334,8 +348,10 @@ def test_reward_source_table_puts_the_papers_numbers_on_the_papers_cell_only(dra
 
 def test_correctness_validation_table_says_that_the_papers_numbers_are_lost(drawn):
     table = pd.read_csv(drawn / "table_7_correctness_validation.csv")
-    assert list(table[table.benchmark == "gsm"].mismatch) == list(tables.MISMATCHES.values())
-    assert table.paper.str.contains("lost").all()
+    assert list(table[table.benchmark == "gsm"].mismatch) == list(paper_tables.MISMATCHES.values())
+    assert "paper_pct" not in table
+    text = (drawn / "table_7_correctness_validation.md").read_text()
+    assert text.count("lost in the text") == 1
 
 
 def test_hyperparameter_tables_hold_the_papers_rows_and_the_settings(drawn):
@@ -401,7 +417,7 @@ def test_judged_correctness_counts_labels_and_responses(drawn):
 
 
 def test_seeds_do_not_count_questions_twice(drawn):
-    table, one = (tables.failure_ratios(_pseudo_labels(seeds)) for seeds in ((0, 1, 2), (0,)))
+    table, one = (curve_tables.failure_ratios(_pseudo_labels(seeds)) for seeds in ((0, 1, 2), (0,)))
     pd.testing.assert_frame_equal(table.drop(columns="study_seeds"), one.drop(columns="study_seeds"))
     assert list(table.study_seeds) == [f"{value:.2f} {value:.2f} {value:.2f}" for value in table.study_pct]
     assert set(one.study_seeds) == {""}
@@ -409,19 +425,19 @@ def test_seeds_do_not_count_questions_twice(drawn):
 
 def test_single_seeds_are_named_in_tables_and_drawn_as_dots(tmp_path):
     data = result_tables.open_results(invent(tmp_path / "results", seeds=(0, 1, 2)))
-    points = tables.main_points(data.correctness)
+    points = paper_tables.main_points(data.correctness)
     for row in points.itertuples():
         asked = tables.method_rows(data.correctness, row.benchmark, row.teacher, row.student, row.method)
         byhand = [100 * asked.correct[asked.seed == seed].mean() for seed in (0, 1, 2)]
         assert [float(value) for value in row.study_seeds.split()] == pytest.approx(byhand, abs=0.005)
         assert np.mean(byhand) == pytest.approx(row.study_pct)
-    aucs = tables.auc_table(data.reward_scores)
+    aucs = paper_tables.auc_table(data.reward_scores)
     for row in aucs.itertuples():
         assert np.mean([float(value) for value in row.study_pos_neg_seeds.split()]) == pytest.approx(
             row.study_pos_neg_auc, abs=1e-4
         )
-    figure, axes = plots.grid(1, 1)
-    plots.seed_dots(axes[0, 0], [2.0, 3.0], ["70.5 71.5 69.0", float("nan")], plots.BLUE, along="x")
+    figure, axes = looks.grid(1, 1)
+    looks.seed_dots(axes[0, 0], [2.0, 3.0], ["70.5 71.5 69.0", float("nan")], looks.BLUE, along="x")
     dots = [line.get_xydata().tolist() for line in axes[0, 0].lines]
     assert dots == [[[70.5, 2.0], [71.5, 2.0], [69.0, 2.0]], []]
 
@@ -447,32 +463,83 @@ def test_data_ratio_figure_names_ratios(drawn):
 
 def test_figures_draw_exactly_what_their_csv_holds(drawn):
     table = pd.read_csv(drawn / "figure_3_failure_ratio.csv")
-    ax = report_figures.failure_ratios(table).axes[0]
+    ax = paper_figures.failure_ratios(table).axes[0]
     heights = sorted(
         bar.get_height() for container in ax.containers if hasattr(container, "patches") for bar in container
     )
     assert heights == sorted(table.study_pct)
     table = pd.read_csv(drawn / "figure_main_results.csv")
-    figure = report_figures.main_results(table)
+    figure = paper_figures.main_results(table)
     for ax, column in ((figure.axes[0], "study_pct"), (figure.axes[3], "paper_pct")):
-        points = [x for line in ax.containers for x in line.lines[0].get_xdata()]
-        assert sorted(points) == sorted(table[table.benchmark == "gsm"][column])
+        part = table[table.benchmark == "gsm"]
+        means = dots(ax).query("size > 5")["x"]  # smaller: single seeds
+        assert means.round(6).tolist() == sorted(part[column].round(6))
+    low, high = (sorted(table[table.benchmark == "gsm"][f"study_{end}_pct"]) for end in ("low", "high"))
+    assert sorted(segment[0, 0] for segment in ranges(figure.axes[0])) == pytest.approx(low)
+    assert sorted(segment[1, 0] for segment in ranges(figure.axes[0])) == pytest.approx(high)
+    table = pd.read_csv(drawn / "gsm_plus_by_perturbation.csv", keep_default_na=False)
+    first = paper_figures.by_group(table).axes[0]
+    part = table[table.teacher.isin(["", "strong"]) & table.student.isin(["", "small"])]
+    assert sorted(first.collections[0].get_array().ravel()) == sorted(part.study_pct)
     table = pd.read_csv(drawn / "figure_6_data_ratio.csv")
-    ax = report_figures.data_ratio(table).axes[0]
+    ax = paper_figures.data_ratio(table).axes[0]
     points = [y for container in ax.containers for y in container.lines[0].get_ydata()]
     assert points == list(table.auc)
 
 
+def dots(ax) -> pd.DataFrame:
+    """The dots on an axes, by x: x, color, size (points squared)."""
+    rows = []
+    for part in ax.collections:
+        if not isinstance(part, LineCollection):
+            points = np.ma.filled(part.get_offsets().astype(float), np.nan)[:, 0]
+            faces = np.broadcast_to(part.get_facecolors(), (len(points), 4))
+            sizes = np.broadcast_to(part.get_sizes(), len(points))
+            rows += [(x, colors.to_hex(c).upper(), s) for x, c, s in zip(points, faces, sizes, strict=True)]
+    return pd.DataFrame(rows, columns=["x", "color", "size"]).dropna().sort_values("x", ignore_index=True)
+
+
+def ranges(ax) -> list[np.ndarray]:
+    """The ends of the intervals on an axes, [2, 2] each."""
+    lines = [part.get_segments() for part in ax.collections if isinstance(part, LineCollection)]
+    return [segment for part in lines for segment in part if np.isfinite(segment).all()]
+
+
 def test_a_method_has_one_colour_and_marker_everywhere_and_none_shares_it(drawn):
-    looks = list(plots.METHODS.values())
-    assert len({look.color for look in looks}) == len({look.marker for look in looks}) == len(paper.METHODS)
-    main = report_figures.main_results(pd.read_csv(drawn / "figure_main_results.csv"))
-    for ax in main.axes:
-        used = [(colors.to_hex(c.lines[0].get_color()).upper(), c.lines[0].get_marker()) for c in ax.containers]
-        assert used == [(look.color, look.marker) for look in looks]
+    known = list(looks.METHODS.values())
+    assert len({look.color for look in known}) == len({look.marker for look in known}) == len(paper.METHODS)
+    table = pd.read_csv(drawn / "figure_main_results.csv")
+    for ax in paper_figures.main_results(table).axes:
+        assert set(dots(ax)["color"]) == {look.color for look in known}
+    found = dots(paper_figures.main_results(table).axes[0])
+    for row in table[table.benchmark == "gsm"].itertuples():
+        assert looks.METHODS[row.method].color in set(found["color"][np.isclose(found["x"], row.study_pct)])
     table = pd.read_csv(drawn / "figure_learning_ppo.csv")
-    curves = report_figures.ppo_curves(table).axes[0].lines
-    assert {line.get_color() for line in curves} == {plots.METHODS[m].color for m in ("ours", "ours_wo_d")}
+    curves = paper_figures.ppo_curves(table).axes[0].lines
+    assert {line.get_color() for line in curves} == {looks.METHODS[m].color for m in ("ours", "ours_wo_d")}
+
+
+def test_arms_that_are_a_method_of_table_2_look_like_it():
+    same = {"SFT": "sft", "Ours w/o R": "ours_wo_r", "Ours": "ours", "teacher": "teacher"}
+    assert all(looks.ARMS[arm] == looks.METHODS[method] for arm, method in same.items())
+    others = {arm: look for arm, look in looks.ARMS.items() if look not in looks.METHODS.values()}
+    apart = {(look.color, look.marker) for look in others.values()}
+    assert not apart & {(look.color, look.marker) for look in looks.METHODS.values()}
+
+
+def test_single_seeds_lie_beside_their_own_dot(tmp_path):
+    """Seaborn joins layers by their index: a seed's dot must not come into another row, panel or colour."""
+    rows = [("a", "p", "ours", 1.0, "0.5 1.5"), ("a", "p", "sft", 3.0, "2.5 3.5"), ("b", "q", "ours", 5.0, "4.5 5.5")]
+    table = pd.DataFrame(rows, columns=["row", "panel", "method", "value", "seeds"])
+    figure = looks.blank(4, 3)
+    draw_dots(figure, table, "value", "method", looks.METHODS, seeds="seeds")
+    expected = {"p": [0.5, 1.0, 1.5, 2.5, 3.0, 3.5], "q": [4.5, 5.0, 5.5]}
+    for ax in figure.axes:
+        found = dots(ax)
+        assert found["x"].tolist() == expected[ax.get_title()]
+        for x, color in zip(found["x"], found["color"], strict=True):
+            assert color == (looks.ORANGE if 2 < x < 4 else looks.BLUE)
+    looks.plt.close("all")
 
 
 def test_pipeline_draws_every_stage_and_edge_left_to_right():
@@ -516,9 +583,9 @@ def test_a_study_without_ablations_is_drawn_too(results, tmp_path):
 
 def test_several_seeds_give_intervals_to_the_curves(tmp_path):
     data = result_tables.open_results(invent(tmp_path / "results", seeds=(0, 1, 2)))
-    curves = tables.learning_curves(data.ppo_history, "update", ["reward"])
+    curves = curve_tables.learning_curves(data.ppo_history, "update", ["reward"])
     assert (curves.seeds == 3).all() and (curves.low < curves["mean"]).all() and set(curves.value) == {"reward"}
-    points = tables.main_points(data.correctness)
+    points = paper_tables.main_points(data.correctness)
     assert (points.n == QUESTIONS).all() and (points.study_low_pct < points.study_pct).all()
 
 
@@ -526,15 +593,15 @@ def test_evaluations_of_seeds_belong_together_by_their_order():
     """Seed 1 evaluates at other steps and stops early; what is logged between evaluations does not count."""
     rows = [(0, 0, 0.5), (0, 10, None), (0, 24, 0.6), (0, 48, 0.8), (1, 0, 0.5), (1, 26, 0.7)]
     history = pd.DataFrame(rows, columns=["seed", "step", "auc"]).assign(cell="a")
-    curve = tables.over_seeds(history, ["cell"], "step", "auc")
+    curve = curve_tables.over_seeds(history, ["cell"], "step", "auc")
     assert curve[["step", "seeds"]].values.tolist() == [[0, 2], [25, 2], [48, 1]]
     assert curve["mean"].tolist() == pytest.approx([0.5, 0.65, 0.8])
-    axes = plots.grid(1, 1)[1][0, 0]
-    plots._curve_over_seeds(axes, curve.step, curve, ("mean", "low", "high"), color="black")
+    axes = looks.grid(1, 1)[1][0, 0]
+    plots.curve_over_seeds(axes, curve.step, curve, ("mean", "low", "high"), color="black")
     whole, rest = axes.lines
     assert whole.get_xdata().tolist() == [0, 25] and rest.get_xdata().tolist() == [25, 48]
     assert rest.get_alpha() < 1 and len(axes.collections) == 1
-    plots.plt.close("all")
+    looks.plt.close("all")
 
 
 def test_seeds_are_read_one_below_the_other_or_singly(tmp_path):
@@ -571,37 +638,37 @@ def test_csv_and_markdown_have_fixed_formats(tmp_path):
 
 def test_figures_name_a_benchmark_by_what_it_is_made_from():
     real = {"gsm": {"source": "gsm8k"}, "mmlu": {"source": "mmlu_pro"}, "mine": {"source": "questions"}}
-    assert plots.benchmark_names(real) == {
+    assert looks.benchmark_names(real) == {
         "gsm": "GSM8K",
         "gsm_plus": "GSM-Plus",
         "mmlu": "MMLU-Pro",
         "mine": "mine",
     }
-    micro = plots.benchmark_names({"gsm": {"source": "micro-gsm"}})
-    with plots.style(micro):
-        assert plots.benchmark_label("gsm_plus") == "micro-gsm-plus"
-        assert plots.benchmark_label("other") == "other"
-    assert plots.benchmark_label("gsm_plus") == "gsm_plus"
+    micro = looks.benchmark_names({"gsm": {"source": "micro-gsm"}})
+    with looks.style(micro):
+        assert looks.benchmark_label("gsm_plus") == "micro-gsm-plus"
+        assert looks.benchmark_label("other") == "other"
+    assert looks.benchmark_label("gsm_plus") == "gsm_plus"
 
 
 def test_notebook_helpers_draw_one_run(results):
     data = result_tables.open_results(results)
     cell = {"dataset": "gsm", "teacher": "strong", "student": "small", "method": "ours", "variant": ""}
-    with plots.style():
-        figure, axes = plots.grid(2, 2)
+    with looks.style():
+        figure, axes = looks.grid(2, 2)
         plots.plot_reward_model_history(axes[0, 0], tables.select(data.reward_model_history, **cell))
         plots.plot_reward_distributions(axes[0, 1], tables.select(data.reward_scores, **cell))
         plots.plot_roc(axes[1, 0], tables.select(data.reward_scores, **cell))
         labels = pd.DataFrame({"pseudo_label": ["7", None, "3"], "share": [0.9, 0.3, 0.55]})
         plots.plot_votes(axes[1, 1], labels)
         sft = tables.select(data.sft_history, **cell | {"method": "sft"})
-        right = plots.plot_sft_history(plots.grid(1, 1)[1][0, 0], sft)
+        right = plots.plot_sft_history(looks.grid(1, 1)[1][0, 0], sft)
         ppo = plots.plot_ppo_history(tables.select(data.ppo_history, **cell))
     assert [line.get_ydata().tolist() for line in right.lines] == [list(sft.agreement)]
     assert len(ppo.axes) == 6
     failed = axes[1, 1].containers[1]
     assert sum(bar.get_height() for bar in failed) == 1 and failed[0].get_hatch()
-    plots.plt.close("all")
+    looks.plt.close("all")
 
 
 def test_the_papers_tables_are_whole():
@@ -623,8 +690,9 @@ def test_plots_compute_no_statistics():
         for node in ast.walk(ast.parse(Path(plots.__file__).read_text()))
         if isinstance(node, ast.ImportFrom) and node.module.startswith("rdlib")
         for alias in node.names
+        if node.module != "rdlib.evidence.looks"
     }
-    assert imported == {"metrics", "paper"}
+    assert imported == {"metrics"}
 
 
 def test_smoothed_is_a_trailing_mean_within_each_run():
@@ -634,7 +702,7 @@ def test_smoothed_is_a_trailing_mean_within_each_run():
         for m, add in (("sft", 0), ("ours_wo_r", 9))
         for n in (3, 1, 2)
     ]
-    table = tables.smoothed(pd.DataFrame(rows), "loss", window=2).set_index(["method", "step"])["loss"]
+    table = curve_tables.smoothed(pd.DataFrame(rows), "loss", window=2).set_index(["method", "step"])["loss"]
     assert table["sft"].to_dict() == {1: 1.0, 2: 1.5, 3: 2.5}
     assert table["ours_wo_r"].to_dict() == {1: 10.0, 2: 10.5, 3: 11.5}
 
@@ -650,7 +718,7 @@ def test_lambda_curves_have_only_the_steps_that_were_evaluated():
         {"variant": v, "id": f"q{i}", "kind": k, "score": float(i)} for v in variants for i in range(4) for k in kinds
     ]
     history, scores = (pd.DataFrame([cell | row for row in part]) for part in (rows, scored))
-    curves = tables.lambda_curves(history, scores, 0.5).query("point == 'curve'")
+    curves = curve_tables.lambda_curves(history, scores, 0.5).query("point == 'curve'")
     for _, curve in curves.groupby(["lam", "comparison"]):
         assert curve["step"].tolist() == [0, 2, 4]
         assert curve["auc"].tolist() == [0.5, 0.6, 0.7]

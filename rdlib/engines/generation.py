@@ -7,7 +7,7 @@ import json
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal, Protocol, runtime_checkable
 
@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from rdlib import artifacts
 from rdlib.tasks.prompts import Prompt
+from rdlib.tasks.spoken import thought_end, with_openings
 
 Encoded = list[int] | Prompt
 
@@ -24,12 +25,14 @@ Encoded = list[int] | Prompt
 class Request:
     """`n` samples of one prompt at one temperature; 0 is greedy decoding.
 
-    `prompt` is what the engine's `encode` made of it: token ids, or the messages for a server.
+    `prompt` is what the engine's `encode` made of it: token ids, or the messages for a server. `stop` are the strings
+    that end a response to it, besides the engine's own; in a chat they end none.
     """
 
     prompt: Encoded
     n: int
     temperature: float
+    stop: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -82,6 +85,22 @@ def cut_at(text: str, stop: Sequence[str]) -> str:
     return text[: min((place for s in stop if (place := text.find(s)) >= 0), default=len(text))]
 
 
+def cut_run_on(completion: Completion, stop: Sequence[str]) -> Completion:
+    """A response of which nobody knows what it was asked with: cut where it goes on with a question of its own.
+
+    Thinking stays whole, and so does a response that begins with the question, as those to a chat may.
+    """
+    text = completion.text
+    if not any(s in text for s in stop):
+        return completion
+    start = thought_end(text)
+    start += len(text[start:]) - len(text[start:].lstrip())
+    answer = cut_at(text[start:], stop)
+    if len(answer) == len(text) - start:
+        return completion
+    return replace(completion, text=(text[:start] + answer).strip(), finish_reason="stop")
+
+
 def clean(text: str) -> str:
     """A text that UTF-8 can hold: half a surrogate pair, as broken JSON has it, becomes the replacement character."""
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
@@ -120,7 +139,10 @@ def sample_to_disk(
                 artifacts.write_parquet(path, _table(plan.iloc[start:end], answers))
                 path.with_suffix(".jsonl").unlink(missing_ok=True)
             frames.append(pd.read_parquet(path))
-    return pd.concat(frames, ignore_index=True)
+    frame = pd.concat(frames, ignore_index=True)
+    texts = frame["text"].tolist()
+    opened = with_openings(texts, frame["finished"].tolist())
+    return frame if opened is texts else frame.assign(text=opened)
 
 
 class Progress:
@@ -167,7 +189,7 @@ def _shard_starts(counts: list[int], shard_size: int) -> list[int]:
 
 def _requests(engine: Engine, plan: pd.DataFrame, prompts: dict[str, Prompt]) -> list[Request]:
     encoded = {key: engine.encode(prompts[key]) for key in dict.fromkeys(plan["id"])}
-    return [Request(encoded[row.id], row.n, row.temperature) for row in plan.itertuples()]
+    return [Request(encoded[row.id], row.n, row.temperature, prompts[row.id].stop) for row in plan.itertuples()]
 
 
 def _answers(

@@ -20,7 +20,7 @@ from transformers import (
 from transformers.utils import logging
 
 from rdlib.errors import UserError
-from rdlib.settings import Model
+from rdlib.settings import Model, Training
 from rdlib.tasks import prompts
 
 logging.set_verbosity_error()
@@ -95,9 +95,9 @@ def device() -> torch.device:
 WEIGHTS = {"dtype": torch.float32, "use_safetensors": True}  # never a pickle, which could hold any code
 
 
-def load_causal_lm(source: Model | str | Path) -> PreTrainedModel:
-    """A language model in float32, in evaluation mode."""
-    return _load(AutoModelForCausalLM, source, **WEIGHTS).eval()
+def load_causal_lm(source: Model | str | Path, training: Training | None = None) -> PreTrainedModel:
+    """A language model in evaluation mode: in float32, or as the settings of a training hold it."""
+    return _load(AutoModelForCausalLM, source, **_held_for(training)).eval()
 
 
 def load_config(source: Model | str | Path) -> PreTrainedConfig:
@@ -105,12 +105,21 @@ def load_config(source: Model | str | Path) -> PreTrainedConfig:
     return _load(AutoConfig, source)
 
 
-def load_scorer(source: Model | str | Path, pad_token_id: int | None = None) -> PreTrainedModel:
-    """A model with one linear head on the last token's final embedding (a new head is zero) in float32."""
-    model = _load(AutoModelForSequenceClassification, source, **WEIGHTS, num_labels=1)
+def load_scorer(
+    source: Model | str | Path, pad_token_id: int | None = None, training: Training | None = None
+) -> PreTrainedModel:
+    """A model with one linear head on the last token's final embedding (a new head is zero), as `load_causal_lm`."""
+    model = _load(AutoModelForSequenceClassification, source, **_held_for(training), num_labels=1)
     if pad_token_id is not None:
         model.config.pad_token_id = pad_token_id
     return model.eval()
+
+
+def _held_for(training: Training | None) -> dict:
+    if training is None:
+        return WEIGHTS
+    chosen = {} if training.attention is None else {"attn_implementation": training.attention}
+    return WEIGHTS | {"dtype": getattr(torch, training.weights)} | chosen
 
 
 def _name(source: Model | str | Path) -> str:

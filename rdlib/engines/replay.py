@@ -22,7 +22,7 @@ from typing import Any
 
 import pandas as pd
 
-from rdlib.engines.generation import Completion, Request, approximate_tokens, clean
+from rdlib.engines.generation import Completion, Request, approximate_tokens, clean, cut_run_on
 from rdlib.errors import UserError
 from rdlib.tasks.prompts import Prompt
 from rdlib.tasks.records import parse_object
@@ -73,7 +73,7 @@ class ReplayEngine:
                 f"The recording {self.source} has {len(found)} of the {request.n} responses that are asked for to "
                 f"question {prompt.id or prompt.question[:80]!r}{at}: record the missing ones, or ask for fewer."
             )
-        return found[: request.n]
+        return [cut_run_on(completion, request.stop) for completion in found[: request.n]]
 
     def _require_one_temperature(self, asked: float) -> None:
         if self.temperature not in (None, asked):

@@ -7,6 +7,9 @@ have seeds of their own, so a server that honours `seed` answers the same whatev
 
 What a server does not take is learnt from its first answer: `n` (then samples are asked for one by one), `seed`
 (then it is left out) and `max_tokens` (then it is called max_completion_tokens).
+
+The stop strings of a prompt's plain text are not sent: a server is asked in a chat, and they would end thinking that
+mentions a question. Its responses are cut at them here, behind the thinking.
 """
 
 from __future__ import annotations
@@ -25,7 +28,7 @@ from typing import Any
 
 import httpx
 
-from rdlib.engines.generation import Completion, Request, approximate_tokens, clean, cut_at, derive_seed
+from rdlib.engines.generation import Completion, Request, approximate_tokens, clean, cut_at, cut_run_on, derive_seed
 from rdlib.errors import UserError
 from rdlib.settings import Model
 from rdlib.tasks.prompts import Prompt
@@ -213,7 +216,7 @@ class ServerEngine:
         self.reached = True
         if response.status_code != 200:
             self._refuse(response, request, body)
-        return _completions(response, self.settings.stop)
+        return [cut_run_on(c, request.stop) for c in _completions(response, self.settings.stop)]
 
     def _body(self, request: Request, n: int, seed: int) -> dict[str, Any]:
         settings = self.settings

@@ -100,6 +100,7 @@ class TransformersEngine:
         self.model, self.tokenizer = model, tokenizer
         self.batch_size, self.max_tokens, self.top_p, self.stop = batch_size, max_tokens, top_p, tuple(stop)
         self.end_tokens = torch.tensor(models.end_tokens(model, tokenizer), device=model.device)
+        self.may_stop: dict[str, torch.Tensor] = {}  # by the last character of a stop string
 
     def encode(self, prompt: Prompt) -> list[int]:
         """Token ids of a prompt; UserError when it leaves no room for a response of `max_tokens`."""
@@ -146,6 +147,7 @@ class TransformersEngine:
         rows = torch.arange(len(logits), device=device)
         tokens = torch.full((len(logits), self.max_tokens), self.tokenizer.pad_token_id, device=device)
         finished = torch.zeros(len(logits), dtype=torch.bool, device=device)
+        stops = [self._stops(r) for r in requests for _ in range(r.n)]
         lengths = torch.zeros(len(logits), dtype=torch.long, device=device)
         for step in range(self.max_tokens):
             picked = pick_tokens(logits, temperature[rows], generator, self.top_p)
@@ -153,8 +155,8 @@ class TransformersEngine:
             tokens[rows, step] = picked
             lengths[rows] += (~finished[rows]).long()
             finished[rows] |= torch.isin(picked, self.end_tokens)
-            if self.stop:
-                finished[rows] |= self._stopped(tokens[rows, : step + 1])
+            if any(stops):
+                finished[rows] |= self._stopped(tokens[rows, : step + 1], [stops[row] for row in rows.tolist()])
             alive = ~finished[rows]
             if not alive.any() or step + 1 == self.max_tokens:
                 break
@@ -164,17 +166,48 @@ class TransformersEngine:
             mask = torch.cat([mask, mask.new_ones(len(rows), 1)], dim=1)
             logits = self._step(picked, mask, cache)
         done, ends = finished.tolist(), counts.cumsum(0).tolist()
-        flat = [self._completion(tokens[i, :n].tolist(), done[i]) for i, n in enumerate(lengths.tolist())]
+        asked = [request for request in requests for _ in range(request.n)]
+        flat = [self._completion(tokens[i, :n].tolist(), done[i], asked[i]) for i, n in enumerate(lengths.tolist())]
         return [flat[end - r.n : end] for end, r in zip(ends, requests, strict=True)]
 
-    def _stopped(self, tokens: torch.Tensor) -> torch.Tensor:
-        """Whether the last of the tokens [B, T] completed a stop string, [B]."""
-        reach = 4 * max(map(len, self.stop)) + 4  # a character is at most four tokens of bytes
-        ends = self.tokenizer.batch_decode(tokens[:, -reach:], skip_special_tokens=True)
-        return torch.tensor([any(stop in end for stop in self.stop) for end in ends], device=tokens.device)
+    def _stops(self, request: Request) -> tuple[str, ...]:
+        return self.stop if self.tokenizer.chat_template else (*self.stop, *request.stop)
 
-    def _completion(self, tokens: list[int], finished: bool) -> Completion:
-        text = cut_at(self.tokenizer.decode(tokens, skip_special_tokens=True), self.stop).strip()
+    def _stopped(self, tokens: torch.Tensor, stops: list[tuple[str, ...]]) -> torch.Tensor:
+        """Whether the last of the tokens [B, T] completed one of a row's stop strings, [B]."""
+        stopped = torch.zeros(len(tokens), dtype=torch.bool, device=tokens.device)
+        every = {stop for some in set(stops) for stop in some}
+        if not every:  # the rows that had some have finished
+            return stopped
+        candidates = torch.stack([self._may_stop(stop[-1])[tokens[:, -1]] for stop in every]).any(0).nonzero()[:, 0]
+        if len(candidates):
+            reach = 4 * max(map(len, every)) + 4  # a character is at most four tokens of bytes
+            ends = self.tokenizer.batch_decode(tokens[candidates, -reach:], skip_special_tokens=True)
+            for row, end in zip(candidates.tolist(), ends, strict=True):
+                stopped[row] = any(stop in end for stop in stops[row])
+        return stopped
+
+    def _may_stop(self, character: str) -> torch.Tensor:
+        """Whether each token of the vocabulary may hold a character [V]: few do, and the others are not decoded.
+
+        Letters, digits and signs of ASCII stand for themselves in a vocabulary of any kind, or as a byte.
+        """
+        if character not in self.may_stop:
+            size = self.model.get_input_embeddings().num_embeddings
+            if character.isascii() and character.isprintable() and not character.isspace():
+                byte = f"<0x{ord(character):02X}>"
+                names = self.tokenizer.get_vocab().items()
+                held = [number for name, number in names if (character in name or name == byte) and number < size]
+                holds = torch.zeros(size, dtype=torch.bool)
+                holds[held] = True
+            else:
+                holds = torch.ones(size, dtype=torch.bool)
+            self.may_stop[character] = holds.to(self.model.device)
+        return self.may_stop[character]
+
+    def _completion(self, tokens: list[int], finished: bool, request: Request) -> Completion:
+        text = cut_at(self.tokenizer.decode(tokens, skip_special_tokens=True), self._stops(request)).strip()
+        text = prompts.opening(self.tokenizer, request.prompt) + text
         return Completion(text, tokens, len(tokens), "stop" if finished else "length")
 
     def _prefill(self, prompts: list[list[int]], counts: torch.Tensor):

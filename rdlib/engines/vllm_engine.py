@@ -73,7 +73,10 @@ class VllmEngine:
     def generate(self, requests: Sequence[Request], seed: int) -> list[list[Completion]]:
         """The completions of each request, in the order of the requests; greedy samples are equal, so one is made."""
         outputs = self._outputs(requests, seed)
-        groups = [[self._completion(sample) for sample in output.outputs] for output in outputs]
+        groups = [
+            [self._completion(sample, request) for sample in output.outputs]
+            for output, request in zip(outputs, requests, strict=True)
+        ]
         return [g if r.temperature > 0 else g * r.n for g, r in zip(groups, requests, strict=True)]
 
     def close(self) -> None:
@@ -111,15 +114,19 @@ class VllmEngine:
             top_p=self.top_p if hot else 1.0,
             seed=seed if hot else None,
             max_tokens=self.max_tokens,
-            stop=list(self.stop),
+            stop=list(self._stops(request)),
             stop_token_ids=self.end_tokens,
-            detokenize=bool(self.stop),
+            detokenize=bool(self._stops(request)),
             logprobs=logprobs,
         )
 
-    def _completion(self, sample: Any) -> Completion:
+    def _stops(self, request: Request) -> tuple[str, ...]:
+        return self.stop if self.tokenizer.chat_template else (*self.stop, *request.stop)
+
+    def _completion(self, sample: Any, request: Request) -> Completion:
         tokens = list(sample.token_ids)
-        text = cut_at(self.tokenizer.decode(tokens, skip_special_tokens=True), self.stop).strip()
+        text = cut_at(self.tokenizer.decode(tokens, skip_special_tokens=True), self._stops(request)).strip()
+        text = prompts.opening(self.tokenizer, request.prompt) + text
         return Completion(text, tokens, len(tokens), "stop" if sample.finish_reason == "stop" else "length")
 
 

@@ -15,249 +15,54 @@ claim, the cells' p-values are adjusted together (Holm).
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated, Literal
+from typing import Protocol
 
 import numpy as np
 import pandas as pd
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from rdlib.errors import UserError
-from rdlib.evidence import paper, stats, tables
-from rdlib.evidence.stats import Draws, Interval
-from rdlib.method import metrics
-from rdlib.paths import ROOT
-
-SUPPORTED, NOT_SUPPORTED, INCONCLUSIVE = "supported", "not supported", "inconclusive"
-NO_RESULTS = "no results to judge it by"
-CLAIMS_FILE = ROOT / "params" / "claims.yaml"
-
-_COMMON = (
-    "Supported: {} all positive and the 95 % interval of their mean above 0. Not supported: that "
-    "interval at or below 0, or most cells' own intervals below 0. Else inconclusive."
+from rdlib.evidence import curve_tables, paper, paper_tables, stats, tables
+from rdlib.evidence.criteria import (
+    Criterion,
+    EveryCell,
+    SomeCell,
+    Spread,
+    Stability,
+    Variant,
+    WorseJudges,
 )
+from rdlib.evidence.stats import Draws, Interval
+from rdlib.evidence.verdicts import INCONCLUSIVE, NOT_SUPPORTED, NOTHING, SUPPORTED, Cell, Claim, judge
+from rdlib.method import metrics
+
+NO_RESULTS = "no results to judge it by"
 
 
-# ---- criteria
+class Results(Protocol):
+    """The result tables that claims are judged by, as `rdlib.evidence.result_tables` reads them."""
+
+    correctness: pd.DataFrame
+    pseudo_labels: pd.DataFrame
+    reward_scores: pd.DataFrame
+    reward_model_history: pd.DataFrame
+
+    def default(self, key: str) -> float:
+        """The run's own value of a setting."""
 
 
-class _Criterion(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-    statement: str
-
-    @property
-    def words(self) -> str:
-        """The criterion as a sentence."""
-        return _COMMON.format("differences in accuracy")
-
-
-class EveryCell(_Criterion):
-    """Ours beats another method in every cell of Table 2."""
-
-    kind: Literal["every_cell"]
-    other: str
-
-
-class Variant(_Criterion):
-    """Ours beats Ours with one setting changed."""
-
-    kind: Literal["variant"]
-    variant: str
-
-
-class SomeCell(_Criterion):
-    """Ours beats another method in some cells."""
-
-    kind: Literal["some_cell"]
-    other: str
-
-    @property
-    def words(self) -> str:
-        """The criterion as a sentence."""
-        return (
-            f"With intervals adjusted for the number of cells (Bonferroni), Ours minus {self.other}. Supported: at "
-            "least one cell's interval above 0. Not supported: every cell's at or below 0. Else inconclusive."
-        )
-
-
-class WorseJudges(_Criterion):
-    """The weak teacher fails and mislabels more than the strong one, and on mmlu more than on gsm."""
-
-    kind: Literal["worse_judges"]
-
-    @property
-    def words(self) -> str:
-        """The criterion as a sentence."""
-        return _COMMON.format("the eight differences")
-
-
-class Stability(_Criterion):
-    """The default value of a setting learns more stably than the others."""
-
-    kind: Literal["stability"]
-    setting: str
-    margin: Annotated[float, Field(gt=0)]
-
-    @property
-    def words(self) -> str:
-        """The criterion as a sentence."""
-        return (
-            "Instability of a validation Pos/Neg curve: mean absolute change from one evaluation to the next, "
-            "plus best minus last. Other value minus the default, judged as C1; interval: Student's t over "
-            f"seeds, or, with one seed, plus or minus a margin of {self.margin:g} AUC fixed beforehand."
-        )
-
-
-class Spread(_Criterion):
-    """A setting hardly moves Pos/Neg and strongly moves Pos/Pos."""
-
-    kind: Literal["spread"]
-    setting: str
-    small: Annotated[float, Field(gt=0)]
-    large: Annotated[float, Field(gt=0)]
-
-    @property
-    def words(self) -> str:
-        """The criterion as a sentence."""
-        return (
-            "Spread: largest minus smallest AUC over the ratios. Supported: Pos/Pos spread minus Pos/Neg spread "
-            f"passes the criterion of C1, Pos/Neg spread below {self.small:g}, Pos/Pos spread at least "
-            f"{self.large:g}. Not supported: the difference fails as in C1, or Pos/Neg's interval lies above, or "
-            f"Pos/Pos's below, {self.small:g}. Else inconclusive."
-        )
-
-
-Criterion = EveryCell | Variant | SomeCell | WorseJudges | Stability | Spread
-_CRITERIA = TypeAdapter(dict[str, Annotated[Criterion, Field(discriminator="kind")]])
-
-
-def load_criteria(path: Path = CLAIMS_FILE) -> dict[str, Criterion]:
-    """The claims by name; UserError for a file that is missing, unreadable or says something else."""
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(f"{path} can't be read ({str(error).splitlines()[0]}): restore params/claims.yaml.") from None
-    try:
-        return _CRITERIA.validate_python(content)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "the file"
-        raise UserError(f"{path} has a bad entry {where}: {first['msg']}.") from None
-
-
-# ---- verdicts
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One cell of a claim: the difference that should be positive, and the paper's own (None: no numbers).
-
-    `p_value` is that of the difference against 0, `effect` its size (Cohen's h); NaN where there is none. `seeds` are
-    the differences of single seeds, as `rdlib.evidence.tables.by_seed` writes them.
-    """
-
-    name: str
-    difference: Interval
-    paper: float | None = None
-    p_value: float = np.nan
-    effect: float = np.nan
-    seeds: str = ""
-
-    @property
-    def holds(self) -> bool:
-        """Whether the difference has the sign that the claim says."""
-        return self.difference.estimate > 0
-
-
-@dataclass(frozen=True)
-class Claim:
-    """A judged claim; its verdict rests on `pooled`, in `unit`: pp (percentage points) or AUC."""
-
-    name: str
-    rule: Criterion
-    verdict: str
-    cells: list[Cell]
-    pooled: Interval
-    unit: str = "pp"
-    note: str = ""
-
-    @property
-    def statement(self) -> str:
-        """What the paper says."""
-        return self.rule.statement
-
-    @property
-    def criterion(self) -> str:
-        """How the verdict is found, as a sentence."""
-        return self.rule.words
-
-    @property
-    def paper_verdict(self) -> str:
-        """The paper's own numbers by the same criterion, by their signs; "" where it gives none."""
-        return judge_by_signs(self.cells, self.rule.kind)
-
-    @property
-    def adjusted(self) -> list[float]:
-        """The cells' p-values after Holm's correction for their number."""
-        return stats.holm([cell.p_value for cell in self.cells])
-
-
-NOTHING = Interval(np.nan, np.nan, np.nan, 0)
-
-
-def judge(cells: list[Cell], pooled: Interval) -> str:
-    """The verdict by the common criterion (see the module's docstring)."""
-    if not cells or not np.isfinite(pooled.low):
-        return INCONCLUSIVE
-    if all(cell.holds for cell in cells) and pooled.low > 0:
-        return SUPPORTED
-    negative = sum(cell.difference.high < 0 for cell in cells)
-    return NOT_SUPPORTED if pooled.high <= 0 or 2 * negative > len(cells) else INCONCLUSIVE
-
-
-def judge_by_signs(cells: list[Cell], kind: str) -> str:
-    """The verdict of the paper's own numbers, which have no intervals, by signs and mean alone; "" without numbers."""
-    values = [cell.paper for cell in cells if cell.paper is not None]
-    if not values:
-        return ""
-    if all(value > 0 for value in values) or (kind == "some_cell" and any(value > 0 for value in values)):
-        return SUPPORTED
-    against = sum(value < 0 for value in values)
-    return NOT_SUPPORTED if np.mean(values) <= 0 or 2 * against > len(values) else INCONCLUSIVE
-
-
-def all_claims(
-    correctness: pd.DataFrame,
-    pseudo_labels: pd.DataFrame,
-    reward_scores: pd.DataFrame,
-    reward_model_history: pd.DataFrame,
-    settings: dict,
-    criteria: dict[str, Criterion] | None = None,
-) -> list[Claim]:
-    """Every claim of `params/claims.yaml` judged by the result tables and the settings of the run."""
-
-    def default(setting: str) -> float:
-        """The run's own value of a setting; 0.5 where the settings lack it."""
-        value = paper.lookup(settings, setting)
-        return 0.5 if value is None else float(value)
-
-    judged = []
-    for name, criterion in (load_criteria() if criteria is None else criteria).items():
-        if isinstance(criterion, EveryCell):
-            judged.append(better_than(name, criterion, correctness))
-        elif isinstance(criterion, Variant):
-            judged.append(variant_claim(name, criterion, correctness))
-        elif isinstance(criterion, SomeCell):
-            judged.append(better_somewhere(name, criterion, correctness))
-        elif isinstance(criterion, WorseJudges):
-            judged.append(worse_judges(name, criterion, pseudo_labels))
-        elif isinstance(criterion, Stability):
-            judged.append(stability(name, criterion, reward_model_history, default(criterion.setting)))
-        else:
-            judged.append(spread(name, criterion, reward_scores, default(criterion.setting)))
-    return judged
+def judged(name: str, criterion: Criterion, results: Results) -> Claim:
+    """One claim of `params/claims.yaml` judged by the result tables that its criterion is about."""
+    if isinstance(criterion, EveryCell):
+        return better_than(name, criterion, results.correctness)
+    if isinstance(criterion, Variant):
+        return variant_claim(name, criterion, results.correctness)
+    if isinstance(criterion, SomeCell):
+        return better_somewhere(name, criterion, results.correctness)
+    if isinstance(criterion, WorseJudges):
+        return worse_judges(name, criterion, results.pseudo_labels)
+    default = results.default(criterion.setting)
+    if isinstance(criterion, Stability):
+        return stability(name, criterion, results.reward_model_history, default)
+    return spread(name, criterion, results.reward_scores, default)
 
 
 def _pairs(correctness: pd.DataFrame, other: str) -> Iterable[tuple[tuple[str, str, str], pd.DataFrame, pd.DataFrame]]:
@@ -338,7 +143,7 @@ def better_somewhere(name: str, criterion: SomeCell, correctness: pd.DataFrame) 
 def worse_judges(name: str, criterion: WorseJudges, pseudo_labels: pd.DataFrame) -> Claim:
     """C5: failure ratio and mislabelled share, weak minus strong teacher and mmlu minus gsm."""
     draws, by_seed = {}, {}
-    for dataset, teacher, counts, seeds in tables.vote_counts(pseudo_labels):
+    for dataset, teacher, counts, seeds in curve_tables.vote_counts(pseudo_labels):
         for measure, share_of in (
             ("failure ratio", lambda c: (c.failed, c.questions)),
             ("mislabelled", lambda c: (c.labelled - c.label_correct, c.labelled)),
@@ -372,7 +177,7 @@ def worse_judges(name: str, criterion: WorseJudges, pseudo_labels: pd.DataFrame)
 def variant_claim(name: str, criterion: Variant, correctness: pd.DataFrame) -> Claim:
     """C6 and C9: Ours against a variant of Ours, on the benchmarks that the students were trained for."""
     found = []
-    for cell in tables.ablation_cells(correctness, criterion.variant):
+    for cell in paper_tables.ablation_cells(correctness, criterion.variant):
         ours = tables.method_rows(correctness, *cell, "ours")
         other = tables.method_rows(correctness, *cell, "ours", criterion.variant)
         if cell[0] == "gsm_plus" or ours.empty or other.empty:
@@ -394,7 +199,7 @@ def instability(auc: pd.Series) -> float:
 def stability(name: str, criterion: Stability, history: pd.DataFrame, default: float) -> Claim:
     """C7: instability of the validation Pos/Neg curve with each other value of the setting minus with the default."""
     key = criterion.setting
-    runs = tables.ablation_runs(history, key, default).sort_values("step")
+    runs = curve_tables.ablation_runs(history, key, default).sort_values("step")
     values = runs.groupby([*tables.CELL, "seed", key]).pos_neg_auc.apply(instability).unstack(key)
     others = [value for value in values.columns if value != default] if default in values else []
     differences = {value: values[value] - values[default] for value in others}
@@ -424,9 +229,9 @@ def _seeds_or_margin(differences: pd.Series, margin: float) -> Interval:
 def spread(name: str, criterion: Spread, scores: pd.DataFrame, default: float) -> Claim:
     """C8: spread (largest minus smallest AUC over the setting's values) of Pos/Pos minus that of Pos/Neg."""
     cells, spreads, key = [], {comparison: [] for comparison in metrics.COMPARISONS}, criterion.setting
-    for cell, runs in tables.ablation_runs(scores, key, default).groupby(tables.CELL, sort=True):
+    for cell, runs in curve_tables.ablation_runs(scores, key, default).groupby(tables.CELL, sort=True):
         for comparison, found in spreads.items():
-            found.append(stats.spread_of(tables.ablation_draws(runs, key, comparison).values()))
+            found.append(stats.spread_of(curve_tables.ablation_draws(runs, key, comparison).values()))
         difference = spreads["pos_pos"][-1] - spreads["pos_neg"][-1]
         seeds = tables.by_seed(_spread_by_seed(runs, key, "pos_pos") - _spread_by_seed(runs, key, "pos_neg"), 4)
         cells.append(Cell("/".join(cell), difference.interval(), p_value=stats.p_value(difference), seeds=seeds))

@@ -17,8 +17,8 @@ import pandas as pd
 
 from rdlib import artifacts
 from rdlib.errors import UserError
-from rdlib.evidence import claims, paper, plots, tables
-from rdlib.evidence.question_figures import LEVELS
+from rdlib.evidence import claims, looks, paper, tables
+from rdlib.evidence.question_tables import LEVELS
 from rdlib.evidence.result_tables import open_results, seed_folders, seed_of
 from rdlib.paths import ROOT
 from rdlib.profile import load_profile
@@ -41,7 +41,7 @@ def main_rows(path: Path) -> str:
     head = ["teacher", "student", "method"] + [f"{b} {who}" for b in benchmarks for who in ("here", "paper")]
     lines = [f"| {' | '.join(head)} |", "| --- " * 3 + "| ---: " * (len(head) - 3) + "|"]
     for row in table.to_dict("records"):
-        cells = [row["teacher"], row["student"] or "-", plots.METHODS[row["method"]].label]
+        cells = [row["teacher"], row["student"] or "-", looks.METHODS[row["method"]].label]
         for b in benchmarks:
             value, low, high = (float(row[f"{b}_{name}"]) for name in ("study_pct", "study_low_pct", "study_high_pct"))
             cells += [f"{value:.1f} [{low:.1f}, {high:.1f}]", row[f"{b}_paper_pct"] or "-"]
@@ -163,6 +163,7 @@ def documents(root: Path = ROOT) -> list[Path]:
 def blocks(figures: Path) -> dict[str, str]:
     """The text of each block, from the released tables."""
     content = {"provenance": provenance_rows(), "bench": bench_rows(ROOT / "bench" / "results")}
+    content["memory"] = memory_rows(ROOT / "docs" / "memory.csv")
     content["measured"] = measured_rows(runs_seen(figures / "results", MACHINES))
     if not (figures / "results").is_dir():
         return content | dict.fromkeys(("table_2_main", "verdicts", "claims", "questions", "room"), NOT_RELEASED)
@@ -188,6 +189,18 @@ def bench_rows(folder: Path) -> str:
         sides = f"{row.ours or '-'} | {row.other or '-'}"
         lines.append(f"| {_digits(row.value)}{span} {row.unit} | {row.aim or '-'} | {met} | {row.result} | {sides} |")
     return "\n".join([*lines, "", bench_machines(paths)])
+
+
+def memory_rows(path: Path) -> str:
+    """Memory of one GPU by profile and stage (docs/memory.csv), in GiB; what is nothing is left out."""
+    table = pd.read_csv(path)
+    parts = [column for column in table if table[column].dtype == float]
+    head = ["profile", "stage", "cell", *(part.replace("_", " ") for part in parts)]
+    lines = [f"| {' | '.join(head)} |", "| --- " * 3 + "| ---: " * len(parts) + "|"]
+    for row in table.to_dict("records"):
+        numbers = [f"{row[part]:.1f}" if row[part] else "" for part in parts]
+        lines.append(f"| {' | '.join([row['profile'], row['stage'], row['cell'], *numbers])} |")
+    return "\n".join(lines)
 
 
 def bench_machines(paths: list[Path]) -> str:

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 from matplotlib.path import Path as Curve
 
-from rdlib.evidence.plots import BLACK
+from rdlib.evidence.looks import BLACK
 
 BOX = (0.68, 0.56)  # width and height of a stage; stages are 1 apart from left to right
 

@@ -19,7 +19,9 @@ import pandas as pd
 from pydantic import ValidationError
 
 from rdlib.errors import UserError
-from rdlib.evidence import claims, paper, plots, reviewers, tables
+from rdlib.evidence import claims, looks, paper, paper_tables, reviewers, tables
+from rdlib.evidence.criteria import load_criteria
+from rdlib.evidence.verdicts import Claim
 from rdlib.profile import Profile
 
 COLUMNS = {
@@ -100,13 +102,18 @@ class Evidence:
     @cached_property
     def points(self) -> pd.DataFrame:
         """Table 2, a row an accuracy, rounded as it is written."""
-        return tables.rounded(tables.main_points(self.correctness))
+        return tables.rounded(paper_tables.main_points(self.correctness))
+
+    def claims(self, *names: str) -> list[Claim]:
+        """The paper's claims, judged: these, or all; each once."""
+        for name, criterion in load_criteria().items():
+            if name not in self._judged and (not names or name in names):
+                self._judged[name] = claims.judged(name, criterion, self)
+        return [self._judged[name] for name in names or load_criteria()]
 
     @cached_property
-    def claims(self) -> list[claims.Claim]:
-        """The paper's claims, judged."""
-        judged_by = (self.correctness, self.pseudo_labels, self.reward_scores, self.reward_model_history)
-        return claims.all_claims(*judged_by, self.settings)
+    def _judged(self) -> dict[str, Claim]:
+        return {}
 
     @cached_property
     def measured(self) -> dict[int, dict]:
@@ -122,7 +129,7 @@ class Evidence:
     @property
     def benchmarks(self) -> dict[str, str]:
         """The benchmarks' names in figures."""
-        return plots.benchmark_names(self.settings.get("datasets", {}))
+        return looks.benchmark_names(self.settings.get("datasets", {}))
 
     def default(self, key: str) -> float:
         """A setting of the reward model that an ablation's unmarked run is known by; 0.5 where it is missing."""

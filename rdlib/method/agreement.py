@@ -24,8 +24,9 @@ class Agreement:
         questions = questions[questions["id"].isin(known.index)]
         if questions.empty:
             raise UserError("No validation question has a pseudo-label: lower voting.threshold or take more questions.")
-        encoded = [prompts.encode(tokenizer, p) for p in prompts.of_questions(settings, questions).values()]
-        self.requests = [generation.Request(prompt, 1, 0.0) for prompt in encoded]
+        asked = prompts.of_questions(settings, questions).values()
+        self.requests = [generation.Request(prompts.encode(tokenizer, p), 1, 0.0, p.stop) for p in asked]
+        self.options = [prompt.options for prompt in asked]
         self.ids = list(questions["id"])
         self.labels = list(known[self.ids])
         self.answers: list[str | None] = []
@@ -37,7 +38,8 @@ class Agreement:
         accelerator = accelerator or PartialState()
         engine = TransformersEngine(model, self.tokenizer, self.batch, self.max_tokens)
         completions = engine.generate(training.share(self.requests, accelerator), seed=0)
-        given = [answers.extract(group[0].text, self.kind) for group in completions]
+        options = training.share(self.options, accelerator)
+        given = [answers.extract(g[0].text, self.kind, n) for g, n in zip(completions, options, strict=True)]
         self.answers = training.gather(given, len(self.requests), accelerator)
         agreeing = [answers.same(a, label) for a, label in zip(self.answers, self.labels, strict=True)]
         return sum(agreeing) / len(agreeing)

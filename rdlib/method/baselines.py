@@ -161,7 +161,7 @@ def tokenize_pair(key: str, chosen: Response, rejected: Response, encode: prompt
 
 def dpo(stage, work: Path, cell: Cell) -> Trainer:
     """DPO on the pairs that the reward model of the same cell and seed learns from."""
-    settings = stage.profile.baselines
+    settings, held = stage.profile.baselines, stage.profile.training
     examples, _ = reward_model.build_examples(
         *reward_model.read_responses(stage)["train"], stage.profile.reward_model, stage.seed
     )
@@ -175,8 +175,8 @@ def dpo(stage, work: Path, cell: Cell) -> Trainer:
     dataset = Dataset.from_list([tokenize_pair(*pair, encode) for pair in pairs])
     steps = -(-len(dataset) // settings.dpo_batch_size) * settings.dpo_epochs
     return AgreementDPOTrainer(
-        models.load_causal_lm(cell.source),
-        models.load_causal_lm(cell.source) if stage.profile.training.lora is None else None,  # adapters off
+        models.load_causal_lm(cell.source, held),
+        models.load_causal_lm(cell.source, held) if held.lora is None else None,  # adapters off
         DPOConfig(
             beta=settings.dpo_beta,
             num_train_epochs=settings.dpo_epochs,
@@ -193,7 +193,7 @@ def dpo(stage, work: Path, cell: Cell) -> Trainer:
 
 
 def query_rows(stage, cell: Cell, count: int, labelled: bool) -> Dataset:
-    """`count` of PPO's queries (D_RL) in PPO's order, epoch after shuffled epoch: prompt and pseudo_label.
+    """`count` of PPO's queries (D_RL) in PPO's order, epoch after shuffled epoch: prompt, pseudo_label, options.
 
     `labelled` leaves out those of Q_fail. UserError where no query is left.
     """
@@ -202,11 +202,12 @@ def query_rows(stage, cell: Cell, count: int, labelled: bool) -> Dataset:
     queries = queries.dropna(subset="pseudo_label") if labelled else queries
     if queries.empty:
         raise UserError(f"{stage.label}: the student failed no query, so there is nothing to train on.")
-    texts = [cell.prompts[key] for key in queries["id"]]
-    texts = [p.chat if cell.tokenizer.chat_template else p.plain for p in texts]
+    asked = [cell.prompts[key] for key in queries["id"]]
+    texts = [p.chat if cell.tokenizer.chat_template else p.plain for p in asked]
     labels = [None if pd.isna(label) else label for label in queries["pseudo_label"]]
     order = ppo_schedule.query_order(len(queries), 0, count, stage.seed)
-    return Dataset.from_dict({"prompt": [texts[i] for i in order], "pseudo_label": [labels[i] for i in order]})
+    columns = {"prompt": texts, "pseudo_label": labels, "options": [p.options for p in asked]}
+    return Dataset.from_dict({name: [values[i] for i in order] for name, values in columns.items()})
 
 
 def distillation(stage, work: Path, cell: Cell) -> Trainer:
@@ -221,8 +222,8 @@ def distillation(stage, work: Path, cell: Cell) -> Trainer:
     size, steps = settings.distillation_prompts_per_step, settings.distillation_steps
     dataset = query_rows(stage, cell, steps * size, labelled=False).select_columns("prompt")
     return AgreementDistillationTrainer(
-        models.load_causal_lm(cell.source),
-        models.load_causal_lm(source),
+        models.load_causal_lm(cell.source, stage.profile.training),
+        models.load_causal_lm(source, stage.profile.training),
         DistillationConfig(
             per_device_train_batch_size=size,
             learning_rate=settings.distillation_learning_rate,
@@ -235,9 +236,10 @@ def distillation(stage, work: Path, cell: Cell) -> Trainer:
 def match_reward(kind: str) -> Callable[..., list[float]]:
     """TRL's reward function: 1 for a completion whose answer (of this `kind`) is the pseudo-label, else 0."""
 
-    def match(completions: list[str], pseudo_label: list[str], **_: Any) -> list[float]:
+    def match(completions: list[str], pseudo_label: list[str], options: list[int], **_: Any) -> list[float]:
         """One reward a completion."""
-        return vote_reward([answers.extract(text, kind) for text in completions], pseudo_label).tolist()
+        given = [answers.extract(text, kind, number) for text, number in zip(completions, options, strict=True)]
+        return vote_reward(given, pseudo_label).tolist()
 
     return match
 
@@ -248,7 +250,7 @@ def grpo(stage, work: Path, cell: Cell) -> Trainer:
     queries, samples, steps = settings.grpo_prompts_per_step, settings.grpo_samples_per_prompt, settings.grpo_steps
     dataset = query_rows(stage, cell, steps * queries, labelled=True)
     return AgreementGRPOTrainer(
-        models.load_causal_lm(cell.source),
+        models.load_causal_lm(cell.source, stage.profile.training),
         match_reward(stage.dataset_settings.answer),
         GRPOConfig(
             per_device_train_batch_size=queries * samples,
@@ -304,8 +306,9 @@ def run(stage, work: Path) -> None:
         stage.profile.generation.batch_size,
     )
     trainer.add_callback(training.ProgressBar(stage.method))
-    start = trainer.agreement(trainer.model, trainer.accelerator)
-    history = training.train(trainer, work)
+    with trainer.accelerator.autocast():  # as later, when the trainer has prepared the model
+        start = trainer.agreement(trainer.model, trainer.accelerator)
+    history = training.train(trainer, work, stage)
     best, step = trainer.state.best_metric, trainer.state.best_global_step
     if start >= best:
         best, step = start, 0

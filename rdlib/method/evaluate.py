@@ -62,7 +62,7 @@ def run(stage, work: Path) -> None:
         artifacts.write_parquet(work / "answers.parquet", table)
     summary = {"accuracy": accuracies(table, "benchmark"), "tokens": int(table["tokens"].sum())}
     if not settings.source.startswith("micro"):
-        summary |= details(table, settings.answer) | {"few_shot": len(examples)}
+        summary |= details(table, settings.answer, texts) | {"few_shot": len(examples)}
     if "labels" in stage.inputs:
         summary["agreement"] = agreement(table, artifacts.read_parquet(stage.input("labels") / "labels.parquet"))
     artifacts.write_json(work / "summary.json", summary)
@@ -112,7 +112,7 @@ def accuracies(table: pd.DataFrame, by: str) -> dict[str, float]:
     return table.dropna(subset="correct").groupby(by)["correct"].mean().astype(float).to_dict()
 
 
-def details(table: pd.DataFrame, kind: str) -> dict[str, dict]:
+def details(table: pd.DataFrame, kind: str, asked: dict[str, prompts.Prompt]) -> dict[str, dict]:
     """By benchmark: accuracy of each group, share of extractable answers, of each rule of extraction, and mean tokens.
 
     GSM-Plus also without the questions that cannot be answered (critical thinking), as its authors report both.
@@ -121,7 +121,10 @@ def details(table: pd.DataFrame, kind: str) -> dict[str, dict]:
     result = {
         "by_group": {name: accuracies(part, "group") for name, part in parts.items()},
         "extractable": {name: float(part["answer"].notna().mean()) for name, part in parts.items()},
-        "rules": {name: answers.rule_shares(part["text"], kind) for name, part in parts.items()},
+        "rules": {
+            name: answers.rule_shares(part["text"], kind, (asked[key].options for key in part["id"]))
+            for name, part in parts.items()
+        },
         "mean_tokens": {name: float(part["tokens"].mean()) for name, part in parts.items()},
     }
     if PERTURBED in parts:

@@ -74,6 +74,7 @@ class PPOTrainer:
     history: `rm_score`, `extractable`, `agreement`; `sequences` are the token ids of prompt and response.
     `validate(policy)`: the validation agreement. `on_update(row)` sees every row of the history.
     `forward_size`: episodes that go through a network at once; it changes speed and memory, not the result.
+    `compiled`: whether they go through torch.compile, which sampling does not.
     """
 
     def __init__(
@@ -91,6 +92,7 @@ class PPOTrainer:
         on_update: Callable[[dict], None] | None = None,
         accelerator: Accelerator | None = None,
         forward_size: int = 16,
+        compiled: bool = False,
     ) -> None:
         if reference is policy:
             raise ValueError("The reference must be a copy of the policy, not the policy itself.")
@@ -107,14 +109,17 @@ class PPOTrainer:
             _disable_dropout(model)
         self.policy, self.value_model = policy, value_model
         self.reference = None if reference is None else reference.requires_grad_(False).to(self.accelerator.device)
-        _require_plain_head(self.reference or policy, prompts[0])
+        with self.accelerator.autocast():
+            _require_plain_head(self.reference or policy.to(self.accelerator.device), prompts[0])
         self.both = PolicyAndValue(policy, value_model)
+        if compiled:
+            self.both.compile(dynamic=True)  # its own calls alone: `sample` calls the policy, which stays as it is
         self.parameters = [p for p in self.both.parameters() if p.requires_grad]
         groups = [
             {"params": [p for p in model.parameters() if p.requires_grad], "lr": rate, "peak": rate}
             for model, rate in ((policy, settings.learning_rate), (value_model, settings.value_learning_rate))
         ]
-        optimizer = torch.optim.AdamW(groups, weight_decay=0.0)
+        optimizer = torch.optim.AdamW(groups, weight_decay=0.0, fused=True)  # see training.OPTIMIZER
         self.forward_size = forward_size
         if self.accelerator.distributed_type == DistributedType.DEEPSPEED:  # it can be told in no other way
             more = {"train_micro_batch_size_per_gpu": forward_size, "gradient_clipping": settings.max_grad_norm}
@@ -170,7 +175,8 @@ class PPOTrainer:
         """Validate when it is time, remember the best policy, and append the row to the history."""
         update, every = row["update"], self.settings.eval_every
         if self.validate is not None and (update % every == 0 or update == self.settings.total_updates):
-            row["validation_agreement"] = agreement = float(self.validate(self.policy))
+            with self.accelerator.autocast():  # as the policy's responses are sampled
+                row["validation_agreement"] = agreement = float(self.validate(self.policy))
             best = self.best["validation_agreement"]
             if best is None or agreement > best:
                 self.best = {"update": update, "validation_agreement": agreement, "evaluations_since": 0}

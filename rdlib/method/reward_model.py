@@ -180,7 +180,8 @@ def score(model: PreTrainedModel, sequences: Sequence[list[int]], pad: int, batc
     for start in range(0, len(order), batch):
         chosen = order[start : start + batch]
         ids, mask = pad_right([sequences[i] for i in chosen], pad)
-        scores[chosen] = model(input_ids=ids.to(model.device), attention_mask=mask.to(model.device)).logits[:, 0].cpu()
+        logits = model(input_ids=ids.to(model.device), attention_mask=mask.to(model.device)).logits
+        scores[chosen] = logits[:, 0].float().cpu()
     model.train(was_training)
     return scores
 
@@ -227,7 +228,7 @@ class RewardModelTrainer(trainers.FiniteSteps, trainers.GlobalBatches, trainers.
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         """Eq. 6 over a batch of queries, or a part's share of it times the processes whose gradients are averaged."""
         ids, mask = inputs["input_ids"], inputs["attention_mask"]
-        size = len(ids) if self.accelerator.distributed_type in training.SHARDED else PART_SIZE
+        size = len(ids) if training.splits_weights(self.accelerator) else PART_SIZE
         scores = score_in_parts(model, ids, mask, size)
         settings, terms = self.settings, (inputs["kinds"], inputs["queries"])
         loss = reward_model_loss(scores, *terms, settings.lam, settings.form, num_items_in_batch)
@@ -316,7 +317,7 @@ def run(stage, work: Path) -> None:
             f"validation questions, more samples or a higher student temperature."
         )
     torch.manual_seed(stage.seed)
-    model = models.load_scorer(source, tokenizer.pad_token_id)
+    model = models.load_scorer(source, tokenizer.pad_token_id, stage.profile.training)
     torch.nn.init.zeros_(model.score.weight)
     trainer = RewardModelTrainer(
         training.with_adapters(model, stage.profile.training, "SEQ_CLS"),
@@ -330,7 +331,7 @@ def run(stage, work: Path) -> None:
     trainer.settings = settings
     sequences = [encode(row.id, row.text, row.finished) for row in table.itertuples()]
     trainer.validation = (sequences, table["kind_id"].to_numpy())
-    history = training.train(trainer, work)
+    history = training.train(trainer, work, stage)
     table["score"] = trainer.scores_of_validation()
     training.save_model(trainer, tokenizer, work / "model")
     if not training.is_main():

@@ -15,7 +15,7 @@ from rdlib import artifacts
 from rdlib.engines import generation, models
 from rdlib.engines.transformers_engine import TransformersEngine
 from rdlib.errors import UserError
-from rdlib.method import reward_model, training
+from rdlib.method import reward_model, training, watching
 from rdlib.method.agreement import Agreement
 from rdlib.method.ppo import PPOTrainer
 from rdlib.method.reward import reward
@@ -58,16 +58,36 @@ class ValidationAnswers:
         return pd.concat(frames, ignore_index=True)
 
 
-class RewardFunction:
-    """Eq. 7 as PPO calls it: scores sequences with the reward model and corrects them by the pseudo-label."""
+class AnswerReader:
+    """Reads the answer out of what a policy says to the query of an index, as the engines would show it.
 
-    def __init__(self, model, labels: list[str | None], kind: str, settings, pad: int):
-        self.model, self.labels, self.kind, self.settings, self.pad = model, labels, kind, settings, pad
+    The policy samples on behind a stop string; what it says there is not read.
+    """
+
+    def __init__(self, tokenizer, asked: list[prompts.Prompt], kind: str):
+        self.asked, self.kind = asked, kind
+        self.stops = [prompts.stops(tokenizer, prompt) for prompt in asked]
+        self.opening = prompts.opening(tokenizer, prompts.encode(tokenizer, asked[0]))
+
+    def __call__(self, index: int, text: str) -> str | None:
+        """The answer, None where there is none."""
+        said = self.opening + generation.cut_at(text, self.stops[index])
+        return answers.extract(said, self.kind, self.asked[index].options)
+
+
+class RewardFunction:
+    """Eq. 7 as PPO calls it: scores sequences with the reward model and corrects them by the pseudo-label.
+
+    `read` takes the answer out of the text that was said to the query of an index.
+    """
+
+    def __init__(self, model, labels: list[str | None], read: Callable[[int, str], str | None], settings, pad: int):
+        self.model, self.labels, self.read, self.settings, self.pad = model, labels, read, settings, pad
 
     def __call__(self, indices: list[int], texts: list[str], sequences: list[list[int]]):
         """Rewards [B] and, for the history, rm_score, extractable and agreement [B] (NaN without a label)."""
         scores = reward_model.score(self.model, sequences, self.pad)
-        given = [answers.extract(text, self.kind) for text in texts]
+        given = [self.read(index, text) for index, text in zip(indices, texts, strict=True)]
         labels = [self.labels[i] for i in indices]
         agreement = [
             float("nan") if y is None else float(answers.same(a, y)) for a, y in zip(given, labels, strict=True)
@@ -143,29 +163,33 @@ def run(stage, work: Path, on_update=None) -> None:
     ppo = profile.ppo
     if stage.method == "ours_wo_d":
         ppo = ppo.model_copy(update={"kl_coef": ppo.kl_coef_without_warmup})
-    texts = prompts.of_questions(settings, queries)
+    asked = list(prompts.of_questions(settings, queries).values())
     given = [None if pd.isna(label) else label for label in queries["pseudo_label"]]
     accelerator = training.new_accelerator(profile.training)
     policy, reference, value_model = networks(source, scorer, tokenizer.pad_token_id, profile.training)
-    judge = models.load_scorer(scorer, tokenizer.pad_token_id).to(accelerator.device)
+    judge = models.load_scorer(scorer, tokenizer.pad_token_id, profile.training).to(accelerator.device)
     validation = questions[questions["split"] == "validation"]
     agreement = Agreement(validation, labels, tokenizer, settings, batch)
-    kept = ValidationAnswers(agreement, work, on_update)
-    with open_sampler(policy, tokenizer, profile, limit) as sample:
+    watch = watching.Watch(stage)
+    kept = ValidationAnswers(agreement, work, watch.of_updates(on_update))
+    with closing(watch), open_sampler(policy, tokenizer, profile, limit) as sample:
         trainer = PPOTrainer(
             policy,
             reference,
             value_model,
             tokenizer,
             ppo,
-            [prompts.encode(tokenizer, texts[key]) for key in queries["id"]],
+            [prompts.encode(tokenizer, prompt) for prompt in asked],
             sample,
-            RewardFunction(judge, given, settings.answer, profile.reward, tokenizer.pad_token_id),
+            RewardFunction(
+                judge, given, AnswerReader(tokenizer, asked, settings.answer), profile.reward, tokenizer.pad_token_id
+            ),
             agreement,
             seed=stage.seed,
             on_update=kept,
             accelerator=accelerator,
-            forward_size=forward_size(ppo.minibatch_size, profile.training),
+            forward_size=profile.training.forward_size(ppo.minibatch_size),
+            compiled=profile.training.compile,
         )
         trained = trainer.train(work)
     summary = trained | {
@@ -188,20 +212,13 @@ def run(stage, work: Path, on_update=None) -> None:
 
 def networks(source: Model, scorer: Path, pad: int, settings: Training) -> tuple:
     """Policy, reference and value model. With adapters the policy without them is the reference, which is then None."""
-    policy = training.with_adapters(models.load_causal_lm(source), settings, "CAUSAL_LM")
-    reference = models.load_causal_lm(source) if settings.lora is None else None
-    value_model = training.with_adapters(models.load_scorer(scorer, pad), settings, "SEQ_CLS")
+    policy = training.with_adapters(models.load_causal_lm(source, settings), settings, "CAUSAL_LM")
+    reference = models.load_causal_lm(source, settings) if settings.lora is None else None
+    value_model = training.with_adapters(models.load_scorer(scorer, pad, settings), settings, "SEQ_CLS")
     if settings.gradient_checkpointing:
         for model in (policy, value_model):
             model.gradient_checkpointing_enable(training.NON_REENTRANT)
     return policy, reference, value_model
-
-
-def forward_size(minibatch: int, settings: Training, most: int = 16) -> int:
-    """Episodes that go through a network at once: `most` is fastest for micro students, accumulation asks for fewer."""
-    if settings.gradient_accumulation == 1:
-        return most
-    return min(most, minibatch // (settings.processes * settings.gradient_accumulation))
 
 
 def token_counts(history: list[dict], ppo) -> dict[str, int]:

@@ -120,7 +120,7 @@ def make_trainer(
             )
     torch.manual_seed(stage.seed)
     return AgreementSFTTrainer(
-        models.load_causal_lm(source),
+        models.load_causal_lm(source, stage.profile.training),
         args=configuration(stage, work),
         train_dataset=splits["train"],
         eval_dataset=splits["validation"],
@@ -146,7 +146,7 @@ def run(stage, work: Path) -> None:
     trainer.add_callback(training.ProgressBar("SFT"))
     validation = questions[questions["split"] == "validation"]
     trainer.agreement = Agreement(validation, labels, tokenizer, settings, profile.generation.batch_size)
-    history = training.train(trainer, work)
+    history = training.train(trainer, work, stage)
     training.save_model(trainer, tokenizer, work / "model")
     if not training.is_main():
         return

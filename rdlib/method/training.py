@@ -7,6 +7,7 @@ split gives the same gradient up to rounding.
 
 from __future__ import annotations
 
+import os
 import shutil
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,19 +37,23 @@ from transformers import (
 from transformers.trainer import TRAINER_STATE_NAME
 
 from rdlib.errors import UserError
+from rdlib.method import watching
 from rdlib.settings import Training
 
 CHECKPOINTS = "checkpoints"
-SHARDED = (DistributedType.FSDP, DistributedType.DEEPSPEED)  # every forward pass is work of all processes together
+# The fused AdamW takes exact square roots. The plain one has them from MKL, whose last digit is the processor's own.
+OPTIMIZER = "adamw_torch_fused"
+SHARDED = (DistributedType.FSDP, DistributedType.DEEPSPEED)  # they split the optimizer, and keep its state themselves
 NON_REENTRANT = {"use_reentrant": False}  # the kind of gradient checkpointing that works with frozen inputs and DDP
 
 
 def in_bf16(settings: Training) -> bool:
     """Whether forward passes are computed in bfloat16; UserError where the GPU has none."""
     cuda = torch.cuda.is_available()
-    if settings.precision == "bf16" and cuda and not torch.cuda.is_bf16_supported():
+    asked = settings.precision == "bf16" or settings.weights == "bfloat16"
+    if asked and cuda and not torch.cuda.is_bf16_supported():
         raise UserError("training.precision is bf16, which this GPU does not have: set it to fp32.")
-    return cuda if settings.precision is None else settings.precision == "bf16"
+    return asked or (cuda and settings.precision is None)
 
 
 def common_arguments(stage, work: Path, save_strategy: str) -> dict[str, Any]:
@@ -59,12 +64,14 @@ def common_arguments(stage, work: Path, save_strategy: str) -> dict[str, Any]:
         "seed": stage.seed,
         "use_cpu": not cuda,
         "bf16": in_bf16(settings),
+        "optim": OPTIMIZER,
         "gradient_checkpointing": settings.gradient_checkpointing,
         "gradient_checkpointing_kwargs": NON_REENTRANT,
+        "torch_compile": settings.compile,
         "save_strategy": save_strategy,
         "save_total_limit": 2,
         "logging_steps": 1,  # a mean over several steps would differ after a resume in between
-        "report_to": "none",
+        "report_to": "none",  # `watching` sends the curves, of these trainers and of PPO alike
         "disable_tqdm": True,
         "dataloader_pin_memory": cuda,
         "ddp_find_unused_parameters": False,
@@ -98,11 +105,20 @@ def lora_config(settings: Training, task: str):
 
 
 def with_adapters(model: PreTrainedModel, settings: Training, task: str) -> PreTrainedModel:
-    """A model with new adapters, which change nothing yet; the model itself where all weights are trained."""
+    """A model with new adapters, which change nothing yet; the model itself where all weights are trained.
+
+    What is trained of an adapted model is float32, whatever holds the rest.
+    """
     from peft import get_peft_model
 
     config = lora_config(settings, task)
-    return model if config is None else get_peft_model(model, config)
+    if config is None:
+        return model
+    adapted = get_peft_model(model, config)
+    for parameter in adapted.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
+    return adapted
 
 
 # ---- several processes
@@ -147,6 +163,13 @@ def _shares(accelerator: Accelerator) -> int:
     return 1 if accelerator.distributed_type == DistributedType.FSDP else accelerator.num_processes
 
 
+def splits_weights(accelerator: Accelerator) -> bool:
+    """Whether each process holds a part of the weights, so that a forward pass is work of all of them together."""
+    if accelerator.distributed_type == DistributedType.DEEPSPEED:
+        return accelerator.state.deepspeed_plugin.zero_stage == 3
+    return accelerator.distributed_type == DistributedType.FSDP
+
+
 @contextmanager
 def whole_model(trainer: Trainer):
     """The trained model without its distributed wrapper; where ZeRO-3 splits the weights, they are gathered."""
@@ -182,8 +205,14 @@ def _is_fsdp(trainer: Trainer) -> bool:
 
 
 def merged(model: PreTrainedModel) -> PreTrainedModel:
-    """A model with its adapters added into its weights; the model itself where it has none."""
-    return model.merge_and_unload() if hasattr(model, "merge_and_unload") else model
+    """A model with its adapters added into its weights; the model itself where it has none.
+
+    The sum is float32: in bfloat16 it would round most of what the adapters learned away.
+    """
+    if not hasattr(model, "merge_and_unload"):
+        return model
+    split = any(hasattr(parameter, "ds_id") for parameter in model.parameters())  # by ZeRO-3, which holds its own types
+    return (model if split else model.float()).merge_and_unload()
 
 
 class ProgressBar(TrainerCallback):
@@ -214,9 +243,12 @@ UNSTABLE = ("runtime", "step_time", "per_second", "total_flos", "num_tokens", "t
 SHOWN = ("loss", "eval_loss", "eval_agreement", "eval_pos_neg_auc")
 
 
-def train(trainer: Trainer, work: Path) -> pd.DataFrame:
+def train(trainer: Trainer, work: Path, stage) -> pd.DataFrame:
     """Train, going on from the last whole checkpoint if there is one; returns the history, a row a log."""
     trainer.remove_callback(PrinterCallback)
+    if stage.profile.training.report_to:
+        trainer.add_callback(watching.Curves(watching.Watch(stage)))
+    os.environ.pop("ACCELERATE_DYNAMO_BACKEND", None)  # `torch_compile` set it, for every training of this process
     last = last_whole_checkpoint(work / CHECKPOINTS)
     if last and stopped_early(trainer, last):
         restore_best(trainer, last)  # resuming would train on, past the early stop

@@ -22,7 +22,7 @@ from matplotlib.figure import Figure
 
 from rdlib import artifacts
 from rdlib.errors import UserError
-from rdlib.evidence import plots
+from rdlib.evidence import looks
 from rdlib.paths import ROOT
 
 # The packages in their order, after the modules at the top. `micro` is the world alone: pretraining is of the study.
@@ -100,7 +100,7 @@ def draw(edges: pd.DataFrame) -> Figure:
     names = list(dict.fromkeys(edges["package"]))
     texts = [_module_names(edges[edges["package"] == name]) for name in names]
     heights = [1.1 + text.count("\n") for text in texts]
-    with plots.style():
+    with looks.style():
         figure, (left, right) = plt.subplots(
             1, 2, width_ratios=[3.1, 2], figsize=(8.6, 0.19 * sum(heights) + 0.9), layout="constrained"
         )
@@ -120,7 +120,7 @@ def _draw_packages(ax: Axes, names: list[str], texts: list[str], heights: list[f
     middles, top = [], 0.0
     for i, (name, text, height) in enumerate(zip(names, texts, heights, strict=True)):
         if i % 2 == 0:
-            ax.axhspan(top, top + height, color=plots.GREY, alpha=0.12, linewidth=0)
+            ax.axhspan(top, top + height, color=looks.GREY, alpha=0.12, linewidth=0)
         middles.append(top + height / 2)
         ax.text(0.0, middles[-1], name, va="center", weight="bold")
         ax.text(0.2, middles[-1], text, va="center", fontsize=7.5, linespacing=1.35)
@@ -138,7 +138,7 @@ def _draw_counts(ax: Axes, counted: pd.DataFrame, middles: list[float], heights:
             if count:
                 share = 0.12 + 0.7 * (count / most) ** 0.5
                 box = (column - 0.48, middle - 0.46 * height)
-                ax.add_patch(plt.Rectangle(box, 0.96, 0.92 * height, color=plots.BLUE, alpha=share, linewidth=0))
+                ax.add_patch(plt.Rectangle(box, 0.96, 0.92 * height, color=looks.BLUE, alpha=share, linewidth=0))
                 ax.text(column, middle, str(count), ha="center", va="center", fontsize=8)
     ax.set(xlim=(-0.5, len(counted) - 0.5), ylim=(sum(heights), 0), xlabel="imports from")
     ax.set_xticks(range(len(counted)), counted.columns, rotation=35, ha="left", rotation_mode="anchor")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import fcntl
+import functools
 import json
 import os
 import re
@@ -15,6 +16,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +27,21 @@ from rdlib import artifacts
 from rdlib.errors import UserError
 from rdlib.paths import ROOT
 from rdlib.profile import load_profile
-from rdlib.study import estimate, retrain, warm
+from rdlib.study import cluster, estimate, failures, requirements, retrain, warm
 from rdlib.study.jobs import Job, drop_stale_markers, stages_to_run, study_jobs
 
 
 def snakemake_command(arguments: argparse.Namespace, seeds: list[int]) -> list[str]:
-    """The Snakemake call for these jobs; on one machine, jobs that need GPUs share those that the profile names."""
-    gpus = 0 if arguments.workflow_profile else load_profile(ROOT / arguments.profile).hardware.gpus
+    """The Snakemake call for these jobs; on one machine, jobs that need GPUs share those that the profile names.
+
+    On a cluster the workflow profile says how many jobs there are at a time, and the scheduler counts GPUs.
+    """
+    profile, workflow = load_profile(ROOT / arguments.profile), workflow_profile(arguments)
+    if workflow and workflow.remote:
+        placed = workflow.arguments(ROOT / profile.runs / profile.name, arguments.jobs)
+    else:
+        placed = ["--cores", str(arguments.jobs)]
+        placed += ["--resources", f"gpu={profile.hardware.gpus}"] if profile.hardware.gpus else []
     config = [f"profile={arguments.profile}", f"seeds={json.dumps(seeds)}", f"questions={arguments.questions}"]
     config += [f"exhibit={arguments.exhibit}"] if arguments.exhibit else []
     return [
@@ -45,8 +55,6 @@ def snakemake_command(arguments: argparse.Namespace, seeds: list[int]) -> list[s
             str(ROOT),
         ),
         *(
-            "--cores",
-            str(arguments.jobs),
             "--config",
             *config,
             "--rerun-triggers",
@@ -54,8 +62,8 @@ def snakemake_command(arguments: argparse.Namespace, seeds: list[int]) -> list[s
             "--rerun-incomplete",
         ),
         *("--nolock", "--keep-going", "--printshellcmds"),
-        *(["--workflow-profile", arguments.workflow_profile] if arguments.workflow_profile else []),
-        *(["--resources", f"gpu={gpus}"] if gpus else []),
+        *(["--workflow-profile", str(workflow.folder)] if workflow else []),
+        *placed,
     ]
 
 
@@ -66,6 +74,12 @@ def jobs_of(arguments: argparse.Namespace, seeds: list[int]) -> list[Job]:
     jobs = retrain.jobs_behind(arguments.exhibit, arguments.profile, seeds)
     print(retrain.told(arguments.exhibit, jobs, load_profile(ROOT / arguments.profile)), flush=True)
     return jobs
+
+
+def workflow_profile(arguments: argparse.Namespace) -> cluster.WorkflowProfile | None:
+    """The workflow profile that the command names, as its profile is named: relative to the repository."""
+    name = arguments.workflow_profile
+    return cluster.WorkflowProfile.read(ROOT / name) if name else None
 
 
 def dry_run(arguments: argparse.Namespace) -> int:
@@ -79,10 +93,12 @@ def dry_run(arguments: argparse.Namespace) -> int:
 
 def run_study(arguments: argparse.Namespace) -> int:
     """Run what is not done yet, with a progress bar, and say where the results are."""
-    profile = load_profile(ROOT / arguments.profile)
+    profile, workflow = load_profile(ROOT / arguments.profile), workflow_profile(arguments)
+    requirements.check(profile.training)
     seeds = arguments.seeds or profile.grid.seeds
     jobs = jobs_of(arguments, seeds)
     runs = ROOT / profile.runs / profile.name
+    here = workflow is None or not workflow.remote
     runs.mkdir(parents=True, exist_ok=True)
     started = time.time()
     with (runs / ".lock").open("w") as lock:
@@ -93,17 +109,22 @@ def run_study(arguments: argparse.Namespace) -> int:
                 f"Another run is at work in {profile.runs}/{profile.name}: wait for it or stop it."
             ) from None
         done = drop_stale_markers(jobs, runs)
+        if done < len(jobs) and workflow and workflow.slurm:
+            workflow.check({job.gpus for job in jobs})
+            cluster.clear_earlier_jobs(runs)
+            done = drop_stale_markers(jobs, runs)
         if done < len(jobs):
             watch = Watch()
             watch.start()
-            with warm.Server(keep=lock.fileno()) as server:
-                failed = _follow(
-                    snakemake_command(arguments, seeds), jobs, done, runs, server.environment, lock.fileno()
-                )
+            with warm.Server(keep=lock.fileno(), here=here) as server:
+                command = snakemake_command(arguments, seeds)
+                # Snakemake would sleep for up to three minutes first, or at SIGTERM wait for its jobs to end.
+                cancel = functools.partial(cluster.cancel_jobs, runs) if workflow and workflow.slurm else None
+                failed = _follow(command, jobs, done, runs, server.environment, lock.fileno(), cancel)
             watch.stop.set()
             if failed:
                 return _report_failures(failed)
-            if done == 0 and len(seeds) == 1 and not arguments.exhibit:
+            if done == 0 and len(seeds) == 1 and here and not arguments.exhibit:
                 measured = {"questions": arguments.questions, "jobs": len(jobs)}
                 _record_measurements(runs, seeds[0], measured, time.time() - started, watch)
     minutes = (time.time() - started) / 60
@@ -159,17 +180,28 @@ class Watch(threading.Thread):
             self.peak = max(self.peak, total)
 
 
-def _follow(command: list[str], jobs: list[Job], done: int, runs: Path, extra: dict[str, str], lock: int) -> list[Job]:
+def _follow(
+    command: list[str],
+    jobs: list[Job],
+    done: int,
+    runs: Path,
+    extra: dict[str, str],
+    lock: int,
+    cancel: Callable[[], None] | None = None,
+) -> list[failures.Failure]:
     """Run Snakemake, its output in a log file, a bar on the screen; returns the jobs that failed.
 
     Snakemake holds the lock too: should this process be killed, no second run starts beside what it left running.
+    Interrupted, Snakemake ends what it has started, or else is ended and `cancel` does that.
     """
     by_name = {job.name: job for job in jobs}
-    failed: list[Job] = []
-    environment = os.environ | {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")} | extra
+    failed: dict[str, failures.Failure] = {}
+    failing: list[str] | None = None  # while Snakemake writes of a failed job: the lines so far
+    failures.clear(jobs)
+    environment = os.environ | extra
     log_path = runs / "snakemake.log"
     with (
-        log_path.open("a") as log,
+        log_path.open("a", buffering=1) as log,
         tqdm(total=len(jobs), initial=done, desc="study", unit="job", smoothing=0.05) as bar,
         subprocess.Popen(
             command,
@@ -183,26 +215,34 @@ def _follow(command: list[str], jobs: list[Job], done: int, runs: Path, extra: d
         try:
             for line in process.stdout:
                 log.write(line)
+                if failing is not None and failures.goes_on(failing, line):
+                    failing.append(line.rstrip())
+                    continue
+                failing = None
                 if finished := re.match(r"Finished jobid: \d+ \(Rule: (.+)\)", line):
+                    failed.pop(finished.group(1), None)  # at a second attempt, where a workflow profile allows one
                     if finished.group(1) != "all":
                         bar.update(1)
                         bar.set_postfix_str(finished.group(1))
-                elif (error := re.match(r"Error in rule (.+):", line)) and by_name.get(error.group(1)) not in failed:
-                    failed.append(by_name[error.group(1)])
+                elif (error := re.match(r"Error in rule (.+):", line)) and (job := by_name.get(error.group(1))):
+                    failed[job.name] = failures.Failure(job)
+                    failing = failed[job.name].lines
         except KeyboardInterrupt:
-            process.terminate()
+            if cancel:
+                process.kill()
+                cancel()
+            else:
+                process.terminate()
             raise UserError("Interrupted: what was finished is kept; the same command goes on from there.") from None
     if process.returncode and not failed:
         tail = log_path.read_text().strip().splitlines()[-1]
         raise UserError(f"Snakemake stopped ({tail}); its log is {os.path.relpath(log_path, ROOT)}.")
-    return failed
+    return list(failed.values())
 
 
-def _report_failures(failed: list[Job]) -> int:
-    for job in failed:
-        reason = job.executed.with_suffix(".error")
-        text = reason.read_text().strip() if reason.exists() else "no message"
-        print(f"FAILED {job.name}: {text}\n  see {os.path.relpath(job.executed, ROOT)}", file=sys.stderr)
+def _report_failures(failed: list[failures.Failure]) -> int:
+    for failure in failed:
+        print(failure.sentence(ROOT), file=sys.stderr)
     print("What was finished is kept; mend this and give the same command again.", file=sys.stderr)
     return 1
 

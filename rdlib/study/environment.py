@@ -1,11 +1,13 @@
-"""Environment variables that every process of a study has, however it was started; the user's own values win."""
+"""Environment variables of a notebook's process, however it was started; the user's own values win.
+
+Those that decide numbers are set earlier, by `import rdlib` (rdlib.numerics).
+"""
 
 from __future__ import annotations
 
 import os
 
 DEFAULTS = {
-    "OMP_NUM_THREADS": "1",  # several threads end in other digits, and tiny models are fastest with one
     "TQDM_MININTERVAL": "1",  # an executed notebook keeps every state of a progress bar
     "TRANSFORMERS_VERBOSITY": "error",  # it would warn of tied weights and of the reward model's new head
 }

@@ -1,42 +1,29 @@
 """What a study will take before it starts: `python -m rdlib.study.dag --profile params/paper.yaml --dry-run`.
 
 A row a stage that is not done yet, with questions, samples, tokens, GPU hours, disk and memory of one GPU. Every
-question counts as labelled and every response as long as `LENGTHS` says, so the counts are of the right size and
+question counts as labelled and every response as long as `sizes.LENGTHS` says, so the counts are of the right size and
 rather too high. Hours are operations (rdlib.evidence.ledger) over the share of the peak that `hardware` names: expect a
-factor of two or three either way. Where there is no GPU the hours and the memory are left out.
+factor of two or three either way. Memory is rdlib.study.stage_memory's. Without a GPU both are left out.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, fields
 from typing import Any
 
 import pandas as pd
 
 from rdlib.evidence import ledger
 from rdlib.profile import Profile
-from rdlib.settings import Dataset
+from rdlib.study import stage_memory
+from rdlib.study.memory import GIB, Memory
+from rdlib.study.sizes import LENGTHS, split_sizes
 from rdlib.study.stage import Stage
 
-# Questions of the splits of appendix B.1, where a profile takes all there are.
-SIZES = {
-    "gsm8k": {"train": 6726, "validation": 747, "test": 1319, "perturbed_test": 10552},
-    "mmlu_pro": {"train": 9204, "validation": 1023, "test": 1805, "perturbed_test": 0},
-}
-# Tokens of a prompt and of a response: of Llama-3's on GSM8K and MMLU-Pro (../shared/data), and of the micro models'.
-LENGTHS = {
-    "gsm8k": (130, 190),
-    "mmlu_pro": (260, 330),
-    "micro-gsm": (40, 45),
-    "micro-mmlu": (50, 12),
-    "questions": (150, 250),
-}
 BYTES_PER_TOKEN = 4.5  # of text, before compression
-WEIGHT = 2  # bytes of a bf16 parameter
-TRAINING_STATE = 16  # bytes a trained parameter: weights and gradient in bf16, master weights and Adam in float32
-WORKSPACE_GIB = 8.0  # activations, caches, fragments
+WEIGHT = {"float32": 4, "bfloat16": 2}  # bytes of a saved parameter
+PARTS = [part.name for part in fields(Memory)]
 
 
 @dataclass(frozen=True)
@@ -47,21 +34,6 @@ class Work:
     samples: int = 0
     generated: int = 0
     trained: int = 0
-
-
-def split_sizes(dataset: Dataset, root: Path) -> dict[str, int]:
-    """Questions of each split of a dataset; UserError where a file of your own questions cannot be read."""
-    given = {name: getattr(dataset, name) for name in ("train", "validation", "test", "perturbed_test")}
-    if None not in given.values():
-        return given
-    if dataset.source in SIZES:
-        known = SIZES[dataset.source]
-    else:
-        from rdlib.tasks import data
-
-        splits = pd.Series([q.split for q in data.load(dataset.source, dataset, root)]).value_counts()
-        known = {name: int(splits.get(name, 0)) for name in given}
-    return {name: known[name] if count is None else min(count, known[name]) for name, count in given.items()}
 
 
 def work_of(stage: Stage) -> Work:
@@ -114,18 +86,6 @@ def _baseline_work(stage: Stage, train: int, prompt: int, response: int) -> Work
     return Work(train, samples, samples * response, samples * response)
 
 
-def memory_gib(stage: Stage, parameters: float, gpus: int) -> float:
-    """Memory of one GPU: weights where a stage samples, training state where it trains, spread over the GPUs."""
-    gib = parameters / 2**30
-    if stage.name in ("03_sft_warmup", "13_baseline", "05_reward_model"):
-        return gib * TRAINING_STATE / gpus + WORKSPACE_GIB
-    if stage.name == "06_ppo":  # policy and value model trained, reference and reward model whole on every GPU
-        return gib * (2 * TRAINING_STATE / gpus + 2 * WEIGHT) + WORKSPACE_GIB
-    if parameters:
-        return gib * WEIGHT / gpus + WORKSPACE_GIB
-    return 0.0
-
-
 def row_of(stage: Stage) -> dict[str, Any]:
     """The estimate of one stage as a row of the table."""
     work, parameters, hardware = work_of(stage), ledger.parameters_of(stage), stage.profile.hardware
@@ -133,7 +93,13 @@ def row_of(stage: Stage) -> dict[str, Any]:
     training = ledger.flops(stage.name, parameters, 0, work.trained)
     peak = hardware.gpu_tflops * 1e12
     seconds = sampling / (peak * hardware.sampling_utilisation) + training / (peak * hardware.training_utilisation)
-    saved = parameters * WEIGHT if work.trained else 0.0
+    saved = parameters * WEIGHT[stage.profile.training.weights] if work.trained else 0.0
+    memory = {"source": "", "advice": "", "limit_gib": math.nan} | dict.fromkeys([*PARTS, "gpu_memory_gib"], math.nan)
+    if hardware.gpus:
+        found = stage_memory.of(stage)
+        memory = {"source": found.source, "advice": found.advice, "limit_gib": found.limit / GIB}
+        memory |= {part: getattr(found.memory, part) / GIB for part in PARTS}
+        memory["gpu_memory_gib"] = found.memory.total / GIB
     return {
         "stage": stage.name,
         "cell": "/".join(part for part in (stage.dataset, stage.teacher, stage.student, stage.method) if part),
@@ -145,7 +111,7 @@ def row_of(stage: Stage) -> dict[str, Any]:
         "mtokens_trained": work.trained / 1e6,
         "gpu_hours": seconds / 3600 if hardware.gpus else math.nan,
         "disk_gb": (work.generated * BYTES_PER_TOKEN + saved) / 1e9,
-        "gpu_memory_gib": memory_gib(stage, parameters, hardware.gpus) if hardware.gpus else math.nan,
+        **memory,
     }
 
 
@@ -155,26 +121,43 @@ def estimate(stages: list[Stage]) -> pd.DataFrame:
 
 
 def summary(table: pd.DataFrame, profile: Profile) -> str:
-    """The estimate in words: totals by stage, and what does not fit."""
+    """The estimate in words: totals by stage, the memory of one GPU, and what does not fit."""
     if table.empty:
         return "Everything is done: nothing to do."
     columns = ["questions", "samples", "mtokens_generated", "mtokens_trained", "gpu_hours", "disk_gb"]
     by_stage = table.groupby("stage")[columns].sum(min_count=1)
     by_stage.insert(0, "runs", table.groupby("stage").size())
-    by_stage["gpu_memory_gib"] = table.groupby("stage")["gpu_memory_gib"].max()
     total = by_stage[["runs", *columns]].sum(min_count=1).rename("total")
     shown = pd.concat([by_stage, total.to_frame().T])
     whole = ["runs", "questions", "samples"]
     formats = dict.fromkeys(whole, "{:,.0f}".format)
-    text = shown.to_string(na_rep="", float_format="{:,.2f}".format, formatters=formats)
-    gpus, room = profile.hardware.gpus, profile.hardware.gpu_memory_gib
-    lines = [text, ""]
-    if gpus:
+    lines = [shown.to_string(na_rep="", float_format="{:,.2f}".format, formatters=formats), ""]
+    if gpus := profile.hardware.gpus:
         hours = table["gpu_hours"].sum()
         lines.append(f"About {hours:,.1f} GPU hours, {hours / gpus:,.1f} h on {gpus} GPUs; within a factor of three.")
-    for row in table[table["gpu_memory_gib"] > room].drop_duplicates("stage").itertuples():
-        lines.append(
-            f"{row.stage} ({row.cell}) wants about {row.gpu_memory_gib:.0f} GiB on each GPU and there are {room:.0f}: "
-            f"use LoRA, more GPUs, or a smaller model."
-        )
+        lines += ["", *_memory_lines(table)]
     return "\n".join(lines)
+
+
+def memory_table(table: pd.DataFrame) -> pd.DataFrame:
+    """For each stage that uses a GPU the run that takes most of it: its cell, GiB by what holds them, and their sum."""
+    used = table[table["gpu_memory_gib"] > 0]
+    largest = used.loc[used.groupby("stage")["gpu_memory_gib"].idxmax()]
+    names = {"gpu_memory_gib": "total", "limit_gib": "may_take"}
+    return largest[["stage", "cell", *PARTS, "gpu_memory_gib", "limit_gib"]].rename(columns=names)
+
+
+def _memory_lines(table: pd.DataFrame) -> list[str]:
+    largest = memory_table(table)
+    if largest.empty:
+        return ["No stage uses a GPU."]
+    lines = ["GiB of one GPU, of each stage's largest run (formulas of rdlib.study.memory, never seen on CUDA):"]
+    lines.append(largest.to_string(index=False, float_format="{:,.1f}".format))
+    lines += [f"Shape from {source}." for source in table.loc[table["gpu_memory_gib"] > 0, "source"].unique()]
+    too_large = table[table["gpu_memory_gib"] > table["limit_gib"]].sort_values("gpu_memory_gib", ascending=False)
+    for row in too_large.drop_duplicates(["stage", "advice"]).sort_values("stage", kind="stable").itertuples():
+        lines.append(
+            f"{row.stage} ({row.cell}) does not fit: it wants about {row.gpu_memory_gib:.0f} GiB of each GPU and may "
+            f"take {row.limit_gib:.0f}: {row.advice}."
+        )
+    return lines

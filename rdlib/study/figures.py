@@ -13,9 +13,11 @@ from pathlib import Path
 
 import matplotlib
 
+from rdlib import artifacts, numerics
 from rdlib.errors import UserError
 from rdlib.evidence import gallery
-from rdlib.evidence.result_tables import Evidence, open_results, seed_of
+from rdlib.evidence.exhibit import Exhibit
+from rdlib.evidence.result_tables import Evidence, open_results, seed_folders, seed_of
 from rdlib.paths import ROOT
 from rdlib.profile import load_profile
 from rdlib.study.specification import dag_edges
@@ -48,7 +50,7 @@ def source(
     return open_results(ROOT / results, edges=dag_edges()), ROOT / profile.runs / profile.name / "released_figures"
 
 
-def described(exhibit: gallery.Exhibit, evidence: Evidence) -> str:
+def described(exhibit: Exhibit, evidence: Evidence) -> str:
     """What an exhibit shows, what it rests on, and the command that trains that again."""
     folders = evidence.answered if exhibit.of_questions else evidence.folders
     seeds = ", ".join(str(seed_of(folder)) for folder in folders)
@@ -60,6 +62,32 @@ def described(exhibit: gallery.Exhibit, evidence: Evidence) -> str:
             f'To train that again, its time told first: make retrain NAME={exhibit.name} SEEDS="{seed_of(folders[0])}"',
         ]
     return "\n".join(lines)
+
+
+def other_mode(results: Path) -> str | None:
+    """A sentence where seeds were computed in another numerical mode than their profile has today; None where not."""
+    made = {folder.name: _provenance(folder) for folder in seed_folders(results)}
+    native = [
+        name
+        for name, record in made.items()
+        if record and numerics.NATIVE in record.get("numerics", [numerics.NATIVE]) and _is_portable(record["profile"])
+    ]
+    if not native:
+        return None
+    return (
+        f"{results}: {', '.join(native)} were not computed in the portable numerical mode, so a run here differs from "
+        f"them by rounding (docs/portable.md)."
+    )
+
+
+def _provenance(folder: Path) -> dict | None:
+    path = folder / "provenance.json"
+    return artifacts.read_json(path) if path.is_file() else None
+
+
+def _is_portable(profile: str) -> bool:
+    path = ROOT / profile
+    return path.is_file() and load_profile(path).numerics == numerics.PORTABLE
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -80,6 +108,8 @@ def main(arguments: list[str] | None = None) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    if note := other_mode(options.results):
+        print(note)
     return 0
 
 

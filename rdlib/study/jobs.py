@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from rdlib import artifacts
-from rdlib.evidence import claims
+from rdlib.evidence import criteria
 from rdlib.paths import ROOT
 from rdlib.profile import load_profile
 from rdlib.study import arms, code_identity
@@ -76,7 +76,7 @@ class Job:
         if self.notebook not in DRAWING:
             return runs / ".jobs" / self.name
         profile = load_profile(ROOT / self.parameters["profile"]).model_dump()
-        read = [code_identity.of(*DRAWING[self.notebook]), profile, artifacts.file_hash(claims.CLAIMS_FILE)]
+        read = [code_identity.of(*DRAWING[self.notebook]), profile, artifacts.file_hash(criteria.CLAIMS_FILE)]
         return runs / ".jobs" / f"{self.name}@{artifacts.content_hash(read)[:16]}"
 
     @property

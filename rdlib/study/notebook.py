@@ -17,8 +17,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from rdlib.errors import UserError
-from rdlib.evidence import plots, shown
-from rdlib.evidence.claims import Claim
+from rdlib.evidence import looks, shown
+from rdlib.evidence.verdicts import Claim
 from rdlib.settings import Model
 from rdlib.study import environment
 from rdlib.study.specification import METHODS
@@ -38,7 +38,7 @@ def setup() -> None:
     """
     environment.set_defaults()
     warnings.filterwarnings("ignore", message="IProgress not found")  # tqdm's advice to install widgets
-    plots.use_style()
+    looks.use_style()
     shell = get_ipython()
     if shell is not None:
         shell.set_custom_exc((UserError,), _show_user_error)
@@ -51,13 +51,18 @@ def _show_user_error(shell, kind, error, _traceback, tb_offset=None) -> list[str
     return lines
 
 
-def show_texts(table: pd.DataFrame) -> None:
-    """Show a table of questions and responses as plain text: no markup, formula or control character in it works."""
+def texts(table: pd.DataFrame) -> dict[str, str]:
+    """A table of questions and responses as an output of plain text: no markup, formula or control character works."""
     table = table.map(lambda value: shown.visible(value) if isinstance(value, str) else value)
     options = {"index": False, "na_rep": "-", "float_format": "{:.3g}".format}
     with pd.option_context("display.max_colwidth", None):
         markup = table.to_html(border=0, classes="texts tex2jax_ignore mathjax_ignore", **options)
-        display({"text/html": TEXT_STYLE + markup, "text/plain": table.to_string(**options)}, raw=True)
+        return {"text/html": TEXT_STYLE + markup, "text/plain": table.to_string(**options)}
+
+
+def show_texts(table: pd.DataFrame) -> None:
+    """Show a table as `texts` has it."""
+    display(texts(table), raw=True)
 
 
 def show_claim(claim: Claim) -> None:
@@ -136,25 +141,20 @@ def graded(stages: Iterable[Stage]) -> pd.DataFrame:
 
 def plot_lines(axes: Iterable[Axes], table: pd.DataFrame, x: str, by: str, values: list[str]) -> None:
     """One panel for each of `values`, one line for each value of the column `by`, one legend below."""
-    axes, names = list(axes), list(dict.fromkeys(table[by]))
-    looks = [*plots.LAMBDA_LOOKS, *((color, "P", "-.") for color in plots.SPARE)]
+    import seaborn as sns
+
+    axes, names = list(axes), list(dict.fromkeys(table[by].astype(str)))
+    known = [*looks.LAMBDA_LOOKS, *((color, "P", (0, (3, 1, 1, 1))) for color in looks.SPARE)]
+    used = {name: known[i % len(known)] for i, name in enumerate(names)}
+    style = {"hue": by, "style": by, "palette": {name: used[name][0] for name in names}, "errorbar": None}
+    style |= {"markers": {name: used[name][1] for name in names}, "dashes": False, "markeredgewidth": 0}
     for ax, value in zip(axes, values, strict=True):
-        for i, name in enumerate(names):
-            color, marker, line = looks[i % len(looks)]
-            part = table[(table[by] == name) & table[value].notna()]
-            every = max(1, len(part) // 6)
-            ax.plot(
-                part[x],
-                part[value],
-                color=color,
-                marker=marker,
-                markevery=every,
-                linestyle=line,
-                label=str(name),
-            )
+        part = table.assign(**{by: table[by].astype(str)}).dropna(subset=value)
+        sns.lineplot(part, x=x, y=value, ax=ax, markevery=max(1, len(part) // (6 * len(names))), **style)
         ax.set(xlabel=x, ylabel=value.replace("_", " "))
-    handles, _ = axes[0].get_legend_handles_labels()
-    plots.legend_below(axes[0].figure, handles, columns=min(3, len(names)))
+        handles = ax.get_legend_handles_labels()[0]
+        ax.get_legend().remove()
+    looks.legend_below(axes[0].figure, handles, columns=min(3, len(names)))
 
 
 def evaluation_stages(cell: Stage, methods: list[str]) -> tuple[Stage, ...]:
@@ -202,7 +202,7 @@ def _greedy(stage: Stage, model: Model, questions: pd.DataFrame) -> pd.DataFrame
     settings = stage.dataset_settings
     asked = prompts.of_questions(settings, questions).values()
     with closing(engines.open_engine(stage, engines.own(stage, model))) as engine:
-        requests = [generation.Request(engine.encode(prompt), 1, 0.0) for prompt in asked]
+        requests = [generation.Request(engine.encode(prompt), 1, 0.0, prompt.stop) for prompt in asked]
         responses = [group[0].text for group in engine.generate(requests, seed=0)]
-    given = [answers.extract(text, settings.answer) for text in responses]
+    given = [answers.extract(text, settings.answer, p.options) for text, p in zip(responses, asked, strict=True)]
     return pd.DataFrame({"text": responses, "answer": given}, index=questions.index)

@@ -51,7 +51,7 @@ SHORTCUTS = {
     "threshold": "voting.threshold",
     "mismatch": "reward.mismatch",
 }
-NOTEBOOK_PARAMETERS = {"methods"}
+NOTEBOOK_PARAMETERS = {"methods", "question"}
 
 
 def _is_parameter(name: str, value: Any) -> bool:

@@ -24,8 +24,10 @@ import torch
 from tqdm import tqdm
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from rdlib import numerics
 from rdlib.engines.generation import Request
 from rdlib.engines.transformers_engine import TransformersEngine
+from rdlib.errors import UserError
 from rdlib.micro import gsm, lexicon, mmlu
 from rdlib.micro.authors import Author
 from rdlib.micro.splits import split_of
@@ -218,7 +220,8 @@ def pretrain(
     `probe(model)` returns further numbers for the curve, such as accuracies.
     """
     phase, tokenizer = recipe.phase, build_tokenizer()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=phase.learning_rate, betas=(0.9, 0.98), weight_decay=0.01)
+    settings = {"lr": phase.learning_rate, "betas": (0.9, 0.98), "weight_decay": 0.01}
+    optimizer = torch.optim.AdamW(model.parameters(), **settings, fused=True)  # see training.OPTIMIZER
     curve, losses, started = [], [], time.time()
     for step, (inputs, labels) in enumerate(
         tqdm(batches(phase, tokenizer), total=phase.steps, desc=name, mininterval=5)
@@ -263,6 +266,7 @@ def recipe_dict(recipe: Recipe) -> dict:
 
 def make(name: str, folder: Path, trunks: Path) -> None:
     """Make one model (or trunk) by its recipe and save it below `folder` (or `trunks`)."""
+    numerics.require()
     torch.set_num_threads(1)
     recipe = (TRUNKS | RECIPES)[name]
     if recipe.trunk:
@@ -277,6 +281,7 @@ def make(name: str, folder: Path, trunks: Path) -> None:
         "command": f"python -m rdlib.study.pretrain {name}",
         "recipe": recipe_dict(recipe),
         "curve": curve,
+        "environment": numerics.record(),
         "seconds": round(time.time() - started),
     }
     save(model, (trunks if name in TRUNKS else folder) / name, report)
@@ -303,8 +308,12 @@ def main(argv: list[str]) -> int:
     if unknown:
         print(f"error: no recipe {unknown[0]!r}: use {', '.join(TRUNKS | RECIPES)}", file=sys.stderr)
         return 2
-    for name in names:
-        make(name, ROOT / "models", ROOT / "runs" / "trunks")
+    try:
+        for name in names:
+            make(name, ROOT / "models", ROOT / "runs" / "trunks")
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
     return 0
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from rdlib import artifacts
+from rdlib import artifacts, numerics
 from rdlib.evidence import diagnostics, ledger, reviewers
 from rdlib.evidence.result_tables import ANSWERED
 from rdlib.paths import ROOT
@@ -131,6 +131,7 @@ def provenance(stages: list[Stage], profile_path: str, seed: int, options: str =
         "dirty": any(e["dirty"] for e in environments),
         "started": min(m["started"] for m in manifests),
         "environment": {k: v for k, v in environments[0].items() if k not in ("commit", "dirty")},
+        "numerics": sorted({e.get("numerics", numerics.NATIVE) for e in environments}),
         "stages": {stage.label: manifest["key"] for stage, manifest in zip(stages, manifests, strict=True)},
     }
 

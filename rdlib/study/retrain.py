@@ -13,6 +13,7 @@ from pathlib import Path
 import pandas as pd
 
 from rdlib.evidence import gallery
+from rdlib.evidence.exhibit import Exhibit
 from rdlib.evidence.result_tables import Evidence, open_results
 from rdlib.paths import ROOT
 from rdlib.profile import Profile, load_profile
@@ -46,7 +47,7 @@ def jobs_behind(name: str, profile_path: str, seeds: list[int]) -> list[Job]:
     return _alone([job for job in jobs if id(job) in needed])
 
 
-def _arm_stages(exhibit: gallery.Exhibit, profile_path: str, seed: int) -> list[Stage]:
+def _arm_stages(exhibit: Exhibit, profile_path: str, seed: int) -> list[Stage]:
     """The stages that the arms of an exhibit's questions come down to; those of the reward model are PPO's."""
     cell = ablation_cell(profile_path, seed)
     found = [arm.stage for arm in arms.arms_of(cell) if arm.question in exhibit.questions]

@@ -190,10 +190,15 @@ STAGES = {
 }
 SECTIONS = {section for spec in STAGES.values() for section in spec.sections}
 
-# Settings that spread a computation over devices and leave its result as it is, up to rounding, so no key holds them.
+# Settings that spread a computation over devices, choose its kernels or report on it, and leave its result as it is,
+# up to rounding, so no key holds them. (`training.precision` and `weights` say how coarse rounding is: they decide.)
 # Where training samples, each process draws random numbers of its own, so there their number counts.
 SPREADING = {
-    ("training", name) for name in ("processes", "accelerate", "gradient_accumulation", "gradient_checkpointing")
+    ("training", name)
+    for name in (
+        *("processes", "accelerate", "gradient_accumulation", "gradient_checkpointing"),
+        *("attention", "compile", "report_to"),
+    )
 }
 SAMPLES_BY_PROCESS = {"06_ppo": {("training", "processes")}}
 

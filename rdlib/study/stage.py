@@ -24,12 +24,12 @@ from typing import Any
 
 import pandas as pd
 
-from rdlib import artifacts
+from rdlib import artifacts, numerics
 from rdlib.errors import UserError
 from rdlib.paths import ROOT
 from rdlib.profile import Profile, load_profile
 from rdlib.settings import Section
-from rdlib.study import launch
+from rdlib.study import launch, requirements
 from rdlib.study.specification import CELL, STAGES, StageSpec, decides
 from rdlib.tasks import sources
 
@@ -79,6 +79,10 @@ class Stage:
         return load_profile(self.root / self.profile_path, self._cell_overrides | self.all_overrides)
 
     @cached_property
+    def _profile_of_cell(self) -> Profile:
+        return load_profile(self.root / self.profile_path, self._cell_overrides)
+
+    @cached_property
     def _cell_overrides(self) -> dict[str, Any]:
         profile = load_profile(self.root / self.profile_path)
         return profile.cell_overrides(dataset=self.dataset, teacher=self.teacher, student=self.student)
@@ -91,8 +95,7 @@ class Stage:
     @cached_property
     def overrides(self) -> dict[str, Any]:
         """The overrides that reach this stage and differ from the profile's own values."""
-        base = load_profile(self.root / self.profile_path, self._cell_overrides)
-        kept = {}
+        base, kept = self._profile_of_cell, {}
         for key in sorted(self.all_overrides):
             section, name = key.split(".", 1)
             value = getattr(getattr(self.profile, section), name)  # as the schema understands it: 1 is 1.0
@@ -150,7 +153,7 @@ class Stage:
         """The same stage with further settings overridden: a variant with a folder of its own."""
         return replace(self, all_overrides=self.all_overrides | overrides)
 
-    @property
+    @cached_property
     def inputs(self) -> dict[str, Stage]:
         """The stages whose artifacts this one reads, by the name it knows them by."""
         unlabelled = self.dataset_settings.source == "questions"
@@ -249,8 +252,10 @@ class Stage:
             self.verified()
             print(f"{self.label}: already there, nothing to do.")
             return self
-        for name in self.inputs:
-            self.input(name)
+        for stage in self.inputs.values():
+            stage.require()  # the function checks the files that it reads
+        if self.profile.numerics == numerics.PORTABLE and (caveat := numerics.caveat()):
+            print(f"{self.label}: {caveat}")
         clock = time.time()
         try:
             self._make(hooks)
@@ -266,6 +271,8 @@ class Stage:
 
     def _make(self, hooks: dict[str, Any]) -> None:
         """Compute the stage in its partial folder, going on from what is there, and seal it."""
+        if "training" in self.spec.sections:
+            requirements.check(self.profile.training)
         work = self.folder.with_name(self.folder.name + ".partial")
         started, clock = artifacts.now(), time.time()
         with artifacts.hold(work, self.key):
@@ -276,7 +283,9 @@ class Stage:
             artifacts.seal(work, self.folder, self._record(started, time.time() - clock))
 
     def compute(self, work: Path, **hooks: Any) -> None:
-        """Have the stage's function write its artifacts into `work`, in this process."""
+        """Have the stage's function write its artifacts into `work`, in this process and in the profile's numerics."""
+        if self.profile.numerics == numerics.PORTABLE:
+            numerics.require()
         module, function = self.spec.function.split(":")
         getattr(importlib.import_module(module), function)(self, work, **hooks)
 

@@ -4,6 +4,9 @@ Imports cost a notebook about ten seconds of a core, twice as much as many of th
 keeps one server for a study (`Server`), and a job's command (`python -m rdlib.study.warm NOTEBOOK OUTPUT PARAMETERS`)
 asks it to run `rdlib.study.execute` in a fork, whose kernel is a fork again (`rdlib.study.forked_kernel`). A fork
 computes what a new process would; without a server the command runs the notebook in a new process.
+
+A job that a cluster's scheduler placed starts so, even on the server's own host: what it takes must be taken from the
+processors, the memory, the GPUs and the time that the scheduler gave it, and a fork of the server has none of these.
 """
 
 from __future__ import annotations
@@ -33,13 +36,19 @@ MODULES = (
 
 
 class Server:
-    """A context in which notebooks start warm; `environment` tells jobs where. It holds `keep` (a file) open."""
+    """A context in which notebooks start warm; `environment` tells jobs where. It holds `keep` (a file) open.
 
-    def __init__(self, keep: int | None = None) -> None:
-        self.keep = keep
-        self.environment: dict[str, str] = {}
+    Not `here`: jobs run on other hosts, so there is no server, and `environment` tells them so.
+    """
+
+    def __init__(self, keep: int | None = None, here: bool = True) -> None:
+        self.keep, self.here = keep, here
+        self.process: subprocess.Popen | None = None
+        self.environment: dict[str, str] = {ADDRESS: ""}
 
     def __enter__(self) -> Server:
+        if not self.here:
+            return self
         if sys.platform != "linux":  # elsewhere there are no abstract sockets, or libraries do not survive a fork
             return self
         with socket.socket(socket.AF_UNIX) as listener:
@@ -53,7 +62,7 @@ class Server:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self.environment:
+        if self.process:
             self.process.stdin.close()  # the server ends at the end of its input
             self.process.wait()
 
@@ -151,6 +160,7 @@ def main(arguments: list[str]) -> int:
     if status is None:
         from rdlib.study import execute
 
+        print(f"{socket.gethostname()}: no server of warm notebooks for this job, so it starts cold.", flush=True)
         status = execute.main(arguments)
     return status
 

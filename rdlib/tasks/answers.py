@@ -6,6 +6,8 @@ and the first place that holds an answer of the asked kind decides:
     find("So 9 * 2 = 18. The answer is $18.00.", "math")  ->  Found(answer="18", rule="answer_is")
     find('{"reasoning": "...", "answer": "1/3"}', "math")  ->  Found(answer="1/3", rule="json")
     find("The answer is **(C)**, as mitosis ...", "choice")  ->  Found(answer="C", rule="answer_is")
+    find("<think>It is 5.</think>The answer is 6.", "math")  ->  Found(answer="6", rule="answer_is")
+    find('{"answer": "It cannot be determined."}', "math")  ->  Found(answer=None, rule="refused")
 
 Votes count equal strings, so equal numbers get equal strings here and `same` compares nothing else. math-verify is
 not used: on the 3,957 GSM8K answers that the tests read it decides 13 otherwise, all wrongly (60% is not 60, 2:10 pm
@@ -16,47 +18,60 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from itertools import repeat
 
-from rdlib.tasks import canonical
-
-# A rule reads at most so many places, and so many characters at each: the cost is that of str.rfind on any text
-_PLACES, _WIDTH = 20, 300
-_TAIL, _SCALE = 100, 20  # characters before and behind the last digit: a number, and its "million"
+from rdlib.tasks import canonical, choices, numbers, places
+from rdlib.tasks.questions import LETTERS
+from rdlib.tasks.spoken import spoken
 
 
 @dataclass(frozen=True)
 class Found:
-    """An extracted answer in its canonical form and the name of the rule that found it; both None without one."""
+    """An extracted answer in its canonical form and the name of the rule that found it.
+
+    Without an answer the rule is None, or says why there is none where the response shows it: "unfinished" (thinking
+    that was cut off), "refused" (the place of the answer says that there is none), "no option" (a letter that the
+    question's options do not have) or "ambiguous" (a number whose points and commas can be read in two ways).
+    """
 
     answer: str | None
     rule: str | None
 
 
-def find(text: str, kind: str) -> Found:
+def find(text: str, kind: str, options: int = len(LETTERS)) -> Found:
     """The final answer a(y) of a response and the rule that found it, in time linear in the text.
 
     `kind` is "number" (strict: what follows the last `####`), "text" (strict: the word that follows the last "the
-    answer is"), "math" (a number in free text), "choice" (an option's letter A-J) or "phrase" (a short free answer).
-    Rules go from the one that a format asked for to the one that guesses: `####` and \\boxed{} say nothing but the
-    final answer, a JSON key may follow reasoning that says "the answer is" of a step, and the fallbacks read what
-    merely came last. For "choice" a box comes after the sentence, since models box numbers of the working too.
+    answer is"), "math" (a number in free text), "choice" (the letter of one of so many `options`) or "phrase" (a short
+    free answer). Rules go from the one that a format asked for to the one that guesses: `####` and \\boxed{} say
+    nothing but the final answer, a JSON key may follow reasoning that says "the answer is" of a step, and the fallbacks
+    read what merely came last. For "choice" a box comes after the sentence, since models box numbers of the working.
     """
     if kind not in _KINDS:
         raise ValueError(f"unknown answer kind {kind!r}: use {', '.join(map(repr, _KINDS))}")
     parse, rules = _KINDS[kind]
-    for name, places in rules.items():
-        for place in places(text):
-            answer = parse(place)
-            if answer is not None:
-                return Found(answer, name)
-    return Found(None, None)
+    said, letters = spoken(text), LETTERS[:options] if kind == "choice" else None
+    try:
+        for name, offered in rules.items():
+            beyond = False
+            for place in offered(said):
+                answer = parse(place, said)
+                if answer is not None:
+                    if letters is None or answer in letters:
+                        return Found(answer, name)
+                    beyond = True
+            if beyond and name in choices.STATED:
+                return Found(None, "no option")
+    except _NoAnswerError as error:
+        return Found(None, str(error))
+    return Found(None, None if said.strip() or not text.strip() else "unfinished")
 
 
-def extract(text: str, kind: str) -> str | None:
-    """The final answer a(y) of a response, None where it has none; see `find` for `kind`."""
-    return find(text, kind).answer
+def extract(text: str, kind: str, options: int = len(LETTERS)) -> str | None:
+    """The final answer a(y) of a response, None where it has none; see `find`."""
+    return find(text, kind, options).answer
 
 
 def same(first: str | None, second: str | None) -> bool:
@@ -64,15 +79,19 @@ def same(first: str | None, second: str | None) -> bool:
     return first is not None and second is not None and first == second
 
 
-def rule_shares(texts: Iterable[str], kind: str) -> dict[str, float]:
-    """Share of responses in (0, 1] by the rule that found their answer, "none" for those without; {} for no text."""
-    counts = Counter(find(text, kind).rule or "none" for text in texts)
+def rule_shares(texts: Iterable[str], kind: str, options: Iterable[int] = repeat(len(LETTERS))) -> dict[str, float]:
+    """Share of responses in (0, 1] by the rule that found their answer, or the reason why there is none.
+
+    `options` are those of each response's question; "none" stands for an answer that no rule found.
+    """
+    counts = Counter(find(text, kind, number).rule or "none" for text, number in zip(texts, options, strict=False))
     return {rule: count / counts.total() for rule, count in counts.most_common()}
 
 
 _REFUSAL = re.compile(
     r"(?:####|answer is|answer:) ?none\b"
-    r"|(?:\bnot|n't|n’t|unable to) (?:be )?(?:know|determin|calculat|comput|specif|mention|state|provide|given?\b)"
+    r"|(?:\b(?:can)?not|n't|n’t|unable to) (?:be )?"
+    r"(?:know|determin|calculat|comput|specif|mention|state|provide|given?\b)"
     r"|(?:not|n't|n’t|without|lacks?|missing|more) (?:of |have |provide |contain |give |the )*"
     r"(?:enough|sufficient|necessary|needed|required) (?:information|data|details)"
     r"|\bunaware\b|\bis unknown\b|\binsufficient (?:information|data)"
@@ -88,100 +107,68 @@ def refuses(text: str) -> bool:
     It is the right answer where GSM-Plus's gold answer is "None" (critical thinking) and is asked there alone: one in
     150 responses to solvable questions says on its way that something "is not known".
     """
-    return _REFUSAL.search(text.lower()) is not None
+    return _REFUSAL.search(spoken(text).lower()) is not None
 
 
-# Rules: the places where an answer may stand, last first
-
-_HASH = re.compile(r"####(?!\W{0,6}\d{1,2}[.):] ?\*{0,2}[A-Z])")  # not a numbered heading: "#### 2. Total cost"
-_BOXED = re.compile(r"\\boxed\s?\{")
-_JSON = re.compile(r"nswer[\"'”]\s{0,20}:\s{0,20}(?![,}\s])")
-_SAYS = re.compile(
-    r"nswers?[*_\"'`)\]]{0,4}\s{0,3}(?:(?:to|for) [^.:=\n]{0,120}?)?"
-    r"(?::|=|>|->|\n|\b(?:is|are|was|equals|(?:would|should|must|will) be)\b)(?!\W{0,3}(?:not|wrong|incorrect)\b)",
-    re.IGNORECASE,
-)
-_SENTENCE_END = re.compile(r"\n|</|(?:(?<=[a-z][a-z])|(?<=[0-9)\]\"'*%}$ ]))[.!?](?=[\s*\"']|$)")
-_JSON_VALUE = re.compile(r"\"((?:[^\"\\]|\\.)*)|'([^'\n]*)|([^}\n]*)")
-_LETTER_LINE = re.compile(r"[*_\s]{0,6}(?:\(([A-J])\)|([A-J])(?:[).:*]|\W{0,4}$))")
-_LETTER_ASIDE = re.compile(r"\((?<!\w\()([A-J])\)")  # "(C)", but not the C of "P(C)"
+class _NoAnswerError(Exception):
+    """The place of the answer shows that there is none, and why: no other place is asked then."""
 
 
-def _after(text: str, mark: str, pattern: re.Pattern) -> Iterator[str]:
-    """What follows each occurrence of `pattern`, which begins with `mark`; the last `_PLACES` marks are tried."""
-    at = len(text)
-    for _ in range(_PLACES):
-        at = text.rfind(mark, 0, at)
-        if at < 0:
-            return
-        if match := pattern.match(text, at):
-            yield text[match.end() : match.end() + _WIDTH]
+def _number(place: str, text: str) -> str | None:
+    """The number of a place; _NoAnswerError where it refuses one, or gives one that can be read in two ways."""
+    try:
+        return numbers.number(place, text, _require_no_refusal)
+    except numbers.AmbiguousError:
+        raise _NoAnswerError("ambiguous") from None
 
 
-def _sentence(place: str) -> str:
-    place = place.lstrip()
-    end = _SENTENCE_END.search(place)
-    return place[: end.start()] if end else place
+def _require_no_refusal(place: str) -> None:
+    if places.NOTHING.match(place) or _REFUSAL.search(place.lower()):
+        raise _NoAnswerError("refused")
 
 
-def _hash(text: str) -> Iterator[str]:
-    return map(_sentence, _after(text, "####", _HASH))
+def _alone(parse: Callable[[str], str | None]) -> Callable[[str, str], str | None]:
+    """A parser that needs nothing but the place."""
+    return lambda place, text: parse(place)
 
 
-def _hash_number(text: str) -> Iterator[str]:
-    """`####` with a number right behind it: "#### Step 3" is a heading."""
-    return (place for place in _hash(text) if canonical.begins_with_number(place))
-
-
-def _boxed(text: str) -> Iterator[str]:
-    for place in _after(text, "\\boxed", _BOXED):
-        depth = 1
-        for brace in re.finditer(r"[{}]", place):
-            depth += 1 if brace.group() == "{" else -1
-            if depth == 0:
-                yield place[: brace.start()]
-                break
-
-
-def _json(text: str) -> Iterator[str]:
-    for place in _after(text, "nswer", _JSON):
-        match = _JSON_VALUE.match(place)
-        yield match.group(match.lastindex)
-
-
-def _answer_is(text: str) -> Iterator[str]:
-    for mark in ("nswer", "NSWER"):
-        yield from map(_sentence, _after(text, mark, _SAYS))
-
-
-def _last_number(text: str) -> Iterator[str]:
-    end = 1 + max(map(text.rfind, "0123456789"))
-    if end:
-        yield from canonical.numbers(text[max(0, end - _TAIL) : end + _SCALE])[-1:]
-
-
-def _lines(text: str) -> Iterator[str]:
-    """The letter that is the last line or begins the first."""
-    text = text.strip()
-    for line in (text[text.rfind("\n") + 1 :], text):
-        if match := _LETTER_LINE.match(line[:_WIDTH].partition("\n")[0]):
-            yield match[match.lastindex]
-
-
-def _last_letter(text: str) -> Iterator[str]:
-    yield from _LETTER_ASIDE.findall(text)[-1:]
-
-
-def _strict(mark: str):
-    """The place behind the last mark, whatever it holds."""
-    return lambda text: [text[at + len(mark) :]] if (at := text.rfind(mark)) >= 0 else []
-
-
-_SAID = {"json": _json, "answer_is": _answer_is}
-_KINDS = {
-    "number": (canonical.strict_number, {"hash": _strict("####")}),
-    "text": (canonical.strict_word, {"answer_is": _strict("the answer is")}),
-    "math": (canonical.number, {"hash": _hash_number, "boxed": _boxed, **_SAID, "last_number": _last_number}),
-    "choice": (canonical.letter, {**_SAID, "boxed": _boxed, "letter": _lines, "last_letter": _last_letter}),
-    "phrase": (canonical.phrase, {"hash": _hash, "boxed": _boxed, **_SAID}),
+# By kind, how a place is parsed, and the rules in their order
+_KINDS: dict[str, tuple] = {
+    "number": (
+        _alone(canonical.strict_number),
+        {"hash": places.strict("####")},
+    ),  # the micro models know this form alone
+    "text": (_alone(canonical.strict_word), {"answer_is": places.strict("the answer is")}),  # and this one
+    "math": (
+        _number,
+        {
+            "hash": places.number_after_hash,  # GSM8K's form, which our prompts ask for
+            "boxed": places.in_box,  # what models trained on competition problems write, and for nothing else
+            "json": places.json_value,  # other prompts' form; before the sentence, which may stand in its reasoning
+            "answer_is": places.answer_is,  # said in words
+            "last_sentence": places.last_sentence,  # a guess: responses end with what they found
+        },
+    ),
+    "choice": (
+        _alone(choices.letter),
+        {
+            "json": places.json_value,  # a format that was asked for
+            "answer_is": choices.answer_is,  # MMLU-Pro's form, which our prompts ask for
+            "chosen": choices.chosen,  # "the correct option is B", "the statement that is true about X is: D"
+            "correct": choices.correct,  # "(B) is correct"
+            "boxed": places.in_box,  # after the sentences, since numbers of the working are boxed too
+            "letter": choices.lines,  # a letter alone on the last line, or at the beginning of the first
+            "closing": choices.closing,  # a letter at the end of the last sentence
+            "last_letter": choices.last_aside,  # a guess: the option mentioned last
+        },
+    ),
+    "phrase": (
+        _alone(canonical.phrase),
+        {
+            "hash": places.after_hash,
+            "boxed": places.in_box,
+            "json": places.json_value,
+            "answer_is": places.answer_is,
+        },  # as for numbers, without a guess
+    ),
 }

@@ -25,6 +25,7 @@ import pandas as pd
 from rdlib.errors import UserError
 from rdlib.settings import Dataset
 from rdlib.tasks.questions import LETTERS
+from rdlib.tasks.spoken import THINK
 
 if TYPE_CHECKING:  # a notebook imports this module before it sets the environment up that transformers reads
     from transformers import PreTrainedTokenizerBase
@@ -34,19 +35,25 @@ INSTRUCTIONS = {
     "choice": 'Think step by step. Finish with the sentence "The answer is (X).", where X is the letter of one option.',
     "phrase": 'Think step by step. Finish with a line of its own: "#### " and then the final answer in a few words.',
 }
+# How a base model, which knows no end of a turn, goes on behind its answer: with a question of its own, whose answer
+# would be taken for the final one. The micro models have no such strings: they were taught to end.
+STOP = ("\nQuestion:", "\nQ:", "\nAnswer each question.")
 
 
 @dataclass(frozen=True)
 class Prompt:
     """What a model is asked: chat messages (role, content), and the same as text for a model without a chat.
 
-    `id` and `question` say which question it is of, for an engine that looks its responses up.
+    `id` and `question` say which question it is of, for an engine that looks its responses up. `stop` are the strings
+    that end a response to the plain text; `options` says how many letters an answer may be.
     """
 
     messages: tuple[tuple[str, str], ...]
     plain: str
     id: str = ""
     question: str = ""
+    stop: tuple[str, ...] = ()
+    options: int = len(LETTERS)
 
     @property
     def chat(self) -> list[dict[str, str]]:
@@ -72,7 +79,7 @@ def few_shot(
     if settings.answer not in INSTRUCTIONS:
         shown = [f"{micro_question(q, o)} {response}" for q, o, response in examples]
         plain = " ".join([*shown, micro_question(question, options)])
-        return Prompt((("user", plain),), plain)
+        return Prompt((("user", plain),), plain, options=len(options) or len(LETTERS))
     instruction = INSTRUCTIONS[settings.answer]
     turns = []
     for asked, choices, response in examples:
@@ -80,7 +87,7 @@ def few_shot(
     turns.append(("user", f"{listed(question, options)}\n\n{instruction}"))
     shown = [f"Question: {listed(q, o)}\nAnswer: {response}" for q, o, response in examples]
     plain = [f"Answer each question. {instruction}", *shown, f"Question: {listed(question, options)}\nAnswer:"]
-    return Prompt(tuple(turns), "\n\n".join(plain))
+    return Prompt(tuple(turns), "\n\n".join(plain), stop=STOP, options=len(options) or len(LETTERS))
 
 
 def listed(question: str, options: Sequence[str]) -> str:
@@ -115,6 +122,19 @@ def encode(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> list[int]:
         return render(tokenizer, prompt.chat, add_generation_prompt=True)
     ids = tokenizer(prompt.plain)["input_ids"]
     return ids[:-1] if ids[-1:] == [tokenizer.eos_token_id] else ids
+
+
+def stops(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> tuple[str, ...]:
+    """The strings that end a response to what `encode` makes of a prompt: none in a chat, which has turns."""
+    return () if tokenizer.chat_template else prompt.stop
+
+
+def opening(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> str:
+    """What a prompt's tokens say of the response already: "<think>" where the chat template opens the thinking.
+
+    It belongs to the response's text: thinking that was cut off could not be told from an answer without it.
+    """
+    return THINK if tokenizer.chat_template and tokenizer.decode(ids[-8:]).rstrip().endswith(THINK.strip()) else ""
 
 
 def render(tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]], **options: bool) -> list[int]:
@@ -178,9 +198,11 @@ class Encoder:
     def __init__(self, prompts: dict[str, Prompt], tokenizer: PreTrainedTokenizerBase):
         self.tokenizer, self.joint = tokenizer, joint(tokenizer)
         self.prompts = {key: encode(tokenizer, prompt) for key, prompt in prompts.items()}
+        self.opening = opening(tokenizer, next(iter(self.prompts.values()), []))
 
     def response(self, text: str, finished: bool) -> list[int]:
         """Token ids of a response as it follows its prompt, with the end token only where the response ended."""
+        text = text.removeprefix(self.opening) if self.opening else text
         ids = self.tokenizer(self.joint + text, add_special_tokens=False)["input_ids"]
         return ids + ([self.tokenizer.eos_token_id] if finished else [])
 

@@ -119,6 +119,16 @@ def test_stop_strings_are_those_of_transformers(small, vllm, prompts, monkeypatc
     assert cut != free
 
 
+def test_a_plain_prompts_stop_strings_are_those_of_transformers(small, vllm, prompts):
+    free = greedy(vllm, prompts)
+    stop = " ".join(free[0][0].text.split()[3:5])
+    requests = [Request(prompt, 1, 0.0, (stop,) if index < 2 else ()) for index, prompt in enumerate(prompts)]
+    cut = vllm.generate(requests, 0)
+    assert cut == transformers_engine(small).generate(requests, 0)
+    assert cut[0][0].finished and stop not in cut[0][0].text
+    assert cut[2:] == free[2:]
+
+
 def test_sampling_to_disk(vllm, texts, tmp_path):
     import pandas as pd
 

@@ -1,0 +1,81 @@
+"""One table or figure of the report: what it shows, what it is made from, and the files that it becomes.
+
+    table = exhibit.table(evidence)   # exactly what is drawn, from the result tables and nothing else
+    figure = exhibit.draw(table)      # None in place of a function: the exhibit is a table
+
+A table is written as CSV and Markdown, a figure as PDF and PNG beside the CSV of exactly the data that it shows.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import pandas as pd
+from matplotlib.figure import Figure
+
+from rdlib import artifacts
+from rdlib.evidence import looks, tables
+from rdlib.evidence.result_tables import Evidence
+
+
+@dataclass(frozen=True)
+class Exhibit:
+    """A table or figure: its file's stem, title and caption, the table behind it, and how that is drawn.
+
+    `table` gives exactly what is drawn or written, before rounding. `rests_on`: the notebooks that train what it rests
+    on. `questions`: those of the reviewers (R1-R7, and "RM" for what the reward model can give) that it is about;
+    where no seed has answered them, there is no such exhibit. `answer`: what its table says, in words that go before
+    the caption.
+    """
+
+    name: str
+    title: str
+    caption: str
+    table: Callable[[Evidence], pd.DataFrame]
+    draw: Callable[[pd.DataFrame], Figure] | None
+    rests_on: tuple[str, ...]
+    questions: tuple[str, ...] = ()
+    answer: Callable[[Evidence], str] | None = None
+
+    @property
+    def of_questions(self) -> bool:
+        """Whether it needs answers to the reviewers' questions."""
+        return bool(self.questions)
+
+    @property
+    def endings(self) -> tuple[str, ...]:
+        """The endings of its files."""
+        return ("csv", "md") if self.draw is None else ("csv", "pdf", "png")
+
+    def note(self, evidence: Evidence) -> str:
+        """The caption, after the answer where it gives one."""
+        return self.caption if self.answer is None else f"{self.answer(evidence)} {self.caption}"
+
+
+def draw(exhibit: Exhibit, evidence: Evidence, out: Path) -> list[Path]:
+    """Write one exhibit to `out`; returns the paths written. UserError for a result table that can't be used."""
+    table = tables.rounded(exhibit.table(evidence))
+    paths = [tables.write_csv(table, out / f"{exhibit.name}.csv")]
+    if exhibit.draw is None:
+        note = exhibit.note(evidence)
+        return [*paths, tables.write_markdown(table, out / f"{exhibit.name}.md", exhibit.title, note)]
+    with looks.style(evidence.benchmarks):
+        return paths + save(exhibit.draw(table), out / exhibit.name)
+
+
+def save(figure: Figure, stem: Path) -> list[Path]:
+    """Write a figure as PDF and PNG without dates (the same data give the same bytes), then close it."""
+    formats = {"pdf": {"CreationDate": None, "Creator": None, "Producer": None}, "png": {"Software": None}}
+    paths = []
+    for kind, metadata in formats.items():
+        content = io.BytesIO()
+        figure.savefig(content, format=kind, metadata=metadata)
+        figure.set_layout_engine("none")  # the layout is made: the second format need not make it again
+        paths.append(stem.with_name(f"{stem.name}.{kind}"))
+        artifacts.write_bytes(paths[-1], content.getvalue())
+    plt.close(figure)
+    return paths

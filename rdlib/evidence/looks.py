@@ -1,0 +1,220 @@
+"""How everything is drawn: one colour and one marker or hatch for each method, teacher and kind of response.
+
+They are told apart in greyscale too. Colours are Okabe and Ito's, with three of Tol's where those run out, all safe for
+colour-blind readers. Error bars are 95 % intervals.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+BLACK, GREY, ORANGE, SKY = "#000000", "#999999", "#E69F00", "#56B4E9"
+GREEN, YELLOW, BLUE, VERMILION, PURPLE = "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7"
+INDIGO, WINE, OLIVE = "#332288", "#882255", "#999933"
+
+
+@dataclass(frozen=True)
+class Look:
+    """How one thing is drawn, in every figure."""
+
+    label: str
+    color: str
+    marker: str = "o"
+    line: str | tuple = "-"
+    hatch: str = ""
+
+
+METHODS = {
+    "teacher": Look("Teacher", BLACK, "*", (0, (1, 1))),
+    "icl": Look("ICL", GREY, "o", (0, (5, 2, 1, 2))),
+    "sft": Look("SFT", ORANGE, "s", "--"),
+    "ours_wo_r": Look("Ours w/o R", SKY, "^", (0, (6, 2))),
+    "ours_wo_d": Look("Ours w/o D", VERMILION, "v", ":"),
+    "ours": Look("Ours", BLUE, "D", "-"),
+}
+# The arms of the reviewers' questions, by the names of `rdlib.study.arms`
+ARMS = {
+    "teacher": METHODS["teacher"],
+    "teacher, fine-tuned": Look("teacher, fine-tuned", GREY, "*"),
+    "SFT": METHODS["sft"],
+    "Ours w/o R": METHODS["ours_wo_r"],
+    "no PPO": METHODS["ours_wo_r"],
+    "Ours": METHODS["ours"],
+    "both (Ours)": METHODS["ours"],
+    "PPO on the vote": Look("PPO on the vote", GREEN, "P"),
+    "vote alone": Look("vote alone", GREEN, "P"),
+    "reward model alone": Look("reward model alone", PURPLE, "X"),
+    "rejection-sampling FT": Look("rejection-sampling FT", PURPLE, "X"),
+    "DPO": Look("DPO", WINE, "p"),
+    "on-policy distillation": Look("on-policy distillation", OLIVE, "<"),
+    "GRPO on the vote": Look("GRPO on the vote", INDIGO, ">"),
+}
+TEACHERS = {
+    "strong": Look("strong teacher", GREEN, "o", "-", ""),
+    "weak": Look("weak teacher", PURPLE, "s", "--", "////"),
+}
+STUDENTS = {"small": Look("small student", BLACK, "o"), "large": Look("large student", BLACK, "s")}
+KINDS = {
+    "teacher_positive": Look("teacher positive", GREEN, "o", "--"),
+    "student_positive": Look("student positive", BLUE, "s", "-"),
+    "student_negative": Look("student negative", VERMILION, "^", ":"),
+}
+COMPARISONS = {
+    "pos_neg": Look("Pos/Neg: student + against student -", BLUE, "o", "-"),
+    "pos_pos": Look("Pos/Pos: teacher + against student +", GREEN, "s", "--"),
+}
+SOURCES = {"gsm8k": "GSM8K", "mmlu_pro": "MMLU-Pro"}
+PERTURBED = {"micro-gsm": "micro-gsm-plus", "gsm8k": "GSM-Plus"}
+LAMBDA_LOOKS = [
+    (GREEN, "^", ":"),
+    (ORANGE, "s", "--"),
+    (BLUE, "D", "-"),
+    (PURPLE, "v", (0, (5, 1, 1, 1))),
+    (BLACK, "o", (0, (1, 1))),
+]
+SPARE = [GREY, BLACK, YELLOW]
+STYLE = {
+    "axes.prop_cycle": mpl.cycler(color=[BLUE, VERMILION, GREEN, ORANGE, SKY, PURPLE, BLACK]),
+    "figure.dpi": 110,
+    "savefig.dpi": 170,
+    "font.family": "DejaVu Sans",
+    "font.size": 8.5,
+    "axes.titlesize": 9,
+    "axes.labelsize": 8.5,
+    "legend.fontsize": 8,
+    "xtick.labelsize": 8,
+    "ytick.labelsize": 8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#dddddd",
+    "grid.linewidth": 0.6,
+    "lines.linewidth": 1.5,
+    "lines.markersize": 4.5,
+    "hatch.linewidth": 0.6,
+    "legend.frameon": False,
+    "pdf.fonttype": 42,  # fonts stay text in the PDF
+    "svg.fonttype": "none",
+}
+
+
+@contextmanager
+def style(benchmarks: Mapping[str, str] | None = None) -> Iterator[None]:
+    """Context in which figures are made: `with looks.style(): ...`; `benchmarks` are their names in figures."""
+    token = _benchmark_names.set(benchmarks or {})
+    try:
+        with mpl.rc_context(STYLE):
+            yield
+    finally:
+        _benchmark_names.reset(token)
+
+
+def use_style() -> None:
+    """Set the style for the whole process, as a notebook does once."""
+    mpl.rcParams.update(STYLE)
+
+
+def look(looks: dict[str, Look], name: str) -> Look:
+    """The look of a name; an unknown one (another profile's) gets its own name and a spare colour."""
+    if name in looks:
+        return looks[name]
+    return Look(name, SPARE[sum(map(ord, name)) % len(SPARE)], "P", "-.", "xx")
+
+
+_benchmark_names: ContextVar[Mapping[str, str]] = ContextVar("benchmark_names", default={})  # noqa: B039
+
+
+def benchmark_names(datasets: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """How figures name the benchmarks of a study, from its profile's `datasets`: by what they are made from.
+
+    Own questions keep the name that the profile gives them.
+    """
+    names = {}
+    for name, settings in datasets.items():
+        source = settings["source"]
+        names[name] = name if source == "questions" else SOURCES.get(source, source)
+        if source in PERTURBED:
+            names["gsm_plus"] = PERTURBED[source]
+    return names
+
+
+def benchmark_label(name: str) -> str:
+    """The name of a benchmark as figures print it."""
+    return _benchmark_names.get().get(name, name)
+
+
+def grid(rows: int, columns: int, width: float = 7.0, height: float = 2.4, **options) -> tuple[Figure, np.ndarray]:
+    """A figure with rows x columns axes (a 2-d array); the page's width and a row's height in inches."""
+    size = (width, height * rows + 0.5)
+    return plt.subplots(rows, columns, figsize=size, layout="constrained", squeeze=False, **options)
+
+
+def blank(width: float, height: float) -> Figure:
+    """A figure without axes, for what makes its own; inches."""
+    return plt.figure(figsize=(width, height), layout="constrained")
+
+
+def legend_below(figure: Figure, handles: list, columns: int | None = None) -> None:
+    """One legend for the whole figure, under its axes."""
+    if handles:
+        figure.legend(handles=handles, loc="outside lower center", ncols=columns or len(handles))
+
+
+def note_if_empty(ax: Axes, table: pd.DataFrame) -> bool:
+    """Say on the axes that there is nothing to draw, as in a run without this ablation."""
+    if len(table):
+        return False
+    ax.text(0.5, 0.5, "no such runs in these results", ha="center", va="center", transform=ax.transAxes)
+    ax.set(xticks=[], yticks=[])
+    return True
+
+
+def error_ends(table: pd.DataFrame, value: str, low: str, high: str) -> np.ndarray:
+    """Lengths of error bars below and above a value, (2, N), as matplotlib takes them; 0 where there is none."""
+    ends = np.stack([table[value] - table[low], table[high] - table[value]]).astype(float)
+    return np.nan_to_num(np.clip(ends, 0, None))
+
+
+def seed_dots(ax: Axes, places: Iterable[float], seeds: Iterable[str], color: str, along: str = "y") -> None:
+    """Small dots for the values of single seeds ("75.4 74.9", as in tables) at each place of the other axis."""
+    for place, text in zip(places, seeds, strict=True):
+        values = [float(value) for value in text.split()] if isinstance(text, str) else []
+        points = ([place] * len(values), values)
+        style = {"marker": ".", "markersize": 3, "linestyle": "none", "alpha": 0.55, "zorder": 4}
+        ax.plot(*(points if along == "y" else points[::-1]), color=color, **style)
+
+
+def handles(looks: Iterable[Look], lines: bool = True) -> list[Line2D]:
+    """Legend handles: markers with their lines, or alone."""
+    return [
+        Line2D([], [], color=k.color, marker=k.marker, linestyle=k.line if lines else "none", label=k.label)
+        for k in looks
+    ]
+
+
+def method_handles(methods: Iterable[str], lines: bool = False) -> list[Line2D]:
+    """Legend handles of methods: markers alone, or with their lines."""
+    return handles([look(METHODS, method) for method in methods], lines)
+
+
+def kind_handles() -> list[Line2D]:
+    """Legend handles of the kinds of responses."""
+    return [Line2D([], [], color=k.color, linestyle=k.line, label=k.label) for k in KINDS.values()]
+
+
+def comparison_handles() -> list[Line2D]:
+    """Legend handles of Pos/Neg and Pos/Pos."""
+    return [Line2D([], [], color=k.color, linestyle=k.line, label=k.label) for k in COMPARISONS.values()]

@@ -1,0 +1,277 @@
+"""The exhibits of the paper's own results and of its claims, in the order of the report and of notebook 12."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from rdlib.evidence import claims, curve_tables, paper, paper_figures, paper_tables
+from rdlib.evidence.exhibit import Exhibit
+from rdlib.evidence.result_tables import Evidence
+
+GRID = ("07_evaluate",)  # every cell of Table 2, with all that comes before
+REWARD_MODELS = ("05_reward_model",)
+ABLATIONS = ("08_ablation_lambda", "09_ablation_data_ratio", "10_ablation_reward_source", "11_ablation_correctness")
+OURS = "`study_*` columns are this study's, with 95 % intervals; `paper_*` columns are the paper's."
+
+
+def _sft_curves(evidence: Evidence) -> pd.DataFrame:
+    history = curve_tables.smoothed(evidence.sft_history, "loss")
+    return curve_tables.learning_curves(history, "step", list(paper_figures.SFT_PANELS))
+
+
+def _reward_model_curves(evidence: Evidence) -> pd.DataFrame:
+    return curve_tables.learning_curves(evidence.reward_model_history, "step", list(paper_figures.REWARD_PANELS))
+
+
+def _ppo_curves(evidence: Evidence) -> pd.DataFrame:
+    return curve_tables.learning_curves(evidence.ppo_history, "update", list(paper_figures.PPO_PANELS))
+
+
+def _lambda_curves(evidence: Evidence) -> pd.DataFrame:
+    default = evidence.default("reward_model.lam")
+    return curve_tables.lambda_curves(evidence.reward_model_history, evidence.reward_scores, default)
+
+
+def _ratio_points(evidence: Evidence) -> pd.DataFrame:
+    return curve_tables.ratio_points(evidence.reward_scores, evidence.default("reward_model.teacher_share"))
+
+
+PAPER = (
+    Exhibit(
+        name="claims",
+        title="The paper's claims",
+        caption="Verdicts are computed from the result tables by the criterion given, fixed beforehand.",
+        table=lambda evidence: claims.claims_table(evidence.claims()),
+        draw=None,
+        rests_on=(*GRID, *ABLATIONS),
+    ),
+    Exhibit(
+        name="claims_cells",
+        title="The paper's claims, cell by cell",
+        caption="The differences behind each verdict; positive is what the paper claims.",
+        table=lambda evidence: claims.cells_table(evidence.claims()),
+        draw=None,
+        rests_on=(*GRID, *ABLATIONS),
+    ),
+    Exhibit(
+        name="figure_claims_methods",
+        title="Claims C1 to C4: Ours against other methods, cell by cell",
+        caption="Differences in accuracy in percentage points, positive as the paper claims: this study's (diamonds), "
+        "paired question by question, with 95 % intervals over questions and seeds (small dots: single seeds), and the "
+        "paper's (crosses), which have no intervals.",
+        table=lambda evidence: claims.cells_table(evidence.claims("C1", "C2", "C3", "C4")),
+        draw=paper_figures.claims_of_methods,
+        rests_on=GRID,
+    ),
+    Exhibit(
+        name="figure_claims_ablations",
+        title="Claims C5 to C9, cell by cell",
+        caption="This study's differences, positive as the paper claims, with 95 % intervals over questions and seeds "
+        "(C7: over seeds); small dots are single seeds. C5, C6 and C9 in percentage points, C7 and C8 in AUC.",
+        table=lambda evidence: claims.cells_table(evidence.claims("C5", "C6", "C7", "C8", "C9")),
+        draw=paper_figures.claims_of_ablations,
+        rests_on=("02_pseudo_labels", *ABLATIONS),
+    ),
+    Exhibit(
+        name="figure_2_pipeline",
+        title="Figure 2: the pipeline",
+        caption="The stages of Ours and what each reads, drawn from the study's own DAG.",
+        table=lambda evidence: pd.DataFrame(evidence.edges, columns=["stage", "read_by"]),
+        draw=paper_figures.pipeline,
+        rests_on=(),
+    ),
+    Exhibit(
+        name="table_1_example",
+        title="Table 1: an example",
+        caption="Scores are the reward model's.",
+        table=lambda evidence: paper_tables.example_table(evidence.example),
+        draw=None,
+        rests_on=REWARD_MODELS,
+    ),
+    Exhibit(
+        name="table_2_main",
+        title="Table 2: main results",
+        caption=f"Accuracy in %. {OURS}",
+        table=lambda evidence: paper_tables.main_table(evidence.points),
+        draw=None,
+        rests_on=GRID,
+    ),
+    Exhibit(
+        name="figure_main_results",
+        title="Table 2 as a figure: accuracy of every method in every cell",
+        caption="Accuracy on the test questions in %: above this study's, with 95 % intervals over questions and seeds "
+        "(small dots: single seeds), below the paper's, which have no intervals.",
+        table=lambda evidence: evidence.points,
+        draw=paper_figures.main_results,
+        rests_on=GRID,
+    ),
+    Exhibit(
+        name="figure_3_failure_ratio",
+        title="Figure 3: questions without a pseudo-label",
+        caption="Share of the training and validation questions on which no answer of the teacher passes the vote's "
+        "threshold, in %, with 95 % intervals over questions; small dots are single seeds.",
+        table=lambda evidence: curve_tables.failure_ratios(evidence.pseudo_labels),
+        draw=paper_figures.failure_ratios,
+        rests_on=("02_pseudo_labels",),
+    ),
+    Exhibit(
+        name="figure_4_judged_correctness",
+        title="Figure 4: how often the vote judges as the gold answer does",
+        caption="Share judged correctly in %, of pseudo-labels (left) and of responses (right), with 95 % intervals "
+        "over questions; small dots are single seeds.",
+        table=lambda evidence: curve_tables.judged_correctness(evidence.pseudo_labels),
+        draw=paper_figures.judged_correctness,
+        rests_on=("02_pseudo_labels",),
+    ),
+    Exhibit(
+        name="table_3_reward_model_auc",
+        title="Table 3: reward models",
+        caption=f"Validation AUC; intervals over queries. {OURS} `ours_wo_d` has no value in the paper.",
+        table=lambda evidence: paper_tables.auc_table(evidence.reward_scores),
+        draw=None,
+        rests_on=REWARD_MODELS,
+    ),
+    Exhibit(
+        name="figure_reward_histograms",
+        title="What the reward models score",
+        caption="Densities of each reward model's score by kind of validation response, seeds pooled.",
+        table=lambda evidence: curve_tables.histogram_table(evidence.reward_scores),
+        draw=paper_figures.histograms,
+        rests_on=REWARD_MODELS,
+    ),
+    Exhibit(
+        name="figure_roc",
+        title="ROC curves of the reward models",
+        caption="Student positives against student negatives (Pos/Neg) and teacher positives against student positives "
+        "(Pos/Pos) on validation questions, seeds pooled; dotted is chance.",
+        table=lambda evidence: curve_tables.roc_table(evidence.reward_scores),
+        draw=paper_figures.roc,
+        rests_on=REWARD_MODELS,
+    ),
+    Exhibit(
+        name="figure_5_lambda",
+        title="Figure 5: validation AUC by lambda",
+        caption="AUC along the training of the reward model for each lambda of Eq. 6, mean over seeds with 95 % "
+        "intervals over seeds; at the right of each panel the checkpoint kept, with 95 % intervals over questions.",
+        table=_lambda_curves,
+        draw=paper_figures.lambda_curves,
+        rests_on=("08_ablation_lambda",),
+    ),
+    Exhibit(
+        name="figure_6_data_ratio",
+        title="Figure 6: validation AUC by the teacher's share of the positives",
+        caption="AUC of reward models trained on other ratios of teacher to student positives, with 95 % intervals "
+        "over questions; small dots are single seeds.",
+        table=_ratio_points,
+        draw=paper_figures.data_ratio,
+        rests_on=("09_ablation_data_ratio",),
+    ),
+    Exhibit(
+        name="table_4_reward_source",
+        title="Table 4: reward source",
+        caption=f"Accuracy in %; gains over w/o reward are paired. {OURS}",
+        table=lambda evidence: paper_tables.reward_source_table(evidence.correctness),
+        draw=None,
+        rests_on=("10_ablation_reward_source",),
+    ),
+    Exhibit(
+        name="table_7_correctness_validation",
+        title="Table 7: what Eq. 7 does with a mismatch",
+        caption="Accuracy in %; gains over Ours are paired. The paper's numbers are lost in the text.",
+        table=lambda evidence: paper_tables.correctness_validation_table(evidence.correctness),
+        draw=None,
+        rests_on=("11_ablation_correctness",),
+    ),
+    Exhibit(
+        name="gsm_plus_by_perturbation",
+        title="GSM-Plus by perturbation",
+        caption="Accuracy in %.",
+        table=lambda evidence: paper_tables.accuracy_by_group(evidence.correctness, "gsm_plus", "perturbation"),
+        draw=None,
+        rests_on=GRID,
+    ),
+    Exhibit(
+        name="figure_gsm_plus_by_perturbation",
+        title="Accuracy by perturbation of GSM-Plus",
+        caption="Accuracy of every method on each group of test questions in %, a panel a teacher and student, seeds "
+        "pooled; the 95 % intervals over questions and seeds are in the table gsm_plus_by_perturbation.",
+        table=lambda evidence: paper_tables.accuracy_by_group(evidence.correctness, "gsm_plus", "perturbation"),
+        draw=paper_figures.by_group,
+        rests_on=GRID,
+    ),
+    Exhibit(
+        name="mmlu_by_category",
+        title="MMLU-Pro by category",
+        caption="Accuracy in %.",
+        table=lambda evidence: paper_tables.accuracy_by_group(evidence.correctness, "mmlu", "category"),
+        draw=None,
+        rests_on=GRID,
+    ),
+    Exhibit(
+        name="figure_mmlu_by_category",
+        title="Accuracy by category of MMLU-Pro",
+        caption="Accuracy of every method on each group of test questions in %, a panel a teacher and student, seeds "
+        "pooled; the 95 % intervals over questions and seeds are in the table mmlu_by_category.",
+        table=lambda evidence: paper_tables.accuracy_by_group(evidence.correctness, "mmlu", "category"),
+        draw=paper_figures.by_group,
+        rests_on=GRID,
+    ),
+    Exhibit(
+        name="figure_learning_sft",
+        title="Learning curves of SFT",
+        caption="Loss in nats a token and agreement with the pseudo-labels, mean over seeds with 95 % intervals over "
+        "seeds; the training loss is a mean of 20 steps.",
+        table=_sft_curves,
+        draw=paper_figures.sft_curves,
+        rests_on=("03_sft_warmup",),
+    ),
+    Exhibit(
+        name="figure_learning_reward_model",
+        title="Learning curves of the reward models",
+        caption="Validation AUC along training, mean over seeds with 95 % intervals over seeds.",
+        table=_reward_model_curves,
+        draw=paper_figures.reward_model_curves,
+        rests_on=REWARD_MODELS,
+    ),
+    Exhibit(
+        name="figure_learning_ppo",
+        title="Learning curves of PPO",
+        caption="Reward of Eq. 7, KL to the policy before PPO in nats a response, and agreement with the pseudo-labels "
+        "on validation questions, mean over seeds with 95 % intervals over seeds.",
+        table=_ppo_curves,
+        draw=paper_figures.ppo_curves,
+        rests_on=("06_ppo",),
+    ),
+    Exhibit(
+        name="table_5_hyperparameters_sft",
+        title="Table 5 (and B.2): hyperparameters of SFT and reward models",
+        caption=OURS,
+        table=lambda evidence: paper_tables.hyperparameter_table(evidence.settings, ("sft", "reward_model")),
+        draw=None,
+        rests_on=(),
+    ),
+    Exhibit(
+        name="table_6_hyperparameters_ppo",
+        title="Table 6: PPO",
+        caption=f"{OURS} The paper's learning rates are lost in the text.",
+        table=lambda evidence: paper_tables.hyperparameter_table(evidence.settings, ("ppo",)),
+        draw=None,
+        rests_on=(),
+    ),
+    Exhibit(
+        name="provenance",
+        title="Where each constant comes from",
+        caption="Stated: in the paper's text. Reconstructed: our reading of what is lost. Open: our choice.",
+        table=lambda evidence: paper.provenance_table(evidence.settings),
+        draw=None,
+        rests_on=(),
+    ),
+    Exhibit(
+        name="costs",
+        title="What each stage cost",
+        caption="Sums over all runs of a stage.",
+        table=lambda evidence: paper_tables.cost_table(evidence.costs),
+        draw=None,
+        rests_on=(*GRID, *ABLATIONS),
+    ),
+)

@@ -1,0 +1,266 @@
+"""Jobs on a SLURM cluster: what a workflow profile such as params/slurm says, whether SLURM would take the jobs, and
+what Snakemake's SLURM plugin is told beside it.
+
+Snakemake's plugin finds most mistakes when it submits a job, one failed job for each. `check` finds them first: it asks
+SLURM's own programs, with the submission that the plugin would make.
+"""
+
+from __future__ import annotations
+
+import difflib
+import getpass
+import hashlib
+import importlib.util
+import logging
+import math
+import re
+import shlex
+import shutil
+import subprocess
+import time
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import yaml
+
+from rdlib.errors import UserError
+
+PLUGIN = "snakemake-executor-plugin-slurm"
+PROGRAMS = ("sbatch", "squeue", "scancel", "sinfo", "scontrol")
+# The plugin asks for states at most every 180 seconds; squeue must remember a job's end for longer.
+REMEMBERED_SECONDS = 200
+NOT_UP = ("down", "drain", "fail", "unknown", "power", "reboot")
+
+
+@dataclass(frozen=True)
+class WorkflowProfile:
+    """A folder with a Snakemake profile (`config.yaml`), and what it says."""
+
+    folder: Path
+    settings: dict[str, Any]
+
+    @classmethod
+    def read(cls, folder: Path) -> WorkflowProfile:
+        """The workflow profile in a folder; UserError where there is none."""
+        path = folder / "config.yaml"
+        if not path.is_file():
+            raise UserError(f"There is no workflow profile {path}: give a folder such as params/slurm.")
+        try:
+            settings = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except yaml.YAMLError as error:
+            raise UserError(f"{path} is not YAML: {' '.join(str(error).split())}.") from None
+        if not isinstance(settings, dict) or not isinstance(settings.get("default-resources", {}), dict):
+            raise UserError(f"{path} is not a workflow profile: write it as params/slurm/config.yaml is written.")
+        return cls(folder, settings)
+
+    @property
+    def remote(self) -> bool:
+        """Whether its jobs run elsewhere than as children of Snakemake."""
+        return self.settings.get("executor", "local") not in ("local", "dryrun", "touch")
+
+    @property
+    def slurm(self) -> bool:
+        """Whether its jobs go to SLURM."""
+        return self.settings.get("executor") == "slurm"
+
+    @cached_property
+    def resources(self) -> dict[str, Any]:
+        """What it asks for each job; values that only Snakemake can compute are left out."""
+        asked = self.settings.get("default-resources", {})
+        words = {"slurm_account", "slurm_partition", "constraint", "qos", "slurm_extra", "gres", "gpu_model"}
+        return {k: v for k, v in asked.items() if isinstance(v, int) or (k in words and isinstance(v, str))}
+
+    def arguments(self, runs: Path, jobs: int) -> list[str]:
+        """What Snakemake is told beside the profile: where logs go, how the study's jobs are called, how to ask."""
+        words = [] if {"jobs", "cores"} & self.settings.keys() else ["--jobs", str(jobs)]
+        if self.slurm:
+            told = {"slurm-logdir": str(runs / "slurm"), "slurm-jobname-prefix": job_prefix(runs)}
+            told |= {} if _says("sacct", "-n", "-X") is not None else {"slurm-status-command": "squeue"}
+            words += [word for k, v in told.items() if k not in self.settings for word in (f"--{k}", v)]
+        return words
+
+    def check(self, gpus: set[int]) -> None:
+        """UserError where SLURM is not there or would not take jobs with these numbers of GPUs; does nothing else."""
+        if not self.slurm:
+            return
+        sends = f"{self.folder} sends jobs to SLURM"
+        if not importlib.util.find_spec(PLUGIN.replace("-", "_")):
+            raise UserError(f"{sends}, and {PLUGIN} is not installed: `pip install -c constraints.txt {PLUGIN}`.")
+        if absent := [name for name in PROGRAMS if not shutil.which(name)]:
+            raise UserError(
+                f"{sends}, and there is none here ({', '.join(absent)} not on the PATH): give the command on a login "
+                f"node of a cluster, or without --workflow-profile to run on this machine."
+            )
+        if self._plugin_chooses:
+            _ask("sinfo", "-h")
+            return
+        partition = self._partition()
+        self._check_account()
+        self._check_memory_of_jobs()
+        if not any(not state.startswith(NOT_UP) for state in _ask("sinfo", "-h", "-p", partition, "-o", "%T").split()):
+            print(f"No node of SLURM's partition {partition} is up at present: jobs wait until one is.")
+            return
+        for count in sorted(gpus):
+            self._check_submission(partition, count)
+
+    @property
+    def _plugin_chooses(self) -> bool:
+        """Whether only the plugin knows which partition or which of several clusters a job goes to."""
+        clusters = {"cluster", "clusters", "slurm_cluster"} & self.settings.get("default-resources", {}).keys()
+        return bool(clusters) or "slurm-partition-config" in self.settings
+
+    def _partition(self) -> str:
+        """The partition that jobs go to (or several, with commas between), checked with its time limit."""
+        lines = [line.partition(" ") for line in _ask("sinfo", "-a", "-h", "-o", "%P %l").splitlines()]
+        limits = {name.rstrip("*"): limit.strip() for name, _, limit in lines}
+        default = next((name.rstrip("*") for name, _, _ in lines if name.endswith("*")), None)
+        partition = str(self.resources.get("slurm_partition", default or ""))
+        there = f"{self.folder}/config.yaml; SLURM has {', '.join(limits)}"
+        if not partition:
+            raise UserError(f"SLURM has no default partition: name one as slurm_partition in {there}.")
+        for name in partition.split(","):
+            if name not in limits:
+                close = difflib.get_close_matches(name, limits, n=1)
+                hint = f" Did you mean {close[0]}?" if close else ""
+                raise UserError(f"SLURM has no partition {name!r}: mend slurm_partition in {there}.{hint}")
+        asked, limit = self.resources.get("runtime", 0), max(minutes(limits[name]) for name in partition.split(","))
+        if asked > limit:
+            raise UserError(
+                f"Jobs ask for {asked} minutes and SLURM's partition {partition} gives {limit:.0f}: lower runtime in "
+                f"{self.folder}/config.yaml (a stage cut short goes on from its last checkpoint)."
+            )
+        return partition
+
+    def _check_account(self) -> None:
+        """UserError where the plugin would not submit for the account that the profile names."""
+        from snakemake_executor_plugin_slurm.accounts import WorkflowError, validate_account
+
+        for account in re.split(r"[,\s]+", str(self.resources.get("slurm_account") or "")):
+            try:
+                _ = validate_account(account, logging.getLogger(__name__)) if account else None
+            except (WorkflowError, OSError) as error:
+                reason = " ".join(str(error).split())
+                raise UserError(
+                    f"slurm_account {account!r} in {self.folder}/config.yaml is none to submit with: {reason}"
+                ) from None
+
+    def _check_memory_of_jobs(self) -> None:
+        """UserError where neither sacct nor squeue would tell how a job ended: Snakemake would wait for ever."""
+        if _says("sacct", "-n", "-X") is not None:
+            return
+        found = re.search(r"^MinJobAge\s*=\s*(\d+)", _ask("scontrol", "show", "config"), re.MULTILINE)
+        if found and int(found.group(1)) < REMEMBERED_SECONDS:
+            raise UserError(
+                f"This cluster has no accounting (sacct) and forgets a finished job after {found.group(1)} s "
+                f"(MinJobAge), so nothing could tell how it ended: ask its administrator for {REMEMBERED_SECONDS} s."
+            )
+
+    def submission(self, partition: str, gpus: int) -> list[str]:
+        """The words of the plugin's own sbatch command for a job with these GPUs, without what the job runs."""
+        from snakemake_executor_plugin_slurm.submit_string import get_submit_command
+        from snakemake_executor_plugin_slurm.utils import set_gres_string
+
+        account = shlex.quote(str(self.resources.get("slurm_account") or ""))
+        job = SimpleNamespace(resources=_Resources(self.resources | {"gpu": gpus}), threads=1, is_group=lambda: False)
+        told = {"run_uuid": "check", "slurm_logfile": "/dev/null", "comment_str": "check", "workdir": None}
+        told |= {
+            "partition": f"-p {shlex.quote(partition)}",
+            "account": f"-A {shlex.quote(account)}" if account else "",
+        }
+        return shlex.split(get_submit_command(job, told) + set_gres_string(job))
+
+    def _check_submission(self, partition: str, gpus: int) -> None:
+        words = [*self.submission(partition, gpus), "--test-only", "--wrap", "true"]
+        done = subprocess.run(words, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+        if done.returncode:
+            kept = ("-p", "-A", "-t", "--mem", "--nodes", "--cpus-per-task", "--gpus", "--gres", "--qos", "-C")
+            asked = re.findall(rf"(?:{'|'.join(kept)})(?:=| )\S+", " ".join(words))
+            raise UserError(
+                f"SLURM would refuse a job of the study ({_last_line(done.stderr)}): see default-resources in "
+                f"{self.folder}/config.yaml and the study's hardware.gpus; it would be asked for {' '.join(asked)}."
+            )
+
+
+class _Resources(dict):
+    """Resources as Snakemake's jobs have them: a mapping whose values are attributes too."""
+
+    __getattr__ = dict.__getitem__
+
+
+def job_prefix(runs: Path) -> str:
+    """How the jobs of the study in this folder are called in SLURM: the same each time, unlike other studies'."""
+    name = re.sub(r"[^A-Za-z0-9_-]", "-", runs.name)[:30]
+    return f"rdlib-{name}-{hashlib.sha256(str(runs.resolve()).encode()).hexdigest()[:8]}"
+
+
+def minutes(limit: str) -> float:
+    """Minutes of a time limit as sinfo writes it (`7-00:00:00`, `30:00`); infinite where there is none."""
+    if not re.fullmatch(r"(\d+-)?\d+(:\d+){0,2}", limit):
+        return math.inf
+    days, _, clock = limit.rpartition("-")
+    parts = [int(part) for part in clock.split(":")]
+    while len(parts) < 3:  # sinfo leaves out hours that are none
+        parts.insert(0, 0)
+    hours, rest, seconds = parts
+    return int(days or 0) * 1440 + hours * 60 + rest + seconds / 60
+
+
+def jobs_of(runs: Path) -> dict[str, str]:
+    """Jobs that the study in this folder has in SLURM: their states, by SLURM's number."""
+    lines = _ask("squeue", "-h", "--user", getpass.getuser(), "--format", "%i|%T|%j").splitlines()
+    jobs = [line.split("|", 2) for line in lines]
+    return {number: state for number, state, name in jobs if name.startswith(f"{job_prefix(runs)}_")}
+
+
+def cancel_jobs(runs: Path) -> None:
+    """Cancel every job of the study in this folder."""
+    if jobs := jobs_of(runs):
+        _ask("scancel", *jobs)
+
+
+def clear_earlier_jobs(runs: Path, seconds: float = 10) -> None:
+    """Cancel what an earlier run left waiting, and wait for what it left running, asking every so many seconds.
+
+    Two jobs of one notebook would get into each other's way; what runs is computed anyhow, and found done.
+    """
+    waiting = [number for number, state in jobs_of(runs).items() if state == "PENDING"]
+    if waiting:
+        _ask("scancel", "--state=PENDING", *waiting)
+    try:
+        if running := jobs_of(runs):
+            numbers = " ".join(running)
+            print(
+                f"Waiting for jobs of an earlier run that are still at work (`scancel {numbers}` ends them).",
+                flush=True,
+            )
+        while jobs_of(runs):
+            time.sleep(seconds)
+    except KeyboardInterrupt:
+        raise UserError("Interrupted: the jobs of an earlier run go on in SLURM.") from None
+
+
+def _last_line(text: str) -> str:
+    return (text.strip().splitlines() or ["no message"])[-1]
+
+
+def _says(*words: str) -> str | None:
+    """What a program prints, None where it fails or is not there."""
+    try:
+        done = subprocess.run(words, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    except OSError:
+        return None
+    return done.stdout if done.returncode == 0 else None
+
+
+def _ask(*words: str) -> str:
+    """What a program of SLURM prints; UserError where it fails."""
+    done = subprocess.run(words, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    if done.returncode:
+        raise UserError(
+            f"SLURM does not answer ({_last_line(done.stderr)}): see that `{words[0]}` works here, then "
+            f"give the same command again."
+        )
+    return done.stdout

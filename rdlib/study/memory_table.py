@@ -1,0 +1,55 @@
+"""Memory of one GPU for every stage of the GPU profiles, as docs/memory.csv: `python -m rdlib.study.memory_table`.
+
+A row a profile and stage: the run that takes most, of the study's own (not of the reviewers' questions). docs/memory.md
+shows it; a test holds the file to the present code.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import pandas as pd
+
+from rdlib import artifacts
+from rdlib.errors import UserError
+from rdlib.paths import ROOT
+from rdlib.study import estimate
+from rdlib.study.jobs import study_jobs
+from rdlib.study.stage import Stage
+
+PROFILES = ("params/single_gpu.yaml", "params/paper.yaml")
+
+
+def table() -> pd.DataFrame:
+    """A row a profile and stage: GiB by what holds them, their sum, and what the stage may take."""
+    frames = []
+    for profile in PROFILES:
+        largest = estimate.memory_table(estimate.estimate(_stages(profile))).round(1)
+        frames.append(largest.assign(profile=profile)[["profile", *largest.columns]])
+    return pd.concat(frames, ignore_index=True)
+
+
+def _stages(profile: str) -> list[Stage]:
+    """Every stage of a study of one seed, done or not."""
+    jobs = study_jobs(profile, [0])
+    return list(
+        {stage.folder: stage for job in jobs for one in job.stages for stage in (*one.upstream(), one)}.values()
+    )
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Command line: the folder to write into (docs/)."""
+    parser = argparse.ArgumentParser(prog="python -m rdlib.study.memory_table", description=__doc__.splitlines()[0])
+    parser.add_argument("out", type=Path, nargs="?", default=ROOT / "docs", help="folder of memory.csv")
+    out = parser.parse_args(arguments).out
+    artifacts.write_bytes(out / "memory.csv", table().to_csv(index=False).encode())
+    return 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except UserError as error:
+        sys.exit(f"error: {error}")

@@ -1,0 +1,69 @@
+"""What a response says: without the thinking before it, and without what follows the end of its turn.
+
+An answer inside of thinking is none, and thinking that was cut off has none:
+
+    "<think>Is it 3? No.</think>It is 4."  ->  "It is 4."
+    "Is it 3? No.</think>It is 4."         ->  "It is 4."        the chat template had opened the thinking
+    "<think>Is it 3? Per"                  ->  ""
+    "It is 4.<|eot_id|>user What is 5?"    ->  "It is 4."
+"""
+
+from __future__ import annotations
+
+import re
+
+THINK = "<think>\n"  # as chat templates that open the thinking write it
+# Marks that open and close thinking: DeepSeek-R1 and Qwen3, Magistral, Kimi, gpt-oss
+_OPENS = r"<think(?:ing)?>|\[THINK\]|◁think▷|<\|channel\|>analysis(?:<\|message\|>)?"
+_CLOSES = r"</think(?:ing)?>|\[/THINK\]|◁/think▷|<\|channel\|>final(?:<\|message\|>)?"
+_MARKS = re.compile(f"({_OPENS})|{_CLOSES}")
+_END = re.compile(
+    r"<(?:\|(?:eot_id|im_end|endoftext|end_of_text|end|return|eom_id)\||/s|eos|EOS|end_of_turn|｜end▁of▁sentence｜)>"
+)
+
+
+def spoken(text: str) -> str:
+    """The part of a response in which its answer may stand, "" where thinking did not come to its end."""
+    if "<" in text or "THINK]" in text or "◁" in text:
+        if "think" in text or "THINK]" in text or "channel" in text:
+            text = _without_thoughts(text)
+        text = text.lstrip()
+        end = _END.search(text, 1)  # what a response begins with does not end it
+        return text[: end.start()] if end else text
+    if text.startswith("analysis") and text[8:9].isupper():  # gpt-oss, its special tokens left out
+        return text.rpartition("assistantfinal")[2] if "assistantfinal" in text else ""
+    return text
+
+
+def with_openings(texts: list[str], finished: list[bool]) -> list[str]:
+    """The responses of one model, thinking opened also where its chat template did that: `THINK` is put before them.
+
+    A response shows it that closes thinking that it did not open. Where one does, one that shows no thinking and did
+    not finish was cut off while it thought.
+    """
+    first = [_MARKS.search(text) if "think" in text else None for text in texts]
+    unopened = [mark is not None and mark[0] == "</think>" for mark in first]
+    if not any(unopened):
+        return texts
+    return [
+        THINK + text if bare or (mark is None and not done) else text
+        for text, mark, bare, done in zip(texts, first, unopened, finished, strict=True)
+    ]
+
+
+def thought_end(text: str) -> int:
+    """Where thinking ends in a response: 0 where there is none, the text's end where it was cut off."""
+    marks = list(_MARKS.finditer(text))
+    if not marks:
+        return 0
+    return marks[-1].end() if marks[-1][1] is None else len(text)
+
+
+def _without_thoughts(text: str) -> str:
+    parts, at, thinking, closed = [], 0, False, False
+    for mark in _MARKS.finditer(text):
+        opens = mark[1] is not None
+        if not thinking and (opens or closed):  # a second mark that closes nothing is a slip
+            parts.append(text[at : mark.start()])
+        at, thinking, closed = mark.end(), opens, closed or not opens
+    return "".join(parts if thinking else [*parts, text[at:]])

@@ -1,0 +1,375 @@
+"""Exploring one question: the tables by hand-computed cases, the models of a tiny study, and the page's controls."""
+
+from __future__ import annotations
+
+import html
+import math
+
+import matplotlib.pyplot as plt
+import pandas as pd
+import pytest
+import torch
+from conftest import MODELS, make_root, stage_in
+
+from rdlib.engines import models
+from rdlib.errors import UserError
+from rdlib.evidence import explore_plots
+from rdlib.settings import Dataset, Reward
+from rdlib.study import explore, explore_page, explore_tables
+from rdlib.study.explore import AFTER, BASE, BEFORE, Explorer
+from rdlib.study.explore_tables import NO_ANSWER, OTHERS, TEACHER, Asked
+from rdlib.tasks.questions import Question
+
+KNOWN = "mia has 6 books . mia adopts 6 books . how many books does mia have ?"
+REWARD = Reward(no_answer=-5.0, mismatch="negative_abs", mismatch_constant=1.0)
+
+
+def responses(*rows: tuple) -> pd.DataFrame:
+    """A table of responses from (model, confidence, temperature, answer, text)."""
+    columns = ["model", "confidence", "temperature", "answer", "text"]
+    return pd.DataFrame(rows, columns=columns).astype({"answer": "str"}).assign(finished=True)
+
+
+def of_teacher(high: list[str | None], low: list[str | None]) -> pd.DataFrame:
+    """Teacher responses with these answers: the high-confidence ones at 0.1, the others at 0.9."""
+    rows = [(TEACHER, "high", 0.1, answer, f"text {answer}") for answer in high]
+    return responses(*rows, *((TEACHER, "low", 0.9, answer, f"low {answer}") for answer in low))
+
+
+# ---- questions as one types them
+
+
+def test_a_typed_question_becomes_what_the_micro_world_writes():
+    assert explore.in_micro_words("Mia has 6 books.\n How many  books does Mia have?") == (
+        "mia has 6 books . how many books does mia have ?"
+    )
+    assert explore.in_micro_words("In law, what is it? (a) tin (J) iron") == "in law , what is it ? (A) tin (J) iron"
+    assert explore.in_micro_words("3.5 and 1,000") == "3.5 and 1,000"  # not the ends of sentences
+
+
+def test_a_listed_question_is_the_same_text_when_typed():
+    question = Question("q", "test", "", "in law , what is the metal of x ?", ("tin", "iron"), "tin")
+    micro = Dataset(source="micro-mmlu", answer="text", train=1, validation=1, test=1, max_tokens=9)
+    assert explore.as_typed(micro, question) == "in law , what is the metal of x ? (A) tin (B) iron"
+    real = Dataset(source="mmlu_pro", answer="choice", train=1, validation=1, test=1, max_tokens=9)
+    assert explore.as_typed(real, question) == "in law , what is the metal of x ?\n(A) tin\n(B) iron"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("how many boks does mia have ?", r"do not know 'boks': did you mean 'books'\?"),
+        ("<b>mia</b> <eos> $x$", r"do not know '<b>mia</b>', '<eos>', '\$x\$': take words from the questions"),
+        ("a1 a2 a3 a4 a5 a6 a7", r"do not know 'a1', 'a2', 'a3', 'a4', 'a5' and 2 more:"),
+        ("x" * 5000, rf"do not know '{'x' * 30}':"),
+        ("\x1b[31m", r"do not know '␛\[31m'"),
+    ],
+)
+def test_unknown_words_are_told_in_one_sentence(text, message):
+    with pytest.raises(UserError, match=message) as error:
+        explore.require_known_words(text, models.load_tokenizer(MODELS / "small"), [KNOWN])
+    assert "\n" not in str(error.value) and len(str(error.value)) < 200
+
+
+# ---- tables by hand
+
+
+def test_the_vote_is_strictly_above_the_threshold_and_counts_high_confidence_alone():
+    table = of_teacher(["3", "3", "3", None], ["8"] * 9)
+    assert explore_tables.vote_on(table, 0.7).label == "3"
+    assert explore_tables.vote_on(table, 0.75).label is None
+    assert str(explore_tables.vote_on(table, 0.7)) == (
+        "3 has 3 of the 4 high-confidence votes (75%), above the threshold of 70%: a*(x) = 3."
+    )
+    assert "(75%), not above the threshold of 75%: Q_fail" in str(explore_tables.vote_on(table, 0.75))
+    assert str(explore_tables.vote_on(of_teacher([None, None], ["8"]), 0.0)).startswith("None of the 2 high-confidence")
+
+
+def test_answers_are_counted_by_temperature_the_rare_ones_together():
+    table = of_teacher(["3", "3", "4", None], ["3", "5", "6", "4", "4"])
+    counts = explore_tables.answer_counts(table, most=2)
+    assert list(counts) == ["3", "4", OTHERS]
+    assert counts.loc[("high", 0.1)].tolist() == [2, 1, 1]
+    assert counts.loc[("low", 0.9)].tolist() == [1, 2, 2]
+    assert list(explore_tables.answer_counts(table)) == ["3", "4", "5", "6", NO_ANSWER]
+    assert explore_tables.vote_shares(counts).to_dict() == {"3": 0.5, "4": 0.25, OTHERS: 0.25}
+
+
+def test_equal_texts_are_one_row_frequent_answers_first():
+    table = of_teacher(["3", "4", "3"], ["4", "4", None])
+    rows = explore_tables.distinct(table).to_numpy().tolist()
+    assert rows == [
+        ["4", 2, "0.9", "low 4"],
+        ["4", 1, "0.1", "text 4"],
+        ["3", 2, "0.1", "text 3"],
+        [NO_ANSWER, 1, "0.9", "low None"],
+    ]
+
+
+def of_students() -> pd.DataFrame:
+    rows = [(BEFORE, "7", "a", 2.0), (BEFORE, "8", "b", -1.5), (AFTER, None, "c", 0.5), (AFTER, "7", "d", 3.0)]
+    table = responses(*((model, "", 1.0, answer, text) for model, answer, text, _ in rows))
+    return table.assign(score=[score for *_, score in rows])
+
+
+def test_the_reward_is_that_of_equation_7_and_the_best_comes_first():
+    table = explore_tables.judged(of_students(), "7", REWARD)
+    assert table["text"].tolist() == ["a", "b", "d", "c"]
+    assert table["reward"].tolist() == [2.0, -1.5, 3.0, -5.0]
+    assert table["agrees"].tolist() == [True, False, True, False]
+    means = explore_tables.summary(table).set_index("model")
+    assert means.loc[BEFORE].tolist() == [2, 0.5, 0.25, 0.25]
+    assert means.loc[AFTER].tolist() == [2, 0.5, 1.75, -1.0]
+
+
+def test_without_a_pseudo_label_the_score_is_the_reward_and_nothing_agrees():
+    table = explore_tables.judged(of_students(), None, REWARD)
+    assert table["reward"].tolist() == [2.0, -1.5, 3.0, -5.0]
+    assert table["agrees"].isna().all() and explore_tables.summary(table)["agree"].isna().all()
+
+
+def test_without_a_reward_model_there_is_no_reward():
+    table = explore_tables.judged(of_students().assign(score=float("nan")).iloc[:2], "7", REWARD)
+    assert table["agrees"].tolist() == [True, False] and table["reward"].isna().all()
+
+
+def asked_of(rows: list[tuple], scores: dict[float, list[float]]) -> Asked:
+    return Asked("?", None, responses(*rows), pd.DataFrame(scores))
+
+
+def two_lambdas() -> Asked:
+    rows = [
+        (TEACHER, "high", 0.0, "7", "t"),
+        (TEACHER, "high", 0.0, "7", "t"),  # the same text again, shown once
+        (TEACHER, "low", 1.0, "9", "wrong"),  # no reward model is trained on it
+        (BEFORE, "", 1.0, "7", "p"),
+        (AFTER, "", 1.0, "8", "n"),
+        (AFTER, "", 1.0, None, "m"),
+    ]
+    return asked_of(rows, {0.0: [3.0, 3.0, 9.0, 1.0, 2.0, 0.0], 1.0: [0.0, 0.0, 9.0, 1.0, 0.5, 0.5]})
+
+
+def test_every_lambda_scores_the_responses_that_equation_5_compares():
+    table = explore_tables.scores_by_lambda(two_lambdas(), "7")
+    assert table["text"].tolist() == ["n", "m", "p", "t"]
+    assert table["kind"].tolist() == ["student_negative"] * 2 + ["student_positive", "teacher_positive"]
+    shares = explore_tables.orderings(table, [0.0, 1.0])
+    assert shares.loc[0.0].tolist() == [0.5, 1.0]  # p beats m and not n; t beats p
+    assert shares.loc[1.0].tolist() == [1.0, 0.0]  # p beats both; t does not beat p
+
+
+def test_in_q_fail_the_students_responses_have_scores_and_no_kind():
+    table = explore_tables.scores_by_lambda(two_lambdas(), None)
+    assert sorted(table["text"]) == ["m", "n", "p"] and table["kind"].isna().all()
+    assert explore_tables.orderings(table, [0.0]).isna().all(axis=None)
+
+
+# ---- figures
+
+
+def test_the_pseudo_label_alone_is_in_colour_and_the_counts_are_written():
+    counts = explore_tables.answer_counts(of_teacher(["3", "3", "4"], ["3", "4"]))
+    figure, (above, below) = explore_plots.vote_axes(2, 2)
+    explore_plots.draw_answer_counts(below, counts)
+    explore_plots.draw_vote(above, explore_tables.vote_shares(counts), 0.6, "3")
+    assert [bar.get_height() for bar in above.patches] == pytest.approx([2 / 3, 1 / 3])
+    assert len({bar.get_facecolor() for bar in above.patches}) == 2
+    assert [text.get_text() for text in below.texts[:4]] == ["2", "1", "1", "1"]
+    plt.close(figure)
+
+
+def test_a_dot_for_every_score_and_a_bar_at_the_mean_of_a_kind():
+    table = explore_tables.scores_by_lambda(two_lambdas(), "7")
+    figure, ax = plt.subplots()
+    explore_plots.draw_scores(ax, table, [0.0, 1.0], ["0", "1"])
+    dots = sorted(y for line in ax.lines[:-1] for y in line.get_ydata())
+    assert dots == [0.0, 0.0, 0.5, 0.5, 1.0, 1.0, 2.0, 3.0]
+    bars = sorted(segment[0][1] for one in ax.collections for segment in one.get_segments())
+    assert bars == [0.0, 0.5, 1.0, 1.0, 1.0, 3.0]
+    labels = [handle.get_label() for handle in explore_plots.score_handles(table)]
+    assert labels == ["teacher positive", "student positive", "student negative"]
+    unlabelled = explore_tables.scores_by_lambda(two_lambdas(), None)
+    assert [handle.get_label() for handle in explore_plots.score_handles(unlabelled)] == ["no pseudo-label"]
+    plt.close(figure)
+
+
+# ---- models
+
+
+@pytest.fixture(scope="module")
+def trained(study) -> Explorer:
+    return Explorer(stage_in(study, "06_ppo"), samples=3)
+
+
+@pytest.fixture(scope="module")
+def untrained(tmp_path_factory) -> Explorer:
+    return Explorer(stage_in(make_root(tmp_path_factory.mktemp("nothing")), "06_ppo"), samples=3)
+
+
+def test_a_finished_study_answers_with_all_its_models_the_same_each_time(trained):
+    asked = trained.ask("Mia has 6 books. Mia adopts 6 books. How many books does Mia have?")
+    sizes = asked.responses.groupby("model", sort=False).size()
+    assert asked.text == KNOWN and asked.gold is None
+    assert sizes.to_dict() == {TEACHER: 12, BASE: 3, BEFORE: 3, AFTER: 3}  # four temperatures, three samples each
+    assert list(asked.scores) == [0.5] and asked.scores.notna().all(axis=None)
+    again = Explorer(trained.stage, samples=3).ask(KNOWN)
+    pd.testing.assert_frame_equal(asked.responses, again.responses)
+    pd.testing.assert_frame_equal(asked.scores, again.scores)
+
+
+def test_the_score_is_what_the_reward_model_gives_to_prompt_and_response(trained):
+    asked = trained.ask(KNOWN)
+    folder = trained.stage.inputs["reward_model"].folder / "model"
+    model, tokenizer = models.load_scorer(folder), models.load_tokenizer(folder)
+    for index in asked.responses.index[:: len(asked.responses) // 3]:
+        row = asked.responses.loc[index]
+        end = [tokenizer.eos_token_id] if row["finished"] else []
+        ids = torch.tensor([tokenizer(f"Q: {KNOWN} A: {row['text']}")["input_ids"] + end])
+        with torch.no_grad():
+            assert float(model(input_ids=ids).logits) == pytest.approx(asked.scores[0.5][index], abs=1e-5)
+
+
+def test_what_is_not_there_is_named_with_the_command_that_makes_it(trained, untrained):
+    assert trained.missing(BEFORE, AFTER) is None
+    assert trained.missing_lambdas().startswith("There is no reward model of lambda 0, 1 of these settings")
+    assert untrained.missing(BEFORE, AFTER) == (
+        "There is no student before PPO and after PPO of these settings and this code yet: `make study "
+        "PROFILE=tiny.yaml` makes it; `make study PROFILE=params/smoke.yaml` makes a small one in minutes, for "
+        "profile = 'params/smoke.yaml'."
+    )
+    assert "lambda 0, 0.5, 1 of these settings" in untrained.missing_lambdas()
+
+
+def test_the_embedded_models_answer_before_anything_is_trained(untrained):
+    text = next(iter(untrained.questions))
+    asked = untrained.ask(text)
+    assert set(asked.responses["model"]) == {TEACHER, BASE} and asked.scores.empty
+    assert asked.gold == untrained.questions[text].answer
+    assert {question.split for question in untrained.questions.values()} == {"validation", "test", "gsm_plus"}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "question is empty"),
+        (" \n\t ", "question is empty"),
+        ("<script>alert(1)</script>", "do not know"),
+        (("mia has 6 books . " * 600)[:10_000], r"has 2,\d\d\d tokens, and there is room for 912: shorten it"),
+    ],
+)
+def test_a_question_that_cannot_be_asked_is_one_sentence(untrained, text, message):
+    with pytest.raises(UserError, match=message) as error:
+        untrained.ask(text)
+    assert "\n" not in str(error.value)
+
+
+# ---- the page
+
+
+class Screen:
+    """What a frontend would show: outputs in their order, replaced where they are updated."""
+
+    def __init__(self) -> None:
+        self.outputs: list = []
+
+    def display(self, content, raw=False, display_id=None):
+        self.outputs.append(content)
+        screen, place = self, len(self.outputs) - 1
+
+        class Handle:
+            def update(self, content, raw=False) -> None:
+                screen.outputs[place] = content
+
+        return Handle()
+
+    def __str__(self) -> str:
+        return "\n".join(output["text/plain"] for output in self.outputs if isinstance(output, dict))
+
+
+@pytest.fixture
+def screen(monkeypatch) -> Screen:
+    found = Screen()
+    monkeypatch.setattr(explore_page, "display", found.display)
+    return found
+
+
+@pytest.fixture
+def page(trained, screen, monkeypatch) -> explore_page.Page:
+    monkeypatch.setattr(explore_page, "Explorer", lambda stage: trained)  # its models are loaded, and it remembers
+    shown = explore_page.Page(trained.stage)
+    shown.controls()
+    shown.teacher()
+    shown.student()
+    shown.lambdas()
+    return shown
+
+
+def test_each_panel_is_shown_once_with_a_line_where_the_controls_are(page, screen):
+    assert explore_page.WITHOUT_KERNEL in str(screen)
+    assert len(screen.outputs) == 1 + 3 + 3 + 3
+    assert "application/vnd.jupyter.widget-view+json" in screen.outputs[0]
+    assert not plt.get_fignums()
+
+
+def test_the_panels_follow_the_threshold(page, screen):
+    page.threshold.value = 0.0
+    assert "a*(x) = " in str(screen) and "Q_fail, no" not in str(screen)
+    count = len(screen.outputs)
+    page.threshold.value = 1.0
+    assert "not above the threshold of 100%: Q_fail, no pseudo-label" in str(screen)
+    assert len(screen.outputs) == count
+
+
+def test_another_question_is_one_of_the_list_and_shown_in_every_control(page, screen):
+    before = page.asked.text
+    page.another.click()
+    assert page.asked.text != before and page.asked.text in page.explorer.questions
+    assert page.choice.value == page.text.value == page.asked.text
+    assert page.asked.text in str(screen) and page.message.value == "" and not page.ask.disabled
+
+
+def test_a_typed_question_is_asked_and_leaves_the_list(page, screen):
+    page.text.value = "Mia has 6 books. Mia adopts 6 books. How many books does Mia have?"
+    page.ask.click()
+    assert page.asked.text == page.text.value == KNOWN and page.choice.value == ""
+    assert KNOWN in str(screen) and "gold answer" not in str(screen)
+    page.choice.value = next(iter(page.explorer.questions))
+    assert page.asked.text == page.text.value == page.choice.value and "gold answer" in str(screen)
+
+
+@pytest.mark.parametrize("text", ["", "<b>mia</b> & $x$", "mia has 6 books . " * 600])
+def test_a_bad_question_is_one_escaped_sentence_and_changes_nothing_else(page, screen, text):
+    shown, asked = str(screen), page.asked
+    page.text.value = text
+    page.ask.click()
+    with pytest.raises(UserError) as error:
+        page.explorer.read(text)
+    assert page.message.value == html.escape(str(error.value)) and "<b>" not in page.message.value
+    assert str(screen) == shown and page.asked is asked and not page.ask.disabled
+
+
+def test_the_page_names_what_is_missing_and_shows_the_rest(untrained, screen):
+    page = explore_page.Page(untrained.stage, KNOWN)
+    page.teacher()
+    page.student()
+    page.lambdas()
+    assert "There is no student before PPO and after PPO" in str(screen)
+    assert "There is no reward model of lambda 0, 0.5, 1" in str(screen)
+    assert "base student" in str(screen) and KNOWN in str(screen)
+    page.threshold.value = 0.0
+    assert len(screen.outputs) == 3 + 3 + 1
+
+
+@pytest.mark.parametrize("question", [-1, 10_000, True, 1.5, None, ["a"]])
+def test_a_question_that_is_no_number_of_the_list_is_one_sentence(untrained, question):
+    with pytest.raises(UserError, match=r"give a number from 0 to \d+, or a text"):
+        explore_page.Page(untrained.stage, question)
+
+
+def test_a_question_without_pairs_has_no_share_to_show():
+    table = explore_tables.scores_by_lambda(two_lambdas(), None)
+    figure = explore_page.lambda_figure(table, [0.0])
+    label = figure.axes[0].get_xticklabels()[0].get_text()
+    assert "Pos/Neg -" in label and "nan" not in label
+    assert math.isnan(explore_tables.orderings(table, [0.0])["pos_neg"].iloc[0])
+    plt.close(figure)

@@ -1,0 +1,412 @@
+"""Jobs on a SLURM cluster, without one: what is checked first, what the plugin is told, and what failures say.
+
+SLURM's programs are shell scripts here that answer as the real ones (22.05) did. `make slurm-test` runs real ones.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import PARAMS, REPOSITORY, make_root
+
+from rdlib.errors import UserError
+from rdlib.study import cluster, dag, failures, warm
+from rdlib.study.jobs import study_jobs
+from scripts import local_slurm, slurm_test
+
+SINFO = 'case "$*" in *%l*) echo "main* 7-00:00:00"; echo "short 30:00"; echo "gpu infinite";; *) echo idle;; esac'
+ANSWERS = {"sbatch": "exit 0", "squeue": "exit 0", "scancel": "exit 0", "scontrol": 'echo "MinJobAge  = 300 sec"'}
+ANSWERS |= {"sacct": "exit 1", "which": 'command -v "$1"'}  # the plugin asks `which` for programs
+DOWN = 'echo "slurm_load_partitions: Unable to contact slurm controller (connect failure)" >&2; exit 1'
+
+
+@pytest.fixture
+def slurm(tmp_path, monkeypatch):
+    """A function that puts scripts with these bodies on the PATH, in the place of SLURM's programs."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+
+    def put(**bodies: str) -> Path:
+        for name, body in (ANSWERS | {"sinfo": SINFO} | bodies).items():
+            (folder / name).write_text(f"#!/bin/sh\n{body}\n")
+            (folder / name).chmod(0o755)
+        monkeypatch.setenv("PATH", str(folder))
+        return folder
+
+    return put
+
+
+def workflow(**resources) -> cluster.WorkflowProfile:
+    """params/slurm with these resources changed."""
+    given = cluster.WorkflowProfile.read(REPOSITORY / "params/slurm")
+    changed = given.settings["default-resources"] | resources
+    return cluster.WorkflowProfile(given.folder, given.settings | {"default-resources": changed})
+
+
+# ---- what is checked before anything is computed
+
+
+def test_a_cluster_that_takes_the_jobs_is_asked_and_nothing_is_said(slurm, tmp_path, capsys):
+    slurm(sbatch=f'echo "$@" >> {tmp_path}/asked')
+    assert workflow().check({0, 2}) is None
+    without, with_gpus = (tmp_path / "asked").read_text().splitlines()
+    assert "--test-only" in without and "--test-only" in with_gpus
+    assert "--gpus" not in without and "--gpus=2" in with_gpus
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    ("resources", "programs", "sentence"),
+    [
+        ({"slurm_partition": "mian"}, {}, r"has no partition 'mian'.* main, short, gpu.*Did you mean main\?"),
+        ({}, {"sinfo": 'echo "main 7-00:00:00"'}, "no default partition: name one as slurm_partition.* main"),
+        ({"slurm_partition": "short"}, {}, "Jobs ask for 1440 minutes and SLURM's partition short gives 30"),
+        ({}, {"sinfo": DOWN}, r"SLURM does not answer \(slurm_load_partitions: Unable to contact"),
+        (
+            {},
+            {"sbatch": 'echo "allocation failure: Requested node configuration is not available" >&2; exit 1'},
+            r"would refuse .*\(allocation failure: Requested node .*-t 1440 --mem 128000 --nodes=1 --cpus-per-task=16",
+        ),
+        (
+            {},
+            {"scontrol": 'echo "MinJobAge = 60 sec"'},
+            r"no accounting \(sacct\) and forgets a finished job after 60 s",
+        ),
+        (
+            {"slurm_account": "beta"},
+            {"sacctmgr": "echo alpha"},
+            "slurm_account 'beta' .* is none to submit with: The given account beta appears .*alpha",
+        ),
+    ],
+)
+def test_what_slurm_would_not_take_is_one_sentence(slurm, tmp_path, resources, programs, sentence):
+    folder = slurm(**programs)
+    (folder / "sacctmgr").exists() or (folder / "sacctmgr").symlink_to("/bin/false")
+    with pytest.raises(UserError, match=sentence) as raised:
+        workflow(**resources).check({0})
+    assert "\n" not in str(raised.value)
+
+
+def test_a_partition_without_a_time_limit_takes_any(slurm):
+    slurm()
+    assert workflow(slurm_partition="gpu", runtime=10**6).check({0}) is None
+
+
+def test_several_partitions_may_be_named_and_each_must_be_there(slurm):
+    slurm()
+    assert workflow(slurm_partition="short,main").check({0}) is None
+    with pytest.raises(UserError, match="has no partition 'man'"):
+        workflow(slurm_partition="main,man").check({0})
+
+
+def test_of_several_clusters_only_the_plugin_knows_the_partitions(slurm):
+    slurm(sbatch="exit 1")
+    assert workflow(clusters="east,west", slurm_partition="theirs").check({0}) is None
+
+
+def test_an_account_of_the_user_s_is_taken(slurm, tmp_path):
+    slurm(sacctmgr="echo alpha", sbatch=f'echo "$@" > {tmp_path}/asked')
+    workflow(slurm_account="alpha").check({0})
+    assert " -A alpha " in (tmp_path / "asked").read_text()
+
+
+def test_jobs_wait_for_a_partition_whose_nodes_are_down(slurm, capsys):
+    """`sbatch --test-only` refuses any job then, and a submitted one would wait and run."""
+    slurm(sinfo=SINFO.replace("echo idle", 'echo "down*"; echo drained'), sbatch="exit 1")
+    assert workflow().check({0}) is None
+    assert capsys.readouterr().out == "No node of SLURM's partition main is up at present: jobs wait until one is.\n"
+
+
+def test_without_slurm_the_command_ends_in_a_sentence_and_starts_nothing(tmp_path, at_root, monkeypatch, capsys):
+    root = at_root(make_root(tmp_path))
+    shutil.copytree(REPOSITORY / "params/slurm", root / "params/slurm")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(dag, "_follow", lambda *a: pytest.fail("it started the study"))
+    assert dag.main(["--profile", PARAMS, "--workflow-profile", "params/slurm"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and "there is none here (sbatch, squeue" in error and error.count("\n") == 1
+    assert dag.main(["--profile", PARAMS, "--workflow-profile", "params/slrum"]) == 2
+    assert "There is no workflow profile" in capsys.readouterr().err
+
+
+def test_without_the_plugin_the_sentence_says_how_to_get_it(slurm, monkeypatch):
+    slurm()
+    monkeypatch.setattr(cluster.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match="snakemake-executor-plugin-slurm is not installed: `pip install"):
+        workflow().check({0})
+
+
+@pytest.mark.parametrize("text", ["jobs: [", "- jobs", "default-resources: [runtime=5]"])
+def test_a_broken_workflow_profile_is_one_sentence(tmp_path, text):
+    (tmp_path / "config.yaml").write_text(text)
+    with pytest.raises(UserError, match="config.yaml is not"):
+        cluster.WorkflowProfile.read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("limit", "value"),
+    [
+        ("7-00:00:00", 10080),
+        ("1-12:30:00", 2190),
+        ("2:00:00", 120),
+        ("30:00", 30),
+        ("infinite", math.inf),
+        ("n/a", math.inf),
+    ],
+)
+def test_time_limits_are_read_as_sinfo_writes_them(limit, value):
+    assert cluster.minutes(limit) == value
+
+
+# ---- what Snakemake and its plugin are told
+
+
+def test_params_slurm_names_options_that_the_plugin_has():
+    from snakemake_executor_plugin_slurm import ExecutorSettings
+
+    known = {field.name for field in dataclasses.fields(ExecutorSettings)}
+    settings = yaml.safe_load((REPOSITORY / "params/slurm/config.yaml").read_text())
+    ours = {name.removeprefix("slurm-").replace("-", "_") for name in settings if name.startswith("slurm-")}
+    assert ours and ours <= known
+    assert {"logdir", "jobname_prefix", "status_command"} <= known  # given by WorkflowProfile.arguments
+
+
+def test_a_gpu_job_asks_for_its_gpus_on_one_node_and_others_for_none():
+    """By the plugin's own submission; without --nodes=1 SLURM may take the GPUs of several nodes."""
+    words = workflow().submission("gpu", 4)
+    assert {"--gpus=4", "--nodes=1", "--cpus-per-task=16"} <= set(words) and words[words.index("-p") + 1] == "gpu"
+    assert not any(word.startswith("--gpus") for word in workflow().submission("main", 0))
+
+
+def test_logs_go_beside_the_runs_and_squeue_is_asked_where_there_is_no_accounting(slurm, tmp_path):
+    runs = tmp_path / "runs/tiny"
+    slurm(sacct="exit 1")
+    words = workflow().arguments(runs, jobs=2)
+    told = dict(zip(words[::2], words[1::2], strict=True))
+    assert told == {
+        "--slurm-logdir": str(runs / "slurm"),
+        "--slurm-jobname-prefix": cluster.job_prefix(runs),
+        "--slurm-status-command": "squeue",
+    }
+    slurm(sacct="exit 0")
+    assert "--slurm-status-command" not in workflow().arguments(runs, jobs=2)
+    bare = cluster.WorkflowProfile(tmp_path, {"executor": "slurm", "slurm-logdir": "elsewhere"})
+    assert bare.arguments(runs, jobs=3)[:2] == ["--jobs", "3"] and "--slurm-logdir" not in bare.arguments(runs, 3)
+
+
+def test_a_workflow_profile_of_another_executor_is_left_alone(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    other = cluster.WorkflowProfile(tmp_path, {"executor": "kubernetes", "jobs": 4})
+    assert other.remote and not other.slurm and other.check({8}) is None and other.arguments(tmp_path, 2) == []
+    assert not cluster.WorkflowProfile(tmp_path, {"printshellcmds": True}).remote
+
+
+def test_names_of_jobs_are_the_study_s_own_and_what_the_plugin_takes(tmp_path):
+    names = [cluster.job_prefix(tmp_path / runs) for runs in ("runs/a b:ü", "runs/" + "x" * 80, "a/micro", "b/micro")]
+    assert all(re.fullmatch(r"[A-Za-z0-9_-]{1,50}", name) for name in names) and len(set(names)) == 4
+    assert cluster.job_prefix(tmp_path / "a/micro") == names[2]
+
+
+# ---- what an earlier run left
+
+
+def test_waiting_jobs_of_an_earlier_run_are_cancelled_and_running_ones_waited_for(slurm, tmp_path, capsys):
+    runs = tmp_path / "runs/tiny"
+    mine, other = cluster.job_prefix(runs), cluster.job_prefix(tmp_path / "other/tiny")
+    once = f"{tmp_path}/asked"
+    slurm(
+        squeue=f"""echo "9|RUNNING|{other}_1-2"; echo "10|RUNNING|{mine}x"
+            [ -e {once}3 ] && exit; [ -e {once}2 ] && echo 3 > {once}3; [ -e {once}1 ] && echo 2 > {once}2
+            [ -e {once}1 ] || echo "8|PENDING|{mine}_1-2"; echo "7|RUNNING|{mine}_1-2"; echo 1 > {once}1""",
+        scancel=f'echo "$@" >> {tmp_path}/cancelled',
+    )
+    cluster.clear_earlier_jobs(runs, seconds=0.01)
+    assert (tmp_path / "cancelled").read_text() == "--state=PENDING 8\n"
+    assert capsys.readouterr().out == (
+        "Waiting for jobs of an earlier run that are still at work (`scancel 7` ends them).\n"
+    )
+    assert cluster.jobs_of(runs) == {}
+
+
+# ---- failures
+
+
+@pytest.fixture(scope="module")
+def jobs(tmp_path_factory):
+    """The jobs of the tiny study."""
+    root = make_root(tmp_path_factory.mktemp("slurm"))
+    with pytest.MonkeyPatch.context() as patch:
+        from conftest import patch_root
+
+        patch_root(patch, root)
+        return study_jobs(PARAMS, [0]), root
+
+
+def written(job, message: str, log: Path) -> str:
+    """What Snakemake 9 writes of a job that failed on a cluster."""
+    return f"""\
+[Wed Nov 25 07:45:10 2026]
+Error in rule {job.name}:
+    message: {message}For further error details see the cluster/cloud log and the log files of the involved rule(s).
+    jobid: 1
+    output: x/.jobs/{job.name}
+    log: {job.executed}, {log} (check log file(s) for error details)
+    shell:
+        python -m rdlib.study.warm
+        (command exited with non-zero exit code)
+    external_jobid: 2
+Finished jobid: 4 (Rule: somewhere-else)
+"""
+
+
+def ended(state: str) -> str:
+    """The plugin's message of a job that ended in a state, as without accounting."""
+    return f"SLURM-job '2' failed, SLURM status is: '{state}'. Detailed failure reason unavailable."
+
+
+REFUSED = """SLURM sbatch failed. The error message was 'sbatch: error: Batch job submission failed: Job violates
+accounting/QOS policy'.
+    sbatch call:
+        sbatch --parsable
+"""
+
+
+@pytest.mark.parametrize(
+    ("message", "sentence"),
+    [
+        (ended("TIMEOUT"), "SLURM ended it at its time limit (job 2): raise runtime in the workflow profile"),
+        (ended("OUT_OF_MEMORY"), "it needed more memory than it had asked SLURM for (job 2): raise mem_mb"),
+        (ended("FAILED"), "no message from its notebook (SLURM's job 2)"),
+        (
+            "SLURM-job '2' failed due to a node failure, SLURM status is: 'NODE_FAIL'. Failed",
+            "its node failed (SLURM's",
+        ),
+        (
+            REFUSED,
+            "SLURM did not take it (sbatch: error: Batch job submission failed: Job violates accounting/QOS policy)",
+        ),
+        ("Job submission failed with exception: no such thing\n    ", "it could not be submitted (no such thing)"),
+        ("None\n    ", "no message"),
+    ],
+)
+def test_a_failed_job_is_named_with_its_reason_and_its_log(jobs, tmp_path, message, sentence, capsys, monkeypatch):
+    made, root = jobs
+    job = made[3]
+    log = tmp_path / "slurm/2.log"
+    log.parent.mkdir()
+    log.write_text("slurmstepd: error")
+    job.executed.parent.mkdir(parents=True, exist_ok=True)
+    job.executed.with_suffix(".error").write_text("of an earlier run\n")
+    (tmp_path / "said.txt").write_text(written(job, message, log))
+    words = [sys.executable, "-c", "import sys; sys.stdout.write(open(sys.argv[1]).read()); sys.exit(1)"]
+    with (tmp_path / "lock").open("w") as lock:
+        failed = dag._follow([*words, str(tmp_path / "said.txt")], made, 0, tmp_path, {}, lock.fileno())
+    assert [failure.job.name for failure in failed] == [job.name]
+    monkeypatch.setattr(dag, "ROOT", root)
+    assert dag._report_failures(failed) == 1
+    error = capsys.readouterr().err
+    assert f"FAILED {job.name}: {sentence}" in error and os.path.relpath(log, root) in error
+    assert "an earlier run" not in error and os.path.relpath(job.executed, root) in error
+
+
+def test_a_job_that_a_second_attempt_finishes_has_not_failed(jobs, tmp_path):
+    """As with `retries` in a workflow profile."""
+    made = jobs[0]
+    (tmp_path / "said.txt").write_text(
+        written(made[2], ended("NODE_FAIL"), tmp_path) + f"Finished jobid: 1 (Rule: {made[2].name})\n"
+    )
+    words = [sys.executable, "-c", "import sys; sys.stdout.write(open(sys.argv[1]).read())"]
+    with (tmp_path / "lock").open("w") as lock:
+        assert dag._follow([*words, str(tmp_path / "said.txt")], made, 0, tmp_path, {}, lock.fileno()) == []
+
+
+def test_an_interrupt_cancels_the_jobs_in_slurm(jobs, tmp_path, slurm):
+    prefix = cluster.job_prefix(tmp_path)
+    slurm(squeue=f'echo "7|RUNNING|{prefix}_1"; echo "9|RUNNING|other_1"', scancel=f'echo "$@" > {tmp_path}/cancelled')
+    words = [sys.executable, "-c", "import os, signal, time; os.kill(os.getppid(), signal.SIGINT); time.sleep(60)"]
+    with (
+        (tmp_path / "lock").open("w") as lock,
+        pytest.raises(UserError, match="Interrupted: what was finished is kept"),
+    ):
+        cancel = functools.partial(cluster.cancel_jobs, tmp_path)
+        dag._follow(words, jobs[0], 0, tmp_path, {}, lock.fileno(), cancel)
+    assert (tmp_path / "cancelled").read_text() == "7\n"
+
+
+def test_the_notebook_s_own_message_goes_first(jobs):
+    job = jobs[0][3]
+    job.executed.parent.mkdir(parents=True, exist_ok=True)
+    job.executed.with_suffix(".error").write_text("PPO stopped in update 3: the loss is NaN.\n")
+    assert (
+        failures.Failure(job, [f"    message: {ended('FAILED')}"]).reason()
+        == "PPO stopped in update 3: the loss is NaN."
+    )
+
+
+# ---- where notebooks start
+
+
+def test_a_job_elsewhere_has_no_server_and_is_told_so():
+    with warm.Server(here=False) as server:
+        assert server.process is None and server.environment == {warm.ADDRESS: ""}
+
+
+def test_a_notebook_without_a_server_says_so_in_a_line(tmp_path):
+    """Here of a server that is on another host; the notebook is missing, so that this is quick."""
+    words = [sys.executable, "-m", "rdlib.study.warm", str(tmp_path / "none.ipynb"), str(tmp_path / "out.ipynb")]
+    environment = os.environ | {warm.ADDRESS: "rdlib-on-another-host"}
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, cwd=REPOSITORY)
+    assert done.returncode == 1 and done.stdout.count(slurm_test.COLD) == 1 and done.stdout.count("\n") == 1
+    assert "There is no notebook" in done.stderr
+
+
+# ---- the cluster of `make slurm-test`
+
+
+def test_what_is_missing_is_said_where_it_cannot_be_installed(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(local_slurm, "DAEMON_FOLDERS", ())
+    assert set(local_slurm.missing()) == set(local_slurm.PROGRAMS)
+    with pytest.raises(UserError, match=r"no SLURM here \(munged, .*\) and no apt-get"):
+        local_slurm.install()
+    (tmp_path / "apt-get").write_text("#!/bin/sh\necho 'E: Unable to locate package' >&2; exit 100\n")
+    (tmp_path / "apt-get").chmod(0o755)
+    monkeypatch.setattr(local_slurm.os, "geteuid", lambda: 1000)
+    with pytest.raises(UserError, match="only root can install it: run `sudo apt-get install slurm-wlm munge`"):
+        local_slurm.install()
+    monkeypatch.setattr(local_slurm.os, "geteuid", lambda: 0)
+    with pytest.raises(UserError, match=r"apt-get -q .* update` failed \(E: Unable to locate package\)"):
+        local_slurm.install()
+
+
+def test_the_configuration_keeps_to_its_folder_and_the_node_takes_two_jobs_of_params_slurm(tmp_path):
+    ports = local_slurm.free_ports(2)
+    assert len(set(ports)) == 2
+    text = local_slurm.configuration(tmp_path, ports, "someone")
+    fields = dict(line.split("=", 1) for line in text.splitlines())
+    paths = re.findall(r"=(/\S+)", text.replace("socket=", ""))
+    assert paths and all(path.startswith(str(tmp_path)) for path in paths)
+    assert fields["SlurmctldPort"] == str(ports[0]) and fields["SlurmUser"] == fields["SlurmdUser"] == "someone"
+    asked = workflow().resources
+    node = dict(word.split("=") for word in text.split("NodeName=")[1].splitlines()[0].split()[1:])
+    assert int(node["CPUs"]) // asked["cpus_per_task"] == int(node["RealMemory"]) // asked["mem_mb"] * 1 == 2
+
+
+def test_the_cell_of_the_faults_is_a_study_whose_jobs_ask_for_gpus(tmp_path, at_root):
+    content = slurm_test.one_cell(slurm_test.read(REPOSITORY / "params/smoke.yaml"))
+    root = at_root(make_root(tmp_path))
+    slurm_test.write(root / "cell.yaml", content)
+    made = study_jobs("cell.yaml", [0])
+    assert 15 < len(made) < 25
+    assert {job.gpus for job in made if job.notebook in ("01_teacher_responses", "06_ppo")} == {slurm_test.GPUS}
+    assert {job.gpus for job in made if job.notebook in ("00_data", "02_pseudo_labels")} == {0}

@@ -1,0 +1,221 @@
+"""How weights are held, which attention computes, and torch.compile: each does what its setting says."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+
+import pytest
+import torch
+from conftest import MODELS, stage_in
+from safetensors.torch import load_file
+from test_adapters import again  # noqa: F401
+from test_ppo import PROMPTS, Words, llama, sampler, settings, share_of
+from test_resume import METHODS, interrupt
+from transformers import LlamaForSequenceClassification
+
+from rdlib.artifacts import hash_files
+from rdlib.engines import models
+from rdlib.errors import UserError
+from rdlib.method import baselines, ppo, training
+from rdlib.settings import Training
+from rdlib.study.stage import Stage
+
+BF16 = {"training.weights": "bfloat16"}
+LORA = {"training.lora": {"r": 2, "alpha": 4.0}}
+STAGES = ["03_sft_warmup", "05_reward_model", "06_ppo"]
+
+
+def losses(stage) -> list[float]:
+    """The first losses of a stage's history."""
+    if stage.name == "06_ppo":
+        return stage.jsonl("history")["policy_loss"].dropna().head(1).tolist()
+    return stage.table("history")["loss"].dropna().head(6).tolist()
+
+
+# ---- how weights are held
+
+
+def test_why_weights_are_float32_by_default():
+    """At PPO's and SFT's learning rates most Adam steps are below half of what bfloat16 resolves, and are lost."""
+    assert Training().weights == "float32"
+    weights = models.load_causal_lm(MODELS / "small").model.layers[0].mlp.up_proj.weight.detach()
+    moved = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        for rate in (1e-6, 1e-5):
+            weight = torch.nn.Parameter(weights.to(dtype))
+            before = weight.detach().clone()
+            weight.grad = torch.randn(weight.shape, generator=torch.Generator().manual_seed(0)).to(dtype)
+            torch.optim.AdamW([weight], lr=rate, weight_decay=0.0).step()
+            moved[dtype, rate] = (weight.detach() != before).float().mean().item()
+    assert min(moved[torch.float32, rate] for rate in (1e-6, 1e-5)) > 0.95
+    assert moved[torch.bfloat16, 1e-6] < 0.02 and moved[torch.bfloat16, 1e-5] < 0.1
+
+
+def test_bfloat16_weights_are_computed_with_in_bf16():
+    assert training.in_bf16(Training(weights="bfloat16")) and training.in_bf16(Training(precision="bf16"))
+    assert not training.in_bf16(Training(precision="fp32"))
+    with pytest.raises(ValueError, match="weights bfloat16 cannot be computed with in fp32"):
+        Training(weights="bfloat16", precision="fp32")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", STAGES)
+def test_a_stage_in_bfloat16_has_the_losses_of_float32_and_writes_what_it_held(study, again, tmp_path, name):  # noqa: F811
+    """The losses to eight bits: they are around 0.1 (SFT) and 1 (reward model), PPO's advantages are whitened."""
+    stage = again(tmp_path, name, BF16).run()
+    held = load_file(stage.folder / "model/model.safetensors")
+    assert {tensor.dtype for tensor in held.values()} == {torch.bfloat16}
+    assert losses(stage) == pytest.approx(losses(stage_in(study, name, METHODS.get(name, "ours"))), abs=0.05)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["03_sft_warmup", "05_reward_model", "06_ppo"])
+def test_adapters_on_bfloat16_weights_are_float32_and_merged_so(again, tmp_path, monkeypatch, name):  # noqa: F811
+    merging = training.merged
+
+    def spy(model):
+        trained = {p.dtype for p in model.parameters() if p.requires_grad}
+        frozen = {p.dtype for p in model.parameters() if not p.requires_grad}
+        seen.append((trained, frozen))
+        return merging(model)
+
+    seen = []
+    monkeypatch.setattr(training, "merged", spy)
+    stage = again(tmp_path, name, BF16 | LORA).run()
+    assert seen == [({torch.float32}, {torch.bfloat16})]
+    merged = load_file(stage.folder / "model/model.safetensors")
+    assert {tensor.dtype for tensor in merged.values()} == {torch.float32}
+
+
+@pytest.mark.slow
+def test_a_killed_stage_in_bfloat16_goes_on_exactly(again, tmp_path, monkeypatch):  # noqa: F811
+    whole = again(tmp_path / "whole", "03_sft_warmup", BF16).run()
+    broken = again(tmp_path / "broken", "03_sft_warmup", BF16)
+    interrupt(broken, monkeypatch, training.ProgressBar, "on_step_end", 5)
+    assert hash_files(broken.run().folder) == hash_files(whole.folder)
+
+
+# ---- attention
+
+
+@pytest.fixture
+def loaded(monkeypatch) -> list[dict]:
+    """The options of every model that is loaded, configurations and tokenizers left out."""
+    found, load = [], models._load
+
+    def spy(loader, source, **options):
+        if "dtype" in options:
+            found.append(options)
+        return load(loader, source, **options)
+
+    monkeypatch.setattr(models, "_load", spy)
+    return found
+
+
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+def test_the_attention_is_the_one_named(attention):
+    given = Training(attention=attention)
+    for model in (models.load_causal_lm(MODELS / "small", given), models.load_scorer(MODELS / "small", 0, given)):
+        assert model.config._attn_implementation == attention
+    assert models.load_causal_lm(MODELS / "small").config._attn_implementation == "sdpa"  # transformers' choice
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "networks"), [("03_sft_warmup", 1), ("05_reward_model", 1), ("06_ppo", 4)])
+def test_every_network_of_a_stage_has_the_attention_named(study, again, tmp_path, loaded, name, networks):  # noqa: F811
+    """And the same losses, whose key is the same."""
+    stage = again(tmp_path, name, {"training.attention": "eager"})
+    plain = stage_in(study, name, stage.method)
+    assert stage.folder.name == plain.folder.name and stage.key == plain.key
+    stage.run()
+    assert [options["attn_implementation"] for options in loaded] == ["eager"] * networks
+    assert losses(stage) == pytest.approx(losses(plain), abs=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("method", "networks"), [("rft", 1), ("dpo", 2), ("grpo", 1), ("distillation", 2)])
+def test_the_baselines_networks_are_held_so_too(again, tmp_path, loaded, method, networks):  # noqa: F811
+    stage = replace(again(tmp_path, "13_baseline", BF16 | {"training.attention": "eager"}), method=method)
+    source = models.policy_source(stage)
+    cell = baselines.Cell(
+        source,
+        models.load_tokenizer(source),
+        baselines.read_questions(stage.input("data"), "train", "validation"),
+        baselines.artifacts.read_parquet(stage.input("labels") / "labels.parquet"),
+        stage.dataset_settings,
+    )
+    trainer = baselines.TRAINERS[method](stage, tmp_path, cell)
+    held = [(options["attn_implementation"], options["dtype"]) for options in loaded]
+    assert held == [("eager", torch.bfloat16)] * networks and trainer.args.bf16
+
+
+def test_what_decides_a_key():
+    """Kernels and reports do not, the weights' type does."""
+
+    def recipe(overrides: dict) -> str:
+        axes = {"dataset": "gsm", "teacher": "strong", "student": "small", "method": "ours"}
+        return Stage("06_ppo", "params/micro.yaml", all_overrides=overrides, **axes).recipe
+
+    plain = recipe({})
+    for same in ({"attention": "eager"}, {"compile": True}, {"report_to": ["tensorboard"]}):
+        assert recipe({f"training.{name}": value for name, value in same.items()}) == plain
+    assert recipe(BF16) != plain
+
+
+# ---- torch.compile
+
+
+def trainer(config, compiled: bool) -> ppo.PPOTrainer:
+    """A PPO trainer of a tiny Llama."""
+    networks = (llama(), llama(), llama(LlamaForSequenceClassification, seed=1))
+    return ppo.PPOTrainer(*networks, Words(), config, PROMPTS, sampler(), share_of(5), compiled=compiled)
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_ppos_passes_are_compiled_and_its_sampling_is_not(monkeypatch, compiled):
+    calls = []
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda self, **options: calls.append(type(self).__name__))
+    trainer(settings(), compiled)
+    assert calls == ["PolicyAndValue"] * compiled
+
+
+@pytest.mark.slow
+def test_ppo_compiled_computes_what_it_does_without():
+    """By the graphs of torch.compile without their code generation, which takes a minute and is torch's own."""
+    statistics = {}
+    for compiled in (False, True):
+        one = trainer(settings(episodes_per_update=6, minibatch_size=6), compiled)
+        if compiled:
+            one.both.compile(dynamic=True, backend=(graphs := Graphs()))
+        batch, scores, _ = one._rollout(1)
+        batch = one._advantages(one._evaluate_rollouts(batch), scores)
+        statistics[compiled] = {name: float(value) for name, value in one.optimise(batch, 1).items()}
+    assert graphs.seen > 0
+    assert statistics[True] == pytest.approx(statistics[False], abs=1e-5)
+    torch.compiler.reset()
+
+
+class Graphs:
+    """A backend of torch.compile that runs a graph as it is and counts them."""
+
+    seen = 0
+
+    def __call__(self, graph, inputs):
+        self.seen += 1
+        return graph.forward
+
+
+@pytest.mark.slow
+def test_the_trainers_passes_are_compiled_and_later_trainings_are_not(study, again, tmp_path, monkeypatch):  # noqa: F811
+    graphs, compile_ = Graphs(), torch.compile
+    monkeypatch.setattr(torch, "compile", lambda model, **options: compile_(model, backend=graphs))
+    stage = again(tmp_path, "03_sft_warmup", {"training.compile": True}).run()
+    assert graphs.seen > 0 and "ACCELERATE_DYNAMO_BACKEND" not in os.environ
+    assert losses(stage) == pytest.approx(losses(stage_in(study, stage.name, stage.method)), abs=1e-5)
+    torch.compiler.reset()
+
+
+def test_a_model_that_lacks_an_attention_is_one_sentence():
+    with pytest.raises(UserError, match="cannot be loaded"):
+        models.load_causal_lm(MODELS / "small", Training(attention="flash_attention_2"))
