@@ -165,6 +165,17 @@ def test_the_command_keeps_those_of_the_first_released_seed(run, capsys):
     assert not (out / "99_gone.ipynb").exists()
 
 
+def test_the_parameters_are_those_it_was_executed_with(run):
+    """Notebook 12 lies in one place for all seeds, so the file there is of the seeds drawn last."""
+    job = next(job for job in published.cell_jobs(PARAMS, 0) if job.notebook == "12_paper_tables_and_figures")
+    (run / "runs/tiny/results/seed3").mkdir()
+    (run / "runs/tiny/results/seed3/provenance.json").write_text(json.dumps({"commits": ["d" * 40], "dirty": True}))
+    content = executed()
+    content.metadata["papermill"]["parameters"] = {"profile": PARAMS, "seeds": [3]}
+    record = published.record_of(job, content)
+    assert record == {"commits": ["d" * 40], "dirty": True, "parameters": {"profile": PARAMS, "seeds": [3]}}
+
+
 def test_a_missing_or_failed_notebook_is_one_sentence(run, capsys):
     jobs = {job.notebook: job for job in published.cell_jobs(PARAMS, 0)}
     failed = executed(nbformat.v4.new_output("error", ename="E", evalue="e", traceback=[]))
