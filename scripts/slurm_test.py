@@ -272,11 +272,12 @@ def compare(reference: Path, study: Study) -> list[str]:
     """What is wrong with a finished study's artifacts and logs."""
     wrong = differences(reference, study.runs, "SLURM")
     logs = {path: path.read_text(errors="replace") for path in (study.runs / "slurm").rglob("*.log")}
-    wrong += [f"does not say that it started cold: {path}" for path, text in logs.items() if COLD not in text]
-    if len(logs) < study.notebooks:
-        wrong.append(f"{len(logs)} logs of {study.notebooks} notebooks in {study.runs / 'slurm'}")
+    cold = sum(COLD in text for text in logs.values())
+    wrong += [f"warm: {path}" for path, text in logs.items() if "Finished jobid" in text and COLD not in text]
+    if cold < study.notebooks:
+        wrong.append(f"{cold} logs of {study.notebooks} notebooks in {study.runs / 'slurm'} say that it started cold")
     if not wrong:
-        print(f"  {sum(1 for _ in contents(reference))} artifacts, all the same; {len(logs)} jobs started cold.")
+        print(f"  {sum(1 for _ in contents(reference))} artifacts, all the same; {cold} jobs started cold.")
     return wrong
 
 

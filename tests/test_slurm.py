@@ -6,11 +6,11 @@ SLURM's programs are shell scripts here that answer as the real ones (22.05) did
 from __future__ import annotations
 
 import dataclasses
-import functools
 import math
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -330,7 +330,15 @@ def test_a_job_that_a_second_attempt_finishes_has_not_failed(jobs, tmp_path):
         assert dag._follow([*words, str(tmp_path / "said.txt")], made, 0, tmp_path, {}, lock.fileno()) == []
 
 
-def test_an_interrupt_cancels_the_jobs_in_slurm(jobs, tmp_path, slurm):
+@pytest.fixture
+def interruptible():
+    """SIGINT as in a terminal: a shell has its background jobs ignore it, and tests may run in one."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_an_interrupt_cancels_the_jobs_in_slurm(jobs, tmp_path, slurm, interruptible):
     prefix = cluster.job_prefix(tmp_path)
     slurm(squeue=f'echo "7|RUNNING|{prefix}_1"; echo "9|RUNNING|other_1"', scancel=f'echo "$@" > {tmp_path}/cancelled')
     words = [sys.executable, "-c", "import os, signal, time; os.kill(os.getppid(), signal.SIGINT); time.sleep(60)"]
@@ -338,9 +346,44 @@ def test_an_interrupt_cancels_the_jobs_in_slurm(jobs, tmp_path, slurm):
         (tmp_path / "lock").open("w") as lock,
         pytest.raises(UserError, match="Interrupted: what was finished is kept"),
     ):
-        cancel = functools.partial(cluster.cancel_jobs, tmp_path)
-        dag._follow(words, jobs[0], 0, tmp_path, {}, lock.fileno(), cancel)
+        dag._follow(words, jobs[0], 0, tmp_path, {}, lock.fileno(), cluster.Jobs(tmp_path))
     assert (tmp_path / "cancelled").read_text() == "7\n"
+
+
+@pytest.mark.parametrize(
+    ("said", "squeue", "lost"),
+    [
+        ("Job 1 has been submitted with SLURM jobid 2 (log: x).", "exit 0", True),
+        ("Building DAG of jobs...", "exit 0", False),  # it may take its time before it submits any
+        ("Job 1 has been submitted with SLURM jobid 2 (log: x).", 'echo "2|RUNNING|{prefix}_1"', False),
+        ("Job 1 has been submitted with SLURM jobid 2 (log: x).", "exit 1", False),  # nobody knows
+    ],
+)
+def test_a_snakemake_that_waits_for_jobs_that_slurm_has_not_is_ended(jobs, tmp_path, slurm, said, squeue, lost):
+    slurm(squeue=squeue.format(prefix=cluster.job_prefix(tmp_path)))
+    words = [sys.executable, "-c", f"import time; print({said!r}, flush=True); time.sleep({60 if lost else 1.5})"]
+    placed = cluster.Jobs(tmp_path, seconds=0.3, interval=0.1)
+    with (tmp_path / "lock").open("w") as lock:
+        assert dag._follow(words, jobs[0], 0, tmp_path, {}, lock.fileno(), placed) == []
+    assert placed.lost is lost
+
+
+def test_a_study_whose_snakemake_lost_its_jobs_goes_on(tmp_path, at_root, monkeypatch, capsys):
+    root = at_root(make_root(tmp_path))
+    shutil.copytree(REPOSITORY / "params/slurm", root / "params/slurm")
+    given = []
+
+    def follow(*arguments):
+        given.append(arguments)
+        arguments[-1].lost = len(given) == 1
+        return []
+
+    monkeypatch.setattr(dag, "_follow", follow)
+    monkeypatch.setattr(cluster.WorkflowProfile, "check", lambda *a: None)
+    monkeypatch.setattr(cluster, "clear_earlier_jobs", lambda *a: None)
+    assert dag.main(["--profile", PARAMS, "--workflow-profile", "params/slurm"]) == 0
+    assert len(given) == 2 and given[0][-1] is not given[1][-1]
+    assert "Snakemake had lost sight of its jobs in SLURM: it is started again." in capsys.readouterr().out
 
 
 def test_the_notebook_s_own_message_goes_first(jobs):

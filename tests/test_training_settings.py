@@ -186,7 +186,7 @@ def test_ppo_compiled_computes_what_it_does_without():
     """By the graphs of torch.compile without their code generation, which takes a minute and is torch's own."""
     statistics = {}
     for compiled in (False, True):
-        one = trainer(settings(episodes_per_update=6, minibatch_size=6), compiled)
+        one = trainer(settings(episodes_per_update=6, minibatch_size=6, epochs=1), compiled)
         if compiled:
             one.both.compile(dynamic=True, backend=(graphs := Graphs()))
         batch, scores, _ = one._rollout(1)

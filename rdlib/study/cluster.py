@@ -17,6 +17,7 @@ import re
 import shlex
 import shutil
 import subprocess
+import threading
 import time
 from dataclasses import dataclass
 from functools import cached_property
@@ -215,10 +216,46 @@ def jobs_of(runs: Path) -> dict[str, str]:
     return {number: state for number, state, name in jobs if name.startswith(f"{job_prefix(runs)}_")}
 
 
-def cancel_jobs(runs: Path) -> None:
-    """Cancel every job of the study in this folder."""
-    if jobs := jobs_of(runs):
-        _ask("scancel", *jobs)
+class Jobs:
+    """The jobs that a Snakemake process has in SLURM for the study in a folder: watched, and cancelled if need be.
+
+    Snakemake's plugin (2.8.0) forgets its jobs once their states could not be had for a while, as after a restart of
+    the controller, and Snakemake then waits for them for ever. It is ended, and `lost` set, when SLURM has had no job
+    of the study for `seconds` in which Snakemake, which asks at least every three minutes, said nothing.
+    """
+
+    def __init__(self, runs: Path, seconds: float = 300, interval: float = 30) -> None:
+        self.runs, self.seconds, self.interval = runs, seconds, interval
+        self.lost = self.submitted = False
+        self.heard = time.monotonic()
+
+    def hear(self, line: str) -> None:
+        """Take note of a line that Snakemake has written."""
+        self.heard = time.monotonic()
+        self.submitted = self.submitted or " has been submitted with SLURM jobid " in line
+
+    def watch(self, process: subprocess.Popen) -> None:
+        """Look after a Snakemake process, in a thread, until it ends."""
+        threading.Thread(target=self._watch, args=(process,), daemon=True).start()
+
+    def _watch(self, process: subprocess.Popen) -> None:
+        none_since = None
+        while process.poll() is None:
+            time.sleep(self.interval)
+            try:
+                none_since = None if jobs_of(self.runs) else none_since or time.monotonic()
+            except UserError:  # SLURM does not answer
+                none_since = None
+            quiet_since = max(self.heard, none_since or self.heard)
+            if none_since and self.submitted and time.monotonic() - quiet_since > self.seconds:
+                self.lost = True
+                process.kill()
+                return
+
+    def cancel(self) -> None:
+        """Cancel them all."""
+        if jobs := jobs_of(self.runs):
+            _ask("scancel", *jobs)
 
 
 def clear_earlier_jobs(runs: Path, seconds: float = 10) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import fcntl
-import functools
 import json
 import os
 import re
@@ -16,7 +15,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -118,9 +116,13 @@ def run_study(arguments: argparse.Namespace) -> int:
             watch.start()
             with warm.Server(keep=lock.fileno(), here=here) as server:
                 command = snakemake_command(arguments, seeds)
-                # Snakemake would sleep for up to three minutes first, or at SIGTERM wait for its jobs to end.
-                cancel = functools.partial(cluster.cancel_jobs, runs) if workflow and workflow.slurm else None
-                failed = _follow(command, jobs, done, runs, server.environment, lock.fileno(), cancel)
+                while True:
+                    placed = cluster.Jobs(runs) if workflow and workflow.slurm else None
+                    failed = _follow(command, jobs, done, runs, server.environment, lock.fileno(), placed)
+                    if not (placed and placed.lost):
+                        break
+                    print("Snakemake had lost sight of its jobs in SLURM: it is started again.", flush=True)
+                    done = drop_stale_markers(jobs, runs)
             watch.stop.set()
             if failed:
                 return _report_failures(failed)
@@ -187,12 +189,12 @@ def _follow(
     runs: Path,
     extra: dict[str, str],
     lock: int,
-    cancel: Callable[[], None] | None = None,
+    placed: cluster.Jobs | None = None,
 ) -> list[failures.Failure]:
     """Run Snakemake, its output in a log file, a bar on the screen; returns the jobs that failed.
 
     Snakemake holds the lock too: should this process be killed, no second run starts beside what it left running.
-    Interrupted, Snakemake ends what it has started, or else is ended and `cancel` does that.
+    Interrupted, Snakemake ends what it has started; jobs `placed` in SLURM are cancelled here.
     """
     by_name = {job.name: job for job in jobs}
     failed: dict[str, failures.Failure] = {}
@@ -213,8 +215,12 @@ def _follow(
         ) as process,
     ):
         try:
+            if placed:
+                placed.watch(process)
             for line in process.stdout:
                 log.write(line)
+                if placed:
+                    placed.hear(line)
                 if failing is not None and failures.goes_on(failing, line):
                     failing.append(line.rstrip())
                     continue
@@ -228,13 +234,13 @@ def _follow(
                     failed[job.name] = failures.Failure(job)
                     failing = failed[job.name].lines
         except KeyboardInterrupt:
-            if cancel:
+            if placed:  # Snakemake would sleep for minutes first, or at SIGTERM wait for its jobs to end
                 process.kill()
-                cancel()
+                placed.cancel()
             else:
                 process.terminate()
             raise UserError("Interrupted: what was finished is kept; the same command goes on from there.") from None
-    if process.returncode and not failed:
+    if process.returncode and not failed and not (placed and placed.lost):
         tail = log_path.read_text().strip().splitlines()[-1]
         raise UserError(f"Snakemake stopped ({tail}); its log is {os.path.relpath(log_path, ROOT)}.")
     return list(failed.values())
