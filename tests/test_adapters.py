@@ -120,7 +120,7 @@ def again(study, monkeypatch):
         roots.add(stage.root)
         return stage
 
-    roots, original = set(), Stage.inputs.fget
+    roots, original = set(), Stage.inputs.func
 
     def inputs(stage):
         found = original(stage)

@@ -17,6 +17,7 @@ from rdlib.errors import UserError
 from rdlib.method import baselines, reward_model, training
 from rdlib.method.agreement import Agreement
 from rdlib.method.baselines import Cell
+from rdlib.method.policy import policy_source
 from rdlib.method.reward_model import Response
 from rdlib.study.specification import BASELINES
 from rdlib.tasks import answers
@@ -28,7 +29,7 @@ SP, SN, TP = reward_model.STUDENT_POSITIVE, reward_model.STUDENT_NEGATIVE, rewar
 
 def start_of(stage) -> Cell:
     """What a stage starts from, as its `run` reads it."""
-    source = models.policy_source(stage)
+    source = policy_source(stage)
     questions = read_questions(stage.input("data"), "train", "validation")
     labels = stage.at("02_pseudo_labels").table("labels")
     return Cell(source, models.load_tokenizer(source), questions, labels, stage.dataset_settings)

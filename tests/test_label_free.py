@@ -71,7 +71,7 @@ def test_only_judgement_evaluation_and_results_read_gold_answers():
                 names = {n.id for n in ast.walk(function) if isinstance(n, ast.Name)}
                 readers |= {(path.stem, function.name)} if "read_gold" in names else set()
     judging = {("voting", "run_judgement"), ("evaluate", "run"), ("judged", "judge")}
-    assert readers == judging | {("results", "_collect_questions"), ("results", "_thresholds")}
+    assert readers == judging | {("results", "gather_questions"), ("results", "_thresholds")}
 
 
 def test_no_stage_that_trains_comes_after_gold_answers(cell):

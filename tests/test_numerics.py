@@ -12,6 +12,7 @@ from dataclasses import fields
 from pathlib import Path
 from types import MethodType
 
+import numpy as np
 import pytest
 import torch
 from conftest import MODELS, copy_study, make_root, stage_in
@@ -270,11 +271,13 @@ def scorer():
 def rm_trainer(scorer, tmp_path_factory):
     folder = tmp_path_factory.mktemp("rm")
     stage = stage_in(make_root(folder), "05_reward_model")
-    trainer = reward_model.RewardModelTrainer(
-        scorer, args=reward_model.configuration(stage, folder, 4), eval_dataset=[{}]
+    return reward_model.RewardModelTrainer(
+        scorer,
+        args=reward_model.configuration(stage, folder, 4),
+        eval_dataset=[{}],
+        settings=stage.profile.reward_model.model_copy(update={"lam": 0.3, "form": "convex"}),
+        validation=([], np.array([])),
     )
-    trainer.settings = stage.profile.reward_model.model_copy(update={"lam": 0.3, "form": "convex"})
-    return trainer
 
 
 def rm_loss(trainer, queries: list[dict], counts: Tensor | None = None) -> Tensor:

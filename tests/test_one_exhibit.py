@@ -68,16 +68,14 @@ def test_a_question_that_no_seed_has_answered_is_one_sentence(tmp_path, capsys):
 # ---- training again
 
 
-@pytest.fixture(scope="module")
-def one_cell(tmp_path_factory):
+@pytest.fixture
+def one_cell(tmp_path, monkeypatch):
     """A repository whose profile has one dataset, teacher and student."""
-    root = make_root(tmp_path_factory.mktemp("one_cell"))
+    root = make_root(tmp_path)
     content = tiny_settings() | {"teachers": {"strong": "models/strong"}, "students": {"small": "models/small"}}
     del content["datasets"]["mmlu"]
     (root / PARAMS).write_text(yaml.safe_dump(content))
-    with pytest.MonkeyPatch.context() as patch:
-        patch_root(patch, root)
-        yield root
+    patch_root(monkeypatch, root)
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: "+".join(kind[0] + kind[1]) or "nothing")

@@ -137,6 +137,7 @@ def test_a_processor_without_avx2_computes_and_says_so(cpuinfo, monkeypatch):
     assert "no AVX2" in numerics.caveat() and "differ" in numerics.caveat()
     for name in numerics.MODE:
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(numerics, "_torch_came_first", False)  # which it remembers: put back for the tests after this
     numerics.enter()  # kernels that the processor does not have would end the process
     assert set(os.environ) & set(numerics.MODE) == set(numerics.THREADS)
 

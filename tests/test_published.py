@@ -11,9 +11,11 @@ import pytest
 from conftest import PARAMS, make_root
 from PIL import Image
 
+from rdlib import artifacts
 from rdlib.errors import UserError
 from rdlib.paths import ROOT
 from rdlib.study import published
+from rdlib.study.jobs import Job
 
 RECORD = {"commits": ["a" * 40], "dirty": False, "parameters": {"profile": "params/micro.yaml", "seed": 0}}
 STAGES = ["00_data", "01_teacher_responses", "02_pseudo_labels", "03_sft_warmup", "04_student_responses"]
@@ -163,6 +165,26 @@ def test_the_command_keeps_those_of_the_first_released_seed(run, capsys):
     assert published.main([PARAMS, str(run / "figures")]) == 0
     assert {path.name: path.read_bytes() for path in out.glob("0*.ipynb")} == before
     assert not (out / "99_gone.ipynb").exists()
+
+
+def test_the_parameters_are_those_it_was_executed_with(run):
+    """Notebook 12 lies in one place for all seeds, so the file there is of the seeds drawn last."""
+    job = next(job for job in published.cell_jobs(PARAMS, 0) if job.notebook == "12_paper_tables_and_figures")
+    (run / "runs/tiny/results/seed3").mkdir()
+    (run / "runs/tiny/results/seed3/provenance.json").write_text(json.dumps({"commits": ["d" * 40], "dirty": True}))
+    content = executed()
+    content.metadata["papermill"]["parameters"] = {"profile": PARAMS, "seeds": [3]}
+    record = published.record_of(job, content)
+    assert record == {"commits": ["d" * 40], "dirty": True, "parameters": {"profile": PARAMS, "seeds": [3]}}
+
+
+def test_a_notebook_that_drew_finished_results_has_their_commits():
+    job = Job("13_reviewer_questions", {"profile": "params/micro.yaml", "seeds": [0]}, ROOT / "none", [None])
+    content = executed()
+    content.metadata["papermill"]["parameters"] = {"profile": "params/micro.yaml", "results": "figures/results"}
+    made = [artifacts.read_json(path) for path in (ROOT / "figures/results").glob("seed*/provenance.json")]
+    assert made
+    assert published.record_of(job, content)["commits"] == sorted({c for one in made for c in one["commits"]})
 
 
 def test_a_missing_or_failed_notebook_is_one_sentence(run, capsys):

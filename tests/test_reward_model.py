@@ -415,8 +415,9 @@ def test_the_trainers_loss_is_equation_6(study, scorer, tmp_path):
         args=reward_model.configuration(stage, tmp_path, 4),
         eval_dataset=[{}],
         processing_class=tokenizer,
+        settings=settings(lam=0.25, form="additive"),
+        validation=([], np.array([])),
     )
-    trainer.settings = settings(lam=0.25, form="additive")
     batch = collate([{"sequences": [[5, 6], [7], [8, 9, 10]], "kinds": [0, 1, 2]}], tokenizer.pad_token_id)
     with torch.no_grad():
         loss, scores = trainer.compute_loss(model, batch, return_outputs=True)

@@ -10,6 +10,7 @@ import math
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -329,7 +330,15 @@ def test_a_job_that_a_second_attempt_finishes_has_not_failed(jobs, tmp_path):
         assert dag._follow([*words, str(tmp_path / "said.txt")], made, 0, tmp_path, {}, lock.fileno()) == []
 
 
-def test_an_interrupt_cancels_the_jobs_in_slurm(jobs, tmp_path, slurm):
+@pytest.fixture
+def interruptible():
+    """SIGINT as in a terminal: a shell has its background jobs ignore it, and tests may run in one."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_an_interrupt_cancels_the_jobs_in_slurm(jobs, tmp_path, slurm, interruptible):
     prefix = cluster.job_prefix(tmp_path)
     slurm(squeue=f'echo "7|RUNNING|{prefix}_1"; echo "9|RUNNING|other_1"', scancel=f'echo "$@" > {tmp_path}/cancelled')
     words = [sys.executable, "-c", "import os, signal, time; os.kill(os.getppid(), signal.SIGINT); time.sleep(60)"]

@@ -18,6 +18,7 @@ from rdlib.artifacts import hash_files
 from rdlib.engines import models
 from rdlib.errors import UserError
 from rdlib.method import baselines, ppo, training
+from rdlib.method.policy import policy_source
 from rdlib.settings import Training
 from rdlib.study.stage import Stage
 
@@ -137,7 +138,7 @@ def test_every_network_of_a_stage_has_the_attention_named(study, again, tmp_path
 @pytest.mark.parametrize(("method", "networks"), [("rft", 1), ("dpo", 2), ("grpo", 1), ("distillation", 2)])
 def test_the_baselines_networks_are_held_so_too(again, tmp_path, loaded, method, networks):  # noqa: F811
     stage = replace(again(tmp_path, "13_baseline", BF16 | {"training.attention": "eager"}), method=method)
-    source = models.policy_source(stage)
+    source = policy_source(stage)
     cell = baselines.Cell(
         source,
         models.load_tokenizer(source),
@@ -185,7 +186,7 @@ def test_ppo_compiled_computes_what_it_does_without():
     """By the graphs of torch.compile without their code generation, which takes a minute and is torch's own."""
     statistics = {}
     for compiled in (False, True):
-        one = trainer(settings(episodes_per_update=6, minibatch_size=6), compiled)
+        one = trainer(settings(episodes_per_update=6, minibatch_size=6, epochs=1), compiled)
         if compiled:
             one.both.compile(dynamic=True, backend=(graphs := Graphs()))
         batch, scores, _ = one._rollout(1)

@@ -33,13 +33,6 @@ def resolve(model: Model, root: Path) -> Model:
     return model.model_copy(update={"model": str(folder), "revision": None}) if folder.is_dir() else model
 
 
-def policy_source(stage) -> Model:
-    """The model that reinforcement learning starts from: the warmed-up student, or the base one (w/o Data)."""
-    if "warmup" in stage.inputs:
-        return Model(model=str(stage.input("warmup") / "model"))
-    return resolve(stage.profile.model_of(stage.student), stage.root)
-
-
 def load_tokenizer(source: Model | str | Path) -> PreTrainedTokenizerBase:
     """The tokenizer of a model, padding on the left; it has an end token and a pad token that differs from it.
 

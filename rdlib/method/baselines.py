@@ -29,6 +29,7 @@ from rdlib.engines import models
 from rdlib.errors import UserError
 from rdlib.method import ppo_schedule, reward_model, rl, sft, trainers, training
 from rdlib.method.agreement import Agreement
+from rdlib.method.policy import policy_source
 from rdlib.method.reward import vote_reward
 from rdlib.method.reward_model import Response
 from rdlib.settings import Dataset as DatasetSettings
@@ -289,7 +290,7 @@ def back_to_start(trainer: Trainer, source: Model) -> None:
 
 def run(stage, work: Path) -> None:
     """Stage 13_baseline: write the model, history.parquet (step 0 is the warmed-up student) and summary.json."""
-    settings, source = stage.dataset_settings, models.policy_source(stage)
+    settings, source = stage.dataset_settings, policy_source(stage)
     cell = Cell(
         source,
         models.load_tokenizer(source),

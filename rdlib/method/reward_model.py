@@ -23,6 +23,7 @@ from rdlib import artifacts
 from rdlib.engines import models
 from rdlib.errors import UserError
 from rdlib.method import metrics, trainers, training, voting
+from rdlib.method.policy import policy_source
 from rdlib.settings import RewardModel
 from rdlib.tasks import prompts
 from rdlib.tasks.questions import read_questions
@@ -211,12 +212,12 @@ def score_in_parts(
 class RewardModelTrainer(trainers.FiniteSteps, trainers.GlobalBatches, trainers.PlainCheckpoints):
     """Trainer with the loss of Eq. 6; it evaluates by the AUCs of Table 3 on the validation queries."""
 
-    settings: RewardModel
-    validation: tuple[list[list[int]], np.ndarray]
     blank = {"sequences": [[0]], "kinds": [IGNORED]}
 
-    def __init__(self, *args, **kwargs):
+    def __init__(self, *args, settings: RewardModel, validation: tuple[list[list[int]], np.ndarray], **kwargs):
+        """`validation`: token ids of the validation responses, and their kinds [N]."""
         super().__init__(*args, **kwargs)
+        self.settings, self.validation = settings, validation
         self.model_accepts_loss_kwargs = True  # `compute_loss` is told the counts of the whole batch
 
     def _get_num_items_in_batch(self, batch_samples, device):
@@ -299,7 +300,7 @@ def read_responses(stage) -> dict[str, tuple[pd.DataFrame, pd.DataFrame]]:
 def run(stage, work: Path) -> None:
     """Stage 05_reward_model: write the model, history.parquet, scores.parquet and summary.json."""
     settings = stage.profile.reward_model
-    source = models.policy_source(stage)
+    source = policy_source(stage)
     tokenizer = models.load_tokenizer(source)
     questions = read_questions(stage.input("data"), "train", "validation")
     encode = prompts.Encoder(prompts.of_questions(stage.dataset_settings, questions), tokenizer)
@@ -319,6 +320,7 @@ def run(stage, work: Path) -> None:
     torch.manual_seed(stage.seed)
     model = models.load_scorer(source, tokenizer.pad_token_id, stage.profile.training)
     torch.nn.init.zeros_(model.score.weight)
+    sequences = [encode(row.id, row.text, row.finished) for row in table.itertuples()]
     trainer = RewardModelTrainer(
         training.with_adapters(model, stage.profile.training, "SEQ_CLS"),
         args=configuration(stage, work, len(examples)),
@@ -327,10 +329,9 @@ def run(stage, work: Path) -> None:
         processing_class=tokenizer,
         data_collator=lambda rows: collate(rows, tokenizer.pad_token_id),
         callbacks=[training.ProgressBar("reward model"), EarlyStoppingCallback(settings.patience)],
+        settings=settings,
+        validation=(sequences, table["kind_id"].to_numpy()),
     )
-    trainer.settings = settings
-    sequences = [encode(row.id, row.text, row.finished) for row in table.itertuples()]
-    trainer.validation = (sequences, table["kind_id"].to_numpy())
     history = training.train(trainer, work, stage)
     table["score"] = trainer.scores_of_validation()
     training.save_model(trainer, tokenizer, work / "model")

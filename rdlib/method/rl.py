@@ -17,6 +17,7 @@ from rdlib.engines.transformers_engine import TransformersEngine
 from rdlib.errors import UserError
 from rdlib.method import reward_model, training, watching
 from rdlib.method.agreement import Agreement
+from rdlib.method.policy import policy_source
 from rdlib.method.ppo import PPOTrainer
 from rdlib.method.reward import reward
 from rdlib.profile import Profile
@@ -149,11 +150,10 @@ def open_sampler(policy, tokenizer, profile: Profile, max_tokens: int):
 def run(stage, work: Path, on_update=None) -> None:
     """Stage 06_ppo: write the model, history.jsonl, validation.parquet and summary.json."""
     profile, settings = stage.profile, stage.dataset_settings
-    source = models.policy_source(stage)
+    source = policy_source(stage)
     tokenizer = models.load_tokenizer(source)
     questions = read_questions(stage.input("data"), "train", "validation")
     labels = artifacts.read_parquet(stage.input("labels") / "labels.parquet")
-    labels["pseudo_label"] = [None if pd.isna(label) else label for label in labels["pseudo_label"]]
     responses = artifacts.read_parquet(stage.input("student") / "responses.parquet")
     queries = training_queries(questions, labels, responses)
     if queries.empty:

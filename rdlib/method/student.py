@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from rdlib import artifacts, engines
-from rdlib.engines import generation, models
+from rdlib.engines import generation
 from rdlib.engines.sampling import sampled
 from rdlib.method import voting
+from rdlib.method.policy import policy_source
 from rdlib.tasks import prompts
 from rdlib.tasks.questions import read_questions
 
@@ -21,5 +22,5 @@ def run(stage, work: Path) -> None:
     sampling = stage.profile.student_sampling
     plan = questions[["id", "split"]].assign(temperature=float(sampling.temperature), n=sampling.samples)
     seed = generation.derive_seed("student", stage.dataset, stage.teacher, stage.student, stage.method, stage.seed)
-    with sampled(stage, engines.own(stage, models.policy_source(stage)), plan, texts, work, seed) as responses:
+    with sampled(stage, engines.own(stage, policy_source(stage)), plan, texts, work, seed) as responses:
         artifacts.write_parquet(work / "responses.parquet", voting.propagate(responses, labels))

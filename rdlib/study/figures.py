@@ -66,11 +66,11 @@ def described(exhibit: Exhibit, evidence: Evidence) -> str:
 
 def other_mode(results: Path) -> str | None:
     """A sentence where seeds were computed in another numerical mode than their profile has today; None where not."""
-    made = {folder.name: _provenance(folder) for folder in seed_folders(results)}
+    made = {folder.name: _provenance(folder) or {} for folder in seed_folders(results)}
     native = [
         name
         for name, record in made.items()
-        if record and numerics.NATIVE in record.get("numerics", [numerics.NATIVE]) and _is_portable(record["profile"])
+        if numerics.NATIVE in record.get("numerics", [numerics.NATIVE]) and _is_portable(record.get("profile", ""))
     ]
     if not native:
         return None

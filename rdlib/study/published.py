@@ -48,7 +48,10 @@ def publish(jobs: list[Job], out: Path) -> list[Path]:
 
     UserError for a notebook that is missing or failed.
     """
-    made = {job.notebook: publishable(_executed(job), record_of(job)) for job in jobs}
+    made = {}
+    for job in jobs:
+        content = _executed(job)
+        made[job.notebook] = publishable(content, record_of(job, content))
     new = out.with_name(f".{out.name}.new")
     shutil.rmtree(new, ignore_errors=True)
     for name, content in made.items():
@@ -88,16 +91,26 @@ def _command(job: Job) -> str:
     return "make study" if profile == "params/micro.yaml" else f"make study PROFILE={profile}"
 
 
-def record_of(job: Job) -> dict[str, Any]:
-    """The commits and the parameters behind an executed notebook."""
-    if job.stages:
+def record_of(job: Job, executed: NotebookNode) -> dict[str, Any]:
+    """The commits and the parameters behind an executed notebook.
+
+    The parameters are those that papermill noted: a notebook of several seeds is that of the last ones drawn.
+    """
+    parameters = dict(executed.metadata.get("papermill", {}).get("parameters") or job.parameters)
+    if job.stages and not parameters.get("results"):
         made = [_manifest(stage)["environment"] for stage in job.stages]
         commits, dirty = {one["commit"] for one in made}, any(one["dirty"] for one in made)
     else:
-        folder = results.results_folder(job.parameters["profile"])
-        found = [artifacts.read_json(folder / f"seed{seed}" / "provenance.json") for seed in job.parameters["seeds"]]
+        found = [artifacts.read_json(folder / "provenance.json") for folder in _drawn(parameters)]
         commits, dirty = {c for one in found for c in one["commits"]}, any(one["dirty"] for one in found)
-    return {"commits": sorted(commits), "dirty": dirty, "parameters": job.parameters}
+    return {"commits": sorted(commits), "dirty": dirty, "parameters": parameters}
+
+
+def _drawn(parameters: dict[str, Any]) -> list[Path]:
+    """The folders of the seeds that a notebook of tables and figures drew: finished results, or seeds of a run."""
+    if parameters.get("results"):
+        return result_tables.seed_folders(ROOT / parameters["results"])
+    return [results.results_folder(parameters["profile"]) / f"seed{seed}" for seed in parameters["seeds"]]
 
 
 def _manifest(stage: Stage) -> dict[str, Any]:

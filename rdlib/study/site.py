@@ -86,16 +86,20 @@ def within_site(text: str, page: Path) -> str:
 
 
 def run_sphinx(source: Path, out: Path, strict: bool) -> None:
-    """Make HTML of the pages; UserError with Sphinx's own words where that fails."""
-    doctrees = source.with_name(f"{source.name}-doctrees")
+    """Make HTML of the pages, and print Sphinx's warnings; UserError with its own words where it fails."""
+    doctrees, warnings = (source.with_name(f"{source.name}-{name}") for name in ("doctrees", "warnings"))
     shutil.rmtree(doctrees, ignore_errors=True)
     command = [sys.executable, "-m", "sphinx", "--builder", "html", "--conf-dir", str(source / "docs"), "--quiet"]
-    command += ["--doctree-dir", str(doctrees), "--jobs", "auto", *(["-W", "--keep-going"] if strict else [])]
-    done = subprocess.run([*command, str(source), str(out)], cwd=ROOT, stderr=subprocess.PIPE, text=True, check=False)
+    command += ["--doctree-dir", str(doctrees), "--warning-file", str(warnings), "--jobs", "auto"]
+    command += ["--fail-on-warning", "--keep-going"] if strict else []
+    done = subprocess.run([*command, str(source), str(out)], cwd=ROOT, capture_output=True, text=True, check=False)
+    told = warnings.read_text(encoding="utf-8").strip() if warnings.is_file() else ""
     shutil.rmtree(doctrees, ignore_errors=True)
+    warnings.unlink(missing_ok=True)
     if done.returncode:
-        raise UserError(f"Sphinx could not build the site from {source}:\n{done.stderr.strip()}")
-    print(done.stderr, end="", file=sys.stderr)
+        raise UserError(f"Sphinx could not build the site from {source}:\n{told or done.stderr.strip()}")
+    if told:  # and not what packages say on standard error as the process ends
+        print(told, file=sys.stderr)
 
 
 def main(arguments: list[str] | None = None) -> int:
