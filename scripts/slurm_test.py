@@ -332,7 +332,7 @@ def main(argv: list[str] | None = None) -> int:
 def run(arguments: argparse.Namespace, folder: Path) -> list[str]:
     """The parts, in a cluster that is stopped whatever happens; returns what went wrong."""
     parts = arguments.parts or PARTS
-    print("On two idle cores: refusals 1 minute, faults 10, smoke 20; several times that on busy ones.")
+    print("On two cores: refusals 1 minute, faults 25, smoke 40; up to twice that where they are busy.")
     print(f"0.2 GB in {folder}; where SLURM is missing, Debian's is installed (14 MB).", flush=True)
     install()
     wrong = []
