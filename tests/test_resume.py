@@ -302,10 +302,12 @@ def test_sigkill(study, tmp_path, name):
 
 def draw(results: Path, out: Path) -> None:
     """Draw three figures of results, and all their tables."""
+    from test_tables_and_figures import EDGES
+
     figures = [name for name, exhibit in gallery.EXHIBITS.items() if exhibit.draw][2:5]
     for name, exhibit in gallery.EXHIBITS.items():
         if not exhibit.of_questions and (name in figures or exhibit.draw is None):
-            gallery.draw(exhibit, result_tables.open_results(results), out)
+            gallery.draw(exhibit, result_tables.open_results(results, edges=EDGES), out)
 
 
 @pytest.mark.slow

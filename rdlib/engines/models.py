@@ -39,6 +39,7 @@ def load_tokenizer(source: Model | str | Path) -> PreTrainedTokenizerBase:
     The end token is the one that its chat template ends a turn with, where there is one.
     """
     tokenizer = _load(AutoTokenizer, source, padding_side="left")
+    tokenizer.init_kwargs.pop("local_files_only", None)  # HF_HUB_OFFLINE, which is no part of what a stage saves
     if end := prompts.end_of_turn(tokenizer):
         tokenizer.eos_token = end
     if tokenizer.eos_token_id is None:
