@@ -240,6 +240,17 @@ def test_without_notebooks_it_says_what_makes_them(tmp_path):
     assert "make study" in page and "make release" in page and "toctree" not in page
 
 
+@pytest.mark.parametrize(("commit", "told"), [("a" * 40, False), ("b" * 40, True)])
+def test_notebooks_of_another_commit_than_the_results_say_so(tmp_path, commit, told):
+    seed = tmp_path / "results/seed3"
+    seed.mkdir(parents=True)
+    (seed / "provenance.json").write_text(json.dumps({"seed": 3, "commits": ["a" * 40]}))
+    made = {"commits": [commit], "dirty": False, "parameters": {"seed": 3}}
+    (tmp_path / "notebooks").mkdir()
+    (tmp_path / "notebooks/06_ppo.ipynb").write_text(json.dumps({"metadata": {"rdlib": made}}))
+    assert ("06_ppo to 06_ppo were executed at a later commit" in site_pages.notebooks(tmp_path)) is told
+
+
 # ---- documents and docstrings
 
 

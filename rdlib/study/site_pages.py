@@ -20,6 +20,7 @@ from rdlib.evidence import documents, shown, tables
 from rdlib.evidence.gallery import EXHIBITS, Exhibit
 from rdlib.evidence.result_tables import seed_folders
 from rdlib.paths import ROOT
+from rdlib.study import published
 
 TITLE = "Distill Not Only Data but Also Rewards: a reproduction at micro scale"
 SUMMARY = (
@@ -308,10 +309,27 @@ def notebooks(figures: Path) -> str:
     if not paths:
         return page("Notebooks", NO_NOTEBOOKS)
     text = (
-        "One cell of the released run as it was executed: each stage once for Ours, the ablations, and the notebooks "
+        "One cell of the study as it was executed: each stage once for Ours, the ablations, and the notebooks "
         "that draw every table and figure. A line below each title says by which commit and parameters."
     )
-    return page("Notebooks", text, toctree([path.stem for path in paths], ":maxdepth: 1"))
+    return page("Notebooks", text, *other_run(figures, paths), toctree([path.stem for path in paths], ":maxdepth: 1"))
+
+
+def other_run(figures: Path, paths: list[Path]) -> list[str]:
+    """A sentence where notebooks were executed at another commit than the released results of their seed."""
+    seeds = {record["seed"]: set(record["commits"]) for record in records(figures, False)}
+    later = []
+    for path in paths:
+        made = json.loads(path.read_text(encoding="utf-8"))["metadata"][published.RECORD]
+        seed = made["parameters"].get("seed")
+        if seed in seeds and not set(made["commits"]) <= seeds[seed]:
+            later.append(path.stem)
+    if not later:
+        return []
+    return [
+        f"{later[0]} to {later[-1]} were executed at a later commit than the released results of their seed, so their "
+        f"numbers are not those of the tables, figures and report."
+    ]
 
 
 def documentation(names: list[str]) -> str:
