@@ -64,6 +64,7 @@ class Watch:
         """A PPO run's `on_update`: writes the row of an update and passes it on."""
 
         def on_update(row: dict[str, Any]) -> None:
+            """Write a row, then pass it on."""
             self({name: value for name, value in row.items() if name != "update"}, row["update"])
             if then is not None:
                 then(row)

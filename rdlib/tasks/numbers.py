@@ -143,10 +143,12 @@ def _canonical(match: re.Match, text: str) -> str | None:
 
 
 def decimal(whole: str, decimals: str | None) -> str:
+    """A number's digits before the point and those after it (with the point), without zeros that say nothing."""
     return (whole.replace(",", "").lstrip("0") or "0") + (decimals or "").rstrip("0").rstrip(".")
 
 
 def signed(negative: bool, number: str) -> str:
+    """A number with its sign; zero has none."""
     return f"-{number}" if negative and number != "0" else number
 
 
