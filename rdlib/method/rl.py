@@ -203,11 +203,16 @@ def run(stage, work: Path, on_update=None) -> None:
     tokenizer.save_pretrained(work / "model")
     artifacts.write_json(work / "summary.json", summary)
     artifacts.write_parquet(work / "validation.parquet", kept.gather(trainer.history))
-    for checkpoint in work.glob("checkpoint-*"):  # until here a crash loses no update
+    drop_traces(work, kept.folder)
+
+
+def drop_traces(work: Path, validation: Path) -> None:
+    """Remove what a run goes on from, and what a failed one left: a stage's last step, until which nothing is lost."""
+    for checkpoint in work.glob("checkpoint-*"):
         shutil.rmtree(checkpoint)
     for failed in work.glob("failed_update_*"):  # of an earlier try
         failed.unlink()
-    shutil.rmtree(kept.folder, ignore_errors=True)  # needed as long as there is a checkpoint to go on from
+    shutil.rmtree(validation, ignore_errors=True)
 
 
 def networks(source: Model, scorer: Path, pad: int, settings: Training) -> tuple:

@@ -196,9 +196,6 @@ def _follow(
     Snakemake holds the lock too: should this process be killed, no second run starts beside what it left running.
     Interrupted, Snakemake ends what it has started; jobs `placed` in SLURM are cancelled here.
     """
-    by_name = {job.name: job for job in jobs}
-    failed: dict[str, failures.Failure] = {}
-    failing: list[str] | None = None  # while Snakemake writes of a failed job: the lines so far
     failures.clear(jobs)
     environment = os.environ | extra
     log_path = runs / "snakemake.log"
@@ -214,6 +211,7 @@ def _follow(
             pass_fds=[lock],
         ) as process,
     ):
+        outcome = Outcome(jobs, bar)
         try:
             if placed:
                 placed.watch(process)
@@ -221,18 +219,7 @@ def _follow(
                 log.write(line)
                 if placed:
                     placed.hear(line)
-                if failing is not None and failures.goes_on(failing, line):
-                    failing.append(line.rstrip())
-                    continue
-                failing = None
-                if finished := re.match(r"Finished jobid: \d+ \(Rule: (.+)\)", line):
-                    failed.pop(finished.group(1), None)  # at a second attempt, where a workflow profile allows one
-                    if finished.group(1) != "all":
-                        bar.update(1)
-                        bar.set_postfix_str(finished.group(1))
-                elif (error := re.match(r"Error in rule (.+):", line)) and (job := by_name.get(error.group(1))):
-                    failed[job.name] = failures.Failure(job)
-                    failing = failed[job.name].lines
+                outcome.hear(line)
         except KeyboardInterrupt:
             if placed:  # Snakemake would sleep for minutes first, or at SIGTERM wait for its jobs to end
                 process.kill()
@@ -240,10 +227,34 @@ def _follow(
             else:
                 process.terminate()
             raise UserError("Interrupted: what was finished is kept; the same command goes on from there.") from None
-    if process.returncode and not failed and not (placed and placed.lost):
+    if process.returncode and not outcome.failed and not (placed and placed.lost):
         tail = log_path.read_text().strip().splitlines()[-1]
         raise UserError(f"Snakemake stopped ({tail}); its log is {os.path.relpath(log_path, ROOT)}.")
-    return list(failed.values())
+    return list(outcome.failed.values())
+
+
+class Outcome:
+    """What Snakemake's lines tell of its jobs: those that finished go on a bar, those that failed are in `failed`."""
+
+    def __init__(self, jobs: list[Job], bar: tqdm) -> None:
+        self.jobs, self.bar = {job.name: job for job in jobs}, bar
+        self.failed: dict[str, failures.Failure] = {}
+        self._failing: list[str] | None = None  # while Snakemake writes of a failed job: the lines so far
+
+    def hear(self, line: str) -> None:
+        """Take in the next line."""
+        if self._failing is not None and failures.goes_on(self._failing, line):
+            self._failing.append(line.rstrip())
+            return
+        self._failing = None
+        if finished := re.match(r"Finished jobid: \d+ \(Rule: (.+)\)", line):
+            self.failed.pop(finished.group(1), None)  # at a second attempt, where a workflow profile allows one
+            if finished.group(1) != "all":
+                self.bar.update(1)
+                self.bar.set_postfix_str(finished.group(1))
+        elif (error := re.match(r"Error in rule (.+):", line)) and (job := self.jobs.get(error.group(1))):
+            self.failed[job.name] = failures.Failure(job)
+            self._failing = self.failed[job.name].lines
 
 
 def _report_failures(failed: list[failures.Failure]) -> int:
