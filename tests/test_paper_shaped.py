@@ -166,7 +166,10 @@ def profile() -> dict:
         "teacher_sampling": {"high_temperatures": [1.0], "low_temperatures": [], "samples_per_temperature": 6},
         "voting": {"threshold": 0.2},
         "sft": content["sft"] | {"epochs": 1, "batch_size": 2, "max_length": 1500, "responses_per_question": 1},
-        "student_sampling": {"samples": 8, "temperature": 1.0},
+        "student_sampling": {
+            "samples": 40,
+            "temperature": 1.0,
+        },  # one of ten letters: some are right, whatever is drawn
         "reward_model": content["reward_model"]
         | {"epochs": 1, "batch_size": 2, "samples_per_kind": 2, "evaluations_per_epoch": 1},
         "ppo": content["ppo"]

@@ -19,7 +19,6 @@ from matplotlib.figure import Figure
 from rdlib.errors import UserError
 from rdlib.evidence import looks, shown
 from rdlib.evidence.verdicts import Claim
-from rdlib.method.policy import policy_source
 from rdlib.settings import Model
 from rdlib.study import environment
 from rdlib.study.specification import METHODS
@@ -178,6 +177,7 @@ def before_and_after(stage: Stage, count: int = 200) -> pd.DataFrame:
     A row a question with a pseudo-label: id, question, pseudo_label, before and after (texts), was_right and
     is_right (agreement with the pseudo-label).
     """
+    from rdlib.method.policy import policy_source
     from rdlib.tasks.questions import read_questions
 
     labels = stage.inputs["labels"].table("labels").dropna(subset="pseudo_label")

@@ -320,8 +320,8 @@ def other_run(figures: Path, paths: list[Path]) -> list[str]:
     seeds = {record["seed"]: set(record["commits"]) for record in records(figures, False)}
     later = []
     for path in paths:
-        made = json.loads(path.read_text(encoding="utf-8"))["metadata"][published.RECORD]
-        seed = made["parameters"].get("seed")
+        made = json.loads(path.read_text(encoding="utf-8"))["metadata"].get(published.RECORD)
+        seed = made and made["parameters"].get("seed")
         if seed in seeds and not set(made["commits"]) <= seeds[seed]:
             later.append(path.stem)
     if not later:
