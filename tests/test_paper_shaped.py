@@ -169,7 +169,7 @@ def profile() -> dict:
         "student_sampling": {
             "samples": 40,
             "temperature": 1.0,
-        },  # one of ten letters: some are right, whatever is drawn
+        },  # of ten letters: some are right
         "reward_model": content["reward_model"]
         | {"epochs": 1, "batch_size": 2, "samples_per_kind": 2, "evaluations_per_epoch": 1},
         "ppo": content["ppo"]
