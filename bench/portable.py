@@ -21,7 +21,7 @@ from bench.timing import in_turn, middle, seconds_of, speed_up
 from rdlib import numerics
 from rdlib.engines import generation, models
 from rdlib.engines.transformers_engine import TransformersEngine
-from rdlib.method import reward_model
+from rdlib.method import reward_model, scoring
 from rdlib.paths import ROOT
 
 SAMPLES, LIMIT, ROWS = 30, 112, 512  # as in part a
@@ -56,7 +56,7 @@ class Work:
 
     def sft(self) -> float:
         """Steps on whole sequences."""
-        ids, mask = reward_model.pad_right(self.rows[:32], self.tokenizer.pad_token_id)
+        ids, mask = scoring.pad_right(self.rows[:32], self.tokenizer.pad_token_id)
         labels = ids.masked_fill(mask == 0, -100)
         return _seconds_of_steps(self.model, lambda: self.model(input_ids=ids, labels=labels).loss)
 
@@ -66,11 +66,11 @@ class Work:
 
         pad = self.tokenizer.pad_token_id
         scorer = models.load_scorer(self.spec["policy"], pad)
-        ids, mask = reward_model.pad_right(self.rows, pad)
+        ids, mask = scoring.pad_right(self.rows, pad)
         kinds, queries = torch.arange(len(ids)) % 3, torch.arange(len(ids)) // 6
 
         def loss():
-            scores = reward_model.score_in_parts(scorer, ids, mask)
+            scores = scoring.score_batch(scorer, ids, mask, queries)
             return reward_model.reward_model_loss(scores, kinds, queries, 0.5, "convex")
 
         return _seconds_of_steps(scorer, loss)
