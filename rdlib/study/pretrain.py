@@ -87,8 +87,8 @@ TRUNKS = {
 RECIPES = {
     "strong": Recipe(4, 96, 256, "trunk", Phase(_author("strong", 1.10, 0.42), 4000, 21)),
     "weak": Recipe(4, 96, 256, "trunk", Phase(_author("weak", 0.80, 0.19), 4000, 22)),
-    "large": Recipe(3, 96, 192, None, Phase(_author("large", 0.80, 0.10), 8000, 23)),
-    "small": Recipe(3, 64, 128, None, Phase(_author("small", 0.42, -0.02), 8000, 24)),
+    "large": Recipe(3, 96, 192, None, Phase(_author("large", 0.80, 0.10), 12000, 23)),
+    "small": Recipe(3, 64, 128, None, Phase(_author("small", 0.42, -0.02), 12000, 24)),
 }
 
 
