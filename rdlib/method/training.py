@@ -196,7 +196,7 @@ def save_model(trainer: Trainer, tokenizer: PreTrainedTokenizerBase, folder: Pat
     Adapters are merged into the model: whatever reads it (sampling by any engine, the next training) finds a plain
     model, at the price of its size on disk. The trainer's own model is used up by that.
     """
-    weights = trainer.accelerator.get_state_dict(trainer.model_wrapped) if _is_fsdp(trainer) else None
+    weights = _gathered_by_fsdp(trainer) if trainer.accelerator.distributed_type == DistributedType.FSDP else None
     with whole_model(trainer) as model:
         if trainer.accelerator.is_main_process:
             merged(model).save_pretrained(folder, state_dict=weights)
@@ -204,8 +204,10 @@ def save_model(trainer: Trainer, tokenizer: PreTrainedTokenizerBase, folder: Pat
     trainer.accelerator.wait_for_everyone()
 
 
-def _is_fsdp(trainer: Trainer) -> bool:
-    return trainer.accelerator.distributed_type == DistributedType.FSDP
+def _gathered_by_fsdp(trainer: Trainer) -> dict[str, torch.Tensor]:
+    """The whole weights, in the main process; each once, though a tied one comes under both its names."""
+    weights = trainer.accelerator.get_state_dict(trainer.model_wrapped)
+    return {name: weight for name, weight in weights.items() if name not in trainer.model.all_tied_weights_keys}
 
 
 def merged(model: PreTrainedModel) -> PreTrainedModel:
