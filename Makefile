@@ -27,8 +27,8 @@ EMBEDDED := params/micro.yaml params/smoke.yaml
 offline = HF_HUB_OFFLINE=$${HF_HUB_OFFLINE-1}
 
 .DEFAULT_GOAL := help
-.PHONY: help env study reference test crash-test portable-test slurm-test fuzz real-test vllm-test bench lint format
-.PHONY: docs figures figure retrain release site lab pins clean distclean
+.PHONY: help env study reference test crash-test portable-test slurm-test fuzz real-test sharded-test vllm-test bench
+.PHONY: lint format docs figures figure retrain release site lab pins clean distclean
 
 help: ## say what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -65,6 +65,10 @@ real-test: env ## every stage once with a real small model and real questions (1
 vllm-test: ## run the tests that need vLLM, in .venv-vllm, which it builds first (4 GB; minutes)
 	@$(PYTHON) scripts/vllm_environment.py
 	@RDLIB_NUMERICS=native $(offline) .venv-vllm/bin/python -m pytest tests/with_vllm $(PYTEST_ARGS)
+
+sharded-test: ## train by ZeRO-2, ZeRO-3 and FSDP in two CPU processes, in .venv-deepspeed (2 GB; ten minutes)
+	@$(PYTHON) scripts/deepspeed_environment.py
+	@$(offline) .venv-deepspeed/bin/python -m pytest tests/with_deepspeed $(PYTEST_ARGS)
 
 fuzz: env ## hostile input by the hundred thousand: answers, profiles, questions, recordings, servers, parameters
 	@PYTHONPATH=. $(offline) $(BIN)/python tests/fuzz.py $(ARGS)
@@ -128,4 +132,4 @@ clean: ## remove runs/ (all that studies made); keeps .venv and figures/
 	rm -rf runs
 
 distclean: clean ## remove .venv and caches too
-	rm -rf .venv .venv-vllm .venv-trl .venv.lock .pytest_cache .ruff_cache .hypothesis .snakemake rdlib.egg-info
+	rm -rf .venv .venv-vllm .venv-trl .venv-deepspeed .venv.lock .pytest_cache .ruff_cache .hypothesis .snakemake rdlib.egg-info

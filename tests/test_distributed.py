@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -15,7 +16,7 @@ import ppo_in_processes
 import psutil
 import pytest
 import torch
-from conftest import REPOSITORY, copy_study, make_root, stage_in
+from conftest import PARAMS, REPOSITORY, copy_study, make_root, stage_in
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
@@ -25,7 +26,7 @@ from rdlib.errors import UserError
 from rdlib.method import trainers, training
 from rdlib.method.reward_model import IGNORED, count_terms, reward_model_loss
 from rdlib.settings import Training
-from rdlib.study import launch, worker
+from rdlib.study import dag, launch, worker
 
 CONFIGURATIONS = sorted(launch.CONFIGURATIONS.glob("*.yaml"))
 TWO = {"training.processes": 2}
@@ -149,25 +150,35 @@ def test_sft_in_two_processes_killed_after_an_epoch_goes_on_and_has_the_losses_o
     assert_same_losses(study, stage.run())
 
 
-def in_processes(work: Path, processes: int) -> tuple[list[dict], dict[str, torch.Tensor]]:
-    """History and weights of the PPO run of ppo_in_processes."""
+def ppo_in_one(work: Path) -> tuple[list[dict], dict[str, torch.Tensor]]:
+    """History and weights of the PPO run of ppo_in_processes, in this process."""
     work.mkdir()
-    if processes == 1:
-        ppo_in_processes.run(work)
-    else:
-        words = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--main_process_port", "0"]
-        words += ["--config_file", str(launch.CONFIGURATIONS / "cpu_gloo.yaml"), "--num_processes", str(processes)]
-        folders = os.pathsep.join([str(REPOSITORY), str(REPOSITORY / "tests")])
-        environment = os.environ | {"ACCELERATE_USE_CPU": "true", "PYTHONPATH": folders}
-        done = subprocess.run([*words, ppo_in_processes.__file__, str(work)], env=environment, capture_output=True)
-        assert done.returncode == 0, done.stderr.decode()[-3000:]
+    ppo_in_processes.run(work)
+    return json.loads((work / "history.json").read_text()), load_file(work / "weights.safetensors")
+
+
+def ppo_in_two(work: Path, program: str, *options: str, **variables: str):
+    """The same of a program in two processes, with more options and variables for `accelerate launch`."""
+    work.mkdir()
+    words = [sys.executable, "-m", "accelerate.commands.launch", "--main_process_port", "0", "--num_processes", "2"]
+    folders = os.pathsep.join([str(REPOSITORY), str(REPOSITORY / "tests")])
+    environment = os.environ | {"PYTHONPATH": folders} | variables
+    done = subprocess.run([*words, *options, program, str(work)], env=environment, capture_output=True)
+    assert done.returncode == 0, done.stderr.decode()[-3000:]
     return json.loads((work / "history.json").read_text()), load_file(work / "weights.safetensors")
 
 
 @pytest.mark.slow
 def test_ppo_in_two_processes_is_that_of_one_on_the_same_responses(tmp_path):
     """Whitening, minibatches, clipping of gradients and the history are those of all episodes together."""
-    (expected, weights), (found, ours) = (in_processes(tmp_path / str(n), n) for n in (1, 2))
+    options = ("--multi_gpu", "--config_file", str(launch.CONFIGURATIONS / "cpu_gloo.yaml"))
+    two = ppo_in_two(tmp_path / "two", ppo_in_processes.__file__, *options, ACCELERATE_USE_CPU="true")
+    assert_same_ppo(ppo_in_one(tmp_path / "one"), two)
+
+
+def assert_same_ppo(one, two) -> None:
+    """Histories and weights, but for rounding."""
+    (expected, weights), (found, ours) = one, two
     for a, b in zip(expected, found, strict=True):
         assert {name for name in a if a[name] is None} == {name for name in b if b[name] is None}
         numbers = {name for name in a if a[name] is not None}
@@ -182,9 +193,7 @@ def test_ppo_in_two_processes_is_that_of_one_on_the_same_responses(tmp_path):
 def workers() -> list[psutil.Process]:
     """The training processes that this process has started and that still run."""
     family = psutil.Process().children(recursive=True)
-    return [
-        p for p in family if "rdlib.study.worker" in " ".join(p.cmdline()) and "accelerate" not in " ".join(p.cmdline())
-    ]
+    return [p for p in family if f"-m {launch.WORKER} " in " ".join(p.cmdline())]  # the launchers write --module
 
 
 @pytest.mark.slow
@@ -295,16 +304,49 @@ def test_what_this_machine_lacks_is_refused(tmp_path, monkeypatch, settings, wor
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["fsdp", "zero3"])
-def test_ppo_needs_a_whole_policy(tmp_path, monkeypatch, name):
+@pytest.fixture
+def two_gpus(monkeypatch):
+    """A machine that says that it has two GPUs, and DeepSpeed."""
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    monkeypatch.setitem(sys.modules, "deepspeed", object())
-    root = make_root(tmp_path, training={"accelerate": f"params/accelerate/{name}.yaml"})
-    (root / "params").mkdir()
-    (root / "params/accelerate").symlink_to(REPOSITORY / "params/accelerate")
-    with pytest.raises(UserError, match="06_ppo: PPO samples from its policy, which"):
+    monkeypatch.setattr(launch.importlib.util, "find_spec", lambda name: name)
+
+
+def root_with(folder: Path, configuration: str) -> Path:
+    """A root whose profile names a configuration of params/accelerate, which is there."""
+    root = make_root(folder, training={"processes": 2, "accelerate": f"params/accelerate/{configuration}.yaml"})
+    shutil.copytree(launch.CONFIGURATIONS, root / "params/accelerate")
+    return root
+
+
+@pytest.mark.parametrize("name", ["fsdp", "zero3"])
+def test_ppo_needs_a_whole_policy(tmp_path, two_gpus, name):
+    root = root_with(tmp_path, name)
+    with pytest.raises(UserError, match="06_ppo: PPO samples from its policy, which .*: name ddp.yaml or zero2.yaml"):
         launch.check(stage_in(root, "06_ppo"))
     assert launch.check(stage_in(root, "05_reward_model")).name == f"{name}.yaml"
+
+
+@pytest.mark.parametrize("name", ["fsdp", "zero3"])
+def test_a_study_whose_ppo_cannot_be_is_refused_before_its_first_notebook(tmp_path, two_gpus, at_root, capsys, name):
+    root = at_root(root_with(tmp_path, name))
+    assert dag.main(["--profile", PARAMS]) == 2
+    assert "06_ppo: PPO samples from its policy" in capsys.readouterr().err
+    assert not list(root.rglob("*.ipynb")) and not list(root.glob("runs/*/gsm"))
+
+
+@pytest.mark.parametrize("name", ["fsdp", "zero2", "zero3"])
+def test_accelerate_splits_nothing_over_processors(tmp_path, two_gpus, name):
+    root = root_with(tmp_path, name)
+    with (root / f"params/accelerate/{name}.yaml").open("a") as file:
+        file.write("use_cpu: true\n")
+    with pytest.raises(UserError, match=f"{name}.yaml says use_cpu.*: name cpu_gloo.yaml"):
+        launch.check(stage_in(root, "05_reward_model"))
+
+
+def test_deepspeed_that_is_not_installed_is_named(tmp_path, two_gpus, monkeypatch):
+    monkeypatch.setattr(launch.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match="zero2.yaml needs DeepSpeed, which is not installed: pip install deepspeed"):
+        launch.check(stage_in(root_with(tmp_path, "zero2"), "05_reward_model"))
 
 
 @pytest.mark.parametrize(

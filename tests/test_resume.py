@@ -126,17 +126,19 @@ def test_training_goes_on_from_its_checkpoint(study, tmp_path, monkeypatch, name
 
 
 @pytest.mark.parametrize("name", ["03_sft_warmup", "05_reward_model"])
-@pytest.mark.parametrize("lost", ["trainer_state.json", "everything"])
+@pytest.mark.parametrize("lost", ["a half", "trainer_state.json", "everything"])
 def test_a_checkpoint_that_was_being_written_is_not_used(study, tmp_path, monkeypatch, name, lost):
     stage = without(study, tmp_path, name)
     interrupt(stage, monkeypatch, training.ProgressBar, "on_train_end", 1)
     last = max((partial_of(stage) / training.CHECKPOINTS).glob("checkpoint-*"), key=lambda p: int(p.name[11:]))
     # Files are written in this order: model, optimizer and scheduler, random state, trainer state
     order = ["model.safetensors", trainers.OPTIMIZER, trainers.RANDOM.format(0), "trainer_state.json"]
-    gone = order if lost == "everything" else order[order.index(lost) :]
-    assert all((last / file).exists() for file in gone)
-    for file in gone:
+    assert all((last / file).exists() for file in order)
+    for file in {"a half": [], "trainer_state.json": order[-1:], "everything": order}[lost]:
         (last / file).unlink()
+    if lost == "a half":
+        state = (last / order[-1]).read_text()
+        (last / order[-1]).write_text(state[: len(state) // 2])
     stage.run()
     assert_same(stage, study)
 
@@ -167,14 +169,27 @@ def test_training_done_and_its_artifacts_not_yet_written(study, tmp_path, monkey
     assert_same(stage, study)
 
 
-def test_early_stopping_is_not_undone_by_a_resume(study, tmp_path, monkeypatch):
-    """The run stopped early and crashed before its tables were written: it must not train on."""
-    overrides = {"reward_model.epochs": 9, "reward_model.learning_rate": 1e-12, "reward_model.patience": 1}
+@pytest.mark.parametrize("patience", [1, 2])
+def test_early_stopping_is_not_undone_by_a_resume(study, tmp_path, monkeypatch, patience):
+    """The run stopped early, at the end or in the middle of an epoch, and crashed before its tables were written."""
+    overrides = {"reward_model.epochs": 9, "reward_model.learning_rate": 1e-12, "reward_model.patience": patience}
     whole = without(study, tmp_path / "whole", "05_reward_model").with_overrides(overrides).run()
+    assert (whole.table("history")["epoch"].max() % 1 == 0) == (patience == 1)
     stage = without(study, tmp_path / "broken", "05_reward_model").with_overrides(overrides)
     interrupt(stage, monkeypatch, reward_model.artifacts, "write_json", 1)
-    stage.run()
+    assert count_steps(stage, monkeypatch) == 0  # it must not train on
     assert hash_files(stage.folder) == hash_files(whole.folder)
+
+
+@pytest.mark.parametrize("name", ["03_sft_warmup", "05_reward_model"])
+def test_training_goes_on_in_a_folder_that_was_moved(study, tmp_path, monkeypatch, name):
+    """And keeps its best checkpoint, though the Trainer knows that by its old place."""
+    stage = without(study, tmp_path / "old", name)
+    interrupt(stage, monkeypatch, training.ProgressBar, "on_train_end", 1)
+    (tmp_path / "old").rename(tmp_path / "new")
+    moved = cell_stage(tmp_path / "new", name)
+    moved.run()
+    assert_same(moved, study)
 
 
 @pytest.mark.parametrize("update", [0, 1, 2, 3])

@@ -3,7 +3,7 @@
 checkpoint-<update>/
     state.json              update, history, the best update so far, and under what settings
     policy.safetensors, value_model.safetensors, best.safetensors
-    process-<rank>.safetensors      a process's optimizer and random states
+    process-<rank>.safetensors      a process's optimizer and random states; under ZeRO also its part of the weights
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import DistributedType
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -67,9 +68,10 @@ def save(trainer: Trainer, work: Path, update: int) -> None:
         if trainer.best_weights is not None:
             save_file(trainer.best_weights, partial / "best.safetensors")
     accelerator.wait_for_everyone()
-    optimizer = trainer.optimizer.state_dict()
-    optimizer.pop("loss_scaler", None)  # an object of DeepSpeed, which scales nothing in bfloat16 and float32
-    own = {"optimizer": optimizer, "torch": torch.get_rng_state()}
+    optimizer = _innermost(trainer.optimizer)
+    own = {"optimizer": optimizer.state_dict(), "torch": torch.get_rng_state()}
+    if _is_split(trainer):
+        own["weights"] = _parameters(optimizer)
     if torch.cuda.is_available():
         own["cuda"] = torch.cuda.get_rng_state()
     checkpoints.save(partial / _own_file(trainer), own)
@@ -125,6 +127,22 @@ def _identity(trainer: Trainer) -> dict[str, Any]:
     }
 
 
+def _innermost(optimizer: Any) -> torch.optim.Optimizer:
+    """PyTorch's own optimizer, within accelerate's and, under ZeRO, within DeepSpeed's."""
+    while hasattr(optimizer, "optimizer"):
+        optimizer = optimizer.optimizer
+    return optimizer
+
+
+def _is_split(trainer: Trainer) -> bool:
+    """Whether this process's optimizer steps a part of the weights, which it holds in float32 beside the model's."""
+    return trainer.accelerator.distributed_type == DistributedType.DEEPSPEED
+
+
+def _parameters(optimizer: torch.optim.Optimizer) -> list[Tensor]:
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
+
+
 def _own_file(trainer: Trainer) -> str:
     return f"process-{trainer.accelerator.process_index}.safetensors"
 
@@ -144,7 +162,11 @@ def _load(trainer: Trainer, folder: Path) -> int:
         if state["best"]["validation_agreement"] is not None:
             trainer.best_weights = load_file(folder / "best.safetensors")
         own = checkpoints.load(folder / _own_file(trainer))
-        trainer.optimizer.load_state_dict(own["optimizer"])
+        optimizer = _innermost(trainer.optimizer)
+        optimizer.load_state_dict(own["optimizer"])
+        if _is_split(trainer):
+            for parameter, held in zip(_parameters(optimizer), own["weights"], strict=True):
+                parameter.data.copy_(held)
         torch.set_rng_state(own["torch"])
         if "cuda" in own and torch.cuda.is_available():
             torch.cuda.set_rng_state(own["cuda"])

@@ -129,6 +129,7 @@ class PlainCheckpoints(Trainer):
             states["cuda"] = torch.cuda.get_rng_state()
         Path(output_dir).mkdir(parents=True, exist_ok=True)  # this process may come before the first one
         checkpoints.save(Path(output_dir) / RANDOM.format(self.args.process_index), states)
+        self.accelerator.wait_for_everyone()  # what the first one writes next says that the checkpoint is whole
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
         if checkpoint is None:

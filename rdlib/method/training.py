@@ -23,7 +23,6 @@ from accelerate.utils import (
     GradientAccumulationPlugin,
     gather_object,
 )
-from safetensors.torch import load_model
 from tqdm import tqdm
 from transformers import (
     EarlyStoppingCallback,
@@ -56,13 +55,18 @@ def in_bf16(settings: Training) -> bool:
     return asked or (cuda and settings.precision is None)
 
 
+def on_cpu() -> bool:
+    """Whether accelerate is told to compute on the CPU, where it leaves out DeepSpeed and FSDP without a word."""
+    return not torch.cuda.is_available()
+
+
 def common_arguments(stage, work: Path, save_strategy: str) -> dict[str, Any]:
     """Arguments for TRL and transformers trainers that do not depend on the method."""
     cuda, settings = torch.cuda.is_available(), stage.profile.training
     return {
         "output_dir": str(work / CHECKPOINTS),
         "seed": stage.seed,
-        "use_cpu": not cuda,
+        "use_cpu": on_cpu(),
         "bf16": in_bf16(settings),
         "optim": OPTIMIZER,
         "gradient_checkpointing": settings.gradient_checkpointing,
@@ -128,7 +132,7 @@ def new_accelerator(settings: Training) -> Accelerator:
     """The accelerator of a training loop of our own."""
     AcceleratorState._reset_state()  # an earlier trainer in this process may have set another precision
     return Accelerator(
-        cpu=not torch.cuda.is_available(),
+        cpu=on_cpu(),
         mixed_precision="bf16" if in_bf16(settings) else "no",
         gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),  # DeepSpeed's files say "auto"
         kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
@@ -192,7 +196,7 @@ def save_model(trainer: Trainer, tokenizer: PreTrainedTokenizerBase, folder: Pat
     Adapters are merged into the model: whatever reads it (sampling by any engine, the next training) finds a plain
     model, at the price of its size on disk. The trainer's own model is used up by that.
     """
-    weights = trainer.accelerator.get_state_dict(trainer.model_wrapped) if _is_fsdp(trainer) else None
+    weights = _gathered_by_fsdp(trainer) if trainer.accelerator.distributed_type == DistributedType.FSDP else None
     with whole_model(trainer) as model:
         if trainer.accelerator.is_main_process:
             merged(model).save_pretrained(folder, state_dict=weights)
@@ -200,8 +204,10 @@ def save_model(trainer: Trainer, tokenizer: PreTrainedTokenizerBase, folder: Pat
     trainer.accelerator.wait_for_everyone()
 
 
-def _is_fsdp(trainer: Trainer) -> bool:
-    return trainer.accelerator.distributed_type == DistributedType.FSDP
+def _gathered_by_fsdp(trainer: Trainer) -> dict[str, torch.Tensor]:
+    """The whole weights, in the main process; each once, though a tied one comes under both its names."""
+    weights = trainer.accelerator.get_state_dict(trainer.model_wrapped)
+    return {name: weight for name, weight in weights.items() if name not in trainer.model.all_tied_weights_keys}
 
 
 def merged(model: PreTrainedModel) -> PreTrainedModel:
@@ -246,14 +252,15 @@ SHOWN = ("loss", "eval_loss", "eval_agreement", "eval_pos_neg_auc")
 def train(trainer: Trainer, work: Path, stage) -> pd.DataFrame:
     """Train, going on from the last whole checkpoint if there is one; returns the history, a row a log."""
     trainer.remove_callback(PrinterCallback)
+    trainer.add_callback(BestIsHere())
     if stage.profile.training.report_to:
         trainer.add_callback(watching.Curves(watching.Watch(stage)))
     os.environ.pop("ACCELERATE_DYNAMO_BACKEND", None)  # `torch_compile` set it, for every training of this process
+    drop_cut_checkpoints(work / CHECKPOINTS)
     last = last_whole_checkpoint(work / CHECKPOINTS)
     if last and stopped_early(trainer, last):
-        restore_best(trainer, last)  # resuming would train on, past the early stop
-    else:
-        trainer.train(resume_from_checkpoint=last)
+        trainer.args.num_train_epochs = 0  # resuming would train on, past the early stop: now it only loads the best
+    trainer.train(resume_from_checkpoint=last)
     return history_table(trainer.state.log_history)
 
 
@@ -267,14 +274,13 @@ def stopped_early(trainer: Trainer, checkpoint: str) -> bool:
     return kept["attributes"]["early_stopping_patience_counter"] >= callbacks[0].early_stopping_patience
 
 
-def restore_best(trainer: Trainer, checkpoint: str) -> None:
-    """Give a trainer the state of a finished run and the weights of its best checkpoint."""
-    trainer.state = TrainerState.load_from_json(str(Path(checkpoint) / TRAINER_STATE_NAME))
-    best = Path(checkpoint).with_name(Path(trainer.state.best_model_checkpoint).name)
-    if (best / "adapter_model.safetensors").is_file():
-        trainer.model.load_adapter(best, trainer.model.active_adapters[0])
-    else:
-        load_model(trainer.model, best / "model.safetensors")
+class BestIsHere(TrainerCallback):
+    """Has a run that goes on find its best checkpoint in its own folder, which may have been moved since."""
+
+    def on_train_begin(self, args, state, control, **kwargs) -> None:
+        """Name the folder anew; the Trainer has forgotten one that it did not find."""
+        if state.best_global_step:
+            state.best_model_checkpoint = str(Path(args.output_dir) / f"checkpoint-{state.best_global_step}")
 
 
 def drop_checkpoints(work: Path) -> None:
@@ -283,17 +289,27 @@ def drop_checkpoints(work: Path) -> None:
 
 
 def last_whole_checkpoint(folder: Path) -> str | None:
-    """The newest checkpoint that was written to its end; cut ones are removed, by the main process."""
-    with PartialState().main_process_first():
-        return _last_whole(folder)
+    """The newest checkpoint that was written to its end."""
+    whole = [path for path in folder.glob("checkpoint-*") if _is_whole(path)]
+    return str(max(whole, key=lambda path: int(path.name.rpartition("-")[2]))) if whole else None
 
 
-def _last_whole(folder: Path) -> str | None:
-    for path in sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]), reverse=True):
-        if (path / "trainer_state.json").is_file():  # the file that the trainer writes last
-            return str(path)
-        shutil.rmtree(path)
-    return None
+def drop_cut_checkpoints(folder: Path) -> None:
+    """Remove the checkpoints that were not written to their end; all processes wait for that."""
+    if is_main():
+        for path in folder.glob("checkpoint-*"):
+            if not _is_whole(path):
+                shutil.rmtree(path)
+    PartialState().wait_for_everyone()
+
+
+def _is_whole(checkpoint: Path) -> bool:
+    """Whether the file is there, to its end, that the trainer writes last."""
+    try:
+        TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 def history_table(log: list[dict]) -> pd.DataFrame:

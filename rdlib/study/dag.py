@@ -25,7 +25,7 @@ from rdlib import artifacts
 from rdlib.errors import UserError
 from rdlib.paths import ROOT
 from rdlib.profile import load_profile
-from rdlib.study import cluster, estimate, failures, requirements, retrain, warm
+from rdlib.study import cluster, estimate, failures, launch, requirements, retrain, warm
 from rdlib.study.jobs import Job, drop_stale_markers, stages_to_run, study_jobs
 
 
@@ -107,6 +107,8 @@ def run_study(arguments: argparse.Namespace) -> int:
                 f"Another run is at work in {profile.runs}/{profile.name}: wait for it or stop it."
             ) from None
         done = drop_stale_markers(jobs, runs)
+        if done < len(jobs):
+            launch.check_all(stages_to_run(jobs), here)
         if done < len(jobs) and workflow and workflow.slurm:
             workflow.check({job.gpus for job in jobs})
             cluster.clear_earlier_jobs(runs)

@@ -13,13 +13,14 @@ from __future__ import annotations
 
 import codecs
 import contextlib
+import importlib.util
 import json
 import os
 import re
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
@@ -29,6 +30,7 @@ from rdlib.paths import ROOT
 
 CONFIGURATIONS = ROOT / "params" / "accelerate"
 STAGES = ("03_sft_warmup", "05_reward_model", "06_ppo")
+WORKER = "rdlib.study.worker"
 RECORD = "\x1e"  # as in RFC 7464
 SECONDS_TO_STOP = 30.0
 
@@ -83,21 +85,30 @@ def check(stage) -> Path:
     import torch
 
     settings, gpus = stage.profile.training, torch.cuda.device_count()
-    path = stage.root / settings.accelerate if settings.accelerate else CONFIGURATIONS / _default(gpus)
-    configuration = read(path)
-    on_cpu = configuration.use_cpu
-    there, kind = (os.cpu_count() or 1, "CPU cores") if on_cpu else (gpus, "GPUs")
+    path = check_method(stage) or CONFIGURATIONS / ("ddp.yaml" if gpus else "cpu_gloo.yaml")
+    there, kind = (os.cpu_count() or 1, "CPU cores") if read(path).use_cpu else (gpus, "GPUs")
     if settings.processes > there:
         raise UserError(
             f"{stage.label}: training.processes is {settings.processes}, but {path.name} has {there} {kind} here: "
             f"lower it, or name another training.accelerate."
         )
-    _check_method(stage, configuration, path)
     return path
 
 
-def _default(gpus: int) -> str:
-    return "ddp.yaml" if gpus else "cpu_gloo.yaml"
+def check_all(stages: Iterable, here: bool) -> None:
+    """UserError for the first of a study's stages that cannot train as its profile says; on this machine if `here`."""
+    for stage in filter(is_wanted, stages):
+        check(stage) if here else check_method(stage)
+
+
+def check_method(stage) -> Path | None:
+    """The accelerate configuration that a stage's profile names, if any; UserError where it is none for this stage."""
+    named = stage.profile.training.accelerate
+    if named is None:
+        return None
+    path = stage.root / named
+    _check_method(stage, read(path), path)
+    return path
 
 
 def read(path: Path):
@@ -117,11 +128,13 @@ def read(path: Path):
 def _check_method(stage, configuration, path: Path) -> None:
     kind = configuration.distributed_type.value
     fsdp, zero3 = kind == "FSDP", configuration.deepspeed_config.get("zero_stage") == 3
-    if kind == "DEEPSPEED":
-        try:
-            import deepspeed  # noqa: F401
-        except ImportError:
-            raise UserError(f"{path.name} needs DeepSpeed, which is not installed: pip install deepspeed.") from None
+    if kind in ("FSDP", "DEEPSPEED") and configuration.use_cpu:
+        raise UserError(
+            f"{path.name} says use_cpu, with which accelerate would leave {kind} out: name cpu_gloo.yaml in "
+            f"training.accelerate, or take use_cpu out of it."
+        )
+    if kind == "DEEPSPEED" and importlib.util.find_spec("deepspeed") is None:
+        raise UserError(f"{path.name} needs DeepSpeed, which is not installed: pip install deepspeed.")
     if stage.name == "06_ppo" and (fsdp or zero3):
         raise UserError(
             f"{stage.label}: PPO samples from its policy, which {path.name} splits over the GPUs: name ddp.yaml or "
@@ -147,9 +160,7 @@ def start(stage, configuration: Path, job: str) -> subprocess.Popen:
     if on_cpu:
         environment |= {"ACCELERATE_USE_CPU": "true", "CUDA_VISIBLE_DEVICES": ""}
     pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
-    return subprocess.Popen(
-        [*words, "--module", "rdlib.study.worker", job], env=environment, start_new_session=True, **pipes
-    )
+    return subprocess.Popen([*words, "--module", WORKER, job], env=environment, start_new_session=True, **pipes)
 
 
 def stop(process: subprocess.Popen) -> None:
