@@ -5,8 +5,8 @@ tests/with_vllm holds the rest to vLLM itself.
 
 from __future__ import annotations
 
+import importlib.util
 import os
-import sys
 import threading
 from contextlib import ExitStack, closing
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -16,15 +16,15 @@ from types import SimpleNamespace
 import pytest
 import torch
 from accelerate.utils import DistributedType
-from conftest import MODELS, copy_study, make_root, stage_in
+from conftest import MODELS, REPOSITORY, make_root, stage_in
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file
 
 from rdlib.engines import models, vllm_policy
 from rdlib.engines.vllm_policy import PolicyServer, merged_weights
 from rdlib.errors import UserError
-from rdlib.method import rl
-from rdlib.settings import Ppo, Vllm
+from rdlib.settings import Vllm
+from rdlib.study import dag, requirements
 
 SMALL, LARGE = str(MODELS / "small"), str(MODELS / "large")
 UNTIED = {"tie_word_embeddings": False}
@@ -291,21 +291,18 @@ def test_where_vllm_samples_decides_no_result(tmp_path):
     assert stage.with_overrides({"ppo.sampler": "transformers"}).recipe != stage.recipe
 
 
-def test_without_vllm_nothing_is_computed(study, tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "vllm", None)
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    monkeypatch.setattr(rl, "networks", lambda *arguments: pytest.fail("the networks were loaded"))
-    stage = stage_in(copy_study(study, tmp_path, "06_ppo", "07_evaluate"), "06_ppo")
-    with pytest.raises(UserError, match="needs vLLM, which is not installed here"):
-        stage.with_overrides({"ppo.sampler": "vllm"}).run()
-
-
-@pytest.mark.parametrize(("kind", "zero"), [("DEEPSPEED", 3), ("FSDP", 0)])
-def test_a_policy_that_is_split_is_refused(monkeypatch, kind, zero):
-    monkeypatch.setattr("rdlib.engines.vllm_engine.require_vllm", lambda: None)
-    state = SimpleNamespace(deepspeed_plugin=SimpleNamespace(zero_stage=zero))
-    accelerator = SimpleNamespace(distributed_type=DistributedType[kind], state=state)
-    settings = Ppo.model_construct(sampler="vllm")
-    with pytest.raises(UserError, match="ZeRO-3 and FSDP split it: name ddp.yaml or zero2.yaml"):
-        rl.require_sampler(settings, accelerator)
-    rl.require_sampler(Ppo.model_construct(sampler="transformers"), accelerator)
+def test_without_vllm_nothing_is_computed(tmp_path, at_root, monkeypatch, capsys):
+    """Not by a stage, and not by a study, whose PPO is hours away."""
+    root = at_root(make_root(tmp_path, ppo={"sampler": "vllm"}))
+    (root / "notebooks").symlink_to(REPOSITORY / "notebooks")
+    found = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *more: None if name == "vllm" else found(name, *more))
+    assert dag.main(["--profile", "tiny.yaml"]) == 2
+    error = capsys.readouterr().err
+    assert "needs vLLM, which is not installed here" in error and len(error.strip().splitlines()) == 1
+    assert {path.name for path in (root / "runs").rglob("*")} == {"tiny", ".lock"}
+    stage = stage_in(root, "06_ppo")
+    with pytest.raises(UserError, match="needs vLLM"):
+        stage._make({})
+    requirements.check_sampler(stage.with_overrides({"ppo.sampler": "transformers"}))
+    requirements.check_sampler(stage.at("05_reward_model"))

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 import torch
-from accelerate import Accelerator
 
 from rdlib import artifacts
 from rdlib.engines import generation, models
@@ -22,7 +21,7 @@ from rdlib.method.policy import policy_source
 from rdlib.method.ppo import PPOTrainer
 from rdlib.method.reward import reward
 from rdlib.profile import Profile
-from rdlib.settings import Model, Ppo, Training
+from rdlib.settings import Model, Training
 from rdlib.tasks import answers, prompts
 from rdlib.tasks.questions import read_questions
 
@@ -117,20 +116,6 @@ def sampler(tokenizer, batch: int, max_tokens: int, temperature: float):
     return sample
 
 
-def require_sampler(settings: Ppo, accelerator: Accelerator) -> None:
-    """UserError where the sampler that the profile asks for cannot work here."""
-    if settings.sampler == "transformers":
-        return
-    from rdlib.engines.vllm_engine import require_vllm
-
-    require_vllm()
-    if training.splits_weights(accelerator):
-        raise UserError(
-            "ppo.sampler vllm needs the whole policy in every process, and ZeRO-3 and FSDP split it: name ddp.yaml or "
-            "zero2.yaml in training.accelerate, or take sampler transformers."
-        )
-
-
 @contextmanager
 def open_sampler(policy, tokenizer, profile: Profile, max_tokens: int, longest: int):
     """The `sample` callable of PPOTrainer that the profile asks for; what it holds is freed at the end.
@@ -159,8 +144,6 @@ def _open_vllm(policy, tokenizer, profile: Profile, max_tokens: int) -> PolicyEn
 def run(stage, work: Path, on_update=None) -> None:
     """Stage 06_ppo: write the model, history.jsonl, validation.parquet and summary.json."""
     profile, settings = stage.profile, stage.dataset_settings
-    accelerator = training.new_accelerator(profile.training)
-    require_sampler(profile.ppo, accelerator)
     source = policy_source(stage)
     tokenizer = models.load_tokenizer(source)
     questions = read_questions(stage.input("data"), "train", "validation")
@@ -177,6 +160,7 @@ def run(stage, work: Path, on_update=None) -> None:
     asked = list(prompts.of_questions(settings, queries).values())
     encoded = [prompts.encode(tokenizer, prompt) for prompt in asked]
     given = [None if pd.isna(label) else label for label in queries["pseudo_label"]]
+    accelerator = training.new_accelerator(profile.training)
     policy, reference, value_model = networks(source, scorer, tokenizer.pad_token_id, profile.training)
     judge = models.load_scorer(scorer, tokenizer.pad_token_id, profile.training).to(accelerator.device)
     validation = questions[questions["split"] == "validation"]

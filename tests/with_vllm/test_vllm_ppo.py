@@ -37,7 +37,7 @@ def url(tmp_path_factory):
         yield url
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def server(small, url):
     with closing(PolicyServer(url, *small, 60)) as server:
         yield server
