@@ -21,7 +21,7 @@ from bench.timing import in_turn, middle, seconds_of, speed_up
 from rdlib import numerics
 from rdlib.engines import generation, models
 from rdlib.engines.transformers_engine import TransformersEngine
-from rdlib.method import reward_model
+from rdlib.method import reward_model, scoring
 from rdlib.paths import ROOT
 
 SAMPLES, LIMIT, ROWS = 30, 112, 512  # as in part a
@@ -31,7 +31,10 @@ WORDS = {
     "sft": "a step of SFT (32 responses)",
     "reward_model": "a step of the reward model (72 responses of 12 queries)",
     "ppo": "a PPO update",
+    "products": "matrix products of a layer and its gradient",
+    "mkl_products": "the same products by MKL",
 }
+TOKENS, TIMES = 2304, 40  # rows of the products, and how often they are done
 
 
 class Work:
@@ -56,7 +59,7 @@ class Work:
 
     def sft(self) -> float:
         """Steps on whole sequences."""
-        ids, mask = reward_model.pad_right(self.rows[:32], self.tokenizer.pad_token_id)
+        ids, mask = scoring.pad_right(self.rows[:32], self.tokenizer.pad_token_id)
         labels = ids.masked_fill(mask == 0, -100)
         return _seconds_of_steps(self.model, lambda: self.model(input_ids=ids, labels=labels).loss)
 
@@ -66,11 +69,11 @@ class Work:
 
         pad = self.tokenizer.pad_token_id
         scorer = models.load_scorer(self.spec["policy"], pad)
-        ids, mask = reward_model.pad_right(self.rows, pad)
+        ids, mask = scoring.pad_right(self.rows, pad)
         kinds, queries = torch.arange(len(ids)) % 3, torch.arange(len(ids)) // 6
 
         def loss():
-            scores = reward_model.score_in_parts(scorer, ids, mask)
+            scores = scoring.score_batch(scorer, ids, mask, queries)
             return reward_model.reward_model_loss(scores, kinds, queries, 0.5, "convex")
 
         return _seconds_of_steps(scorer, loss)
@@ -79,6 +82,32 @@ class Work:
         """PPO updates, by the program of part b."""
         seconds = ppo_ours.main(self.spec, 0)["seconds"]
         return sum(seconds) / len(seconds)
+
+    def products(self) -> float:
+        """The products that torch makes."""
+        return self._products(lambda a, b, _: a @ b)
+
+    def mkl_products(self) -> float:
+        """Those into a given tensor, which the mode leaves to MKL."""
+        import torch
+
+        return self._products(lambda a, b, out: torch.mm(a, b, out=out))
+
+    def _products(self, multiply: Callable) -> float:
+        """A layer's output, and the gradients of its input and its weights, with the vocabulary as its width."""
+        import torch
+
+        config = self.model.config
+        x, w = torch.randn(TOKENS, config.hidden_size), torch.randn(config.vocab_size, config.hidden_size)
+        y = torch.empty(TOKENS, config.vocab_size)
+        pairs = [(x, w.t(), y), (y, w, torch.empty_like(x)), (y.t(), x, torch.empty_like(w))]
+
+        def work() -> None:
+            for a, b, out in pairs * TIMES:
+                multiply(a, b, out)
+
+        work()
+        return seconds_of(work) / TIMES
 
 
 def _seconds_of_steps(model, loss: Callable) -> float:
@@ -130,6 +159,8 @@ def _row(student: str, kind: str, found: dict[str, list[dict[str, float]]], spec
     settings = {
         "sampling": f"{spec['questions']} micro-gsm questions x {SAMPLES} at temperature 1, at most {LIMIT} tokens",
         "ppo": f"{spec['episodes']} episodes, minibatches of {spec['minibatch']}, {spec['epochs']} epoch",
+        "products": f"{TOKENS} tokens",
+        "mkl_products": f"{TOKENS} tokens; MKL_CBWR=COMPATIBLE against MKL's own choice",
     }.get(kind, "micro-gsm questions with responses of the student itself")
     name = f"{WORDS[kind]}, {student} student: the same bytes everywhere against torch's own choice"
     return Row("g", name, *value, "times as long", 1.5, True, *shown, settings)

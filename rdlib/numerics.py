@@ -2,8 +2,9 @@
 
     import rdlib    # sets the variables of MODE; torch and its libraries read them once, so import it first
 
-torch, MKL and oneDNN choose their kernels by the processor, and kernels that add in another order give other last
-digits. MODE pins that choice to what every processor with AVX2 can do. A profile that says `numerics: portable`
+torch, MKL, oneDNN and OpenBLAS choose their kernels by the processor, and kernels that add in another order give other
+last digits. MODE pins that choice to what every processor with AVX2 can do; `settle` has torch multiply matrices by the
+one of them that is fast so (rdlib.products). A profile that says `numerics: portable`
 computes in this mode alone: a stage refuses a variable that contradicts it. RDLIB_NUMERICS=native leaves the choice to
 the libraries: faster, and other bytes on another processor. docs/portable.md says what was compared, and the price.
 """
@@ -24,7 +25,8 @@ PORTABLE, NATIVE = "portable", "native"
 THREADS = {"OMP_NUM_THREADS": "1"}  # several threads add in another order, and tiny models are fastest with one
 MODE = {
     "ATEN_CPU_CAPABILITY": "avx2",  # torch's own kernels
-    "MKL_CBWR": "COMPATIBLE",  # matrix products; MKL's AVX2 is another on AMD than on Intel
+    "MKL_CBWR": "COMPATIBLE",  # products that are left to MKL, whose AVX2 is another on AMD than on Intel
+    "OPENBLAS_CORETYPE": "Haswell",  # all other products
     "ONEDNN_MAX_CPU_ISA": "AVX2",
     **THREADS,
 }
@@ -45,6 +47,17 @@ def enter() -> None:
     os.environ.update(missing)
 
 
+def settle() -> None:
+    """Have torch, where it is loaded, multiply matrices as the mode does, if this process is in it.
+
+    Called by what loads models, and by `require`.
+    """
+    if "torch" in sys.modules and caveat() is None and _contradiction() is None:
+        from rdlib import products  # it loads torch
+
+        products.install()
+
+
 def require() -> None:
     """UserError, with the name of what is in the way, where this process should be in the mode and is not.
 
@@ -53,6 +66,7 @@ def require() -> None:
     if _switch() not in (PORTABLE, NATIVE):
         raise UserError(f"{SWITCH} is {_switch()!r}: set it to {PORTABLE} or {NATIVE}, or unset it.")
     problem = None if caveat() else _contradiction()
+    settle()
     if problem:
         raise UserError(
             f"{problem}, so the results would be of this processor alone: mend that, or set {SWITCH}={NATIVE} to have "
@@ -99,7 +113,9 @@ def _contradiction() -> str | None:
         return "torch was imported before rdlib set the numerical mode"
     if torch.get_num_threads() != 1:
         return f"torch works with {torch.get_num_threads()} threads, the numerical mode with one"
-    return None
+    from rdlib import products
+
+    return products.problem()
 
 
 def record() -> dict[str, Any]:

@@ -199,9 +199,9 @@ class Ppo(Section):
 class Baselines(Section):
     """Reviewers' question R1, ours and not the paper's; rft has the settings of `sft`.
 
-    The defaults cost about what PPO costs in params/micro.yaml (24 x 256 episodes); the learning rates were chosen
-    among two or three by validation agreement in its cells gsm and mmlu, strong, small. A step is an optimizer step
-    on new samples; `dpo_batch_size` counts pairs. Each of the three is evaluated `evaluations` times.
+    The defaults cost about what 24 updates of 256 episodes of PPO cost; the learning rates were chosen among two or
+    three by validation agreement in the cells gsm and mmlu, strong, small, of params/micro.yaml. A step is an optimizer
+    step on new samples; `dpo_batch_size` counts pairs. Each of the three is evaluated `evaluations` times.
     """
 
     evaluations: Positive = 6

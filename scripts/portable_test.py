@@ -68,6 +68,7 @@ def operations() -> Hashes:
     import torch
     import torch.nn.functional as F
 
+    numerics.settle()
     n = torch.arange(12_000, dtype=torch.int64)
     x = ((n * 7919 % 12_007) - 6000).float().view(120, 100) / 512  # from -11.7 to 11.7, exact in float32
     p, q = x.abs() + 2**-9, (x[:, :64] / 4).reshape(5, 24, 2, 32).transpose(1, 2)
@@ -76,6 +77,7 @@ def operations() -> Hashes:
         "product": a @ b.t(),
         "product of one row": a[:1] @ b.t(),
         "product over the rows": a.t() @ x,
+        "product over a thousand rows": x.reshape(1000, 12).t() @ x.reshape(1000, 12).tanh(),
         "layer": F.linear(a, b, x[0, :64]),
         "products of a batch": q @ q.transpose(-1, -2),
         "attention": F.scaled_dot_product_attention(q, q, q, is_causal=True),

@@ -19,7 +19,7 @@ from trl.trainer.utils import add_fused_lm_head
 
 from rdlib.engines.transformers_engine import new_cache, pick_tokens
 from rdlib.method import ppo_core as core
-from rdlib.method import reward_model, training
+from rdlib.method import reward_model, scoring, training
 from rdlib.paths import ROOT
 from rdlib.settings import Lora, Model, Training
 from rdlib.study import architectures
@@ -216,7 +216,7 @@ def reward_model_step(shape, numbers, checkpointing, rows, length):
     kinds, queries = torch.arange(rows) % 3, torch.zeros(rows)
     with Peak() as peak:
         with computing(numbers):
-            scores = reward_model.score_in_parts(model, ids, mask, rows).float()
+            scores = scoring.score_whole(model, ids, mask, rows).float()
         reward_model.reward_model_loss(scores, kinds, queries, 0.5, "convex").backward()
     return peak.most, m.training_activations(shape, numbers, rows, length, checkpointing, padded=True), [model]
 

@@ -12,7 +12,7 @@ from dataclasses import fields
 from pathlib import Path
 from types import MethodType
 
-import numpy as np
+import pandas as pd
 import pytest
 import torch
 from conftest import MODELS, copy_study, make_root, stage_in
@@ -276,7 +276,7 @@ def rm_trainer(scorer, tmp_path_factory):
         args=reward_model.configuration(stage, folder, 4),
         eval_dataset=[{}],
         settings=stage.profile.reward_model.model_copy(update={"lam": 0.3, "form": "convex"}),
-        validation=([], np.array([])),
+        validation=pd.DataFrame(),
     )
 
 

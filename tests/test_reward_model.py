@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import random
 from collections import Counter
@@ -16,7 +15,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from rdlib.engines import models
-from rdlib.method import reward_model
+from rdlib.method import reward_model, scoring
 from rdlib.method.reward_model import (
     KINDS,
     STUDENT_NEGATIVE,
@@ -29,12 +28,9 @@ from rdlib.method.reward_model import (
     classification_loss,
     collate,
     counts_by_kind,
-    pad_right,
     preference_loss,
     reward_model_loss,
     sample_query,
-    score,
-    score_in_parts,
     validation_table,
 )
 from rdlib.settings import RewardModel
@@ -282,78 +278,7 @@ def test_the_encoder_writes_what_sft_writes(small):
         assert encode("q", "#### 7", finished) == row["input_ids"]
 
 
-# ---- scores
-
-
-@pytest.fixture(scope="module")
-def scorer():
-    """(model, tokenizer): the base model with a head that is not zero."""
-    tokenizer = models.load_tokenizer(MODELS / "small")
-    model = models.load_scorer(MODELS / "small", tokenizer.pad_token_id)
-    torch.manual_seed(0)
-    torch.nn.init.normal_(model.score.weight)
-    return model, tokenizer
-
-
-@pytest.fixture(scope="module")
-def sequences(scorer):
-    texts = [f"Q: tom has {n} apples . {'tom buys 5 apples . ' * (n % 4)} A: #### {n}" for n in range(30)]
-    eos = scorer[1].eos_token_id
-    return [ids + [eos] * (i % 2) for i, ids in enumerate(scorer[1](texts)["input_ids"])]
-
-
-def test_scores_equal_an_unbatched_loop(scorer, sequences):
-    model, tokenizer = scorer
-    with torch.no_grad():
-        alone = torch.tensor([model(input_ids=torch.tensor([s])).logits[0, 0].item() for s in sequences])
-    for batch in (1, 7, 256):
-        assert torch.allclose(score(model, sequences, tokenizer.pad_token_id, batch), alone, atol=1e-5)
-    assert alone.std() > 0.1
-
-
-def test_a_score_is_a_linear_head_on_the_last_tokens_final_embedding(scorer, sequences):
-    model, tokenizer = scorer
-    with torch.no_grad():
-        last = torch.stack([model.model(torch.tensor([s])).last_hidden_state[0, -1] for s in sequences])
-    expected = last @ model.score.weight[0]
-    assert model.score.bias is None and model.score.weight.shape[0] == 1
-    assert torch.allclose(score(model, sequences, tokenizer.pad_token_id), expected, atol=1e-5)
-
-
-def test_padding_on_the_right_does_not_change_a_score(scorer, sequences):
-    tokenizer = scorer[1]
-    model = copy.deepcopy(scorer[0]).double()  # float32 would hide a small dependence in its rounding
-    ids, mask = pad_right(sequences, tokenizer.pad_token_id)
-    wider = torch.nn.functional.pad(ids, (0, 17), value=tokenizer.pad_token_id)
-    with torch.no_grad():
-        first = model(input_ids=ids, attention_mask=mask).logits
-        second = model(input_ids=wider, attention_mask=torch.nn.functional.pad(mask, (0, 17))).logits
-    assert torch.allclose(first, second, rtol=0, atol=1e-10)
-
-
-@pytest.mark.parametrize("size", [1, 3, 1000])
-def test_scores_in_parts_and_their_gradient_are_those_of_the_whole(scorer, sequences, size):
-    model, tokenizer = scorer
-    ids, mask = pad_right(sequences, tokenizer.pad_token_id)
-    weights = torch.arange(1.0, len(sequences) + 1)
-    results = []
-    for scores in (model(input_ids=ids, attention_mask=mask).logits[:, 0], score_in_parts(model, ids, mask, size)):
-        model.zero_grad()
-        (scores * weights).sum().backward()
-        results.append((scores.detach(), [p.grad.clone() for p in model.parameters()]))
-    model.zero_grad()
-    (whole, gradients), (parts, other) = results
-    assert torch.allclose(parts, whole, atol=1e-5)
-    assert all(torch.allclose(b, a, rtol=1e-3, atol=1e-3) for a, b in zip(gradients, other, strict=True))
-
-
-def test_scoring_nothing_and_restoring_the_mode(scorer):
-    model, tokenizer = scorer
-    assert score(model, [], tokenizer.pad_token_id).shape == (0,)
-    model.train()
-    score(model, [[5, 6]], tokenizer.pad_token_id)
-    assert model.training
-    model.eval()
+# ---- the stage
 
 
 def test_a_new_head_scores_zero(study):
@@ -361,9 +286,6 @@ def test_a_new_head_scores_zero(study):
     history = stage_in(study, "05_reward_model").table("history")
     assert history["step"].iloc[0] == 0
     assert history[["pos_neg_auc", "pos_pos_auc"]].iloc[0].tolist() == [0.5, 0.5]
-
-
-# ---- the stage
 
 
 def test_stage_scores_what_its_model_scores(study):
@@ -407,6 +329,16 @@ def test_stage_counts_its_queries(study):
     assert summary["train_queries"] > 0
 
 
+@pytest.fixture(scope="module")
+def scorer():
+    """(model, tokenizer): the base model with a head that is not zero."""
+    tokenizer = models.load_tokenizer(MODELS / "small")
+    model = models.load_scorer(MODELS / "small", tokenizer.pad_token_id)
+    torch.manual_seed(0)
+    torch.nn.init.normal_(model.score.weight)
+    return model, tokenizer
+
+
 def test_the_trainers_loss_is_equation_6(study, scorer, tmp_path):
     model, tokenizer = scorer
     stage = stage_in(study, "05_reward_model")
@@ -416,11 +348,11 @@ def test_the_trainers_loss_is_equation_6(study, scorer, tmp_path):
         eval_dataset=[{}],
         processing_class=tokenizer,
         settings=settings(lam=0.25, form="additive"),
-        validation=([], np.array([])),
+        validation=pd.DataFrame(),
     )
     batch = collate([{"sequences": [[5, 6], [7], [8, 9, 10]], "kinds": [0, 1, 2]}], tokenizer.pad_token_id)
     with torch.no_grad():
         loss, scores = trainer.compute_loss(model, batch, return_outputs=True)
     expected = reward_model_loss(scores, batch["kinds"], batch["queries"], 0.25, "additive")
     assert loss == expected
-    assert torch.allclose(scores, score(model, [[5, 6], [7], [8, 9, 10]], tokenizer.pad_token_id), atol=1e-5)
+    assert torch.allclose(scores, scoring.score(model, [[5, 6], [7], [8, 9, 10]], tokenizer.pad_token_id), atol=1e-5)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import inspect
-
 import pandas as pd
 import pytest
 import yaml
 from conftest import REPOSITORY
 
-from rdlib.method import reward_model
+from rdlib.method import scoring
 from rdlib.study import dag, memory_table, stage_memory
 from rdlib.study import memory as m
 from rdlib.study.architectures import KNOWN
@@ -119,8 +117,7 @@ def test_checkpointing_and_eager_attention_count():
 
 
 def test_reward_model_parts_are_the_stages_own():
-    assert stage_memory.PART == reward_model.PART_SIZE
-    assert inspect.signature(reward_model.score).parameters["batch"].default == stage_memory.SCORED
+    assert (stage_memory.PART, stage_memory.SCORED) == (scoring.PART_SIZE, scoring.SCORED_SIZE)
 
 
 @pytest.mark.parametrize("profile", [ONE, PAPER])

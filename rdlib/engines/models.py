@@ -19,10 +19,12 @@ from transformers import (
 )
 from transformers.utils import logging
 
+from rdlib import numerics
 from rdlib.errors import UserError
 from rdlib.settings import Model, Training
 from rdlib.tasks import prompts
 
+numerics.settle()
 logging.set_verbosity_error()
 logging.disable_progress_bar()  # loading a file is no long work
 

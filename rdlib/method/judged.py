@@ -12,7 +12,7 @@ import pandas as pd
 from rdlib import artifacts, engines
 from rdlib.engines import generation, models
 from rdlib.engines.sampling import sampled
-from rdlib.method import evaluate, reward_model, voting
+from rdlib.method import evaluate, scoring, voting
 from rdlib.settings import Model
 from rdlib.tasks import prompts
 from rdlib.tasks.questions import read_gold, read_questions
@@ -47,7 +47,7 @@ def judge(stage, responses: pd.DataFrame, texts: dict[str, prompts.Prompt]) -> p
     model = models.load_scorer(source, tokenizer.pad_token_id)
     truth = responses["id"].map(read_gold(stage.input("gold")))
     responses = responses.rename(columns={"positive": "agrees"}).assign(
-        score=reward_model.score(model, sequences, tokenizer.pad_token_id).numpy(),
+        score=scoring.score(model, sequences, tokenizer.pad_token_id, responses["id"].tolist()).numpy(),
         correct=evaluate.correctness(responses["answer"], truth),
     )
     return responses[["policy", "id", "sample", "tokens", "answer", "agrees", "correct", "score"]]

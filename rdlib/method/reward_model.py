@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,12 +16,12 @@ import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
-from transformers import EarlyStoppingCallback, PreTrainedModel, TrainingArguments
+from transformers import EarlyStoppingCallback, TrainingArguments
 
 from rdlib import artifacts
 from rdlib.engines import models
 from rdlib.errors import UserError
-from rdlib.method import metrics, trainers, training, voting
+from rdlib.method import metrics, scoring, trainers, training, voting
 from rdlib.method.policy import policy_source
 from rdlib.settings import RewardModel
 from rdlib.tasks import prompts
@@ -32,7 +31,6 @@ STUDENT_POSITIVE, STUDENT_NEGATIVE, TEACHER_POSITIVE, TEACHER_NEGATIVE = range(4
 KINDS = ("student_positive", "student_negative", "teacher_positive", "teacher_negative")
 POSITIVE_KINDS = (STUDENT_POSITIVE, TEACHER_POSITIVE)
 PREFERENCES = ((STUDENT_POSITIVE, STUDENT_NEGATIVE), (TEACHER_POSITIVE, STUDENT_POSITIVE))  # better over worse, Eq. 5
-PART_SIZE = 24  # sequences that go through the model at once while it trains
 
 
 IGNORED = -1  # kind of a response that only fills up a process's share of a batch
@@ -160,53 +158,13 @@ def build_examples(
     return usable, len(failed) - len(usable)
 
 
-def pad_right(sequences: Sequence[list[int]], pad: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Input ids and attention mask [N, T] of token lists, padded on the right."""
-    width = max(map(len, sequences))
-    ids = torch.tensor([s + [pad] * (width - len(s)) for s in sequences])
-    mask = torch.tensor([[1] * len(s) + [0] * (width - len(s)) for s in sequences])
-    return ids, mask
-
-
-@torch.no_grad()
-def score(model: PreTrainedModel, sequences: Sequence[list[int]], pad: int, batch: int = 32) -> torch.Tensor:
-    """r_phi of whole sequences (prompt and response token ids), shape [N], read in order of length.
-
-    `batch` of them at a time: 256, padded to the longest, took 2.7 times as long.
-    """
-    was_training = model.training
-    model.eval()
-    order = sorted(range(len(sequences)), key=lambda i: len(sequences[i]))
-    scores = torch.empty(len(sequences))
-    for start in range(0, len(order), batch):
-        chosen = order[start : start + batch]
-        ids, mask = pad_right([sequences[i] for i in chosen], pad)
-        logits = model(input_ids=ids.to(model.device), attention_mask=mask.to(model.device)).logits
-        scores[chosen] = logits[:, 0].float().cpu()
-    model.train(was_training)
-    return scores
-
-
 def collate(examples: list[dict], pad: int) -> dict[str, torch.Tensor]:
     """A batch of queries flattened to responses, each with its kind and query."""
     sequences = [ids for example in examples for ids in example["sequences"]]
-    ids, mask = pad_right(sequences, pad)
+    ids, mask = scoring.pad_right(sequences, pad)
     kinds = torch.tensor([kind for example in examples for kind in example["kinds"]])
     queries = torch.tensor([i for i, example in enumerate(examples) for _ in example["kinds"]])
     return {"input_ids": ids, "attention_mask": mask, "kinds": kinds, "queries": queries}
-
-
-def score_in_parts(
-    model: PreTrainedModel, ids: torch.Tensor, mask: torch.Tensor, size: int = PART_SIZE
-) -> torch.Tensor:
-    """r_phi [N] of a batch [N, T] padded on the right, with gradient, in parts of similar length: less padding."""
-    lengths = mask.sum(1)
-    order = lengths.argsort(stable=True)
-    scores = []
-    for rows in order.tensor_split(math.ceil(len(order) / size)):
-        width = int(lengths[rows].max())
-        scores.append(model(input_ids=ids[rows, :width], attention_mask=mask[rows, :width]).logits[:, 0])
-    return torch.cat(scores)[order.argsort()]
 
 
 class RewardModelTrainer(trainers.FiniteSteps, trainers.GlobalBatches, trainers.PlainCheckpoints):
@@ -214,8 +172,8 @@ class RewardModelTrainer(trainers.FiniteSteps, trainers.GlobalBatches, trainers.
 
     blank = {"sequences": [[0]], "kinds": [IGNORED]}
 
-    def __init__(self, *args, settings: RewardModel, validation: tuple[list[list[int]], np.ndarray], **kwargs):
-        """`validation`: token ids of the validation responses, and their kinds [N]."""
+    def __init__(self, *args, settings: RewardModel, validation: pd.DataFrame, **kwargs):
+        """`validation`: a row a validation response with its query (id), kind_id and token ids (sequence)."""
         super().__init__(*args, **kwargs)
         self.settings, self.validation = settings, validation
         self.model_accepts_loss_kwargs = True  # `compute_loss` is told the counts of the whole batch
@@ -229,8 +187,10 @@ class RewardModelTrainer(trainers.FiniteSteps, trainers.GlobalBatches, trainers.
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         """Eq. 6 over a batch of queries, or a part's share of it times the processes whose gradients are averaged."""
         ids, mask = inputs["input_ids"], inputs["attention_mask"]
-        size = len(ids) if training.splits_weights(self.accelerator) else PART_SIZE
-        scores = score_in_parts(model, ids, mask, size)
+        if training.splits_weights(self.accelerator):
+            scores = scoring.score_whole(model, ids, mask, len(ids))
+        else:
+            scores = scoring.score_batch(model, ids, mask, inputs["queries"])
         settings, terms = self.settings, (inputs["kinds"], inputs["queries"])
         loss = reward_model_loss(scores, *terms, settings.lam, settings.form, num_items_in_batch)
         loss = loss * self.accelerator.num_processes
@@ -239,7 +199,7 @@ class RewardModelTrainer(trainers.FiniteSteps, trainers.GlobalBatches, trainers.
     def evaluate(self, *args, **kwargs) -> dict[str, float]:
         """Pos/Neg and Pos/Pos AUC on the validation queries."""
         scores = self.scores_of_validation()
-        values = {f"eval_{name}": value for name, value in aucs(scores, self.validation[1]).items()}
+        values = {f"eval_{name}": value for name, value in aucs(scores, self.validation["kind_id"].to_numpy()).items()}
         values["epoch"] = self.state.epoch
         self.log(dict(values))
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, values)
@@ -247,10 +207,11 @@ class RewardModelTrainer(trainers.FiniteSteps, trainers.GlobalBatches, trainers.
 
     def scores_of_validation(self) -> np.ndarray:
         """r_phi [N] of the validation responses; processes share them."""
-        sequences, accelerator = self.validation[0], self.accelerator
-        pad = self.processing_class.pad_token_id
-        scores = score(self.model, training.share(sequences, accelerator), pad).numpy()
-        return np.asarray(training.gather(list(scores), len(sequences), accelerator), dtype=np.float32)
+        pad, accelerator = self.processing_class.pad_token_id, self.accelerator
+        own = self.validation.iloc[training.share(range(len(self.validation)), accelerator)]
+        queries = None if training.splits_weights(accelerator) else own["id"].tolist()  # forward passes in step
+        scores = scoring.score(self.model, own["sequence"].tolist(), pad, queries).numpy()
+        return np.asarray(training.gather(list(scores), len(self.validation), accelerator), dtype=np.float32)
 
 
 def aucs(scores: np.ndarray, kinds: np.ndarray) -> dict[str, float]:
@@ -320,7 +281,7 @@ def run(stage, work: Path) -> None:
     torch.manual_seed(stage.seed)
     model = models.load_scorer(source, tokenizer.pad_token_id, stage.profile.training)
     torch.nn.init.zeros_(model.score.weight)
-    sequences = [encode(row.id, row.text, row.finished) for row in table.itertuples()]
+    table["sequence"] = [encode(row.id, row.text, row.finished) for row in table.itertuples()]
     trainer = RewardModelTrainer(
         training.with_adapters(model, stage.profile.training, "SEQ_CLS"),
         args=configuration(stage, work, len(examples)),
@@ -330,7 +291,7 @@ def run(stage, work: Path) -> None:
         data_collator=lambda rows: collate(rows, tokenizer.pad_token_id),
         callbacks=[training.ProgressBar("reward model"), EarlyStoppingCallback(settings.patience)],
         settings=settings,
-        validation=(sequences, table["kind_id"].to_numpy()),
+        validation=table,
     )
     history = training.train(trainer, work, stage)
     table["score"] = trainer.scores_of_validation()

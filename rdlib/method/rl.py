@@ -15,7 +15,7 @@ from rdlib import artifacts
 from rdlib.engines import generation, models
 from rdlib.engines.transformers_engine import TransformersEngine
 from rdlib.errors import UserError
-from rdlib.method import reward_model, training, watching
+from rdlib.method import scoring, training, watching
 from rdlib.method.agreement import Agreement
 from rdlib.method.policy import policy_source
 from rdlib.method.ppo import PPOTrainer
@@ -90,7 +90,7 @@ class RewardFunction:
 
     def __call__(self, indices: list[int], texts: list[str], sequences: list[list[int]]):
         """Rewards [B] and, for the history, rm_score, extractable and agreement [B] (NaN without a label)."""
-        scores = reward_model.score(self.model, sequences, self.pad)
+        scores = scoring.score(self.model, sequences, self.pad)
         given = [self.read(index, text) for index, text in zip(indices, texts, strict=True)]
         labels = [self.labels[i] for i in indices]
         agreement = [

@@ -22,7 +22,7 @@ from rdlib.engines import generation, models
 from rdlib.engines.generation import Engine
 from rdlib.errors import UserError
 from rdlib.evidence import shown
-from rdlib.method import reward_model, teacher
+from rdlib.method import scoring, teacher
 from rdlib.settings import Dataset, Model
 from rdlib.study.explore_tables import TEACHER, Asked
 from rdlib.study.grid import ablation_overrides
@@ -189,7 +189,8 @@ class Explorer:
         encode = prompts.Encoder({"": prompt}, self.tokenizer)
         sequences = [encode("", row.text, row.finished) for row in responses.itertuples()]
         pad = self.tokenizer.pad_token_id
-        scores = {lam: reward_model.score(model, sequences, pad).numpy() for lam, model in self._scorers.items()}
+        queries = [""] * len(sequences)
+        scores = {lam: scoring.score(model, sequences, pad, queries).numpy() for lam, model in self._scorers.items()}
         return pd.DataFrame(scores, index=responses.index)
 
 

@@ -24,7 +24,7 @@ from rdlib.study.stage import Stage
 # vLLM's defaults: its share of the GPU, sequences at once, tokens read at once.
 VLLM_SHARE, VLLM_SEQUENCES, VLLM_TOKENS = 0.9, 256, 8192
 QUANTIZED = {"fp8": 1.0}  # bytes of a weight; others have four bits and their scales
-SCORED, PART = 32, 24  # sequences that method.reward_model scores, and trains on, at once (its PART_SIZE)
+SCORED, PART = 32, 24  # sequences that method.scoring scores, and trains on, at once (its SCORED_SIZE and PART_SIZE)
 
 
 @dataclass(frozen=True)
