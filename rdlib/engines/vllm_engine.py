@@ -135,7 +135,7 @@ def require_vllm() -> None:
     if importlib.util.find_spec("vllm") is None:
         raise UserError(
             "The engine vllm needs vLLM, which is not installed here: install it in an environment of its own with "
-            "`pip install -e .[vllm]` (on a CPU: `python scripts/vllm_environment.py`), or take transformers in its place."
+            "`pip install -e .[vllm]` (on a CPU: `python scripts/vllm_environment.py`), or take transformers."
         )
 
 

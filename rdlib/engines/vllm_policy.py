@@ -45,6 +45,7 @@ from rdlib.settings import Model, Vllm
 Rollouts = tuple[list[list[int]], list[list[float]]]  # token ids of each response, and their log-probabilities
 AT_ONCE = 64  # requests of one process to a server; TRL's client keeps as many connections
 SECONDS_TO_ANSWER = 10.0
+UNTIL_EXIT: list[Any] = []  # stopped engines in a group of processes
 DISCARD = 2  # the level of vLLM's sleep that keeps neither weights nor cache
 
 
@@ -95,11 +96,12 @@ class PolicyEngine(VllmEngine):
             self._sleep()
 
     def close(self) -> None:
-        """Stop vLLM; the group of the training processes, which vLLM would end with itself, stays."""
+        """Stop vLLM; the group of the training processes, which would end with vLLM's last reference, stays."""
         if not self.in_group:
             super().close()
         elif self.llm is not None:
             self.llm.llm_engine.model_executor.shutdown()
+            UNTIL_EXIT.append(self.llm)
             self.llm = None
             gc.collect()
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from contextlib import closing
 
 import pytest
@@ -14,7 +17,8 @@ from rdlib.engines.transformers_engine import TransformersEngine
 from rdlib.engines.vllm_policy import PolicyEngine, PolicyServer
 from rdlib.errors import UserError
 from rdlib.method.ppo_core import response_logits, selective_logprobs
-from tests.conftest import MODELS, copy_study, stage_in
+from rdlib.study import launch
+from tests.conftest import MODELS, REPOSITORY, copy_study, stage_in
 from tests.test_generation import prompt_texts
 from tests.with_vllm.servers import policy_server
 
@@ -171,6 +175,16 @@ def test_two_processes_each_with_vllm(study, tmp_path, lora):
     history, stage = history_of(study, tmp_path, TWO | {"training.lora": lora})
     assert_followed(history)
     assert models.load_causal_lm(stage.folder / "model").config.num_hidden_layers == 3
+
+
+def test_the_group_of_the_processes_outlives_vllm():
+    """What training does together afterwards, such as saving, still can."""
+    words = ["--config_file", str(launch.CONFIGURATIONS / "cpu_gloo.yaml"), "--main_process_port", "0", "--multi_gpu"]
+    command = [sys.executable, "-m", "accelerate.commands.launch", *words, "--module", "tests.with_vllm.closing"]
+    environment = os.environ | {"ACCELERATE_USE_CPU": "true", "PYTHONPATH": str(REPOSITORY)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=REPOSITORY)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.count("together") == 2
 
 
 def test_two_processes_and_one_server(study, url, tmp_path):
