@@ -157,8 +157,11 @@ class Reward(Section):
 class Ppo(Section):
     """Eq. 8 and its optimisation.
 
-    `sampler` vllm samples the rollouts with vLLM, whose weights follow the policy's at every update. Its probabilities
-    differ a little from the trainer's; `sampler_ratio_cap` weighs each token by their ratio, cut at the cap (None: 1).
+    `sampler` vllm samples the rollouts with vLLM, whose weights follow the policy's at every update: in each training
+    process, or for all of them on a server at the address `sampler_server`, which you start (docs/rollouts.md). Inside
+    a process vLLM gives the GPU's memory back while the policy is trained, unless `sampler_sleep` is false. Its
+    probabilities differ a little from the trainer's; `sampler_ratio_cap` weighs each token by their ratio, cut at the
+    cap (None: 1).
     """
 
     total_updates: Positive
@@ -182,7 +185,15 @@ class Ppo(Section):
     patience: Positive
     checkpoint_every: Positive
     sampler: Literal["transformers", "vllm"] = "transformers"
+    sampler_server: Annotated[str, Field(pattern=r"^https?://[^/\s]+")] | None = None
+    sampler_sleep: bool = True
     sampler_ratio_cap: Annotated[float, Field(ge=1)] | None = None
+
+    @model_validator(mode="after")
+    def _a_server_is_asked(self) -> Ppo:
+        if self.sampler_server is not None and self.sampler != "vllm":
+            raise ValueError("sampler_server is for sampler vllm alone: set ppo.sampler to vllm, or leave it out")
+        return self
 
 
 class Baselines(Section):

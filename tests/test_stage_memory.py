@@ -70,6 +70,30 @@ def test_a_teacher_is_split_by_tensor_parallelism():
     assert whole.limit == split.limit == 0.9 * 80 * m.GIB
 
 
+def test_vllm_beside_the_policy_takes_its_share_in_turn_or_all_the_time():
+    share = {"generation.vllm": {"gpu_memory_utilization": 0.5}}
+    plain, rollouts = found("06_ppo").memory, {"ppo.sampler": "vllm"} | share
+    asleep = found("06_ppo", overrides=rollouts).memory
+    awake = found("06_ppo", overrides=rollouts | {"ppo.sampler_sleep": False}).memory
+    apart = found("06_ppo", overrides=rollouts | {"ppo.sampler_server": "http://localhost:8000"}).memory
+    assert apart == plain  # the peak is a step
+    assert awake == plain + m.Memory(cache=40 * m.GIB)
+    assert asleep.cache == 40 * m.GIB and asleep.activations == asleep.logits == 0
+    assert asleep.weights == plain.weights and asleep.total < awake.total
+
+
+@pytest.mark.parametrize(
+    ("overrides", "advice"),
+    [
+        ({}, "lower generation.vllm.gpu_memory_utilization"),
+        ({"ppo.sampler_sleep": False}, "set ppo.sampler_sleep, or lower generation.vllm.gpu_memory_utilization"),
+    ],
+)
+def test_vllm_that_does_not_fit_beside_the_policy(overrides, advice):
+    footprint = found("06_ppo", overrides={"ppo.sampler": "vllm"} | overrides)  # vLLM's own default is 0.9
+    assert not footprint.fits and footprint.advice == advice
+
+
 @pytest.mark.parametrize(
     ("overrides", "part"),
     [

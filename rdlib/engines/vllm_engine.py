@@ -7,19 +7,11 @@ numbers do not). vLLM is an extra with an environment of its own (scripts/vllm_e
 
 from __future__ import annotations
 
-import contextlib
-import copy
 import gc
 import importlib.util
 import os
-import shutil
-import tempfile
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
-
-from safetensors.torch import save_file
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rdlib.engines import models
 from rdlib.engines.generation import Completion, Request, cut_at, derive_seed
@@ -42,7 +34,10 @@ LORA_RANKS = (8, 16, 32, 64, 128, 256, 512)  # that vLLM makes room for
 
 
 class VllmEngine:
-    """Samples with vLLM at most `max_tokens` tokens a response, which `stop` strings end; `close` frees its memory."""
+    """Samples with vLLM at most `max_tokens` tokens a response, which `stop` strings end; `close` frees its memory.
+
+    `more`: further options of vLLM itself.
+    """
 
     def __init__(
         self,
@@ -51,9 +46,10 @@ class VllmEngine:
         top_p: float = 1.0,
         stop: Sequence[str] = (),
         settings: Vllm | None = None,
+        more: dict[str, Any] | None = None,
     ):
         settings = settings or Vllm()
-        _require_vllm()
+        require_vllm()
         _require_gpus(model.tensor_parallel)
         self.source, self.max_tokens, self.top_p, self.stop = model.model, max_tokens, top_p, tuple(stop)
         self.tokenizer = models.load_tokenizer(model)
@@ -62,7 +58,7 @@ class VllmEngine:
         self.end_tokens = models.end_tokens(_generation_settings(model), self.tokenizer)
         self.adapter, rank = _adapter(model.adapter)
         lora = {"enable_lora": True, "max_lora_rank": rank} if rank else {}
-        self.llm = _start(model, _options(model, settings) | lora)
+        self.llm = _start(model, _options(model, settings) | lora | (more or {}))
 
     def encode(self, prompt: Prompt) -> list[int]:
         """Token ids of a prompt; UserError when it leaves no room for a response of `max_tokens`."""
@@ -100,7 +96,7 @@ class VllmEngine:
             return self.llm.generate(asked, settings, use_tqdm=False, lora_request=self.adapter)
         except Exception as error:  # of vLLM's own process, which may have died of anything
             raise UserError(
-                f"vLLM stopped while it sampled from {self.source} ({_first_line(error)}): its own lines above say "
+                f"vLLM stopped while it sampled from {self.source} ({first_line(error)}): its own lines above say "
                 f"why; the same command goes on from what is kept."
             ) from None
 
@@ -130,47 +126,8 @@ class VllmEngine:
         return Completion(text, tokens, len(tokens), "stop" if sample.finish_reason == "stop" else "length")
 
 
-class PolicyEngine(VllmEngine):
-    """Samples from a policy that is being trained, as it was when `load_weights` last brought its weights.
-
-    vLLM 0.31.0 does not bring a tied output layer up to date when weights are reloaded (it goes on with the old one,
-    and only logs a warning), so here it starts from a copy of the policy whose output layer is apart.
-    """
-
-    def __init__(
-        self,
-        policy: PreTrainedModel,
-        tokenizer: PreTrainedTokenizerBase,
-        max_tokens: int,
-        settings: Vllm | None = None,
-    ):
-        config = copy.deepcopy(policy.config)
-        config.tie_word_embeddings = False
-        with _weights_on_disk(policy) as folder:
-            config.save_pretrained(folder)
-            tokenizer.save_pretrained(folder)
-            super().__init__(Model(model=folder, engine="vllm"), max_tokens, settings=settings)
-        self.source, self.end_tokens = "the policy", models.end_tokens(policy, tokenizer)
-
-    def load_weights(self, policy: PreTrainedModel) -> None:
-        """Sample from now on from the weights of `policy`, LoRA adapters merged; vLLM reads them from a file."""
-        with _weights_on_disk(policy) as folder:
-            self.llm.collective_rpc("reload_weights", kwargs={"weights_path": folder})
-        self.llm.reset_prefix_cache()
-
-    def rollouts(
-        self, token_prompts: list[list[int]], temperature: float, seed: int
-    ) -> tuple[list[list[int]], list[list[float]]]:
-        """Token ids of one response to each prompt, and vLLM's log-probability of each token at this temperature."""
-        requests = [Request(prompt, 1, temperature) for prompt in token_prompts]
-        outputs = self._outputs(requests, seed, logprobs=0)
-        samples = [output.outputs[0] for output in outputs]
-        tokens = [list(sample.token_ids) for sample in samples]
-        given = [[place[t].logprob for place, t in zip(s.logprobs, s.token_ids, strict=True)] for s in samples]
-        return tokens, given
-
-
-def _require_vllm() -> None:
+def require_vllm() -> None:
+    """UserError where vLLM is not installed; sets what it reads when it is imported."""
     import torch
 
     for name, value in (ENVIRONMENT | ({} if torch.cuda.is_available() else CPU_ENVIRONMENT)).items():
@@ -178,7 +135,7 @@ def _require_vllm() -> None:
     if importlib.util.find_spec("vllm") is None:
         raise UserError(
             "The engine vllm needs vLLM, which is not installed here: install it in an environment of its own with "
-            "`pip install -e .[vllm]` (on a CPU: `python scripts/vllm_environment.py`), or take engine transformers."
+            "`pip install -e .[vllm]` (on a CPU: `python scripts/vllm_environment.py`), or take transformers."
         )
 
 
@@ -223,7 +180,7 @@ def _start(model: Model, options: dict[str, Any]) -> Any:
         return LLM(model.model, **options)
     except Exception as error:  # vLLM, torch and CUDA fail in many ways, some in another process
         raise UserError(
-            f"vLLM cannot start with {model.model} ({_first_line(error)}): its own lines above say more; where memory "
+            f"vLLM cannot start with {model.model} ({first_line(error)}): its own lines above say more; where memory "
             f"or the model's length is the reason, set generation.vllm.max_model_len and gpu_memory_utilization lower "
             f"or tensor_parallel higher."
         ) from None
@@ -251,25 +208,13 @@ def _adapter(source: str | None) -> tuple[Any, int | None]:
     try:
         rank = PeftConfig.from_pretrained(source).r
     except Exception as error:  # a missing, cut or foreign file fails in many ways
-        raise UserError(f"The adapter {source} cannot be loaded ({_first_line(error)}): check its path.") from None
+        raise UserError(f"The adapter {source} cannot be loaded ({first_line(error)}): check its path.") from None
     room = next((r for r in LORA_RANKS if r >= rank), None)
     if room is None:
         raise UserError(f"The adapter {source} has rank {rank}; vLLM takes at most {LORA_RANKS[-1]}: merge it.")
     return LoRARequest("adapter", 1, source), room
 
 
-@contextlib.contextmanager
-def _weights_on_disk(policy: PreTrainedModel) -> Iterator[str]:
-    """A folder with the policy's weights, in memory that looks like a folder where there is enough of it."""
-    if hasattr(policy, "merge_and_unload"):
-        policy = copy.deepcopy(policy).merge_and_unload()
-    weights = {name: tensor.detach().cpu().clone() for name, tensor in policy.state_dict().items()}
-    size, memory = sum(tensor.nbytes for tensor in weights.values()), Path("/dev/shm")
-    fits = memory.is_dir() and os.access(memory, os.W_OK) and shutil.disk_usage(memory).free > 2 * size
-    with tempfile.TemporaryDirectory(dir=memory if fits else None) as folder:
-        save_file(weights, Path(folder, "model.safetensors"), metadata={"format": "pt"})
-        yield folder
-
-
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """What an error of another library says, cut to a line that fits into a sentence."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
 import torch
@@ -21,9 +21,12 @@ from rdlib.method.policy import policy_source
 from rdlib.method.ppo import PPOTrainer
 from rdlib.method.reward import reward
 from rdlib.profile import Profile
-from rdlib.settings import Model, Training, Vllm
+from rdlib.settings import Model, Training
 from rdlib.tasks import answers, prompts
 from rdlib.tasks.questions import read_questions
+
+if TYPE_CHECKING:
+    from rdlib.engines.vllm_policy import PolicyEngine, PolicyServer
 
 
 def training_queries(questions: pd.DataFrame, labels: pd.DataFrame, responses: pd.DataFrame) -> pd.DataFrame:
@@ -113,38 +116,29 @@ def sampler(tokenizer, batch: int, max_tokens: int, temperature: float):
     return sample
 
 
-class VllmSampler:
-    """The same from vLLM, for policies too large to be sampled by transformers: weights first, then rollouts.
-
-    It gives vLLM's log-probabilities too, so that PPOTrainer can tell how far the two engines are apart.
-    """
-
-    def __init__(self, policy, tokenizer, settings: Vllm, max_tokens: int, temperature: float):
-        from rdlib.engines.vllm_engine import PolicyEngine
-
-        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-            raise UserError("ppo.sampler vllm works in one training process: start one, or take sampler transformers.")
-        self.engine, self.temperature = PolicyEngine(policy, tokenizer, max_tokens, settings), temperature
-
-    def __call__(self, policy, token_prompts: list[list[int]], seed: int) -> tuple[list[list[int]], list[list[float]]]:
-        """Token ids of one response for each prompt, and the log-probability of every token."""
-        self.engine.load_weights(policy)
-        return self.engine.rollouts(token_prompts, self.temperature, seed)
-
-    def close(self) -> None:
-        """Stop vLLM."""
-        self.engine.close()
-
-
 @contextmanager
-def open_sampler(policy, tokenizer, profile: Profile, max_tokens: int):
-    """The `sample` callable of PPOTrainer that the profile asks for; what it holds is freed at the end."""
+def open_sampler(policy, tokenizer, profile: Profile, max_tokens: int, longest: int):
+    """The `sample` callable of PPOTrainer that the profile asks for; what it holds is freed at the end.
+
+    `longest`: tokens of the longest prompt. vLLM gives the log-probabilities of its samples too, so that PPOTrainer can
+    tell how far the two engines are apart.
+    """
+    temperature = profile.ppo.temperature
     if profile.ppo.sampler == "transformers":
-        yield sampler(tokenizer, profile.generation.batch_size, max_tokens, profile.ppo.temperature)
+        yield sampler(tokenizer, profile.generation.batch_size, max_tokens, temperature)
         return
-    settings, temperature = profile.generation.vllm, profile.ppo.temperature
-    with closing(VllmSampler(policy, tokenizer, settings, max_tokens, temperature)) as sample:
-        yield sample
+    with closing(_open_vllm(policy, tokenizer, profile, max_tokens)) as engine:
+        models.require_room(engine.limit, longest, max_tokens)
+        yield lambda policy, token_prompts, seed: engine.rollouts(policy, token_prompts, temperature, seed)
+
+
+def _open_vllm(policy, tokenizer, profile: Profile, max_tokens: int) -> PolicyEngine | PolicyServer:
+    from rdlib.engines import vllm_policy
+
+    ppo = profile.ppo
+    if ppo.sampler_server is not None:
+        return vllm_policy.PolicyServer(ppo.sampler_server, policy, tokenizer, max_tokens)
+    return vllm_policy.PolicyEngine(policy, tokenizer, max_tokens, profile.generation.vllm, ppo.sampler_sleep)
 
 
 def run(stage, work: Path, on_update=None) -> None:
@@ -164,6 +158,7 @@ def run(stage, work: Path, on_update=None) -> None:
     if stage.method == "ours_wo_d":
         ppo = ppo.model_copy(update={"kl_coef": ppo.kl_coef_without_warmup})
     asked = list(prompts.of_questions(settings, queries).values())
+    encoded = [prompts.encode(tokenizer, prompt) for prompt in asked]
     given = [None if pd.isna(label) else label for label in queries["pseudo_label"]]
     accelerator = training.new_accelerator(profile.training)
     policy, reference, value_model = networks(source, scorer, tokenizer.pad_token_id, profile.training)
@@ -172,14 +167,14 @@ def run(stage, work: Path, on_update=None) -> None:
     agreement = Agreement(validation, labels, tokenizer, settings, batch)
     watch = watching.Watch(stage)
     kept = ValidationAnswers(agreement, work, watch.of_updates(on_update))
-    with closing(watch), open_sampler(policy, tokenizer, profile, limit) as sample:
+    with closing(watch), open_sampler(policy, tokenizer, profile, limit, max(map(len, encoded))) as sample:
         trainer = PPOTrainer(
             policy,
             reference,
             value_model,
             tokenizer,
             ppo,
-            [prompts.encode(tokenizer, prompt) for prompt in asked],
+            encoded,
             sample,
             RewardFunction(
                 judge, given, AnswerReader(tokenizer, asked, settings.answer), profile.reward, tokenizer.pad_token_id

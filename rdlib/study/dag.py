@@ -114,6 +114,8 @@ def run_study(arguments: argparse.Namespace) -> int:
             cluster.clear_earlier_jobs(runs)
             done = drop_stale_markers(jobs, runs)
         if done < len(jobs):
+            for stage in stages_to_run(jobs):
+                requirements.check_sampler(stage)
             watch = Watch()
             watch.start()
             with warm.Server(keep=lock.fileno(), here=here) as server:

@@ -26,3 +26,11 @@ def check(training: Training) -> None:
                 f"{setting} names {name}, which is not installed here: pip install {package}, or take it out of "
                 f"the profile."
             )
+
+
+def check_sampler(stage) -> None:
+    """UserError where a stage is PPO with rollouts by vLLM, which is not installed here."""
+    if stage.name == "06_ppo" and stage.profile.ppo.sampler == "vllm":
+        from rdlib.engines.vllm_engine import require_vllm
+
+        require_vllm()

@@ -199,7 +199,7 @@ SPREADING = {
         *("processes", "accelerate", "gradient_accumulation", "gradient_checkpointing"),
         *("attention", "compile", "report_to"),
     )
-}
+} | {("ppo", "sampler_server"), ("ppo", "sampler_sleep")}
 SAMPLES_BY_PROCESS = {"06_ppo": {("training", "processes")}}
 
 

@@ -273,6 +273,7 @@ class Stage:
         """Compute the stage in its partial folder, going on from what is there, and seal it."""
         if "training" in self.spec.sections:
             requirements.check(self.profile.training)
+        requirements.check_sampler(self)
         work = self.folder.with_name(self.folder.name + ".partial")
         started, clock = artifacts.now(), time.time()
         with artifacts.hold(work, self.key):

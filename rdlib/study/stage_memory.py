@@ -243,11 +243,14 @@ def _ppo(setup: Setup, room: float) -> tuple[Memory, list[Memory]]:
         logits=m.whole_logits(shape, rows * _response(setup.stage), m.PPO_COPIES),
     )
     scoring = Memory(activations=m.passing_activations(shape, m.FP32, SCORED * setup.length))
-    if settings.sampler == "vllm":
-        share = setup.stage.profile.generation.vllm.gpu_memory_utilization or VLLM_SHARE
-        return lasting + Memory(cache=share * room), [step, scoring, setup.validation()]
-    rollouts = setup.sampling(-(-settings.episodes_per_update // n))
-    return lasting, [step, scoring, rollouts, setup.validation()]
+    phases = [step, scoring, setup.validation()]
+    if settings.sampler == "transformers":
+        return lasting, [*phases, setup.sampling(-(-settings.episodes_per_update // n))]
+    if settings.sampler_server is not None:
+        return lasting, phases
+    share = setup.stage.profile.generation.vllm.gpu_memory_utilization or VLLM_SHARE
+    rollouts = Memory(cache=share * room)
+    return (lasting, [*phases, rollouts]) if settings.sampler_sleep else (lasting + rollouts, phases)
 
 
 def _baseline(setup: Setup, room: float) -> tuple[Memory, list[Memory]]:
@@ -291,8 +294,10 @@ def _advice(found: Memory, setup: Setup) -> str:
         less = "set training.lora" if setup.sharding.deepspeed else "set training.lora or training.weights bfloat16"
         return more if settings.lora else f"{less}, or {more}"
     if found.cache:  # the peak is where it samples
-        if setup.stage.profile.ppo.sampler == "vllm" and setup.stage.name == "06_ppo":
-            return "lower generation.vllm.gpu_memory_utilization"
+        ppo = setup.stage.profile.ppo
+        if setup.stage.name == "06_ppo" and ppo.sampler == "vllm" and ppo.sampler_server is None:
+            less = "lower generation.vllm.gpu_memory_utilization"
+            return less if ppo.sampler_sleep else f"set ppo.sampler_sleep, or {less}"
         return f"lower generation.batch_size (now {setup.stage.profile.generation.batch_size})"
     if not settings.gradient_checkpointing and found.activations > found.logits:
         return "set training.gradient_checkpointing"

@@ -2,13 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import socket
-import subprocess
-import sys
-import time
-
-import httpx
 import pandas as pd
 import pytest
 
@@ -17,6 +10,7 @@ from rdlib.engines.generation import Request, sample_to_disk
 from rdlib.engines.transformers_engine import TransformersEngine
 from rdlib.errors import UserError
 from rdlib.settings import Model
+from tests.with_vllm.servers import running
 from tests.with_vllm.test_vllm_engine import SMALL, prompt_of
 
 KEY = "sk-local-test"
@@ -30,35 +24,9 @@ def url(tmp_path_factory):
     """The address of a vLLM server with the smallest embedded model, which wants a key."""
     folder = tmp_path_factory.mktemp("server")
     (folder / "template.jinja").write_text(TEMPLATE)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    options = {"model": SMALL, "served-model-name": "small", "host": "127.0.0.1", "port": port, "api-key": KEY}
-    options |= {"dtype": "float32", "kv-cache-memory-bytes": 2**30, "chat-template": folder / "template.jinja"}
-    words = [str(word) for name, value in options.items() for word in (f"--{name}", value)]
-    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", *words]
-    command += ["--enforce-eager", "--no-enable-chunked-prefill"]
-    environment = os.environ | {"VLLM_NO_USAGE_STATS": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
-    with (folder / "log").open("w") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment)
-    try:
-        wait_for(f"http://127.0.0.1:{port}/health", process, folder / "log")
-        yield f"http://127.0.0.1:{port}/v1"
-    finally:
-        process.terminate()
-        process.wait(30)
-
-
-def wait_for(address: str, process, log) -> None:
-    """Wait until the server answers; its last lines when it ended instead."""
-    for _ in range(300):
-        assert process.poll() is None, log.read_text()[-3000:]
-        try:
-            if httpx.get(address).status_code == 200:
-                return
-        except httpx.HTTPError:
-            time.sleep(1)
-    pytest.fail(log.read_text()[-3000:])
+    options = ("--served-model-name", "small", "--api-key", KEY, "--chat-template", str(folder / "template.jinja"))
+    with running(SMALL, folder, *options) as address:
+        yield f"{address}/v1"
 
 
 def engine_of(url: str, max_tokens: int = 40, top_p: float = 1.0, stop=(), key=KEY, name="small"):
