@@ -26,7 +26,7 @@ from rdlib.errors import UserError
 from rdlib.paths import ROOT
 from rdlib.profile import load_profile
 from rdlib.study import cluster, estimate, failures, requirements, retrain, warm
-from rdlib.study.jobs import Job, drop_stale_markers, stages_to_run, study_jobs
+from rdlib.study.jobs import Job, drop_stale_markers, stages_behind, stages_to_run, study_jobs
 
 
 def snakemake_command(arguments: argparse.Namespace, seeds: list[int]) -> list[str]:
@@ -95,6 +95,7 @@ def run_study(arguments: argparse.Namespace) -> int:
     requirements.check(profile.training)
     seeds = arguments.seeds or profile.grid.seeds
     jobs = jobs_of(arguments, seeds)
+    requirements.check_teachers(stages_behind(jobs))
     runs = ROOT / profile.runs / profile.name
     here = workflow is None or not workflow.remote
     runs.mkdir(parents=True, exist_ok=True)
