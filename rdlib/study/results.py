@@ -16,7 +16,6 @@ import pandas as pd
 from rdlib import artifacts, numerics
 from rdlib.evidence import diagnostics, ledger, reviewers
 from rdlib.evidence.result_tables import AGREEMENT, AGREEMENT_FILE, ANSWERED
-from rdlib.method import held_out
 from rdlib.paths import ROOT
 from rdlib.profile import load_profile
 from rdlib.study import arms
@@ -62,6 +61,8 @@ def agreeing(stage: Stage) -> pd.DataFrame:
     For own questions. A model that has no teacher, as the student before training, is held to the vote of each teacher
     that was asked.
     """
+    from rdlib.method import held_out  # late: it loads what a notebook's setup comes before
+
     teachers = [stage.teacher] if stage.teacher else stage.profile.teachers
     votes = {teacher: replace(stage, teacher=teacher).at("01_held_out") for teacher in teachers}
     table = stage.table("answers")

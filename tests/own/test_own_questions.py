@@ -1,4 +1,4 @@
-"""Own questions from the first to the last, as a user has it: `make own-test`.
+"""Own questions from the first to the last, as a user has it (`docs/own_questions.md`): `make own-test`.
 
 A vLLM server with SmolLM2-135M-Instruct is the teacher, fifty questions without answers are all there is, and a student
 learns by LoRA: `python -m rdlib.study.dag`, whose server is killed half way, started again, and a report at the end.
@@ -48,6 +48,7 @@ class Server:
         words = [str(word) for name, value in options.items() for word in (f"--{name}", value)]
         command = [VLLM, "-m", "vllm.entrypoints.openai.api_server", *words, "--enforce-eager"]
         settings = {"VLLM_NO_USAGE_STATS": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind", "HF_HUB_OFFLINE": "1"}
+        settings |= {"OMP_NUM_THREADS": "2", "OMP_WAIT_POLICY": "passive"}
         with self.log.open("w") as log:
             environment = os.environ | settings
             self.process = subprocess.Popen(
@@ -85,13 +86,13 @@ def settings(folder: Path, url: str) -> dict:
     del content["hardware"]
     (teacher,), dataset = content["teachers"].values(), content["datasets"]["mine"]
     teacher |= {"model": SERVED, "base_url": url, "concurrency": 8, "attempts": 3, "requests_per_minute": None}
-    dataset |= {"path": str(QUESTIONS), "answer": "math", "max_tokens": 40, "validation": 10, "test": 10}
+    dataset |= {"path": str(QUESTIONS), "answer": "math", "max_tokens": 24, "validation": 8, "test": 10}
     small = {
         "teacher_sampling": {"high_temperatures": [0.0, 0.3], "low_temperatures": [1.0], "samples_per_temperature": 2},
         "voting": {"threshold": 0.3},  # thin votes
         "sft": {"epochs": 1, "batch_size": 8, "learning_rate": 2.0e-4, "responses_per_question": 1},
         "student_sampling": {"samples": 4},
-        "reward_model": {"epochs": 1, "batch_size": 4, "samples_per_kind": 2, "learning_rate": 1.0e-4},
+        "reward_model": {"epochs": 1, "batch_size": 4, "samples_per_kind": 1, "evaluations_per_epoch": 1},
         "ppo": {"total_updates": 2, "episodes_per_update": 4, "minibatch_size": 4, "learning_rate": 1.0e-4},
         "training": {"lora": {"r": 8, "alpha": 16}, "gradient_accumulation": 1, "gradient_checkpointing": False},
         "generation": {"batch_size": 64, "shard_size": 64},
@@ -104,7 +105,7 @@ def settings(folder: Path, url: str) -> dict:
 def study(profile: Path, *words: str) -> subprocess.Popen:
     """A study of a profile, started."""
     command = [sys.executable, "-m", "rdlib.study.dag", "--profile", str(profile), "--jobs", "1", *words]
-    environment = os.environ | {"OMP_NUM_THREADS": "2", "HF_HUB_OFFLINE": "1"}
+    environment = os.environ | {"OMP_NUM_THREADS": "2", "OMP_WAIT_POLICY": "passive", "HF_HUB_OFFLINE": "1"}
     return subprocess.Popen(
         command, cwd=REPOSITORY, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
@@ -152,7 +153,7 @@ def story(tmp_path_factory):
 
         server.start()
         process = study(profile)
-        told["end"] = process.communicate(timeout=3600)
+        told["end"] = process.communicate(timeout=4 * 3600)  # of a machine with much else to do
         told["end code"], told["asked again"] = process.returncode, server.answered
     finally:
         server.kill()
