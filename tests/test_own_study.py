@@ -334,7 +334,7 @@ def test_a_stage_whose_server_or_teacher_will_not_do(tmp_path, problems):
             stage.run_with_inputs()
     with pytest.raises(UserError, match="on-policy distillation learns from the teacher's log-probabilities"):
         of(root, "07_evaluate", "distillation").run_with_inputs()
-    with pytest.raises(UserError, match="the teacher itself is to be fine-tuned, but the engine openai of strong"):
+    with pytest.raises(UserError, match="the teacher itself is to be trained, but the engine openai of strong"):
         of(root, "07_evaluate", "ours_wo_r", student="strong").run_with_inputs()
     assert not (root / "runs").exists()
 

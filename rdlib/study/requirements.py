@@ -32,7 +32,6 @@ def check(training: Training) -> None:
 
 # Engines of which only texts come back: no token's probability, and nothing that could be trained.
 TEXT_ALONE = ("openai", "replay")
-TRAINS = ("03_sft_warmup", "13_baseline")
 
 
 def check_teachers(stages: Iterable) -> None:
@@ -55,8 +54,8 @@ def _needs_weights(stage) -> str | None:
     """Why a stage cannot use its teacher as the profile has it; None where it can."""
     if stage.name == "13_baseline" and stage.method == "distillation":
         name, why = stage.teacher, "on-policy distillation learns from the teacher's log-probabilities"
-    elif stage.name in TRAINS and stage.student in stage.profile.teachers:
-        name, why = stage.student, "the teacher itself is to be fine-tuned"
+    elif stage.student in stage.profile.teachers and stage.name != "07_evaluate":
+        name, why = stage.student, "the teacher itself is to be trained"
     else:
         return None
     model = stage.profile.model_of(name)
