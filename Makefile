@@ -62,7 +62,7 @@ real-test: env ## every stage once with a real small model and real questions (1
 	@$(BIN)/python scripts/smollm2.py
 	@$(BIN)/python -m pytest tests/real -s $(PYTEST_ARGS)
 
-own-test: env ## own questions, a vLLM server as teacher, killed half way, to the report (half an hour, 8 GB; builds .venv-vllm)
+own-test: env ## own questions, a vLLM server as teacher, killed half way, to the report (40 minutes on busy cores, 8 GB; 5 GB of disk and .venv-vllm)
 	@$(PYTHON) scripts/vllm_environment.py
 	@$(BIN)/python scripts/smollm2.py
 	@$(BIN)/python -m pytest tests/own -s $(PYTEST_ARGS)

@@ -325,6 +325,15 @@ def test_a_study_whose_server_or_teacher_will_not_do(tmp_path, problems, at_root
     assert not server.calls
 
 
+def test_reviewers_questions_need_gold_answers(tmp_path, problems, at_root, capsys):
+    root = at_root(own_root(tmp_path, problems, "http://127.0.0.1:9/v1"))
+    content = yaml.safe_load((root / PARAMS).read_text()) | {"teachers": {"strong": "models/strong"}}
+    (root / PARAMS).write_text(yaml.safe_dump(content))
+    assert "are judged by gold answers, which test questions of datasets.mine lack" in refused(
+        root, capsys, "--questions"
+    )
+
+
 def test_a_stage_whose_server_or_teacher_will_not_do(tmp_path, problems):
     server = Teacher(problems)
     root = own_root(tmp_path, problems, server.url)

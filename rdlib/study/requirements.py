@@ -50,6 +50,21 @@ def check_teachers(stages: Iterable) -> None:
         _check_server(model)
 
 
+def check_gold(stage) -> None:
+    """UserError where a test question has no gold answer, by which the reviewers' questions are judged."""
+    from rdlib.tasks import data
+
+    if not stage.dataset_settings.own:
+        return
+    if any(
+        q.split == "test" and q.answer is None for q in data.load(stage.dataset, stage.dataset_settings, stage.root)
+    ):
+        raise UserError(
+            f"The reviewers' questions are judged by gold answers, which test questions of datasets.{stage.dataset} "
+            f"lack: add the answers, or leave the reviewers' questions out."
+        )
+
+
 def _needs_weights(stage) -> str | None:
     """Why a stage cannot use its teacher as the profile has it; None where it can."""
     if stage.name == "13_baseline" and stage.method == "distillation":

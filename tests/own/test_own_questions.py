@@ -2,7 +2,8 @@
 
 A vLLM server with SmolLM2-135M-Instruct is the teacher, fifty questions without answers are all there is, and a student
 learns by LoRA: `python -m rdlib.study.dag`, whose server is killed half way, started again, and a report at the end.
-The profile is the one that ships, made small. The model knows little, so nothing here is about how good it gets.
+The profile is the one that ships, made small. Teacher and student are the same little model, so nothing here is about
+how good it gets.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -130,6 +132,7 @@ def kept(runs: Path) -> int:
 @pytest.fixture(scope="module")
 def story(tmp_path_factory):
     """What happened, by name: the sentences said, answers kept and asked for, and the folder of the runs."""
+    assert VLLM.exists(), f"{VLLM} is missing: `make own-test` builds it."
     folder = tmp_path_factory.mktemp("own")
     server, profile, told = Server(folder), folder / "own.yaml", {"runs": folder / "runs/own"}
     profile.write_text(yaml.safe_dump(content := settings(folder, server.url)))
@@ -158,7 +161,8 @@ def story(tmp_path_factory):
     finally:
         server.kill()
     print(*(f"{name}: {value}" for name, value in told.items()), sep="\n")
-    return told
+    yield told
+    shutil.rmtree(told["runs"], ignore_errors=True)  # 4 GB
 
 
 def table(story, pattern: str) -> pd.DataFrame:
