@@ -27,8 +27,8 @@ EMBEDDED := params/micro.yaml params/smoke.yaml
 offline = HF_HUB_OFFLINE=$${HF_HUB_OFFLINE-1}
 
 .DEFAULT_GOAL := help
-.PHONY: help env study reference test crash-test portable-test slurm-test fuzz real-test sharded-test vllm-test bench
-.PHONY: lint format docs figures figure retrain release site lab pins clean distclean
+.PHONY: help env study reference test crash-test portable-test slurm-test fuzz real-test own-test sharded-test vllm-test
+.PHONY: bench lint format docs figures figure retrain release site lab pins clean distclean
 
 help: ## say what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -61,6 +61,11 @@ slurm-test: env ## the smoke study on a SLURM cluster on this machine, and fault
 real-test: env ## every stage once with a real small model and real questions (10 to 20 minutes, 8 GB)
 	@$(BIN)/python scripts/smollm2.py
 	@$(BIN)/python -m pytest tests/real -s $(PYTEST_ARGS)
+
+own-test: env ## own questions, a vLLM server as teacher, killed half way, to the report (40 minutes on busy cores, 8 GB; 5 GB of disk and .venv-vllm)
+	@$(PYTHON) scripts/vllm_environment.py
+	@$(BIN)/python scripts/smollm2.py
+	@$(BIN)/python -m pytest tests/own -s $(PYTEST_ARGS)
 
 vllm-test: ## run the tests that need vLLM, in .venv-vllm, which it builds first (4 GB; minutes)
 	@$(PYTHON) scripts/vllm_environment.py

@@ -86,6 +86,11 @@ class Dataset(Section):
     max_tokens: Positive = Field(description="longest response in tokens")
     split_seed: int = Field(0, ge=0)
 
+    @property
+    def own(self) -> bool:
+        """Whether the questions are the user's own, which may come without gold answers."""
+        return self.source == "questions"
+
     @field_validator("revision", "perturbed_revision")
     @classmethod
     def _is_a_commit(cls, value: str | None) -> str | None:

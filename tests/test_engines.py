@@ -70,9 +70,13 @@ def answer(body: dict) -> dict:
 
 
 class FakeServer:
-    """Answers chat completions; `faults` are given out first, one a call: (status, headers, body) or a function."""
+    """Answers chat completions; `faults` are given out first, one a call: (status, headers, body) or a function.
+
+    `models` is (status, headers, body) of its list of models.
+    """
 
     def __init__(self):
+        self.models = (404, {}, {})
         self.faults, self.calls, self.headers, self.answer = [], [], [], answer
         self.delay, self.now, self.most, self.lock = 0.0, 0, 0, threading.Lock()
         fake = self
@@ -82,6 +86,9 @@ class FakeServer:
 
             def do_POST(self):
                 fake.handle(self)
+
+            def do_GET(self):
+                send(self, *fake.models)
 
             def log_message(self, *args):
                 pass
@@ -505,6 +512,50 @@ def test_what_does_not_pass_ends_in_one_sentence(fake, fault):
     with pytest.raises(UserError, match=r"failed 4 times in a row.*is kept, and the same command goes on"):
         ask(engine_of(fake, attempts=4))
     assert len(fake.calls) == 4
+
+
+def listing(*names) -> tuple[int, dict, dict]:
+    """A list of models as servers give it."""
+    return 200, {}, {"object": "list", "data": [{"id": name, "object": "model"} for name in names]}
+
+
+@pytest.mark.parametrize(
+    "models",
+    [
+        listing("other", "teacher-70b"),
+        listing("models/teacher-70b"),  # as Google's has them
+        listing(),
+        *((status, {}, {}) for status in (404, 405, 429, 500)),
+        *((200, {}, said) for said in (b"<html>", b"[" * 100_000, [], {"data": None}, {"data": [{"name": "x"}]})),
+    ],
+)
+def test_a_server_that_has_the_model_or_does_not_tell_is_taken(fake, models):
+    fake.models = models
+    engine_of(fake).check()
+    assert not fake.calls
+
+
+@pytest.mark.parametrize(
+    ("models", "message"),
+    [
+        (listing("llama-8b"), "has no model 'teacher-70b' but llama-8b: name one of these"),
+        (listing("teacher-70b-base", "my-teacher-70b"), "but teacher-70b-base, my-teacher-70b:"),
+        (listing(*"abcdefg"), "but a, b, c, d, e and 2 more:"),
+        ((401, {}, {}), r"refuses access to teacher-70b \(401\): set the environment variable OPENAI_API_KEY"),
+    ],
+)
+def test_a_server_of_another_model_is_told_before_it_is_asked(fake, models, message):
+    fake.models = models
+    with pytest.raises(UserError, match=message) as caught:
+        engine_of(fake).check()
+    assert len(str(caught.value).splitlines()) == 1 and KEY not in str(caught.value) and not fake.calls
+
+
+def test_no_server_is_told_before_it_is_asked(fake):
+    engine = engine_of(fake)
+    fake.close()
+    with pytest.raises(UserError, match=f"No server answers at {fake.url}: start it"):
+        engine.check()
 
 
 def test_nobody_at_the_address(fake):

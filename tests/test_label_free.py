@@ -70,15 +70,16 @@ def test_only_judgement_evaluation_and_results_read_gold_answers():
             if isinstance(function, ast.FunctionDef):
                 names = {n.id for n in ast.walk(function) if isinstance(n, ast.Name)}
                 readers |= {(path.stem, function.name)} if "read_gold" in names else set()
-    judging = {("voting", "run_judgement"), ("evaluate", "run"), ("judged", "judge")}
+    judging = {("voting", "run_judgement"), ("evaluate", "run"), ("judged", "judge"), ("held_out", "run")}
     assert readers == judging | {("results", "gather_questions"), ("results", "_thresholds")}
 
 
-def test_no_stage_that_trains_comes_after_gold_answers(cell):
+def test_no_stage_that_trains_comes_after_gold_answers_or_the_vote_on_held_out_questions(cell):
     def closure(stage) -> set[str]:
         return {stage.name}.union(*(closure(upstream) for upstream in stage.inputs.values()))
 
-    trains = [name for name in STAGES if name not in ("00_gold", "02_judgement", "07_evaluate", "13_judged_responses")]
-    for name in trains:
+    judge = ("00_gold", "01_held_out", "02_judgement", "07_evaluate", "13_judged_responses")
+    for name in STAGES.keys() - set(judge):
         for method in STAGES[name].methods or (None,):
-            assert "00_gold" not in closure(cell.at(name, method)), (name, method)
+            assert closure(cell.at(name, method)).isdisjoint(judge), (name, method)
+    assert not any("01_held_out" in one.stage for spec in STAGES.values() for one in spec.inputs)

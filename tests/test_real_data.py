@@ -1,4 +1,4 @@
-"""Real benchmarks and own questions: splits, ids, gold answers, bad files, and a study without any gold answer."""
+"""Real benchmarks and own questions: splits, ids, gold answers and bad files."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import yaml
-from conftest import PARAMS, REPOSITORY, make_root, stage_in, tiny_settings
+from conftest import REPOSITORY, make_root, stage_in, tiny_settings
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -19,7 +19,6 @@ from rdlib.errors import UserError
 from rdlib.method import evaluate, voting
 from rdlib.profile import load_profile
 from rdlib.settings import Dataset
-from rdlib.study import results
 from rdlib.tasks import answers, benchmarks, data, own_questions, prompts, sources
 from rdlib.tasks.questions import PERTURBED, Question, require_sound
 from rdlib.tasks.splits import assign, cap
@@ -291,14 +290,25 @@ def test_own_questions_with_answers_are_split_80_10_10(tmp_path):
     assert counts == {"train": 10, "validation": 20, "test": 7}
 
 
-def test_questions_without_answers_are_never_tested(tmp_path):
+def test_questions_with_answers_are_tested_first_and_others_held_out(tmp_path):
     rows = asked(45) + [{"question": f"Labelled {i}?", "answer": "1"} for i in range(5)]
     questions = own(tmp_path, rows)
     assert Counter(q.split for q in questions) == {"train": 40, "validation": 5, "test": 5}
     assert all(q.answer == "1" for q in questions if q.split == "test")
-    assert Counter(q.split for q in own(tmp_path, asked(50))) == {"train": 45, "validation": 5}
-    with pytest.raises(UserError, match="datasets.mine.test is 3, but 0 questions have answers"):
-        own(tmp_path, asked(50), test=3)
+    more = [q for q in own(tmp_path, rows, test=8) if q.split == "test"]
+    assert Counter(q.answer for q in more) == {"1": 5, None: 3}
+    fewer = [q for q in own(tmp_path, rows, test=3) if q.split == "test"]
+    assert {q.id for q in fewer} < {q.id for q in more} and all(q.answer for q in fewer)
+    assert Counter(q.split for q in own(tmp_path, asked(50))) == {"train": 40, "validation": 5, "test": 5}
+    with pytest.raises(UserError, match="datasets.mine.test is 51, but the file has 50 questions"):
+        own(tmp_path, asked(50), test=51)
+
+
+def test_a_text_that_one_question_has_no_answer_to_is_held_out_as_a_whole(tmp_path):
+    same = [{"question": "Which?", "options": [a, b]} for a, b in ("xy", "yz", "zx")]
+    rows = [*same[:2], same[2] | {"answer": "A"}, *asked(8, options=["x", "y"], answer="B")]
+    tested = [q for q in own(tmp_path, rows, answer="choice", test=6) if q.split == "test"]
+    assert all(q.question != "Which?" for q in tested) and len(tested) == 6
 
 
 def test_given_splits_ids_and_groups_are_kept(tmp_path):
@@ -357,7 +367,6 @@ CHOICE = {"question": "q?", "options": ["x", "y"], "answer": "x"}
         ("math", {"question": "q?", "answer": ["4"]}, "'answer' is list"),
         ("math", {"question": "q?", "id": {}}, "'id' is dict"),
         ("math", {"question": "q?", "split": "dev"}, "'dev' is not one of train, validation, test"),
-        ("math", {"question": "q?", "split": "test"}, "a test question without an answer"),
         ("math", {"question": "What is  0 + 1?"}, "asks what line 1 asks"),
         ("math", {"question": "q?", "id": "mine-00000"}, "is that of line 1 too"),
         ("math", CHOICE, "use answer: choice"),
@@ -384,10 +393,14 @@ def test_a_split_for_some_rows_only(tmp_path):
 
 
 def test_too_few_questions(tmp_path):
-    with pytest.raises(UserError, match="asks for 1 train and 1 validation questions, but 1 are left"):
-        own(tmp_path, asked(1))
+    with pytest.raises(UserError, match="asks for 1 train and 1 validation questions, but 1 are left beside 1 for"):
+        own(tmp_path, asked(2))
     with pytest.raises(UserError, match="has no validation question"):
         own(tmp_path, asked(3, split="train"))
+    with pytest.raises(UserError, match="has no test question"):
+        own(tmp_path, [row | {"split": s} for row, s in zip(asked(2), ("train", "validation"), strict=True)])
+    with pytest.raises(UserError, match="has no test question"):
+        own(tmp_path, asked(10), test=0)
 
 
 @pytest.mark.parametrize(
@@ -474,6 +487,15 @@ def test_hostile_bytes_are_loaded_or_named(tmp_path, content):
         data.load("mine", OWN, tmp_path)
 
 
+def own_root(folder: Path, rows: list[dict]) -> Path:
+    """A root whose profile has the dataset `mine`, of these questions, for the micro models."""
+    dataset = {"source": "questions", "answer": "number", "path": "q.jsonl", "max_tokens": 60}
+    dataset |= {"train": None, "validation": 8, "test": None}
+    settings = tiny_settings()["datasets"] | {"mine": dataset}
+    write(folder / "q.jsonl", rows)
+    return make_root(folder, datasets=settings)
+
+
 def test_the_key_of_a_stage_holds_the_content_of_the_file(tmp_path):
     root = own_root(tmp_path / "root", asked(10))
     key = stage_in(root, "00_data", dataset="mine").key
@@ -524,70 +546,6 @@ def test_judgement_counts_only_what_gold_can_judge():
     assert counts["responses"] == counts["judged_right"] == 2
     nothing = voting.judgement(table, labels, pd.Series({"a": None, "b": None, "c": None}))
     assert nothing["failed"] == 1 and nothing["labelled"] == nothing["responses"] == 0
-
-
-# ---- a study without gold answers
-
-
-def own_root(folder: Path, rows: list[dict]) -> Path:
-    """A root whose profile has the dataset `mine`, of these questions, for the micro models."""
-    dataset = {"source": "questions", "answer": "number", "path": "q.jsonl", "max_tokens": 60}
-    dataset |= {"train": None, "validation": 8, "test": None}
-    settings = tiny_settings()["datasets"] | {"mine": dataset}
-    write(folder / "q.jsonl", rows)
-    return make_root(folder, datasets=settings)
-
-
-@pytest.fixture(scope="module")
-def without_gold(tmp_path_factory) -> Path:
-    """A study on 32 micro-gsm questions of which no one knows the answers, finished for `ours`."""
-    word_problems = Dataset(**tiny_settings()["datasets"]["gsm"])
-    rows = [{"question": q.question} for q in data.load("gsm", word_problems, REPOSITORY) if q.split != PERTURBED]
-    root = own_root(tmp_path_factory.mktemp("own"), rows)
-    stage_in(root, "07_evaluate", dataset="mine").run_with_inputs()
-    return root
-
-
-@pytest.mark.slow
-def test_a_study_without_gold_answers_runs(without_gold):
-    stage = stage_in(without_gold, "07_evaluate", dataset="mine")
-    summary, table = stage.json("summary"), stage.table("answers")
-    assert summary["accuracy"] == {} and summary["by_group"] == {"validation": {}}
-    assert 0 <= summary["agreement"] <= 1
-    assert 0 < summary["extractable"]["validation"] <= 1 and summary["mean_tokens"]["validation"] > 3
-    assert len(table) == 8 and table["correct"].isna().all() and table["gold"].isna().all()
-    labels = stage.at("02_pseudo_labels").table("labels").set_index("id")["pseudo_label"]
-    label = labels[table["id"]].to_numpy()
-    known = ~pd.isna(label)
-    assert summary["agreement"] == pytest.approx((table["answer"].to_numpy() == label)[known].mean())
-    graded = results.graded(stage)  # a benchmark of its own, which no table takes for accuracy
-    assert set(graded["benchmark"]) == {"mine, agreement with the vote"}
-    assert graded["correct"].mean() == pytest.approx(summary["agreement"])
-
-
-@pytest.mark.slow
-def test_what_else_reads_gold_answers_runs_without(without_gold):
-    judgement = stage_in(without_gold, "02_judgement", dataset="mine").run().json("judgement")
-    assert judgement["train"]["questions"] > 0 and judgement["train"]["labelled"] == 0
-    judged = stage_in(without_gold, "13_judged_responses", dataset="mine").run().table("judged")
-    assert judged["correct"].isna().all() and judged["score"].notna().all()
-    for method, axes in (("icl", {"teacher": None}), ("teacher", {"student": None})):
-        stage = stage_in(without_gold, "07_evaluate", method, dataset="mine", **axes).run()
-        assert stage.json("summary")["few_shot"] == 0 and "agreement" not in stage.json("summary")
-
-
-@pytest.mark.slow
-def test_ids_and_source_are_artifacts(without_gold):
-    stage = stage_in(without_gold, "00_data", dataset="mine")
-    ids = stage.json("split_ids")
-    assert {split: len(some) for split, some in ids.items()} == {"train": 24, "validation": 8}
-    questions = stage.table("questions")
-    assert all(sorted(questions["id"][questions["split"] == split]) == some for split, some in ids.items())
-    assert stage.json("source") == {
-        "source": "questions",
-        "content": sources.identity(stage.dataset_settings, without_gold),
-    }
-    assert yaml.safe_load((without_gold / PARAMS).read_text())["datasets"]["mine"]["path"] == "q.jsonl"
 
 
 # ---- prompts of real benchmarks

@@ -373,5 +373,6 @@ def test_every_spec_names_a_function_and_a_notebook():
         assert callable(getattr(importlib.import_module(module), function))
         assert (REPOSITORY / "notebooks" / f"{spec.notebook}.ipynb").is_file()
         assert set(spec.methods) <= set(METHODS)
-    assert list(STAGES) == [*OURS, "13_judged_responses", "13_baseline"]
+    of_the_cell = [name for name in STAGES if name != "01_held_out"]  # which own questions alone have
+    assert of_the_cell == [*OURS, "13_judged_responses", "13_baseline"]
     assert opening.ROOT == REPOSITORY

@@ -5,6 +5,9 @@ Each request goes out on its own, at most `concurrency` at a time and `requests_
 server asks for; what will not pass (401, 403, 404, a refused request) ends the run with one sentence. Requests
 have seeds of their own, so a server that honours `seed` answers the same whatever else is asked.
 
+Before a stage or a study starts, the server is asked which models it has (`ServerEngine.check`): one that does not
+answer, or has others than the profile names, is no use.
+
 What a server does not take is learnt from its first answer: `n` (then samples are asked for one by one), `seed`
 (then it is left out) and `max_tokens` (then it is called max_completion_tokens).
 
@@ -103,7 +106,8 @@ class ServerEngine:
 
     def __init__(self, model: Model, settings: Settings, key: str | None = None, clock: Clock | None = None):
         self.model, self.settings, self.key = model, settings, _checked_key(key, model.api_key_env)
-        self.url = _checked_url(model.base_url) + "/chat/completions"
+        self.address = _checked_url(model.base_url)
+        self.url = self.address + "/chat/completions"
         self.clock = clock or Clock()
         self.pace = Pace(model.requests_per_minute, self.clock)
         self.unsupported: set[str] = set()
@@ -113,6 +117,30 @@ class ServerEngine:
             limits=httpx.Limits(max_connections=model.concurrency, max_keepalive_connections=model.concurrency),
             headers={"Authorization": f"Bearer {self.key}"} if self.key else {},
         )
+
+    def check(self) -> None:
+        """Ask which models the server has; UserError where none answers, it refuses access, or has only others.
+
+        A server that does not tell, as few do, is taken at its word when it answers the first question.
+        """
+        try:
+            response = self.client.get(self.address + "/models")
+        except (httpx.ConnectError, httpx.ConnectTimeout):
+            raise UserError(
+                f"No server answers at {self.address}: start it, or mend the teacher's base_url in the profile; what "
+                f"was finished is kept."
+            ) from None
+        except httpx.HTTPError:  # it is there, and slow or at fault: requests are tried again, this is not
+            return
+        if response.status_code in (401, 403):
+            raise self._refused_access(response.status_code)
+        known = _names(response) if response.status_code == 200 else []
+        if known and not any(name == self.settings.model or name.endswith("/" + self.settings.model) for name in known):
+            more = f" and {len(known) - 5} more" if len(known) > 5 else ""
+            raise UserError(
+                f"The server {self.address} has no model {self.settings.model!r} but {', '.join(known[:5])}{more}: "
+                f"name one of these in the profile, or start the server with the profile's."
+            )
 
     def encode(self, prompt: Prompt) -> Prompt:
         """The prompt itself: the server has the chat template and the tokenizer."""
@@ -234,10 +262,7 @@ class ServerEngine:
         """Raise what a status other than 200 means."""
         status, said = response.status_code, self._said(response)
         if status in (401, 403):
-            raise UserError(
-                f"The server {self.url} refuses access to {self.settings.model} ({status}): set the environment "
-                f"variable {self.model.api_key_env} to a key that may use it."
-            )
+            raise self._refused_access(status)
         if status == 404:
             raise UserError(
                 f"The server {self.url} knows no such address or no model {self.settings.model!r} (404): check "
@@ -255,6 +280,12 @@ class ServerEngine:
         which = request.prompt.id or request.prompt.plain[:80]
         raise UserError(f"The server {self.url} refuses the request of question {which!r} ({status}: {said}).")
 
+    def _refused_access(self, status: int) -> UserError:
+        return UserError(
+            f"The server {self.url} refuses access to {self.settings.model} ({status}): set the environment "
+            f"variable {self.model.api_key_env} to a key that may use it."
+        )
+
     def _given_up(self, failure: PassingError, attempts: int) -> UserError:
         return UserError(f"The server {self.url} failed {attempts} times in a row, at last because {failure}: {_KEPT}")
 
@@ -269,6 +300,14 @@ class ServerEngine:
 
 
 _KEPT = "what it has answered is kept, and the same command goes on from there."
+
+
+def _names(response: httpx.Response) -> list[str]:
+    """The models that a server lists; none where its answer is no such list."""
+    try:
+        return [clean(str(one["id"]))[:80] for one in json.loads(response.content)["data"]]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return []
 
 
 def _blames(response: httpx.Response, said: str, name: str) -> bool:

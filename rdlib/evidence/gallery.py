@@ -22,14 +22,14 @@ EXHIBITS: dict[str, Exhibit] = {exhibit.name: exhibit for exhibit in (*PAPER, *Q
 def draw_all(evidence: Evidence, out: Path) -> list[Path]:
     """Write every exhibit that the evidence has tables for to `out`; returns the paths written."""
     make_folder(out)
-    shown = [exhibit for exhibit in EXHIBITS.values() if evidence.answered or not exhibit.of_questions]
+    shown = [exhibit for exhibit in EXHIBITS.values() if exhibit.is_shown(evidence)]
     return [path for exhibit in shown for path in draw(exhibit, evidence, out)]
 
 
 def draw_questions(evidence: Evidence, out: Path) -> list[Path]:
     """Write the exhibits of the reviewers' questions to `out`; nothing where no seed has answered them."""
     make_folder(out)
-    shown = [exhibit for exhibit in EXHIBITS.values() if evidence.answered and exhibit.of_questions]
+    shown = [exhibit for exhibit in EXHIBITS.values() if exhibit.of_questions and exhibit.is_shown(evidence)]
     return [path for exhibit in shown for path in draw(exhibit, evidence, out)]
 
 

@@ -109,7 +109,7 @@ def _claims(table: pd.DataFrame, width: float, columns: int, sources: tuple[str,
     panels = list(dict.fromkeys(table.claim))
     rows = -(-len(panels) // columns)
     tallest = max((table.claim == claim).sum() for claim in panels) if panels else 1
-    figure = looks.blank(width, rows * (0.9 + (0.17 + 0.06 * len(sources)) * tallest))
+    figure = looks.blank(width, max(1, rows) * (0.9 + (0.17 + 0.06 * len(sources)) * tallest))
     parts = [
         table.assign(source=source, value=table[f"{source}_difference"], row=table.cell, panel=table.claim)
         for source in sources

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from rdlib.evidence import paper, stats, tables
+from rdlib.evidence.verdicts import NOTHING
 from rdlib.method import metrics
 
 TABLE_5 = {
@@ -79,6 +80,37 @@ def main_table(points: pd.DataFrame) -> pd.DataFrame:
     table = pd.DataFrame([{**key, **row} for key, row in zip(keys, rows.values(), strict=True)])
     papers = [name for name in table.columns if name.endswith("paper_pct")]
     return table[[name for name in table.columns if name not in papers] + papers]
+
+
+def agreement_table(agreement: pd.DataFrame) -> pd.DataFrame:
+    """Agreement with the teacher's vote on held-out questions, a row a method and variant in a cell.
+
+    With its interval and the paired gain over the student before training (`icl`).
+    """
+    agreement = agreement.rename(columns={"agrees": "correct", "dataset": "benchmark"})
+    rows = []
+    for dataset in sorted(set(agreement.benchmark)):
+        for teacher, student in tables.cells(tables.select(agreement, benchmark=dataset)):
+            cell = tables.select(agreement, benchmark=dataset, teacher=teacher)
+            cell = cell[cell.student.isin([student, ""])]
+            rows += _agreement_rows(cell, {"dataset": dataset, "teacher": teacher, "student": student})
+    return pd.DataFrame(rows)
+
+
+def _agreement_rows(cell: pd.DataFrame, names: dict[str, str]) -> list[dict]:
+    base, rows = tables.select(cell, method="icl"), []
+    methods = dict(iter(cell.groupby(["method", "variant"])))
+    for method in tables.in_order(cell.method, paper.METHODS):
+        for variant in sorted(v for m, v in methods if m == method):
+            found = methods[method, variant]
+            interval = stats.accuracy_interval(found, names["dataset"])
+            row = names | {"method": method, "variant": variant, **tables.percent(interval, "agreement")}
+            row |= {"n": interval.n, "held_out": int(found.held_out.max()), "seeds": tables.accuracy_by_seed(found)}
+            gained = len(base) and len(found) and method != "icl"
+            gain = stats.paired_difference(found, base, names["dataset"]).interval() if gained else NOTHING
+            ends = {"gain_pp": gain.estimate, "gain_low_pp": gain.low, "gain_high_pp": gain.high}
+            rows.append(row | {name: 100 * value for name, value in ends.items()})
+    return rows
 
 
 def auc_table(scores: pd.DataFrame) -> pd.DataFrame:

@@ -33,6 +33,10 @@ COLUMNS = {
     "ppo_history.csv": "dataset teacher student method variant seed update reward kl validation_agreement",
     "costs.csv": "stage seconds tokens_generated tokens_trained",
 }
+# Of own questions without answers alone: what their held-out share is called wherever it is shown, and its table.
+AGREEMENT = "agreement with the teacher's vote on held-out questions"
+AGREEMENT_FILE = "agreement.parquet"
+AGREEMENT_COLUMNS = "dataset teacher student method variant seed id group agrees held_out"
 QUESTION_COLUMNS = {
     "reviewers.parquet": "question arm level reference benchmark seed id correct",
     "judged.parquet": "policy id sample tokens answer agrees correct score",
@@ -58,6 +62,21 @@ class Evidence:
     def correctness(self) -> pd.DataFrame:
         """Graded answers to test questions, a row an answer."""
         return self._study("correctness.parquet")
+
+    @property
+    def holds_out(self) -> bool:
+        """Whether held-out questions without answers were held to the teacher's vote."""
+        return any((folder / AGREEMENT_FILE).is_file() for folder in self.folders)
+
+    @cached_property
+    def agreement(self) -> pd.DataFrame:
+        """Answers to held-out questions, held to the teacher's vote, a row an answer."""
+        if not self.holds_out:
+            raise UserError(
+                f"{self.folders[0].parent} has no {AGREEMENT}: it is measured where own questions have no answers."
+            )
+        parts = [tables.read_table(f / AGREEMENT_FILE, AGREEMENT_COLUMNS) for f in self.folders]
+        return pd.concat(parts, ignore_index=True)
 
     @cached_property
     def pseudo_labels(self) -> pd.DataFrame:

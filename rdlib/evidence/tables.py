@@ -141,20 +141,25 @@ def _as_cell(value) -> str:
 
 
 def write_markdown(table: pd.DataFrame, path: Path, title: str, note: str = "") -> Path:
-    """Write a table as Markdown under its title; a missing value is a dash, a line break a space."""
-    lines = [
-        f"# {title}",
-        "",
-        *([note, ""] if note else []),
-        "| " + " | ".join(map(str, table.columns)) + " |",
-    ]
+    """Write a table as Markdown under its title; a missing value is a dash, a line break a space.
+
+    A table that no run has given so much as a column is a sentence.
+    """
+    lines = [f"# {title}", "", *([note, ""] if note else [])]
+    lines += _rows(table) if len(table.columns) else ["There are no such runs in these results."]
+    artifacts.write_bytes(path, ("\n".join(lines) + "\n").encode())
+    return path
+
+
+def _rows(table: pd.DataFrame) -> list[str]:
+    """Head and rows of a table, a line each."""
+    lines = ["| " + " | ".join(map(str, table.columns)) + " |"]
     numeric = [pd.api.types.is_numeric_dtype(kind) for kind in table.dtypes]
     lines.append("| " + " | ".join("---:" if is_number else "---" for is_number in numeric) + " |")
     for row in table.itertuples(index=False):
         values = [_as_markdown(v, name) for v, name in zip(row, table.columns, strict=True)]
         lines.append("| " + " | ".join(values) + " |")
-    artifacts.write_bytes(path, ("\n".join(lines) + "\n").encode())
-    return path
+    return lines
 
 
 def _as_markdown(value, column: str) -> str:

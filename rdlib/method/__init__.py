@@ -7,6 +7,7 @@
     Eq. 7         reward                    the reward model's score, corrected by the pseudo-label
     Eq. 8         ppo_core, ppo, rl         losses and advantages; the trainer; the stage around it
     section 4     evaluate, agreement, metrics, judged
+    own questions held_out                  the teacher's vote on test questions that have no gold answer
     reviewers     baselines                 rejection sampling, DPO, on-policy distillation, GRPO
 
 `training` and `trainers` are what the training stages share; `ppo_schedule` and `ppo_checkpoints` belong to `ppo`.

@@ -24,7 +24,7 @@ def few_shot_examples(stage, count: int) -> list[tuple[str, list[str], str]]:
     Own questions may bring none at all: then none are shown.
     """
     pool = data.worked_examples(stage.dataset, stage.dataset_settings, stage.root)
-    if not pool and stage.dataset_settings.source == "questions":
+    if not pool and stage.dataset_settings.own:
         return []
     if count > len(pool):
         raise UserError(
@@ -40,19 +40,10 @@ def evaluated_model(stage) -> Model:
     return stage.profile.model_of(stage.teacher or stage.student)
 
 
-def tested_questions(stage) -> pd.DataFrame:
-    """The test questions; of own questions of which none can be tested, having no answers, those of validation."""
-    folder = stage.input("data")
-    questions = read_questions(folder, "test", PERTURBED)
-    if questions.empty and stage.dataset_settings.source == "questions":
-        return read_questions(folder, "validation")
-    return questions
-
-
 def run(stage, work: Path) -> None:
     """Stage 07_evaluate: write answers.parquet (a row a test question) and summary.json (accuracies)."""
     profile, settings = stage.profile, stage.dataset_settings
-    questions = tested_questions(stage)
+    questions = read_questions(stage.input("data"), *TESTED)
     examples = few_shot_examples(stage, profile.evaluation.few_shot) if stage.method == "icl" else []
     texts = prompts.of_questions(settings, questions, examples)
     plan = questions[["id", "split", "group"]].assign(temperature=float(profile.evaluation.temperature), n=1)
@@ -63,22 +54,21 @@ def run(stage, work: Path) -> None:
     summary = {"accuracy": accuracies(table, "benchmark"), "tokens": int(table["tokens"].sum())}
     if not settings.source.startswith("micro"):
         summary |= details(table, settings.answer, texts) | {"few_shot": len(examples)}
-    if "labels" in stage.inputs:
-        summary["agreement"] = agreement(table, artifacts.read_parquet(stage.input("labels") / "labels.parquet"))
     artifacts.write_json(work / "summary.json", summary)
 
 
 def grade(responses: pd.DataFrame, gold: pd.Series, stage) -> pd.DataFrame:
     """benchmark, id, group, text, answer, gold, correct, tokens of each test response.
 
-    `correct` is missing where a question of the user's own has no gold answer; any other must have one. A GSM-Plus
-    question that lacks what an answer needs is answered right by saying so, as its authors have it.
+    `correct` is missing where a question of the user's own has no gold answer (`rdlib.method.held_out` holds those to
+    the teacher's vote); any other must have one. A GSM-Plus question that lacks what an answer needs is answered right
+    by saying so, as its authors have it.
     """
     benchmark = responses["split"].replace({"test": stage.dataset})
     answer = responses["answer"].tolist()
     truth = responses["id"].map(gold)
-    missing = responses["id"][truth.isna() & responses["split"].isin(TESTED)]
-    if len(missing):
+    missing = responses["id"][truth.isna()]
+    if len(missing) and not stage.dataset_settings.own:
         raise UserError(
             f"{stage.label}: test question {missing.iloc[0]!r} has no gold answer: evaluate needs gold.parquet."
         )
@@ -131,13 +121,3 @@ def details(table: pd.DataFrame, kind: str, asked: dict[str, prompts.Prompt]) ->
         answerable = table[table["gold"] != answers.UNANSWERABLE]
         result["without_critical_thinking"] = accuracies(answerable[answerable["benchmark"] == PERTURBED], "benchmark")
     return result
-
-
-def agreement(table: pd.DataFrame, labels: pd.DataFrame) -> float | None:
-    """Share of the answers that are the pseudo-label, of questions that have one; None where none has.
-
-    Optimistic on validation questions, by whose agreement checkpoints were chosen.
-    """
-    label = table["id"].map(labels.dropna(subset="pseudo_label").set_index("id")["pseudo_label"])
-    agreeing = [answers.same(a, y) for a, y in zip(table["answer"], label, strict=True) if not pd.isna(y)]
-    return sum(agreeing) / len(agreeing) if agreeing else None

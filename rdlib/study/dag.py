@@ -26,7 +26,8 @@ from rdlib.errors import UserError
 from rdlib.paths import ROOT
 from rdlib.profile import load_profile
 from rdlib.study import cluster, estimate, failures, launch, requirements, retrain, warm
-from rdlib.study.jobs import Job, drop_stale_markers, stages_to_run, study_jobs
+from rdlib.study.grid import ablation_cell
+from rdlib.study.jobs import Job, drop_stale_markers, stages_behind, stages_to_run, study_jobs
 
 
 def snakemake_command(arguments: argparse.Namespace, seeds: list[int]) -> list[str]:
@@ -95,6 +96,9 @@ def run_study(arguments: argparse.Namespace) -> int:
     requirements.check(profile.training)
     seeds = arguments.seeds or profile.grid.seeds
     jobs = jobs_of(arguments, seeds)
+    requirements.check_teachers(stages_behind(jobs))
+    if any(job.notebook.startswith("13_") for job in jobs):
+        requirements.check_gold(ablation_cell(arguments.profile, seeds[0]))
     runs = ROOT / profile.runs / profile.name
     here = workflow is None or not workflow.remote
     runs.mkdir(parents=True, exist_ok=True)

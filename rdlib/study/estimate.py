@@ -42,11 +42,12 @@ def work_of(stage: Stage) -> Work:
     prompt, response = LENGTHS[stage.dataset_settings.source]
     response = min(response, stage.dataset_settings.max_tokens)
     train, both = sizes["train"], sizes["train"] + sizes["validation"]
-    if stage.name == "01_teacher_responses":
-        teacher = profile.teacher_sampling
-        temperatures = (*teacher.high_temperatures, *teacher.low_temperatures)
+    if stage.name in ("01_teacher_responses", "01_held_out"):
+        teacher, held_out = profile.teacher_sampling, stage.name == "01_held_out"
+        asked = sizes["test"] if held_out else both
+        temperatures = (*teacher.high_temperatures, *(() if held_out else teacher.low_temperatures))
         each = sum(1 if t == 0 else teacher.samples_per_temperature for t in temperatures)
-        return Work(both, both * each, both * each * response)
+        return Work(asked, asked * each, asked * each * response)
     if stage.name == "03_sft_warmup":
         teacher = profile.teacher_sampling
         most = teacher.samples_per_temperature * len((*teacher.high_temperatures, *teacher.low_temperatures))

@@ -20,6 +20,12 @@ def ablation_overrides(profile: Profile) -> dict[str, list[dict[str, Any]]]:
     }
 
 
+def teacher_stages(stage: Stage) -> list[Stage]:
+    """The stages that ask the teacher; of own questions, which may have no answers, also those held out."""
+    names = ("01_teacher_responses", "01_held_out") if stage.dataset_settings.own else ("01_teacher_responses",)
+    return [stage.at(name) for name in names]
+
+
 def ablation_cell(profile_path: str, seed: int) -> Stage:
     """The evaluation of Ours in the cell of the ablations and of the reviewers' questions."""
     grid = load_profile(ROOT / profile_path).grid

@@ -21,7 +21,7 @@ from rdlib.evidence import criteria
 from rdlib.paths import ROOT
 from rdlib.profile import load_profile
 from rdlib.study import arms, code_identity
-from rdlib.study.grid import ablation_cell, ablation_overrides
+from rdlib.study.grid import ablation_cell, ablation_overrides, teacher_stages
 from rdlib.study.opening import make_stage
 from rdlib.study.stage import Stage
 
@@ -108,13 +108,13 @@ def seed_jobs(profile_path: str, seed: int) -> Iterator[Job]:
             yield _job("07_evaluate", [icl], [data], methods=["icl"])
         for teacher in profile.teachers:
             cell = replace(base, teacher=teacher)
-            responses = _job("01_teacher_responses", [cell.at("01_teacher_responses")], [data])
+            responses = _job("01_teacher_responses", teacher_stages(cell), [data])
             labels = _job("02_pseudo_labels", [cell.at("02_pseudo_labels"), cell.at("02_judgement")], [responses])
             yield from (responses, labels)
             yield _job(
                 "07_evaluate",
                 [replace(cell, name="07_evaluate", method="teacher")],
-                [data],
+                [responses if base.dataset_settings.own else data],  # whose notebook shows the agreement with the vote
                 methods=["teacher"],
             )
             for student in profile.students:
@@ -225,9 +225,14 @@ def drop_stale_markers(jobs: list[Job], runs: Path) -> int:
 
 def stages_to_run(jobs: list[Job]) -> list[Stage]:
     """Every stage that these jobs would compute, inputs included, each once and in order; those done are left out."""
+    return [stage for stage in stages_behind(jobs) if not stage.done]
+
+
+def stages_behind(jobs: list[Job]) -> list[Stage]:
+    """Every stage of these jobs, inputs included, each once and in order."""
     stages: dict[Path, Stage] = {}
     for job in jobs:
         for stage in job.stages:
             for one in (*stage.upstream(), stage):
                 stages.setdefault(one.folder, one)
-    return [stage for stage in stages.values() if not stage.done]
+    return list(stages.values())

@@ -132,11 +132,14 @@ def stack(stages: Iterable[Stage], table: str) -> pd.DataFrame:
     return pd.concat(frames, ignore_index=True)
 
 
-def graded(stages: Iterable[Stage]) -> pd.DataFrame:
-    """Which answers of several evaluations are right, as one table; without gold answers, which agree with the vote."""
+def judged(stages: Iterable[Stage]) -> pd.DataFrame:
+    """The answers of several evaluations as one table, held to gold or, where there is none, to the teacher's vote.
+
+    See `rdlib.study.results.judged`; the vote's are under a benchmark of their own.
+    """
     from rdlib.study import results
 
-    return pd.concat([results.graded(stage).assign(**stage.columns) for stage in stages], ignore_index=True)
+    return pd.concat([results.judged(stage).assign(**stage.columns) for stage in stages], ignore_index=True)
 
 
 def plot_lines(axes: Iterable[Axes], table: pd.DataFrame, x: str, by: str, values: list[str]) -> None:

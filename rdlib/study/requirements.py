@@ -1,11 +1,13 @@
-"""Packages that settings ask for and that are no dependency of this project: asked for before anything is computed."""
+"""What a study needs besides this project, asked for before anything is computed: packages, servers, weights."""
 
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Iterable
+from contextlib import closing
 
 from rdlib.errors import UserError
-from rdlib.settings import Training
+from rdlib.settings import Model, Training
 
 # By the name that a setting knows them by: the module, and what pip calls it.
 REPORTERS = {name: (name, name) for name in ("tensorboard", "wandb", "trackio")}
@@ -34,3 +36,71 @@ def check_sampler(stage) -> None:
         from rdlib.engines.vllm_engine import require_vllm
 
         require_vllm()
+
+
+# Engines of which only texts come back: no token's probability, and nothing that could be trained.
+TEXT_ALONE = ("openai", "replay")
+
+
+def check_teachers(stages: Iterable) -> None:
+    """UserError for the first stage that is not done and cannot get from its teacher what it needs.
+
+    Each server that stages would ask is asked once, for its models.
+    """
+    asked: dict[tuple[str | None, str], Model] = {}
+    for stage in stages:
+        needs_weights, asks = _needs_weights(stage), _asks(stage)
+        if (needs_weights or asks) and not stage.done:
+            if needs_weights:
+                raise UserError(needs_weights)
+            asked.setdefault((asks.base_url, asks.model), asks)
+    for model in asked.values():
+        _check_server(model)
+
+
+def check_gold(stage) -> None:
+    """UserError where a test question has no gold answer, by which the reviewers' questions are judged."""
+    from rdlib.tasks import data
+
+    if not stage.dataset_settings.own:
+        return
+    if any(
+        q.split == "test" and q.answer is None for q in data.load(stage.dataset, stage.dataset_settings, stage.root)
+    ):
+        raise UserError(
+            f"The reviewers' questions are judged by gold answers, which test questions of datasets.{stage.dataset} "
+            f"lack: add the answers, or leave the reviewers' questions out."
+        )
+
+
+def _needs_weights(stage) -> str | None:
+    """Why a stage cannot use its teacher as the profile has it; None where it can."""
+    if stage.name == "13_baseline" and stage.method == "distillation":
+        name, why = stage.teacher, "on-policy distillation learns from the teacher's log-probabilities"
+    elif stage.student in stage.profile.teachers and stage.name != "07_evaluate":
+        name, why = stage.student, "the teacher itself is to be trained"
+    else:
+        return None
+    model = stage.profile.model_of(name)
+    if model.engine not in TEXT_ALONE:
+        return None
+    return (
+        f"{stage.label}: {why}, but the engine {model.engine} of {name} gives texts alone: take a teacher whose "
+        f"weights are at hand (engine transformers or vllm), or leave the reviewers' questions out."
+    )
+
+
+def _asks(stage) -> Model | None:
+    """The model behind a server that a stage samples from; None where there is none."""
+    as_it_is = stage.name in ("01_teacher_responses", "01_held_out") or stage.method == "teacher"
+    if not as_it_is:  # what the study trains is never on a server
+        return None
+    model = stage.profile.model_of(stage.teacher)
+    return model if model.engine == "openai" else None
+
+
+def _check_server(model: Model) -> None:
+    from rdlib.engines import server
+
+    with closing(server.ServerEngine(model, server.Settings(model.model, 1), server.key_of(model))) as engine:
+        engine.check()

@@ -8,13 +8,14 @@ folder of its own, so seeds can be run and released at different times.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 
 from rdlib import artifacts, numerics
 from rdlib.evidence import diagnostics, ledger, reviewers
-from rdlib.evidence.result_tables import ANSWERED
+from rdlib.evidence.result_tables import AGREEMENT, AGREEMENT_FILE, ANSWERED
 from rdlib.paths import ROOT
 from rdlib.profile import load_profile
 from rdlib.study import arms
@@ -22,10 +23,8 @@ from rdlib.study.grid import ablation_cell
 from rdlib.study.jobs import study_jobs
 from rdlib.study.opening import make_stage
 from rdlib.study.stage import Stage, without_places
-from rdlib.tasks import answers
 from rdlib.tasks.questions import read_gold
 
-AGREEMENT = ", agreement with the vote"
 CELL = ["dataset", "teacher", "student", "method", "variant", "seed"]
 
 
@@ -51,15 +50,57 @@ def _stack(stages: list[Stage], name: str, read: Callable[[Stage], pd.DataFrame]
 
 
 def graded(stage: Stage) -> pd.DataFrame:
-    """Which answers are right by gold; where no answer is, which agree with the vote, as a benchmark of its own."""
-    table = stage.table("answers")
-    found = table[["benchmark", "id", "group", "correct"]].dropna(subset="correct")
-    if found.empty and "labels" in stage.inputs:
-        labels = stage.inputs["labels"].table("labels").dropna(subset="pseudo_label").set_index("id")["pseudo_label"]
-        judged = table[table["id"].isin(labels.index)].assign(benchmark=f"{stage.dataset}{AGREEMENT}")
-        agrees = [answers.same(a, labels[key]) for a, key in zip(judged["answer"], judged["id"], strict=True)]
-        found = judged.assign(correct=agrees)[["benchmark", "id", "group", "correct"]]
+    """Which answers are right, of those to questions with a gold answer."""
+    found = stage.table("answers")[["benchmark", "id", "group", "correct"]].dropna(subset="correct")
     return found.astype({"correct": bool})
+
+
+def agreeing(stage: Stage) -> pd.DataFrame:
+    """The answers of an evaluation to held-out questions with a vote: `vote`, `agrees`, and the `teacher` who voted.
+
+    For own questions. A model that has no teacher, as the student before training, is held to the vote of each teacher
+    that was asked.
+    """
+    from rdlib.method import held_out  # late: it loads what a notebook's setup comes before
+
+    teachers = [stage.teacher] if stage.teacher else stage.profile.teachers
+    votes = {teacher: replace(stage, teacher=teacher).at("01_held_out") for teacher in teachers}
+    table = stage.table("answers")
+    found = [
+        held_out.held_to_vote(table, one.table("labels")).assign(teacher=teacher)
+        for teacher, one in votes.items()
+        if stage.teacher or one.done
+    ]
+    return pd.concat(found, ignore_index=True)
+
+
+def agreement(stages: list[Stage]) -> pd.DataFrame | None:
+    """Agreement with the teacher's vote on held-out questions, a row an answer; None where there are no such questions.
+
+    `held_out` is how many of them there are, counting those on which the vote has no label.
+    """
+    frames = []
+    for stage in stages:
+        if stage.name == "07_evaluate" and stage.dataset_settings.own:
+            columns = {name: value for name, value in stage.columns.items() if name != "teacher"}
+            count = int(stage.table("answers")["correct"].isna().sum())
+            frames.append(agreeing(stage).assign(held_out=count, **columns))
+    table = pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
+    return table[[*CELL, "id", "group", "agrees", "held_out"]] if len(table) else None
+
+
+def judged(stage: Stage) -> pd.DataFrame:
+    """The answers of an evaluation that can be judged: `correct` says whether each is what it is held to, `held_to`.
+
+    That is the gold answer or, in a teacher's cell and where own questions have none, its vote on those held out, under
+    a benchmark that says so.
+    """
+    found = [stage.table("answers").dropna(subset="correct").rename(columns={"gold": "held_to"})]
+    if stage.teacher and stage.dataset_settings.own:
+        voted = agreeing(stage).drop(columns=["gold", "correct"])
+        voted = voted.rename(columns={"vote": "held_to", "agrees": "correct"})
+        found.append(voted.assign(benchmark=f"{stage.dataset}, {AGREEMENT}"))
+    return pd.concat(found, ignore_index=True)[list(found[0])].astype({"correct": bool})
 
 
 def pseudo_label_counts(stages: list[Stage]) -> pd.DataFrame | None:
@@ -78,7 +119,7 @@ def costs(stages: Iterable[Stage]) -> pd.DataFrame:
     rows = []
     for stage in stages:
         generated = trained = 0
-        if stage.name in ("01_teacher_responses", "04_student_responses"):
+        if stage.name in ("01_teacher_responses", "01_held_out", "04_student_responses"):
             generated = int(stage.table("responses")["tokens"].sum())
         elif stage.name in ("03_sft_warmup", "05_reward_model", "06_ppo", "13_baseline"):
             summary = stage.json("summary")
@@ -163,6 +204,7 @@ def gather(folder: Path, profile_path: str, seed: int, stages: list[Stage], opti
     """
     tables = {
         "correctness.parquet": _stack(stages, "07_evaluate", graded),
+        AGREEMENT_FILE: agreement(stages),
         "reward_scores.parquet": _stack(
             stages, "05_reward_model", lambda s: s.table("scores")[["id", "kind", "score"]]
         ),

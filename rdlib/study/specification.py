@@ -27,15 +27,13 @@ CELL = ("dataset", "teacher", "student", "method")
 class Input:
     """Artifacts that a stage reads: the name it knows them by, and the stage of the same cell that makes them.
 
-    They are those of the reader's own method, or of `method`. Read for the reader's methods in `only` (empty: for
-    all), and where `unlabelled` only if its questions are the user's own, which may come without gold answers.
+    They are those of the reader's own method, or of `method`. Read for the reader's methods in `only` (empty: for all).
     """
 
     name: str
     stage: str
     method: str | None = None
     only: tuple[str, ...] = ()
-    unlabelled: bool = False
 
 
 @dataclass(frozen=True)
@@ -43,7 +41,8 @@ class StageSpec:
     """One stage: the function that computes it, its axes, what it reads, and the notebook that runs it.
 
     `sections` are those of the profile whose settings it reads itself, besides its dataset's and its models'.
-    `methods`: those that have this stage, where method is one of its axes.
+    `methods`: those that have this stage, where method is one of its axes. `unvaried`: no override reaches it, so that
+    all variants are measured by the same.
     """
 
     name: str
@@ -53,16 +52,16 @@ class StageSpec:
     sections: tuple[str, ...]
     notebook: str
     methods: tuple[str, ...] = ()
+    unvaried: bool = False
 
     @property
     def code(self) -> str:
         """Hash of the code that computes the stage."""
         return code_identity.of(self.function.partition(":")[0])
 
-    def inputs_of(self, method: str | None, unlabelled: bool = False) -> dict[str, Input]:
-        """The inputs that the stage has for a method, by name; `unlabelled`: the questions are the user's own."""
-        read = [one for one in self.inputs if not one.only or method in one.only]
-        return {one.name: one for one in read if unlabelled or not one.unlabelled}
+    def inputs_of(self, method: str | None) -> dict[str, Input]:
+        """The inputs that the stage has for a method, by name."""
+        return {one.name: one for one in self.inputs if not one.only or method in one.only}
 
 
 DATA = Input("data", "00_data")
@@ -99,6 +98,15 @@ STAGES = {
             inputs=(DATA,),
             sections=("teacher_sampling", "generation"),
             notebook="01_teacher_responses",
+        ),
+        StageSpec(
+            name="01_held_out",
+            function="rdlib.method.held_out:run",
+            axes=TEACHER,
+            inputs=(DATA, GOLD),  # gold answers say which questions have none
+            sections=("teacher_sampling", "voting", "generation"),
+            notebook="01_teacher_responses",
+            unvaried=True,
         ),
         StageSpec(
             name="02_pseudo_labels",
@@ -162,7 +170,6 @@ STAGES = {
                 Input("model", "03_sft_warmup", only=SFT),
                 Input("model", "06_ppo", only=PPO),
                 Input("model", "13_baseline", only=BASELINES),
-                Input("labels", "02_pseudo_labels", only=TRAINED, unlabelled=True),
             ),
             sections=("evaluation", "generation"),
             notebook="07_evaluate",

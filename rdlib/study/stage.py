@@ -147,7 +147,7 @@ class Stage:
         axes = {axis: getattr(self, axis) if axis in spec.axes else None for axis in ("teacher", "student", "method")}
         if method is not None and "method" in spec.axes:
             axes["method"] = method
-        return replace(self, name=name, **axes)
+        return replace(self, name=name, all_overrides={} if spec.unvaried else self.all_overrides, **axes)
 
     def with_overrides(self, overrides: dict[str, Any]) -> Stage:
         """The same stage with further settings overridden: a variant with a folder of its own."""
@@ -156,9 +156,7 @@ class Stage:
     @cached_property
     def inputs(self) -> dict[str, Stage]:
         """The stages whose artifacts this one reads, by the name it knows them by."""
-        unlabelled = self.dataset_settings.source == "questions"
-        read = self.spec.inputs_of(self.method, unlabelled)
-        return {name: self.at(one.stage, one.method) for name, one in read.items()}
+        return {name: self.at(one.stage, one.method) for name, one in self.spec.inputs_of(self.method).items()}
 
     def upstream(self) -> Iterator[Stage]:
         """Every stage that this one rests on, those it reads before those that they read; some more than once."""
@@ -252,6 +250,7 @@ class Stage:
             self.verified()
             print(f"{self.label}: already there, nothing to do.")
             return self
+        requirements.check_teachers([self])
         for stage in self.inputs.values():
             stage.require()  # the function checks the files that it reads
         if self.profile.numerics == numerics.PORTABLE and (caveat := numerics.caveat()):
@@ -292,6 +291,7 @@ class Stage:
 
     def run_with_inputs(self) -> Stage:
         """Compute the stage and, before it, whatever of its inputs is not there yet."""
+        requirements.check_teachers([*self.upstream(), self])
         for stage in self.inputs.values():
             if not stage.done:
                 stage.run_with_inputs()

@@ -55,7 +55,7 @@ def of(stage: Stage) -> Footprint:
 # ---- sampling
 
 
-SAMPLED = ("01_teacher_responses", "04_student_responses", "07_evaluate", "13_judged_responses")
+SAMPLED = ("01_teacher_responses", "01_held_out", "04_student_responses", "07_evaluate", "13_judged_responses")
 
 
 def _sampling(stage: Stage, room: float) -> Footprint:
@@ -105,7 +105,7 @@ def _vllm(stage: Stage, shape: Shape, parallel: int, room: float) -> tuple[Memor
 
 def _samples(stage: Stage) -> int:
     profile = stage.profile
-    if stage.name == "01_teacher_responses":
+    if stage.name in ("01_teacher_responses", "01_held_out"):
         return profile.teacher_sampling.samples_per_temperature
     return 1 if stage.name == "07_evaluate" else profile.student_sampling.samples
 

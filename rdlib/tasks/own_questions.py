@@ -8,7 +8,8 @@ be a letter or an option's text:
     {"question": "Who wrote Emma?"}
 
 `solution` may hold a worked solution for few-shot prompts. Where no row has a split, the seed draws them: 80 / 10 / 10
-or the profile's counts. The test split only takes questions with answers, so without answers there is none.
+or the profile's counts. The test split takes questions with answers first. Those without are held out: the evaluation
+holds them to the teacher's vote (`rdlib.method.held_out`), and nothing else sees them.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ def load(name: str, settings: Dataset, root: Path) -> list[Question]:
     else:
         questions = _drawn_splits(questions, settings, name)
     require_sound(questions)
-    for split in ("train", "validation"):
+    for split in SPLITS:
         if not any(question.split == split for question in questions):
             raise UserError(f"datasets.{name} has no {split} question: add some to {root / settings.path}.")
     return questions
@@ -57,7 +58,7 @@ def read_question(record: Record, name: str, kind: str) -> Question:
     if len({_plain(record, option, "an option") for option in options}) < len(options):
         raise record.error("two of its options are the same; leave one out.")
     answer = _answer(record, kind, options) if _has(record, "answer") else None
-    return Question(key, _split(record, answer), group or "", question, options, answer, solution)
+    return Question(key, _split(record), group or "", question, options, answer, solution)
 
 
 def _optional(record: Record, name: str) -> str | None:
@@ -123,14 +124,12 @@ def _letter(record: Record, given: str, options: tuple[str, ...]) -> str:
     return given.upper()
 
 
-def _split(record: Record, answer: str | None) -> str:
+def _split(record: Record) -> str:
     split = record.fields.get("split")
     if split is None:
         return ""
     if split not in SPLITS:
         raise record.error(f"its split {str(split)[:40]!r} is not one of {', '.join(SPLITS)}.")
-    if split == "test" and answer is None:
-        raise record.error("it is a test question without an answer; add one or move it to train or validation.")
     return split
 
 
@@ -171,9 +170,9 @@ def _given_splits(questions: list[Question], records: list[Record], settings: Da
 
 
 def _drawn_splits(questions: list[Question], settings: Dataset, name: str) -> list[Question]:
-    """The profile's counts of questions, or a tenth each for test and validation; test among those with answers."""
+    """The profile's counts of questions, or a tenth each for test and validation."""
     share = max(1, round(HELD_OUT_SHARE * len(questions)))
-    tested = _drawn_test(questions, share, settings, name)
+    tested = _drawn_test(questions, share if settings.test is None else settings.test, settings, name)
     rest = [question.text for question in questions if question.text not in tested]
     validation = share if settings.validation is None else settings.validation
     train = max(1, len(rest) - validation) if settings.train is None else settings.train
@@ -188,15 +187,20 @@ def _drawn_splits(questions: list[Question], settings: Dataset, name: str) -> li
     return sorted(drawn, key=lambda question: SPLITS.index(question.split))
 
 
-def _drawn_test(questions: list[Question], share: int, settings: Dataset, name: str) -> set[str]:
-    """The texts of the test questions, none that any question without an answer has."""
-    without_answer = {question.text for question in questions if question.answer is None}
-    labelled = [question.text for question in questions if question.text not in without_answer]
-    if settings.test is not None and settings.test > len(labelled):
+def _drawn_test(questions: list[Question], count: int, settings: Dataset, name: str) -> set[str]:
+    """The texts of the test questions: of those with answers first, then of those that any question without one has."""
+    if count > len(questions):
         raise UserError(
-            f"datasets.{name}.test is {settings.test}, but {len(labelled)} questions have answers: lower it, or give "
-            f"null for up to a tenth of all."
+            f"datasets.{name}.test is {count}, but the file has {len(questions)} questions: lower it, or give null "
+            f"for a tenth of all."
         )
-    count = min(share, len(labelled)) if settings.test is None else settings.test
-    found = assign(labelled, {"test": count}, f"questions/{settings.split_seed}/test")
-    return {text for text, split in zip(labelled, found, strict=True) if split}
+    without_answer = {question.text for question in questions if question.answer is None}
+    tested: set[str] = set()
+    left = count
+    for held_out, seed in ((False, "test"), (True, "held-out")):
+        texts = [question.text for question in questions if (question.text in without_answer) is held_out]
+        found = assign(texts, {"test": left}, f"questions/{settings.split_seed}/{seed}")
+        taken = [text for text, split in zip(texts, found, strict=True) if split]
+        tested |= set(taken)
+        left -= len(taken)
+    return tested
