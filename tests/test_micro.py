@@ -65,7 +65,6 @@ def test_every_dataset_has_the_sizes_of_the_profile(study_problems):
         sizes = Counter(split for _, split, _, _ in rows)
         wanted = {split: getattr(settings, split) for split in data.SPLITS} | {data.PERTURBED: settings.perturbed_test}
         assert sizes == {split: size for split, size in wanted.items() if size}
-        assert min(settings.test, settings.perturbed_test or settings.test) >= 1000
 
 
 def test_splits_share_no_problem(study_problems):

@@ -23,7 +23,7 @@ def scorer():
     tokenizer = models.load_tokenizer(MODELS / "small")
     model = models.load_scorer(MODELS / "small", tokenizer.pad_token_id)
     torch.manual_seed(0)
-    torch.nn.init.normal_(model.score.weight)
+    torch.nn.init.normal_(model.score.weight, std=0.1)
     return model, tokenizer
 
 
@@ -47,7 +47,7 @@ def test_scores_equal_an_unbatched_loop(scorer, sequences, queries, monkeypatch)
     for size in (1, 7, 256):
         monkeypatch.setattr(scoring, "SCORED_SIZE", size)
         monkeypatch.setattr(scoring, "GROUP_SIZE", 3 * size)
-        assert torch.allclose(score(model, sequences, tokenizer.pad_token_id, queries), alone, rtol=1e-4, atol=3e-4)
+        assert torch.allclose(score(model, sequences, tokenizer.pad_token_id, queries), alone, atol=1e-4)
     assert alone.std() > 0.1
 
 
@@ -57,7 +57,7 @@ def test_a_score_is_a_linear_head_on_the_last_tokens_final_embedding(scorer, seq
         last = torch.stack([model.model(torch.tensor([s])).last_hidden_state[0, -1] for s in sequences])
     expected = last @ model.score.weight[0]
     assert model.score.bias is None and model.score.weight.shape[0] == 1
-    assert torch.allclose(score(model, sequences, tokenizer.pad_token_id), expected, atol=1e-5)
+    assert torch.allclose(score(model, sequences, tokenizer.pad_token_id), expected, atol=1e-4)
 
 
 def test_padding_on_the_right_does_not_change_a_score(scorer, sequences):
@@ -84,8 +84,17 @@ def test_scores_in_parts_and_their_gradient_are_those_of_the_whole(scorer, seque
     ids, mask = pad_right(sequences, tokenizer.pad_token_id)
     whole, gradients = with_gradient(model, model(input_ids=ids, attention_mask=mask).logits[:, 0])
     parts, other = with_gradient(model, score_whole(model, ids, mask, size))
-    assert torch.allclose(parts, whole, atol=1e-5)
+    assert torch.allclose(parts, whole, atol=1e-4)
     assert all(torch.allclose(b, a, rtol=1e-3, atol=1e-3) for a, b in zip(gradients, other, strict=True))
+
+
+@pytest.mark.parametrize("queries", [None, [*range(30), *range(30)]])
+def test_equal_sequences_have_equal_scores_whatever_is_beside_them(scorer, sequences, queries, monkeypatch):
+    """Else the AUCs would take a response that teacher and student both gave for a better and a worse one."""
+    monkeypatch.setattr(scoring, "SCORED_SIZE", 7)
+    twice = score(scorer[0], [*sequences, *sequences], scorer[1].pad_token_id, queries)
+    assert torch.equal(twice[:30], twice[30:])
+    assert len(twice.unique()) == len(set(map(tuple, sequences)))
 
 
 def test_scoring_nothing_and_restoring_the_mode(scorer):

@@ -206,12 +206,13 @@ class RewardModelTrainer(trainers.FiniteSteps, trainers.GlobalBatches, trainers.
         return values
 
     def scores_of_validation(self) -> np.ndarray:
-        """r_phi [N] of the validation responses; processes share them."""
+        """r_phi [N] of the validation responses, equal ones' once: a tie stays one. Processes share them."""
         pad, accelerator = self.processing_class.pad_token_id, self.accelerator
-        own = self.validation.iloc[training.share(range(len(self.validation)), accelerator)]
+        firsts, place = scoring.distinct(self.validation["sequence"])
+        own = self.validation.iloc[training.share(firsts, accelerator)]
         queries = None if training.splits_weights(accelerator) else own["id"].tolist()  # forward passes in step
-        scores = scoring.score(self.model, own["sequence"].tolist(), pad, queries).numpy()
-        return np.asarray(training.gather(list(scores), len(self.validation), accelerator), dtype=np.float32)
+        scores = scoring.score(self.model, own["sequence"].tolist(), pad, queries).tolist()
+        return np.asarray(training.gather(scores, len(firsts), accelerator), dtype=np.float32)[place]
 
 
 def aucs(scores: np.ndarray, kinds: np.ndarray) -> dict[str, float]:

@@ -35,16 +35,34 @@ def pad_right(sequences: Sequence[list[int]], pad: int) -> tuple[Tensor, Tensor]
 def score(
     model: PreTrainedModel, sequences: Sequence[list[int]], pad: int, queries: Sequence[Hashable] | None = None
 ) -> Tensor:
-    """r_phi of sequences of token ids, shape [N], without gradient; `queries` tells which belong to one query."""
+    """r_phi of sequences of token ids, shape [N], without gradient; `queries` tells which belong to one query.
+
+    Equal sequences have equal scores, to the last digit.
+    """
     was_training = model.training
     model.eval()
-    scores = torch.empty(len(sequences))
-    for chosen in _groups(sequences, queries):
+    firsts, place = distinct(sequences)
+    scores = torch.empty(len(firsts))
+    names = None if queries is None else [queries[i] for i in firsts]
+    sequences = [sequences[i] for i in firsts]
+    for chosen in _groups(sequences, names):
         ids, mask = (t.to(model.device) for t in pad_right([sequences[i] for i in chosen], pad))
-        numbers = None if queries is None else _numbers([queries[i] for i in chosen])
+        numbers = None if names is None else _numbers([names[i] for i in chosen])
         scores[chosen] = score_batch(model, ids, mask, numbers, SCORED_SIZE).float().cpu()
     model.train(was_training)
-    return scores
+    return scores[place]
+
+
+def distinct(sequences: Sequence[list[int]]) -> tuple[list[int], list[int]]:
+    """The index of the first of each set of equal sequences, and for every sequence [N] the place of its first."""
+    places: dict[tuple[int, ...], int] = {}
+    firsts, place = [], []
+    for index, sequence in enumerate(map(tuple, sequences)):
+        if sequence not in places:
+            places[sequence] = len(firsts)
+            firsts.append(index)
+        place.append(places[sequence])
+    return firsts, place
 
 
 def score_batch(
