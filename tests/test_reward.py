@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rdlib.method import reward_model
+from rdlib.method import scoring
 from rdlib.method.reward import mismatch_reward, reward
 from rdlib.method.rl import AnswerReader, RewardFunction
 from rdlib.settings import Dataset, Reward
@@ -85,7 +85,7 @@ def test_ppo_reads_answers_as_the_engines_show_them(small):
 
 def test_reward_function_scores_extracts_and_reports(monkeypatch):
     """As PPO calls it, for questions 2, 0, 1 of three, whose labels are 7, 8 and none."""
-    monkeypatch.setattr(reward_model, "score", lambda model, sequences, pad: torch.tensor([1.0, 2.0, 3.0]))
+    monkeypatch.setattr(scoring, "score", lambda model, sequences, pad: torch.tensor([1.0, 2.0, 3.0]))
     function = RewardFunction(None, ["7", "8", None], lambda _, text: extract(text, "number"), settings(), pad=0)
     rewards, info = function([2, 0, 1], ["#### 7", "#### 8", "nothing"], [[1], [2], [3]])
     assert rewards.tolist() == [1.0, -2.0, -5.0]
