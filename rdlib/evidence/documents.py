@@ -24,6 +24,7 @@ from rdlib.paths import ROOT
 from rdlib.profile import load_profile
 
 MACHINES = ROOT / "bench" / "machines.csv"
+RELEASED = "a seed of the released results"  # what `machines` calls it too
 BLOCK = re.compile(r"^<!-- (\w+) -->$", re.MULTILINE)
 VERDICTS = (claims.SUPPORTED, claims.NOT_SUPPORTED, claims.INCONCLUSIVE)
 NOT_RELEASED = "*No reference run has been released yet: `make study`, then `make release`.*"
@@ -108,14 +109,15 @@ def verdict_text(figures: Path) -> str:
 def runs_seen(results: Path, machines: Path) -> pd.DataFrame:
     """Every run whose time is known: command, notebooks, minutes, machine.
 
-    Those of the released seeds (`measured.json` beside their results), and those that `machines` lists: a CSV with
-    command, notebooks, minutes, processor, beside (what else ran there), commit and source.
+    Those of the released seeds (`measured.json` beside their results), whose sizes may be of another version, and those
+    that `machines` lists: a CSV with command, notebooks, minutes, processor, beside (what else ran there), commit and
+    source.
     """
     rows = []
     for path in sorted(results.glob("seed*/measured.json")):
         measured = json.loads(path.read_text())
         made = json.loads((path.parent / "provenance.json").read_text())["environment"]
-        command = "make study ARGS=--questions" if measured.get("questions", False) else "make study"
+        command = RELEASED + (" and the reviewers' questions" if measured.get("questions", False) else "")
         rows.append((command, measured["jobs"], measured["minutes"], made.get("processor", made["machine"])))
     for row in pd.read_csv(machines).fillna({"beside": ""}).itertuples():
         machine = f"{row.processor}, {row.beside}" if row.beside else row.processor
@@ -124,13 +126,14 @@ def runs_seen(results: Path, machines: Path) -> pd.DataFrame:
 
 
 def measured_rows(runs: pd.DataFrame) -> str:
-    """What each command took, from the least to the most minutes over the machines that it was seen on."""
+    """What each command or run took, from the least to the most minutes over the machines that it was seen on."""
     lines = ["| command | notebooks | minutes | seen on |", "| --- | ---: | ---: | --- |"]
     for command, seen in sorted(runs.groupby("command"), key=lambda item: item[1]["minutes"].min()):
         ends = dict.fromkeys(f"{m:.2g}" for m in (seen["minutes"].min(), seen["minutes"].max()))
         notebooks = " to ".join(f"{n:.0f}" for n in sorted(seen["notebooks"].dropna().unique()))
         where = "; ".join(dict.fromkeys(seen.sort_values("minutes")["machine"]))
-        lines.append(f"| `{command}` | {notebooks or '-'} | {' to '.join(ends)} | {where} |")
+        shown = f"`{command}`" if command.startswith("make ") else command
+        lines.append(f"| {shown} | {notebooks or '-'} | {' to '.join(ends)} | {where} |")
     return "\n".join(lines)
 
 
