@@ -122,15 +122,18 @@ class Profile(Section):
         return self
 
     @model_validator(mode="after")
-    def _ablation_cell_exists(self) -> Profile:
-        for key, names in (
-            ("dataset", self.datasets),
-            ("teacher", self.teachers),
-            ("student", self.students),
-        ):
-            value = getattr(self.grid, f"ablation_{key}")
-            if value not in names:
-                raise ValueError(f"grid.ablation_{key} is {value!r}, which is not one of {', '.join(names)}")
+    def _ablation_cells_exist_once(self) -> Profile:
+        known = {"dataset": self.datasets, "teacher": self.teachers, "student": self.students}
+        cells = self.grid.ablation_cells
+        for i, cell in enumerate(cells):
+            for axis, names in known.items():
+                if (value := getattr(cell, axis)) not in names:
+                    raise ValueError(
+                        f"grid.ablation_cells names the {axis} {value!r}, which is not one of {', '.join(names)}"
+                    )
+            if cell in cells[:i]:
+                name = "/".join((cell.dataset, cell.teacher, cell.student))
+                raise ValueError(f"grid.ablation_cells names the cell {name} twice: keep one of the two")
         return self
 
     @model_validator(mode="after")
@@ -285,9 +288,11 @@ def _explain(error: ValidationError, path: Path) -> str:
 
 def _keys_of(location: tuple) -> list[str]:
     model: Any = Profile
-    for part in location:
+    for part in (part for part in location if isinstance(part, str)):  # an entry of a list has the list's keys
         field = getattr(model, "model_fields", {}).get(part)
         model = Dataset if field is None else field.annotation
         if getattr(model, "__origin__", None) is dict:
             model = Dataset
+        if getattr(model, "__origin__", None) is list:
+            model = model.__args__[0]
     return list(getattr(model, "model_fields", {}))

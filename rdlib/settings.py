@@ -313,8 +313,16 @@ class Training(Section):
         return min(most, minibatch // (self.processes * self.gradient_accumulation))
 
 
+class AblationCell(Section):
+    """A cell of the main grid that the ablations and the reviewers' questions are of."""
+
+    dataset: str
+    teacher: str
+    student: str
+
+
 class Grid(Section):
-    """What `make study` runs: the seeds, and the values of each ablation.
+    """What `make study` runs: the seeds, the values of each ablation, and the cells that those are of.
 
     For the reviewers' questions: shares of flipped pseudo-labels and thresholds of the vote (R4), and how many times
     the teacher's samples SFT gets to match the pipeline's tokens (R2).
@@ -324,9 +332,7 @@ class Grid(Section):
     lam: list[Share]
     teacher_share: list[Annotated[float, Field(gt=0, lt=1)]]
     mismatch: list[Mismatch]
-    ablation_dataset: str
-    ablation_teacher: str
-    ablation_student: str
+    ablation_cells: list[AblationCell] = Field(min_length=1)
     flip_share: list[Share] = [0.05, 0.1, 0.2, 0.4]
     threshold: list[Share] = [0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]
     compute_factor: Annotated[float, Field(gt=1)] = 2.0

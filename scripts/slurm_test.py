@@ -42,11 +42,11 @@ COMMANDS = 4  # how often the same command is given before the study counts as f
 
 
 def one_cell(content: dict, name: str = "cell") -> dict:
-    """A profile cut down to the cell that the ablations are of, whose jobs ask for GPUs."""
-    grid = content["grid"]
-    kept = {"datasets": "ablation_dataset", "teachers": "ablation_teacher", "students": "ablation_student"}
-    cut = {section: {grid[axis]: content[section][grid[axis]]} for section, axis in kept.items()}
-    return content | cut | {"name": name, "hardware": {"gpus": GPUS}}
+    """A profile cut down to the first cell that the ablations are of, whose jobs ask for GPUs."""
+    cell = content["grid"]["ablation_cells"][0]
+    cut = {f"{axis}s": {name_of: content[f"{axis}s"][name_of]} for axis, name_of in cell.items()}
+    grid = content["grid"] | {"ablation_cells": [cell]}
+    return content | cut | {"grid": grid, "name": name, "hardware": {"gpus": GPUS}}
 
 
 def write(path: Path, content: dict) -> Path:

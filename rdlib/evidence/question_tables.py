@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import pandas as pd
 
@@ -15,18 +17,19 @@ POLICIES = ("before", "after")  # PPO
 
 
 def best_of_n_table(judged: pd.DataFrame) -> pd.DataFrame:
-    """Accuracy of choosing among n samples before PPO, a row (strategy, n) with its interval over questions."""
+    """Accuracy of choosing among n samples before PPO, a row (cell, strategy, n) with its interval over questions."""
+    before = judged[judged["policy"] == "before"]
     values = pd.concat(
         [
-            diagnostics.best_of_n(group, BEST_OF).assign(seed=seed)
-            for seed, group in judged[judged["policy"] == "before"].groupby("seed")
+            diagnostics.best_of_n(group, BEST_OF).assign(cell=cell, seed=seed)
+            for (cell, seed), group in before.groupby(["cell", "seed"], sort=False)
         ]
     )
     rows = []
-    for (strategy, n), part in values.groupby(["strategy", "n"], sort=True):
+    for (cell, strategy, n), part in reviewers.by_cell(values, ["strategy", "n"]):
         interval = stats.mean_draws(part, "validation").interval()
         rows.append(
-            {"strategy": strategy, "samples": n}
+            {"cell": cell, "strategy": strategy, "samples": n}
             | {"study_pct": 100 * interval.estimate, "study_low_pct": 100 * interval.low}
             | {"study_high_pct": 100 * interval.high, "n": interval.n}
         )
@@ -34,33 +37,53 @@ def best_of_n_table(judged: pd.DataFrame) -> pd.DataFrame:
 
 
 def reliability_table(judged: pd.DataFrame) -> pd.DataFrame:
-    """Reliability curve of sigmoid(score), before and after PPO; `ece` is the same on all rows of a policy."""
+    """Reliability curve of sigmoid(score) in each cell, before and after PPO.
+
+    `ece` is the same on all rows of a cell's policy.
+    """
     parts = []
-    for policy in POLICIES:
-        table = diagnostics.reliability(judged[judged["policy"] == policy])
+    for cell, policy, part in _by_policy(judged):
+        table = diagnostics.reliability(part)
         error = diagnostics.expected_calibration_error(table)
-        parts.append(table.assign(policy=policy, ece=error))
-    return pd.concat(parts, ignore_index=True)
+        parts.append(table.assign(policy=policy, ece=error, cell=cell))
+    return _cell_first(pd.concat(parts, ignore_index=True))
+
+
+def _by_policy(judged: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
+    """(cell, policy, its responses), before PPO and after; cells in the order of the table."""
+    for cell, of_cell in judged.groupby("cell", sort=False):
+        for policy in POLICIES:
+            yield cell, policy, of_cell[of_cell["policy"] == policy]
+
+
+def _cell_first(table: pd.DataFrame) -> pd.DataFrame:
+    return table[["cell", *(column for column in table if column != "cell")]]
 
 
 def reward_table(judged: pd.DataFrame) -> pd.DataFrame:
-    """Histogram of the reward model's score before and after PPO: policy, bin_low, bin_high, density."""
-    edges = np.histogram_bin_edges(judged["score"], bins=30)
+    """Histogram of the reward model's score before and after PPO: cell, policy, bin_low, bin_high, density.
+
+    Each cell has its own bins: its reward model has its own scale.
+    """
+    edges = {
+        cell: np.histogram_bin_edges(scores, bins=30) for cell, scores in judged.groupby("cell", sort=False)["score"]
+    }
     parts = []
-    for policy in POLICIES:
-        density, _ = np.histogram(judged.loc[judged["policy"] == policy, "score"], bins=edges, density=True)
-        parts.append(pd.DataFrame({"policy": policy, "bin_low": edges[:-1], "bin_high": edges[1:], "density": density}))
+    for cell, policy, part in _by_policy(judged):
+        density, ends = np.histogram(part["score"], bins=edges[cell], density=True)
+        names = {"cell": cell, "policy": policy}
+        parts.append(pd.DataFrame(names | {"bin_low": ends[:-1], "bin_high": ends[1:], "density": density}))
     return pd.concat(parts, ignore_index=True)
 
 
 def length_table(judged: pd.DataFrame) -> pd.DataFrame:
-    """Is it paid for length? Spearman's correlations of score and length, and mean length, by policy."""
+    """Is it paid for length? Spearman's correlations of score and length, and mean length, by cell and policy."""
     rows = []
-    for policy in POLICIES:
-        part = judged[judged["policy"] == policy]
+    for cell, policy, part in _by_policy(judged):
         found = diagnostics.length_correlation(part.assign(id=part["seed"].astype(str) + part["id"]))
         rows.append(
             {
+                "cell": cell,
                 "policy": policy,
                 "spearman_all": found["overall"],
                 "spearman_within_question": found["within"],
@@ -74,25 +97,29 @@ def length_table(judged: pd.DataFrame) -> pd.DataFrame:
 
 
 def ledger_table(costs: pd.DataFrame) -> pd.DataFrame:
-    """R6: tokens, operations and seconds of every stage behind the arms of R1 and R2; means over seeds."""
-    table = ledger.ledger(costs[costs["question"].isin(COMPARED)])
-    table = table.groupby(["stage", "teacher", "student", "method", "variant"], sort=True)
-    table = table[["parameters", "tokens_generated", "tokens_trained", "flops", "seconds"]].mean().reset_index()
+    """R6: tokens, operations and seconds of every stage behind the arms of R1 and R2 of each cell; means over seeds."""
+    keys = ["stage", "teacher", "student", "method", "variant"]
+    values = ["parameters", "tokens_generated", "tokens_trained", "flops", "seconds"]
+    costs = ledger.ledger(costs[costs["question"].isin(COMPARED)])
+    means = {cell: part.groupby(keys, sort=True)[values].mean() for cell, part in costs.groupby("cell", sort=False)}
+    table = pd.concat(means, names=["cell"]).reset_index()
     whole = ["parameters", "tokens_generated", "tokens_trained"]
     return table.assign(gflop=table["flops"] / 1e9).drop(columns="flops").round(1).astype(dict.fromkeys(whole, int))
 
 
 def pareto_table(answers: pd.DataFrame, costs: pd.DataFrame) -> pd.DataFrame:
-    """Accuracy of the arms of R1 and R2 against the operations that making one takes, inputs included.
+    """Accuracy of the arms of R1 and R2 of each cell against the operations that making one takes, inputs included.
 
     Evaluation is left out; an arm of both questions appears once.
     """
     accuracy = reviewers.accuracy_table(answers[answers["question"].isin(COMPARED)])
     spent = ledger.ledger(costs[costs["stage"] != "07_evaluate"]).fillna({"level": NO_LEVEL})
-    spent = spent.groupby(["question", "arm", "level"])["flops"].sum() / costs["seed"].nunique()
-    keys = accuracy.fillna({"level": NO_LEVEL}).set_index(["question", "arm", "level"]).index
+    names = ["cell", "question", "arm", "level"]
+    spent = spent.groupby(names)["flops"].sum() / costs["seed"].nunique()
+    keys = accuracy.fillna({"level": NO_LEVEL}).set_index(names).index
     accuracy = accuracy.assign(gflop=spent.reindex(keys).to_numpy() / 1e9)
-    return accuracy.assign(level=accuracy["level"].replace(1.0, np.nan)).drop_duplicates(["benchmark", "arm", "level"])
+    accuracy = accuracy.assign(level=accuracy["level"].replace(1.0, np.nan))
+    return accuracy.drop_duplicates(["cell", "benchmark", "arm", "level"])
 
 
 def seed_table(correctness: pd.DataFrame) -> pd.DataFrame:
@@ -106,11 +133,14 @@ def seed_table(correctness: pd.DataFrame) -> pd.DataFrame:
 
 
 def cost_answer(table: pd.DataFrame) -> str:
-    """What Ours costs beside the other arms, as a multiple of the cheapest."""
-    arms = table.drop_duplicates(["arm", "level"]).sort_values("gflop", kind="stable")
-    least = arms["gflop"].iloc[0]
-    times = [f"{arm_label(row.arm, row.level)} {row.gflop / least:.1f}" for row in arms.itertuples()]
-    return "operations to make each, as multiples of the cheapest: " + ", ".join(times) + "."
+    """What Ours costs beside the other arms of each cell, as a multiple of the cell's cheapest."""
+    parts = []
+    for cell, of_cell in table.groupby("cell", sort=False):
+        arms = of_cell.drop_duplicates(["arm", "level"]).sort_values("gflop", kind="stable")
+        least = arms["gflop"].iloc[0]
+        times = [f"{arm_label(row.arm, row.level)} {row.gflop / least:.1f}" for row in arms.itertuples()]
+        parts.append(f"in {cell} {', '.join(times)}")
+    return f"operations to make each, as multiples of the cheapest: {'; '.join(parts)}."
 
 
 def arm_label(arm: str, level: float) -> str:

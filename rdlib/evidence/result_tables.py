@@ -116,7 +116,7 @@ class Evidence:
     @cached_property
     def settings(self) -> dict:
         """The profile that the seeds were run with."""
-        return read_json(self.folders[0] / "settings.json")
+        return read_settings(self.folders[0])
 
     @cached_property
     def points(self) -> pd.DataFrame:
@@ -201,11 +201,17 @@ class Evidence:
                 f"No seed in {self.folders[0].parent} has answered the reviewers' questions: "
                 f"run `make study ARGS=--questions`."
             )
-        parts = [
-            tables.read_table(folder / name, QUESTION_COLUMNS[name]).assign(seed=seed_of(folder))
-            for folder in self.answered
-        ]
+        parts = [self._question_table(folder, name) for folder in self.answered]
         return pd.concat(parts, ignore_index=True)
+
+    def _question_table(self, folder: Path, name: str) -> pd.DataFrame:
+        """One table of one seed; its cell where results of version 0.1, which were of one cell, do not name it."""
+        table = tables.read_table(folder / name, QUESTION_COLUMNS[name]).assign(seed=seed_of(folder))
+        if "cell" in table or name == "thresholds.csv":
+            return table
+        only = self.settings["grid"]["ablation_cells"][0]
+        table.insert(0, "cell", "/".join(only[axis] for axis in tables.CELL))
+        return table
 
 
 def open_results(results: Path, seeds: Iterable[int] | None = None, edges: Iterable[tuple[str, str]] = ()) -> Evidence:
@@ -216,7 +222,7 @@ def open_results(results: Path, seeds: Iterable[int] | None = None, edges: Itera
     folders = seed_folders(results) if seeds is None else [results / f"seed{seed}" for seed in seeds]
     if not folders:
         raise UserError(f"{results} holds no results of any seed (seed0, ...): run `make study`, which writes them.")
-    settings = [_complete(read_json(folder / "settings.json")) for folder in folders]
+    settings = [_complete(read_settings(folder)) for folder in folders]
     for folder, found in zip(folders, settings, strict=True):
         if found != settings[0]:
             raise UserError(
@@ -235,6 +241,18 @@ def seed_folders(results: Path) -> list[Path]:
 def seed_of(folder: Path) -> int:
     """The seed of a folder of results."""
     return int(folder.name[4:])
+
+
+def read_settings(folder: Path) -> dict:
+    """The profile behind the results of one seed; version 0.1 had one ablation cell, under keys of its own."""
+    settings = read_json(folder / "settings.json")
+    old = {axis: f"ablation_{axis}" for axis in tables.CELL}
+    grid = settings.get("grid", {})
+    if set(old.values()) <= set(grid):
+        cell = {axis: grid[key] for axis, key in old.items()}
+        kept = {key: value for key, value in grid.items() if key not in old.values()}
+        settings["grid"] = kept | {"ablation_cells": [cell]}
+    return settings
 
 
 def _complete(settings: dict) -> dict:

@@ -1,12 +1,13 @@
 """What the paper's reviewers asked (R1-R7 of the method's notes): tables that answer, from the arms' answers.
 
-An arm is one evaluated model; its question says which of the reviewers' questions it belongs to, and its level how
-much of what that question varies it has. `rdlib.study.arms` says which runs they are.
+An arm is one evaluated model; its cell and question say in which cell it belongs to which of the reviewers' questions,
+and its level how much of what that question varies it has. `rdlib.study.arms` says which runs they are.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import pandas as pd
 
@@ -26,14 +27,15 @@ def compute_factor(costs: pd.DataFrame) -> float:
 def accuracy_table(answers: pd.DataFrame) -> pd.DataFrame:
     """Accuracy of each arm with its interval, and the reference minus the arm (paired), in per cent.
 
-    An arm is held to the reference of its own level where there is one, else to the question's.
+    An arm is held to the reference of its own level where there is one, else to the question's, in its own cell. Cells
+    keep their order.
     """
     rows = []
-    for (question, benchmark), group in answers.groupby(["question", "benchmark"], sort=True):
+    for (cell, question, benchmark), group in by_cell(answers, ["question", "benchmark"]):
         ours = group[group["reference"]]
         for (arm, level), part in group.groupby(["arm", "level"], sort=False, dropna=False):
             interval = stats.accuracy_interval(part, benchmark)
-            row = {"question": question, "benchmark": benchmark, "arm": arm, "level": level}
+            row = {"cell": cell, "question": question, "benchmark": benchmark, "arm": arm, "level": level}
             row |= {"study_pct": 100 * interval.estimate, "study_low_pct": 100 * interval.low}
             row |= {"study_high_pct": 100 * interval.high, "n": interval.n}
             row["study_seeds"] = tables.accuracy_by_seed(part)
@@ -46,14 +48,22 @@ def accuracy_table(answers: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def by_cell(table: pd.DataFrame, columns: list[str]) -> Iterator[tuple[tuple, pd.DataFrame]]:
+    """((cell, values of the columns), rows): cells in the order of the table, the rest sorted."""
+    for cell, of_cell in table.groupby("cell", sort=False):
+        for values, part in of_cell.groupby(columns, sort=True):
+            yield (cell, *values), part
+
+
 def plain_answer(table: pd.DataFrame) -> str:
     """`accuracy_table` of one question in words: what Ours is ahead of, behind, and not told apart from.
 
-    Ahead and behind: the paired 95 % interval excludes 0 (the level of an arm in brackets).
+    A sentence a cell and benchmark. Ahead and behind: the paired 95 % interval excludes 0 (the level of an arm in
+    brackets).
     """
     sentences = []
     rivals = table.dropna(subset="ours_minus_arm_pp") if "ours_minus_arm_pp" in table else table[:0]
-    for benchmark, part in rivals.groupby("benchmark", sort=False):
+    for (cell, benchmark), part in rivals.groupby(["cell", "benchmark"], sort=False):
         ahead, behind, apart = [], [], []
         for row in part.itertuples():
             name = row.arm if math.isnan(row.level) else f"{row.arm} ({row.level:g})"
@@ -64,7 +74,8 @@ def plain_answer(table: pd.DataFrame) -> str:
             else:
                 apart.append(name)
         groups = (("is ahead of", ahead), ("is behind", behind), ("is not told apart from", apart))
-        sentences.append(f"on {benchmark} Ours " + "; ".join(f"{verb} {', '.join(n)}" for verb, n in groups if n))
+        words = "; ".join(f"{verb} {', '.join(names)}" for verb, names in groups if names)
+        sentences.append(f"in {cell} on {benchmark} Ours {words}")
     return "Answer: " + ". And ".join(sentences) + "." if sentences else ""
 
 

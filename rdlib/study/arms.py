@@ -1,12 +1,15 @@
 """The runs that answer what the paper's reviewers asked (R1-R5).
 
-All are of one cell, the ablations' cell: the same questions, the same evaluation, the same warm-up.
+They are of the ablations' cells, and those of one cell belong together: the same questions, the same evaluation, the
+same warm-up.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
 
 import pandas as pd
 
@@ -28,13 +31,23 @@ REWARD_MODEL_ALONE = {"reward.mismatch": "none"}
 
 @dataclass(frozen=True)
 class Arm:
-    """One evaluated model and what it is compared for; `reference` is Ours, to which the others are held."""
+    """One evaluated model and what it is compared for; `reference` is Ours, to which the others are held.
 
+    `cell` is the name of the cell whose question it answers, "gsm/strong/small": a teacher in a student's place (R3)
+    has a stage of another one.
+    """
+
+    cell: str
     question: str
     name: str
     stage: Stage
     level: float | None = None
     reference: bool = False
+
+    @property
+    def columns(self) -> dict[str, Any]:
+        """What names the arm in a result table."""
+        return {"cell": self.cell, "question": self.question, "arm": self.name, "level": self.level}
 
 
 def arms_of(cell: Stage) -> list[Arm]:
@@ -45,32 +58,33 @@ def arms_of(cell: Stage) -> list[Arm]:
         stage = replace(cell, name="07_evaluate", method=method, **axes)
         return stage.with_overrides(overrides) if overrides else stage
 
+    arm = partial(Arm, cell.cell_name)
     grid, more = cell.profile.grid, more_samples(cell)
     warmup, ours = evaluation("ours_wo_r"), evaluation("ours")
     found = [
-        Arm(R1, "SFT", evaluation("sft")),
-        Arm(R1, "Ours w/o R", warmup),
-        Arm(R1, "Ours", ours, reference=True),
-        Arm(R1, "PPO on the vote", evaluation("ours", VOTE)),
-        *(Arm(R1, BASELINE_NAMES[method], evaluation(method)) for method in BASELINES),
-        Arm(R2, "SFT", evaluation("sft"), 1.0),
-        Arm(R2, "SFT", evaluation("sft", more), grid.compute_factor),
-        Arm(R2, "Ours w/o R", warmup, 1.0),
-        Arm(R2, "Ours w/o R", evaluation("ours_wo_r", more), grid.compute_factor),
-        Arm(R2, "Ours", ours, reference=True),
-        Arm(R3, "teacher", evaluation("teacher", student=None)),
-        Arm(R3, "teacher, fine-tuned", evaluation("ours_wo_r", student=cell.teacher)),
-        Arm(R3, "Ours", ours, reference=True),
-        Arm(R5, "no PPO", warmup),
-        Arm(R5, "vote alone", evaluation("ours", VOTE)),
-        Arm(R5, "reward model alone", evaluation("ours", REWARD_MODEL_ALONE)),
-        Arm(R5, "both (Ours)", ours, reference=True),
+        arm(R1, "SFT", evaluation("sft")),
+        arm(R1, "Ours w/o R", warmup),
+        arm(R1, "Ours", ours, reference=True),
+        arm(R1, "PPO on the vote", evaluation("ours", VOTE)),
+        *(arm(R1, BASELINE_NAMES[method], evaluation(method)) for method in BASELINES),
+        arm(R2, "SFT", evaluation("sft"), 1.0),
+        arm(R2, "SFT", evaluation("sft", more), grid.compute_factor),
+        arm(R2, "Ours w/o R", warmup, 1.0),
+        arm(R2, "Ours w/o R", evaluation("ours_wo_r", more), grid.compute_factor),
+        arm(R2, "Ours", ours, reference=True),
+        arm(R3, "teacher", evaluation("teacher", student=None)),
+        arm(R3, "teacher, fine-tuned", evaluation("ours_wo_r", student=cell.teacher)),
+        arm(R3, "Ours", ours, reference=True),
+        arm(R5, "no PPO", warmup),
+        arm(R5, "vote alone", evaluation("ours", VOTE)),
+        arm(R5, "reward model alone", evaluation("ours", REWARD_MODEL_ALONE)),
+        arm(R5, "both (Ours)", ours, reference=True),
     ]
     for share in (0.0, *grid.flip_share):
         overrides = {"voting.flip_share": share} if share else None
         found += [
-            Arm(R4, "Ours w/o R", evaluation("ours_wo_r", overrides), share),
-            Arm(R4, "Ours", evaluation("ours", overrides), share, reference=True),
+            arm(R4, "Ours w/o R", evaluation("ours_wo_r", overrides), share),
+            arm(R4, "Ours", evaluation("ours", overrides), share, reference=True),
         ]
     return found
 
@@ -89,11 +103,13 @@ def more_samples(cell: Stage) -> dict[str, int]:
 
 
 def answers_table(found: list[Arm]) -> pd.DataFrame:
-    """Per-question correctness of finished arms: question, arm, level, reference, benchmark, seed, id, correct."""
+    """Per-question correctness of finished arms.
+
+    Columns cell, question, arm, level, reference, benchmark, seed, id, correct.
+    """
     frames = []
     for arm in found:
         table = arm.stage.table("answers")[["benchmark", "id", "correct"]]
-        names = {"question": arm.question, "arm": arm.name, "level": arm.level, "reference": arm.reference}
-        frames.append(table.assign(**names, seed=arm.stage.seed))
-    columns = ["question", "arm", "level", "reference", "benchmark", "seed", "id", "correct"]
+        frames.append(table.assign(**arm.columns, reference=arm.reference, seed=arm.stage.seed))
+    columns = ["cell", "question", "arm", "level", "reference", "benchmark", "seed", "id", "correct"]
     return pd.concat(frames, ignore_index=True)[columns].astype({"level": float})

@@ -26,7 +26,7 @@ from rdlib.errors import UserError
 from rdlib.paths import ROOT
 from rdlib.profile import load_profile
 from rdlib.study import cluster, estimate, failures, launch, requirements, retrain, warm
-from rdlib.study.grid import ablation_cell
+from rdlib.study.grid import ablation_cells
 from rdlib.study.jobs import Job, drop_stale_markers, stages_behind, stages_to_run, study_jobs
 
 
@@ -98,7 +98,8 @@ def run_study(arguments: argparse.Namespace) -> int:
     jobs = jobs_of(arguments, seeds)
     requirements.check_teachers(stages_behind(jobs))
     if any(job.notebook.startswith("13_") for job in jobs):
-        requirements.check_gold(ablation_cell(arguments.profile, seeds[0]))
+        for cell in ablation_cells(arguments.profile, seeds[0]):
+            requirements.check_gold(cell)
     runs = ROOT / profile.runs / profile.name
     here = workflow is None or not workflow.remote
     runs.mkdir(parents=True, exist_ok=True)

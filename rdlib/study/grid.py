@@ -1,4 +1,4 @@
-"""What a profile's grid asks for beside the main cells: the ablations' variants, and the cell that they are of."""
+"""What a profile's grid asks for beside the main cells: the ablations' variants, and the cells that they are of."""
 
 from __future__ import annotations
 
@@ -26,8 +26,9 @@ def teacher_stages(stage: Stage) -> list[Stage]:
     return [stage.at(name) for name in names]
 
 
-def ablation_cell(profile_path: str, seed: int) -> Stage:
-    """The evaluation of Ours in the cell of the ablations and of the reviewers' questions."""
-    grid = load_profile(ROOT / profile_path).grid
-    axes = {"dataset": grid.ablation_dataset, "teacher": grid.ablation_teacher, "student": grid.ablation_student}
-    return Stage("07_evaluate", profile_path, method="ours", seed=seed, root=ROOT, **axes)
+def ablation_cells(profile_path: str, seed: int) -> list[Stage]:
+    """The evaluation of Ours in each cell of the ablations and of the reviewers' questions, in the profile's order."""
+    cells = load_profile(ROOT / profile_path).grid.ablation_cells
+    return [
+        Stage("07_evaluate", profile_path, method="ours", seed=seed, root=ROOT, **cell.model_dump()) for cell in cells
+    ]

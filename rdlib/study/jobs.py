@@ -21,7 +21,7 @@ from rdlib.evidence import criteria
 from rdlib.paths import ROOT
 from rdlib.profile import load_profile
 from rdlib.study import arms, code_identity
-from rdlib.study.grid import ablation_cell, ablation_overrides, teacher_stages
+from rdlib.study.grid import ablation_cells, ablation_overrides, teacher_stages
 from rdlib.study.opening import make_stage
 from rdlib.study.stage import Stage
 
@@ -138,12 +138,7 @@ def _cell_jobs(cell: Stage, data: Job, labels: Job) -> Iterator[Job]:
     stages = [replace(cell, name="07_evaluate", method=m) for m in CELL_METHODS]
     evaluation = _job("07_evaluate", stages, [*sft.values(), *policies], methods=list(CELL_METHODS))
     yield evaluation
-    grid = cell.profile.grid
-    if (cell.dataset, cell.teacher, cell.student) == (
-        grid.ablation_dataset,
-        grid.ablation_teacher,
-        grid.ablation_student,
-    ):
+    if cell.cell_name in {one.cell_name for one in ablation_cells(cell.profile_path, cell.seed)}:
         yield from _ablation_jobs(replace(cell, method="ours"), policies[0], evaluation)
 
 
@@ -179,11 +174,11 @@ def reviewer_jobs(profile_path: str, seed: int, study: list[Job]) -> list[Job]:
 
     A run makes its own inputs; runs that share one are put one after the other, so none is made twice at once.
     """
-    cell = ablation_cell(profile_path, seed)
+    cells = ablation_cells(profile_path, seed)
     made = {stage.folder for job in study for stage in job.stages}
     jobs: list[Job] = []
     makes: list[set[Path]] = []
-    for arm in arms.arms_of(cell):
+    for arm in (arm for cell in cells for arm in arms.arms_of(cell)):
         new = {stage.folder for stage in (arm.stage, *arm.stage.upstream())} - made
         if arm.stage.folder not in new or any(arm.stage.folder == job.stages[0].folder for job in jobs):
             continue
@@ -191,8 +186,8 @@ def reviewer_jobs(profile_path: str, seed: int, study: list[Job]) -> list[Job]:
         job = _job("13_reviewer_runs", [arm.stage], after, overrides=arm.stage.all_overrides)
         jobs.append(job)
         makes.append(new)
-    judged = cell.at("13_judged_responses")
-    last = Job("13_reviewer_questions", {"profile": profile_path, "seeds": [seed]}, judged.folder.parent, [judged])
+    judged = [cell.at("13_judged_responses") for cell in cells]
+    last = Job("13_reviewer_questions", {"profile": profile_path, "seeds": [seed]}, judged[0].folder.parent, judged)
     return [*jobs, replace(last, after=[study[-1], *jobs])]
 
 

@@ -1,7 +1,8 @@
 """Executed notebooks of one cell, small enough to be kept: `python -m rdlib.study.published PROFILE FIGURES`.
 
-The cell is that of the ablations, of the first released seed: every stage once for Ours, then the ablations, then the
-notebooks of tables, figures and reviewers' questions. Each says at its top by which commit and parameters it was made.
+The cell is the first of the ablations' cells, of the first released seed: every stage once for Ours, then the
+ablations, then the notebooks of tables, figures and reviewers' questions, which show every cell. Each says at its top
+by which commit and parameters it was made.
 What no reader misses is left out: progress bars, widgets, times of execution, the folders of the machine, and the
 points of a picture beyond what a screen shows.
 """
@@ -27,7 +28,7 @@ from rdlib.errors import UserError
 from rdlib.evidence import result_tables
 from rdlib.paths import ROOT
 from rdlib.study import results
-from rdlib.study.grid import ablation_cell
+from rdlib.study.grid import ablation_cells
 from rdlib.study.jobs import ABLATIONS, DRAWING, Job, study_jobs
 from rdlib.study.stage import Stage
 
@@ -62,13 +63,22 @@ def publish(jobs: list[Job], out: Path) -> list[Path]:
 
 
 def cell_jobs(profile_path: str, seed: int) -> list[Job]:
-    """The jobs whose notebooks show the ablations' cell, by number; the reviewers' only where it was executed."""
-    cell = ablation_cell(profile_path, seed)
+    """The jobs whose notebooks show the first of the ablations' cells, by number.
+
+    Those that draw show every cell; the reviewers' is among them only where it was executed.
+    """
+    cell = ablation_cells(profile_path, seed)[0]
     stages = {stage.folder for stage in (cell, *cell.upstream())}
+
+    def shows_cell(job: Job) -> bool:
+        """Whether the notebook makes a stage of the cell, or variants of one."""
+        of_cell = job.notebook in ABLATIONS and job.stages[0].cell_name == cell.cell_name
+        return of_cell or bool(stages & {stage.folder for stage in job.stages})
+
     jobs = {
         job.notebook: job
         for job in study_jobs(profile_path, [seed], questions=True)
-        if job.notebook in {*ABLATIONS, *DRAWING} or stages & {stage.folder for stage in job.stages}
+        if job.notebook in DRAWING or shows_cell(job)
     }
     if not jobs[QUESTIONS].executed.is_file():
         del jobs[QUESTIONS]

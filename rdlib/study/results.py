@@ -19,7 +19,7 @@ from rdlib.evidence.result_tables import AGREEMENT, AGREEMENT_FILE, ANSWERED
 from rdlib.paths import ROOT
 from rdlib.profile import load_profile
 from rdlib.study import arms
-from rdlib.study.grid import ablation_cell
+from rdlib.study.grid import ablation_cells
 from rdlib.study.jobs import study_jobs
 from rdlib.study.opening import make_stage
 from rdlib.study.stage import Stage, without_places
@@ -138,11 +138,12 @@ def costs(stages: Iterable[Stage]) -> pd.DataFrame:
 
 
 def example(stages: list[Stage]) -> dict | None:
-    """Table 1 of the ablation cell: a validation question with its answers and rewards; None without its stage."""
-    grid = stages[0].profile.grid
-    cell = (grid.ablation_dataset, grid.ablation_teacher, grid.ablation_student, "ours", "")
-    reward_models = (s for s in stages if s.name == "05_reward_model")
-    stage = next((s for s in reward_models if (s.dataset, s.teacher, s.student, s.method, s.variant) == cell), None)
+    """Table 1, of the first of the ablations' cells: a validation question with its answers and rewards.
+
+    None without its stage.
+    """
+    cell = ablation_cells(stages[0].profile_path, stages[0].seed)[0].at("05_reward_model")
+    stage = next((stage for stage in stages if stage.folder == cell.folder), None)
     if stage is None:
         return None
     scores = stage.table("scores")
@@ -256,24 +257,35 @@ def gather_questions(
 
     `stages`: those whose teachers' responses the sweep of the threshold is of.
     """
-    cell = ablation_cell(profile_path, seed)
-    found = [arm for arm in arms.arms_of(cell) if arm.question in questions]
+    cells = ablation_cells(profile_path, seed)
+    found = [arm for cell in cells for arm in arms.arms_of(cell) if arm.question in questions]
     made = {stage.folder: stage for arm in found for stage in (arm.stage, *arm.stage.upstream())}
     tables = {}
     if found:
         tables |= {"reviewers.parquet": arms.answers_table(found), "question_costs.csv": _arm_costs(found)}
     if arms.REWARD_MODEL in questions:
-        ppo, judged = cell.at("06_ppo"), cell.at("13_judged_responses")
-        made |= {stage.folder: stage for stage in (judged, *judged.upstream())}
-        gold = read_gold(cell.at("00_gold").require())
-        curve = diagnostics.over_optimisation(ppo.jsonl("history"), ppo.table("validation"), gold)
-        tables |= {"judged.parquet": judged.table("judged"), "over_optimisation.csv": curve}
+        judged = [cell.at("13_judged_responses") for cell in cells]
+        made |= {stage.folder: stage for one in judged for stage in (one, *one.upstream())}
+        tables["judged.parquet"] = _of_cells(cells, lambda cell: cell.at("13_judged_responses").table("judged"))
+        tables["over_optimisation.csv"] = _of_cells(cells, _over_optimisation)
     if arms.R4 in questions:
         tables["thresholds.csv"] = _thresholds(stages)
     for name, table in tables.items():
         _write(folder / name, table)
     behind = sorted(made.values() or stages, key=lambda stage: stage.label)
     artifacts.write_json(folder / ANSWERED, provenance(behind, profile_path, seed, options))
+
+
+def _of_cells(cells: list[Stage], read: Callable[[Stage], pd.DataFrame]) -> pd.DataFrame:
+    """A table of each cell as one, whose first column names the cell."""
+    parts = {cell.cell_name: read(cell) for cell in cells}
+    return pd.concat(parts, names=["cell"]).reset_index(level="cell").reset_index(drop=True)
+
+
+def _over_optimisation(cell: Stage) -> pd.DataFrame:
+    """Reward and true accuracy along PPO in one cell."""
+    ppo, gold = cell.at("06_ppo"), read_gold(cell.at("00_gold").require())
+    return diagnostics.over_optimisation(ppo.jsonl("history"), ppo.table("validation"), gold)
 
 
 def _teachers(profile_path: str, seed: int) -> list[Stage]:
@@ -305,6 +317,5 @@ def _arm_costs(found: list[arms.Arm]) -> pd.DataFrame:
         stages = {stage.folder: stage for stage in (arm.stage, *arm.stage.upstream())}
         working = [stage for stage in stages.values() if "teacher" in stage.spec.axes and stage.name[:2] != "02"]
         sizes = [int(ledger.parameters_of(one)) for one in working]
-        names = {"question": arm.question, "arm": arm.name, "level": arm.level}
-        frames.append(costs(working).assign(parameters=sizes, **names))
+        frames.append(costs(working).assign(parameters=sizes, **arm.columns))
     return pd.concat(frames, ignore_index=True)

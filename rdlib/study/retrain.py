@@ -18,7 +18,7 @@ from rdlib.evidence.result_tables import Evidence, open_results
 from rdlib.paths import ROOT
 from rdlib.profile import Profile, load_profile
 from rdlib.study import arms, figures, results
-from rdlib.study.grid import ablation_cell
+from rdlib.study.grid import ablation_cells
 from rdlib.study.jobs import Job, study_jobs
 from rdlib.study.specification import dag_edges
 from rdlib.study.stage import Stage
@@ -49,9 +49,11 @@ def jobs_behind(name: str, profile_path: str, seeds: list[int]) -> list[Job]:
 
 def _arm_stages(exhibit: Exhibit, profile_path: str, seed: int) -> list[Stage]:
     """The stages that the arms of an exhibit's questions come down to; those of the reward model are PPO's."""
-    cell = ablation_cell(profile_path, seed)
-    found = [arm.stage for arm in arms.arms_of(cell) if arm.question in exhibit.questions]
-    return [*found, *([cell.at("06_ppo")] if arms.REWARD_MODEL in exhibit.questions else [])]
+    found = []
+    for cell in ablation_cells(profile_path, seed):
+        found += [arm.stage for arm in arms.arms_of(cell) if arm.question in exhibit.questions]
+        found += [cell.at("06_ppo")] if arms.REWARD_MODEL in exhibit.questions else []
+    return found
 
 
 def _with_inputs(wanted: list[Job], stages: list[Stage], maker: dict[Path, Job]) -> set[int]:
@@ -159,7 +161,8 @@ def draw(name: str, profile_path: str, seeds: list[int], jobs: list[Job]) -> lis
     out = ROOT / profile.runs / profile.name / "retrained" / name
     for seed in seeds:
         if arms.REWARD_MODEL in exhibit.questions:
-            ablation_cell(profile_path, seed).at("13_judged_responses").run()  # sampling alone: no job of its own
+            for cell in ablation_cells(profile_path, seed):
+                cell.at("13_judged_responses").run()  # sampling alone: no job of its own
         stages = {one.folder: one for job in jobs for stage in job.stages for one in (*stage.upstream(), stage)}
         of_seed = sorted((s for s in stages.values() if s.seed == seed), key=lambda stage: stage.label)
         folder, options = out / "results" / f"seed{seed}", f" --for {name}"

@@ -136,6 +136,11 @@ class Stage:
         return self.folder.relative_to(self.root / self.profile.runs).as_posix()
 
     @property
+    def cell_name(self) -> str:
+        """Dataset, teacher and student as one text, "gsm/strong/small"; an axis that the stage has not is left out."""
+        return "/".join(axis for axis in (self.dataset, self.teacher, self.student) if axis)
+
+    @property
     def columns(self) -> dict[str, Any]:
         """Axes, variant and seed as columns of a result table; an unused axis is an empty text."""
         axes = {axis: getattr(self, axis) or "" for axis in CELL}
