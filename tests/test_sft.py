@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pandas as pd
 import pytest
 import torch
@@ -148,13 +150,14 @@ def test_all_parameters_are_trained(trainer):
 
 
 def test_the_configuration_is_the_profiles(trainer, study):
-    settings = stage_in(study, "03_sft_warmup", "sft").profile.sft
-    arguments = trainer.args
+    profile, arguments = stage_in(study, "03_sft_warmup", "sft").profile, trainer.args
+    settings, stopping = profile.sft, profile.stopping
     assert arguments.num_train_epochs == settings.epochs
     assert arguments.learning_rate == settings.learning_rate
     assert arguments.per_device_train_batch_size == settings.batch_size
     assert arguments.max_length == settings.max_length
-    assert arguments.warmup_steps == settings.warmup_ratio
+    assert arguments.warmup_steps == stopping.warmup_steps
+    assert arguments.eval_steps == arguments.save_steps == stopping.every
     assert arguments.load_best_model_at_end and arguments.metric_for_best_model == "eval_agreement"
     assert arguments.greater_is_better
 
@@ -196,8 +199,9 @@ def test_stage_keeps_the_best_checkpoint(study, method):
     stage = stage_in(study, "03_sft_warmup", method)
     history, summary = stage.table("history"), stage.json("summary")
     agreement = history["agreement"].dropna()
-    assert len(agreement) == stage.profile.sft.epochs
+    assert len(agreement) == math.ceil(summary["steps"] / stage.profile.stopping.every)
     assert summary["best"] == agreement.max()
+    assert history.set_index("step")["agreement"][summary["best_step"]] == summary["best"]
     questions = stage.at("00_data").table("questions").query("split == 'validation'")
     tokenizer = models.load_tokenizer(stage.folder / "model")
     labels = stage.at("02_pseudo_labels").table("labels")

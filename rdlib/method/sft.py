@@ -86,14 +86,10 @@ def configuration(stage, work: Path) -> SFTConfig:
         num_train_epochs=settings.epochs,
         **training.batch_arguments(stage.profile.training, settings.batch_size),
         learning_rate=settings.learning_rate,
-        warmup_steps=settings.warmup_ratio,
         max_length=settings.max_length,
-        lr_scheduler_type="linear",
-        eval_strategy="epoch",
-        metric_for_best_model="eval_agreement",
-        load_best_model_at_end=True,
         dataset_kwargs={"skip_prepare_dataset": True},
-        **training.common_arguments(stage, work, "epoch"),
+        **training.stopping_arguments(stage.profile.stopping, "eval_agreement"),
+        **training.common_arguments(stage, work),
         train_sampling_strategy="group_by_length",
     )
 
@@ -126,6 +122,7 @@ def make_trainer(
         eval_dataset=splits["validation"],
         processing_class=tokenizer,
         peft_config=training.lora_config(stage.profile.training, "CAUSAL_LM"),
+        callbacks=training.stopping_callbacks(stage.profile.stopping),
     )
 
 
@@ -152,8 +149,8 @@ def run(stage, work: Path) -> None:
         return
     artifacts.write_parquet(work / "history.parquet", history)
     responses = trainer.train_dataset
-    tokens = sum(responses["length"]) * profile.sft.epochs
-    summary = {"responses": len(responses), "tokens_trained": tokens, "best": trainer.state.best_metric}
+    tokens = round(sum(responses["length"]) * trainer.state.epoch)
+    summary = {"responses": len(responses), "tokens_trained": tokens} | training.outcome(trainer)
     summary["truncated"] = sum(responses["truncated"])
     artifacts.write_json(work / "summary.json", summary)
     training.drop_checkpoints(work)
