@@ -14,15 +14,16 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any, get_args, get_origin
 
 import pandas as pd
-from pydantic import ValidationError
 
 from rdlib.errors import UserError
 from rdlib.evidence import claims, looks, paper, paper_tables, reviewers, tables
 from rdlib.evidence.criteria import load_criteria
 from rdlib.evidence.verdicts import Claim
 from rdlib.profile import Profile
+from rdlib.settings import Section
 
 COLUMNS = {
     "correctness.parquet": "benchmark teacher student method variant seed id group correct",
@@ -255,12 +256,25 @@ def read_settings(folder: Path) -> dict:
     return settings
 
 
-def _complete(settings: dict) -> dict:
-    """Settings with those added since they were written at their defaults; as they are where they make no profile."""
-    try:
-        return Profile.model_validate(settings).model_dump()
-    except ValidationError:
-        return settings
+def _complete(settings: dict, section: type[Section] = Profile) -> dict:
+    """Settings with those added since they were written at their defaults; what the schema has no more stays."""
+    complete = dict(settings)
+    for name, setting in section.model_fields.items():
+        if name in settings:
+            complete[name] = _complete_value(settings[name], setting.annotation)
+        elif not setting.is_required():
+            default = setting.get_default(call_default_factory=True)
+            complete[name] = default.model_dump() if isinstance(default, Section) else default
+    return complete
+
+
+def _complete_value(value: Any, kind: Any) -> Any:
+    """The value of a setting, completed where it is a section or names some; one of another kind as it is."""
+    if not isinstance(value, dict):
+        return value
+    if get_origin(kind) is dict:
+        return {name: _complete_value(one, get_args(kind)[1]) for name, one in value.items()}
+    return _complete(value, kind) if isinstance(kind, type) and issubclass(kind, Section) else value
 
 
 def read_json(path: Path) -> dict:
