@@ -197,26 +197,35 @@ def instability(auc: pd.Series) -> float:
 
 
 def stability(name: str, criterion: Stability, history: pd.DataFrame, default: float) -> Claim:
-    """C7: instability of the validation Pos/Neg curve with each other value of the setting minus with the default."""
-    key = criterion.setting
-    runs = curve_tables.ablation_runs(history, key, default).sort_values("step")
-    values = runs.groupby([*tables.CELL, "seed", key]).pos_neg_auc.apply(instability).unstack(key)
-    others = [value for value in values.columns if value != default] if default in values else []
-    differences = {value: values[value] - values[default] for value in others}
-    label = key.rpartition(".")[2].replace("lam", "lambda")
+    """C7: instability of the validation Pos/Neg curve with each other value of the setting minus with the default.
+
+    A cell of the claim is such a value in a cell of the grid. The pooled interval is over seeds: of a seed counts the
+    mean over all of them.
+    """
+    differences = _instability_differences(history, criterion.setting, default)
+    label = criterion.setting.rpartition(".")[2].replace("lam", "lambda")
     cells = [
         Cell(
-            f"{label} {value:g}",
+            f"{'/'.join(cell)}: {label} {value:g}",
             _seeds_or_margin(found, criterion.margin),
-            seeds=tables.by_seed(found.groupby("seed").mean().dropna(), 4),
+            seeds=tables.by_seed(found.dropna(), 4),
         )
-        for value, found in differences.items()
+        for cell, of_cell in tables.cells_of(differences.reset_index(), tables.CELL)
+        for value, found in of_cell.set_index("seed")[differences.columns].items()
+        if found.notna().any()
     ]
-    pooled = NOTHING
-    if others:
-        pooled = _seeds_or_margin(pd.concat(differences, axis=1).mean(axis=1), criterion.margin)
+    pooled = _seeds_or_margin(differences.groupby("seed").mean().mean(axis=1), criterion.margin) if cells else NOTHING
     note = "the paper's Figure 5 has no numbers in the text" if cells else NO_RESULTS
     return Claim(name, criterion, judge(cells, pooled), cells, pooled, unit="AUC", note=note)
+
+
+def _instability_differences(history: pd.DataFrame, key: str, default: float) -> pd.DataFrame:
+    """Instability with each other value of a setting (columns) minus with the default, a row a cell and seed."""
+    runs = curve_tables.ablation_runs(history, key, default).sort_values("step")
+    values = runs.groupby([*tables.CELL, "seed", key]).pos_neg_auc.apply(instability).unstack(key)
+    if default not in values:
+        return values[[]]
+    return values.drop(columns=default).sub(values[default], axis="index")
 
 
 def _seeds_or_margin(differences: pd.Series, margin: float) -> Interval:
@@ -229,7 +238,7 @@ def _seeds_or_margin(differences: pd.Series, margin: float) -> Interval:
 def spread(name: str, criterion: Spread, scores: pd.DataFrame, default: float) -> Claim:
     """C8: spread (largest minus smallest AUC over the setting's values) of Pos/Pos minus that of Pos/Neg."""
     cells, spreads, key = [], {comparison: [] for comparison in metrics.COMPARISONS}, criterion.setting
-    for cell, runs in curve_tables.ablation_runs(scores, key, default).groupby(tables.CELL, sort=True):
+    for cell, runs in tables.cells_of(curve_tables.ablation_runs(scores, key, default), tables.CELL):
         for comparison, found in spreads.items():
             found.append(stats.spread_of(curve_tables.ablation_draws(runs, key, comparison).values()))
         difference = spreads["pos_pos"][-1] - spreads["pos_neg"][-1]

@@ -85,8 +85,8 @@ class Stability(_Criterion):
         """The criterion as a sentence."""
         return (
             "Instability of a validation Pos/Neg curve: mean absolute change from one evaluation to the next, "
-            "plus best minus last. Other value minus the default, judged as C1; interval: Student's t over "
-            f"seeds, or, with one seed, plus or minus a margin of {self.margin:g} AUC fixed beforehand."
+            "plus best minus last. Other value minus the default in each cell, judged as C1; interval: Student's t "
+            f"over seeds, or, with one seed, plus or minus a margin of {self.margin:g} AUC fixed beforehand."
         )
 
 

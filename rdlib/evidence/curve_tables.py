@@ -99,7 +99,7 @@ def ablation_runs(table: pd.DataFrame, key: str, default: float) -> pd.DataFrame
 def ablation_aucs(runs: pd.DataFrame, key: str, comparison: str) -> pd.DataFrame:
     """AUC with its interval over queries for each value of an ablated setting: auc, auc_low, auc_high."""
     rows = []
-    for cell, group in runs.groupby(tables.CELL, sort=True):
+    for cell, group in tables.cells_of(runs, tables.CELL):
         for value, draws in ablation_draws(group, key, comparison).items():
             interval = draws.interval()
             row = dict(zip(tables.CELL, cell, strict=True)) | {key: value, "seeds": group.seed.nunique()}

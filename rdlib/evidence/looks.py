@@ -156,10 +156,32 @@ def benchmark_label(name: str) -> str:
     return _benchmark_names.get().get(name, name)
 
 
+def cell_label(dataset: str, teacher: str, student: str, lines: int = 2) -> str:
+    """The name of a cell, or of a benchmark in it, as figures print it, in one to three lines."""
+    ends = {1: (", ", ", "), 2: ("\n", ", "), 3: ("\n", "\n")}[lines]
+    return f"{benchmark_label(dataset)}{ends[0]}{teacher} teacher{ends[1]}{student} student"
+
+
 def grid(rows: int, columns: int, width: float = 7.0, height: float = 2.4, **options) -> tuple[Figure, np.ndarray]:
     """A figure with rows x columns axes (a 2-d array); the page's width and a row's height in inches."""
     size = (width, height * rows + 0.5)
     return plt.subplots(rows, columns, figsize=size, layout="constrained", squeeze=False, **options)
+
+
+def shape(count: int) -> tuple[int, int]:
+    """Rows and columns of so many panels: at most three in a row, and rows as even as can be."""
+    rows = max(1, -(-count // 3))
+    return rows, max(1, -(-count // rows))
+
+
+def panels(
+    count: int, width: float = 7.2, height: float = 2.6, alone: float | None = None
+) -> tuple[Figure, list[Axes]]:
+    """A figure with so many axes, placed by `shape`; inches: its width, or `alone` with one, and a row's height."""
+    figure, axes = grid(*shape(count), alone if alone and count <= 1 else width, height)
+    for ax in axes.flat[max(1, count) :]:
+        ax.axis("off")
+    return figure, list(axes.flat[: max(1, count)])
 
 
 def blank(width: float, height: float) -> Figure:

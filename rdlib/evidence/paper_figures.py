@@ -49,17 +49,25 @@ def judged_correctness(table: pd.DataFrame) -> Figure:
 
 
 def lambda_curves(table: pd.DataFrame) -> Figure:
-    """Figure 5: AUC along training for each lambda."""
-    figure, axes = looks.grid(1, 2, width=7.2, height=2.9)
-    plots.draw_lambda_curves(axes[0], table)
+    """Figure 5: AUC along training for each lambda, a row a cell."""
+    cells = tables.cells_of(table, tables.CELL)
+    figure, axes = looks.grid(max(1, len(cells)), 2, width=7.2, height=2.9)
+    for row, (cell, part) in zip(axes, cells or [((), table)], strict=True):
+        plots.draw_lambda_curves(row, part)
+        for ax in row if cell else ():
+            ax.set_title(f"{looks.cell_label(*cell, lines=1)}\n{ax.get_title()}")
     looks.legend_below(figure, plots.lambda_handles(table), columns=3)
     return figure
 
 
 def data_ratio(table: pd.DataFrame) -> Figure:
-    """Figure 6: AUC against the teacher's share of the positives."""
-    figure, axes = looks.grid(1, 1, width=4.6, height=2.8)
-    plots.draw_ratio_points(axes[0, 0], table)
+    """Figure 6: AUC against the teacher's share of the positives, a panel a cell."""
+    cells = tables.cells_of(table, tables.CELL)
+    figure, axes = looks.panels(len(cells), height=2.8, alone=4.6)
+    for ax, (cell, part) in zip(axes, cells or [((), table)], strict=True):
+        plots.draw_ratio_points(ax, part)
+        ax.set_title(looks.cell_label(*cell) if cell else "")
+    looks.legend_below(figure, axes[0].get_legend_handles_labels()[0], columns=1)
     return figure
 
 
@@ -223,8 +231,7 @@ def _panels(table: pd.DataFrame, draw: Callable, handles: list, sharey: bool = T
     )
     for ax, cell in zip(axes.flat, cells, strict=False):
         draw(ax, tables.select(table, **dict(zip(tables.CELL, cell, strict=True))))
-        dataset, teacher, student = cell
-        ax.set_title(f"{looks.benchmark_label(dataset)}\n{teacher} teacher\n{student} student", fontsize=8.5)
+        ax.set_title(looks.cell_label(*cell, lines=3), fontsize=8.5)
     for ax in list(axes.flat)[len(cells) :]:
         ax.axis("off")
     for ax in axes[:, 1:].flat:

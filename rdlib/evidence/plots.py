@@ -25,7 +25,6 @@ from rdlib.evidence.looks import (
     benchmark_label,
     error_ends,
     grid,
-    legend_below,
     look,
     note_if_empty,
     seed_dots,
@@ -84,7 +83,7 @@ def _teacher_bars(ax: Axes, table: pd.DataFrame) -> None:
 
 
 def draw_lambda_curves(axes: Iterable[Axes], table: pd.DataFrame) -> None:
-    """Figure 5: AUC along training for each lambda, Pos/Neg and Pos/Pos; the kept checkpoint at the right."""
+    """Figure 5 of one cell: AUC along training for each lambda, Pos/Neg and Pos/Pos; the checkpoint kept, at right."""
     lams = sorted(table.lam.unique())
     for ax, comparison in zip(axes, COMPARISONS, strict=True):
         ax.set_title(COMPARISONS[comparison].label)
@@ -148,7 +147,7 @@ def lambda_handles(table: pd.DataFrame) -> list[Line2D]:
 
 
 def draw_ratio_points(ax: Axes, table: pd.DataFrame) -> None:
-    """Figure 6: validation AUC against the teacher's share of the positives, with intervals over queries."""
+    """Figure 6 of one cell: validation AUC against the teacher's share of the positives, intervals over queries."""
     if note_if_empty(ax, table):
         return
     for i, (comparison, looks) in enumerate(COMPARISONS.items()):
@@ -167,8 +166,7 @@ def draw_ratio_points(ax: Axes, table: pd.DataFrame) -> None:
     shares = table.drop_duplicates("teacher_share").sort_values("teacher_share")
     ax.set_xticks(shares.teacher_share, list(shares.teacher_to_student))
     ax.axhline(0.5, color=GREY, linewidth=0.8, linestyle=":")
-    ax.set(xlabel="teacher : student positives in the reward model's data", ylabel="validation AUC")
-    legend_below(ax.figure, ax.get_legend_handles_labels()[0], columns=1)
+    ax.set(xlabel="teacher : student positives", ylabel="validation AUC")
 
 
 def pale_handle(table: pd.DataFrame) -> list[Line2D]:

@@ -25,15 +25,23 @@ JUDGES = {
     "accuracy": Look("correct by gold", looks.BLUE, "D", "-"),
     "agreement": Look("agrees with the vote", looks.ORANGE, "s", "--"),
 }
+PANEL = ["cell", "benchmark"]
 SEED_LINES = ["-", "--", ":", "-.", (0, (5, 1, 1, 1))]
 
 
+def _panel_label(cell: str, benchmark: str | None = None, lines: int = 2) -> str:
+    """The title of the panel of a cell, or of a benchmark in it."""
+    dataset, teacher, student = cell.split("/")
+    return looks.cell_label(benchmark or dataset, teacher, student, lines)
+
+
 def arms(table: pd.DataFrame) -> Figure:
-    """Accuracy of a question's arms with intervals, a panel a benchmark; each arm in its method's look."""
-    rows = len(table) / max(1, table["benchmark"].nunique())
-    figure = looks.blank(7.4, 1.2 + 0.24 * rows)
-    names = [arm_label(row.arm, row.level) for row in table.itertuples()]
-    table = table.assign(row=names, panel=[looks.benchmark_label(name) for name in table["benchmark"]])
+    """Accuracy of a question's arms with intervals, a panel a cell and benchmark; each arm in its method's look."""
+    panels = len(table[PANEL].drop_duplicates())
+    rows, columns = looks.shape(panels)
+    titles = [_panel_label(row.cell, row.benchmark, lines=3 if columns > 2 else 2) for row in table.itertuples()]
+    table = table.assign(row=[arm_label(row.arm, row.level) for row in table.itertuples()], panel=titles)
+    figure = looks.blank(7.4, (1.2 + 0.24 * table["row"].nunique()) * rows)
     draw_dots(
         figure,
         table,
@@ -42,26 +50,28 @@ def arms(table: pd.DataFrame) -> Figure:
         looks.ARMS,
         interval=("study_low_pct", "study_high_pct"),
         seeds="study_seeds",
+        columns=columns,
         dodged=False,
     )
     for ax in figure.axes:
-        ax.set_xlabel("accuracy (%)")
+        ax.set_xlabel("accuracy (%)", visible=True)
     return figure
 
 
 def label_noise(table: pd.DataFrame) -> Figure:
-    """Accuracy against the share of flipped pseudo-labels, a panel a benchmark."""
-    figure, axes = looks.grid(1, 2, width=7.2, height=2.6)
+    """Accuracy against the share of flipped pseudo-labels, a panel a cell and benchmark."""
+    found = list(table.groupby(PANEL, sort=False))
+    figure, axes = looks.panels(len(found), alone=4.2)
     known = {name: looks.ARMS[name] for name in ("Ours", "Ours w/o R")}
-    for ax, benchmark in zip(axes[0], dict.fromkeys(table["benchmark"]), strict=False):
+    for ax, (key, of_panel) in zip(axes, found, strict=True):
         for arm, look in known.items():
-            part = table[(table["benchmark"] == benchmark) & (table["arm"] == arm)].sort_values("level")
+            part = of_panel[of_panel["arm"] == arm].sort_values("level")
             errors = looks.error_ends(part, "study_pct", "study_low_pct", "study_high_pct")
             x = 100 * part["level"] + (0.4 if arm == "Ours" else -0.4)
             style = {"color": look.color, "marker": look.marker, "linestyle": look.line, "capsize": 2}
             ax.errorbar(x, part["study_pct"], errors, **style)
             looks.seed_dots(ax, x + 0.3, part["study_seeds"], look.color)
-        ax.set(title=looks.benchmark_label(benchmark), xlabel="pseudo-labels flipped (%)", ylabel="accuracy (%)")
+        ax.set(title=_panel_label(*key), xlabel="pseudo-labels flipped (%)", ylabel="accuracy (%)")
     looks.legend_below(figure, looks.handles(known.values()))
     return figure
 
@@ -89,19 +99,23 @@ def thresholds(table: pd.DataFrame) -> Figure:
 
 
 def pareto(table: pd.DataFrame) -> Figure:
-    """Accuracy against the operations that making an arm takes, a panel a benchmark; more samples: an open marker."""
-    figure, axes = looks.grid(1, 2, width=7.4, height=3.2)
-    shown = []
-    for ax, benchmark in zip(axes[0], dict.fromkeys(table["benchmark"]), strict=False):
-        part = table[table["benchmark"] == benchmark]
+    """Accuracy against the operations that making an arm takes, a panel a cell and benchmark.
+
+    An open marker has more samples.
+    """
+    found = list(table.groupby(PANEL, sort=False))
+    figure, axes = looks.panels(len(found), width=7.4, height=3.2, alone=4.6)
+    shown = {}
+    for ax, (key, part) in zip(axes, found, strict=True):
         errors = looks.error_ends(part, "study_pct", "study_low_pct", "study_high_pct")
         for i, row in enumerate(part.itertuples()):
             look, more = looks.look(looks.ARMS, row.arm), not np.isnan(row.level)
             style = {"color": look.color, "marker": look.marker, "mfc": "white" if more else look.color}
-            style |= {"linestyle": "none", "elinewidth": 0.8, "markersize": 6, "label": arm_label(row.arm, row.level)}
-            shown.append(ax.errorbar(row.gflop, row.study_pct, errors[:, i : i + 1], **style))
-        ax.set(title=looks.benchmark_label(benchmark), xlabel="operations to make it (10⁹)", ylabel="accuracy (%)")
-    looks.legend_below(figure, shown[: len(shown) // max(1, table["benchmark"].nunique())], columns=3)
+            label = arm_label(row.arm, row.level)
+            style |= {"linestyle": "none", "elinewidth": 0.8, "markersize": 6, "label": label}
+            shown[label] = ax.errorbar(row.gflop, row.study_pct, errors[:, i : i + 1], **style)
+        ax.set(title=_panel_label(*key), xlabel="operations to make it (10⁹)", ylabel="accuracy (%)")
+    looks.legend_below(figure, list(shown.values()), columns=3)
     return figure
 
 
@@ -109,59 +123,72 @@ def pareto(table: pd.DataFrame) -> Figure:
 
 
 def best_of_n(table: pd.DataFrame) -> Figure:
-    """Validation accuracy of three ways to use n samples of the warmed-up student."""
-    figure, axes = looks.grid(1, 1, width=4.6, height=2.8)
-    ax = axes[0, 0]
-    for strategy, look in STRATEGIES.items():
-        part = table[table["strategy"] == strategy]
-        ax.plot(part["samples"], part["study_pct"], color=look.color, marker=look.marker, linestyle=look.line)
-        ax.fill_between(part["samples"], part["study_low_pct"], part["study_high_pct"], color=look.color, alpha=0.12)
-    ax.set(xlabel="samples a question, n", ylabel="validation accuracy (%)")
+    """Validation accuracy of three ways to use n samples of the warmed-up student, a panel a cell."""
+    cells = list(table.groupby("cell", sort=False))
+    figure, axes = looks.panels(len(cells), height=2.8, alone=4.6)
+    for ax, (cell, of_cell) in zip(axes, cells, strict=True):
+        for strategy, look in STRATEGIES.items():
+            part = of_cell[of_cell["strategy"] == strategy]
+            ax.plot(part["samples"], part["study_pct"], color=look.color, marker=look.marker, linestyle=look.line)
+            ends = (part["study_low_pct"], part["study_high_pct"])
+            ax.fill_between(part["samples"], *ends, color=look.color, alpha=0.12)
+        ax.set(title=_panel_label(cell), xlabel="samples a question, n", ylabel="validation accuracy (%)")
     looks.legend_below(figure, looks.handles(STRATEGIES.values()), columns=1)
     return figure
 
 
 def reliability(table: pd.DataFrame) -> Figure:
-    """Reliability of sigmoid(score) against the diagonal of a calibrated one."""
+    """Reliability of sigmoid(score) against the diagonal of a calibrated one, a panel a cell."""
     import seaborn as sns
 
-    figure, axes = looks.grid(1, 1, width=3.6, height=3.1)
-    ax = axes[0, 0]
-    ax.plot([0, 1], [0, 1], color=looks.GREY, linewidth=1, linestyle=":")
+    cells = list(table.groupby("cell", sort=False))
+    figure, axes = looks.panels(len(cells), height=3.1, alone=3.6)
     style = {"hue": "policy", "style": "policy", "hue_order": list(POLICIES), "style_order": list(POLICIES)}
     style |= {"palette": [k.color for k in POLICIES.values()], "markers": [k.marker for k in POLICIES.values()]}
     style |= {"dashes": [(3, 1.5), ""], "errorbar": None, "legend": False, "markeredgewidth": 0}
-    sns.lineplot(table, x="predicted", y="observed", ax=ax, **style)
-    ax.set(xlabel="sigmoid of the score", ylabel="share of correct responses", xlim=(0, 1), ylim=(0, 1))
+    for ax, (cell, part) in zip(axes, cells, strict=True):
+        ax.plot([0, 1], [0, 1], color=looks.GREY, linewidth=1, linestyle=":")
+        sns.lineplot(part, x="predicted", y="observed", ax=ax, **style)
+        ends = {"xlim": (0, 1), "ylim": (0, 1)}
+        ax.set(title=_panel_label(cell), xlabel="sigmoid of the score", ylabel="share of correct responses", **ends)
     looks.legend_below(figure, looks.handles(POLICIES.values()))
     return figure
 
 
 def rewards(table: pd.DataFrame) -> Figure:
-    """Distribution of scores before and after PPO."""
-    figure, axes = looks.grid(1, 1, width=4.4, height=2.5)
-    for policy, look in POLICIES.items():
-        part = table[table["policy"] == policy]
-        edges = [*part["bin_low"], part["bin_high"].iloc[-1]]
-        axes[0, 0].stairs(
-            part["density"], edges, color=look.color, linestyle=look.line, linewidth=1.5, label=look.label
-        )
-    axes[0, 0].set(xlabel="reward model score", ylabel="density")
-    looks.legend_below(figure, axes[0, 0].get_legend_handles_labels()[0])
+    """Distribution of scores before and after PPO, a panel a cell."""
+    cells = list(table.groupby("cell", sort=False))
+    figure, axes = looks.panels(len(cells), height=2.5, alone=4.4)
+    for ax, (cell, of_cell) in zip(axes, cells, strict=True):
+        for policy, look in POLICIES.items():
+            part = of_cell[of_cell["policy"] == policy]
+            edges = [*part["bin_low"], part["bin_high"].iloc[-1]]
+            style = {"color": look.color, "linestyle": look.line, "linewidth": 1.5, "label": look.label}
+            ax.stairs(part["density"], edges, **style)
+        ax.set(title=_panel_label(cell), xlabel="reward model score", ylabel="density")
+    looks.legend_below(figure, axes[0].get_legend_handles_labels()[0])
     return figure
 
 
 def over_optimisation(table: pd.DataFrame) -> Figure:
-    """Reward, and true accuracy and agreement, against the KL to the policy before PPO; a line style a seed."""
-    figure, axes = looks.grid(1, 2, width=7.2, height=2.6)
-    seeds = {}
-    for line, (seed, part) in zip(SEED_LINES, table.groupby("seed"), strict=False):
-        seeds[seed] = Look(f"seed {seed}", looks.BLACK, "", line)
-        _along_ppo(axes[0], part.sort_values("update"), line)
-    axes[0, 0].set(xlabel="KL (nats a response)", ylabel="reward, Eq. 7")
-    axes[0, 1].set(xlabel="KL (nats a response)", ylabel="validation questions (%)")
+    """Reward, and true accuracy and agreement, against the KL to the policy before PPO; a row a cell.
+
+    A line a seed, of its own style while there are so many.
+    """
+    cells = list(table.groupby("cell", sort=False))
+    figure, axes = looks.grid(max(1, len(cells)), 2, width=7.2, height=2.6)
+    names = sorted(table["seed"].unique())
+    lines = dict(zip(names, SEED_LINES if len(names) <= len(SEED_LINES) else ["-"] * len(names), strict=False))
+    for row, (cell, of_cell) in zip(axes, cells, strict=True):
+        for seed, part in of_cell.groupby("seed"):
+            _along_ppo(row, part.sort_values("update"), lines[seed])
+        for ax, label in zip(row, ("reward, Eq. 7", "validation questions (%)"), strict=True):
+            ax.set(title=_panel_label(cell), xlabel="KL (nats a response)", ylabel=label)
     judges = [Look(look.label, look.color, look.marker) for look in JUDGES.values()]
-    handles = [*looks.handles(seeds.values()), *looks.handles(judges, lines=False)]
+    seeds = [Look(f"seed {seed}", looks.BLACK, "", line) for seed, line in lines.items()]
+    if len(set(lines.values())) < len(lines):  # more seeds than styles
+        seeds = [Look("a line a seed", looks.BLACK, "", "-")]
+    handles = [*looks.handles(seeds), *looks.handles(judges, lines=False)]
     looks.legend_below(figure, handles)
     return figure
 
