@@ -103,7 +103,7 @@ def test_a_method(copy):
     assert folder.parts[-3:] == ("greedy", "seed0", "07_evaluate")
     trained = json.loads((folder.with_name("13_baseline") / "summary.json").read_text())
     assert trained["examples"] == 16
-    code = "from rdlib.study import arms, grid; print([a.name for a in arms.arms_of(grid.ablation_cell(%r, 0))])"
+    code = "from rdlib.study import arms, grid; print([a.name for a in arms.arms_of(grid.ablation_cells(%r, 0)[0])])"
     assert "greedy SFT" in run(copy, "-c", code % PARAMS)
 
 

@@ -311,10 +311,5 @@ def test_gpus_are_shared_on_one_machine_and_asked_for_on_a_cluster():
 
 
 def test_ablations_of_another_cell_are_not_run_there():
-    content = tiny_settings()["grid"]
-    assert (content["ablation_dataset"], content["ablation_teacher"], content["ablation_student"]) == (
-        "gsm",
-        "strong",
-        "small",
-    )
+    assert tiny_settings()["grid"]["ablation_cells"] == [{"dataset": "gsm", "teacher": "strong", "student": "small"}]
     assert make_stage("00_data", "params/smoke.yaml", dataset="gsm").root == REPOSITORY

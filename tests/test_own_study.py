@@ -77,7 +77,7 @@ def own_root(folder, problems, url: str, **dataset):
     """A root whose profile has the problems as own questions, and the server as its one teacher."""
     settings = {"source": "questions", "answer": "number", "path": "q.jsonl", "max_tokens": 60}
     settings |= {"train": None, "validation": 8, "test": 8} | dataset
-    root = make_root(folder, grid={"ablation_dataset": "mine"})
+    root = make_root(folder, grid={"ablation_cells": [{"dataset": "mine", "teacher": "strong", "student": "small"}]})
     content = yaml.safe_load((root / PARAMS).read_text()) | {"datasets": {"mine": settings}}
     content["teachers"] = {
         "strong": {"model": "authority", "engine": "openai", "base_url": url, "attempts": 1, "parameters": 1e9}

@@ -177,7 +177,7 @@ def profile() -> dict:
         "evaluation": {"temperature": 0.0, "few_shot": 2},
         "generation": {"batch_size": 16, "shard_size": 64},
         "training": {"precision": "fp32"},
-        "grid": content["grid"] | {"ablation_dataset": "mmlu"},
+        "grid": content["grid"] | {"ablation_cells": [{"dataset": "mmlu", "teacher": "strong", "student": "small"}]},
     }
 
 

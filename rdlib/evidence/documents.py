@@ -8,6 +8,7 @@ and the provenance of the constants. No number in such a block is written by han
 from __future__ import annotations
 
 import json
+import math
 import re
 import sys
 import tempfile
@@ -67,29 +68,27 @@ def claim_rows(path: Path) -> str:
 
 
 def question_rows(figures: Path) -> str:
-    """The reviewers' questions R1, R2, R3 and R5: accuracy of each arm with its interval, a column a benchmark.
+    """The reviewers' questions R1, R2, R3 and R5: accuracy of each arm with its interval, a column a cell's benchmark.
 
     Below it, the seeds that have answered them.
     """
-    lines, benchmarks = [], None
-    for question in ("R1", "R2", "R3", "R5"):
-        table = pd.read_csv(figures / f"question_{question.lower()}.csv")
+    answers = {name: pd.read_csv(figures / f"question_{name.lower()}.csv") for name in ("R1", "R2", "R3", "R5")}
+    columns = dict.fromkeys(
+        pair for table in answers.values() for pair in zip(table["cell"], table["benchmark"], strict=True)
+    )
+    lines = [f"| question | arm | {' | '.join(f'{cell}: {benchmark}' for cell, benchmark in columns)} |"]
+    lines.append("| --- | --- |" + " ---: |" * len(columns))
+    for question, table in answers.items():
         level = LEVELS.get(question)
-        names = list(dict.fromkeys(table["benchmark"]))
-        if benchmarks is None:
-            benchmarks = names
-            lines = [f"| question | arm | {' | '.join(benchmarks)} |", "| --- | --- |" + " ---: |" * len(benchmarks)]
-        for (arm, _), part in table.assign(level=table[level] if level else 0.0).groupby(
+        for (arm, times), part in table.assign(level=table[level] if level else math.nan).groupby(
             ["arm", "level"], sort=False, dropna=False
         ):
-            rows = part.set_index("benchmark")
-            cells = [
-                f"{row.study_pct:.1f} [{row.study_low_pct:.1f}, {row.study_high_pct:.1f}]"
-                for row in (rows.loc[b] for b in benchmarks)
-            ]
-            times = part[level].iloc[0] if level else float("nan")
+            found = {
+                (row.cell, row.benchmark): f"{row.study_pct:.1f} [{row.study_low_pct:.1f}, {row.study_high_pct:.1f}]"
+                for row in part.itertuples()
+            }
             label = f"{arm}, {times:g} x teacher samples" if times > 1 else arm
-            lines.append(f"| {question} | {label} | {' | '.join(cells)} |")
+            lines.append(f"| {question} | {label} | {' | '.join(found.get(pair, '-') for pair in columns)} |")
     seeds = [str(seed_of(folder)) for folder in open_results(figures / "results").answered]
     return "\n".join([*lines, "", f"(Seeds {', '.join(seeds)}.)"])
 

@@ -163,8 +163,9 @@ PAPER = (
     Exhibit(
         name="figure_5_lambda",
         title="Figure 5: validation AUC by lambda",
-        caption="AUC along the training of the reward model for each lambda of Eq. 6, mean over seeds with 95 % "
-        "intervals over seeds; at the right of each panel the checkpoint kept, with 95 % intervals over questions.",
+        caption="AUC along the training of the reward model for each lambda of Eq. 6, a row a cell, mean over seeds "
+        "with 95 % intervals over seeds; at the right of each panel the checkpoint kept, with 95 % intervals over "
+        "questions.",
         table=_lambda_curves,
         draw=paper_figures.lambda_curves,
         rests_on=("08_ablation_lambda",),
@@ -172,8 +173,8 @@ PAPER = (
     Exhibit(
         name="figure_6_data_ratio",
         title="Figure 6: validation AUC by the teacher's share of the positives",
-        caption="AUC of reward models trained on other ratios of teacher to student positives, with 95 % intervals "
-        "over questions; small dots are single seeds.",
+        caption="AUC of reward models trained on other ratios of teacher to student positives, a panel a cell, with "
+        "95 % intervals over questions; small dots are single seeds.",
         table=_ratio_points,
         draw=paper_figures.data_ratio,
         rests_on=("09_ablation_data_ratio",),

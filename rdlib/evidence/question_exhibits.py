@@ -13,7 +13,7 @@ from rdlib.evidence.result_tables import Evidence
 PAIRED = "Accuracy in %, with 95 % intervals; `ours_minus_arm_*` are paired differences in percentage points."
 ARMS = (
     "Accuracy on the test questions in %, with 95 % intervals over questions and seeds; small dots are single seeds, "
-    "and the diamond is Ours."
+    "and the diamond is Ours; a panel a cell and benchmark."
 )
 
 
@@ -80,7 +80,8 @@ QUESTIONS = (
         name="figure_question_r4_flips",
         title="R4: accuracy against the share of flipped pseudo-labels",
         caption="Accuracy on the test questions in % where a share of the pseudo-labels is replaced by a wrong answer, "
-        "with 95 % intervals over questions and seeds; small dots are single seeds.",
+        "with 95 % intervals over questions and seeds; small dots are single seeds; a panel a cell and "
+        "benchmark.",
         table=_arms("R4"),
         draw=question_figures.label_noise,
         rests_on=("13_reviewer_runs",),
@@ -101,8 +102,8 @@ QUESTIONS = (
     Exhibit(
         name="question_r6_ledger",
         title="R6: what every stage costs",
-        caption="Means over seeds. Operations: 2N a token sampled, 6N a token trained on; prompts and attention left "
-        "out.",
+        caption="Means over seeds, the stages behind each cell together. Operations: 2N a token sampled, 6N a token "
+        "trained on; prompts and attention left out.",
         table=lambda evidence: question_tables.ledger_table(evidence.question_costs),
         draw=None,
         rests_on=("13_reviewer_runs",),
@@ -113,7 +114,7 @@ QUESTIONS = (
         name="figure_question_r6_pareto",
         title="R6: accuracy against what making it costs",
         caption="Accuracy on the test questions in % (95 % intervals over questions and seeds) against the operations "
-        "that making a model takes, inputs included, evaluation left out.",
+        "that making a model takes, inputs included, evaluation left out; a panel a cell and benchmark.",
         table=_pareto,
         draw=question_figures.pareto,
         rests_on=("13_reviewer_runs",),
@@ -132,7 +133,7 @@ QUESTIONS = (
         name="figure_best_of_n",
         title="Choosing by reward among n samples",
         caption="Validation accuracy in % of three ways to use n samples a question of the student before PPO, with "
-        "95 % intervals over questions.",
+        "95 % intervals over questions, a panel a cell.",
         table=lambda evidence: question_tables.best_of_n_table(evidence.judged),
         draw=question_figures.best_of_n,
         rests_on=("13_reviewer_questions",),
@@ -142,7 +143,7 @@ QUESTIONS = (
         name="figure_calibration",
         title="Calibration of the reward model",
         caption="Share of correct validation responses against the sigmoid of their score, in ten bins of equal size, "
-        "before and after PPO; dotted is perfect calibration.",
+        "before and after PPO, a panel a cell; dotted is perfect calibration.",
         table=lambda evidence: question_tables.reliability_table(evidence.judged),
         draw=question_figures.reliability,
         rests_on=("13_reviewer_questions",),
@@ -152,7 +153,7 @@ QUESTIONS = (
         name="figure_reward_shift",
         title="What PPO does to the rewards",
         caption="Density of the reward model's score of sampled validation responses before and after PPO, seeds "
-        "pooled.",
+        "pooled, a panel a cell.",
         table=lambda evidence: question_tables.reward_table(evidence.judged),
         draw=question_figures.rewards,
         rests_on=("13_reviewer_questions",),
@@ -163,7 +164,7 @@ QUESTIONS = (
         title="Reward against true accuracy as the policy moves away",
         caption="Along PPO, against the KL to the policy before it in nats a response: the reward of Eq. 7 (left), the "
         "share of validation questions that are right by the gold answer and that agree with the vote (right); a line "
-        "a seed.",
+        "a seed, a row a cell.",
         table=lambda evidence: evidence.over_optimisation,
         draw=question_figures.over_optimisation,
         rests_on=("13_reviewer_questions",),

@@ -61,7 +61,7 @@ def settings(runs: Path) -> dict:
         | {"total_updates": 3, "episodes_per_update": 4, "minibatch_size": 4, "learning_rate": 1e-4},
         "evaluation": {"temperature": 0.0, "few_shot": 2},
         "generation": {"batch_size": 64, "shard_size": 64},
-        "grid": content["grid"] | {"ablation_teacher": "teacher", "ablation_student": "student"},
+        "grid": content["grid"] | {"ablation_cells": [{"dataset": "gsm", "teacher": "teacher", "student": "student"}]},
         "training": {"lora": {"r": 8, "alpha": 16}},
     }
 
