@@ -10,14 +10,14 @@ import yaml
 from conftest import PARAMS, copy_study, tiny_settings
 
 from rdlib.errors import UserError
-from rdlib.evidence import gallery, ledger, result_tables, reviewers
+from rdlib.evidence import gallery, ledger, result_tables, reviewers, tables
 from rdlib.study import arms, results
-from rdlib.study.grid import ablation_cell
+from rdlib.study.grid import ablation_cells
 from rdlib.study.jobs import study_jobs
 
 
 def test_every_question_has_one_reference_or_one_a_level():
-    found = arms.arms_of(ablation_cell("params/micro.yaml", 0))
+    found = arms.arms_of(ablation_cells("params/micro.yaml", 0)[0])
     for question in ("R1", "R2", "R3", "R5"):
         assert sum(arm.reference for arm in found if arm.question == question) == 1
     flips = [arm for arm in found if arm.question == "R4"]
@@ -26,9 +26,8 @@ def test_every_question_has_one_reference_or_one_a_level():
 
 
 def test_arms_differ_from_ours_in_what_they_say():
-    by_name = {
-        (arm.question, arm.name, arm.level): arm.stage for arm in arms.arms_of(ablation_cell("params/micro.yaml", 3))
-    }
+    (cell,) = ablation_cells("params/micro.yaml", 3)
+    by_name = {(arm.question, arm.name, arm.level): arm.stage for arm in arms.arms_of(cell)}
     assert by_name["R5", "vote alone", None].overrides == {"reward.source": "vote"}
     assert by_name["R4", "Ours", 0.2].overrides == {"voting.flip_share": 0.2}
     assert by_name["R4", "Ours", 0.0].variant == "" and by_name["R4", "Ours", 0.0].seed == 3
@@ -37,9 +36,9 @@ def test_arms_differ_from_ours_in_what_they_say():
     assert by_name["R3", "teacher, fine-tuned", None].student == "strong"
 
 
-def answers(arm, right, level=None, reference=False, question="R1", n=100):
-    names = {"question": question, "arm": arm, "level": level, "reference": reference}
-    rows = {"benchmark": "gsm", "seed": 0, "id": range(n), "correct": [i < right for i in range(n)]}
+def answers(arm, right, level=None, reference=False, question="R1", n=100, cell="gsm/strong/small"):
+    names = {"cell": cell, "question": question, "arm": arm, "level": level, "reference": reference}
+    rows = {"benchmark": cell.split("/")[0], "seed": 0, "id": range(n), "correct": [i < right for i in range(n)]}
     return pd.DataFrame(names | rows).astype({"level": float})
 
 
@@ -63,7 +62,8 @@ def test_the_answer_in_words():
     parts = [answers("Ours", 60, reference=True), answers("DPO", 50), answers("GRPO", 75), answers("SFT", 59)]
     table = reviewers.accuracy_table(pd.concat(parts))
     assert reviewers.plain_answer(table) == (
-        "Answer: on gsm Ours is ahead of DPO by 10.0 pp; is behind GRPO by 15.0 pp; is not told apart from SFT."
+        "Answer: in gsm/strong/small on gsm Ours is ahead of DPO by 10.0 pp; is behind GRPO by 15.0 pp; is not told "
+        "apart from SFT."
     )
     assert reviewers.plain_answer(table[table.arm == "Ours"]) == ""
 
@@ -127,7 +127,7 @@ def test_the_questions_are_answered_on_the_tiny_study(study, tmp_path, at_root):
     content["grid"] |= {"flip_share": [0.4]}
     (root / PARAMS).write_text(yaml.safe_dump(content))
     at_root(root)
-    cell = ablation_cell(PARAMS, 0)
+    (cell,) = ablation_cells(PARAMS, 0)
     for arm in arms.arms_of(cell):
         arm.stage.run_with_inputs()
     cell.at("13_judged_responses").run_with_inputs()
@@ -136,6 +136,9 @@ def test_the_questions_are_answered_on_the_tiny_study(study, tmp_path, at_root):
     made = json.loads((folder / "question_provenance.json").read_text())
     assert made["command"].endswith("--seeds 0 --questions") and len(made["stages"]) > 30
     found = pd.read_parquet(folder / "reviewers.parquet")
+    for name in ("reviewers.parquet", "judged.parquet", "over_optimisation.csv", "question_costs.csv"):
+        table = found if name == "reviewers.parquet" else tables.read_table(folder / name, "")
+        assert set(table["cell"]) == {"gsm/strong/small"}, name
     for arm in arms.arms_of(cell):
         own = found[(found.question == arm.question) & (found.arm == arm.name)]
         own = own[own.level.isna()] if arm.level is None else own[own.level == arm.level]

@@ -64,22 +64,24 @@ GROUPS = {
     "mmlu": ["history", "law", "physics"],
 }
 QUESTIONS, QUERIES, STEPS = 150, 25, 8
+CELLS = (("gsm", "strong", "small"),)  # what the ablations are of
+BENCHMARKS = {"gsm": ("gsm", "gsm_plus"), "mmlu": ("mmlu",)}
 
 
-def invent(results: Path, seeds: tuple[int, ...] = (0,)) -> Path:
+def invent(results: Path, seeds: tuple[int, ...] = (0,), cells: tuple = CELLS) -> Path:
     """Write result tables of an invented study to a folder a seed; the numbers mean nothing."""
     for seed in seeds:
-        _invent_seed(results / f"seed{seed}", seed)
+        _invent_seed(results / f"seed{seed}", seed, cells)
     return results
 
 
-def _invent_seed(folder: Path, seed: int) -> None:
+def _invent_seed(folder: Path, seed: int, cells: tuple) -> None:
     rng, seeds = np.random.default_rng(7 + seed), (seed,)
     folder.mkdir(parents=True)
-    _correctness(rng, seeds).to_parquet(folder / "correctness.parquet")
+    _correctness(rng, seeds, cells).to_parquet(folder / "correctness.parquet")
     _pseudo_labels(seeds).to_csv(folder / "pseudo_labels.csv", index=False)
-    _scores(rng, seeds).to_parquet(folder / "reward_scores.parquet")
-    reward_model, sft, ppo = _histories(rng, seeds)
+    _scores(rng, seeds, cells).to_parquet(folder / "reward_scores.parquet")
+    reward_model, sft, ppo = _histories(rng, seeds, cells)
     reward_model.to_csv(folder / "reward_model_history.csv", index=False)
     sft.to_csv(folder / "sft_history.csv", index=False)
     ppo.to_csv(folder / "ppo_history.csv", index=False)
@@ -99,10 +101,12 @@ def _invent_seed(folder: Path, seed: int) -> None:
         "scores": {"teacher": 2.0, "student_positive": 1.25, "student_negative": -0.5},
     }
     (folder / "example.json").write_text(json.dumps(example))
-    (folder / "settings.json").write_text(json.dumps(yaml.safe_load((ROOT / "params/micro.yaml").read_text())))
+    settings = yaml.safe_load((ROOT / "params/micro.yaml").read_text())
+    settings["grid"]["ablation_cells"] = [dict(zip(tables.CELL, cell, strict=True)) for cell in cells]
+    (folder / "settings.json").write_text(json.dumps(settings))
 
 
-def _runs():
+def _runs(cells):
     """(benchmark, teacher, student, method, variant) of every evaluated run."""
     for benchmark in GROUPS:
         for teacher in paper.TEACHERS:
@@ -112,15 +116,16 @@ def _runs():
                     yield benchmark, teacher, student, method, ""
         for student in paper.STUDENTS:
             yield benchmark, "", student, "icl", ""
-    for benchmark in ("gsm", "gsm_plus"):
-        yield benchmark, "strong", "small", "ours", "reward_model.source=teacher"
-        for name in MISMATCHES:
-            yield benchmark, "strong", "small", "ours", f"reward.mismatch={name}"
+    for dataset, teacher, student in cells:
+        for benchmark in BENCHMARKS[dataset]:
+            yield benchmark, teacher, student, "ours", "reward_model.source=teacher"
+            for name in MISMATCHES:
+                yield benchmark, teacher, student, "ours", f"reward.mismatch={name}"
 
 
-def _correctness(rng, seeds) -> pd.DataFrame:
+def _correctness(rng, seeds, cells) -> pd.DataFrame:
     parts = []
-    for benchmark, teacher, student, method, variant in _runs():
+    for benchmark, teacher, student, method, variant in _runs(cells):
         ability = ABILITY[method] - 0.15 * (benchmark == "mmlu") - 0.05 * (variant != "") + 0.1 * (student == "large")
         for seed in seeds:
             ids = [f"{benchmark}-{i}" for i in range(QUESTIONS)]
@@ -181,22 +186,23 @@ def _pseudo_labels(seeds) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=names)
 
 
-def _reward_runs():
+def _reward_runs(cells):
     for dataset in ("gsm", "mmlu"):
         for teacher in paper.TEACHERS:
             for student in paper.STUDENTS:
                 yield dataset, teacher, student, "ours", ""
                 yield dataset, teacher, student, "ours_wo_d", ""
-    for lam in LAMS:
-        yield "gsm", "strong", "small", "ours", f"reward_model.lam={lam}"
-    for share in SHARES:
-        yield "gsm", "strong", "small", "ours", f"reward_model.teacher_share={share}"
-    yield "gsm", "strong", "small", "ours", "reward_model.source=teacher"
+    for cell in cells:
+        for lam in LAMS:
+            yield *cell, "ours", f"reward_model.lam={lam}"
+        for share in SHARES:
+            yield *cell, "ours", f"reward_model.teacher_share={share}"
+        yield *cell, "ours", "reward_model.source=teacher"
 
 
-def _scores(rng, seeds) -> pd.DataFrame:
+def _scores(rng, seeds, cells) -> pd.DataFrame:
     parts = []
-    for run in _reward_runs():
+    for run in _reward_runs(cells):
         share = tables.setting_of(run[4], "reward_model.teacher_share", 0.5) or 0.5
         for seed in seeds:
             for kind, mean in (
@@ -216,9 +222,9 @@ def _scores(rng, seeds) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
-def _histories(rng, seeds):
+def _histories(rng, seeds, cells):
     reward_model, sft, ppo = [], [], []
-    for run in _reward_runs():
+    for run in _reward_runs(cells):
         key = dict(zip([*tables.CELL, "method", "variant"], run, strict=True))
         for seed in seeds:
             for step in range(1, STEPS + 1):
