@@ -161,7 +161,7 @@ def example(stages: list[Stage]) -> dict | None:
 
 
 def provenance(stages: list[Stage], profile_path: str, seed: int, options: str = "") -> dict:
-    """Command, parameters, seed, commit and machine behind the results; one line a distinct commit."""
+    """Command, parameters, seed, commit and machine behind the results; key and content (a hash) of every stage."""
     manifests = [artifacts.read_manifest(stage.folder) for stage in stages]
     environments = [manifest["environment"] for manifest in manifests]
     return {
@@ -174,6 +174,10 @@ def provenance(stages: list[Stage], profile_path: str, seed: int, options: str =
         "environment": {k: v for k, v in environments[0].items() if k not in ("commit", "dirty")},
         "numerics": sorted({e.get("numerics", numerics.NATIVE) for e in environments}),
         "stages": {stage.label: manifest["key"] for stage, manifest in zip(stages, manifests, strict=True)},
+        "contents": {
+            stage.label: artifacts.content_hash(manifest["files"])
+            for stage, manifest in zip(stages, manifests, strict=True)
+        },
     }
 
 

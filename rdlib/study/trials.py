@@ -69,7 +69,8 @@ class Run:
     """A trial in one cell and seed."""
 
     group: str
-    trial: str
+    question: str
+    trial: Trial
     stage: Stage
 
 
@@ -100,7 +101,7 @@ def runs_of(trials: Trials, group: str) -> list[Run]:
         for cell in asked.cells:
             for trial in asked.trials:
                 stage = _stage(trials, group, cell, trial, seed)
-                found.append(Run(group, trial.name, stage))
+                found.append(Run(group, asked.question, trial, stage))
     return found
 
 
@@ -152,13 +153,13 @@ def row_of(run: Run) -> dict[str, Any]:
     stage = run.stage
     cost, parameters = results.costs([stage]).iloc[0], ledger.parameters_of(stage)
     return {
-        "group": run.group,
+        "question": run.question,
         "cell": f"{stage.dataset}/{stage.teacher}/{stage.student}",
         "seed": stage.seed,
-        "trial": run.trial,
+        "trial": run.trial.name,
         "stage": stage.name,
         "method": stage.method,
-        "settings": json.dumps(stage.overrides),
+        "settings": json.dumps(run.trial.settings),
         **curves.ending(stage),
         "flops": ledger.flops(stage.name, parameters, cost["tokens_generated"], cost["tokens_trained"]),
         "seconds": cost["seconds"],
@@ -189,7 +190,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("trials", nargs="?", default="params/trials/settings.yaml", help="file of trials")
     parser.add_argument("--groups", nargs="+", help="groups to run (default: all)")
     parser.add_argument("--jobs", type=int, default=2, help="trainings at a time (default: 2)")
-    parser.add_argument("--out", default="figures/trials", help="folder of the tables")
+    parser.add_argument("--out", help="folder of the tables (default: figures/trials/<name of the file>)")
     options = parser.parse_args(arguments)
     trials = load_trials(ROOT / options.trials)
     groups = options.groups or list(trials.groups)
@@ -197,9 +198,10 @@ def main(arguments: list[str]) -> None:
         raise UserError(f"{options.trials} has no trials {min(unknown)}: it has {', '.join(trials.groups)}.")
     runs = {group: runs_of(trials, group) for group in groups}
     run([one.stage for found in runs.values() for one in found], options.jobs)
+    out = options.out or f"figures/trials/{Path(options.trials).stem}"
     for found in runs.values():
-        gather(found, ROOT / options.out, options.trials, trials.profile)
-    print(f"Trials of {', '.join(groups)}: {options.out}")
+        gather(found, ROOT / out, options.trials, trials.profile)
+    print(f"Trials of {', '.join(groups)}: {out}")
 
 
 if __name__ == "__main__":
