@@ -14,6 +14,7 @@ from typing import Any
 import pandas as pd
 import torch
 from datasets import Dataset
+from transformers.trainer_utils import EvalLoopOutput
 from trl import SFTConfig, SFTTrainer
 
 from rdlib import artifacts
@@ -70,22 +71,21 @@ class AgreementSFTTrainer(trainers.FiniteSteps, trainers.GlobalBatches, SFTTrain
     agreement: Agreement
     blank = mask_prompt([0], [], 1)
 
-    def evaluate(self, *args, **kwargs) -> dict[str, float]:
-        """The usual metrics and `eval_agreement`."""
-        metrics = super().evaluate(*args, **kwargs)
+    def evaluation_loop(self, *args, **kwargs) -> EvalLoopOutput:
+        """The usual metrics and `eval_agreement`, which the callbacks of an evaluation are told too."""
+        output = super().evaluation_loop(*args, **kwargs)
         with training.whole_model(self) as model:
-            metrics["eval_agreement"] = self.agreement(model, self.accelerator)
-        self.log({"eval_agreement": metrics["eval_agreement"]})
-        return metrics
+            output.metrics["eval_agreement"] = self.agreement(model, self.accelerator)
+        return output
 
 
-def configuration(stage, work: Path) -> SFTConfig:
-    """The training arguments of the stage's profile."""
+def configuration(stage, work: Path, learning_rate: float | None = None) -> SFTConfig:
+    """The training arguments of the stage's profile, but for another `learning_rate`."""
     settings = stage.profile.sft
     return SFTConfig(
         num_train_epochs=settings.epochs,
         **training.batch_arguments(stage.profile.training, settings.batch_size),
-        learning_rate=settings.learning_rate,
+        learning_rate=learning_rate or settings.learning_rate,
         max_length=settings.max_length,
         dataset_kwargs={"skip_prepare_dataset": True},
         **training.stopping_arguments(stage.profile.stopping, "eval_agreement"),
@@ -95,11 +95,18 @@ def configuration(stage, work: Path) -> SFTConfig:
 
 
 def make_trainer(
-    stage, work: Path, source: Model, tokenizer, chosen: dict[str, pd.DataFrame], texts: dict[str, prompts.Prompt]
+    stage,
+    work: Path,
+    source: Model,
+    tokenizer,
+    chosen: dict[str, pd.DataFrame],
+    texts: dict[str, prompts.Prompt],
+    learning_rate: float | None = None,
 ) -> AgreementSFTTrainer:
     """The trainer of a model `source` on the responses chosen of "train" and "validation", without its `agreement`.
 
-    `texts` are the prompts by question id. UserError where a split has no response.
+    `texts` are the prompts by question id; a `learning_rate` takes the place of the profile's. UserError where a split
+    has no response.
     """
     splits, encode = {}, prompts.Encoder(texts, tokenizer)
     for split, responses in chosen.items():
@@ -117,7 +124,7 @@ def make_trainer(
     torch.manual_seed(stage.seed)
     return AgreementSFTTrainer(
         models.load_causal_lm(source, stage.profile.training),
-        args=configuration(stage, work),
+        args=configuration(stage, work, learning_rate),
         train_dataset=splits["train"],
         eval_dataset=splits["validation"],
         processing_class=tokenizer,
