@@ -396,7 +396,7 @@ def test_results_of_version_0_1_are_of_their_one_cell(tmp_path):
         settings["grid"] |= {"ablation_dataset": "gsm", "ablation_teacher": "strong", "ablation_student": "small"}
         settings["sft"]["warmup_ratio"] = 0.05  # a setting that there is no more
         if seed:
-            del settings["training"]  # not there yet
+            settings["training"] = {"processes": 1}  # the default, of a section that was not there yet
         (folder / "settings.json").write_text(json.dumps(settings))
         for name in ("reviewers.parquet", "judged.parquet"):
             pd.read_parquet(folder / name).drop(columns="cell").to_parquet(folder / name)
