@@ -126,8 +126,8 @@ def test_an_arm_is_held_to_ours_of_its_own_cell():
     gains = table.set_index(["cell", "arm"])["ours_minus_arm_pp"].dropna().to_dict()
     assert gains == pytest.approx({(NAMES[0], "DPO"): 10, (NAMES[0], "GRPO"): 1, (NAMES[1], "DPO"): -15})
     assert reviewers.plain_answer(table) == (
-        "Answer: in gsm/strong/small on gsm Ours is ahead of DPO by 10.0 pp; is not told apart from GRPO. And in "
-        "mmlu/strong/small on mmlu Ours is behind DPO by 15.0 pp."
+        "Answer: in gsm/strong/small, on gsm, Ours is ahead of DPO by 10.0 pp; is not told apart from GRPO. And in "
+        "mmlu/strong/small, on mmlu, Ours is behind DPO by 15.0 pp."
     )
 
 
@@ -166,8 +166,8 @@ def test_costs_are_those_of_each_cell():
     assert spent[NAMES[0], "DPO"] == pytest.approx(2 * 10 * 100 / 1e9)
     assert spent[NAMES[1], "Ours"] == pytest.approx(2 * 10 * 600 / 1e9)
     assert question_tables.cost_answer(table) == (
-        "operations to make each, as multiples of the cheapest: in gsm/strong/small DPO 1.0, Ours 2.0; in "
-        "mmlu/strong/small DPO 1.0, Ours 2.0."
+        "operations to make each, as multiples of the cheapest of its cell: in gsm/strong/small, DPO 1.0, Ours 2.0; "
+        "in mmlu/strong/small, DPO 1.0, Ours 2.0."
     )
 
 

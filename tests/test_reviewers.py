@@ -62,7 +62,7 @@ def test_the_answer_in_words():
     parts = [answers("Ours", 60, reference=True), answers("DPO", 50), answers("GRPO", 75), answers("SFT", 59)]
     table = reviewers.accuracy_table(pd.concat(parts))
     assert reviewers.plain_answer(table) == (
-        "Answer: in gsm/strong/small on gsm Ours is ahead of DPO by 10.0 pp; is behind GRPO by 15.0 pp; is not told "
+        "Answer: in gsm/strong/small, on gsm, Ours is ahead of DPO by 10.0 pp; is behind GRPO by 15.0 pp; is not told "
         "apart from SFT."
     )
     assert reviewers.plain_answer(table[table.arm == "Ours"]) == ""

@@ -75,7 +75,7 @@ def plain_answer(table: pd.DataFrame) -> str:
                 apart.append(name)
         groups = (("is ahead of", ahead), ("is behind", behind), ("is not told apart from", apart))
         words = "; ".join(f"{verb} {', '.join(names)}" for verb, names in groups if names)
-        sentences.append(f"in {cell} on {benchmark} Ours {words}")
+        sentences.append(f"in {cell}, on {benchmark}, Ours {words}")
     return "Answer: " + ". And ".join(sentences) + "." if sentences else ""
 
 
