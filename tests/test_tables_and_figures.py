@@ -548,6 +548,21 @@ def test_single_seeds_lie_beside_their_own_dot(tmp_path):
     looks.plt.close("all")
 
 
+def test_an_interval_lies_at_the_height_of_its_dot():
+    """Seaborn dodges by all that tells marks apart, of which dots have more than intervals."""
+    rows = [(place, method, 10.0 * i) for place in "ab" for i, method in enumerate(looks.METHODS)]
+    table = pd.DataFrame(rows, columns=["row", "method", "value"]).assign(panel="p")
+    table = table.assign(low=table.value - 1, high=table.value + 1)
+    figure = looks.blank(4, 3)
+    draw_dots(figure, table, "value", "method", looks.METHODS, interval=("low", "high"))
+    (ax,) = figure.axes
+    points = [point for part in ax.collections if not isinstance(part, LineCollection) for point in part.get_offsets()]
+    middles = [(segment[:, 0].mean(), segment[0, 1]) for segment in ranges(ax)]
+    assert len(points) == len(rows)
+    np.testing.assert_allclose(sorted(map(tuple, points)), sorted(middles), atol=1e-9)
+    looks.plt.close("all")
+
+
 def test_pipeline_draws_every_stage_and_edge_left_to_right():
     places, routes = pipeline_figure._layout(EDGES)
     assert len(routes) == len(EDGES) and set(places) == {name for edge in EDGES for name in edge}

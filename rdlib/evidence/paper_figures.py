@@ -131,6 +131,9 @@ def _claims(table: pd.DataFrame, width: float, columns: int, sources: tuple[str,
     draw_dots(figure, long, "value", "source", SOURCES, **options)
     units = dict(zip(table.claim, table.unit, strict=True))
     for ax, claim in zip(figure.axes, panels, strict=False):
+        if rows > 1:  # as much room for a cell in every panel, so that single seeds lie close to their mean
+            middle = ((table.claim == claim).sum() - 1) / 2
+            ax.set_ylim(middle + tallest / 2, middle - tallest / 2)
         ax.axvline(0, color=BLACK, linewidth=0.8)
         ax.set_xlabel("percentage points" if units[claim] == "pp" else "AUC", visible=True)
     if len(sources) > 1:
