@@ -80,7 +80,7 @@ def test_without_released_results_the_blocks_say_so(tmp_path):
 
 def test_the_setting_that_a_profile_has_is_bold_among_those_tried(tmp_path):
     (tmp_path / "a.yaml").write_text(
-        "profile: params/micro.yaml\ngroups:\n  rate: {question: \"Which rate?\"}\n  later: {question: \"And which?\"}\n"
+        'profile: params/micro.yaml\ngroups:\n  rate: {question: "Which rate?"}\n  later: {question: "And which?"}\n'
     )
     rate = load_profile(ROOT / "params/micro.yaml").sft.learning_rate
     rows = [
