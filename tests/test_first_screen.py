@@ -36,16 +36,16 @@ def test_the_first_sentence_has_the_means_over_cells():
     assert first_screen.reached(MAIN, 5) == (
         "In a made-up world, with five seeds and on the mean over four cells of benchmark, teacher and student, Ours "
         "(the whole method) answers 40.0 % of the test questions rightly, SFT 35.0 %, the student before training "
-        "15.0 % and the teacher 75.0 % (below, 95 % intervals are in brackets)."
+        "15.0 % and the teacher 75.0 % (in brackets below: 95 % intervals)."
     )
     alone = MAIN[MAIN.method == "ours"].iloc[:1].drop(columns="mmlu_study_pct")
     assert first_screen.reached(alone, 1) == (
         "In a made-up world, with one seed and on the mean over one cell of benchmark, teacher and student, Ours "
-        "(the whole method) answers 60.0 % of the test questions rightly (below, 95 % intervals are in brackets)."
+        "(the whole method) answers 60.0 % of the test questions rightly (in brackets below: 95 % intervals)."
     )
 
 
-NUMBERS = "+1.23 pp [-0.5, +2.97], holds in 3 of 4 cells"
+NUMBERS = "+1.23 pp [-0.5, +2.97], in 3 of 4 cells"
 
 
 def test_one_claim_of_each_verdict():
@@ -56,7 +56,7 @@ def test_one_claim_of_each_verdict():
         "Of one nobody can say, because the evidence is mixed or the difference too small to matter (inconclusive): "
         f"“A beats B” (C3: {NUMBERS}).",
         "Of one nobody can say, because this run has too few seeds or questions (under-powered): "
-        f"“A beats B” (C1: {NUMBERS}; an interval of ± 1.97 where ± 1.05 is needed).",
+        f"“A beats B” (C1: {NUMBERS}; ± 1.97 where ± 1.05 is needed).",
     ]
 
 

@@ -64,7 +64,7 @@ def reached(main: pd.DataFrame, seeds: int) -> str:
     against = f", {listed(others)}" if others else ""
     return (
         f"In a made-up world, {over} of benchmark, teacher and student, Ours (the whole method) answers "
-        f"{means['ours']:.1f} % of the test questions rightly{against} (below, 95 % intervals are in brackets)."
+        f"{means['ours']:.1f} % of the test questions rightly{against} (in brackets below: 95 % intervals)."
     )
 
 
@@ -91,7 +91,7 @@ def _claim(row: dict) -> str:
     if np.isfinite(row["mean_difference"]):
         numbers += f": {row['mean_difference']:+.3g} {row['unit']} [{row['low']:+.3g}, {row['high']:+.3g}]"
     if row["cells"] > 1:
-        numbers += f", holds in {row['cells_holding']} of {row['cells']} cells"
+        numbers += f", in {row['cells_holding']} of {row['cells']} cells"
     if np.isfinite(row["half_width"]):
-        numbers += f"; an interval of ± {row['half_width']:.3g} where ± {row['needed_half_width']:.3g} is needed"
+        numbers += f"; ± {row['half_width']:.3g} where ± {row['needed_half_width']:.3g} is needed"
     return f"“{row['statement']}” ({numbers})"

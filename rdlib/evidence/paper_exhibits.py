@@ -89,8 +89,8 @@ PAPER = (
         name="figure_claims_ablations",
         title="Claims C5 to C9, cell by cell",
         caption="This study's differences, positive as the paper claims, with 95 % intervals over questions and seeds "
-        "(C7: over seeds); small dots are single seeds. C5, C6 and C9 in percentage points, C7 and C8 in AUC. Titles have "
-        "the verdicts.",
+        "(C7: over seeds); small dots are single seeds. C5, C6 and C9 in percentage points, C7 and C8 in AUC. Titles "
+        "have the verdicts.",
         table=lambda evidence: claims.cells_table(evidence.claims("C5", "C6", "C7", "C8", "C9")),
         draw=paper_figures.claims_of_ablations,
         rests_on=("02_pseudo_labels", *ABLATIONS),
