@@ -1,8 +1,8 @@
 """Profiles: the files in `params/`, whole and checked, and overrides of single settings.
 
-A profile holds every number of a run (`rdlib.settings` has the sections). Unknown keys are errors, and a test proves
-that each key of the schema is read somewhere. An override is a dotted key with a value, as in
-{"reward_model.lam": 0.25}.
+A profile holds every number of a run (`rdlib.settings` has the sections), or names the file beside it that it differs
+from, as in `base: micro.yaml`. Unknown keys are errors, and a test proves that each key of the schema is read
+somewhere. An override is a dotted key with a value, as in {"reward_model.lam": 0.25}.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from rdlib.settings import (
     RewardModel,
     Section,
     Sft,
+    Stopping,
     StudentSampling,
     TeacherSampling,
     Training,
@@ -53,6 +54,7 @@ class Profile(Section):
     datasets: dict[str, Dataset]
     teacher_sampling: TeacherSampling
     voting: Voting
+    stopping: Stopping
     sft: Sft
     student_sampling: StudentSampling
     reward_model: RewardModel
@@ -185,14 +187,49 @@ def load_profile(path: str | Path, overrides: dict[str, Any] | None = None) -> P
     Raises UserError naming the file and the key for anything unreadable, unknown or out of range.
     """
     path = Path(path)
+    texts = _texts(path)
+    wanted = (path, *texts, repr(overrides or {}))
+    if wanted not in _loaded:  # a study asks for its profile some thousand times
+        if len(_loaded) >= MOST_LOADED:
+            _loaded.clear()
+        content: dict = {}
+        for text in reversed(texts):
+            content = _merged(content, _parse_once(text))
+        content.pop(BASE, None)
+        _loaded[wanted] = _validated(path, copy.deepcopy(content), overrides or {})
+    return _loaded[wanted]
+
+
+def _texts(path: Path) -> tuple[str, ...]:
+    """The text of a profile file and of those that it is based on, in this order; each is a mapping in YAML."""
+    texts, seen = [], set()
+    while True:
+        if path in seen:
+            raise UserError(f"The profile {path} is based on itself: take out one {BASE!r} of its chain.")
+        seen.add(path)
+        content, text = _read(path)
+        texts.append(text)
+        if BASE not in content:
+            return tuple(texts)
+        if not isinstance(content[BASE], str):
+            raise UserError(f"The profile {path} has a bad value for {BASE!r}: give the name of a file beside it.")
+        path = path.parent / content[BASE]
+
+
+def _merged(content: Any, changes: Any) -> Any:
+    """A mapping with another's values in the place of its own; mappings within are merged, all else is replaced."""
+    if not isinstance(content, dict) or not isinstance(changes, dict):
+        return changes
+    return content | {key: _merged(content.get(key), value) for key, value in changes.items()}
+
+
+def _read(path: Path) -> tuple[dict, str]:
     try:
         text = path.read_text(encoding="utf-8")
-        wanted = (path, text, repr(overrides or {}))
-        if wanted not in _loaded:  # a study asks for its profile some thousand times
-            if len(_loaded) >= MOST_LOADED:
-                _loaded.clear()
-            _loaded[wanted] = _validated(path, _parse(text), overrides or {})
-        return _loaded[wanted]
+        content = _parse_once(text)
+        if not isinstance(content, dict):
+            raise UserError(f"The profile {path} holds no settings: start from params/micro.yaml.")
+        return content, text
     except FileNotFoundError:
         raise UserError(
             f"There is no profile {path}: give the path of a YAML file such as params/micro.yaml."
@@ -206,22 +243,17 @@ def load_profile(path: str | Path, overrides: dict[str, Any] | None = None) -> P
 
 
 MOST_LOADED = 256
-_loaded: dict[tuple[Path, str, str], Profile] = {}  # by file, its text and the overrides; a Profile cannot change
+BASE = "base"
+_loaded: dict[tuple[Path | str, ...], Profile] = {}  # by file, the texts and the overrides; a Profile cannot change
 
 
-def _validated(path: Path, content: Any, overrides: dict[str, Any]) -> Profile:
-    if not isinstance(content, dict):
-        raise UserError(f"The profile {path} holds no settings: start from params/micro.yaml.")
+def _validated(path: Path, content: dict, overrides: dict[str, Any]) -> Profile:
     for key, value in overrides.items():
         _override(content, key, value, path)
     try:
         return Profile.model_validate(content)
     except ValidationError as error:
         raise UserError(_explain(error, path)) from None
-
-
-def _parse(text: str) -> Any:
-    return copy.deepcopy(_parse_once(text))
 
 
 @lru_cache(maxsize=16)

@@ -114,6 +114,36 @@ class Voting(Section):
     flip_share: Share = 0.0
 
 
+class Stopping(Section):
+    """One rule for every training: when it is evaluated, when it stops, and how its learning rate goes.
+
+    A training is evaluated on the validation questions every `every` optimizer steps and after its last, and stops when
+    `patience` steps have brought nothing better; the best checkpoint is kept. An update of PPO takes a step for each of
+    its minibatches. What each method may take at most is its own setting (`epochs`, `total_updates`, ...).
+
+    The learning rate rises over `warmup_steps` and then is `constant`, or falls to 0 at the most steps (`linear`).
+    PPO's stays, and has its own `ppo.warmup_updates`.
+    """
+
+    every: Positive
+    patience: Positive
+    schedule: Literal["linear", "constant"] = "linear"
+    warmup_steps: int = Field(ge=0)
+
+    @model_validator(mode="after")
+    def _patience_is_a_number_of_evaluations(self) -> Stopping:
+        if self.patience % self.every:
+            raise ValueError(
+                f"patience {self.patience} is no multiple of every {self.every}, and only an evaluation ends a training"
+            )
+        return self
+
+    @property
+    def evaluations(self) -> int:
+        """How many evaluations in a row without a better value end a training."""
+        return self.patience // self.every
+
+
 class Sft(Section):
     """Eq. 1-2. `responses_per_question` caps the teacher responses of one question (None: all)."""
 
@@ -121,7 +151,6 @@ class Sft(Section):
     batch_size: Positive
     learning_rate: Rate
     max_length: Positive
-    warmup_ratio: Share
     responses_per_question: Positive | None
 
 
@@ -143,8 +172,6 @@ class RewardModel(Section):
     epochs: Positive
     batch_size: Positive
     learning_rate: Rate
-    evaluations_per_epoch: Positive
-    patience: Positive
 
 
 class Reward(Section):
@@ -186,13 +213,16 @@ class Ppo(Section):
     max_grad_norm: Annotated[float, Field(gt=0)]
     temperature: Annotated[float, Field(gt=0, le=5)]
     whiten_rewards: bool
-    eval_every: Positive
-    patience: Positive
     checkpoint_every: Positive
     sampler: Literal["transformers", "vllm"] = "transformers"
     sampler_server: Annotated[str, Field(pattern=r"^https?://[^/\s]+")] | None = None
     sampler_sleep: bool = True
     sampler_ratio_cap: Annotated[float, Field(ge=1)] | None = None
+
+    @property
+    def steps_per_update(self) -> int:
+        """Optimizer steps of an update: one a minibatch."""
+        return self.epochs * -(-self.episodes_per_update // self.minibatch_size)
 
     @model_validator(mode="after")
     def _a_server_is_asked(self) -> Ppo:
@@ -202,14 +232,13 @@ class Ppo(Section):
 
 
 class Baselines(Section):
-    """Reviewers' question R1, ours and not the paper's; rft has the settings of `sft`.
+    """Reviewers' question R1, ours and not the paper's; rft has the settings of `sft` but for its rate.
 
-    The defaults cost about what 24 updates of 256 episodes of PPO cost; the learning rates were chosen among two or
-    three by validation agreement in the cells gsm and mmlu, strong, small, of params/micro.yaml. A step is an optimizer
-    step on new samples; `dpo_batch_size` counts pairs. Each of the three is evaluated `evaluations` times.
+    `dpo_epochs` and the numbers of steps are the most that a training takes. A step is an optimizer step on new
+    samples; `dpo_batch_size` counts pairs. The defaults cost about what 24 updates of 256 episodes of PPO cost.
     """
 
-    evaluations: Positive = 6
+    rft_learning_rate: Rate | None = None
     dpo_beta: Annotated[float, Field(gt=0)] = 0.1
     dpo_learning_rate: Rate = 1e-4
     dpo_epochs: Positive = 1

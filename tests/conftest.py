@@ -48,12 +48,12 @@ def tiny_settings() -> dict:
         "low_temperatures": [0.7, 1.0],
         "samples_per_temperature": 3,
     }
+    content["stopping"] |= {"every": 2, "patience": 40, "warmup_steps": 1}
     content["sft"] |= {"epochs": 2, "batch_size": 4, "responses_per_question": 2}
     content["student_sampling"]["samples"] = 6
     content["reward_model"] |= {"epochs": 2, "batch_size": 2, "samples_per_kind": 2}
     content["ppo"] |= {"total_updates": 3, "episodes_per_update": 8, "minibatch_size": 4, "checkpoint_every": 1}
     content["baselines"] = {
-        "evaluations": 2,
         "dpo_epochs": 1,
         "dpo_batch_size": 4,
         "distillation_steps": 5,

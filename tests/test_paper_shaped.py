@@ -165,15 +165,15 @@ def profile() -> dict:
         "datasets": {"mmlu": CHOICE.model_dump(exclude_defaults=True)},
         "teacher_sampling": {"high_temperatures": [1.0], "low_temperatures": [], "samples_per_temperature": 6},
         "voting": {"threshold": 0.2},
+        "stopping": {"every": 4, "patience": 8, "warmup_steps": 1},
         "sft": content["sft"] | {"epochs": 1, "batch_size": 2, "max_length": 1500, "responses_per_question": 1},
         "student_sampling": {
             "samples": 40,
             "temperature": 1.0,
         },  # of ten letters: some are right
-        "reward_model": content["reward_model"]
-        | {"epochs": 1, "batch_size": 2, "samples_per_kind": 2, "evaluations_per_epoch": 1},
+        "reward_model": content["reward_model"] | {"epochs": 1, "batch_size": 2, "samples_per_kind": 2},
         "ppo": content["ppo"]
-        | {"total_updates": 1, "episodes_per_update": 4, "minibatch_size": 4, "eval_every": 1, "checkpoint_every": 1},
+        | {"total_updates": 1, "episodes_per_update": 4, "minibatch_size": 4, "checkpoint_every": 1},
         "evaluation": {"temperature": 0.0, "few_shot": 2},
         "generation": {"batch_size": 16, "shard_size": 64},
         "training": {"precision": "fp32"},

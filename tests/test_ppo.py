@@ -16,7 +16,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassifi
 from rdlib.errors import UserError
 from rdlib.method import ppo, ppo_schedule
 from rdlib.method import ppo_core as core
-from rdlib.settings import Ppo
+from rdlib.settings import Ppo, Stopping
 
 torch.set_num_threads(1)
 EOS, PAD = 1, 0
@@ -43,8 +43,6 @@ def settings(**changes) -> Ppo:
         "max_grad_norm": 1.0,
         "temperature": 1.0,
         "whiten_rewards": False,
-        "eval_every": 1,
-        "patience": 100,
         "checkpoint_every": 1,
     }
     return Ppo(**(base | changes))
@@ -438,6 +436,7 @@ def trainer_for(
     validate=None,
     accelerator=None,
     forward_size=32,
+    stopping=None,
     **model_changes,
 ):
     policy = llama(**model_changes)
@@ -455,6 +454,7 @@ def trainer_for(
         seed,
         accelerator=accelerator,
         forward_size=forward_size,
+        stopping=stopping,
     )
 
 
@@ -536,7 +536,8 @@ def test_the_best_policy_is_kept_and_patience_ends_the_run(tmp_path):
         seen.setdefault(agreement, deepcopy(policy.state_dict()))
         return agreement
 
-    trainer = trainer_for(settings(total_updates=50, patience=3), validate=validate)
+    stopping = Stopping(every=4, patience=12, warmup_steps=0)  # an update takes four steps
+    trainer = trainer_for(settings(total_updates=50), validate=validate, stopping=stopping)
     result = trainer.train(tmp_path)
     assert result == {"updates": 5, "best_update": 2, "validation_agreement": 0.9, "stopped_early": True}
     for key, value in trainer.policy.state_dict().items():
@@ -616,7 +617,6 @@ def test_training_raises_the_reward(tmp_path):
         minibatch_size=16,
         learning_rate=5e-3,
         kl_coef=0.01,
-        eval_every=100,
     )
     trainer = trainer_for(config, initializer_range=0.1)
     trainer.train(tmp_path)

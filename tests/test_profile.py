@@ -14,7 +14,7 @@ from pydantic import BaseModel
 
 from rdlib import profile as profile_module
 from rdlib.errors import UserError
-from rdlib.profile import Profile, load_profile
+from rdlib.profile import BASE, Profile, load_profile
 
 REQUIRED = {name for name, field in Profile.model_fields.items() if field.is_required()}
 PARAMS = sorted(path for path in (REPOSITORY / "params").glob("*.yaml") if path.name != "claims.yaml")
@@ -57,7 +57,8 @@ def changed(key: str, value) -> dict:
 def test_the_profiles_of_the_repository_validate(path):
     profile = load_profile(path)
     assert profile.name == path.stem
-    assert REQUIRED <= set(yaml.safe_load(path.read_text())) <= set(Profile.model_fields)
+    content = yaml.safe_load(path.read_text())
+    assert set(content) <= {BASE, *Profile.model_fields} and (BASE in content or set(content) >= REQUIRED)
 
 
 def test_the_repository_has_the_two_profiles():
@@ -331,3 +332,39 @@ def test_sections_refuse_unknown_keys():
     ]
     assert len(classes) > 10
     assert all(c.model_config["extra"] == "forbid" and c.model_config["frozen"] for c in classes)
+
+
+# ---- profiles based on others
+
+
+def test_a_profile_based_on_another_has_its_values_but_those_that_it_names(write, tmp_path):
+    write(tiny_settings())
+    (tmp_path / "more.yaml").write_text("base: p.yaml\nname: more\ndatasets: {gsm: {train: 7}}\n")
+    (tmp_path / "most.yaml").write_text("base: more.yaml\ngrid: {seeds: [5, 6]}\n")
+    first, most = load_profile(tmp_path / "p.yaml"), load_profile(tmp_path / "most.yaml")
+    assert (most.name, most.datasets["gsm"].train, most.grid.seeds) == ("more", 7, [5, 6])
+    assert most.datasets["gsm"].model_copy(update={"train": first.datasets["gsm"].train}) == first.datasets["gsm"]
+    assert most.grid.model_copy(update={"seeds": first.grid.seeds}) == first.grid
+    assert most.model_copy(update={n: getattr(first, n) for n in ("name", "datasets", "grid")}) == first
+
+
+def test_a_changed_base_is_read_again(write, tmp_path):
+    write(changed("name", "old"))
+    (tmp_path / "more.yaml").write_text("base: p.yaml\n")
+    assert load_profile(tmp_path / "more.yaml").name == "old"
+    write(changed("name", "new"))
+    assert load_profile(tmp_path / "more.yaml").name == "new"
+
+
+@pytest.mark.parametrize(
+    ("base", "problem"),
+    [
+        ("more.yaml", "more.yaml is based on itself"),
+        ("[1]", "bad value for 'base'"),
+        ("missing.yaml", "There is no profile .*missing.yaml"),
+    ],
+)
+def test_a_bad_base_is_refused(tmp_path, base, problem):
+    (tmp_path / "more.yaml").write_text(f"base: {base}\n")
+    with pytest.raises(UserError, match=problem):
+        load_profile(tmp_path / "more.yaml")

@@ -143,14 +143,23 @@ def test_a_checkpoint_that_was_being_written_is_not_used(study, tmp_path, monkey
     assert_same(stage, study)
 
 
+def impatient(study, folder, evaluations):
+    """A reward model that learns nothing in nine epochs, and is stopped after so many evaluations without progress."""
+    settings = {"epochs": 9, "learning_rate": 1e-12}
+    overrides = {f"reward_model.{name}": value for name, value in settings.items()}
+    overrides["stopping.patience"] = evaluations * cell_stage(study, "05_reward_model").profile.stopping.every
+    stage = without(study, folder, "05_reward_model").with_overrides(overrides)
+    for before in stage.inputs.values():
+        before.run_with_inputs()
+    return stage
+
+
 def test_early_stopping_keeps_its_count(study, tmp_path, monkeypatch):
     """With a learning rate of nearly zero the AUC soon stands still, so patience decides the end."""
-    settings = {"epochs": 9, "learning_rate": 1e-12, "patience": 3}
-    overrides = {f"reward_model.{name}": value for name, value in settings.items()}
-    whole = without(study, tmp_path / "whole", "05_reward_model").with_overrides(overrides).run()
+    whole = impatient(study, tmp_path / "whole", 3).run()
     evaluated = whole.table("history").query("step > 0")["pos_neg_auc"].dropna().tolist()
     assert len(evaluated) == evaluated.index(max(evaluated)) + 1 + 3  # three after the best were no better
-    stage = without(study, tmp_path / "broken", "05_reward_model").with_overrides(overrides)
+    stage = impatient(study, tmp_path / "broken", 3)
     steps = int(whole.table("history")["step"].max())
     interrupt(stage, monkeypatch, training.ProgressBar, "on_step_end", steps - 1)
     stage.run()
@@ -175,10 +184,9 @@ def test_early_stopping_is_not_undone_by_a_resume(study, tmp_path, monkeypatch, 
 
     It crashed before its tables were written.
     """
-    overrides = {"reward_model.epochs": 9, "reward_model.learning_rate": 1e-12, "reward_model.patience": patience}
-    whole = without(study, tmp_path / "whole", "05_reward_model").with_overrides(overrides).run()
+    whole = impatient(study, tmp_path / "whole", patience).run()
     assert (whole.table("history")["epoch"].max() % 1 == 0) == (patience == 4)
-    stage = without(study, tmp_path / "broken", "05_reward_model").with_overrides(overrides)
+    stage = impatient(study, tmp_path / "broken", patience)
     interrupt(stage, monkeypatch, reward_model.artifacts, "write_json", 1)
     assert count_steps(stage, monkeypatch) == 0  # it must not train on
     assert hash_files(stage.folder) == hash_files(whole.folder)

@@ -39,7 +39,7 @@ from rdlib.tasks.prompts import Encoder, Prompt, micro_question
 
 def settings(**changes) -> RewardModel:
     base = {"lam": 0.5, "form": "convex", "source": "student", "samples_per_kind": 4, "teacher_share": 0.5}
-    base |= {"epochs": 1, "batch_size": 4, "learning_rate": 1e-3, "evaluations_per_epoch": 1, "patience": 1}
+    base |= {"epochs": 1, "batch_size": 4, "learning_rate": 1e-3}
     return RewardModel(**(base | changes))
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 import pandas as pd
 import pytest
 import torch
-from conftest import make_root, stage_in
+from conftest import copy_study, make_root, stage_in
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -148,13 +150,14 @@ def test_all_parameters_are_trained(trainer):
 
 
 def test_the_configuration_is_the_profiles(trainer, study):
-    settings = stage_in(study, "03_sft_warmup", "sft").profile.sft
-    arguments = trainer.args
+    profile, arguments = stage_in(study, "03_sft_warmup", "sft").profile, trainer.args
+    settings, stopping = profile.sft, profile.stopping
     assert arguments.num_train_epochs == settings.epochs
     assert arguments.learning_rate == settings.learning_rate
     assert arguments.per_device_train_batch_size == settings.batch_size
     assert arguments.max_length == settings.max_length
-    assert arguments.warmup_steps == settings.warmup_ratio
+    assert arguments.warmup_steps == stopping.warmup_steps
+    assert arguments.eval_steps == arguments.save_steps == stopping.every
     assert arguments.load_best_model_at_end and arguments.metric_for_best_model == "eval_agreement"
     assert arguments.greater_is_better
 
@@ -196,8 +199,9 @@ def test_stage_keeps_the_best_checkpoint(study, method):
     stage = stage_in(study, "03_sft_warmup", method)
     history, summary = stage.table("history"), stage.json("summary")
     agreement = history["agreement"].dropna()
-    assert len(agreement) == stage.profile.sft.epochs
+    assert len(agreement) == math.ceil(summary["steps"] / stage.profile.stopping.every)
     assert summary["best"] == agreement.max()
+    assert history.set_index("step")["agreement"][summary["best_step"]] == summary["best"]
     questions = stage.at("00_data").table("questions").query("split == 'validation'")
     tokenizer = models.load_tokenizer(stage.folder / "model")
     labels = stage.at("02_pseudo_labels").table("labels")
@@ -238,3 +242,15 @@ def test_no_agreeing_response_is_a_clear_error(tmp_path):
     root = make_root(tmp_path, voting={"threshold": 1.0})
     with pytest.raises(UserError, match="ours_wo_r.*pseudo-label"):
         stage_in(root, "03_sft_warmup", "ours_wo_r").run_with_inputs()
+
+
+@pytest.mark.parametrize("method", ["sft", "ours_wo_r"])
+def test_patience_ends_the_training(study, tmp_path, method):
+    """With a learning rate of nearly zero no evaluation is better than the first."""
+    settings = {"sft.learning_rate": 1e-12, "stopping.patience": 6}
+    stage = stage_in(copy_study(study, tmp_path, "03_sft_warmup"), "03_sft_warmup", method).with_overrides(settings)
+    summary = stage.run().json("summary")
+    assert summary["stopped_early"] and summary["best_step"] == 2 and summary["steps"] == 2 + 6
+    assert (
+        summary["tokens_trained"] < 2 * stage_in(study, "03_sft_warmup", method).json("summary")["tokens_trained"] / 2
+    )

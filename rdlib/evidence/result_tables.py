@@ -44,6 +44,9 @@ QUESTION_COLUMNS = {
     "over_optimisation.csv": "update kl reward agreement accuracy",
     "question_costs.csv": "question arm level stage parameters tokens_generated tokens_trained seconds",
 }
+# How every training ended: of the study, and of the reviewers' questions.
+TRAININGS, QUESTION_TRAININGS = "trainings.csv", "question_trainings.csv"
+TRAINING_COLUMNS = "stage dataset teacher student method variant seed best best_step steps stopped_early"
 # Written after the reviewers' tables, so a seed that has it has answered the questions.
 ANSWERED = "question_provenance.json"
 
@@ -77,6 +80,20 @@ class Evidence:
             )
         parts = [tables.read_table(f / AGREEMENT_FILE, AGREEMENT_COLUMNS) for f in self.folders]
         return pd.concat(parts, ignore_index=True)
+
+    @property
+    def tells_endings(self) -> bool:
+        """Whether the results say how every training ended, which those before version 1.0.0 do not."""
+        return all((folder / TRAININGS).is_file() for folder in self.folders)
+
+    @cached_property
+    def trainings(self) -> pd.DataFrame:
+        """How every training ended, of the study and of the questions, a row each."""
+        paths = [f / name for f in self.folders for name in (TRAININGS, QUESTION_TRAININGS) if (f / name).is_file()]
+        if not paths:
+            raise UserError(f"{self.folders[0] / TRAININGS} is missing: run `make study`, which writes it.")
+        found = pd.concat([tables.read_table(path, TRAINING_COLUMNS) for path in paths], ignore_index=True)
+        return found.fillna({"variant": ""}).drop_duplicates(TRAINING_COLUMNS.split()[:7], ignore_index=True)
 
     @cached_property
     def pseudo_labels(self) -> pd.DataFrame:

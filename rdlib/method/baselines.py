@@ -21,7 +21,7 @@ from typing import Any
 
 import pandas as pd
 from datasets import Dataset
-from transformers import PreTrainedTokenizerBase, Trainer, TrainerCallback
+from transformers import PreTrainedTokenizerBase, Trainer
 from trl import DistillationConfig, DistillationTrainer, DPOConfig, DPOTrainer, GRPOConfig, GRPOTrainer
 
 from rdlib import artifacts
@@ -84,31 +84,16 @@ class AgreementDistillationTrainer(AgreementMixin, DistillationTrainer, trainers
     """DistillationTrainer chosen by agreement."""
 
 
-class EvaluateLast(TrainerCallback):
-    """Evaluates after the last step too, wherever it falls."""
-
-    def on_step_end(self, args, state, control, **kwargs) -> None:
-        """Ask for the evaluation."""
-        control.should_evaluate |= state.global_step >= state.max_steps
+def arguments(stage, work: Path) -> dict[str, Any]:
+    """Training arguments of the trainers chosen by agreement."""
+    stopping = training.stopping_arguments(stage.profile.stopping, "eval_agreement")
+    return stopping | training.common_arguments(stage, work)
 
 
-def arguments(stage, work: Path, steps: int) -> dict[str, Any]:
-    """Training arguments of the trainers chosen by agreement: evaluated `baselines.evaluations` times in `steps`."""
-    every = -(-steps // stage.profile.baselines.evaluations)
-    return {
-        "eval_strategy": "steps",
-        "eval_steps": every,
-        "save_steps": every,
-        "metric_for_best_model": "eval_agreement",
-        "load_best_model_at_end": True,
-        **training.common_arguments(stage, work, "steps"),
-    }
-
-
-def on_policy_arguments(stage, work: Path, steps: int) -> dict[str, Any]:
+def on_policy_arguments(stage, work: Path) -> dict[str, Any]:
     """`arguments` of a trainer that samples: one pass over `query_rows`, in their order."""
     limits = {"max_completion_length": stage.dataset_settings.max_tokens, "num_train_epochs": 1}
-    return arguments(stage, work, steps) | limits | {"shuffle_dataset": False}
+    return arguments(stage, work) | limits | {"shuffle_dataset": False}
 
 
 def learns_from(stage, dataset: Dataset, cell: Cell) -> dict[str, Any]:
@@ -117,7 +102,7 @@ def learns_from(stage, dataset: Dataset, cell: Cell) -> dict[str, Any]:
         "train_dataset": dataset,
         "eval_dataset": dataset,  # asked for by the trainer; `evaluate` does not read it
         "processing_class": cell.tokenizer,
-        "callbacks": [EvaluateLast()],
+        "callbacks": training.stopping_callbacks(stage.profile.stopping),
         "peft_config": training.lora_config(stage.profile.training, "CAUSAL_LM"),
     }
 
@@ -136,7 +121,8 @@ def rft(stage, work: Path, cell: Cell) -> Trainer:
     responses = artifacts.read_parquet(stage.input("student") / "responses.parquet")
     caps = {"train": stage.profile.sft.responses_per_question, "validation": 1}
     chosen = {s: select_own_responses(responses[responses["split"] == s], cap, stage.seed) for s, cap in caps.items()}
-    return sft.make_trainer(stage, work, cell.source, cell.tokenizer, chosen, cell.prompts)
+    rate = stage.profile.baselines.rft_learning_rate
+    return sft.make_trainer(stage, work, cell.source, cell.tokenizer, chosen, cell.prompts, rate)
 
 
 # ---- direct preference optimisation
@@ -174,7 +160,6 @@ def dpo(stage, work: Path, cell: Cell) -> Trainer:
         )
     encode = prompts.Encoder(cell.prompts, cell.tokenizer)
     dataset = Dataset.from_list([tokenize_pair(*pair, encode) for pair in pairs])
-    steps = -(-len(dataset) // settings.dpo_batch_size) * settings.dpo_epochs
     return AgreementDPOTrainer(
         models.load_causal_lm(cell.source, held),
         models.load_causal_lm(cell.source, held) if held.lora is None else None,  # adapters off
@@ -184,7 +169,7 @@ def dpo(stage, work: Path, cell: Cell) -> Trainer:
             per_device_train_batch_size=settings.dpo_batch_size,
             learning_rate=settings.dpo_learning_rate,
             max_length=stage.profile.sft.max_length,
-            **arguments(stage, work, steps),
+            **arguments(stage, work),
         ),
         **learns_from(stage, dataset, cell),
     )
@@ -228,7 +213,7 @@ def distillation(stage, work: Path, cell: Cell) -> Trainer:
         DistillationConfig(
             per_device_train_batch_size=size,
             learning_rate=settings.distillation_learning_rate,
-            **on_policy_arguments(stage, work, steps),
+            **on_policy_arguments(stage, work),
         ),
         **learns_from(stage, dataset, cell),
     )
@@ -260,7 +245,7 @@ def grpo(stage, work: Path, cell: Cell) -> Trainer:
             learning_rate=settings.grpo_learning_rate,
             beta=settings.grpo_kl_coef,
             loss_type="grpo",
-            **on_policy_arguments(stage, work, steps),
+            **on_policy_arguments(stage, work),
         ),
         **learns_from(stage, dataset, cell),
     )
@@ -276,7 +261,7 @@ def token_counts(trainer: Trainer, history: pd.DataFrame) -> dict[str, int]:
     if COMPLETION_LENGTH in history:
         sampled = round(history[COMPLETION_LENGTH].sum() * trainer.args.per_device_train_batch_size)
         return {"tokens_generated": sampled, "tokens_trained": sampled}
-    trained = sum(trainer.train_dataset["length"]) * trainer.args.num_train_epochs
+    trained = sum(trainer.train_dataset["length"]) * trainer.state.epoch
     return {"tokens_generated": 0, "tokens_trained": round(trained)}
 
 
@@ -322,6 +307,7 @@ def run(stage, work: Path) -> None:
     summary = {
         "examples": len(trainer.train_dataset),
         **token_counts(trainer, history),
+        **training.outcome(trainer),
         "best": best,
         "best_step": step,
     }

@@ -41,8 +41,8 @@ from rdlib.errors import UserError
 from rdlib.method import ppo_checkpoints, training
 from rdlib.method import ppo_core as core
 from rdlib.method.ppo_core import Batch, PolicyAndValue, Tokens, response_logits
-from rdlib.method.ppo_schedule import minibatches, query_order, seed_of, warmup_factor
-from rdlib.settings import Ppo
+from rdlib.method.ppo_schedule import minibatches, query_order, seed_of, updates_between, warmup_factor
+from rdlib.settings import Ppo, Stopping
 
 Sample = Callable[[nn.Module, Tokens, int], Tokens | tuple[Tokens, list[list[float]]]]
 Score = Callable[[list[int], list[str], Tokens], tuple[Tensor, dict[str, Tensor]]]
@@ -74,7 +74,8 @@ class PPOTrainer:
     history: `rm_score`, `extractable`, `agreement`; `sequences` are the token ids of prompt and response.
     `validate(policy)`: the validation agreement. `on_update(row)` sees every row of the history.
     `forward_size`: episodes that go through a network at once; it changes speed and memory, not the result.
-    `compiled`: whether they go through torch.compile, which sampling does not.
+    `compiled`: whether they go through torch.compile, which sampling does not. `stopping`: when to validate and when
+    to stop; None: it validates before the first and after the last update.
     """
 
     def __init__(
@@ -93,6 +94,7 @@ class PPOTrainer:
         accelerator: Accelerator | None = None,
         forward_size: int = 16,
         compiled: bool = False,
+        stopping: Stopping | None = None,
     ) -> None:
         if reference is policy:
             raise ValueError("The reference must be a copy of the policy, not the policy itself.")
@@ -101,7 +103,8 @@ class PPOTrainer:
         if not prompts or not all(prompts):
             raise UserError("PPO got no queries, or an empty one: check the student's responses that it starts from.")
         self.accelerator = accelerator or Accelerator()
-        self.tokenizer, self.settings, self.prompts, self.seed = tokenizer, settings, prompts, seed
+        self.tokenizer, self.prompts, self.seed = tokenizer, prompts, seed
+        self.settings, self.stopping = settings, stopping
         self.sample, self.score, self.validate, self.on_update = sample, score, validate, on_update
         for model in filter(None, (policy, reference, value_model)):
             # Without dropout the ratio is 1 before the first step; gradient checkpointing needs train mode
@@ -165,16 +168,17 @@ class PPOTrainer:
             "updates": update,
             "best_update": self.best["update"] if self.best_weights is not None else update,
             "validation_agreement": self.best["validation_agreement"],
-            "stopped_early": update < self.settings.total_updates,
+            "stopped_early": self._out_of_patience(),
         }
 
     def _out_of_patience(self) -> bool:
-        return self.best["evaluations_since"] >= self.settings.patience
+        return self.stopping is not None and self.best["evaluations_since"] >= self.stopping.evaluations
 
     def _record(self, work: Path, row: dict) -> None:
         """Validate when it is time, remember the best policy, and append the row to the history."""
-        update, every = row["update"], self.settings.eval_every
-        if self.validate is not None and (update % every == 0 or update == self.settings.total_updates):
+        update, total = row["update"], self.settings.total_updates
+        every = total if self.stopping is None else updates_between(self.stopping, self.settings)
+        if self.validate is not None and (update % every == 0 or update == total):
             with self.accelerator.autocast():  # as the policy's responses are sampled
                 row["validation_agreement"] = agreement = float(self.validate(self.policy))
             best = self.best["validation_agreement"]

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from rdlib import checkpoints
 from rdlib.errors import UserError
-from rdlib.settings import Ppo
+from rdlib.settings import Ppo, Stopping
 
 
 class Trainer(Protocol):
@@ -34,6 +34,7 @@ class Trainer(Protocol):
     value_model: nn.Module
     optimizer: Any
     settings: Ppo
+    stopping: Stopping | None
     prompts: list[list[int]]
     seed: int
     history: list[dict]
@@ -44,7 +45,7 @@ class Trainer(Protocol):
 # A checkpoint continues only under the same values of these; the others say how long, and how often to save
 FIXED_SETTINGS = tuple(
     "episodes_per_update epochs minibatch_size learning_rate value_learning_rate warmup_updates kl_coef clip_range "
-    "value_clip_range vf_coef gamma gae_lambda max_grad_norm temperature whiten_rewards eval_every".split()
+    "value_clip_range vf_coef gamma gae_lambda max_grad_norm temperature whiten_rewards".split()
 )
 ADDED_SETTINGS = {"sampler": "transformers", "sampler_ratio_cap": None}  # later; older checkpoints lack these values
 
@@ -119,6 +120,7 @@ def _identity(trainer: Trainer) -> dict[str, Any]:
     """What must be the same for a checkpoint to be continued."""
     settings, queries = trainer.settings, json.dumps(trainer.prompts).encode()
     chosen = {name: getattr(settings, name) for name in FIXED_SETTINGS}
+    chosen["every"] = trainer.stopping and trainer.stopping.every
     chosen |= {name: v for name, usual in ADDED_SETTINGS.items() if (v := getattr(settings, name)) != usual}
     return chosen | {
         "seed": trainer.seed,

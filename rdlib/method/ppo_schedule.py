@@ -13,7 +13,7 @@ import random
 import torch
 from torch import Tensor
 
-from rdlib.settings import Ppo
+from rdlib.settings import Ppo, Stopping
 
 
 def seed_of(*key: int | str) -> int:
@@ -36,6 +36,11 @@ def minibatches(count: int, size: int, seed: int) -> list[Tensor]:
     """Shuffled row numbers below `count`, in equal parts of at most `size`: all episodes weigh the same."""
     order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
     return list(order.tensor_split(math.ceil(count / size)))
+
+
+def updates_between(stopping: Stopping, settings: Ppo) -> int:
+    """Updates from one evaluation to the next: as few as hold `stopping.every` optimizer steps."""
+    return math.ceil(stopping.every / settings.steps_per_update)
 
 
 def warmup_factor(settings: Ppo, update: int) -> float:

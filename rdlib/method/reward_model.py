@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
-from transformers import EarlyStoppingCallback, TrainingArguments
+from transformers import TrainingArguments
 
 from rdlib import artifacts
 from rdlib.engines import models
@@ -187,7 +187,7 @@ class RewardModelTrainer(trainers.FiniteSteps, trainers.GlobalBatches, trainers.
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         """Eq. 6 over a batch of queries, or a part's share of it times the processes whose gradients are averaged."""
         ids, mask = inputs["input_ids"], inputs["attention_mask"]
-        if training.splits_weights(self.accelerator):
+        if training.keeps_in_step(self.accelerator):
             scores = scoring.score_whole(model, ids, mask, len(ids))
         else:
             scores = scoring.score_batch(model, ids, mask, inputs["queries"])
@@ -224,27 +224,18 @@ def aucs(scores: np.ndarray, kinds: np.ndarray) -> dict[str, float]:
     }
 
 
-def configuration(stage, work: Path, queries: int) -> TrainingArguments:
+def configuration(stage, work: Path) -> TrainingArguments:
     """The training arguments of the stage's profile."""
     settings = stage.profile.reward_model
-    steps = -(-queries // settings.batch_size)
-    every = max(1, steps // settings.evaluations_per_epoch)
     return TrainingArguments(
         num_train_epochs=settings.epochs,
         **training.batch_arguments(stage.profile.training, settings.batch_size),
         learning_rate=settings.learning_rate,
-        lr_scheduler_type="linear",
-        warmup_steps=min(20, steps),
-        eval_strategy="steps",
-        eval_steps=every,
-        save_steps=every,
         eval_on_start=training.last_whole_checkpoint(work / training.CHECKPOINTS) is None,  # not again on resuming
-        metric_for_best_model="eval_pos_neg_auc",
-        load_best_model_at_end=True,
         remove_unused_columns=False,
-        **training.common_arguments(stage, work, "steps"),
+        **training.stopping_arguments(stage.profile.stopping, "eval_pos_neg_auc"),
+        **training.common_arguments(stage, work),
         train_sampling_strategy="random",
-        restore_callback_states_from_checkpoint=True,  # early stopping keeps its count over a resume
     )
 
 
@@ -285,12 +276,12 @@ def run(stage, work: Path) -> None:
     table["sequence"] = [encode(row.id, row.text, row.finished) for row in table.itertuples()]
     trainer = RewardModelTrainer(
         training.with_adapters(model, stage.profile.training, "SEQ_CLS"),
-        args=configuration(stage, work, len(examples)),
+        args=configuration(stage, work),
         train_dataset=training_rows(examples, encode),
         eval_dataset=[{}],
         processing_class=tokenizer,
         data_collator=lambda rows: collate(rows, tokenizer.pad_token_id),
-        callbacks=[training.ProgressBar("reward model"), EarlyStoppingCallback(settings.patience)],
+        callbacks=[training.ProgressBar("reward model"), *training.stopping_callbacks(stage.profile.stopping)],
         settings=settings,
         validation=table,
     )
@@ -302,11 +293,15 @@ def run(stage, work: Path) -> None:
     artifacts.write_parquet(work / "history.parquet", history)
     artifacts.write_parquet(work / "scores.parquet", table[["id", "kind", "text", "score"]])
     tokens = sum(len(ids) for row in trainer.train_dataset for ids in row["sequences"])
-    summary = aucs(table["score"].to_numpy(), table["kind_id"].to_numpy()) | {
-        "train_queries": len(examples),
-        "skipped_queries": skipped,
-        "tokens_trained": round(tokens * trainer.state.epoch),
-    }
+    summary = (
+        aucs(table["score"].to_numpy(), table["kind_id"].to_numpy())
+        | {
+            "train_queries": len(examples),
+            "skipped_queries": skipped,
+            "tokens_trained": round(tokens * trainer.state.epoch),
+        }
+        | training.outcome(trainer)
+    )
     artifacts.write_json(work / "summary.json", summary)
     training.drop_checkpoints(work)
 

@@ -185,6 +185,7 @@ def run(stage, work: Path, on_update=None) -> None:
             accelerator=accelerator,
             forward_size=profile.training.forward_size(ppo.minibatch_size),
             compiled=profile.training.compile,
+            stopping=profile.stopping,
         )
         trained = trainer.train(work)
     summary = trained | {

@@ -14,6 +14,7 @@ from typing import Any
 import pandas as pd
 import torch
 from datasets import Dataset
+from transformers.trainer_utils import EvalLoopOutput
 from trl import SFTConfig, SFTTrainer
 
 from rdlib import artifacts
@@ -70,40 +71,42 @@ class AgreementSFTTrainer(trainers.FiniteSteps, trainers.GlobalBatches, SFTTrain
     agreement: Agreement
     blank = mask_prompt([0], [], 1)
 
-    def evaluate(self, *args, **kwargs) -> dict[str, float]:
-        """The usual metrics and `eval_agreement`."""
-        metrics = super().evaluate(*args, **kwargs)
+    def evaluation_loop(self, *args, **kwargs) -> EvalLoopOutput:
+        """The usual metrics and `eval_agreement`, which the callbacks of an evaluation are told too."""
+        output = super().evaluation_loop(*args, **kwargs)
         with training.whole_model(self) as model:
-            metrics["eval_agreement"] = self.agreement(model, self.accelerator)
-        self.log({"eval_agreement": metrics["eval_agreement"]})
-        return metrics
+            output.metrics["eval_agreement"] = self.agreement(model, self.accelerator)
+        return output
 
 
-def configuration(stage, work: Path) -> SFTConfig:
-    """The training arguments of the stage's profile."""
+def configuration(stage, work: Path, learning_rate: float | None = None) -> SFTConfig:
+    """The training arguments of the stage's profile, but for another `learning_rate`."""
     settings = stage.profile.sft
     return SFTConfig(
         num_train_epochs=settings.epochs,
         **training.batch_arguments(stage.profile.training, settings.batch_size),
-        learning_rate=settings.learning_rate,
-        warmup_steps=settings.warmup_ratio,
+        learning_rate=learning_rate or settings.learning_rate,
         max_length=settings.max_length,
-        lr_scheduler_type="linear",
-        eval_strategy="epoch",
-        metric_for_best_model="eval_agreement",
-        load_best_model_at_end=True,
         dataset_kwargs={"skip_prepare_dataset": True},
-        **training.common_arguments(stage, work, "epoch"),
+        **training.stopping_arguments(stage.profile.stopping, "eval_agreement"),
+        **training.common_arguments(stage, work),
         train_sampling_strategy="group_by_length",
     )
 
 
 def make_trainer(
-    stage, work: Path, source: Model, tokenizer, chosen: dict[str, pd.DataFrame], texts: dict[str, prompts.Prompt]
+    stage,
+    work: Path,
+    source: Model,
+    tokenizer,
+    chosen: dict[str, pd.DataFrame],
+    texts: dict[str, prompts.Prompt],
+    learning_rate: float | None = None,
 ) -> AgreementSFTTrainer:
     """The trainer of a model `source` on the responses chosen of "train" and "validation", without its `agreement`.
 
-    `texts` are the prompts by question id. UserError where a split has no response.
+    `texts` are the prompts by question id; a `learning_rate` takes the place of the profile's. UserError where a split
+    has no response.
     """
     splits, encode = {}, prompts.Encoder(texts, tokenizer)
     for split, responses in chosen.items():
@@ -121,11 +124,12 @@ def make_trainer(
     torch.manual_seed(stage.seed)
     return AgreementSFTTrainer(
         models.load_causal_lm(source, stage.profile.training),
-        args=configuration(stage, work),
+        args=configuration(stage, work, learning_rate),
         train_dataset=splits["train"],
         eval_dataset=splits["validation"],
         processing_class=tokenizer,
         peft_config=training.lora_config(stage.profile.training, "CAUSAL_LM"),
+        callbacks=training.stopping_callbacks(stage.profile.stopping),
     )
 
 
@@ -152,8 +156,8 @@ def run(stage, work: Path) -> None:
         return
     artifacts.write_parquet(work / "history.parquet", history)
     responses = trainer.train_dataset
-    tokens = sum(responses["length"]) * profile.sft.epochs
-    summary = {"responses": len(responses), "tokens_trained": tokens, "best": trainer.state.best_metric}
+    tokens = round(sum(responses["length"]) * trainer.state.epoch)
+    summary = {"responses": len(responses), "tokens_trained": tokens} | training.outcome(trainer)
     summary["truncated"] = sum(responses["truncated"])
     artifacts.write_json(work / "summary.json", summary)
     training.drop_checkpoints(work)

@@ -37,7 +37,7 @@ from transformers.trainer import TRAINER_STATE_NAME
 
 from rdlib.errors import UserError
 from rdlib.method import watching
-from rdlib.settings import Training
+from rdlib.settings import Stopping, Training
 
 CHECKPOINTS = "checkpoints"
 # The fused AdamW takes exact square roots. The plain one has them from MKL, whose last digit is the processor's own.
@@ -60,7 +60,7 @@ def on_cpu() -> bool:
     return not torch.cuda.is_available()
 
 
-def common_arguments(stage, work: Path, save_strategy: str) -> dict[str, Any]:
+def common_arguments(stage, work: Path) -> dict[str, Any]:
     """Arguments for TRL and transformers trainers that do not depend on the method."""
     cuda, settings = torch.cuda.is_available(), stage.profile.training
     return {
@@ -72,7 +72,6 @@ def common_arguments(stage, work: Path, save_strategy: str) -> dict[str, Any]:
         "gradient_checkpointing": settings.gradient_checkpointing,
         "gradient_checkpointing_kwargs": NON_REENTRANT,
         "torch_compile": settings.compile,
-        "save_strategy": save_strategy,
         "save_total_limit": 2,
         "logging_steps": 1,  # a mean over several steps would differ after a resume in between
         "report_to": "none",  # `watching` sends the curves, of these trainers and of PPO alike
@@ -80,6 +79,37 @@ def common_arguments(stage, work: Path, save_strategy: str) -> dict[str, Any]:
         "dataloader_pin_memory": cuda,
         "ddp_find_unused_parameters": False,
         "ddp_broadcast_buffers": False,  # no model here changes its buffers, and processes may differ in their passes
+    }
+
+
+def stopping_arguments(settings: Stopping, metric: str) -> dict[str, Any]:
+    """Arguments of the one rule by which the trainings end, for a Trainer whose evaluation gives this metric."""
+    return {
+        "lr_scheduler_type": {"constant": "constant_with_warmup"}.get(settings.schedule, settings.schedule),
+        "warmup_steps": settings.warmup_steps,
+        "eval_strategy": "steps",
+        "eval_steps": settings.every,
+        "save_strategy": "steps",
+        "save_steps": settings.every,
+        "metric_for_best_model": metric,
+        "load_best_model_at_end": True,
+        "restore_callback_states_from_checkpoint": True,  # the patience already used up is kept over a resume
+    }
+
+
+def stopping_callbacks(settings: Stopping) -> list[TrainerCallback]:
+    """What carries the rule out: the stop, and an evaluation after the last step."""
+    return [EvaluateLast(), EarlyStoppingCallback(settings.evaluations)]
+
+
+def outcome(trainer: Trainer) -> dict[str, Any]:
+    """How a training ended: its best validation value, at which step, after how many, and whether its patience did."""
+    state = trainer.state
+    return {
+        "best": state.best_metric,
+        "best_step": state.best_global_step,
+        "steps": state.global_step,
+        "stopped_early": out_of_patience(trainer, state),
     }
 
 
@@ -174,6 +204,14 @@ def splits_weights(accelerator: Accelerator) -> bool:
     return accelerator.distributed_type == DistributedType.FSDP
 
 
+def keeps_in_step(accelerator: Accelerator) -> bool:
+    """Whether forward and backward passes must go over the weights in the same order in every process.
+
+    ZeRO-2 fills the buffers that it adds up in the order in which a process has its gradients, and does not look whose.
+    """
+    return accelerator.distributed_type in SHARDED
+
+
 @contextmanager
 def whole_model(trainer: Trainer):
     """The trained model without its distributed wrapper; where ZeRO-3 splits the weights, they are gathered."""
@@ -221,6 +259,14 @@ def merged(model: PreTrainedModel) -> PreTrainedModel:
     return (model if split else model.float()).merge_and_unload()
 
 
+class EvaluateLast(TrainerCallback):
+    """Evaluates after the last step too, wherever it falls."""
+
+    def on_step_end(self, args, state, control, **kwargs) -> None:
+        """Ask for the evaluation."""
+        control.should_evaluate |= state.global_step >= state.max_steps
+
+
 class ProgressBar(TrainerCallback):
     """A plain tqdm bar."""
 
@@ -258,16 +304,15 @@ def train(trainer: Trainer, work: Path, stage) -> pd.DataFrame:
     os.environ.pop("ACCELERATE_DYNAMO_BACKEND", None)  # `torch_compile` set it, for every training of this process
     drop_cut_checkpoints(work / CHECKPOINTS)
     last = last_whole_checkpoint(work / CHECKPOINTS)
-    if last and stopped_early(trainer, last):
+    if last and out_of_patience(trainer, TrainerState.load_from_json(str(Path(last) / TRAINER_STATE_NAME))):
         trainer.args.num_train_epochs = 0  # resuming would train on, past the early stop: now it only loads the best
     trainer.train(resume_from_checkpoint=last)
     return history_table(trainer.state.log_history)
 
 
-def stopped_early(trainer: Trainer, checkpoint: str) -> bool:
-    """Whether the run that wrote this checkpoint had lost its patience there."""
+def out_of_patience(trainer: Trainer, state: TrainerState) -> bool:
+    """Whether a training, of which this is the state in its last checkpoint, had lost its patience there."""
     callbacks = [c for c in trainer.callback_handler.callbacks if isinstance(c, EarlyStoppingCallback)]
-    state = TrainerState.load_from_json(str(Path(checkpoint) / TRAINER_STATE_NAME))
     kept = state.stateful_callbacks.get(EarlyStoppingCallback.__name__)
     if not callbacks or not kept:
         return False

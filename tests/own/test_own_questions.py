@@ -92,9 +92,10 @@ def settings(folder: Path, url: str) -> dict:
     small = {
         "teacher_sampling": {"high_temperatures": [0.0, 0.3], "low_temperatures": [1.0], "samples_per_temperature": 2},
         "voting": {"threshold": 0.3},  # thin votes
+        "stopping": {"every": 2, "patience": 8, "warmup_steps": 1},
         "sft": {"epochs": 1, "batch_size": 8, "learning_rate": 2.0e-4, "responses_per_question": 1},
         "student_sampling": {"samples": 4},
-        "reward_model": {"epochs": 1, "batch_size": 4, "samples_per_kind": 1, "evaluations_per_epoch": 1},
+        "reward_model": {"epochs": 1, "batch_size": 4, "samples_per_kind": 1},
         "ppo": {"total_updates": 2, "episodes_per_update": 4, "minibatch_size": 4, "learning_rate": 1.0e-4},
         "training": {"lora": {"r": 8, "alpha": 16}, "gradient_accumulation": 1, "gradient_checkpointing": False},
         "generation": {"batch_size": 64, "shard_size": 64},

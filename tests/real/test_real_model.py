@@ -53,11 +53,12 @@ def settings(runs: Path) -> dict:
             "samples_per_temperature": 3,
         },
         "voting": {"threshold": 0.2},
+        "stopping": {"every": 2, "patience": 8, "warmup_steps": 1},
         "sft": content["sft"] | {"epochs": 1, "batch_size": 8, "learning_rate": 2.0e-4, "responses_per_question": 1},
         "student_sampling": {"samples": 4, "temperature": 1.0},
         "reward_model": content["reward_model"] | {"epochs": 1, "batch_size": 4, "samples_per_kind": 2},
         "ppo": content["ppo"]
-        | {"total_updates": 3, "episodes_per_update": 4, "minibatch_size": 4, "learning_rate": 1e-4, "eval_every": 3},
+        | {"total_updates": 3, "episodes_per_update": 4, "minibatch_size": 4, "learning_rate": 1e-4},
         "evaluation": {"temperature": 0.0, "few_shot": 2},
         "generation": {"batch_size": 64, "shard_size": 64},
         "grid": content["grid"] | {"ablation_teacher": "teacher", "ablation_student": "student"},

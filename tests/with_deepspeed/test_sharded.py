@@ -158,7 +158,7 @@ def has_lost_patience(state: TrainerState) -> bool:
 @pytest.mark.parametrize("kind", SHARDING)
 def test_an_early_stop_is_not_undone_by_a_resume(study, tmp_path, finished, kind):
     """Killed between the stop, in the middle of an epoch, and the writing of the model: no step is taken any more."""
-    early = {"reward_model.epochs": 9, "reward_model.learning_rate": 1e-12, "reward_model.patience": 2}
+    early = {"reward_model.epochs": 9, "reward_model.learning_rate": 1e-12, "stopping.patience": 4}
     whole = finished("05_reward_model", kind, **early)
     assert whole.table("history")["epoch"].max() % 1
     stage = killed_and_resumed(sharded(study, tmp_path, "05_reward_model", kind, **early), has_lost_patience)
