@@ -90,17 +90,16 @@ def power_rows(path: Path, of_mean: bool) -> str:
     """
     table = pd.read_csv(path)
     table = table[(table["cell"] == power_tables.MEAN) == of_mean]
-    lines = [
-        "| claim | cell | half-width | needed | power | told | seeds needed | questions needed |",
-        "| --- " * 2 + "| ---: " * 6 + "|",
-    ]
+    heads = ["claim", "cell", "seeds / questions / rest", "half-width", "needed", "power", "told", "seeds needed"]
+    lines = [f"| {' | '.join([*heads, 'questions needed'])} |", "| --- " * 2 + "| ---: " * 7 + "|"]
     for row in table.to_dict("records"):
         seeds, cautious, times = (
             "none" if pd.isna(row[name]) else f"{row[name]:.3g}"
             for name in ("seeds_needed", "seeds_needed_cautious", "questions_needed_times")
         )
+        errors = " / ".join(f"{row[f'se_{name}_pp']:.2f}" for name in ("seeds", "questions", "rest"))
         widths = [f"± {row[name]:.2f}" for name in ("half_width_pp", "needed_half_width_pp")]
-        cells = [row["claim"], row["cell"], *widths, f"{row['power_pct']:.0f} %", f"{row['told_pp']:.2f}"]
+        cells = [row["claim"], row["cell"], errors, *widths, f"{row['power_pct']:.0f} %", f"{row['told_pp']:.2f}"]
         seeds = seeds if seeds == cautious == "none" else f"{seeds} ({cautious})"
         times = times if times == "none" else f"x {times}"
         lines.append(f"| {' | '.join([*cells, seeds, times])} |")
