@@ -37,7 +37,7 @@ TRAINING = [
 ]
 PPO = ("04_student_responses", "05_reward_model", "06_ppo")
 FLIPPED = {"teacher_sampling.samples_per_temperature": 4, "sft.responses_per_question": 3, "voting.flip_share": 0.2}
-FLIPPED |= {"reward_model.lam": 0.25, "reward_model.teacher_share": 0.8, "reward.mismatch": "minus"}
+FLIPPED |= {"reward_model.lam": 0.25, "reward_model.teacher_share": 0.75, "reward.mismatch": "minus"}
 # What else is trained: method, overrides, stages. Together the overrides are all that ablations and questions make.
 OTHERS = [
     ("ours_wo_d", {}, PPO),
