@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
+import subprocess
 from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import REPOSITORY
 
 from rdlib.errors import UserError
 from rdlib.evidence import claims, criteria, tables
 from rdlib.evidence.stats import Interval
-from rdlib.evidence.verdicts import INCONCLUSIVE, NOT_SUPPORTED, NOTHING, SUPPORTED, Cell, judge, judge_by_signs
+from rdlib.evidence.verdicts import (
+    INCONCLUSIVE,
+    NOT_SUPPORTED,
+    NOTHING,
+    SUPPORTED,
+    UNDER_POWERED,
+    Cell,
+    Claim,
+    judge,
+    judge_by_signs,
+    left_open,
+)
+from scripts import earlier_verdicts
 
 N = 400
 RULES = criteria.load_criteria()
@@ -71,6 +85,72 @@ def test_most_cells_against_refute_whatever_the_mean():
     assert judge(cells[1:], Interval(4, 3, 5, N)) == INCONCLUSIVE
     assert judge(cells[3:], Interval(9, 8, 10, N)) == SUPPORTED
     assert judge([], NOTHING) == INCONCLUSIVE
+
+
+def claim_of(cells, pooled, rule=RULES["C1"]):
+    """A claim by the common criterion; cells and mean are (estimate, half-width) in pp."""
+    cells = [Cell(f"cell {i}", Interval(e, e - half, e + half, N)) for i, (e, half) in enumerate(cells)]
+    mean = Interval(pooled[0], pooled[0] - pooled[1], pooled[0] + pooled[1], N)
+    return Claim("C1", rule, judge(cells, mean), cells, mean, left_open=left_open(cells, mean, rule.smallest))
+
+
+@pytest.mark.parametrize(
+    ("cells", "pooled", "verdict", "what"),
+    [
+        ([(1, 3), (2, 3)], (1.5, 0.6), SUPPORTED, None),  # wide, but decided
+        ([(-1, 3), (-2, 3)], (-1.5, 0.6), NOT_SUPPORTED, None),
+        # the mean covers 0: it decides, by the mean's 0.7 pp (0.4897)
+        ([(1, 3), (-1, 3)], (0.1, 0.50), UNDER_POWERED, "the mean"),
+        ([(1, 3), (-1, 3)], (0.1, 0.48), INCONCLUSIVE, None),
+        # of one cell alone, by the cell's 1.5 pp (1.0494)
+        ([(0.1, 1.06)], (0.1, 1.06), UNDER_POWERED, "the difference"),
+        ([(0.1, 1.04)], (0.1, 1.04), INCONCLUSIVE, None),
+        # the mean is told from 0, a cell goes against it: its interval decides, not the mean's
+        ([(9, 1), (-0.5, 1.06), (-0.1, 2)], (2, 1.5), UNDER_POWERED, "cell 2"),
+        ([(9, 1), (-0.5, 1.04)], (2, 1.5), INCONCLUSIVE, None),
+        # a cell is told to be against it: more data would not change that
+        ([(9, 1), (-5, 4), (-0.1, 3), (4, 1)], (2, 1.5), INCONCLUSIVE, None),
+        ([(9, 1), (0, 0)], (2, 1.5), INCONCLUSIVE, None),
+    ],
+)
+def test_an_open_claim_is_under_powered_where_the_interval_behind_it_is_too_wide(cells, pooled, verdict, what):
+    claim = claim_of(cells, pooled)
+    assert claim.verdict == verdict
+    assert (claim.too_wide and claim.too_wide.what) == what
+    table = claims.claims_table([claim]).iloc[0]
+    assert np.isnan(table.half_width) == np.isnan(table.needed_half_width) == (what is None)
+    if what is not None:
+        assert table.half_width > table.needed_half_width and table.verdict == UNDER_POWERED
+        assert f"± {table.half_width:.3g} pp" in claim.note and f"needs ± {table.needed_half_width:.3g}" in claim.note
+
+
+def test_c4_is_under_powered_by_a_cell_that_reaches_above_zero_with_bonferronis_interval():
+    correct = study(teacher=300, ours=200)
+    cell = (correct.benchmark == "gsm") & (correct.teacher == "weak") & (correct.student == "large")
+    correct.loc[cell & (correct.method == "ours"), "correct"] = np.roll(np.arange(N) < 301, 40)
+    claim = claims.better_somewhere("C4", RULES["C4"], correct)
+    assert claim.verdict == UNDER_POWERED and claim.too_wide.what == "gsm/weak/large"
+    # eight cells: the normal quantile of 1 - 0.05 / 16 is 2.7344
+    assert claim.too_wide.needed == pytest.approx(1.5 * 2.7344 / (2.7344 + 0.8416), rel=1e-4)
+    assert claim.note.endswith("the pooled columns show the best cell")
+
+
+def test_verdicts_of_earlier_releases_are_shown_beside_the_new_ones():
+    claim = claim_of([(1, 3), (2, 3)], (1.5, 0.6))
+    assert claim.earlier["0.1.0"] == INCONCLUSIVE
+    assert claims.claims_table([claim])["verdict_0.1.0"].tolist() == [INCONCLUSIVE]
+    unknown = Claim("C99", RULES["C1"], SUPPORTED, [], NOTHING)
+    assert unknown.earlier["0.1.0"] == ""
+
+
+def test_kept_verdicts_are_what_git_has_of_their_release():
+    kept = pd.read_csv(REPOSITORY / "rdlib/evidence/earlier_verdicts.csv", dtype=str, keep_default_na=False)
+    for (release, commit), rows in kept.groupby(["release", "commit"]):
+        known = subprocess.run(["git", "cat-file", "-e", f"{commit}^{{commit}}"], cwd=REPOSITORY, capture_output=True)
+        if known.returncode:
+            pytest.skip("this copy of the repository has no history (an archive or a shallow clone)")
+        made = earlier_verdicts.verdicts(release, commit)
+        assert made.to_dict("records") == rows.to_dict("records")
 
 
 def test_the_papers_own_numbers_contradict_c2_and_c3_on_gsm_plus():
@@ -152,7 +232,11 @@ def test_c7_follows_the_curves_and_one_seed_needs_the_margin():
     calm, wild, near = [0.6, 0.62, 0.63], [0.6, 0.75, 0.55], [0.6, 0.63, 0.63]
     assert claims.stability("C7", RULES["C7"], history({0.0: wild, 0.5: calm, 1.0: wild}), 0.5).verdict == SUPPORTED
     assert claims.stability("C7", RULES["C7"], history({0.0: calm, 0.5: wild, 1.0: calm}), 0.5).verdict == NOT_SUPPORTED
-    assert claims.stability("C7", RULES["C7"], history({0.0: near, 0.5: calm, 1.0: near}), 0.5).verdict == INCONCLUSIVE
+    claim = claims.stability("C7", RULES["C7"], history({0.0: near, 0.5: calm, 1.0: near}), 0.5)
+    assert claim.verdict == UNDER_POWERED  # with one seed the interval is the margin itself
+    assert claim.note.startswith(
+        "the interval of the mean is ± 0.01 AUC, where 80 % power to tell 0.01 AUC from 0 needs"
+    )
 
 
 def test_c7_uses_seeds_where_there_are_several():
@@ -236,10 +320,13 @@ def test_the_papers_numbers_are_judged_by_their_signs(values, kind, verdict):
     ("text", "message"),
     [
         ("C1: [", "can't be read"),
-        ("C1: {statement: a, kind: every_cell}", "C1.*other"),
+        ("{smallest: {cell: 1, mean: 1}, C1: {statement: a, kind: every_cell}}", "C1.*other"),
+        ("C1: {statement: a, kind: every_cell, other: sft}", "C1.*smallest"),
+        ("{smallest: {cell: 0, mean: 1}, C1: {statement: a, kind: every_cell, other: sft}}", "smallest.cell"),
+        ("smallest: 1\nC1: 2", "C1"),
         ("C1: {statement: a, kind: sometimes}", "C1"),
         ("C7: {statement: a, kind: stability, setting: reward_model.lam, margin: -1}", "C7.*margin"),
-        ("C1: {statement: a, kind: every_cell, other: sft, extra: 1}", "extra"),
+        ("{smallest: {cell: 1, mean: 1}, C1: {statement: a, kind: every_cell, other: sft, extra: 1}}", "extra"),
     ],
 )
 def test_a_bad_file_of_criteria_is_one_sentence(tmp_path, text, message):

@@ -74,7 +74,7 @@ def test_verdicts_are_counted(tmp_path):
 
 def test_without_released_results_the_blocks_say_so(tmp_path):
     found = documents.blocks(tmp_path)
-    assert found["claims"] == found["verdicts"] == found["table_2_main"] == documents.NOT_RELEASED
+    assert found["claims"] == found["first_screen"] == found["table_2_main"] == documents.NOT_RELEASED
     assert "| lambda in Eq. 6 | 0.5 | stated |" in found["provenance"]
 
 

@@ -173,14 +173,14 @@ def test_a_claim_is_shown_with_its_numbers(monkeypatch: pytest.MonkeyPatch) -> N
     notebook.show_claim(
         Claim(
             "C1",
-            EveryCell(statement="A beats B", kind="every_cell", other="sft"),
+            EveryCell(statement="A beats B", kind="every_cell", other="sft", smallest={"cell": 1.5, "mean": 0.7}),
             "inconclusive",
             cells,
             Interval(0.5, -1, 2, 9),
         )
     )
     text = dict(shown[0].to_numpy().tolist())
-    assert text["verdict"] == "inconclusive"
+    assert text["verdict"] == text["verdict in 0.1.0"] == "inconclusive"
     assert text["mean difference"] == "0.5 pp (95 %: -1 to 2)"
     assert text["cells in which it holds"] == "1 of 2"
     assert text["in the paper's numbers"] == "1 of 2: inconclusive"

@@ -5,6 +5,8 @@ ratios), each with a difference that the claim says is positive. The criterion o
 
 - supported: every cell's difference is positive, and the 95 % interval of their mean lies above 0;
 - not supported: the interval of their mean lies at or below 0, or most cells' own intervals lie below 0;
+- under-powered: neither, since an interval is too wide to tell the smallest difference of interest from 0
+  (`rdlib.evidence.verdicts`, `rdlib.evidence.power`);
 - inconclusive: anything else.
 
 Differences are paired question by question, and the mean's interval resamples the questions of all cells of a
@@ -14,7 +16,7 @@ claim, the cells' p-values are adjusted together (Holm).
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterator
 from typing import Protocol
 
 import numpy as np
@@ -31,9 +33,20 @@ from rdlib.evidence.criteria import (
     WorseJudges,
 )
 from rdlib.evidence.stats import Draws, Interval
-from rdlib.evidence.verdicts import INCONCLUSIVE, NOT_SUPPORTED, NOTHING, SUPPORTED, Cell, Claim, judge
+from rdlib.evidence.verdicts import (
+    INCONCLUSIVE,
+    NOT_SUPPORTED,
+    NOTHING,
+    SUPPORTED,
+    Cell,
+    Claim,
+    Open,
+    judge,
+    left_open,
+)
 from rdlib.method import metrics
 
+Pair = tuple[tuple[str, str, str], pd.DataFrame, pd.DataFrame]
 NO_RESULTS = "no results to judge it by"
 
 
@@ -65,12 +78,18 @@ def judged(name: str, criterion: Criterion, results: Results) -> Claim:
     return spread(name, criterion, results.reward_scores, default)
 
 
-def _pairs(correctness: pd.DataFrame, other: str) -> Iterable[tuple[tuple[str, str, str], pd.DataFrame, pd.DataFrame]]:
-    """(cell of Table 2, answers of Ours, answers of the other method) wherever both answered."""
-    for cell in _table_2_cells(correctness):
+def pairs(criterion: EveryCell | SomeCell | Variant, correctness: pd.DataFrame) -> Iterator[Pair]:
+    """(cell, answers of Ours, answers of what it is held to) wherever both answered.
+
+    Cells are those of Table 2; of a variant, those on the benchmarks that the students were trained for.
+    """
+    variant = criterion.variant if isinstance(criterion, Variant) else ""
+    method = "ours" if isinstance(criterion, Variant) else criterion.other
+    cells = _table_2_cells(correctness) if not variant else paper_tables.ablation_cells(correctness, variant)
+    for cell in cells:
         ours = tables.method_rows(correctness, *cell, "ours")
-        rival = tables.method_rows(correctness, *cell, other)
-        if len(ours) and len(rival):
+        rival = tables.method_rows(correctness, *cell, method, variant)
+        if len(ours) and len(rival) and not (variant and cell[0] == "gsm_plus"):
             yield cell, ours, rival
 
 
@@ -93,7 +112,7 @@ def better_than(name: str, criterion: EveryCell, correctness: pd.DataFrame) -> C
     """C1-C3: Ours against another method, in every cell of Table 2 that has both."""
     found = [
         _accuracy_cell(cell, ours, rival, _paper_difference(*cell, "ours", criterion.other))
-        for cell, ours, rival in _pairs(correctness, criterion.other)
+        for cell, ours, rival in pairs(criterion, correctness)
     ]
     return _common(name, criterion, found)
 
@@ -102,7 +121,8 @@ def _common(name: str, criterion: Criterion, found: list[tuple[Cell, Draws]], no
     cells = [cell for cell, _ in found]
     pooled = _in_pp(stats.mean_of(draws for _, draws in found)) if found else NOTHING
     note = note or ("" if found else NO_RESULTS)
-    return Claim(name, criterion, judge(cells, pooled), cells, pooled, note=note)
+    wide = left_open(cells, pooled, criterion.smallest)
+    return Claim(name, criterion, judge(cells, pooled), cells, pooled, remark=note, left_open=wide)
 
 
 def _in_pp(draws: Draws, level: float = stats.LEVEL) -> Interval:
@@ -124,11 +144,11 @@ def _paper_difference(benchmark: str, teacher: str, student: str, method: str, o
 
 def better_somewhere(name: str, criterion: SomeCell, correctness: pd.DataFrame) -> Claim:
     """C4: a claim about some cells, so its intervals allow for the number of cells looked at (Bonferroni)."""
-    pairs = list(_pairs(correctness, criterion.other))
-    level = 1 - (1 - stats.LEVEL) / max(1, len(pairs))
+    both = list(pairs(criterion, correctness))
+    level = 1 - (1 - stats.LEVEL) / max(1, len(both))
     cells = [
         _accuracy_cell(cell, ours, rival, _paper_difference(*cell, "ours", criterion.other), level)[0]
-        for cell, ours, rival in pairs
+        for cell, ours, rival in both
     ]
     verdict = INCONCLUSIVE
     if any(cell.difference.low > 0 for cell in cells):
@@ -137,7 +157,9 @@ def better_somewhere(name: str, criterion: SomeCell, correctness: pd.DataFrame) 
         verdict = NOT_SUPPORTED
     best = max((cell.difference for cell in cells), key=lambda interval: interval.estimate, default=NOTHING)
     note = "the pooled columns show the best cell" if cells else NO_RESULTS
-    return Claim(name, criterion, verdict, cells, best, note=note)
+    smallest = criterion.smallest.cell
+    wide = [Open(one.name, one.difference, smallest, level) for one in cells if one.difference.high > 0]
+    return Claim(name, criterion, verdict, cells, best, remark=note, left_open=tuple(wide))
 
 
 def worse_judges(name: str, criterion: WorseJudges, pseudo_labels: pd.DataFrame) -> Claim:
@@ -170,18 +192,14 @@ def worse_judges(name: str, criterion: WorseJudges, pseudo_labels: pd.DataFrame)
                 found.append((cell, difference))
     note = "the paper's Figures 3 and 4 have no numbers in the text" if found else ""
     if 0 < len(found) < 8:  # with one teacher or one dataset the claim has not been put to the test
-        return Claim(name, criterion, INCONCLUSIVE, [cell for cell, _ in found], NOTHING, note=note)
+        return Claim(name, criterion, INCONCLUSIVE, [cell for cell, _ in found], NOTHING, remark=note)
     return _common(name, criterion, found, note)
 
 
 def variant_claim(name: str, criterion: Variant, correctness: pd.DataFrame) -> Claim:
     """C6 and C9: Ours against a variant of Ours, on the benchmarks that the students were trained for."""
     found = []
-    for cell in paper_tables.ablation_cells(correctness, criterion.variant):
-        ours = tables.method_rows(correctness, *cell, "ours")
-        other = tables.method_rows(correctness, *cell, "ours", criterion.variant)
-        if cell[0] == "gsm_plus" or ours.empty or other.empty:
-            continue
+    for cell, ours, other in pairs(criterion, correctness):
         source = paper.reward_source()
         known = criterion.variant == "reward_model.source=teacher" and cell == ("gsm", "strong", "small")
         theirs = source["from_student"] - source["from_teacher"] if known else None
@@ -216,7 +234,8 @@ def stability(name: str, criterion: Stability, history: pd.DataFrame, default: f
     ]
     pooled = _seeds_or_margin(differences.groupby("seed").mean().mean(axis=1), criterion.margin) if cells else NOTHING
     note = "the paper's Figure 5 has no numbers in the text" if cells else NO_RESULTS
-    return Claim(name, criterion, judge(cells, pooled), cells, pooled, unit="AUC", note=note)
+    wide = left_open(cells, pooled, criterion.smallest)
+    return Claim(name, criterion, judge(cells, pooled), cells, pooled, "AUC", note, wide)
 
 
 def _instability_differences(history: pd.DataFrame, key: str, default: float) -> pd.DataFrame:
@@ -254,7 +273,14 @@ def spread(name: str, criterion: Spread, scores: pd.DataFrame, default: float) -
         for label, one in (("Pos/Neg", small), ("Pos/Pos", large))
     )
     verdict = _judge_spreads(judge(cells, pooled), small, large, criterion)
-    return Claim(name, criterion, verdict, cells, pooled, "AUC", note)
+    return Claim(name, criterion, verdict, cells, pooled, "AUC", note, _open_spreads(pooled, small, large, criterion))
+
+
+def _open_spreads(pooled: Interval, small: Interval, large: Interval, criterion: Spread) -> tuple[Open, ...]:
+    """The intervals that cover what they are held to: the difference 0, each spread its size."""
+    held = (("the difference", pooled, 0.0), ("Pos/Neg's spread", small, criterion.small))
+    held += (("Pos/Pos's spread", large, criterion.large),)
+    return tuple(Open(what, one, criterion.small) for what, one, size in held if one.low <= size < one.high)
 
 
 def _spread_by_seed(runs: pd.DataFrame, key: str, comparison: str) -> pd.Series:
@@ -271,7 +297,10 @@ def _judge_spreads(verdict: str, small: Interval, large: Interval, criterion: Sp
 
 
 def claims_table(claims: list[Claim]) -> pd.DataFrame:
-    """One row a claim: verdict, criterion, in how many cells it holds, here and in the paper's numbers."""
+    """One row a claim: verdict, criterion, in how many cells it holds, here and in the paper's numbers.
+
+    `half_width` and `needed_half_width` are those of the interval for which a claim is under-powered.
+    """
     rows = []
     for claim in claims:
         known = [cell for cell in claim.cells if cell.paper is not None]
@@ -281,6 +310,7 @@ def claims_table(claims: list[Claim]) -> pd.DataFrame:
                 "claim": claim.name,
                 "statement": claim.statement,
                 "verdict": claim.verdict,
+                **{f"verdict_{release}": verdict for release, verdict in claim.earlier.items()},
                 "cells": len(claim.cells),
                 "cells_holding": sum(cell.holds for cell in claim.cells),
                 "cells_significantly_positive": _significant(claim, 1),
@@ -289,6 +319,8 @@ def claims_table(claims: list[Claim]) -> pd.DataFrame:
                 "low": claim.pooled.low,
                 "high": claim.pooled.high,
                 "unit": claim.unit,
+                "half_width": claim.too_wide.half_width if claim.too_wide else np.nan,
+                "needed_half_width": claim.too_wide.needed if claim.too_wide else np.nan,
                 "paper_verdict": claim.paper_verdict,
                 "paper_cells": len(known),
                 "paper_cells_holding": len(known) - len(against),
@@ -302,8 +334,8 @@ def claims_table(claims: list[Claim]) -> pd.DataFrame:
 
 def _significant(claim: Claim, sign: int) -> int:
     """Cells of one sign whose p-value, adjusted for their number (Holm), is below 5 %."""
-    pairs = zip(claim.cells, claim.adjusted, strict=True)
-    return sum(sign * cell.difference.estimate > 0 and p < 1 - stats.LEVEL for cell, p in pairs)
+    adjusted = zip(claim.cells, claim.adjusted, strict=True)
+    return sum(sign * cell.difference.estimate > 0 and p < 1 - stats.LEVEL for cell, p in adjusted)
 
 
 def cells_table(claims: list[Claim]) -> pd.DataFrame:
@@ -311,6 +343,7 @@ def cells_table(claims: list[Claim]) -> pd.DataFrame:
     rows = [
         {
             "claim": claim.name,
+            "verdict": claim.verdict,
             "cell": cell.name,
             "study_difference": cell.difference.estimate,
             "study_low": cell.difference.low,
@@ -327,6 +360,17 @@ def cells_table(claims: list[Claim]) -> pd.DataFrame:
         for claim in claims
         for cell, adjusted in zip(claim.cells, claim.adjusted, strict=True)
     ]
-    columns = ["claim", "cell", "study_difference", "study_low", "study_high", "study_seeds", "n", "unit", "holds"]
+    columns = [
+        "claim",
+        "verdict",
+        "cell",
+        "study_difference",
+        "study_low",
+        "study_high",
+        "study_seeds",
+        "n",
+        "unit",
+        "holds",
+    ]
     columns += ["p_value", "p_holm", "effect_h", "paper_difference"]
     return pd.DataFrame(rows, columns=columns).astype({"paper_difference": float})

@@ -1,8 +1,8 @@
 """Fills README.md and docs/*.md from result files: `python -m rdlib.evidence.documents`, a part of `make docs`.
 
 A block between `<!-- name -->` and `<!-- /name -->`, each on a line of its own, is replaced by what the released
-files say: verdicts and claims, the main table, the reviewers' questions, benchmarks, what runs took on which machine,
-and the provenance of the constants. No number in such a block is written by hand.
+files say: five sentences on what was found, claims, the main table, power, the reviewers' questions, benchmarks, what
+runs took on which machine, and the provenance of the constants. No number in such a block is written by hand.
 """
 
 from __future__ import annotations
@@ -19,16 +19,18 @@ import yaml
 
 from rdlib import artifacts
 from rdlib.errors import UserError
-from rdlib.evidence import claims, looks, paper, tables
+from rdlib.evidence import first_screen, looks, paper, power_tables, tables
 from rdlib.evidence.question_tables import LEVELS
 from rdlib.evidence.result_tables import open_results, seed_folders, seed_of
+from rdlib.evidence.verdicts import VERDICTS
 from rdlib.paths import ROOT
 from rdlib.profile import load_profile
 
 MACHINES = ROOT / "bench" / "machines.csv"
 RELEASED = "a seed of the released results"  # what `machines` calls it too
 BLOCK = re.compile(r"^<!-- (\w+) -->$", re.MULTILINE)
-VERDICTS = (claims.SUPPORTED, claims.NOT_SUPPORTED, claims.INCONCLUSIVE)
+RELEASED_BLOCKS = ("first_screen", "table_2_main", "claims", "questions", "room", "convergence", "power_mean")
+RELEASED_BLOCKS += ("power_cells", "power_plans")
 NOT_RELEASED = "*No reference run has been released yet: `make study`, then `make release`.*"
 
 
@@ -53,18 +55,70 @@ def main_rows(path: Path) -> str:
 
 
 def claim_rows(path: Path) -> str:
-    """figures/claims.csv: each claim with its verdict, and in how many cells it holds, here and in the paper."""
+    """figures/claims.csv: each claim its verdict here and in earlier releases, and in how many cells it holds.
+
+    Of an under-powered claim, the half-width of the interval behind that and the one that is needed.
+    """
     table = pd.read_csv(path, keep_default_na=False)
+    earlier = [name for name in table if name.startswith("verdict_")]
+    releases = "".join(f" in {name.removeprefix('verdict_')} |" for name in earlier)
     lines = [
-        "| claim | what it says | verdict | mean difference | holds in | in the paper |",
-        "| --- " * 3 + "| ---: " * 3 + "|",
+        f"| claim | what it says | verdict |{releases} mean difference | holds in | in the paper |",
+        "| --- " * (3 + len(earlier)) + "| ---: " * 3 + "|",
     ]
-    for row in table.itertuples():
-        difference = f"{_short(row.mean_difference)} [{_short(row.low)}, {_short(row.high)}] {row.unit}"
-        holds = f"{row.cells_holding} of {row.cells}"
-        paper_holds = f"{row.paper_cells_holding} of {row.paper_cells}" if row.paper_cells else "-"
-        statement = row.statement.replace("|", "\\|")
-        lines.append(f"| {row.claim} | {statement} | {row.verdict} | {difference} | {holds} | {paper_holds} |")
+    for row in table.to_dict("records"):
+        difference = f"{_short(row['mean_difference'])} [{_short(row['low'])}, {_short(row['high'])}] {row['unit']}"
+        verdict = row["verdict"]
+        if row["half_width"] != "":
+            verdict += f": ± {float(row['half_width']):.3g}, needs ± {float(row['needed_half_width']):.3g}"
+        holds = f"{row['cells_holding']} of {row['cells']}"
+        paper_holds = f"{row['paper_cells_holding']} of {row['paper_cells']}" if row["paper_cells"] else "-"
+        cells = [row["claim"], row["statement"].replace("|", "\\|"), verdict, *(row[name] or "-" for name in earlier)]
+        lines.append(f"| {' | '.join([*cells, difference, holds, paper_holds])} |")
+    return "\n".join(lines)
+
+
+def first_screen_rows(figures: Path) -> list[str]:
+    """The five sentences on what was found, from the released tables."""
+    found, main = (pd.read_csv(figures / f"{name}.csv") for name in ("claims", "table_2_main"))
+    return first_screen.sentences(found, main, len(seed_folders(figures / "results")))
+
+
+def power_rows(path: Path, of_mean: bool) -> str:
+    """figures/power.csv: what each claim's mean over cells, or each cell, can tell and would need.
+
+    A claim of a single cell is among the cells.
+    """
+    table = pd.read_csv(path)
+    table = table[(table["cell"] == power_tables.MEAN) == of_mean]
+    heads = ["claim", "cell", "seeds / questions / rest", "half-width", "needed", "power", "told", "seeds needed"]
+    lines = [f"| {' | '.join([*heads, 'questions needed'])} |", "| --- " * 2 + "| ---: " * 7 + "|"]
+    for row in table.to_dict("records"):
+        seeds, cautious, times = (
+            "none" if pd.isna(row[name]) else f"{row[name]:.3g}"
+            for name in ("seeds_needed", "seeds_needed_cautious", "questions_needed_times")
+        )
+        errors = " / ".join(f"{row[f'se_{name}_pp']:.2f}" for name in ("seeds", "questions", "rest"))
+        widths = [f"± {row[name]:.2f}" for name in ("half_width_pp", "needed_half_width_pp")]
+        cells = [row["claim"], row["cell"], errors, *widths, f"{row['power_pct']:.0f} %", f"{row['told_pp']:.2f}"]
+        seeds = seeds if seeds == cautious == "none" else f"{seeds} ({cautious})"
+        times = times if times == "none" else f"x {times}"
+        lines.append(f"| {' | '.join([*cells, seeds, times])} |")
+    return "\n".join(lines)
+
+
+def plan_rows(path: Path) -> str:
+    """figures/power_plans.csv: the power of a claim's mean and the difference told in its median cell, by plan."""
+    table = pd.read_csv(path)
+    numbers = sorted(set(table["seeds"]))
+    heads = [f"{one} seeds" for one in numbers]
+    lines = [f"| claim | questions | {' | '.join(heads)} |", "| --- | ---: " + "| ---: " * len(heads) + "|"]
+    for (claim, times), rows in table.groupby(["claim", "questions_times"]):
+        cells = []
+        for row in rows.set_index("seeds").loc[numbers].itertuples():
+            mean = "" if pd.isna(row.mean_power_pct) else f"{row.mean_power_pct:.0f} %, "
+            cells.append(f"{mean}{row.cell_told_pp:.2f} pp")
+        lines.append(f"| {claim} | x {times} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
@@ -170,11 +224,12 @@ def blocks(figures: Path) -> dict[str, str]:
     content["trials"] = trial_rows(figures / "trials" / "settings", ROOT / "params" / "trials" / "settings.yaml")
     content["measured"] = measured_rows(runs_seen(figures / "results", MACHINES))
     if not (figures / "results").is_dir():
-        return content | dict.fromkeys(
-            ("table_2_main", "verdicts", "claims", "questions", "room", "convergence"), NOT_RELEASED
-        )
+        return content | dict.fromkeys(RELEASED_BLOCKS, NOT_RELEASED)
     content["table_2_main"] = main_rows(figures / "table_2_main.csv")
-    content["verdicts"] = verdict_text(figures)
+    content["first_screen"] = "\n".join(f"- {sentence}" for sentence in first_screen_rows(figures))
+    content["power_mean"] = power_rows(figures / "power.csv", of_mean=True)
+    content["power_cells"] = power_rows(figures / "power.csv", of_mean=False)
+    content["power_plans"] = plan_rows(figures / "power_plans.csv")
     content["claims"] = claim_rows(figures / "claims.csv")
     content["questions"] = NOT_RELEASED
     if (figures / "question_r1.csv").is_file():

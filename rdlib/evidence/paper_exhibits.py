@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from rdlib.evidence import claims, convergence, curve_tables, paper, paper_figures, paper_tables
+from rdlib.evidence import claims, convergence, curve_tables, paper, paper_figures, paper_tables, power_tables
 from rdlib.evidence.exhibit import Exhibit
 from rdlib.evidence.result_tables import Evidence
 
@@ -54,11 +54,33 @@ PAPER = (
         rests_on=(*GRID, *ABLATIONS),
     ),
     Exhibit(
+        name="power",
+        title="Power: what the claims about accuracies can tell",
+        caption="From the variances of these results: the standard errors that seeds, questions and the rest add; the "
+        "half-width of the 95 % interval by them, and the one that 80 % power to tell `smallest_pp` from 0 needs; the "
+        "power there is; the difference told with 80 % power; the seeds needed with these questions (cautious: by the "
+        "upper 80 % limit of the seeds' variance), and how many times these questions with these seeds. A dash: no "
+        "number is enough. docs/power.md says how.",
+        table=lambda evidence: power_tables.power_table(evidence.estimates),
+        draw=None,
+        rests_on=(*GRID, *ABLATIONS),
+    ),
+    Exhibit(
+        name="power_plans",
+        title="Power with other numbers of seeds and questions",
+        caption="Power to tell the smallest difference of interest from zero, and the difference told with 80 % power: "
+        "of the mean over a claim's cells, and of the median of its cells. `questions_times`: as many times the "
+        "questions of these results.",
+        table=lambda evidence: power_tables.plans(evidence.estimates),
+        draw=None,
+        rests_on=(*GRID, *ABLATIONS),
+    ),
+    Exhibit(
         name="figure_claims_methods",
         title="Claims C1 to C4: Ours against other methods, cell by cell",
         caption="Differences in accuracy in percentage points, positive as the paper claims: this study's (diamonds), "
         "paired question by question, with 95 % intervals over questions and seeds (small dots: single seeds), and the "
-        "paper's (crosses), which have no intervals.",
+        "paper's (crosses), which have no intervals. Titles have the verdicts.",
         table=lambda evidence: claims.cells_table(evidence.claims("C1", "C2", "C3", "C4")),
         draw=paper_figures.claims_of_methods,
         rests_on=GRID,
@@ -67,7 +89,8 @@ PAPER = (
         name="figure_claims_ablations",
         title="Claims C5 to C9, cell by cell",
         caption="This study's differences, positive as the paper claims, with 95 % intervals over questions and seeds "
-        "(C7: over seeds); small dots are single seeds. C5, C6 and C9 in percentage points, C7 and C8 in AUC.",
+        "(C7: over seeds); small dots are single seeds. C5, C6 and C9 in percentage points, C7 and C8 in AUC. Titles "
+        "have the verdicts.",
         table=lambda evidence: claims.cells_table(evidence.claims("C5", "C6", "C7", "C8", "C9")),
         draw=paper_figures.claims_of_ablations,
         rests_on=("02_pseudo_labels", *ABLATIONS),

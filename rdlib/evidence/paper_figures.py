@@ -114,14 +114,12 @@ def claims_of_ablations(table: pd.DataFrame) -> Figure:
 
 
 def _claims(table: pd.DataFrame, width: float, columns: int, sources: tuple[str, ...]) -> Figure:
-    panels = list(dict.fromkeys(table.claim))
+    table = table.assign(panel=table.claim + ": " + table.verdict)
+    panels = list(dict.fromkeys(table.panel))
     rows = -(-len(panels) // columns)
-    tallest = max((table.claim == claim).sum() for claim in panels) if panels else 1
+    tallest = max((table.panel == panel).sum() for panel in panels) if panels else 1
     figure = looks.blank(width, max(1, rows) * (0.9 + (0.17 + 0.06 * len(sources)) * tallest))
-    parts = [
-        table.assign(source=source, value=table[f"{source}_difference"], row=table.cell, panel=table.claim)
-        for source in sources
-    ]
+    parts = [table.assign(source=source, value=table[f"{source}_difference"], row=table.cell) for source in sources]
     long = pd.concat(parts, ignore_index=True).dropna(subset="value")
     for name in ("study_low", "study_high"):
         long[name] = long[name].where(long.source == "study", long.value)
@@ -129,13 +127,13 @@ def _claims(table: pd.DataFrame, width: float, columns: int, sources: tuple[str,
     options = {"interval": ("study_low", "study_high"), "seeds": "study_seeds"}
     options |= {"columns": columns, "shared": rows == 1, "dodged": len(sources) > 1}
     draw_dots(figure, long, "value", "source", SOURCES, **options)
-    units = dict(zip(table.claim, table.unit, strict=True))
-    for ax, claim in zip(figure.axes, panels, strict=False):
+    units = dict(zip(table.panel, table.unit, strict=True))
+    for ax, panel in zip(figure.axes, panels, strict=False):
         if rows > 1:  # as much room for a cell in every panel, so that single seeds lie close to their mean
-            middle = ((table.claim == claim).sum() - 1) / 2
+            middle = ((table.panel == panel).sum() - 1) / 2
             ax.set_ylim(middle + tallest / 2, middle - tallest / 2)
         ax.axvline(0, color=BLACK, linewidth=0.8)
-        ax.set_xlabel("percentage points" if units[claim] == "pp" else "AUC", visible=True)
+        ax.set_xlabel("percentage points" if units[panel] == "pp" else "AUC", visible=True)
     if len(sources) > 1:
         looks.legend_below(figure, looks.handles([SOURCES[source] for source in sources], lines=False))
     return figure

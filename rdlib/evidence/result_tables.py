@@ -19,7 +19,7 @@ from typing import Any, get_args, get_origin
 import pandas as pd
 
 from rdlib.errors import UserError
-from rdlib.evidence import claims, looks, paper, paper_tables, reviewers, tables
+from rdlib.evidence import claims, looks, paper, paper_tables, power_tables, reviewers, tables
 from rdlib.evidence.criteria import load_criteria
 from rdlib.evidence.verdicts import Claim
 from rdlib.profile import Profile
@@ -151,6 +151,11 @@ class Evidence:
     @cached_property
     def _judged(self) -> dict[str, Claim]:
         return {}
+
+    @cached_property
+    def estimates(self) -> list[power_tables.Estimate]:
+        """The variances behind the claims about accuracies, cell by cell and of the mean."""
+        return power_tables.estimates(self)
 
     @cached_property
     def measured(self) -> dict[int, dict]:

@@ -2,7 +2,10 @@
 
 The unit of sampling is the question. Methods answer the same questions, so a difference is taken question by
 question before anything is resampled; with several seeds, seeds are resampled too (a hierarchical bootstrap, its
-part over seeds widened to Student's t: five seeds resampled alone cover 88 % where 95 % is stated).
+part over seeds widened to Student's t: five seeds resampled alone cover 88 % where 95 % is stated). All seeds of a
+study answer the same questions, so these are resampled for all seeds together: what their choice adds to the variance
+does not shrink with seeds. What is left of a difference's variance (`rdlib.evidence.power`) is in both parts, so an
+interval is a little too wide rather than too narrow.
 Everything that is resampled is a `Draws`: the estimate beside its bootstrap values. Draws made with the same
 key share their resamples, so they can be subtracted and averaged, and stay paired.
 """

@@ -69,7 +69,7 @@ def setting_of(variant: str, key: str, default: float) -> float | None:
 def cells(correctness: pd.DataFrame) -> list[tuple[str, str]]:
     """(teacher, student) pairs with a trained student, in the paper's order."""
     trained = correctness[(correctness.teacher != "") & (correctness.student != "")]
-    pairs = set(zip(trained.teacher, trained.student, strict=True))
+    pairs = set(trained[["teacher", "student"]].drop_duplicates().itertuples(index=False, name=None))
     teachers = in_order(trained.teacher, paper.TEACHERS)
     students = in_order(trained.student, paper.STUDENTS)
     return [(t, s) for t in teachers for s in students if (t, s) in pairs]

@@ -3,20 +3,28 @@
 
 - supported: every cell's difference is positive, and the 95 % interval of their mean lies above 0;
 - not supported: the interval of their mean lies at or below 0, or most cells' own intervals lie below 0;
+- under-powered: neither, and an interval that leaves it open is wider than 80 % power for the smallest difference of
+  interest needs. That is the mean's where it covers 0, and else those of the cells that go against the claim; where
+  one of these is told from 0, the cells contradict each other, and more data would not change that;
 - inconclusive: anything else.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
+from importlib import resources
 
 import numpy as np
+import pandas as pd
 
-from rdlib.evidence import stats
-from rdlib.evidence.criteria import Criterion
+from rdlib.evidence import power, stats
+from rdlib.evidence.criteria import Criterion, Smallest
 from rdlib.evidence.stats import Interval
 
 SUPPORTED, NOT_SUPPORTED, INCONCLUSIVE = "supported", "not supported", "inconclusive"
+UNDER_POWERED = "under-powered"
+VERDICTS = (SUPPORTED, NOT_SUPPORTED, INCONCLUSIVE, UNDER_POWERED)
 
 
 @dataclass(frozen=True)
@@ -41,16 +49,71 @@ class Cell:
 
 
 @dataclass(frozen=True)
+class Open:
+    """An interval that leaves a claim open, what it is of, and the smallest difference of interest there.
+
+    `level` is the interval's own.
+    """
+
+    what: str
+    interval: Interval
+    smallest: float
+    level: float = stats.LEVEL
+
+    @property
+    def half_width(self) -> float:
+        """Half of the interval's width; NaN where it has no ends."""
+        return (self.interval.high - self.interval.low) / 2
+
+    @property
+    def needed(self) -> float:
+        """The half-width that 80 % power for the smallest difference needs."""
+        return power.needed_half_width(self.smallest, self.level)
+
+    @property
+    def excess(self) -> float:
+        """How many times wider it is than that."""
+        return self.half_width / self.needed
+
+    def words(self, unit: str) -> str:
+        """What there is and what would be needed."""
+        return (
+            f"the interval of {self.what} is ± {self.half_width:.3g} {unit}, where 80 % power to tell "
+            f"{self.smallest:g} {unit} from 0 needs ± {self.needed:.3g}"
+        )
+
+
+@dataclass(frozen=True)
 class Claim:
-    """A judged claim; its verdict rests on `pooled`, in `unit`: pp (percentage points) or AUC."""
+    """A judged claim; its verdict rests on `pooled`, in `unit`: pp (percentage points) or AUC.
+
+    `left_open`: the intervals that keep it from being supported or not, where it is neither.
+    """
 
     name: str
     rule: Criterion
-    verdict: str
+    decided: str
     cells: list[Cell]
     pooled: Interval
     unit: str = "pp"
-    note: str = ""
+    remark: str = ""
+    left_open: tuple[Open, ...] = ()
+
+    @property
+    def too_wide(self) -> Open | None:
+        """The interval for which the claim is under-powered: of those that leave it open, the one most too wide."""
+        wide = [one for one in self.left_open if one.excess > 1]
+        return max(wide, key=lambda one: one.excess) if self.decided == INCONCLUSIVE and wide else None
+
+    @property
+    def verdict(self) -> str:
+        """One of `VERDICTS`."""
+        return UNDER_POWERED if self.too_wide else self.decided
+
+    @property
+    def note(self) -> str:
+        """What there is to say beside the verdict; of an under-powered claim, the width there is and that needed."""
+        return "; ".join(filter(None, [self.too_wide and self.too_wide.words(self.unit), self.remark]))
 
     @property
     def statement(self) -> str:
@@ -66,6 +129,11 @@ class Claim:
     def paper_verdict(self) -> str:
         """The paper's own numbers by the same criterion, by their signs; "" where it gives none."""
         return judge_by_signs(self.cells, self.rule.kind)
+
+    @property
+    def earlier(self) -> dict[str, str]:
+        """Its verdicts in earlier releases, by their versions; "" where a release has no such claim."""
+        return earlier_verdicts().reindex([self.name]).fillna("").iloc[0].to_dict()
 
     @property
     def adjusted(self) -> list[float]:
@@ -84,6 +152,34 @@ def judge(cells: list[Cell], pooled: Interval) -> str:
         return SUPPORTED
     negative = sum(cell.difference.high < 0 for cell in cells)
     return NOT_SUPPORTED if pooled.high <= 0 or 2 * negative > len(cells) else INCONCLUSIVE
+
+
+@cache
+def earlier_verdicts() -> pd.DataFrame:
+    """The verdicts of earlier releases, claims (rows) by release (columns), as `scripts/earlier_verdicts.py` kept them.
+
+    Those of 0.1.0 know no under-powered claim: its criteria called both kinds inconclusive.
+    """
+    path = resources.files("rdlib.evidence") / "earlier_verdicts.csv"
+    with path.open(encoding="utf-8") as file:
+        return pd.read_csv(file, dtype=str).pivot(index="claim", columns="release", values="verdict")
+
+
+def left_open(cells: list[Cell], pooled: Interval, smallest: Smallest) -> tuple[Open, ...]:
+    """The intervals by which the common criterion finds a claim neither supported nor not supported.
+
+    The mean's where it covers 0; else those of the cells that go against the claim, and none where one of them is told
+    from 0.
+    """
+    if not cells or not np.isfinite(pooled.low):
+        return ()
+    if pooled.low <= 0:
+        single = len(cells) == 1
+        return (Open("the difference" if single else "the mean", pooled, smallest.cell if single else smallest.mean),)
+    against = [cell for cell in cells if not cell.holds]
+    if any(cell.difference.high < 0 for cell in against):
+        return ()
+    return tuple(Open(cell.name, cell.difference, smallest.cell) for cell in against)
 
 
 def judge_by_signs(cells: list[Cell], kind: str) -> str:

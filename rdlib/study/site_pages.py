@@ -33,8 +33,8 @@ LIMITS = (
     "The models have 0.1 to 0.5 million parameters and a made-up world. What is measured here is evidence about the "
     "mechanics of the method at that scale: that its parts do what they are meant to do, or do not. It is no evidence "
     "about the accuracy of language models of useful size.",
-    "Verdicts compare directions with the paper's, never levels. A claim that is inconclusive here may hold at the "
-    "paper's scale, and one that is supported here may not.",
+    "Verdicts compare directions with the paper's, never levels. A claim that is open here may hold at the paper's "
+    "scale, and one that is supported here may not.",
     "Checkpoints are chosen by agreement with the teacher's vote, never by gold answers, so what the vote gets wrong "
     "the student may learn.",
     "The embedded world was designed so that the paper's questions can be asked in it (errors of meaning rather than "
@@ -43,7 +43,7 @@ LIMITS = (
 NO_NOTEBOOKS = (
     "There are no executed notebooks here yet: `make study` executes them, and `make release` keeps those of one cell."
 )
-BADGES = {"supported": "success", "not supported": "danger"}
+BADGES = {"supported": "success", "not supported": "danger", "inconclusive": "warning", "under-powered": "secondary"}
 FIRST = ("running", "own_questions", "real_benchmarks", "results", "one_figure", "equations", "architecture")
 WRITTEN = ("12_paper_tables_and_figures", "13_reviewer_questions")  # their prose is the report's
 _SHOWN = re.compile(r"""["']([a-z0-9_]+)\.(?:png|md)["']""")
@@ -98,7 +98,7 @@ def claims(figures: Path) -> list[dict[str, Any]]:
 
 def claim_card(row: dict[str, Any]) -> str:
     """A claim: verdict, the number behind it, what the paper's own numbers say, and its criterion."""
-    badge = f"{{bdg-{BADGES.get(row['verdict'], 'warning')}}}`{row['verdict']}`"
+    badge = f"{{bdg-{BADGES[row['verdict']]}}}`{row['verdict']}`"
     criterion = as_text(row["criterion"])
     if row["paper_cells_against"]:
         criterion += f"\n\nThe paper's numbers are against it in {as_text(row['paper_cells_against'])}."
@@ -114,6 +114,9 @@ def _numbers(row: dict[str, Any]) -> str:
     mean, low, high = (as_text(f"{row[name]:.3g}" if isinstance(row[name], float) else "-") for name in columns)
     holding = f"holds in {row['cells_holding']} of {row['cells']} cells"
     parts = [f"Mean difference {mean} [{low}, {high}] {as_text(row['unit'])}; {holding}."]
+    earlier = {name.removeprefix("verdict_"): row[name] for name in row if name.startswith("verdict_") and row[name]}
+    if earlier:
+        parts.append(f"In earlier releases: {as_text(', '.join(f'{v} ({name})' for name, v in earlier.items()))}.")
     if row["paper_cells"]:
         holding = f"{row['paper_cells_holding']} of {row['paper_cells']}"
         parts.append(f"The paper's numbers: {as_text(row['paper_verdict'])} ({holding}).")
@@ -209,13 +212,15 @@ def _named(source: str) -> list[str]:
 
 
 def report(figures: Path) -> str:
-    """The report: claims, then what notebooks 12 and 13 show, where it comes from, and the limits."""
+    """The report: what was found in five sentences, claims, what notebooks 12 and 13 show, origins, and the limits."""
     text = (
         "Each verdict is computed by a criterion fixed before the run (`params/claims.yaml`). *Inconclusive* includes "
-        "a mean difference in the claim's favour that does not hold in every cell. The paper's own numbers, which have "
+        "a mean difference in the claim's favour that does not hold in every cell; *under-powered* claims are left "
+        "open by an interval too wide to tell the smallest difference of interest. The paper's own numbers, which have "
         "no intervals, go through the same criterion."
     )
-    parts = [SUMMARY, "## The paper's claims", f"{documents.verdict_text(figures)} {text}"]
+    found = [f"- {as_text(sentence)}" for sentence in documents.first_screen_rows(figures)]
+    parts = ["\n".join(found), SUMMARY, "## The paper's claims", f"{documents.verdict_text(figures)} {text}"]
     parts.append(grid("1 1 2 2", map(claim_card, claims(figures)), colons=5))
     for section in [one for name in WRITTEN for one in sections(ROOT / f"notebooks/{name}.ipynb", figures)]:
         title = "The claims, cell by cell" if section.title == "The paper's claims" else section.title

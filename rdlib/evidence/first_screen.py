@@ -1,0 +1,97 @@
+"""What a reader sees first: in five sentences what is true of the method at this scale, what is not, what is open.
+
+    sentences(claims, main, seeds=5)   # figures/claims.csv and figures/table_2_main.csv as tables
+
+Every number and verdict is taken from the tables.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from rdlib.evidence.verdicts import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED, UNDER_POWERED
+
+WORDS = "no one two three four five six seven eight nine ten eleven twelve".split()
+RIVALS = {
+    "sft": "SFT",
+    "ours_wo_r": "its warm-up alone (w/o R)",
+    "ours_wo_d": "its PPO alone (w/o D)",
+    "icl": "the student before training",
+    "teacher": "the teacher",
+}
+# Of each verdict: the sentence without any claim, and that with some.
+FRAMES = {
+    SUPPORTED: ("At this scale none of the paper's {total} claims is supported.", "{some} supported: {claims}."),
+    NOT_SUPPORTED: ("None is judged not supported.", "{Some} not supported: {claims}."),
+    INCONCLUSIVE: (
+        "None is left open by mixed evidence (inconclusive).",
+        "Of {number} nobody can say, because the evidence is mixed or the difference too small to matter "
+        "(inconclusive): {claims}.",
+    ),
+    UNDER_POWERED: (
+        "None is left open by too few seeds or questions (under-powered).",
+        "Of {number} nobody can say, because this run has too few seeds or questions (under-powered): {claims}.",
+    ),
+}
+
+
+def in_words(number: int) -> str:
+    """A number in a sentence: a word up to twelve."""
+    return WORDS[number] if number < len(WORDS) else str(number)
+
+
+def listed(items: Sequence[str]) -> str:
+    """Items as a sentence lists them: "a", "a and b", "a, b and c"."""
+    return " and ".join(filter(None, [", ".join(items[:-1]), *items[-1:]]))
+
+
+def sentences(claims: pd.DataFrame, main: pd.DataFrame, seeds: int) -> list[str]:
+    """The five sentences: what the methods reach, then the claims by their verdicts."""
+    return [reached(main, seeds), *(_judged(claims, verdict) for verdict in FRAMES)]
+
+
+def reached(main: pd.DataFrame, seeds: int) -> str:
+    """What Ours answers rightly, and what it is held to, on the mean over all cells of Table 2."""
+    benchmarks = [column for column in main if column.endswith("_study_pct")]
+    means = {method: float(rows[benchmarks].to_numpy().mean()) for method, rows in main.groupby("method")}
+    cells = int((main["method"] == "ours").sum()) * len(benchmarks)
+    others = [f"{name} {means[one]:.1f} %" for one, name in RIVALS.items() if one in means]
+    over = f"with {in_words(seeds)} seed{'s' * (seeds != 1)} and on the mean over "
+    over += f"{in_words(cells)} cell{'s' * (cells != 1)}"
+    against = f", {listed(others)}" if others else ""
+    return (
+        f"In a made-up world, {over} of benchmark, teacher and student, Ours (the whole method) answers "
+        f"{means['ours']:.1f} % of the test questions rightly{against} (in brackets below: 95 % intervals)."
+    )
+
+
+def _judged(claims: pd.DataFrame, verdict: str) -> str:
+    """The sentence about the claims that have a verdict."""
+    rows, none_of_them, some_of_them = claims[claims["verdict"] == verdict], *FRAMES[verdict]
+    number, total = len(rows), len(claims)
+    if not number:
+        return none_of_them.format(total=in_words(total))
+    verb = "is" if number == 1 else "are"
+    everything = f"At this scale all {in_words(total)} of the paper's claims {verb}"
+    some = f"At this scale {in_words(number)} of the paper's {in_words(total)} claims {verb}"
+    return some_of_them.format(
+        some=everything if number == total > 2 else some,
+        Some=f"{in_words(number).capitalize()} {verb}",
+        number=in_words(number),
+        claims=listed([_claim(row) for row in rows.to_dict("records")]),
+    )
+
+
+def _claim(row: dict) -> str:
+    """A claim with the number that its verdict rests on; of an under-powered one also the width that it lacks."""
+    numbers = row["claim"]
+    if np.isfinite(row["mean_difference"]):
+        numbers += f": {row['mean_difference']:+.3g} {row['unit']} [{row['low']:+.3g}, {row['high']:+.3g}]"
+    if row["cells"] > 1:
+        numbers += f", in {row['cells_holding']} of {row['cells']} cells"
+    if np.isfinite(row["half_width"]):
+        numbers += f"; ± {row['half_width']:.3g} where ± {row['needed_half_width']:.3g} is needed"
+    return f"“{row['statement']}” ({numbers})"

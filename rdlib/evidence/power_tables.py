@@ -1,0 +1,128 @@
+"""The power of the study as tables: of each claim about accuracies, cell by cell and for the mean over its cells.
+
+found = estimates(evidence)   # the variances at hand
+power_table(found)            # what a difference of interest needs
+plans(found)                  # the same with other numbers of seeds and questions
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from rdlib.evidence import claims, power, stats
+from rdlib.evidence.criteria import EveryCell, Smallest, Variant, load_criteria
+from rdlib.evidence.power import Answered, Components
+
+MEAN = "mean of the cells"
+SEEDS, TIMES = (5, 8, 12, 20), (1, 2, 4)  # of the plans: seeds, and questions as times the present ones
+COLUMNS = ["claim", "cell", "seeds", "questions", "difference_pp", "se_seeds_pp", "se_questions_pp", "se_rest_pp"]
+COLUMNS += ["half_width_pp", "needed_half_width_pp", "smallest_pp", "power_pct", "told_pp", "seeds_needed"]
+COLUMNS += ["seeds_needed_cautious", "questions_needed_times"]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A cell of a claim, or the mean of its cells: the difference (a share) with its variances.
+
+    `smallest` is the smallest difference of interest, in pp.
+    """
+
+    claim: str
+    cell: str
+    smallest: float
+    difference: float
+    parts: Components
+
+
+def differences(pairs: list[claims.Pair]) -> dict[tuple[str, str, str], pd.DataFrame]:
+    """Paired differences of each cell, seeds (rows) by questions: those that all cells and seeds have."""
+    wide = {
+        cell: stats.paired_table(ours, rival).pivot(index="seed", columns="id", values="value").dropna(axis=1)
+        for cell, ours, rival in pairs
+    }
+    shared = sorted(set.intersection(*(set(table.index) for table in wide.values()))) if wide else []
+    return {cell: table.loc[shared] for cell, table in wide.items()}
+
+
+def mean_over_cells(cells: dict[tuple[str, str, str], pd.DataFrame]) -> list[Answered]:
+    """The parts of the mean over cells: those of one benchmark share questions, and are averaged question by question.
+
+    A benchmark weighs as much as it has cells.
+    """
+    benchmarks: dict[str, list[pd.DataFrame]] = {}
+    for (benchmark, _, _), table in cells.items():
+        benchmarks.setdefault(benchmark, []).append(table)
+    return [
+        Answered(sum(tables).dropna(axis=1).to_numpy() / len(tables), len(tables) / len(cells))
+        for tables in benchmarks.values()
+    ]
+
+
+def estimates(results: claims.Results) -> list[Estimate]:
+    """The variances of each claim about accuracies; nothing of a claim that fewer than two seeds have answered."""
+    found = []
+    for name, criterion in load_criteria().items():
+        if isinstance(criterion, (EveryCell, Variant)):
+            cells = differences(list(claims.pairs(criterion, results.correctness)))
+            if cells and len(next(iter(cells.values()))) > 1:
+                found += _of_claim(name, criterion.smallest, cells)
+    return found
+
+
+def _of_claim(name: str, smallest: Smallest, cells: dict[tuple[str, str, str], pd.DataFrame]) -> list[Estimate]:
+    parts = {"/".join(cell): ([Answered(table.to_numpy())], smallest.cell) for cell, table in cells.items()}
+    if len(cells) > 1:
+        parts[MEAN] = (mean_over_cells(cells), smallest.mean)
+    return [
+        Estimate(name, cell, size, sum(p.weight * float(p.differences.mean()) for p in some), power.components(some))
+        for cell, (some, size) in parts.items()
+    ]
+
+
+def power_table(found: list[Estimate]) -> pd.DataFrame:
+    """One row a cell of a claim and one for the mean of its cells; differences and standard errors in pp.
+
+    `se_*` are the standard errors of what seeds, questions and the rest add; their squares sum to the variance.
+    Missing: no number of seeds, or of questions, is enough.
+    """
+    rows = []
+    for one in found:
+        parts, share = one.parts, one.smallest / 100
+        numbers = [
+            *(parts.seeds, sum(part.questions for part in parts.benchmarks), 100 * one.difference),
+            *(100 * np.sqrt(v) for v in (parts.between_seeds / parts.seeds, parts.of_questions, parts.rest)),
+            *(100 * power.half_width(parts), power.needed_half_width(one.smallest), one.smallest),
+            *(100 * power.power(parts, share), 100 * power.told(parts)),
+            *(power.seeds_needed(parts, share), power.seeds_needed(power.cautious(parts), share)),
+            power.questions_needed(parts, share),
+        ]
+        rows.append([one.claim, one.cell, *numbers])
+    table = pd.DataFrame(rows, columns=COLUMNS).replace(np.inf, np.nan)
+    return table.round({"questions_needed_times": 2}).astype(
+        {"seeds_needed": "Int64", "seeds_needed_cautious": "Int64"}
+    )
+
+
+def plans(found: list[Estimate]) -> pd.DataFrame:
+    """Power by seeds and questions, a row a plan: of a claim's mean, and of the median of its cells."""
+    rows = []
+    for claim in dict.fromkeys(one.claim for one in found):
+        mean = [one for one in found if one.claim == claim and one.cell == MEAN]
+        cells = [one for one in found if one.claim == claim and one.cell != MEAN]
+        for times, seeds in itertools.product(TIMES, SEEDS):
+            rows.append([claim, times, seeds, *_planned(mean, seeds, times), *_planned(cells, seeds, times)])
+    columns = ["claim", "questions_times", "seeds", "mean_power_pct", "mean_told_pp", "cell_power_pct", "cell_told_pp"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _planned(some: list[Estimate], seeds: int, times: float) -> tuple[float, float]:
+    """Median power (%) and difference told (pp) over some cells; NaN without any."""
+    if not some:
+        return np.nan, np.nan
+    parts = [one.parts.at(seeds, times) for one in some]
+    powers = [power.power(part, one.smallest / 100) for part, one in zip(parts, some, strict=True)]
+    return 100 * float(np.median(powers)), 100 * float(np.median([power.told(part) for part in parts]))

@@ -1,0 +1,233 @@
+"""Power: variances and sizes computed by hand, the known limits, and simulations with known variances."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.stats import nct, norm, t
+
+from rdlib.errors import UserError
+from rdlib.evidence import power, power_tables, stats
+from rdlib.evidence.power import Answered, Benchmark, Components
+from rdlib.evidence.result_tables import open_results
+from rdlib.paths import ROOT
+
+Z = norm.ppf(0.975)
+
+
+def parts_of(seeds, questions, between_seeds=0.0, between_questions=0.0, rest=0.0):
+    return Components(seeds, between_seeds, (Benchmark(questions, 1.0, between_questions, rest),))
+
+
+def test_components_by_hand():
+    """Two seeds, three questions: effects of seeds -1/2, 1/2, of questions -1, 0, 1, and a rest of -+1/4, 0, +-1/4."""
+    rest = np.array([[-0.25, 0.0, 0.25], [0.25, 0.0, -0.25]])
+    values = np.array([[-0.5], [0.5]]) + np.array([-1.0, 0.0, 1.0]) + rest
+    found = power.components([Answered(values)])
+    # mean squares: rest 0.25 / 2, questions 2 * 2 / 2, seeds 3 * 0.5
+    assert found.benchmarks[0].rest == pytest.approx(0.125)
+    assert found.benchmarks[0].between_questions == pytest.approx((2 - 0.125) / 2)
+    assert found.between_seeds == pytest.approx((1.5 - 0.125) / 3)
+    assert found.variance == pytest.approx((1.5 + 2 - 0.125) / 6)
+
+
+def test_a_variance_below_zero_is_none():
+    values = np.array([[1.0, 0.0], [0.0, 1.0]])  # seeds and questions differ by less than the rest alone makes them
+    found = power.components([Answered(values)])
+    assert (found.between_seeds, found.benchmarks[0].between_questions, found.benchmarks[0].rest) == (0, 0, 1)
+
+
+def test_one_seed_has_no_variances():
+    with pytest.raises(UserError, match="need two seeds"):
+        power.components([Answered(np.zeros((1, 5)))])
+
+
+def test_known_variances_are_found():
+    rng = np.random.default_rng(0)
+    found = []
+    for _ in range(200):
+        values = rng.normal(0, 0.3, (6, 1)) + rng.normal(0, 0.5, 80) + rng.normal(0, 0.4, (6, 80))
+        one = power.components([Answered(values)])
+        found.append((one.between_seeds, one.benchmarks[0].between_questions, one.benchmarks[0].rest))
+    assert np.mean(found, axis=0) == pytest.approx([0.09, 0.25, 0.16], rel=0.1)
+
+
+def test_cells_that_share_seeds_and_questions_are_not_counted_as_independent():
+    rng = np.random.default_rng(1)
+    seeds, questions = rng.normal(0, 0.1, (5, 1)), rng.normal(0, 0.5, 400)
+    one = pd.DataFrame(seeds + questions + rng.normal(0, 0.3, (5, 400)))
+    alone = power.components([Answered(one.to_numpy())])
+    same = power_tables.mean_over_cells({("gsm", "strong", "small"): one, ("gsm", "weak", "small"): one})
+    assert power.components(same).variance == pytest.approx(alone.variance)
+    other = pd.DataFrame(seeds + rng.normal(0, 0.5, 400) + rng.normal(0, 0.3, (5, 400)))
+    apart = power_tables.mean_over_cells({("gsm", "strong", "small"): one, ("mmlu", "strong", "small"): other})
+    found = power.components(apart)
+    assert found.between_seeds == pytest.approx(alone.between_seeds, rel=0.3)  # the seeds are shared
+    assert found.of_questions == pytest.approx(alone.of_questions / 2, rel=0.3)  # the questions are not
+
+
+def test_seeds_leave_the_variance_of_the_questions():
+    parts = parts_of(5, 1000, 0.01**2, 0.2**2, 0.3**2)
+    assert parts.variance == pytest.approx(0.01**2 / 5 + 0.2**2 / 1000 + 0.3**2 / 5000)
+    assert parts.at(seeds=10**9).variance == pytest.approx(0.2**2 / 1000)
+    assert parts.at(times=1e12).variance == pytest.approx(0.01**2 / 5)
+    # z-test at the limit: 1.5 pp over a standard error of 0.632 pp is 2.37, and 2.80 would be needed
+    assert power.seeds_needed(parts, 0.015) == math.inf
+    assert math.isfinite(power.questions_needed(parts, 0.02))
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 5, 10, 40])
+@pytest.mark.parametrize("effect", [0.5, 2.0, 3.0])
+def test_without_variance_of_questions_it_is_the_noncentral_t(seeds, effect):
+    critical = t.ppf(0.975, seeds - 1)
+    expected = nct.sf(critical, seeds - 1, effect) + nct.cdf(-critical, seeds - 1, effect)
+    found = power.power(parts_of(seeds, 10, between_seeds=seeds), effect)  # a standard error of 1
+    assert found == pytest.approx(expected, abs=2e-3)
+
+
+def test_without_variance_of_seeds_it_is_the_normal_approximation():
+    parts = parts_of(5, 100, between_questions=100.0)  # a standard error of 1
+    for effect in (0.0, 1.0, 2.8015852, 4.0):
+        assert power.power(parts, effect) == pytest.approx(norm.sf(Z - effect) + norm.cdf(-Z - effect), abs=1e-9)
+    assert power.told(parts) == pytest.approx(2.8015852, abs=1e-4)
+    assert power.half_width(parts) == pytest.approx(Z)
+
+
+def test_sizes_by_hand():
+    # one question's difference has a standard deviation of 0.5: 0.05 needs (2.8016 * 0.5 / 0.05)^2 = 784.9 questions
+    parts = parts_of(5, 100, between_questions=0.25)
+    assert 100 * power.questions_needed(parts, 0.05) == pytest.approx(784.9, rel=1e-3)
+    assert power.seeds_needed(parts, 0.05) == math.inf
+    # a t-test of one mean: a difference of one standard deviation needs 10 seeds for 80 % (G*Power: 10, power 0.803)
+    parts = parts_of(5, 10**6, between_seeds=1.0)
+    assert power.seeds_needed(parts, 1.0) == 10
+    assert power.power(parts.at(seeds=10), 1.0) == pytest.approx(0.8031, abs=2e-3)
+    assert power.power(parts.at(seeds=9), 1.0) < 0.8
+    assert power.questions_needed(parts, 1.0) == math.inf
+
+
+def test_what_is_told_has_the_power_and_more_of_either_tells_less():
+    parts = parts_of(5, 1000, 0.01**2, 0.15**2, 0.3**2)
+    assert power.power(parts, power.told(parts)) == pytest.approx(0.8, abs=1e-4)
+    assert power.told(parts.at(seeds=8)) < power.told(parts) > power.told(parts.at(times=2))
+    needed = power.seeds_needed(parts, 0.018)
+    assert power.power(parts.at(seeds=needed), 0.018) >= 0.8 > power.power(parts.at(seeds=needed - 1), 0.018)
+    times = power.questions_needed(parts, 0.018)
+    assert power.power(parts.at(times=times), 0.018) == pytest.approx(0.8, abs=1e-4)
+
+
+def test_no_variance_tells_everything():
+    parts = parts_of(3, 10)
+    assert power.power(parts, 0.001) == 1 and power.power(parts, 0.0) == 0 and power.told(parts) == 0
+    assert power.seeds_needed(parts, 0.001) == 2
+
+
+def test_a_cautious_plan_takes_the_upper_limit_of_the_seeds_variance():
+    # five seeds: 4 / chi-squared quantile of 20 % at 4 degrees, 1.6488
+    found = power.cautious(parts_of(5, 1000, between_seeds=0.04))
+    assert found.between_seeds == pytest.approx(0.04 * 4 / 1.6488, rel=1e-4)
+    assert power.cautious(parts_of(5, 1000, rest=1.0)).between_seeds > 0
+
+
+def test_needed_half_width():
+    assert power.needed_half_width(1.5) == pytest.approx(1.5 * 1.959964 / 2.801585)
+    assert power.needed_half_width(1.5) == pytest.approx(1.0494, abs=1e-4)
+    assert power.needed_half_width(0.7) == pytest.approx(0.4897, abs=1e-4)
+    # it is the half-width at which that difference has 80 % power, where the questions decide
+    parts = parts_of(5, 1000, between_questions=1000 * (0.015 / 2.801585) ** 2)
+    assert power.half_width(parts) == pytest.approx(power.needed_half_width(0.015), rel=1e-5)
+    assert power.power(parts, 0.015) == pytest.approx(0.8, abs=1e-5)
+
+
+def shares_of_intervals_without_zero(parts, difference, runs=500):
+    """How often the interval of `stats`, over made-up answers with these variances, excludes zero."""
+    rng, (benchmark,), hits = np.random.default_rng(3), parts.benchmarks, 0
+    shape = (parts.seeds, int(benchmark.questions))
+    index = {"seed": np.repeat(range(shape[0]), shape[1]), "id": np.tile(range(shape[1]), shape[0])}
+    for _ in range(runs):
+        values = difference + rng.normal(0, math.sqrt(parts.between_seeds), (shape[0], 1))
+        values = values + rng.normal(0, math.sqrt(benchmark.between_questions), shape[1])
+        values = values + rng.normal(0, math.sqrt(benchmark.rest), shape)
+        draws = stats.mean_draws(pd.DataFrame({**index, "value": values.ravel()}), "x", resamples=400)
+        interval = draws.interval()
+        hits += interval.low > 0 or interval.high < 0
+    return hits / runs
+
+
+@pytest.mark.parametrize(
+    ("between_seeds", "between_questions", "rest", "difference"),
+    [(0.0, 0.5, 0.2, 0.10), (0.03, 0.4, 0.4, 0.10), (0.1, 0.1, 0.2, 0.17)],
+    ids=["questions above all", "both", "seeds above all"],
+)
+def test_the_power_computed_is_that_of_the_intervals_that_verdicts_rest_on(
+    between_seeds, between_questions, rest, difference
+):
+    parts = parts_of(5, 200, between_seeds**2, between_questions**2, rest**2)
+    expected = power.power(parts, difference)
+    assert 0.4 < expected < 0.95
+    # 500 runs: three standard errors are at most 0.067, and a bootstrap of 400 resamples is a little rough itself
+    assert shares_of_intervals_without_zero(parts, difference) == pytest.approx(expected, abs=0.08)
+
+
+def answers(method, correct, variant="", benchmark="gsm", student="small"):
+    """Answers of some seeds, (seeds, questions), as correctness.parquet has them."""
+    seeds, questions = np.indices(correct.shape)
+    keys = {"benchmark": benchmark, "teacher": "strong", "student": student, "method": method, "variant": variant}
+    ids = [f"{benchmark}-{i}" for i in questions.ravel()]
+    return pd.DataFrame({**keys, "seed": seeds.ravel(), "id": ids, "correct": correct.ravel()})
+
+
+def study(seeds):
+    rng = np.random.default_rng(7)
+    draw = lambda share: rng.random((seeds, 50)) < share  # noqa: E731
+    parts = [answers(m, draw(s), student=k) for m, s in (("ours", 0.8), ("sft", 0.5)) for k in ("small", "large")]
+    parts.append(answers("ours", draw(0.6), "reward.mismatch=minus"))
+    return SimpleNamespace(correctness=pd.concat(parts, ignore_index=True))
+
+
+def test_the_table_has_a_row_a_cell_and_one_for_the_mean():
+    correct = study(3).correctness
+    table = power_tables.power_table(power_tables.estimates(study(3)))
+    assert list(zip(table.claim, table.cell, strict=True)) == [
+        ("C1", "gsm/strong/small"),
+        ("C1", "gsm/strong/large"),
+        ("C1", power_tables.MEAN),
+        ("C9", "gsm/strong/small"),
+    ]
+    assert table.smallest_pp.tolist() == [1.5, 1.5, 0.7, 1.5] and (table.seeds == 3).all()
+    ours, sft = (correct[correct.method == m].loc[correct.variant == ""].correct.mean() for m in ("ours", "sft"))
+    assert table.difference_pp[2] == pytest.approx(100 * (ours - sft))
+    variance = table.se_seeds_pp**2 + table.se_questions_pp**2 + table.se_rest_pp**2
+    assert ((table.half_width_pp / np.sqrt(variance)).between(Z, 1.5 * t.ppf(0.975, 2))).all()
+    plans = power_tables.plans(power_tables.estimates(study(3)))
+    assert len(plans) == 2 * len(power_tables.SEEDS) * len(power_tables.TIMES)
+    assert plans[plans.claim == "C9"].mean_power_pct.isna().all()
+
+
+def test_one_seed_gives_an_empty_table():
+    found = power_tables.estimates(study(1))
+    assert power_tables.power_table(found).empty and power_tables.plans(found).empty
+
+
+@pytest.mark.skipif(not (ROOT / "figures/results").is_dir(), reason="no reference run has been released yet")
+def test_half_widths_by_the_variances_are_those_of_the_released_intervals():
+    cells = pd.read_csv(ROOT / "figures/claims_cells.csv").query("unit == 'pp'").set_index(["claim", "cell"])
+    table = pd.read_csv(ROOT / "figures/power.csv").query("cell != @power_tables.MEAN").set_index(["claim", "cell"])
+    assert len(table) > 30
+    seen = (cells.study_high - cells.study_low).loc[table.index] / 2
+    # where a variance that came out below 0 counts as 0, the computed interval is the wider one
+    assert ((table.half_width_pp / seen).between(0.9, 1.1) | (table.se_seeds_pp == 0)).mean() > 0.9
+    assert (table.half_width_pp / seen).median() == pytest.approx(1, abs=0.05)
+
+
+@pytest.mark.skipif(not (ROOT / "figures/results").is_dir(), reason="no reference run has been released yet")
+def test_all_released_seeds_answered_the_same_questions():
+    """So the questions' variance does not shrink with seeds, as `stats.mean_draws` and `power` have it."""
+    correct = open_results(Path(ROOT / "figures/results")).correctness
+    for _, rows in correct.groupby("benchmark"):
+        assert len({frozenset(part.id) for _, part in rows.groupby("seed")}) == 1
