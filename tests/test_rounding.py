@@ -90,7 +90,7 @@ def test_the_answer_in_words(by_seed):
     assert "in SFT, Ours w/o R" not in text and "in SFT, Ours the same seed differs" in text
     assert "by 10.0, 14.1 percentage points (root mean square over 2 seeds" in text
     assert "a standard deviation of 7.1, 10.0 from rounding alone; between seeds it is 14.1, 7.1." in text
-    assert "Of 4 models, bytes differ from `01_a` on behind 3, nowhere behind 1. 6 of 40 answers (15.0 %)" in text
+    assert "Of 4 models, bytes first differ in `01_a` behind 3, nowhere behind 1. 6 of 40 answers (15.0 %)" in text
     assert "less than 24.5 points (twice the root mean square)" in text  # 2 sqrt((100 + 100 + 0 + 400) / 4)
 
 
@@ -236,7 +236,7 @@ def test_equal_contents_are_told_and_the_exhibits_are_shown(root):
     assert drawn["portable_pct"].equals(drawn["native_pct"]) and (drawn["changed"] == 0).all()
     text = documents.rounding_text(root / "out")
     assert text.startswith("Answer: in SFT, Ours w/o R, Ours the same seed differs between the modes by 0.0, 0.0, 0.0")
-    assert "bytes differ nowhere behind 3" in text and "| gsm | strong | small | sft | 1 |" in text
+    assert "bytes first differ nowhere behind 3" in text and "| gsm | strong | small | sft | 1 |" in text
     assert text.endswith("(../figures/figure_rounding.png)")
     assert "Not yet released" in documents.rounding_text(root)
 
@@ -262,4 +262,4 @@ def test_a_tiny_study_under_torchs_own_numerics(root):
     assert found.xs("00_data", level="stage").all() and "already there" in done.stdout
     record = json.loads((root / "released/seed0/rounding_provenance.json").read_text())
     assert record["numerics"] == [numerics.NATIVE] and record["command"].startswith("RDLIB_NUMERICS=native ")
-    assert record["environment"]["processor"] and len(record["commits"]) == 1
+    assert record["environment"]["processor"] and record["environment"]["torch_kernels"] and len(record["commits"]) == 1

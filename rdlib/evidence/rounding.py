@@ -130,11 +130,11 @@ def _seeds(spread: pd.DataFrame) -> str:
 
 
 def _begins(firsts: pd.DataFrame) -> str:
-    """From which stage on the bytes of how many models differ."""
+    """In which stage bytes first differ, behind how many models."""
     counts = firsts["first"].value_counts().sort_index()
-    parts = [f"from `{stage}` on behind {count}" for stage, count in counts.items() if stage]
+    parts = [f"in `{stage}` behind {count}" for stage, count in counts.items() if stage]
     parts += [f"nowhere behind {counts['']}"] if "" in counts else []
-    return f"Of {len(firsts)} models, bytes differ {', '.join(parts)}."
+    return f"Of {len(firsts)} models, bytes first differ {', '.join(parts)}."
 
 
 # ---- as a figure
@@ -213,7 +213,7 @@ EXHIBITS = (
         name="figure_rounding",
         title="The same seeds in two numerical modes",
         caption="Accuracy on the test questions in % of each seed in the portable numerical mode (filled) and under "
-        "torch's own numerics (open), joined by a line; beside them mean and standard deviation between seeds.",
+        "torch's own (open, by `make rounding`), joined by a line; beside them mean and standard deviation of seeds.",
         table=_by_seed,
         draw=draw,
         rests_on=(),

@@ -119,7 +119,8 @@ def gather(released: Path, profile_path: str, seed: int) -> None:
     table = stages_table(found, _of_release(released, "contents"))
     artifacts.write_bytes(released / ROUNDING_STAGES, table.to_csv(index=False).encode())
     command = f"{numerics.SWITCH}={numerics.NATIVE} python -m rdlib.study.rounding --seeds {seed}"
-    made = results.provenance(behind(found), profile_path, seed) | {"command": command}
+    stages = behind(found)[::-1]  # an evaluation first: the environment that is told is one in which torch was loaded
+    made = results.provenance(stages, profile_path, seed) | {"command": command}
     artifacts.write_json(released / ROUNDED, made)
 
 
