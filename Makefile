@@ -29,7 +29,7 @@ EMBEDDED := params/micro.yaml params/smoke.yaml $(REFERENCE)
 offline = HF_HUB_OFFLINE=$${HF_HUB_OFFLINE-1}
 
 .DEFAULT_GOAL := help
-.PHONY: help env study reference trials compare test crash-test portable-test slurm-test fuzz real-test own-test sharded-test vllm-test
+.PHONY: help env study reference trials compare rounding test crash-test portable-test slurm-test fuzz real-test own-test sharded-test vllm-test
 .PHONY: bench lint format docs figures figure retrain release site lab pins clean distclean
 
 help: ## say what can be made
@@ -53,6 +53,10 @@ trials: env ## the trials by which the settings of params/reference.yaml were ch
 
 compare: env ## hold what is in runs/reference to the released seeds, artifact by artifact (ARGS="--seeds 0")
 	@$(BIN)/python -m rdlib.study.compared $(ARGS)
+
+rounding: env ## the released SEEDS once more in torch's own numerics: what rounding alone does (SEEDS="0 1 2 3 4"; hours)
+	@RDLIB_NUMERICS=native $(offline) $(BIN)/python -m rdlib.study.rounding --seeds $(SEEDS) --jobs $(JOBS) $(ARGS)
+	@$(MAKE) --no-print-directory figures
 
 test: lint ## check style, then run the tests
 	@$(offline) $(BIN)/python -m pytest $(PYTEST_ARGS)
@@ -116,8 +120,10 @@ retrain: env ## train again what one table or figure rests on, its time told fir
 release: env ## make the results of runs/reference the released ones, keep the notebooks of one cell, and redraw
 	@set -- runs/reference/results/seed*; [ -d "$$1" ] || { echo "runs/reference/results is missing: run \`make reference\` first." >&2; exit 1; }; \
 	mkdir -p figures/results && for seed in "$$@"; do \
-		new=figures/results/new.$$$$; rm -rf $$new && cp -r "$$seed" $$new && \
-		rm -rf "figures/results/$${seed##*/}" && mv $$new "figures/results/$${seed##*/}"; \
+		old="figures/results/$${seed##*/}"; new=figures/results/new.$$$$; rm -rf $$new && cp -r "$$seed" $$new && \
+		if [ -f "$$old/rounding_provenance.json" ] && cmp -s "$$seed/provenance.json" "$$old/provenance.json"; then \
+			cp "$$old"/rounding* $$new; \
+		fi && rm -rf "$$old" && mv $$new "$$old"; \
 	done
 	@$(offline) $(BIN)/python -m rdlib.study.published $(REFERENCE) figures
 	@$(MAKE) --no-print-directory figures

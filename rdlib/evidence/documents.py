@@ -222,6 +222,7 @@ def blocks(figures: Path) -> dict[str, str]:
     content = {"provenance": provenance_rows(), "bench": bench_rows(ROOT / "bench" / "results")}
     content["memory"] = memory_rows(ROOT / "docs" / "memory.csv")
     content["trials"] = trial_rows(figures / "trials" / "settings", ROOT / "params" / "trials" / "settings.yaml")
+    content["rounding"] = rounding_text(figures)
     content["measured"] = measured_rows(runs_seen(figures / "results", MACHINES))
     if not (figures / "results").is_dir():
         return content | dict.fromkeys(RELEASED_BLOCKS, NOT_RELEASED)
@@ -260,6 +261,15 @@ def trial_rows(folder: Path, trials: Path) -> str:
             numbers = f"{row.seed} | {row.best:.3f} | {row.best_step} | {row.steps} | {ended}"
             lines.append(f"| {asked['question']} | {name} | {row.cell} | {numbers} |")
     return "\n".join(lines) if len(lines) > 2 else "*Nothing has been tried yet: `make trials`.*"
+
+
+def rounding_text(figures: Path) -> str:
+    """What rounding alone does: figures/rounding.md without its title, then the figure."""
+    path = figures / "rounding.md"
+    if not path.is_file():
+        return "*Not yet released: `make reference`, then `make rounding`.*"
+    text = path.read_text(encoding="utf-8").partition("\n\n")[2].strip()
+    return f"{text}\n\n![The same seeds in two numerical modes](../figures/figure_rounding.png)"
 
 
 def bench_rows(folder: Path) -> str:

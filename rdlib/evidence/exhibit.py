@@ -30,6 +30,7 @@ class Exhibit:
     on. `questions`: those of the reviewers (R1-R7, and "RM" for what the reward model can give) that it is about;
     where no seed has answered them, there is no such exhibit. `held_out`: it is about held-out questions without gold
     answers, which few studies have. `tells_endings`: it is about how trainings ended, which old results do not say.
+    `of_rounding`: it is about the same seeds in another numerical mode, which few releases have.
     `answer`: what its table says, in words that go before the caption.
     """
 
@@ -43,11 +44,12 @@ class Exhibit:
     answer: Callable[[Evidence], str] | None = None
     held_out: bool = False
     tells_endings: bool = False
+    of_rounding: bool = False
 
     def is_shown(self, evidence: Evidence) -> bool:
         """Whether the evidence has the tables that it needs and not every study has."""
         there = {"of_questions": evidence.answered, "held_out": evidence.holds_out}
-        there["tells_endings"] = evidence.tells_endings
+        there |= {"tells_endings": evidence.tells_endings, "of_rounding": evidence.rounded}
         return all(found or not getattr(self, needed) for needed, found in there.items())
 
     @property

@@ -15,8 +15,9 @@ from rdlib.evidence.exhibit import Exhibit, draw
 from rdlib.evidence.paper_exhibits import PAPER
 from rdlib.evidence.question_exhibits import QUESTIONS
 from rdlib.evidence.result_tables import Evidence
+from rdlib.evidence.rounding import EXHIBITS as ROUNDING
 
-EXHIBITS: dict[str, Exhibit] = {exhibit.name: exhibit for exhibit in (*PAPER, *QUESTIONS)}
+EXHIBITS: dict[str, Exhibit] = {exhibit.name: exhibit for exhibit in (*PAPER, *QUESTIONS, *ROUNDING)}
 
 
 def draw_all(evidence: Evidence, out: Path) -> list[Path]:

@@ -51,6 +51,13 @@ TRAINING_COLUMNS = "stage dataset teacher student method variant seed best best_
 # Written after the reviewers' tables, so a seed that has it has answered the questions.
 ANSWERED = "question_provenance.json"
 
+# The same seed in another numerical mode, written by `rdlib.study.rounding`; the last file says that it is all there.
+ROUNDING, ROUNDING_STAGES, ROUNDED = "rounding.parquet", "rounding_stages.csv", "rounding_provenance.json"
+ROUNDING_COLUMNS = {
+    ROUNDING: "dataset teacher student method seed benchmark id correct",
+    ROUNDING_STAGES: "dataset teacher student method seed stage same",
+}
+
 
 @dataclass(frozen=True)
 class Evidence:
@@ -214,6 +221,30 @@ class Evidence:
     def question_costs(self) -> pd.DataFrame:
         """Seconds and tokens of every stage behind an arm."""
         return self._questions("question_costs.csv")
+
+    # ---- another numerical mode
+
+    @cached_property
+    def rounded(self) -> tuple[Path, ...]:
+        """The folders of the seeds that were computed in another numerical mode too."""
+        return tuple(folder for folder in self.folders if (folder / ROUNDED).is_file())
+
+    @cached_property
+    def rounding(self) -> pd.DataFrame:
+        """Graded answers of the same seeds in another numerical mode."""
+        return self._rounding(ROUNDING)
+
+    @cached_property
+    def rounding_stages(self) -> pd.DataFrame:
+        """Whether the content of every stage behind them is that of the released seed."""
+        return self._rounding(ROUNDING_STAGES)
+
+    def _rounding(self, name: str) -> pd.DataFrame:
+        if not self.rounded:
+            raise UserError(
+                f"No seed in {self.folders[0].parent} was computed in another numerical mode: run `make rounding`."
+            )
+        return pd.concat([tables.read_table(f / name, ROUNDING_COLUMNS[name]) for f in self.rounded], ignore_index=True)
 
     def _study(self, name: str) -> pd.DataFrame:
         return pd.concat([tables.read_table(f / name, COLUMNS[name]) for f in self.folders], ignore_index=True)

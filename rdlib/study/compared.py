@@ -23,12 +23,18 @@ SAME, DIFFERENT, ABSENT = "the same", "different", "not made here"
 
 def released_contents(folder: Path) -> dict[str, str]:
     """The content of every stage behind a released seed, by label; UserError where the release does not tell it."""
+    found = recorded(folder, "contents")
+    if not found:
+        raise UserError(f"{folder} does not tell the content of its stages: it was released before version 1.0.0.")
+    return found
+
+
+def recorded(folder: Path, what: str) -> dict[str, str]:
+    """What a released seed tells of every stage behind it, by label: its key ("stages") or its content ("contents")."""
     found: dict[str, str] = {}
     for name in ("provenance.json", ANSWERED):
         if (folder / name).is_file():
-            found |= artifacts.read_json(folder / name).get("contents", {})
-    if not found:
-        raise UserError(f"{folder} does not tell the content of its stages: it was released before version 1.0.0.")
+            found |= artifacts.read_json(folder / name).get(what, {})
     return found
 
 

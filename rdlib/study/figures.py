@@ -52,7 +52,8 @@ def source(
 
 def described(exhibit: Exhibit, evidence: Evidence) -> str:
     """What an exhibit shows, what it rests on, and the command that trains that again."""
-    folders = evidence.answered if exhibit.of_questions else evidence.folders
+    shown = evidence.rounded if exhibit.of_rounding else evidence.folders
+    folders = evidence.answered if exhibit.of_questions else shown
     seeds = ", ".join(str(seed_of(folder)) for folder in folders)
     commits = ", ".join(commit[:10] for commit in evidence.commits) or "not recorded"
     lines = [exhibit.title, exhibit.caption, f"From seeds {seeds} of {folders[0].parent}, made by commits {commits}."]

@@ -199,7 +199,11 @@ class Stage:
     def key(self) -> str | None:
         """Hash of the recipe and of the content of the inputs; None where an input is not done."""
         contents = {name: stage.content for name, stage in self.inputs.items()}
-        return None if None in contents.values() else artifacts.content_hash([self.recipe, contents])
+        return None if None in contents.values() else self.key_from(contents)
+
+    def key_from(self, contents: dict[str, str]) -> str:
+        """The key that the stage has where its inputs, by name, have these contents."""
+        return artifacts.content_hash([self.recipe, contents])
 
     @property
     def content(self) -> str | None:

@@ -121,15 +121,18 @@ def _stage(trials: Trials, group: str, cell: str, trial: Trial, seed: int) -> St
 # ---- running them
 
 
-def run(stages: list[Stage], jobs: int) -> None:
-    """Make these stages and all that they read, each once, `jobs` at a time; what is done is left as it is."""
+def run(stages: list[Stage], jobs: int, name: str = "trials") -> None:
+    """Make these stages and all that they read, each once, `jobs` at a time; what is done is left as it is.
+
+    `name` is what the progress bar is called.
+    """
     nodes = {one.folder: one for stage in stages for one in (stage, *stage.upstream())}
     order = TopologicalSorter({f: {one.folder for one in s.inputs.values()} for f, s in nodes.items()})
     order.prepare()
     context = multiprocessing.get_context("spawn")
     with (
         ProcessPoolExecutor(jobs, mp_context=context) as pool,
-        tqdm(total=len(nodes), desc="trials", unit="stage") as bar,
+        tqdm(total=len(nodes), desc=name, unit="stage") as bar,
     ):
         running: dict[Future, Path] = {}
         while order.is_active():
