@@ -21,7 +21,7 @@ from typing import Any
 
 import pandas as pd
 from datasets import Dataset
-from transformers import PreTrainedTokenizerBase, Trainer
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer
 from trl import DistillationConfig, DistillationTrainer, DPOConfig, DPOTrainer, GRPOConfig, GRPOTrainer
 
 from rdlib import artifacts
@@ -183,8 +183,7 @@ def query_rows(stage, cell: Cell, count: int, labelled: bool) -> Dataset:
     `labelled` leaves out those of Q_fail. UserError where no query is left.
     """
     responses = artifacts.read_parquet(stage.input("student") / "responses.parquet")
-    queries = rl.training_queries(cell.questions, cell.labels, responses)
-    queries = queries.dropna(subset="pseudo_label") if labelled else queries
+    queries = rl.training_queries(cell.questions, cell.labels, responses, labelled)
     if queries.empty:
         raise UserError(f"{stage.label}: the student failed no query, so there is nothing to train on.")
     asked = [cell.prompts[key] for key in queries["id"]]
@@ -196,9 +195,17 @@ def query_rows(stage, cell: Cell, count: int, labelled: bool) -> Dataset:
 
 
 def distillation(stage, work: Path, cell: Cell) -> Trainer:
-    """On-policy distillation from the cell's teacher; UserError where its vocabulary is not the student's."""
+    """On-policy distillation from the cell's teacher.
+
+    UserError where it shows no token distribution, or has another vocabulary than the student.
+    """
     settings = stage.profile.baselines
     source = models.resolve(stage.profile.model_of(stage.teacher), stage.root)
+    if source.engine in ("openai", "replay"):
+        raise UserError(
+            f"{stage.label}: the teacher {source.model} gives texts alone (engine {source.engine}), so there are no "
+            f"token distributions to distill: take ours, rft, dpo or grpo, which need none."
+        )
     if models.load_tokenizer(source).get_vocab() != cell.tokenizer.get_vocab():
         raise UserError(
             f"{stage.label}: the teacher {source.model} has another vocabulary than the student, so their token "
@@ -208,7 +215,7 @@ def distillation(stage, work: Path, cell: Cell) -> Trainer:
     dataset = query_rows(stage, cell, steps * size, labelled=False).select_columns("prompt")
     return AgreementDistillationTrainer(
         models.load_causal_lm(cell.source, stage.profile.training),
-        models.load_causal_lm(source, stage.profile.training),
+        heated(models.load_causal_lm(source, stage.profile.training), stage.profile.teacher_sampling.heat),
         DistillationConfig(
             per_device_train_batch_size=size,
             learning_rate=settings.distillation_learning_rate,
@@ -216,6 +223,14 @@ def distillation(stage, work: Path, cell: Cell) -> Trainer:
         ),
         **learns_from(stage, dataset, cell),
     )
+
+
+def heated(teacher: PreTrainedModel, heat: float) -> PreTrainedModel:
+    """A teacher whose logits TRL's trainer divides by `heat`, as if they came so; in place."""
+    if heat != 1:
+        config = teacher.config.get_text_config()
+        config.logit_scale = (getattr(config, "logit_scale", None) or 1.0) / heat
+    return teacher
 
 
 def match_reward(kind: str) -> Callable[..., list[float]]:
