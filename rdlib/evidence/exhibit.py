@@ -29,7 +29,8 @@ class Exhibit:
     `table` gives exactly what is drawn or written, before rounding. `rests_on`: the notebooks that train what it rests
     on. `questions`: those of the reviewers (R1-R7, and "RM" for what the reward model can give) that it is about;
     where no seed has answered them, there is no such exhibit. `held_out`: it is about held-out questions without gold
-    answers, which few studies have. `answer`: what its table says, in words that go before the caption.
+    answers, which few studies have. `answer`: what its table says, in words that go before the caption. `trials`: the
+    groups of trials that it shows, which lie beside the results and are run by `rdlib.study.open_ends`.
     """
 
     name: str
@@ -41,10 +42,12 @@ class Exhibit:
     questions: tuple[str, ...] = ()
     answer: Callable[[Evidence], str] | None = None
     held_out: bool = False
+    trials: tuple[str, ...] = ()
 
     def is_shown(self, evidence: Evidence) -> bool:
         """Whether the evidence has the tables that it needs and not every study has."""
-        return bool(evidence.answered or not self.of_questions) and (evidence.holds_out or not self.held_out)
+        there = evidence.has_trials(*self.trials) and (evidence.holds_out or not self.held_out)
+        return there and bool(evidence.answered or not self.of_questions)
 
     @property
     def of_questions(self) -> bool:

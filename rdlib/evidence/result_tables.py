@@ -44,6 +44,14 @@ QUESTION_COLUMNS = {
     "over_optimisation.csv": "update kl reward agreement accuracy",
     "question_costs.csv": "question arm level stage parameters tokens_generated tokens_trained seconds",
 }
+# Of a group of trials (rdlib.study.open_ends), which lie beside the results
+TRIAL_COLUMNS = {
+    "answers.parquet": "cell trial seed when id agrees correct",
+    "ranking.parquet": "cell trial seed id n strategy value",
+    "responses.parquet": "cell trial seed id kind score ratio named recalled",
+    "ppo.csv": "cell trial seed update reward validation_agreement",
+    "costs.csv": "cell trial seed tokens_generated gflop",
+}
 # Written after the reviewers' tables, so a seed that has it has answered the questions.
 ANSWERED = "question_provenance.json"
 
@@ -191,6 +199,24 @@ class Evidence:
     def question_costs(self) -> pd.DataFrame:
         """Seconds and tokens of every stage behind an arm."""
         return self._questions("question_costs.csv")
+
+    # ---- trials
+
+    def has_trials(self, *groups: str) -> bool:
+        """Whether all these groups of trials have been run and measured."""
+        return all(self._trials(group, "answers.parquet").is_file() for group in groups)
+
+    def trials(self, group: str, name: str) -> pd.DataFrame:
+        """A table of a group of trials; UserError where it has not been run."""
+        path = self._trials(group, name)
+        if not path.is_file():
+            raise UserError(
+                f"{path} is missing: run `python -m rdlib.study.open_ends --groups {group} --out {path.parent}`."
+            )
+        return tables.read_table(path, TRIAL_COLUMNS[name])
+
+    def _trials(self, group: str, name: str) -> Path:
+        return self.folders[0].parent.parent / "trials" / f"{group}_{name}"
 
     def _study(self, name: str) -> pd.DataFrame:
         return pd.concat([tables.read_table(f / name, COLUMNS[name]) for f in self.folders], ignore_index=True)

@@ -186,6 +186,15 @@ STAGES = {
             methods=TRAINED,
         ),
         StageSpec(
+            name="13_style",
+            function="rdlib.method.style:run",
+            axes=CELL,
+            inputs=(DATA, WARMUP, REWARD_MODEL),
+            sections=(),
+            notebook="13_reviewer_questions",
+            methods=PPO,
+        ),
+        StageSpec(
             name="13_judged_responses",
             function="rdlib.method.judged:run",
             axes=CELL,
