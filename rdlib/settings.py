@@ -263,13 +263,13 @@ class Ppo(Section):
 
 
 class Baselines(Section):
-    """Reviewers' question R1, ours and not the paper's; rft has the settings of `sft`.
+    """Reviewers' question R1, ours and not the paper's; rft has the settings of `sft` but for its rate.
 
-    The defaults cost about what 24 updates of 256 episodes of PPO cost; the learning rates were chosen among two or
-    three by validation agreement in the cells gsm and mmlu, strong, small, of params/micro.yaml. A step is an optimizer
-    step on new samples; `dpo_batch_size` counts pairs.
+    `dpo_epochs` and the numbers of steps are the most that a training takes. A step is an optimizer step on new
+    samples; `dpo_batch_size` counts pairs. The defaults cost about what 24 updates of 256 episodes of PPO cost.
     """
 
+    rft_learning_rate: Rate | None = None
     dpo_beta: Annotated[float, Field(gt=0)] = 0.1
     dpo_learning_rate: Rate = 1e-4
     dpo_epochs: Positive = 1

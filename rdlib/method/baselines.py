@@ -121,7 +121,8 @@ def rft(stage, work: Path, cell: Cell) -> Trainer:
     responses = artifacts.read_parquet(stage.input("student") / "responses.parquet")
     caps = {"train": stage.profile.sft.responses_per_question, "validation": 1}
     chosen = {s: select_own_responses(responses[responses["split"] == s], cap, stage.seed) for s, cap in caps.items()}
-    return sft.make_trainer(stage, work, cell.source, cell.tokenizer, chosen, cell.prompts)
+    rate = stage.profile.baselines.rft_learning_rate
+    return sft.make_trainer(stage, work, cell.source, cell.tokenizer, chosen, cell.prompts, rate)
 
 
 # ---- direct preference optimisation

@@ -188,7 +188,7 @@ class RewardModelTrainer(trainers.FiniteSteps, trainers.GlobalBatches, trainers.
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         """Eq. 6 over a batch of queries, or a part's share of it times the processes whose gradients are averaged."""
         ids, mask = inputs["input_ids"], inputs["attention_mask"]
-        if training.splits_weights(self.accelerator):
+        if training.keeps_in_step(self.accelerator):
             scores = scoring.score_whole(model, ids, mask, len(ids))
         else:
             scores = scoring.score_batch(model, ids, mask, inputs["queries"])

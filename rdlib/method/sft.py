@@ -89,13 +89,13 @@ class AgreementSFTTrainer(trainers.FiniteSteps, trainers.GlobalBatches, SFTTrain
         return metrics
 
 
-def configuration(stage, work: Path) -> SFTConfig:
-    """The training arguments of the stage's profile."""
+def configuration(stage, work: Path, learning_rate: float | None = None) -> SFTConfig:
+    """The training arguments of the stage's profile, but for another `learning_rate`."""
     settings = stage.profile.sft
     return SFTConfig(
         num_train_epochs=settings.epochs,
         **training.batch_arguments(stage.profile.training, settings.batch_size),
-        learning_rate=settings.learning_rate,
+        learning_rate=learning_rate or settings.learning_rate,
         max_length=settings.max_length,
         dataset_kwargs={"skip_prepare_dataset": True},
         **training.stopping_arguments(stage.profile.stopping, "eval_agreement"),
@@ -111,11 +111,18 @@ def adapters_of(profile: Profile) -> Training:
 
 
 def make_trainer(
-    stage, work: Path, source: Model, tokenizer, chosen: dict[str, pd.DataFrame], texts: dict[str, prompts.Prompt]
+    stage,
+    work: Path,
+    source: Model,
+    tokenizer,
+    chosen: dict[str, pd.DataFrame],
+    texts: dict[str, prompts.Prompt],
+    learning_rate: float | None = None,
 ) -> AgreementSFTTrainer:
     """The trainer of a model `source` on the responses chosen of "train" and "validation", without its `agreement`.
 
-    `texts` are the prompts by question id. UserError where a split has no response.
+    `texts` are the prompts by question id; a `learning_rate` takes the place of the profile's. UserError where a split
+    has no response.
     """
     splits, encode = {}, prompts.Encoder(texts, tokenizer)
     for split, responses in chosen.items():
@@ -133,7 +140,7 @@ def make_trainer(
     torch.manual_seed(stage.seed)
     return AgreementSFTTrainer(
         models.load_causal_lm(source, stage.profile.training),
-        args=configuration(stage, work),
+        args=configuration(stage, work, learning_rate),
         train_dataset=splits["train"],
         eval_dataset=splits["validation"],
         processing_class=tokenizer,

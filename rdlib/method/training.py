@@ -204,6 +204,14 @@ def splits_weights(accelerator: Accelerator) -> bool:
     return accelerator.distributed_type == DistributedType.FSDP
 
 
+def keeps_in_step(accelerator: Accelerator) -> bool:
+    """Whether forward and backward passes must go over the weights in the same order in every process.
+
+    ZeRO-2 fills the buffers that it adds up in the order in which a process has its gradients, and does not look whose.
+    """
+    return accelerator.distributed_type in SHARDED
+
+
 @contextmanager
 def whole_model(trainer: Trainer):
     """The trained model without its distributed wrapper; where ZeRO-3 splits the weights, they are gathered."""

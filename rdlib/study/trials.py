@@ -1,0 +1,231 @@
+"""Trials: settings of a stage compared by their validation curves, `python -m rdlib.study.trials FILE`.
+
+The file holds groups of trials, each with a question. A trial is a stage with some settings; it is run in every cell
+and seed of its group, none of them a released one, and on the way makes what it reads. What comes out are two tables
+a group: the trials with their best validation value, and their curves. No gold answer is read.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import shlex
+import sys
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from dataclasses import dataclass
+from graphlib import TopologicalSorter
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+from pydantic import Field, ValidationError
+from tqdm import tqdm
+
+from rdlib import artifacts
+from rdlib.errors import UserError
+from rdlib.evidence import ledger
+from rdlib.paths import ROOT
+from rdlib.profile import load_profile
+from rdlib.settings import Section
+from rdlib.study import results
+from rdlib.study.specification import BASELINES, PPO, SFT
+from rdlib.study.stage import Stage
+
+MEASURES = {"03_sft_warmup": "agreement", "05_reward_model": "pos_neg_auc", "06_ppo": "agreement"} | {
+    "13_baseline": "agreement"
+}
+METHODS_OF = {"03_sft_warmup": SFT, "05_reward_model": PPO, "06_ppo": PPO, "13_baseline": BASELINES}
+
+
+class Trial(Section):
+    """One setting: `settings` maps dotted keys to values; what is not said of stage and method its group says."""
+
+    name: str
+    stage: str | None = None
+    method: str | None = None
+    settings: dict[str, Any] = {}
+
+
+class Group(Section):
+    """Trials that answer one question, in the cells (dataset/teacher/student) and seeds that they share."""
+
+    question: str
+    cells: list[str] = Field(min_length=1)
+    stage: str
+    method: str
+    trials: list[Trial] = Field(min_length=1)
+    seeds: list[int] | None = None
+
+
+class Trials(Section):
+    """A file of trials: the profile that they vary, and the seeds where a group has none of its own."""
+
+    profile: str
+    seeds: list[int] = Field(min_length=1)
+    groups: dict[str, Group] = Field(min_length=1)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A trial in one cell and seed."""
+
+    group: str
+    trial: str
+    stage: Stage
+
+
+def load_trials(path: Path) -> Trials:
+    """Read and check a file of trials; UserError, naming it, for one that cannot be used."""
+    try:
+        trials = Trials.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except (OSError, yaml.YAMLError) as error:
+        raise UserError(f"The trials {path} cannot be read ({str(error).splitlines()[0][:200]}).") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "the file"
+        raise UserError(f"The trials {path} have a bad entry {where}: {first['msg']}.") from None
+    released = set(load_profile(ROOT / trials.profile).grid.seeds)
+    for name, group in trials.groups.items():
+        if kept := released & set(group.seeds or trials.seeds):
+            raise UserError(
+                f"{path}: the trials {name} use seed {min(kept)}, which {trials.profile} releases: choose on another."
+            )
+    return trials
+
+
+def runs_of(trials: Trials, group: str) -> list[Run]:
+    """Every trial of a group in every cell and seed; UserError for a stage, method or cell that there is not."""
+    asked = trials.groups[group]
+    found = []
+    for seed in asked.seeds or trials.seeds:
+        for cell in asked.cells:
+            for trial in asked.trials:
+                stage = _stage(trials, group, cell, trial, seed)
+                found.append(Run(group, trial.name, stage))
+    return found
+
+
+def _stage(trials: Trials, group: str, cell: str, trial: Trial, seed: int) -> Stage:
+    asked, profile = trials.groups[group], load_profile(ROOT / trials.profile)
+    name, method, axes = trial.stage or asked.stage, trial.method or asked.method, cell.split("/")
+    known = (profile.datasets, profile.teachers, profile.students | profile.teachers)
+    if len(axes) != 3 or any(axis not in names for axis, names in zip(axes, known, strict=True)):
+        raise UserError(f"The trials {group} name the cell {cell!r}: give dataset/teacher/student of {trials.profile}.")
+    if method not in METHODS_OF.get(name, ()):
+        raise UserError(f"The trials {group} try the stage {name} of method {method}, which has no validation curve.")
+    dataset, teacher, student = axes
+    stage = Stage(name, trials.profile, dataset, teacher, student, method, seed, root=ROOT)
+    return stage.with_overrides(trial.settings)
+
+
+# ---- running them
+
+
+def run(stages: list[Stage], jobs: int) -> None:
+    """Make these stages and all that they read, each once, `jobs` at a time; what is done is left as it is."""
+    nodes = {one.folder: one for stage in stages for one in (stage, *stage.upstream())}
+    order = TopologicalSorter({f: {one.folder for one in s.inputs.values()} for f, s in nodes.items()})
+    order.prepare()
+    context = multiprocessing.get_context("spawn")
+    with (
+        ProcessPoolExecutor(jobs, mp_context=context) as pool,
+        tqdm(total=len(nodes), desc="trials", unit="stage") as bar,
+    ):
+        running: dict[Future, Path] = {}
+        while order.is_active():
+            running |= {pool.submit(_make, nodes[folder]): folder for folder in order.get_ready()}
+            done, _ = wait(running, return_when=FIRST_COMPLETED)
+            for future in done:
+                future.result()
+                order.done(running.pop(future))
+                bar.update()
+
+
+def _make(stage: Stage) -> None:
+    stage.run()
+
+
+# ---- what comes of them
+
+
+def curve(stage: Stage) -> pd.DataFrame:
+    """The validation curve of a finished training: step (of the optimizer) and value."""
+    if stage.name == "06_ppo":
+        ppo, history = stage.profile.ppo, stage.jsonl("history")
+        steps = ppo.epochs * -(-ppo.episodes_per_update // ppo.minibatch_size)
+        history = history.assign(step=history["update"] * steps, agreement=history["validation_agreement"])
+    else:
+        history = stage.table("history")
+    found = history[["step", MEASURES[stage.name]]].dropna()
+    return found.set_axis(["step", "value"], axis=1).astype({"step": int}).reset_index(drop=True)
+
+
+def row_of(run: Run) -> dict[str, Any]:
+    """One trial as a row: what it was, its best validation value, how far it went, and what it cost."""
+    stage, found = run.stage, curve(run.stage)
+    best = found.loc[found["value"].idxmax()]
+    cost = results.costs([stage]).iloc[0]
+    parameters = ledger.parameters_of(stage)
+    return {
+        "group": run.group,
+        "cell": f"{stage.dataset}/{stage.teacher}/{stage.student}",
+        "seed": stage.seed,
+        "trial": run.trial,
+        "stage": stage.name,
+        "method": stage.method,
+        "settings": json.dumps(stage.overrides),
+        "measure": MEASURES[stage.name],
+        "start": found["value"].iloc[0] if found["step"].iloc[0] == 0 else None,
+        "best": best["value"],
+        "best_step": int(best["step"]),
+        "steps": int(found["step"].iloc[-1]),
+        "stopped_early": stage.json("summary")["stopped_early"],
+        "flops": ledger.flops(stage.name, parameters, cost["tokens_generated"], cost["tokens_trained"]),
+        "seconds": cost["seconds"],
+    }
+
+
+def gather(runs: list[Run], folder: Path, path: str, profile: str) -> None:
+    """Write the tables of one group's finished trials, and where they come from."""
+    group, rows = runs[0].group, [row_of(run) for run in runs]
+    names = ["cell", "seed", "trial"]
+    curves = [curve(run.stage).assign(**{n: row[n] for n in names}) for run, row in zip(runs, rows, strict=True)]
+    _write(folder / f"{group}.csv", pd.DataFrame(rows))
+    _write(folder / f"{group}_curves.csv", pd.concat(curves)[[*names, "step", "value"]])
+    stages = {one.folder: one for run in runs for one in (*run.stage.upstream(), run.stage)}.values()
+    seeds = sorted({stage.seed for stage in stages})
+    made = [results.provenance([one for one in stages if one.seed == seed], profile, seed) for seed in seeds]
+    command = f"python -m rdlib.study.trials {shlex.quote(path)} --groups {group}"
+    artifacts.write_json(folder / f"{group}_provenance.json", {"command": command, "seeds": made})
+
+
+def _write(path: Path, table: pd.DataFrame) -> None:
+    artifacts.write_bytes(path, table.to_csv(index=False, float_format="%.6g").encode())
+
+
+def main(arguments: list[str]) -> None:
+    """Run the trials of a file, or some groups of them, and write their tables."""
+    parser = argparse.ArgumentParser(prog="python -m rdlib.study.trials", description=__doc__.splitlines()[0])
+    parser.add_argument("trials", nargs="?", default="params/trials/settings.yaml", help="file of trials")
+    parser.add_argument("--groups", nargs="+", help="groups to run (default: all)")
+    parser.add_argument("--jobs", type=int, default=2, help="trainings at a time (default: 2)")
+    parser.add_argument("--out", default="figures/trials", help="folder of the tables")
+    options = parser.parse_args(arguments)
+    trials = load_trials(ROOT / options.trials)
+    groups = options.groups or list(trials.groups)
+    if unknown := set(groups) - set(trials.groups):
+        raise UserError(f"{options.trials} has no trials {min(unknown)}: it has {', '.join(trials.groups)}.")
+    runs = {group: runs_of(trials, group) for group in groups}
+    run([one.stage for found in runs.values() for one in found], options.jobs)
+    for found in runs.values():
+        gather(found, ROOT / options.out, options.trials, trials.profile)
+    print(f"Trials of {', '.join(groups)}: {options.out}")
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1:])
+    except UserError as error:
+        sys.exit(str(error))

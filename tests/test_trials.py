@@ -1,0 +1,100 @@
+"""Trials: what a file of them may say, what is run, each stage once, and the tables that come of it."""
+
+from __future__ import annotations
+
+import json
+
+import pandas as pd
+import pytest
+import yaml
+from conftest import PARAMS, copy_study, patch_root, stage_in
+
+from rdlib.errors import UserError
+from rdlib.study import trials
+
+CELL = "gsm/strong/small"
+FASTER = {"reward_model.learning_rate": 2e-3}
+
+
+@pytest.fixture
+def root(study, tmp_path, monkeypatch):
+    """A copy of the finished tiny study, as the repository of trials, whose one seed is here none of the released."""
+    copy_study(study, tmp_path, "nothing")
+    patch_root(monkeypatch, tmp_path)
+    monkeypatch.setattr(trials, "ROOT", tmp_path)
+    content = yaml.safe_load((tmp_path / PARAMS).read_text())
+    content["grid"]["seeds"] = [7]
+    (tmp_path / PARAMS).write_text(yaml.safe_dump(content))
+    return tmp_path
+
+
+def written(root, **changes) -> str:
+    group = {"question": "Which?", "cells": [CELL], "stage": "05_reward_model", "method": "ours"}
+    group |= {"trials": [{"name": "usual"}, {"name": "faster", "settings": FASTER}]}
+    content = {"profile": PARAMS, "seeds": [0], "groups": {"rate": group | changes}}
+    (root / "trials.yaml").write_text(yaml.safe_dump(content))
+    return "trials.yaml"
+
+
+def test_each_trial_is_run_once_and_its_curve_is_the_stages(root, capsys):
+    trials.main([written(root), "--jobs", "1", "--out", "out"])
+    table = pd.read_csv(root / "out" / "rate.csv").set_index("trial")
+    assert json.loads(table["settings"]["usual"]) == {} and json.loads(table["settings"]["faster"]) == FASTER
+    curves = pd.read_csv(root / "out" / "rate_curves.csv")
+    usual = stage_in(root, "05_reward_model")
+    assert "already there" not in capsys.readouterr().out.replace(usual.label, "")
+    history = usual.table("history")[["step", "pos_neg_auc"]].dropna()
+    found = curves[curves["trial"] == "usual"]
+    assert found["step"].tolist() == history["step"].tolist()
+    assert found["value"].tolist() == pytest.approx(history["pos_neg_auc"].tolist(), rel=1e-5)
+    for name, part in curves.groupby("trial"):
+        first_best = part.loc[part["value"].idxmax()]
+        assert (table["best"][name], table["best_step"][name]) == (first_best["value"], first_best["step"])
+        assert table["steps"][name] == part["step"].max() and table["start"][name] == part["value"].iloc[0]
+    before = {path: path.stat().st_mtime_ns for path in root.rglob("*.parquet")}
+    trials.main(["trials.yaml", "--jobs", "1", "--out", "out"])  # again: nothing is made anew
+    assert {path: path.stat().st_mtime_ns for path in root.rglob("*.parquet")} == before
+    provenance = json.loads((root / "out" / "rate_provenance.json").read_text())
+    assert provenance["seeds"][0]["seed"] == 0 and provenance["command"].endswith("--groups rate")
+
+
+def test_ppos_curve_is_in_optimizer_steps(study):
+    stage = stage_in(study, "06_ppo")
+    found = trials.curve(stage)
+    history = stage.jsonl("history").dropna(subset="validation_agreement")
+    assert found["step"].tolist() == (4 * history["update"]).tolist()  # two epochs of two minibatches
+    assert found["value"].tolist() == history["validation_agreement"].tolist()
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"seeds": [7]}, "use seed 7, which .* releases"),
+        ({"cells": ["gsm/strong"]}, "name the cell 'gsm/strong'"),
+        ({"cells": ["gsm/strong/tiny"]}, "name the cell 'gsm/strong/tiny'"),
+        ({"stage": "07_evaluate"}, "no validation curve"),
+        ({"method": "sft"}, "no validation curve"),
+        ({"trials": []}, "bad entry groups.rate.trials"),
+        ({"colour": 1}, "bad entry groups.rate.colour"),
+        ({"trials": [{"name": "x", "settings": {"ppo.speed": 1}}]}, "names no setting"),
+    ],
+)
+def test_what_cannot_be_tried_is_refused_before_anything_runs(root, changes, problem):
+    with pytest.raises(UserError, match=problem):
+        trials.main([written(root, **changes), "--jobs", "1"])
+
+
+def test_unknown_groups_and_files(root):
+    with pytest.raises(UserError, match="no trials speed: it has rate"):
+        trials.main([written(root), "--groups", "speed"])
+    with pytest.raises(UserError, match="cannot be read"):
+        trials.main(["missing.yaml"])
+
+
+def test_inputs_are_made_before_what_reads_them(root):
+    """A variant from the vote on: its own labels, warm-up, samples and reward model, in this order, two at a time."""
+    flipped = {"voting.flip_share": 0.2}
+    trials.main([written(root, trials=[{"name": "flipped", "settings": flipped}]), "--jobs", "2", "--out", "out"])
+    stage = stage_in(root, "05_reward_model").with_overrides(flipped)
+    assert all(one.done for one in (stage, *stage.upstream()))
+    assert len(pd.read_csv(root / "out" / "rate.csv")) == 1
