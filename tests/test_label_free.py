@@ -71,6 +71,7 @@ def test_only_judgement_evaluation_and_results_read_gold_answers():
                 names = {n.id for n in ast.walk(function) if isinstance(n, ast.Name)}
                 readers |= {(path.stem, function.name)} if "read_gold" in names else set()
     judging = {("voting", "run_judgement"), ("evaluate", "run"), ("judged", "judge"), ("held_out", "run")}
+    judging |= {("evaluate", "run_validation"), ("open_ends", "graded_along")}
     assert readers == judging | {("results", "gather_questions"), ("results", "_thresholds")}
 
 
@@ -78,7 +79,7 @@ def test_no_stage_that_trains_comes_after_gold_answers_or_the_vote_on_held_out_q
     def closure(stage) -> set[str]:
         return {stage.name}.union(*(closure(upstream) for upstream in stage.inputs.values()))
 
-    judge = ("00_gold", "01_held_out", "02_judgement", "07_evaluate", "13_judged_responses")
+    judge = ("00_gold", "01_held_out", "02_judgement", "07_evaluate", "13_judged_responses", "13_validation_answers")
     for name in STAGES.keys() - set(judge):
         for method in STAGES[name].methods or (None,):
             assert closure(cell.at(name, method)).isdisjoint(judge), (name, method)

@@ -50,7 +50,7 @@ def draw_dots(
         return
     names = list(dict.fromkeys(table[by]))
     used = {name: look(dict(known), name) for name in names}
-    place = so.Dodge(empty="keep") if dodged else so.Shift()
+    place = so.Dodge(empty="keep", by=["color"]) if dodged else so.Shift()
     wrap = columns if columns and table["panel"].nunique() > columns else None
     plot = so.Plot(_with_seeds(table, [by, "row", "panel"], seeds), x=value, y="row", color=by)
     plot = plot.facet(col="panel", wrap=wrap)

@@ -68,7 +68,7 @@ def style(table: pd.DataFrame) -> Figure:
     for ax in figure.axes:
         ax.axvspan(*PAPERS, color=looks.GREY, alpha=0.15, linewidth=0)
         ax.axvline(0.5, color=looks.GREY, linewidth=1, linestyle=":")
-        ax.set_xlabel("AUC, teacher positives against student positives")
+        ax.set_xlabel("Pos/Pos AUC")
     looks.legend_below(figure, looks.handles(JUDGES.values(), lines=False))
     return figure
 

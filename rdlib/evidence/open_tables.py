@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 import pandas as pd
 
-from rdlib.evidence import stats
+from rdlib.evidence import stats, tables
 from rdlib.evidence.stats import Draws, Interval
 
 BASE = "as in the study"
@@ -23,6 +23,8 @@ FACTORS = {  # of the trials of PPO: the part of a name, from what to what, and 
 OURS, WARM_UP, DISTILLATION = "Ours", "Ours w/o R", "on-policy distillation"
 NEEDS = {DISTILLATION: "token distributions, the student's vocabulary"}
 UPDATES = 3  # of PPO, at either end, whose mean reward is told
+OTHER_JUDGE = "judged by"  # how the trials begin whose reward model starts from another network
+AS_GOOD = 2  # points of agreement
 PAPERS_LEAST = 0.70  # Pos/Pos AUC in the paper's Table 3: 0.70 to 0.94
 
 
@@ -105,7 +107,8 @@ def ppo_table(answers: pd.DataFrame, curves: pd.DataFrame) -> pd.DataFrame:
         row |= in_points("correct_end_minus_start", change(part, "start", "end", "correct").interval())
         row |= {"reward_first": runs.head(UPDATES).mean(), "reward_last": runs.tail(UPDATES).mean()}
         rows.append(row)
-    return with_factors(pd.DataFrame(rows))
+    table = with_factors(pd.DataFrame(rows))
+    return table[["cell", *FACTORS, *(c for c in table if c not in ("cell", "trial", *FACTORS))]]
 
 
 def ppo_effects(answers: pd.DataFrame) -> pd.DataFrame:
@@ -123,8 +126,8 @@ def ppo_effects(answers: pd.DataFrame) -> pd.DataFrame:
 
 def ppo_answer(table: pd.DataFrame, effects: pd.DataFrame) -> str:
     """A in words."""
-    usual = " | ".join((FACTORS["reward"][0], FACTORS["questions"][0], FACTORS["warm_up"][1]))
-    ours = next(table[table["trial"] == usual].itertuples())
+    usual = {"reward": FACTORS["reward"][0], "questions": FACTORS["questions"][0], "warm_up": FACTORS["warm_up"][1]}
+    ours = next(tables.select(table, **usual).itertuples())
     does = {1: "rises", 0: "does not change measurably", -1: "falls"}[told_apart(ours, "end_minus_start")]
     told = [f"{row.words} {in_words(row, 'effect')}" for row in effects.itertuples()]
     mends = [row.words for row in effects.itertuples() if told_apart(row, "effect") > 0]
@@ -133,7 +136,7 @@ def ppo_answer(table: pd.DataFrame, effects: pd.DataFrame) -> str:
         f"Answer: with the study's own settings the agreement {does} from the warm-up to the end of PPO "
         f"({in_words(ours, 'end_minus_start')}), while the mean reward goes from {ours.reward_first:.2f} to "
         f"{ours.reward_last:.2f}. What each of the three adds to that change, over all settings of the others: "
-        f"{'; '.join(told)}. It is made better by {listed(mends)}, and worse by {listed(harms)}."
+        f"{'; '.join(told)}. Told apart from no effect: better by {listed(mends)}; worse by {listed(harms)}."
     )
 
 
@@ -223,16 +226,16 @@ def style_answer(table: pd.DataFrame) -> str:
     for cell, part in table.groupby("cell", sort=False):
         usual = next(part[part["trial"] == BASE].itertuples())
         like = [row for row in part.itertuples() if row.pos_pos_auc >= PAPERS_LEAST]
-        told = [
-            f"{row.trial} ({row.pos_pos_auc:.2f})"
-            if pd.isna(row.warm_up_pct)
-            else f"{row.trial} ({row.pos_pos_auc:.2f}, the warm-up's agreement {row.warm_up_pct:.0f} %)"
-            for row in like
-        ]
+        told = [f"{row.trial} ({row.pos_pos_auc:.2f})" for row in like]
+        own = [row for row in like if not row.trial.startswith(OTHER_JUDGE)]
+        good = [row.trial for row in own if row.warm_up_pct >= usual.warm_up_pct - AS_GOOD]
         sentences.append(
             f"on {cell} Pos/Pos is {usual.pos_pos_auc:.2f} and, for the best judge that there can be of these two "
-            f"models, {usual.best_judge_auc:.2f}, where the warm-up's agreement is {usual.warm_up_pct:.0f} %; "
-            f"{PAPERS_LEAST:.2f} or more, as in the paper, is reached by {listed(told)}"
+            f"models, {usual.best_judge_auc:.2f}; of the senses and epithets in right responses "
+            f"{usual.recalled_teacher_pct:.0f} % of the teacher's and {usual.recalled_student_pct:.0f} % of the "
+            f"student's are the world's. {PAPERS_LEAST:.2f} or more, as in the paper, is reached by {listed(told)}; "
+            f"among them, warm-ups that agree as well as the study's, within {AS_GOOD} points of its "
+            f"{usual.warm_up_pct:.0f} %: {listed(good)}"
         )
     return "Answer: " + ". And ".join(sentences) + "."
 
@@ -245,22 +248,34 @@ def distillation_table(answers: pd.DataFrame, costs: pd.DataFrame) -> pd.DataFra
 
     Accuracy is by gold answers, as teachers of different heat have different votes. The warm-up is a method too.
     """
-    kept = answers[answers["when"] == "kept"]
-    warmed = answers[(answers["when"] == "warm-up") & answers["trial"].str.startswith(OURS)]
-    both = pd.concat([kept, warmed.assign(trial=warmed["trial"].str.replace(OURS, WARM_UP))], ignore_index=True)
-    both = both.assign(method=[t.split(" | ")[0] for t in both["trial"]], heat=[heat_of(t) for t in both["trial"]])
-    spent = costs.groupby(["cell", "trial"])[["tokens_generated", "gflop"]].mean()
+    both = by_method(answers)
+    spent = by_method(costs).groupby(["cell", "heat", "method"])[["tokens_generated", "gflop"]].mean()
     rows = []
-    for (cell, heat, method), part in both.groupby(["cell", "heat", "method"], sort=False):
+    for key, part in both.groupby(["cell", "heat", "method"], sort=False):
+        cell, heat, method = key
         ours = both[(both["cell"] == cell) & (both["heat"] == heat) & (both["method"] == OURS)]
-        trial = part["trial"].iloc[0]
         row = {"cell": cell, "heat": heat, "method": method, "needs": NEEDS.get(method, "texts")}
         row |= {"seeds": part["seed"].nunique()}
         row |= in_per_cent("right", level(part, part["when"].iloc[0], "correct").interval())
         if method != OURS:
             row |= in_points("ours_minus_it", difference(ours, part, "correct").interval())
-        rows.append(row | (spent.loc[cell, trial].to_dict() if (cell, trial) in spent.index else {}))
+        row |= {"tokens_generated": round(spent["tokens_generated"][key]), "gflop": round(spent["gflop"][key], 1)}
+        rows.append(row)
     return pd.DataFrame(rows)
+
+
+def by_method(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows of what is kept, and of the warm-up of Ours as a method, with columns method and heat; in order."""
+    warmed = (table["when"] == "warm-up") & table["trial"].str.startswith(OURS)
+    found = table[(table["when"] == "kept") | warmed]
+    method = [
+        WARM_UP if when == "warm-up" else trial.split(" | ")[0] for when, trial in found[["when", "trial"]].values
+    ]
+    found = found.assign(method=method, heat=[heat_of(trial) for trial in found["trial"]])
+    places = {column: {name: i for i, name in enumerate(dict.fromkeys(found[column]))} for column in ("cell", "method")}
+    places["method"] |= {WARM_UP: -1}
+    order = found.assign(**{c: found[c].map(names) for c, names in places.items()})
+    return found.loc[order.sort_values(["heat", "cell", "method"], kind="stable").index]
 
 
 def heat_of(trial: str) -> float:

@@ -50,7 +50,7 @@ TRIAL_COLUMNS = {
     "ranking.parquet": "cell trial seed id n strategy value",
     "responses.parquet": "cell trial seed id kind score ratio named recalled",
     "ppo.csv": "cell trial seed update reward validation_agreement",
-    "costs.csv": "cell trial seed tokens_generated gflop",
+    "costs.csv": "cell trial seed when tokens_generated gflop",
 }
 # Written after the reviewers' tables, so a seed that has it has answered the questions.
 ANSWERED = "question_provenance.json"

@@ -115,13 +115,18 @@ def ppo_curve(run: Run) -> pd.DataFrame:
 
 
 def costs(run: Run) -> pd.DataFrame:
-    """One row: tokens, operations and seconds of a run and of all that it reads, measurement left out."""
-    stages = {one.folder: one for one in (*run.stage.upstream(), run.stage)}
-    working = [one for one in stages.values() if "teacher" in one.spec.axes and one.name[:2] != "02"]
-    table = results.costs(working).assign(parameters=[ledger.parameters_of(one) for one in working])
-    table = ledger.ledger(table)
-    whole = table[["tokens_generated", "tokens_trained", "seconds"]].sum().to_dict()
-    return pd.DataFrame([whole | {"gflop": table["flops"].sum() / 1e9}])
+    """Tokens, operations and seconds of a run ("kept") and of its warm-up, each with all that it reads."""
+    made = {"kept": run.stage}
+    if run.stage.method != "ours_wo_d":
+        made["warm-up"] = run.stage.at("03_sft_warmup", "ours_wo_r")
+    rows = []
+    for when, last in made.items():
+        stages = {one.folder: one for one in (*last.upstream(), last)}
+        working = [one for one in stages.values() if "teacher" in one.spec.axes and one.name[:2] != "02"]
+        table = results.costs(working).assign(parameters=[ledger.parameters_of(one) for one in working])
+        spent = ledger.ledger(table)[["tokens_generated", "tokens_trained", "seconds", "flops"]].sum()
+        rows.append({"when": when} | spent.drop("flops").to_dict() | {"gflop": spent["flops"] / 1e9})
+    return pd.DataFrame(rows)
 
 
 # ---- a group of trials
@@ -173,7 +178,7 @@ def main(arguments: list[str]) -> None:
     every = [run for found in runs.values() for run in found]
     trials.run([stage for run in every for stage in (run.stage, *measuring(run))], options.jobs)
     for group, found in runs.items():
-        trials.gather(found, ROOT / options.out, options.trials, asked.profile, options.jobs)
+        trials.gather(found, ROOT / options.out, options.trials, asked.profile)
         write(ROOT / options.out, group, tables_of(group, found))
     print(f"Trials of {', '.join(groups)}: {options.out}")
 
