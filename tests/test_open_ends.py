@@ -83,11 +83,11 @@ def rows(trial, cell=MMLU, seeds=(100, 101), n=40, **moments) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
-def ppo_answers(**ends) -> pd.DataFrame:
-    """Every trial starts at 0.5; `ends` say where those that a word is part of end, the others at 0.4."""
+def ppo_answers(gains: dict[str, float]) -> pd.DataFrame:
+    """Every trial starts at 0.5 and ends at 0.4, and by so much above as the parts of its name gain."""
     parts = []
     for trial in PPO_TRIALS:
-        end = 0.4 + sum(gain for word, gain in ends.items() if word.replace("_", " ") in trial)
+        end = 0.4 + sum(gains.get(part, 0.0) for part in trial.split(" | "))
         parts.append(rows(trial, start=0.5, end=end, kept=max(0.5, end)))
     return pd.concat(parts, ignore_index=True)
 
@@ -102,7 +102,7 @@ def ppo_curves() -> pd.DataFrame:
 
 
 def test_ppos_table_and_the_effects_of_each_factor_by_hand():
-    answers = ppo_answers(vote=0.2, without_Q_fail=0.1)
+    answers = ppo_answers({"vote": 0.2, "without Q_fail": 0.1})
     table = open_tables.ppo_table(answers, ppo_curves())
     assert len(table) == 8 and (table["seeds"] == 2).all() and table["start_pct"].tolist() == [50.0] * 8
     worst, best = (table.sort_values("end_minus_start_pp").iloc[i] for i in (0, -1))
@@ -239,7 +239,7 @@ def evidence(tmp_path_factory):
     distilled = distillation_tables()
     hot = [table["trial"].str.contains("heat") for table in distilled]
     found = {
-        "ppo_on_mmlu": {"answers.parquet": ppo_answers(vote=0.1), "ppo.csv": ppo_curves()},
+        "ppo_on_mmlu": {"answers.parquet": ppo_answers({"vote": 0.1}), "ppo.csv": ppo_curves()},
         "reward_model": {"ranking.parquet": ranked, "responses.parquet": seen, "answers.parquet": answers},
         "teacher_style": {"responses.parquet": style[0], "answers.parquet": style[1]},
         "distillation": {"answers.parquet": distilled[0][~hot[0]], "costs.csv": distilled[1][~hot[1]]},
@@ -296,7 +296,7 @@ def test_a_group_is_run_measured_and_written(study, tmp_path, monkeypatch):
     group = {"question": "Which?", "cells": [GSM], "stage": "06_ppo", "method": "ours", "trials": [{"name": "usual"}]}
     asked = {"profile": PARAMS, "seeds": [0], "groups": {"reward_model": group}}
     (root / "ends.yaml").write_text(yaml.safe_dump(asked))
-    open_ends.main(["--trials", "ends.yaml", "--profile", PARAMS, "--jobs", "1", "--out", "out"])
+    open_ends.main(["ends.yaml", "--profile", PARAMS, "--jobs", "1", "--out", "out"])
     for name in TRIAL_COLUMNS:
         path = root / "out" / f"reward_model_{name}"
         table = pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path)
@@ -314,4 +314,4 @@ def test_a_group_is_run_measured_and_written(study, tmp_path, monkeypatch):
     spent = pd.read_csv(root / "out" / "reward_model_costs.csv").set_index("when")["gflop"]
     assert spent["kept"] > spent["warm-up"] > 0
     with pytest.raises(UserError, match="no trials speed: it has reward_model"):
-        open_ends.main(["--trials", "ends.yaml", "--profile", PARAMS, "--groups", "speed"])
+        open_ends.main(["ends.yaml", "--profile", PARAMS, "--groups", "speed"])

@@ -181,7 +181,7 @@ def test_adapters_of_sft_alone(root):
     assert not any(change.abs().sum() for name, change in changes.items() if "norm" in name)
 
 
-# ---- a hot teacher, and teachers that cannot be distilled
+# ---- a hot teacher, and one of texts alone
 
 
 def test_a_hot_teacher_is_sampled_hotter():
@@ -217,11 +217,12 @@ def test_a_hot_teacher_is_distilled_as_hot(root, tmp_path):
     assert "13_baseline@teacher_sampling.heat=3.0" in str(stage.folder)
 
 
-def test_a_teacher_that_gives_texts_alone_cannot_be_distilled(tmp_path):
+@pytest.mark.parametrize(("name", "method"), [("13_baseline", "distillation"), ("13_style", "ours")])
+def test_a_teacher_that_gives_texts_alone_has_no_likelihoods(tmp_path, name, method):
     served = {"model": "some-model", "engine": "openai", "base_url": "http://localhost:1/v1"}
-    stage = stage_in(make_root(tmp_path, teachers={"strong": served}), "13_baseline", "distillation")
-    with pytest.raises(UserError, match="gives texts alone .* take ours, rft, dpo or grpo, which need none"):
-        baselines.distillation(stage, tmp_path, None)
+    root = make_root(tmp_path, teachers={"strong": served, "weak": "models/weak"})
+    with pytest.raises(UserError, match="log-probabilities, but the engine openai of strong gives texts alone"):
+        stage_in(root, name, method).run()
 
 
 # ---- what measures

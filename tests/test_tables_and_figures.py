@@ -542,6 +542,19 @@ def test_single_seeds_lie_beside_their_own_dot(tmp_path):
     looks.plt.close("all")
 
 
+def test_an_interval_goes_through_its_dot():
+    rows = [(row, method, 3.0 + i, 2.5 + i, 3.5 + i) for row in "ab" for i, method in enumerate(("icl", "sft", "ours"))]
+    table = pd.DataFrame(rows, columns=["row", "method", "value", "low", "high"]).assign(panel="p")
+    figure = looks.blank(4, 3)
+    draw_dots(figure, table, "value", "method", looks.METHODS, interval=("low", "high"))
+    (ax,) = figure.axes
+    points = [p.get_offsets() for p in ax.collections if not isinstance(p, LineCollection)]
+    found = {(round(float(x), 6), round(float(y), 6)) for part in points for x, y in np.ma.filled(part, np.nan)}
+    ends = {(round(float(s[:, 0].mean()), 6), round(float(s[0, 1]), 6)) for s in ranges(ax)}
+    assert len(ends) == 6 and ends == {point for point in found if np.isfinite(point).all()}
+    looks.plt.close("all")
+
+
 def test_pipeline_draws_every_stage_and_edge_left_to_right():
     places, routes = pipeline_figure._layout(EDGES)
     assert len(routes) == len(EDGES) and set(places) == {name for edge in EDGES for name in edge}

@@ -196,17 +196,9 @@ def query_rows(stage, cell: Cell, count: int, labelled: bool) -> Dataset:
 
 
 def distillation(stage, work: Path, cell: Cell) -> Trainer:
-    """On-policy distillation from the cell's teacher.
-
-    UserError where it shows no token distribution, or has another vocabulary than the student.
-    """
+    """On-policy distillation from the cell's teacher; UserError where its vocabulary is not the student's."""
     settings = stage.profile.baselines
     source = models.resolve(stage.profile.model_of(stage.teacher), stage.root)
-    if source.engine in ("openai", "replay"):
-        raise UserError(
-            f"{stage.label}: the teacher {source.model} gives texts alone (engine {source.engine}), so there are no "
-            f"token distributions to distill: take ours, rft, dpo or grpo, which need none."
-        )
     if models.load_tokenizer(source).get_vocab() != cell.tokenizer.get_vocab():
         raise UserError(
             f"{stage.label}: the teacher {source.model} has another vocabulary than the student, so their token "

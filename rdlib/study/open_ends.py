@@ -162,7 +162,7 @@ def write(folder: Path, group: str, tables: dict[str, pd.DataFrame]) -> None:
 def main(arguments: list[str]) -> None:
     """Run the open ends' trials, or some groups of them, measure them, and write their tables."""
     parser = argparse.ArgumentParser(prog="python -m rdlib.study.open_ends", description=__doc__.splitlines()[0])
-    parser.add_argument("--trials", default=FILE, help=f"file of trials (default: {FILE})")
+    parser.add_argument("trials", nargs="?", default=FILE, help=f"file of trials (default: {FILE})")
     parser.add_argument("--profile", help="another profile than the file's, as params/smoke.yaml, to see it work")
     parser.add_argument("--groups", nargs="+", help="groups to run (default: all)")
     parser.add_argument("--jobs", type=int, default=2, help="trainings at a time (default: 2)")
@@ -178,7 +178,7 @@ def main(arguments: list[str]) -> None:
     every = [run for found in runs.values() for run in found]
     trials.run([stage for run in every for stage in (run.stage, *measuring(run))], options.jobs)
     for group, found in runs.items():
-        trials.gather(found, ROOT / options.out, options.trials, asked.profile)
+        trials.gather(found, ROOT / options.out, options.trials, asked.profile, "open_ends")
         write(ROOT / options.out, group, tables_of(group, found))
     print(f"Trials of {', '.join(groups)}: {options.out}")
 
