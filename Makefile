@@ -8,7 +8,8 @@
 PYTHON  ?= python3
 PROFILE ?= params/micro.yaml
 JOBS    ?= 2
-# The seeds of `make reference`; a seed takes about an hour, and seeds can be run at different times.
+# The evidence: its profile, and the seeds of `make reference`, which can be run at different times.
+REFERENCE := params/reference.yaml
 SEEDS   ?= 0 1 2 3 4
 # The parts of `make bench` (all of them), and how often each contestant runs.
 BENCH_PARTS  ?= a b c d e f g
@@ -17,17 +18,18 @@ BENCH_ROUNDS ?= 5
 ARGS ?=
 PYTEST_ARGS ?=
 LAB_ARGS ?=
+TRIALS ?= params/trials/settings.yaml
 
 BIN := .venv/bin
 
 export TOKENIZERS_PARALLELISM ?= false
 export PYTHONHASHSEED ?= 0
 # What ships with the repository needs no hub; other profiles may load models from it.
-EMBEDDED := params/micro.yaml params/smoke.yaml
+EMBEDDED := params/micro.yaml params/smoke.yaml $(REFERENCE)
 offline = HF_HUB_OFFLINE=$${HF_HUB_OFFLINE-1}
 
 .DEFAULT_GOAL := help
-.PHONY: help env study reference test crash-test portable-test slurm-test fuzz real-test own-test sharded-test vllm-test
+.PHONY: help env study reference trials compare test crash-test portable-test slurm-test fuzz real-test own-test sharded-test vllm-test
 .PHONY: bench lint format docs figures figure retrain release site lab pins clean distclean
 
 help: ## say what can be made
@@ -40,11 +42,17 @@ env: ## build .venv from the pins, if it is missing, unfinished or stale
 study: env ## run the whole study: every notebook, table and figure (PROFILE=params/micro.yaml JOBS=2)
 	@$(if $(filter $(EMBEDDED),$(PROFILE)),$(offline)) $(BIN)/python -m rdlib.study.dag --profile $(PROFILE) --jobs $(JOBS) $(ARGS)
 
-reference: env ## the released run: study and reviewers' questions of SEEDS, seed by seed, then release (SEEDS="0 1 2 3 4")
+reference: env ## the evidence: study and reviewers' questions of SEEDS, trained until flat, then release (SEEDS="0 1 2 3 4")
 	@for seed in $(SEEDS); do \
-		$(offline) $(BIN)/python -m rdlib.study.dag --profile params/micro.yaml --jobs $(JOBS) --seeds $$seed --questions $(ARGS) || exit 1; \
+		$(offline) $(BIN)/python -m rdlib.study.dag --profile $(REFERENCE) --jobs $(JOBS) --seeds $$seed --questions $(ARGS) || exit 1; \
 	done
 	@$(MAKE) --no-print-directory release
+
+trials: env ## the trials by which the settings of params/reference.yaml were chosen, into figures/trials (hours)
+	@$(offline) $(BIN)/python -m rdlib.study.trials $(TRIALS) --jobs $(JOBS) $(ARGS)
+
+compare: env ## hold what is in runs/reference to the released seeds, artifact by artifact (ARGS="--seeds 0")
+	@$(BIN)/python -m rdlib.study.compared $(ARGS)
 
 test: lint ## check style, then run the tests
 	@$(offline) $(BIN)/python -m pytest $(PYTEST_ARGS)
@@ -101,16 +109,17 @@ figure: env ## redraw one table or figure from the released results, in seconds 
 	@$(offline) $(BIN)/python -m rdlib.study.figures figures/results figures --name "$(NAME)"
 
 retrain: SEEDS = 0
+retrain: PROFILE = $(REFERENCE)
 retrain: env ## train again what one table or figure rests on, its time told first (NAME=figure_5_lambda SEEDS="0" ARGS=--dry-run)
 	@$(if $(filter $(EMBEDDED),$(PROFILE)),$(offline)) $(BIN)/python -m rdlib.study.dag --profile $(PROFILE) --jobs $(JOBS) --seeds $(SEEDS) --for "$(NAME)" $(ARGS)
 
-release: env ## make the results of runs/micro the released ones, keep the notebooks of one cell, and redraw
-	@set -- runs/micro/results/seed*; [ -d "$$1" ] || { echo "runs/micro/results is missing: run \`make study\` first." >&2; exit 1; }; \
+release: env ## make the results of runs/reference the released ones, keep the notebooks of one cell, and redraw
+	@set -- runs/reference/results/seed*; [ -d "$$1" ] || { echo "runs/reference/results is missing: run \`make reference\` first." >&2; exit 1; }; \
 	mkdir -p figures/results && for seed in "$$@"; do \
 		new=figures/results/new.$$$$; rm -rf $$new && cp -r "$$seed" $$new && \
 		rm -rf "figures/results/$${seed##*/}" && mv $$new "figures/results/$${seed##*/}"; \
 	done
-	@$(offline) $(BIN)/python -m rdlib.study.published params/micro.yaml figures
+	@$(offline) $(BIN)/python -m rdlib.study.published $(REFERENCE) figures
 	@$(MAKE) --no-print-directory figures
 
 docs: env ## fill README and docs from result files, and draw the packages

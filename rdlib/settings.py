@@ -255,6 +255,11 @@ class Ppo(Section):
     sampler_sleep: bool = True
     sampler_ratio_cap: Annotated[float, Field(ge=1)] | None = None
 
+    @property
+    def steps_per_update(self) -> int:
+        """Optimizer steps of an update: one a minibatch."""
+        return self.epochs * -(-self.episodes_per_update // self.minibatch_size)
+
     @model_validator(mode="after")
     def _a_server_is_asked(self) -> Ppo:
         if self.sampler_server is not None and self.sampler != "vllm":

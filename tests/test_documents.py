@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from rdlib.errors import UserError
 from rdlib.evidence import documents
+from rdlib.paths import ROOT
+from rdlib.profile import load_profile
 
 PAGE = "Before\n\n<!-- a -->\nold\nlines\n<!-- /a -->\nbetween <!-- a --> in a line\n<!-- b -->\n<!-- /b -->\nafter\n"
 
@@ -73,3 +76,21 @@ def test_without_released_results_the_blocks_say_so(tmp_path):
     found = documents.blocks(tmp_path)
     assert found["claims"] == found["verdicts"] == found["table_2_main"] == documents.NOT_RELEASED
     assert "| lambda in Eq. 6 | 0.5 | stated |" in found["provenance"]
+
+
+def test_the_setting_that_a_profile_has_is_bold_among_those_tried(tmp_path):
+    (tmp_path / "a.yaml").write_text(
+        'profile: params/micro.yaml\ngroups:\n  rate: {question: "Which rate?"}\n  later: {question: "And which?"}\n'
+    )
+    rate = load_profile(ROOT / "params/micro.yaml").sft.learning_rate
+    rows = [
+        {"trial": "low", "settings": json.dumps({"sft.learning_rate": rate / 2}), "stopped_early": False},
+        {"trial": "right", "settings": json.dumps({"sft.learning_rate": rate}), "stopped_early": True},
+    ]
+    shared = {"cell": "gsm/strong/small", "seed": 100, "best": 0.5, "best_step": 64, "steps": 128}
+    assert "Nothing has been tried" in documents.trial_rows(tmp_path, tmp_path / "a.yaml")
+    pd.DataFrame([row | shared for row in rows]).to_csv(tmp_path / "rate.csv", index=False)
+    assert documents.trial_rows(tmp_path, tmp_path / "a.yaml").splitlines()[2:] == [
+        "| Which rate? | low | gsm/strong/small | 100 | 0.500 | 64 | 128 | the most |",
+        "| Which rate? | **right** | gsm/strong/small | 100 | 0.500 | 64 | 128 | patience |",
+    ]

@@ -15,6 +15,7 @@ from rdlib.profile import load_profile
 from rdlib.study import dag, estimate
 from rdlib.study.jobs import stages_to_run, study_jobs
 from rdlib.study.opening import make_stage
+from rdlib.study.specification import BASELINES
 from rdlib.study.stage import Stage
 
 PAPER = "params/paper.yaml"
@@ -180,3 +181,16 @@ def test_a_bad_value_in_a_cell_is_refused(tmp_path):
     (tmp_path / "p.yaml").write_text(yaml.safe_dump(content))
     with pytest.raises(UserError, match="sft.batch_size"):
         Stage("03_sft_warmup", "p.yaml", root=tmp_path, method="sft", **CELL).profile  # noqa: B018
+
+
+@pytest.mark.parametrize("dataset", ["gsm", "mmlu"])
+def test_every_baseline_of_the_evidence_may_take_the_operations_of_ppo(dataset):
+    """So that none is behind Ours for want of training; its patience ends it before."""
+
+    def most(name: str, method: str) -> float:
+        stage = Stage(name, "params/reference.yaml", dataset, "strong", "small", method)
+        work = estimate.work_of(stage)
+        return ledger.flops(name, ledger.parameters_of(stage), work.generated, work.trained)
+
+    ppo = most("06_ppo", "ours")
+    assert {method: most("13_baseline", method) >= ppo for method in BASELINES} == dict.fromkeys(BASELINES, True)

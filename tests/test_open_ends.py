@@ -246,7 +246,7 @@ def evidence(tmp_path_factory):
         "hot_teacher": {"answers.parquet": distilled[0][hot[0]], "costs.csv": distilled[1][hot[1]]},
     }
     for group, tables in found.items():
-        open_ends.write(folder / "trials", group, tables)
+        open_ends.write(folder / "trials" / "open_ends", group, tables)
     return open_results(folder / "results")
 
 

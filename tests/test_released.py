@@ -46,7 +46,7 @@ def test_released_results_name_command_seed_and_commit():
         record = json.loads((folder / "provenance.json").read_text())
         module, _, arguments = record["command"].removeprefix("python -m ").partition(" ")
         assert module in ("rdlib.study.dag", "rdlib.dag")  # its name in the commit that is named beside it
-        assert arguments == f"--profile params/micro.yaml --seeds {record['seed']}"
+        assert arguments == f"--profile {record['profile']} --seeds {record['seed']}"
         if (folder / "reviewers.parquet").is_file():
             answers = json.loads((folder / "question_provenance.json").read_text())
             assert (

@@ -7,11 +7,12 @@ import json
 import pandas as pd
 import pytest
 import yaml
-from conftest import PARAMS, copy_study, patch_root, tiny_settings
+from conftest import PARAMS, copy_study, patch_root, stage_in, tiny_settings
 
+from rdlib import artifacts
 from rdlib.errors import UserError
 from rdlib.method.metrics import auc
-from rdlib.study import results
+from rdlib.study import compared, results
 from rdlib.study.jobs import study_jobs
 
 pytestmark = pytest.mark.slow
@@ -150,3 +151,29 @@ def test_collecting_again_gives_the_same_files(collected):
     before = {p.name: p.read_bytes() for p in folder.iterdir()}
     results.collect(PARAMS, [0])
     assert {p.name: p.read_bytes() for p in folder.iterdir()} == before
+
+
+# ---- a run held to a released one
+
+
+def test_a_run_is_held_to_the_released_one_artifact_by_artifact(study, tmp_path):
+    root = copy_study(study, tmp_path, "03_sft_warmup")
+    stages = [stage_in(study, "00_data"), stage_in(study, "02_pseudo_labels"), stage_in(study, "03_sft_warmup", "sft")]
+    released = tmp_path / "released" / "seed0"
+    artifacts.write_json(released / "provenance.json", results.provenance(stages, PARAMS, 0))
+    changed = stage_in(root, "02_pseudo_labels").folder
+    manifest = artifacts.read_json(changed / "manifest.json")
+    manifest["files"] = dict.fromkeys(manifest["files"], "0")
+    artifacts.write_json(changed / "manifest.json", manifest)
+    table = compared.compare(released, root / "runs").set_index("stage")["here"]
+    assert [table[stage.label] for stage in stages] == [compared.SAME, compared.DIFFERENT, compared.ABSENT]
+    words = compared.told(0, table.reset_index())
+    assert words.splitlines()[0] == "seed 0: 3 released stages, 1 the same, 1 different, 1 not made here."
+    assert words.splitlines()[1:] == [f"  different: {stages[1].label}"]
+
+
+def test_a_release_that_tells_no_contents_cannot_be_compared(tmp_path, capsys):
+    artifacts.write_json(tmp_path / "seed0" / "provenance.json", {"stages": {}})
+    assert compared.main(["--released", str(tmp_path)]) == 1
+    assert "before version 1.0.0" in capsys.readouterr().err
+    assert compared.main(["--released", str(tmp_path), "--seeds", "4"]) == 1

@@ -7,7 +7,7 @@ import math
 import pandas as pd
 import pytest
 import torch
-from conftest import make_root, stage_in
+from conftest import copy_study, make_root, stage_in
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -242,3 +242,15 @@ def test_no_agreeing_response_is_a_clear_error(tmp_path):
     root = make_root(tmp_path, voting={"threshold": 1.0})
     with pytest.raises(UserError, match="ours_wo_r.*pseudo-label"):
         stage_in(root, "03_sft_warmup", "ours_wo_r").run_with_inputs()
+
+
+@pytest.mark.parametrize("method", ["sft", "ours_wo_r"])
+def test_patience_ends_the_training(study, tmp_path, method):
+    """With a learning rate of nearly zero no evaluation is better than the first."""
+    settings = {"sft.learning_rate": 1e-12, "stopping.patience": 6}
+    stage = stage_in(copy_study(study, tmp_path, "03_sft_warmup"), "03_sft_warmup", method).with_overrides(settings)
+    summary = stage.run().json("summary")
+    assert summary["stopped_early"] and summary["best_step"] == 2 and summary["steps"] == 2 + 6
+    assert (
+        summary["tokens_trained"] < 2 * stage_in(study, "03_sft_warmup", method).json("summary")["tokens_trained"] / 2
+    )

@@ -10,7 +10,7 @@ import yaml
 from conftest import PARAMS, copy_study, patch_root, stage_in
 
 from rdlib.errors import UserError
-from rdlib.study import trials
+from rdlib.study import curves, trials
 
 CELL = "gsm/strong/small"
 FASTER = {"reward_model.learning_rate": 2e-3}
@@ -40,14 +40,14 @@ def test_each_trial_is_run_once_and_its_curve_is_the_stages(root, capsys):
     trials.main([written(root), "--jobs", "1", "--out", "out"])
     table = pd.read_csv(root / "out" / "rate.csv").set_index("trial")
     assert json.loads(table["settings"]["usual"]) == {} and json.loads(table["settings"]["faster"]) == FASTER
-    curves = pd.read_csv(root / "out" / "rate_curves.csv")
+    found_curves = pd.read_csv(root / "out" / "rate_curves.csv")
     usual = stage_in(root, "05_reward_model")
     assert "already there" not in capsys.readouterr().out.replace(usual.label, "")
     history = usual.table("history")[["step", "pos_neg_auc"]].dropna()
-    found = curves[curves["trial"] == "usual"]
+    found = found_curves[found_curves["trial"] == "usual"]
     assert found["step"].tolist() == history["step"].tolist()
     assert found["value"].tolist() == pytest.approx(history["pos_neg_auc"].tolist(), rel=1e-5)
-    for name, part in curves.groupby("trial"):
+    for name, part in found_curves.groupby("trial"):
         first_best = part.loc[part["value"].idxmax()]
         assert (table["best"][name], table["best_step"][name]) == (first_best["value"], first_best["step"])
         assert table["steps"][name] == part["step"].max() and table["start"][name] == part["value"].iloc[0]
@@ -60,7 +60,7 @@ def test_each_trial_is_run_once_and_its_curve_is_the_stages(root, capsys):
 
 def test_ppos_curve_is_in_optimizer_steps(study):
     stage = stage_in(study, "06_ppo")
-    found = trials.curve(stage)
+    found = curves.curve(stage)
     history = stage.jsonl("history").dropna(subset="validation_agreement")
     assert found["step"].tolist() == (4 * history["update"]).tolist()  # two epochs of two minibatches
     assert found["value"].tolist() == history["validation_agreement"].tolist()

@@ -14,6 +14,7 @@ import tempfile
 from pathlib import Path
 
 import pandas as pd
+import yaml
 
 from rdlib import artifacts
 from rdlib.errors import UserError
@@ -167,9 +168,12 @@ def blocks(figures: Path) -> dict[str, str]:
     """The text of each block, from the released tables."""
     content = {"provenance": provenance_rows(), "bench": bench_rows(ROOT / "bench" / "results")}
     content["memory"] = memory_rows(ROOT / "docs" / "memory.csv")
+    content["trials"] = trial_rows(figures / "trials" / "settings", ROOT / "params" / "trials" / "settings.yaml")
     content["measured"] = measured_rows(runs_seen(figures / "results", MACHINES))
     if not (figures / "results").is_dir():
-        return content | dict.fromkeys(("table_2_main", "verdicts", "claims", "questions", "room"), NOT_RELEASED)
+        return content | dict.fromkeys(
+            ("table_2_main", "verdicts", "claims", "questions", "room", "convergence"), NOT_RELEASED
+        )
     content["table_2_main"] = main_rows(figures / "table_2_main.csv")
     content["verdicts"] = verdict_text(figures)
     content["claims"] = claim_rows(figures / "claims.csv")
@@ -177,7 +181,31 @@ def blocks(figures: Path) -> dict[str, str]:
     if (figures / "question_r1.csv").is_file():
         content["questions"] = question_rows(figures)
     content["room"] = room_text(figures / "results")
+    content["convergence"] = NOT_RELEASED
+    if (figures / "convergence.md").is_file():
+        content["convergence"] = table_rows((figures / "convergence.md").read_text(encoding="utf-8"))
     return content
+
+
+def trial_rows(folder: Path, trials: Path) -> str:
+    """What was tried for the settings of a profile, by the questions of its file of trials; in bold what it has now."""
+    content = yaml.safe_load(trials.read_text(encoding="utf-8"))
+    profile = load_profile(ROOT / content["profile"]).model_dump()
+    lines = [
+        "| question | setting | cell | seed | best | at | steps | ended by |",
+        "| --- " * 3 + "| ---: " * 4 + "| --- |",
+    ]
+    for group, asked in content["groups"].items():
+        if not (folder / f"{group}.csv").is_file():
+            continue
+        for row in pd.read_csv(folder / f"{group}.csv", dtype={"trial": str}).itertuples():
+            settings = json.loads(row.settings)
+            chosen = all(paper.lookup(profile, key) == value for key, value in settings.items())
+            name = f"**{row.trial}**" if chosen else row.trial
+            ended = "patience" if row.stopped_early else "the most"
+            numbers = f"{row.seed} | {row.best:.3f} | {row.best_step} | {row.steps} | {ended}"
+            lines.append(f"| {asked['question']} | {name} | {row.cell} | {numbers} |")
+    return "\n".join(lines) if len(lines) > 2 else "*Nothing has been tried yet: `make trials`.*"
 
 
 def bench_rows(folder: Path) -> str:
@@ -225,8 +253,8 @@ def _digits(value: float) -> str:
 
 
 def provenance_rows() -> str:
-    """Every constant of the method: the paper's value, its status, and the micro study's."""
-    table = paper.provenance_table(load_profile(ROOT / "params/micro.yaml").model_dump())
+    """Every constant of the method: the paper's value, its status, and that of the released study."""
+    table = paper.provenance_table(load_profile(ROOT / "params/reference.yaml").model_dump())
     with tempfile.TemporaryDirectory() as folder:
         path = tables.write_markdown(table, Path(folder) / "provenance.md", "")
         return table_rows(path.read_text(encoding="utf-8"))

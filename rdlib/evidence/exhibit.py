@@ -29,8 +29,9 @@ class Exhibit:
     `table` gives exactly what is drawn or written, before rounding. `rests_on`: the notebooks that train what it rests
     on. `questions`: those of the reviewers (R1-R7, and "RM" for what the reward model can give) that it is about;
     where no seed has answered them, there is no such exhibit. `held_out`: it is about held-out questions without gold
-    answers, which few studies have. `answer`: what its table says, in words that go before the caption. `trials`: the
-    groups of trials that it shows, which lie beside the results and are run by `rdlib.study.open_ends`.
+    answers, which few studies have. `tells_endings`: it is about how trainings ended, which old results do not say.
+    `answer`: what its table says, in words that go before the caption. `trials`: the groups of trials that it shows,
+    which lie beside the results and are run by `rdlib.study.open_ends`.
     """
 
     name: str
@@ -42,12 +43,14 @@ class Exhibit:
     questions: tuple[str, ...] = ()
     answer: Callable[[Evidence], str] | None = None
     held_out: bool = False
+    tells_endings: bool = False
     trials: tuple[str, ...] = ()
 
     def is_shown(self, evidence: Evidence) -> bool:
         """Whether the evidence has the tables that it needs and not every study has."""
-        there = evidence.has_trials(*self.trials) and (evidence.holds_out or not self.held_out)
-        return there and bool(evidence.answered or not self.of_questions)
+        there = {"of_questions": evidence.answered, "held_out": evidence.holds_out}
+        there |= {"tells_endings": evidence.tells_endings, "trials": evidence.has_trials(*self.trials)}
+        return all(found or not getattr(self, needed) for needed, found in there.items())
 
     @property
     def of_questions(self) -> bool:

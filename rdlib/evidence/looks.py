@@ -44,6 +44,12 @@ METHODS = {
     "ours_wo_d": Look("Ours w/o D", VERMILION, "v", ":"),
     "ours": Look("Ours", BLUE, "D", "-"),
 }
+BASELINE_NAMES = {
+    "rft": "rejection-sampling FT",
+    "dpo": "DPO",
+    "distillation": "on-policy distillation",
+    "grpo": "GRPO on the vote",
+}
 # The arms of the reviewers' questions, by the names of `rdlib.study.arms`
 ARMS = {
     "teacher": METHODS["teacher"],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from rdlib.evidence import claims, curve_tables, paper, paper_figures, paper_tables
+from rdlib.evidence import claims, convergence, curve_tables, paper, paper_figures, paper_tables
 from rdlib.evidence.exhibit import Exhibit
 from rdlib.evidence.result_tables import Evidence
 
@@ -269,6 +269,16 @@ PAPER = (
         table=lambda evidence: paper_tables.hyperparameter_table(evidence.settings, ("ppo",)),
         draw=None,
         rests_on=(),
+    ),
+    Exhibit(
+        name="convergence",
+        title="Whether every training went on until it was flat",
+        caption="Optimizer steps at which a training was best on the validation questions, and at which it ended: by "
+        "its patience, or at the most steps that it may take, and then it is named.",
+        table=lambda evidence: convergence.convergence_table(evidence.trainings),
+        draw=None,
+        rests_on=(*GRID, *ABLATIONS),
+        tells_endings=True,
     ),
     Exhibit(
         name="provenance",

@@ -52,6 +52,9 @@ TRIAL_COLUMNS = {
     "ppo.csv": "cell trial seed update reward validation_agreement",
     "costs.csv": "cell trial seed when tokens_generated gflop",
 }
+# How every training ended: of the study, and of the reviewers' questions.
+TRAININGS, QUESTION_TRAININGS = "trainings.csv", "question_trainings.csv"
+TRAINING_COLUMNS = "stage dataset teacher student method variant seed best best_step steps stopped_early"
 # Written after the reviewers' tables, so a seed that has it has answered the questions.
 ANSWERED = "question_provenance.json"
 
@@ -85,6 +88,20 @@ class Evidence:
             )
         parts = [tables.read_table(f / AGREEMENT_FILE, AGREEMENT_COLUMNS) for f in self.folders]
         return pd.concat(parts, ignore_index=True)
+
+    @property
+    def tells_endings(self) -> bool:
+        """Whether the results say how every training ended, which those before version 1.0.0 do not."""
+        return all((folder / TRAININGS).is_file() for folder in self.folders)
+
+    @cached_property
+    def trainings(self) -> pd.DataFrame:
+        """How every training ended, of the study and of the questions, a row each."""
+        paths = [f / name for f in self.folders for name in (TRAININGS, QUESTION_TRAININGS) if (f / name).is_file()]
+        if not paths:
+            raise UserError(f"{self.folders[0] / TRAININGS} is missing: run `make study`, which writes it.")
+        found = pd.concat([tables.read_table(path, TRAINING_COLUMNS) for path in paths], ignore_index=True)
+        return found.fillna({"variant": ""}).drop_duplicates(TRAINING_COLUMNS.split()[:7], ignore_index=True)
 
     @cached_property
     def pseudo_labels(self) -> pd.DataFrame:
@@ -216,7 +233,7 @@ class Evidence:
         return tables.read_table(path, TRIAL_COLUMNS[name])
 
     def _trials(self, group: str, name: str) -> Path:
-        return self.folders[0].parent.parent / "trials" / f"{group}_{name}"
+        return self.folders[0].parent.parent / "trials" / "open_ends" / f"{group}_{name}"
 
     def _study(self, name: str) -> pd.DataFrame:
         return pd.concat([tables.read_table(f / name, COLUMNS[name]) for f in self.folders], ignore_index=True)

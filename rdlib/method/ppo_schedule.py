@@ -40,8 +40,7 @@ def minibatches(count: int, size: int, seed: int) -> list[Tensor]:
 
 def updates_between(stopping: Stopping, settings: Ppo) -> int:
     """Updates from one evaluation to the next: as few as hold `stopping.every` optimizer steps."""
-    steps = settings.epochs * math.ceil(settings.episodes_per_update / settings.minibatch_size)
-    return math.ceil(stopping.every / steps)
+    return math.ceil(stopping.every / settings.steps_per_update)
 
 
 def warmup_factor(settings: Ppo, update: int) -> float:

@@ -14,6 +14,7 @@ from typing import Any
 import pandas as pd
 import torch
 from datasets import Dataset
+from transformers.trainer_utils import EvalLoopOutput
 from trl import SFTConfig, SFTTrainer
 
 from rdlib import artifacts
@@ -80,13 +81,12 @@ class AgreementSFTTrainer(trainers.FiniteSteps, trainers.GlobalBatches, SFTTrain
     agreement: Agreement
     blank = mask_prompt([0], [], 1)
 
-    def evaluate(self, *args, **kwargs) -> dict[str, float]:
-        """The usual metrics and `eval_agreement`."""
-        metrics = super().evaluate(*args, **kwargs)
+    def evaluation_loop(self, *args, **kwargs) -> EvalLoopOutput:
+        """The usual metrics and `eval_agreement`, which the callbacks of an evaluation are told too."""
+        output = super().evaluation_loop(*args, **kwargs)
         with training.whole_model(self) as model:
-            metrics["eval_agreement"] = self.agreement(model, self.accelerator)
-        self.log({"eval_agreement": metrics["eval_agreement"]})
-        return metrics
+            output.metrics["eval_agreement"] = self.agreement(model, self.accelerator)
+        return output
 
 
 def configuration(stage, work: Path, learning_rate: float | None = None) -> SFTConfig:

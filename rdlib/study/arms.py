@@ -10,18 +10,13 @@ from dataclasses import dataclass, replace
 
 import pandas as pd
 
+from rdlib.evidence.looks import BASELINE_NAMES
 from rdlib.study.specification import BASELINES
 from rdlib.study.stage import Stage
 
 R1, R2, R3, R4, R5 = "R1", "R2", "R3", "R4", "R5"
 REWARD_MODEL = "RM"  # what the reward model can give: no arm, but the responses of stage 13_judged_responses
 QUESTIONS = (R1, R2, R3, R4, R5, REWARD_MODEL)
-BASELINE_NAMES = {
-    "rft": "rejection-sampling FT",
-    "dpo": "DPO",
-    "distillation": "on-policy distillation",
-    "grpo": "GRPO on the vote",
-}
 VOTE = {"reward.source": "vote"}
 REWARD_MODEL_ALONE = {"reward.mismatch": "none"}
 

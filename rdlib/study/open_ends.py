@@ -166,7 +166,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--profile", help="another profile than the file's, as params/smoke.yaml, to see it work")
     parser.add_argument("--groups", nargs="+", help="groups to run (default: all)")
     parser.add_argument("--jobs", type=int, default=2, help="trainings at a time (default: 2)")
-    parser.add_argument("--out", default="figures/trials", help="folder of the tables")
+    parser.add_argument("--out", help="folder of the tables (default: figures/trials/<name of the file>)")
     options = parser.parse_args(arguments)
     asked = trials.load_trials(ROOT / options.trials)
     if options.profile:
@@ -177,10 +177,11 @@ def main(arguments: list[str]) -> None:
     runs = {group: trials.runs_of(asked, group) for group in groups}
     every = [run for found in runs.values() for run in found]
     trials.run([stage for run in every for stage in (run.stage, *measuring(run))], options.jobs)
+    out = options.out or f"figures/trials/{Path(options.trials).stem}"
     for group, found in runs.items():
-        trials.gather(found, ROOT / options.out, options.trials, asked.profile, "open_ends")
-        write(ROOT / options.out, group, tables_of(group, found))
-    print(f"Trials of {', '.join(groups)}: {options.out}")
+        trials.gather(found, ROOT / out, options.trials, asked.profile, "open_ends")
+        write(ROOT / out, group, tables_of(group, found))
+    print(f"Trials of {', '.join(groups)}: {out}")
 
 
 if __name__ == "__main__":

@@ -15,10 +15,10 @@ import pandas as pd
 
 from rdlib import artifacts, numerics
 from rdlib.evidence import diagnostics, ledger, reviewers
-from rdlib.evidence.result_tables import AGREEMENT, AGREEMENT_FILE, ANSWERED
+from rdlib.evidence.result_tables import AGREEMENT, AGREEMENT_FILE, ANSWERED, QUESTION_TRAININGS, TRAININGS
 from rdlib.paths import ROOT
 from rdlib.profile import load_profile
-from rdlib.study import arms
+from rdlib.study import arms, curves
 from rdlib.study.grid import ablation_cell
 from rdlib.study.jobs import study_jobs
 from rdlib.study.opening import make_stage
@@ -161,7 +161,7 @@ def example(stages: list[Stage]) -> dict | None:
 
 
 def provenance(stages: list[Stage], profile_path: str, seed: int, options: str = "") -> dict:
-    """Command, parameters, seed, commit and machine behind the results; one line a distinct commit."""
+    """Command, parameters, seed, commit and machine behind the results; key and content (a hash) of every stage."""
     manifests = [artifacts.read_manifest(stage.folder) for stage in stages]
     environments = [manifest["environment"] for manifest in manifests]
     return {
@@ -174,6 +174,10 @@ def provenance(stages: list[Stage], profile_path: str, seed: int, options: str =
         "environment": {k: v for k, v in environments[0].items() if k not in ("commit", "dirty")},
         "numerics": sorted({e.get("numerics", numerics.NATIVE) for e in environments}),
         "stages": {stage.label: manifest["key"] for stage, manifest in zip(stages, manifests, strict=True)},
+        "contents": {
+            stage.label: artifacts.content_hash(manifest["files"])
+            for stage, manifest in zip(stages, manifests, strict=True)
+        },
     }
 
 
@@ -213,6 +217,7 @@ def gather(folder: Path, profile_path: str, seed: int, stages: list[Stage], opti
         "sft_history.csv": _stack(stages, "03_sft_warmup", lambda s: s.table("history")),
         "ppo_history.csv": _stack(stages, "06_ppo", lambda s: s.jsonl("history")),
         "costs.csv": costs(stages),
+        TRAININGS: curves.endings(stages),
     }
     for name, frame in tables.items():
         if frame is not None:
@@ -262,6 +267,8 @@ def gather_questions(
     tables = {}
     if found:
         tables |= {"reviewers.parquet": arms.answers_table(found), "question_costs.csv": _arm_costs(found)}
+        if (ended := curves.endings(made.values())) is not None:
+            tables[QUESTION_TRAININGS] = ended
     if arms.REWARD_MODEL in questions:
         ppo, judged = cell.at("06_ppo"), cell.at("13_judged_responses")
         made |= {stage.folder: stage for stage in (judged, *judged.upstream())}

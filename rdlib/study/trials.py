@@ -29,13 +29,10 @@ from rdlib.evidence import ledger
 from rdlib.paths import ROOT
 from rdlib.profile import load_profile
 from rdlib.settings import Section
-from rdlib.study import results
+from rdlib.study import curves, results
 from rdlib.study.specification import BASELINES, PPO, SFT
 from rdlib.study.stage import Stage
 
-MEASURES = {"03_sft_warmup": "agreement", "05_reward_model": "pos_neg_auc", "06_ppo": "agreement"} | {
-    "13_baseline": "agreement"
-}
 METHODS_OF = {"03_sft_warmup": SFT, "05_reward_model": PPO, "06_ppo": PPO, "13_baseline": BASELINES}
 
 
@@ -72,7 +69,8 @@ class Run:
     """A trial in one cell and seed."""
 
     group: str
-    trial: str
+    question: str
+    trial: Trial
     stage: Stage
 
 
@@ -103,7 +101,7 @@ def runs_of(trials: Trials, group: str) -> list[Run]:
         for cell in asked.cells:
             for trial in asked.trials:
                 stage = _stage(trials, group, cell, trial, seed)
-                found.append(Run(group, trial.name, stage))
+                found.append(Run(group, asked.question, trial, stage))
     return found
 
 
@@ -150,38 +148,19 @@ def _make(stage: Stage) -> None:
 # ---- what comes of them
 
 
-def curve(stage: Stage) -> pd.DataFrame:
-    """The validation curve of a finished training: step (of the optimizer) and value."""
-    if stage.name == "06_ppo":
-        ppo, history = stage.profile.ppo, stage.jsonl("history")
-        steps = ppo.epochs * -(-ppo.episodes_per_update // ppo.minibatch_size)
-        history = history.assign(step=history["update"] * steps, agreement=history["validation_agreement"])
-    else:
-        history = stage.table("history")
-    found = history[["step", MEASURES[stage.name]]].dropna()
-    return found.set_axis(["step", "value"], axis=1).astype({"step": int}).reset_index(drop=True)
-
-
 def row_of(run: Run) -> dict[str, Any]:
     """One trial as a row: what it was, its best validation value, how far it went, and what it cost."""
-    stage, found = run.stage, curve(run.stage)
-    best = found.loc[found["value"].idxmax()]
-    cost = results.costs([stage]).iloc[0]
-    parameters = ledger.parameters_of(stage)
+    stage = run.stage
+    cost, parameters = results.costs([stage]).iloc[0], ledger.parameters_of(stage)
     return {
-        "group": run.group,
+        "question": run.question,
         "cell": f"{stage.dataset}/{stage.teacher}/{stage.student}",
         "seed": stage.seed,
-        "trial": run.trial,
+        "trial": run.trial.name,
         "stage": stage.name,
         "method": stage.method,
-        "settings": json.dumps(stage.overrides),
-        "measure": MEASURES[stage.name],
-        "start": found["value"].iloc[0] if found["step"].iloc[0] == 0 else None,
-        "best": best["value"],
-        "best_step": int(best["step"]),
-        "steps": int(found["step"].iloc[-1]),
-        "stopped_early": stage.json("summary")["stopped_early"],
+        "settings": json.dumps(run.trial.settings),
+        **curves.ending(stage),
         "flops": ledger.flops(stage.name, parameters, cost["tokens_generated"], cost["tokens_trained"]),
         "seconds": cost["seconds"],
     }
@@ -191,9 +170,9 @@ def gather(runs: list[Run], folder: Path, path: str, profile: str, module: str =
     """Write the tables of one group's finished trials, and where they come from; `module` of the study made them."""
     group, rows = runs[0].group, [row_of(run) for run in runs]
     names = ["cell", "seed", "trial"]
-    curves = [curve(run.stage).assign(**{n: row[n] for n in names}) for run, row in zip(runs, rows, strict=True)]
+    drawn = [curves.curve(run.stage).assign(**{n: row[n] for n in names}) for run, row in zip(runs, rows, strict=True)]
     _write(folder / f"{group}.csv", pd.DataFrame(rows))
-    _write(folder / f"{group}_curves.csv", pd.concat(curves)[[*names, "step", "value"]])
+    _write(folder / f"{group}_curves.csv", pd.concat(drawn)[[*names, "step", "value"]])
     stages = {one.folder: one for run in runs for one in (*run.stage.upstream(), run.stage)}.values()
     seeds = sorted({stage.seed for stage in stages})
     made = [results.provenance([one for one in stages if one.seed == seed], profile, seed) for seed in seeds]
@@ -211,7 +190,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("trials", nargs="?", default="params/trials/settings.yaml", help="file of trials")
     parser.add_argument("--groups", nargs="+", help="groups to run (default: all)")
     parser.add_argument("--jobs", type=int, default=2, help="trainings at a time (default: 2)")
-    parser.add_argument("--out", default="figures/trials", help="folder of the tables")
+    parser.add_argument("--out", help="folder of the tables (default: figures/trials/<name of the file>)")
     options = parser.parse_args(arguments)
     trials = load_trials(ROOT / options.trials)
     groups = options.groups or list(trials.groups)
@@ -219,9 +198,10 @@ def main(arguments: list[str]) -> None:
         raise UserError(f"{options.trials} has no trials {min(unknown)}: it has {', '.join(trials.groups)}.")
     runs = {group: runs_of(trials, group) for group in groups}
     run([one.stage for found in runs.values() for one in found], options.jobs)
+    out = options.out or f"figures/trials/{Path(options.trials).stem}"
     for found in runs.values():
-        gather(found, ROOT / options.out, options.trials, trials.profile)
-    print(f"Trials of {', '.join(groups)}: {options.out}")
+        gather(found, ROOT / out, options.trials, trials.profile)
+    print(f"Trials of {', '.join(groups)}: {out}")
 
 
 if __name__ == "__main__":

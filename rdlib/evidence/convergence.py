@@ -1,0 +1,49 @@
+"""Whether every training went on until its validation curve was flat: the one rule of `stopping`, seen in the results.
+
+A training ends when its patience is used up, or at the most steps that its method may take; the latter says that it
+might have gone on, so each such run is named.
+"""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from rdlib.evidence import looks
+
+AXES = ["stage", "dataset", "teacher", "student", "method", "variant", "seed"]
+KINDS = {"03_sft_warmup": "{}", "05_reward_model": "reward model of {}", "06_ppo": "PPO of {}", "13_baseline": "{}"}
+
+
+def kind_of(stage: str, method: str) -> str:
+    """What is trained, in words: the warm-up, PPO of Ours, ..."""
+    label = looks.BASELINE_NAMES.get(method) or looks.METHODS[method].label
+    return KINDS[stage].format("warm-up (Ours w/o R)" if (stage, method) == ("03_sft_warmup", "ours_wo_r") else label)
+
+
+def convergence_table(trainings: pd.DataFrame) -> pd.DataFrame:
+    """A row a kind of training: how many, by which step they were best (quartiles), and how many their patience ended.
+
+    `at_the_most` names those that ended at the most steps instead. `trainings`: AXES, best_step, steps, stopped_early.
+    """
+    rows = []
+    for (stage, method), part in trainings.groupby(["stage", "method"], sort=True):
+        quartiles = part["best_step"].quantile([0.25, 0.5, 0.75])
+        unfinished = part[~part["stopped_early"].astype(bool)]
+        rows.append(
+            {
+                "training": kind_of(stage, method),
+                "runs": len(part),
+                "best_step_median": quartiles[0.5],
+                "best_step_lower_quartile": quartiles[0.25],
+                "best_step_upper_quartile": quartiles[0.75],
+                "steps_median": part["steps"].median(),
+                "ended_by_patience": len(part) - len(unfinished),
+                "at_the_most": "; ".join(_name(row) for row in unfinished.itertuples()),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _name(row) -> str:
+    cell = f"{row.dataset}/{row.teacher}/{row.student}"
+    return f"{cell} {row.variant} seed {row.seed}".replace("  ", " ")

@@ -1,0 +1,81 @@
+"""A run held to the released one, artifact by artifact: `python -m rdlib.study.compared [--profile ...] [--seeds ...]`.
+
+Released results name the content (a hash over all files) of every stage behind them. In the portable numerical mode the
+same commit gives the same content on every machine that can hold it, so whatever differs has a reason.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import pandas as pd
+
+from rdlib import artifacts
+from rdlib.errors import UserError
+from rdlib.evidence.result_tables import ANSWERED, seed_folders, seed_of
+from rdlib.paths import ROOT
+from rdlib.profile import load_profile
+
+SAME, DIFFERENT, ABSENT = "the same", "different", "not made here"
+
+
+def released_contents(folder: Path) -> dict[str, str]:
+    """The content of every stage behind a released seed, by label; UserError where the release does not tell it."""
+    found: dict[str, str] = {}
+    for name in ("provenance.json", ANSWERED):
+        if (folder / name).is_file():
+            found |= artifacts.read_json(folder / name).get("contents", {})
+    if not found:
+        raise UserError(f"{folder} does not tell the content of its stages: it was released before version 1.0.0.")
+    return found
+
+
+def content_of(folder: Path) -> str | None:
+    """The content of a finished stage's folder, whatever made it; None where there is none."""
+    manifest = artifacts.read_manifest(folder)
+    return None if manifest is None else artifacts.content_hash(manifest["files"])
+
+
+def compare(released: Path, runs: Path) -> pd.DataFrame:
+    """A row a released stage: label, and whether what lies in `runs` is SAME, DIFFERENT or ABSENT."""
+    rows = []
+    for label, content in released_contents(released).items():
+        here = content_of(runs / label)
+        rows.append((label, ABSENT if here is None else SAME if here == content else DIFFERENT))
+    return pd.DataFrame(rows, columns=["stage", "here"])
+
+
+def told(seed: int, table: pd.DataFrame, most: int = 5) -> str:
+    """One comparison in words; of the stages that differ the first ones, by their labels."""
+    counts = table["here"].value_counts()
+    parts = ", ".join(f"{counts[kind]} {kind}" for kind in (SAME, DIFFERENT, ABSENT) if kind in counts)
+    lines = [f"seed {seed}: {len(table)} released stages, {parts}."]
+    lines += [f"  different: {label}" for label in table.loc[table["here"] == DIFFERENT, "stage"][:most]]
+    return "\n".join(lines)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Compare what is there of the released seeds; 1 where something differs, or one sentence on what is wrong."""
+    parser = argparse.ArgumentParser(prog="python -m rdlib.study.compared", description=__doc__.splitlines()[0])
+    parser.add_argument("--profile", default="params/reference.yaml", help="profile of the run")
+    parser.add_argument("--released", type=Path, default=ROOT / "figures" / "results", help="released results")
+    parser.add_argument("--seeds", type=int, nargs="+", help="seeds to compare (default: all that are released)")
+    options = parser.parse_args(arguments)
+    try:
+        runs = ROOT / load_profile(ROOT / options.profile).runs
+        folders = [f for f in seed_folders(options.released) if not options.seeds or seed_of(f) in options.seeds]
+        if not folders:
+            raise UserError(f"{options.released} has none of these seeds.")
+        tables = {seed_of(folder): compare(folder, runs) for folder in folders}
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    for seed, table in tables.items():
+        print(told(seed, table))
+    return int(any((table["here"] == DIFFERENT).any() for table in tables.values()))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

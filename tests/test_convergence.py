@@ -1,0 +1,57 @@
+"""Whether trainings went on until they were flat: the table of how they ended, by hand-computed cases."""
+
+from __future__ import annotations
+
+import pandas as pd
+import pytest
+from conftest import stage_in
+
+from rdlib.evidence.convergence import convergence_table, kind_of
+from rdlib.study import curves
+
+CELL = {"dataset": "gsm", "teacher": "strong", "student": "small", "variant": ""}
+
+
+def row(stage, method, seed, best_step, steps, early, **changes):
+    ending = {"seed": seed, "best": 0.5, "best_step": best_step, "steps": steps, "stopped_early": early}
+    return CELL | {"stage": stage, "method": method} | ending | changes
+
+
+def test_runs_that_took_the_most_steps_are_named():
+    rows = [row("06_ppo", "ours", seed, 10 * seed, 50, True) for seed in range(4)]
+    rows.append(row("06_ppo", "ours", 4, 100, 100, False, variant="reward.mismatch=minus"))
+    rows.append(row("13_baseline", "dpo", 0, 0, 8, True))
+    table = convergence_table(pd.DataFrame(rows)).set_index("training")
+    assert list(table.index) == ["PPO of Ours", "DPO"]
+    ours = table.loc["PPO of Ours"]
+    assert (ours["runs"], ours["ended_by_patience"]) == (5, 4)
+    assert ours["at_the_most"] == "gsm/strong/small reward.mismatch=minus seed 4"
+    assert (ours["best_step_median"], ours["steps_median"]) == (20, 50)
+    assert (ours["best_step_lower_quartile"], ours["best_step_upper_quartile"]) == (10, 30)
+    assert table.loc["DPO", "at_the_most"] == "" and table.loc["DPO", "best_step_median"] == 0
+
+
+@pytest.mark.parametrize(
+    ("stage", "method", "words"),
+    [
+        ("03_sft_warmup", "ours_wo_r", "warm-up (Ours w/o R)"),
+        ("03_sft_warmup", "sft", "SFT"),
+        ("05_reward_model", "ours", "reward model of Ours"),
+        ("13_baseline", "rft", "rejection-sampling FT"),
+    ],
+)
+def test_trainings_are_called_what_they_are(stage, method, words):
+    assert kind_of(stage, method) == words
+
+
+def test_the_ending_of_a_training_is_that_of_its_curve(study):
+    stages = [stage_in(study, "03_sft_warmup", "sft"), stage_in(study, "06_ppo"), stage_in(study, "00_data")]
+    table = curves.endings(stages)
+    assert table["stage"].tolist() == ["03_sft_warmup", "06_ppo"]
+    sft, ppo = table.to_dict("records")
+    assert (
+        sft["best"] == stages[0].json("summary")["best"] and sft["best_step"] == stages[0].json("summary")["best_step"]
+    )
+    assert ppo["best_step"] == 4 * stages[1].json("summary")["best_update"]
+    assert ppo["start"] == stages[1].jsonl("history")["validation_agreement"].iloc[0]
+    assert not table["stopped_early"].any()  # the tiny study is patient
