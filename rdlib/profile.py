@@ -124,6 +124,13 @@ class Profile(Section):
         return self
 
     @model_validator(mode="after")
+    def _reward_model_starts_from_a_model(self) -> Profile:
+        name, names = self.reward_model.student, self.students | self.teachers
+        if name is not None and name not in names:
+            raise ValueError(f"reward_model.student is {name!r}, which is not one of {', '.join(names)}")
+        return self
+
+    @model_validator(mode="after")
     def _ablation_cells_exist_once(self) -> Profile:
         known = {"dataset": self.datasets, "teacher": self.teachers, "student": self.students}
         cells = self.grid.ablation_cells

@@ -100,11 +100,16 @@ class Dataset(Section):
 
 
 class TeacherSampling(Section):
-    """Section 3.1: temperatures of the high- and the low-confidence set."""
+    """Section 3.1: temperatures of the high- and the low-confidence set.
+
+    `heat` (ours, for the question what a noisy teacher does) divides the teacher's logits wherever they are read: when
+    it is sampled and, in on-policy distillation, when it is imitated. 1 is the teacher as it is.
+    """
 
     high_temperatures: list[Temperature] = Field(min_length=1)
     low_temperatures: list[Temperature]
     samples_per_temperature: Positive
+    heat: Annotated[float, Field(gt=0)] = 1.0
 
 
 class Voting(Section):
@@ -144,11 +149,30 @@ class Stopping(Section):
         return self.patience // self.every
 
 
+class Lora(Section):
+    """Low-rank adapters (Hu et al. 2022), merged into the model when a stage saves it.
+
+    `target_modules`: the linear layers that get one; "all-linear" is all but the output head.
+    """
+
+    r: Positive
+    alpha: Annotated[float, Field(gt=0)]
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    target_modules: str | list[str] = "all-linear"
+
+
 class Sft(Section):
-    """Eq. 1-2. `responses_per_question` caps the teacher responses of one question (None: all)."""
+    """Eq. 1-2. `responses_per_question` caps the teacher responses of one question (None: all).
+
+    Ours, for the question what keeps a student from the teacher's style: `question_share` is the share of the training
+    questions whose responses are taken; `lora` trains the stages of SFT by adapters, whatever `training.lora` does for
+    all trainings.
+    """
 
     epochs: Positive
     batch_size: Positive
+    question_share: Rate = 1.0
+    lora: Lora | None = None
     learning_rate: Rate
     max_length: Positive
     responses_per_question: Positive | None
@@ -162,12 +186,19 @@ class StudentSampling(Section):
 
 
 class RewardModel(Section):
-    """Eq. 4-6. `samples_per_kind` is n; `teacher_share` the share of teacher responses among the positives."""
+    """Eq. 4-6. `samples_per_kind` is n; `teacher_share` the share of teacher responses among the positives.
+
+    Ours, for the question what makes it rank better: `members` reward models, which differ in their draws, have the
+    mean of their scores; and it starts from the warm-up of another `student` of the profile (None: the policy's own),
+    or of a teacher in a student's place.
+    """
 
     lam: Share
     form: Literal["convex", "additive"]
     source: Literal["student", "teacher"]
     samples_per_kind: Positive
+    members: Positive = 1
+    student: str | None = None
     teacher_share: Annotated[float, Field(gt=0, lt=1)]
     epochs: Positive
     batch_size: Positive
@@ -177,17 +208,21 @@ class RewardModel(Section):
 class Reward(Section):
     """Eq. 7: reward of an unextractable answer, and what a mismatch with the pseudo-label does.
 
-    `source` "vote" (reviewers' question R5, not the paper's): 1 for a match, 0 otherwise, no reward model.
+    `source` "vote" (reviewers' question R5, not the paper's): 1 for a match, 0 otherwise, no reward model. "vote_first"
+    (ours): the vote where there is a pseudo-label, and the sigmoid of the reward model's score, which is on the vote's
+    scale, where there is none.
     """
 
     no_answer: float
     mismatch: Mismatch
     mismatch_constant: Annotated[float, Field(gt=0)]
-    source: Literal["reward_model", "vote"] = "reward_model"
+    source: Literal["reward_model", "vote", "vote_first"] = "reward_model"
 
 
 class Ppo(Section):
     """Eq. 8 and its optimisation.
+
+    `queries` labelled (ours) leaves the questions of Q_fail, which the reward model alone judges, out of D_RL.
 
     `sampler` vllm samples the rollouts with vLLM, whose weights follow the policy's at every update: in each training
     process, or for all of them on a server at the address `sampler_server`, which you start (docs/rollouts.md). Inside
@@ -196,6 +231,7 @@ class Ppo(Section):
     cap (None: 1).
     """
 
+    queries: Literal["all", "labelled"] = "all"
     total_updates: Positive
     episodes_per_update: Positive
     epochs: Positive
@@ -286,18 +322,6 @@ class Generation(Section):
     top_p: Rate = 1.0
     stop: list[Annotated[str, Field(min_length=1)]] = []
     vllm: Vllm = Vllm()
-
-
-class Lora(Section):
-    """Low-rank adapters (Hu et al. 2022), merged into the model when a stage saves it.
-
-    `target_modules`: the linear layers that get one; "all-linear" is all but the output head.
-    """
-
-    r: Positive
-    alpha: Annotated[float, Field(gt=0)]
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    target_modules: str | list[str] = "all-linear"
 
 
 class Training(Section):

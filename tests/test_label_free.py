@@ -199,19 +199,26 @@ MAY_NAME_GOLD = {
     "tasks/data.py": {"run_gold", "worked_examples"},
     "tasks/questions.py": {"read_gold"},
     "method/voting.py": {"judgement", "run_judgement"},
-    "method/evaluate.py": {"run", "grade", "details", "few_shot_examples"},  # ICL shows worked training questions
+    "method/evaluate.py": {
+        "run",
+        "grade",
+        "details",
+        "few_shot_examples",
+        "run_validation",
+    },  # ICL shows worked training questions
     "method/judged.py": {"judge"},
     "method/held_out.py": {"run", "unanswered"},
     "study/specification.py": {"GOLD", "STAGES"},
     "study/jobs.py": {"GPU_FREE", "seed_jobs"},
-    "study/results.py": {"gather_questions", "_thresholds", "judged"},
+    "study/results.py": {"_over_optimisation", "_thresholds", "judged"},
+    "study/open_ends.py": {"graded_along"},
     "study/explore_page.py": {"vote_table"},
     "study/explore_tables.py": {"Asked"},
 }
 # Stages that judge, and the modules that may name them: none of these chooses a setting, a checkpoint or a sample.
-JUDGING = {"00_gold", "01_held_out", "02_judgement", "07_evaluate", "13_judged_responses"}
+JUDGING = {"00_gold", "01_held_out", "02_judgement", "07_evaluate", "13_judged_responses", "13_validation_answers"}
 MAY_NAME_JUDGING = (
-    "arms estimate grid jobs notebook opening requirements results retrain specification stage stage_memory"
+    "arms estimate grid jobs notebook open_ends opening requirements results retrain specification stage stage_memory"
 )
 
 
@@ -221,7 +228,9 @@ def named_in(package: str, words: set[str]) -> dict[str, set[str]]:
     for path in sorted((REPOSITORY / "rdlib" / package).rglob("*.py")):
         for part in ast.parse(path.read_text()).body:
             if words & {word for node in ast.walk(part) for word in words_of(node)}:
-                target = part.targets[0].id if isinstance(part, ast.Assign) else getattr(part, "name", "import")
+                target = (
+                    ast.unparse(part.targets[0]) if isinstance(part, ast.Assign) else getattr(part, "name", "import")
+                )
                 found[path.relative_to(REPOSITORY / "rdlib").as_posix()].add(target)
     return dict(found)
 
@@ -253,7 +262,7 @@ def test_no_stage_that_trains_comes_after_gold_answers_or_the_vote_on_held_out_q
     def closure(stage) -> set[str]:
         return {stage.name}.union(*(closure(upstream) for upstream in stage.inputs.values()))
 
-    judge = ("00_gold", "01_held_out", "02_judgement", "07_evaluate", "13_judged_responses")
+    judge = ("00_gold", "01_held_out", "02_judgement", "07_evaluate", "13_judged_responses", "13_validation_answers")
     for name in STAGES.keys() - set(judge):
         for method in STAGES[name].methods or (None,):
             assert closure(cell.at(name, method)).isdisjoint(judge), (name, method)

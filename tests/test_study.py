@@ -374,5 +374,5 @@ def test_every_spec_names_a_function_and_a_notebook():
         assert (REPOSITORY / "notebooks" / f"{spec.notebook}.ipynb").is_file()
         assert set(spec.methods) <= set(METHODS)
     of_the_cell = [name for name in STAGES if name != "01_held_out"]  # which own questions alone have
-    assert of_the_cell == [*OURS, "13_judged_responses", "13_baseline"]
+    assert of_the_cell == [*OURS, "13_validation_answers", "13_style", "13_judged_responses", "13_baseline"]
     assert opening.ROOT == REPOSITORY

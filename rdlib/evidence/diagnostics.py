@@ -12,6 +12,8 @@ from math import comb
 import numpy as np
 import pandas as pd
 
+from rdlib.method import metrics
+
 STRATEGIES = ("reward", "majority", "any")
 SUBSETS = 200
 
@@ -62,6 +64,19 @@ def _votes(chosen: np.ndarray, answers: pd.Series, correct: np.ndarray) -> np.nd
     counts = votes_for[chosen].sum(axis=1)
     first = (counts == counts.max(axis=1, keepdims=True)) & (counts > 0)
     return (first * right).sum(axis=1) / np.maximum(first.sum(axis=1), 1)
+
+
+def auc_by_question(judged: pd.DataFrame) -> pd.DataFrame:
+    """AUC of the right against the wrong samples of each question that has both; a row (id, value).
+
+    Choosing among the samples of a question needs this one: an AUC over all responses also counts telling easy
+    questions from hard ones.
+    """
+    found = {
+        key: metrics.auc(group["score"][group["correct"]], group["score"][~group["correct"]])
+        for key, group in judged.astype({"correct": bool}).groupby("id")
+    }
+    return pd.DataFrame([(key, v) for key, v in found.items() if np.isfinite(v)], columns=["id", "value"])
 
 
 def reliability(judged: pd.DataFrame, bins: int = 10) -> pd.DataFrame:

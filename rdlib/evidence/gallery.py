@@ -12,12 +12,13 @@ from pathlib import Path
 
 from rdlib.errors import UserError
 from rdlib.evidence.exhibit import Exhibit, draw
+from rdlib.evidence.open_exhibits import OPEN_ENDS
 from rdlib.evidence.paper_exhibits import PAPER
 from rdlib.evidence.question_exhibits import QUESTIONS
 from rdlib.evidence.result_tables import Evidence
 from rdlib.evidence.rounding import EXHIBITS as ROUNDING
 
-EXHIBITS: dict[str, Exhibit] = {exhibit.name: exhibit for exhibit in (*PAPER, *QUESTIONS, *ROUNDING)}
+EXHIBITS: dict[str, Exhibit] = {one.name: one for one in (*PAPER, *QUESTIONS, *ROUNDING, *OPEN_ENDS)}
 
 
 def draw_all(evidence: Evidence, out: Path) -> list[Path]:
@@ -28,9 +29,10 @@ def draw_all(evidence: Evidence, out: Path) -> list[Path]:
 
 
 def draw_questions(evidence: Evidence, out: Path) -> list[Path]:
-    """Write the exhibits of the reviewers' questions to `out`; nothing where no seed has answered them."""
+    """Write the exhibits of the reviewers' questions and of the open ends to `out`, as far as they are answered."""
     make_folder(out)
-    shown = [exhibit for exhibit in EXHIBITS.values() if exhibit.of_questions and exhibit.is_shown(evidence)]
+    asked = [exhibit for exhibit in EXHIBITS.values() if exhibit.of_questions or exhibit.trials]
+    shown = [exhibit for exhibit in asked if exhibit.is_shown(evidence)]
     return [path for exhibit in shown for path in draw(exhibit, evidence, out)]
 
 

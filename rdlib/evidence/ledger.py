@@ -27,6 +27,8 @@ def parameters_of(stage) -> float:
     from rdlib.engines import models
 
     name = stage.student or stage.teacher
+    if stage.name == "05_reward_model":
+        name = stage.profile.reward_model.student or name
     if name is None or stage.name in ("02_pseudo_labels", "02_judgement"):
         return 0.0
     model = stage.profile.model_of(name)

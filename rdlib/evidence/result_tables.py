@@ -45,6 +45,14 @@ QUESTION_COLUMNS = {
     "over_optimisation.csv": "update kl reward agreement accuracy",
     "question_costs.csv": "question arm level stage parameters tokens_generated tokens_trained seconds",
 }
+# Of a group of trials (rdlib.study.open_ends), which lie beside the results
+TRIAL_COLUMNS = {
+    "answers.parquet": "cell trial seed when id agrees correct",
+    "ranking.parquet": "cell trial seed id n strategy value",
+    "responses.parquet": "cell trial seed id kind score ratio named recalled",
+    "ppo.csv": "cell trial seed update reward validation_agreement",
+    "costs.csv": "cell trial seed when tokens_generated gflop",
+}
 # How every training ended: of the study, and of the reviewers' questions.
 TRAININGS, QUESTION_TRAININGS = "trainings.csv", "question_trainings.csv"
 TRAINING_COLUMNS = "stage dataset teacher student method variant seed best best_step steps stopped_early"
@@ -245,6 +253,24 @@ class Evidence:
                 f"No seed in {self.folders[0].parent} was computed in another numerical mode: run `make rounding`."
             )
         return pd.concat([tables.read_table(f / name, ROUNDING_COLUMNS[name]) for f in self.rounded], ignore_index=True)
+
+    # ---- trials
+
+    def has_trials(self, *groups: str) -> bool:
+        """Whether all these groups of trials have been run and measured."""
+        return all(self._trials(group, "answers.parquet").is_file() for group in groups)
+
+    def trials(self, group: str, name: str) -> pd.DataFrame:
+        """A table of a group of trials; UserError where it has not been run."""
+        path = self._trials(group, name)
+        if not path.is_file():
+            raise UserError(
+                f"{path} is missing: run `python -m rdlib.study.open_ends --groups {group} --out {path.parent}`."
+            )
+        return tables.read_table(path, TRIAL_COLUMNS[name])
+
+    def _trials(self, group: str, name: str) -> Path:
+        return self.folders[0].parent.parent / "trials" / "open_ends" / f"{group}_{name}"
 
     def _study(self, name: str) -> pd.DataFrame:
         return pd.concat([tables.read_table(f / name, COLUMNS[name]) for f in self.folders], ignore_index=True)

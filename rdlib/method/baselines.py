@@ -21,7 +21,7 @@ from typing import Any
 
 import pandas as pd
 from datasets import Dataset
-from transformers import PreTrainedTokenizerBase, Trainer
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer
 from trl import DistillationConfig, DistillationTrainer, DPOConfig, DPOTrainer, GRPOConfig, GRPOTrainer
 
 from rdlib import artifacts
@@ -184,8 +184,7 @@ def query_rows(stage, cell: Cell, count: int, labelled: bool) -> Dataset:
     `labelled` leaves out those of Q_fail. UserError where no query is left.
     """
     responses = artifacts.read_parquet(stage.input("student") / "responses.parquet")
-    queries = rl.training_queries(cell.questions, cell.labels, responses)
-    queries = queries.dropna(subset="pseudo_label") if labelled else queries
+    queries = rl.training_queries(cell.questions, cell.labels, responses, labelled)
     if queries.empty:
         raise UserError(f"{stage.label}: the student failed no query, so there is nothing to train on.")
     asked = [cell.prompts[key] for key in queries["id"]]
@@ -209,7 +208,7 @@ def distillation(stage, work: Path, cell: Cell) -> Trainer:
     dataset = query_rows(stage, cell, steps * size, labelled=False).select_columns("prompt")
     return AgreementDistillationTrainer(
         models.load_causal_lm(cell.source, stage.profile.training),
-        models.load_causal_lm(source, stage.profile.training),
+        heated(models.load_causal_lm(source, stage.profile.training), stage.profile.teacher_sampling.heat),
         DistillationConfig(
             per_device_train_batch_size=size,
             learning_rate=settings.distillation_learning_rate,
@@ -217,6 +216,14 @@ def distillation(stage, work: Path, cell: Cell) -> Trainer:
         ),
         **learns_from(stage, dataset, cell),
     )
+
+
+def heated(teacher: PreTrainedModel, heat: float) -> PreTrainedModel:
+    """A teacher whose logits TRL's trainer divides by `heat`, as if they came so; in place."""
+    if heat != 1:
+        config = teacher.config.get_text_config()
+        config.logit_scale = (getattr(config, "logit_scale", None) or 1.0) / heat
+    return teacher
 
 
 def match_reward(kind: str) -> Callable[..., list[float]]:

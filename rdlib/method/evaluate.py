@@ -57,6 +57,26 @@ def run(stage, work: Path) -> None:
     artifacts.write_json(work / "summary.json", summary)
 
 
+def run_validation(stage, work: Path) -> None:
+    """Stage 13_validation_answers: write answers.parquet, a row a validation question, greedily answered.
+
+    Columns id, answer, tokens, agrees (with the pseudo-label; missing in Q_fail) and correct (missing where there is no
+    gold answer). Nothing is trained or chosen by what it writes.
+    """
+    questions = read_questions(stage.input("data"), "validation")
+    labels = artifacts.read_parquet(stage.input("labels") / "labels.parquet").set_index("id")["pseudo_label"]
+    gold = read_gold(stage.input("gold"))
+    texts = prompts.of_questions(stage.dataset_settings, questions)
+    plan = questions[["id", "split"]].assign(temperature=float(stage.profile.evaluation.temperature), n=1)
+    seed = generation.derive_seed("validation answers", stage.seed)
+    with sampled(stage, evaluated_model(stage), plan, texts, work, seed) as responses:
+        table = responses[["id", "answer", "tokens"]].assign(
+            agrees=pd.array(correctness(responses["answer"], responses["id"].map(labels)), dtype="boolean"),
+            correct=pd.array(correctness(responses["answer"], responses["id"].map(gold)), dtype="boolean"),
+        )
+        artifacts.write_parquet(work / "answers.parquet", table)
+
+
 def grade(responses: pd.DataFrame, gold: pd.Series, stage) -> pd.DataFrame:
     """benchmark, id, group, text, answer, gold, correct, tokens of each test response.
 

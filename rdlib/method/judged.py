@@ -40,11 +40,11 @@ def run(stage, work: Path) -> None:
 
 def judge(stage, responses: pd.DataFrame, texts: dict[str, prompts.Prompt]) -> pd.DataFrame:
     """The responses with the reward model's score and whether each answer is right."""
-    source = stage.input("reward_model") / "model"
-    tokenizer = models.load_tokenizer(source)
+    source = stage.input("reward_model")
+    tokenizer = models.load_tokenizer(source / "model")
     encode = prompts.Encoder(texts, tokenizer)
     sequences = [encode(r.id, r.text, r.finished) for r in responses.itertuples()]
-    model = models.load_scorer(source, tokenizer.pad_token_id)
+    model = scoring.load(source, tokenizer.pad_token_id)
     truth = responses["id"].map(read_gold(stage.input("gold")))
     responses = responses.rename(columns={"positive": "agrees"}).assign(
         score=scoring.score(model, sequences, tokenizer.pad_token_id, responses["id"].tolist()).numpy(),

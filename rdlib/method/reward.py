@@ -1,6 +1,7 @@
 """The reward of Eq. 7: the reward model's score, corrected by the pseudo-label, and -5 for no answer.
 
-Beside it, the vote alone (RLVR on the pseudo-labels), with which reviewers asked it to be compared.
+Beside it, the vote alone (RLVR on the pseudo-labels), with which reviewers asked it to be compared, and the vote with
+the reward model in its place where it is unsure.
 """
 
 from __future__ import annotations
@@ -38,6 +39,17 @@ def vote_reward(extracted: Sequence[str | None], labels: Sequence[str | None]) -
     return torch.tensor([float(y is not None and answers.same(a, y)) for a, y in pairs])
 
 
+def vote_first_reward(
+    scores: torch.Tensor, extracted: Sequence[str | None], labels: Sequence[str | None]
+) -> torch.Tensor:
+    """The vote's 1 or 0 where there is a pseudo-label, else sigmoid(r), or 0 without an answer; shape [B].
+
+    Eq. 4 trains sigmoid(r) to be the chance that a response agrees with the vote, so it stands in for the vote.
+    """
+    unsure = torch.tensor([a is not None and y is None for a, y in zip(extracted, labels, strict=True)])
+    return torch.where(unsure, scores.sigmoid(), vote_reward(extracted, labels).to(scores))
+
+
 def reward(
     scores: torch.Tensor, extracted: Sequence[str | None], labels: Sequence[str | None], settings: Reward
 ) -> torch.Tensor:
@@ -48,6 +60,8 @@ def reward(
     """
     if settings.source == "vote":
         return vote_reward(extracted, labels).to(scores)
+    if settings.source == "vote_first":
+        return vote_first_reward(scores, extracted, labels)
     mismatch = torch.tensor(
         [label is not None and not answers.same(a, label) for a, label in zip(extracted, labels, strict=True)]
     )

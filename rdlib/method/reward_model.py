@@ -23,7 +23,8 @@ from rdlib.engines import models
 from rdlib.errors import UserError
 from rdlib.method import metrics, scoring, trainers, training, voting
 from rdlib.method.policy import policy_source
-from rdlib.settings import RewardModel
+from rdlib.method.ppo_schedule import seed_of
+from rdlib.settings import Model, RewardModel
 from rdlib.tasks import prompts
 from rdlib.tasks.questions import read_questions
 
@@ -250,60 +251,122 @@ def read_responses(stage) -> dict[str, tuple[pd.DataFrame, pd.DataFrame]]:
     }
 
 
+@dataclass(frozen=True)
+class Member:
+    """A trained reward model: its trainer, history, and the scores [N] of the validation responses."""
+
+    trainer: RewardModelTrainer
+    history: pd.DataFrame
+    scores: np.ndarray
+    skipped: int
+
+    @property
+    def tokens_trained(self) -> float:
+        """Tokens of the sequences that its training saw."""
+        tokens = sum(len(ids) for row in self.trainer.train_dataset for ids in row["sequences"])
+        return tokens * self.trainer.state.epoch
+
+
 def run(stage, work: Path) -> None:
-    """Stage 05_reward_model: write the model, history.parquet, scores.parquet and summary.json."""
+    """Stage 05_reward_model: write the model, history.parquet, scores.parquet and summary.json.
+
+    Of several members the first lies in `model`, the others in folders of their own (`scoring.load`); the scores are
+    their means, the history and how the training ended are the first's.
+    """
     settings = stage.profile.reward_model
-    source = policy_source(stage)
+    source = initial_model(stage)
     tokenizer = models.load_tokenizer(source)
     questions = read_questions(stage.input("data"), "train", "validation")
     encode = prompts.Encoder(prompts.of_questions(stage.dataset_settings, questions), tokenizer)
     splits = read_responses(stage)
-    examples, skipped = build_examples(*splits["train"], settings, stage.seed)
-    if not examples:
-        raise UserError(
-            f"{stage.label}: no training query has all kinds of responses ({skipped} lack one), so there is nothing "
-            f"to learn a reward from; take more samples or a higher student temperature."
-        )
     table = validation_table(*splits["validation"], settings, stage.seed)
     if table.empty:  # every AUC would be NaN, which is never the best
         raise UserError(
             f"{stage.label}: no validation query has all kinds of responses, so no checkpoint can be chosen; take more "
             f"validation questions, more samples or a higher student temperature."
         )
-    torch.manual_seed(stage.seed)
+    table["sequence"] = [encode(row.id, row.text, row.finished) for row in table.itertuples()]
+    members = [train_member(stage, work, n, source, encode, splits["train"], table) for n in range(settings.members)]
+    if not training.is_main():
+        return
+    first = members[0]
+    table["score"] = np.mean([member.scores for member in members], axis=0) if len(members) > 1 else first.scores
+    artifacts.write_parquet(work / "history.parquet", first.history)
+    artifacts.write_parquet(work / "scores.parquet", table[["id", "kind", "text", "score"]])
+    summary = (
+        aucs(table["score"].to_numpy(), table["kind_id"].to_numpy())
+        | {
+            "train_queries": len(first.trainer.train_dataset),
+            "skipped_queries": first.skipped,
+            "tokens_trained": round(sum(member.tokens_trained for member in members)),
+        }
+        | training.outcome(first.trainer)
+    )
+    artifacts.write_json(work / "summary.json", summary)
+    for number in range(len(members)):
+        training.drop_checkpoints(scoring.member_folder(work, number))
+
+
+def train_member(
+    stage,
+    work: Path,
+    number: int,
+    source: Model,
+    encode: prompts.Encoder,
+    responses: tuple[pd.DataFrame, pd.DataFrame],
+    validation: pd.DataFrame,
+) -> Member:
+    """Train and save one reward model from `source` on its own draws of the training `responses`, student and teacher.
+
+    The first member's seed is the stage's.
+    """
+    settings, tokenizer, folder = stage.profile.reward_model, encode.tokenizer, scoring.member_folder(work, number)
+    seed = seed_of(stage.seed, "member", number) if number else stage.seed
+    examples, skipped = build_examples(*responses, settings, seed)
+    if not examples:
+        raise UserError(
+            f"{stage.label}: no training query has all kinds of responses ({skipped} lack one), so there is nothing "
+            f"to learn a reward from; take more samples or a higher student temperature."
+        )
+    torch.manual_seed(seed)
     model = models.load_scorer(source, tokenizer.pad_token_id, stage.profile.training)
     torch.nn.init.zeros_(model.score.weight)
-    table["sequence"] = [encode(row.id, row.text, row.finished) for row in table.itertuples()]
+    arguments = configuration(stage, folder)
+    arguments.seed = seed
     trainer = RewardModelTrainer(
         training.with_adapters(model, stage.profile.training, "SEQ_CLS"),
-        args=configuration(stage, work),
+        args=arguments,
         train_dataset=training_rows(examples, encode),
         eval_dataset=[{}],
         processing_class=tokenizer,
         data_collator=lambda rows: collate(rows, tokenizer.pad_token_id),
         callbacks=[training.ProgressBar("reward model"), *training.stopping_callbacks(stage.profile.stopping)],
         settings=settings,
-        validation=table,
+        validation=validation,
     )
-    history = training.train(trainer, work, stage)
-    table["score"] = trainer.scores_of_validation()
-    training.save_model(trainer, tokenizer, work / "model")
-    if not training.is_main():
-        return
-    artifacts.write_parquet(work / "history.parquet", history)
-    artifacts.write_parquet(work / "scores.parquet", table[["id", "kind", "text", "score"]])
-    tokens = sum(len(ids) for row in trainer.train_dataset for ids in row["sequences"])
-    summary = (
-        aucs(table["score"].to_numpy(), table["kind_id"].to_numpy())
-        | {
-            "train_queries": len(examples),
-            "skipped_queries": skipped,
-            "tokens_trained": round(tokens * trainer.state.epoch),
-        }
-        | training.outcome(trainer)
-    )
-    artifacts.write_json(work / "summary.json", summary)
-    training.drop_checkpoints(work)
+    history = training.train(trainer, folder, stage)
+    scores = trainer.scores_of_validation()
+    training.save_model(trainer, tokenizer, folder / "model")
+    return Member(trainer, history, scores, skipped)
+
+
+def initial_model(stage) -> Model:
+    """The model that the reward model starts from: the policy's, or the warm-up of `reward_model.student`.
+
+    UserError where another student has no warm-up here (ours_wo_d), or reads other tokens than the policy writes.
+    """
+    source, other = policy_source(stage), stage.profile.reward_model.student
+    if other is None:
+        return source
+    if "warmup" not in stage.inputs:
+        raise UserError(f"{stage.label}: reward_model.student names a warm-up, and ours_wo_d has none: leave it out.")
+    own = models.resolve(stage.profile.model_of(stage.student), stage.root)
+    if models.load_tokenizer(source).get_vocab() != models.load_tokenizer(own).get_vocab():
+        raise UserError(
+            f"{stage.label}: {other} has another vocabulary than {stage.student}, so it cannot read its tokens: take "
+            f"a reward_model.student with the policy's tokenizer."
+        )
+    return source
 
 
 def training_rows(examples: dict[str, list[Response]], encode: prompts.Encoder) -> list[dict]:

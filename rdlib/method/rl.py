@@ -29,11 +29,16 @@ if TYPE_CHECKING:
     from rdlib.engines.vllm_policy import PolicyEngine, PolicyServer
 
 
-def training_queries(questions: pd.DataFrame, labels: pd.DataFrame, responses: pd.DataFrame) -> pd.DataFrame:
-    """D_RL: queries that the student failed at least once, and Q_fail; with their pseudo_label, or None."""
+def training_queries(
+    questions: pd.DataFrame, labels: pd.DataFrame, responses: pd.DataFrame, labelled: bool = False
+) -> pd.DataFrame:
+    """D_RL: queries that the student failed at least once, and Q_fail; with their pseudo_label, or None.
+
+    `labelled` leaves Q_fail out.
+    """
     train = questions[questions["split"] == "train"].merge(labels[["id", "pseudo_label"]], on="id", how="inner")
     failed = set(responses["id"][~responses["positive"]])
-    keep = train["id"].isin(failed) | train["pseudo_label"].isna()
+    keep = train["id"].isin(failed) | (train["pseudo_label"].isna() & (not labelled))
     return train[keep].reset_index(drop=True)
 
 
@@ -149,20 +154,20 @@ def run(stage, work: Path, on_update=None) -> None:
     questions = read_questions(stage.input("data"), "train", "validation")
     labels = artifacts.read_parquet(stage.input("labels") / "labels.parquet")
     responses = artifacts.read_parquet(stage.input("student") / "responses.parquet")
-    queries = training_queries(questions, labels, responses)
+    ppo = profile.ppo
+    queries = training_queries(questions, labels, responses, labelled=ppo.queries == "labelled")
     if queries.empty:
         raise UserError(f"{stage.label}: the student failed no query and the teacher none, so there is nothing to do.")
-    scorer = stage.input("reward_model") / "model"
+    scorer = stage.input("reward_model")
     batch, limit = profile.generation.batch_size, settings.max_tokens
-    ppo = profile.ppo
     if stage.method == "ours_wo_d":
         ppo = ppo.model_copy(update={"kl_coef": ppo.kl_coef_without_warmup})
     asked = list(prompts.of_questions(settings, queries).values())
     encoded = [prompts.encode(tokenizer, prompt) for prompt in asked]
     given = [None if pd.isna(label) else label for label in queries["pseudo_label"]]
     accelerator = training.new_accelerator(profile.training)
-    policy, reference, value_model = networks(source, scorer, tokenizer.pad_token_id, profile.training)
-    judge = models.load_scorer(scorer, tokenizer.pad_token_id, profile.training).to(accelerator.device)
+    policy, reference, value_model = networks(source, scorer / "model", tokenizer.pad_token_id, profile.training)
+    judge = scoring.load(scorer, tokenizer.pad_token_id, profile.training).to(accelerator.device)
     validation = questions[questions["split"] == "validation"]
     agreement = Agreement(validation, labels, tokenizer, settings, batch)
     watch = watching.Watch(stage)

@@ -12,15 +12,51 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Hashable, Iterator, Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
+from transformers.modeling_outputs import SequenceClassifierOutput
+
+from rdlib.engines import models
+from rdlib.settings import Training
 
 PART_SIZE = 24  # sequences that go through the model at once while it trains
 SCORED_SIZE = 32  # and while it only scores: 256, padded to the longest, took 2.7 times as long
 GROUP_SIZE = 256  # sequences whose queries are read together while it only scores
+
+
+class MeanScorer(nn.Module):
+    """Several reward models as one, whose score is the mean of theirs."""
+
+    def __init__(self, members: Sequence[PreTrainedModel]):
+        super().__init__()
+        self.members, self.config = nn.ModuleList(members), members[0].config
+
+    @property
+    def device(self) -> torch.device:
+        """Where the members are."""
+        return self.members[0].device
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> SequenceClassifierOutput:
+        """`logits` [B, 1], the mean score of each sequence."""
+        scores = [m(input_ids=input_ids, attention_mask=attention_mask).logits for m in self.members]
+        return SequenceClassifierOutput(logits=torch.stack(scores).mean(0))
+
+
+def member_folder(folder: Path, number: int) -> Path:
+    """Where the reward model of a number lies in the folder of its stage: the first in the folder itself."""
+    return folder / f"member_{number}" if number else folder
+
+
+def load(folder: Path, pad_token_id: int | None = None, training: Training | None = None) -> PreTrainedModel:
+    """The reward model in the folder of its stage, or the mean of all that are there."""
+    members = [models.load_scorer(folder / "model", pad_token_id, training)]
+    while (further := member_folder(folder, len(members))).is_dir():
+        members.append(models.load_scorer(further / "model", pad_token_id, training))
+    return MeanScorer(members) if len(members) > 1 else members[0]
 
 
 def pad_right(sequences: Sequence[list[int]], pad: int) -> tuple[Tensor, Tensor]:

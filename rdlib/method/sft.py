@@ -22,7 +22,8 @@ from rdlib.engines import models
 from rdlib.errors import UserError
 from rdlib.method import trainers, training, voting
 from rdlib.method.agreement import Agreement
-from rdlib.settings import Model
+from rdlib.profile import Profile
+from rdlib.settings import Model, Training
 from rdlib.tasks import prompts
 from rdlib.tasks.questions import read_questions
 
@@ -37,6 +38,15 @@ def select_responses(
         labelled = voting.propagate(responses, labels)
         responses = labelled[labelled["positive"]]
     return draw(responses, cap, seed)
+
+
+def of_some_questions(responses: pd.DataFrame, share: float, seed: int) -> pd.DataFrame:
+    """The responses of a share of the questions, drawn uniformly; of one question at least."""
+    ids = sorted(set(responses["id"]))
+    if share == 1 or not ids:
+        return responses
+    kept = random.Random(seed).sample(ids, max(1, round(share * len(ids))))
+    return responses[responses["id"].isin(kept)]
 
 
 def draw(responses: pd.DataFrame, cap: int | None, seed: int) -> pd.DataFrame:
@@ -94,6 +104,12 @@ def configuration(stage, work: Path, learning_rate: float | None = None) -> SFTC
     )
 
 
+def adapters_of(profile: Profile) -> Training:
+    """The settings of the training, with the adapters that SFT alone has where it has some."""
+    own = profile.sft.lora
+    return profile.training if own is None else profile.training.model_copy(update={"lora": own})
+
+
 def make_trainer(
     stage,
     work: Path,
@@ -128,7 +144,7 @@ def make_trainer(
         train_dataset=splits["train"],
         eval_dataset=splits["validation"],
         processing_class=tokenizer,
-        peft_config=training.lora_config(stage.profile.training, "CAUSAL_LM"),
+        peft_config=training.lora_config(adapters_of(stage.profile), "CAUSAL_LM"),
         callbacks=training.stopping_callbacks(stage.profile.stopping),
     )
 
@@ -142,8 +158,10 @@ def run(stage, work: Path) -> None:
     labels = artifacts.read_parquet(stage.input("labels") / "labels.parquet")
     questions = read_questions(stage.input("data"), "train", "validation")
     texts = prompts.of_questions(settings, questions)
+    given = {split: responses[responses["split"] == split] for split in ("train", "validation")}
+    given["train"] = of_some_questions(given["train"], profile.sft.question_share, stage.seed)
     chosen = {
-        split: select_responses(responses[responses["split"] == split], labels, stage.method, cap, stage.seed)
+        split: select_responses(given[split], labels, stage.method, cap, stage.seed)
         for split, cap in (("train", profile.sft.responses_per_question), ("validation", 1))
     }
     trainer = make_trainer(stage, work, source, tokenizer, chosen, texts)

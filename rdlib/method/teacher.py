@@ -17,9 +17,11 @@ from rdlib.tasks.questions import read_questions
 def sampling_plan(questions: pd.DataFrame, settings: TeacherSampling) -> pd.DataFrame:
     """One row a question and temperature: id, split, confidence, temperature, n (section 3.1).
 
+    Dividing logits by `heat` is sampling at so many times the temperature, and leaves the likeliest response as it is.
     Temperature 0 gives equal samples, so one is generated; `repeat_greedy` counts it in full.
     """
-    sets = [("high", t) for t in settings.high_temperatures] + [("low", t) for t in settings.low_temperatures]
+    sets = [("high", settings.heat * t) for t in settings.high_temperatures]
+    sets += [("low", settings.heat * t) for t in settings.low_temperatures]
     rows = [
         (
             question.id,

@@ -52,6 +52,9 @@ def source(
 
 def described(exhibit: Exhibit, evidence: Evidence) -> str:
     """What an exhibit shows, what it rests on, and the command that trains that again."""
+    if exhibit.trials:
+        again = f"python -m rdlib.study.open_ends --groups {' '.join(exhibit.trials)}"
+        return "\n".join([exhibit.title, exhibit.caption, f"It shows trials; to run them again: {again}"])
     shown = evidence.rounded if exhibit.of_rounding else evidence.folders
     folders = evidence.answered if exhibit.of_questions else shown
     seeds = ", ".join(str(seed_of(folder)) for folder in folders)

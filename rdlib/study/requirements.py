@@ -77,6 +77,8 @@ def _needs_weights(stage) -> str | None:
     """Why a stage cannot use its teacher as the profile has it; None where it can."""
     if stage.name == "13_baseline" and stage.method == "distillation":
         name, why = stage.teacher, "on-policy distillation learns from the teacher's log-probabilities"
+    elif stage.name == "13_style":
+        name, why = stage.teacher, "what can be seen of the teacher is judged by its log-probabilities"
     elif stage.student in stage.profile.teachers and stage.name != "07_evaluate":
         name, why = stage.student, "the teacher itself is to be trained"
     else:

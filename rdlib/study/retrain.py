@@ -99,6 +99,8 @@ def _before(job: Job, kept: set[int]) -> list[int]:
 def told(name: str, jobs: list[Job], profile: Profile, released: Path = RELEASED) -> str:
     """What training again takes, in words: notebooks, and minutes by what the released run took."""
     exhibit = gallery.find(name)
+    if exhibit.trials:
+        return f"{name} ({exhibit.title}) shows trials: `python -m rdlib.study.open_ends` runs them."
     if not jobs:
         return f"{name} ({exhibit.title}) rests on no training: `make figure NAME={name}` draws it."
     left = [job for job in jobs if not all(stage.done for stage in job.stages)]

@@ -19,7 +19,7 @@ from rdlib.evidence.result_tables import ROUNDED, ROUNDING, ROUNDING_COLUMNS, RO
 from rdlib.paths import ROOT
 from rdlib.profile import load_profile
 from rdlib.study import compared, results, trials
-from rdlib.study.grid import ablation_cell
+from rdlib.study.grid import ablation_cells
 from rdlib.study.stage import Stage
 
 METHODS = ("sft", "ours_wo_r", "ours")
@@ -27,7 +27,7 @@ METHODS = ("sft", "ours_wo_r", "ours")
 
 def evaluations(profile_path: str, seed: int) -> list[Stage]:
     """The evaluations of METHODS in the cells of the ablations."""
-    cells = [ablation_cell(profile_path, seed)]
+    cells = ablation_cells(profile_path, seed)
     return [cell.at("07_evaluate", method) for cell in cells for method in METHODS]
 
 

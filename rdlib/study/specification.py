@@ -8,7 +8,7 @@ One declaration a stage, in the order of the method; nothing else says what a st
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rdlib.study import code_identity
 
@@ -28,12 +28,14 @@ class Input:
     """Artifacts that a stage reads: the name it knows them by, and the stage of the same cell that makes them.
 
     They are those of the reader's own method, or of `method`. Read for the reader's methods in `only` (empty: for all).
+    `student` is the setting that may name another student than the reader's, whose artifacts are read then.
     """
 
     name: str
     stage: str
     method: str | None = None
     only: tuple[str, ...] = ()
+    student: str | None = None
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,11 @@ LABELS = Input("labels", "02_pseudo_labels")
 WARMUP = Input("warmup", "03_sft_warmup", method="ours_wo_r", only=("ours", *BASELINES))
 STUDENT = Input("student", "04_student_responses")
 REWARD_MODEL = Input("reward_model", "05_reward_model")
+MODELS = (
+    Input("model", "03_sft_warmup", only=SFT),
+    Input("model", "06_ppo", only=PPO),
+    Input("model", "13_baseline", only=BASELINES),
+)
 
 STAGES = {
     spec.name: spec
@@ -146,7 +153,7 @@ STAGES = {
             name="05_reward_model",
             function="rdlib.method.reward_model:run",
             axes=CELL,
-            inputs=(DATA, RESPONSES, LABELS, WARMUP, STUDENT),
+            inputs=(DATA, RESPONSES, LABELS, replace(WARMUP, student="reward_model.student"), STUDENT),
             sections=("reward_model", "stopping", "training"),
             notebook="05_reward_model",
             methods=PPO,
@@ -164,16 +171,28 @@ STAGES = {
             name="07_evaluate",
             function="rdlib.method.evaluate:run",
             axes=CELL,
-            inputs=(
-                DATA,
-                GOLD,
-                Input("model", "03_sft_warmup", only=SFT),
-                Input("model", "06_ppo", only=PPO),
-                Input("model", "13_baseline", only=BASELINES),
-            ),
+            inputs=(DATA, GOLD, *MODELS),
             sections=("evaluation", "generation"),
             notebook="07_evaluate",
             methods=METHODS,
+        ),
+        StageSpec(
+            name="13_validation_answers",
+            function="rdlib.method.evaluate:run_validation",
+            axes=CELL,
+            inputs=(DATA, GOLD, LABELS, *MODELS),
+            sections=("evaluation", "generation"),
+            notebook="13_reviewer_questions",
+            methods=TRAINED,
+        ),
+        StageSpec(
+            name="13_style",
+            function="rdlib.method.style:run",
+            axes=CELL,
+            inputs=(DATA, WARMUP, REWARD_MODEL),
+            sections=(),
+            notebook="13_reviewer_questions",
+            methods=PPO,
         ),
         StageSpec(
             name="13_judged_responses",
@@ -189,7 +208,7 @@ STAGES = {
             function="rdlib.method.baselines:run",
             axes=CELL,
             inputs=(DATA, RESPONSES, LABELS, WARMUP, Input("student", "04_student_responses", method="ours")),
-            sections=("baselines", "sft", "reward_model", "stopping", "generation", "training"),
+            sections=("baselines", "teacher_sampling", "sft", "reward_model", "stopping", "generation", "training"),
             notebook="13_reviewer_runs",
             methods=BASELINES,
         ),

@@ -30,7 +30,7 @@ from rdlib.paths import ROOT
 from rdlib.profile import Profile, load_profile
 from rdlib.settings import Section
 from rdlib.study import launch, requirements
-from rdlib.study.specification import CELL, STAGES, StageSpec, decides
+from rdlib.study.specification import CELL, STAGES, Input, StageSpec, decides
 from rdlib.tasks import sources
 
 LONGEST_VARIANT = 200  # bytes; file systems take names of 255
@@ -161,7 +161,15 @@ class Stage:
     @cached_property
     def inputs(self) -> dict[str, Stage]:
         """The stages whose artifacts this one reads, by the name it knows them by."""
-        return {name: self.at(one.stage, one.method) for name, one in self.spec.inputs_of(self.method).items()}
+        return {name: self._input(one) for name, one in self.spec.inputs_of(self.method).items()}
+
+    def _input(self, one: Input) -> Stage:
+        stage = self.at(one.stage, one.method)
+        if one.student is None:
+            return stage
+        section, name = one.student.split(".")
+        other = getattr(getattr(self.profile, section), name)
+        return stage if other is None else replace(stage, student=other)
 
     def upstream(self) -> Iterator[Stage]:
         """Every stage that this one rests on, those it reads before those that they read; some more than once."""

@@ -169,8 +169,8 @@ def row_of(run: Run) -> dict[str, Any]:
     }
 
 
-def gather(runs: list[Run], folder: Path, path: str, profile: str) -> None:
-    """Write the tables of one group's finished trials, and where they come from."""
+def gather(runs: list[Run], folder: Path, path: str, profile: str, module: str = "trials") -> None:
+    """Write the tables of one group's finished trials, and where they come from; `module` of the study made them."""
     group, rows = runs[0].group, [row_of(run) for run in runs]
     names = ["cell", "seed", "trial"]
     drawn = [curves.curve(run.stage).assign(**{n: row[n] for n in names}) for run, row in zip(runs, rows, strict=True)]
@@ -179,7 +179,7 @@ def gather(runs: list[Run], folder: Path, path: str, profile: str) -> None:
     stages = {one.folder: one for run in runs for one in (*run.stage.upstream(), run.stage)}.values()
     seeds = sorted({stage.seed for stage in stages})
     made = [results.provenance([one for one in stages if one.seed == seed], profile, seed) for seed in seeds]
-    command = f"python -m rdlib.study.trials {shlex.quote(path)} --groups {group}"
+    command = f"python -m rdlib.study.{module} {shlex.quote(path)} --groups {group}"
     artifacts.write_json(folder / f"{group}_provenance.json", {"command": command, "seeds": made})
 
 

@@ -76,7 +76,7 @@ def test_equal_greedy_samples_are_made_once(vllm, prompts):
     assert group == greedy(vllm, prompts[:1])[0] * 3
 
 
-@pytest.mark.parametrize(("temperature", "top_p"), [(1.0, 1.0), (0.5, 1.0), (1.0, 0.6)])
+@pytest.mark.parametrize(("temperature", "top_p"), [(1.0, 1.0), (0.5, 1.0), (1.0, 0.9)])
 def test_first_tokens_follow_the_models_distribution(small, vllm, prompts, monkeypatch, temperature, top_p):
     from rdlib.engines.transformers_engine import nucleus
 

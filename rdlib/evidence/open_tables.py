@@ -1,0 +1,306 @@
+"""Tables of the open ends of the science and their plain answers, from the tables of `rdlib.study.open_ends` alone.
+
+A trial's name has its parts between bars. `answers`: cell, trial, seed, when, id, agrees, correct, a row a validation
+question and moment of a run: "start" and "end" of PPO, the policy "kept", and the "warm-up" before it. Differences are
+taken question by question; intervals are those of `rdlib.evidence.stats`, over questions and seeds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import pandas as pd
+
+from rdlib.evidence import stats, tables
+from rdlib.evidence.stats import Draws, Interval
+
+BASE = "as in the study"
+FACTORS = {  # of the trials of PPO: the part of a name, from what to what, and in words
+    "reward": ("reward model", "vote", "the vote in place of the reward model"),
+    "questions": ("all questions", "without Q_fail", "leaving the questions of Q_fail out"),
+    "warm_up": ("short warm-up", "long warm-up", "a long warm-up in place of a short one"),
+}
+OURS, WARM_UP, DISTILLATION = "Ours", "Ours w/o R", "on-policy distillation"
+NEEDS = {DISTILLATION: "token distributions, the student's vocabulary"}
+UPDATES = 3  # of PPO, at either end, whose mean reward is told
+OTHER_JUDGE = "judged by"  # how the trials begin whose reward model starts from another network
+AS_GOOD = 2  # points of agreement
+PAPERS_LEAST = 0.70  # Pos/Pos AUC in the paper's Table 3: 0.70 to 0.94
+
+
+# ---- draws
+
+
+def level(answers: pd.DataFrame, when: str, column: str = "agrees") -> Draws:
+    """Share of the questions that agree (or are correct) at a moment; `answers` of one cell and trial."""
+    part = answers[answers["when"] == when].dropna(subset=column)
+    return stats.mean_draws(part[["seed", "id"]].assign(value=part[column].astype(float)), "validation")
+
+
+def change(answers: pd.DataFrame, before: str, after: str, column: str = "agrees") -> Draws:
+    """Change of that share between two moments of a run, on the questions that both have."""
+    return difference(answers[answers["when"] == after], answers[answers["when"] == before], column)
+
+
+def difference(first: pd.DataFrame, second: pd.DataFrame, column: str) -> Draws:
+    """Mean of first - second, question by question and seed by seed; columns seed, id and `column`."""
+    sides = [side.dropna(subset=column)[["seed", "id", column]] for side in (first, second)]
+    both = sides[0].merge(sides[1], on=["seed", "id"], suffixes=("", "_second"), validate="one_to_one")
+    value = both[column].astype(float) - both[f"{column}_second"].astype(float)
+    return stats.mean_draws(both[["seed", "id"]].assign(value=value), "validation")
+
+
+def in_points(name: str, interval: Interval) -> dict[str, float]:
+    """An interval as columns in percentage points."""
+    ends = {"": interval.estimate, "_low": interval.low, "_high": interval.high}
+    return {f"{name}{end}_pp": 100 * value for end, value in ends.items()}
+
+
+def in_per_cent(name: str, interval: Interval) -> dict[str, float]:
+    """An interval as columns in per cent."""
+    ends = {"": interval.estimate, "_low": interval.low, "_high": interval.high}
+    return {f"{name}{end}_pct": 100 * value for end, value in ends.items()}
+
+
+def in_words(row, name: str) -> str:
+    """A difference of a table's row with its interval: +1.2 [0.3, 2.1] pp."""
+    value, low, high = (getattr(row, f"{name}{end}_pp") for end in ("", "_low", "_high"))
+    return f"{value:+.1f} [{low:.1f}, {high:.1f}] pp"
+
+
+def told_apart(row, name: str) -> int:
+    """1 or -1 where the interval of a difference lies above or below 0, else 0."""
+    low, high = (getattr(row, f"{name}_{end}_pp") for end in ("low", "high"))
+    return int(low > 0) - int(high < 0)
+
+
+def listed(names: Iterable[str]) -> str:
+    """Names in words: a, b and c; none."""
+    *head, last = list(names) or ["none"]
+    return f"{', '.join(head)} and {last}" if head else last
+
+
+def groups(table: pd.DataFrame):
+    """((cell, trial), rows) in the order of the table."""
+    return table.groupby(["cell", "trial"], sort=False)
+
+
+# ---- A: PPO on micro-mmlu
+
+
+def with_factors(table: pd.DataFrame) -> pd.DataFrame:
+    """The table with what each trial varies as columns reward, questions and warm_up."""
+    parts = [name.split(" | ") for name in table["trial"]]
+    return table.assign(**{factor: [p[i] for p in parts] for i, factor in enumerate(FACTORS)})
+
+
+def ppo_table(answers: pd.DataFrame, curves: pd.DataFrame) -> pd.DataFrame:
+    """A row a trial: agreement at PPO's start, its change to the end and to the policy kept, and the reward's ends."""
+    rows = []
+    for (cell, trial), part in groups(answers):
+        own = curves[(curves["trial"] == trial) & (curves["cell"] == cell)].dropna(subset="reward")
+        runs = own.sort_values("update").groupby("seed")["reward"]
+        row = {"cell": cell, "trial": trial, "seeds": part["seed"].nunique()}
+        row |= {"start_pct": 100 * level(part, "start").estimate}
+        row |= in_points("end_minus_start", change(part, "start", "end").interval())
+        row |= in_points("kept_minus_start", change(part, "start", "kept").interval())
+        row |= in_points("correct_end_minus_start", change(part, "start", "end", "correct").interval())
+        row |= {"reward_first": runs.head(UPDATES).mean(), "reward_last": runs.tail(UPDATES).mean()}
+        rows.append(row)
+    table = with_factors(pd.DataFrame(rows))
+    return table[["cell", *FACTORS, *(c for c in table if c not in ("cell", "trial", *FACTORS))]]
+
+
+def ppo_effects(answers: pd.DataFrame) -> pd.DataFrame:
+    """What each factor changes of the agreement's change from start to end: a mean over the pairs that differ in it."""
+    answers = with_factors(answers)
+    found = {trial: change(part, "start", "end") for trial, part in answers.groupby("trial")}
+    rows = []
+    for factor, (usual, other, words) in FACTORS.items():
+        pairs = [(t, t.replace(usual, other)) for t in found if usual in t and t.replace(usual, other) in found]
+        effect = stats.mean_of(found[with_it] - found[without] for without, with_it in pairs)
+        row = {"factor": factor, "words": words, "pairs": len(pairs)}
+        rows.append(row | in_points("effect", effect.interval()))
+    return pd.DataFrame(rows)
+
+
+def ppo_answer(table: pd.DataFrame, effects: pd.DataFrame) -> str:
+    """A in words."""
+    usual = {"reward": FACTORS["reward"][0], "questions": FACTORS["questions"][0], "warm_up": FACTORS["warm_up"][1]}
+    ours = next(tables.select(table, **usual).itertuples())
+    does = {1: "rises", 0: "does not change measurably", -1: "falls"}[told_apart(ours, "end_minus_start")]
+    told = [f"{row.words} {in_words(row, 'effect')}" for row in effects.itertuples()]
+    mends = [row.words for row in effects.itertuples() if told_apart(row, "effect") > 0]
+    harms = [row.words for row in effects.itertuples() if told_apart(row, "effect") < 0]
+    return (
+        f"Answer: with the study's own settings the agreement {does} from the warm-up to the end of PPO "
+        f"({in_words(ours, 'end_minus_start')}), while the mean reward goes from {ours.reward_first:.2f} to "
+        f"{ours.reward_last:.2f}. What each of the three adds to that change, over all settings of the others: "
+        f"{'; '.join(told)}. Told apart from no effect: better by {listed(mends)}; worse by {listed(harms)}."
+    )
+
+
+# ---- B: the reward model
+
+
+def ranking_points(ranking: pd.DataFrame) -> pd.DataFrame:
+    """Share of questions answered rightly by choosing among n samples: a row (cell, trial, strategy, n)."""
+    rows = []
+    for (cell, trial, strategy, n), part in ranking[ranking["strategy"] != "auc"].groupby(
+        ["cell", "trial", "strategy", "n"], sort=False
+    ):
+        interval = stats.mean_draws(part, "validation").interval()
+        rows.append({"cell": cell, "trial": trial, "strategy": strategy, "n": n} | in_per_cent("right", interval))
+    return pd.DataFrame(rows)
+
+
+def reward_table(ranking: pd.DataFrame, responses: pd.DataFrame, answers: pd.DataFrame) -> pd.DataFrame:
+    """A row a cell and trial: AUCs, choosing the best of all samples by reward, and what PPO made of it."""
+    rows = []
+    for (cell, trial), part in groups(ranking):
+        by = {strategy: own[["seed", "id", "n", "value"]] for strategy, own in part.groupby("strategy")}
+        most = by["reward"]["n"].max()
+        one, best = (by["reward"][by["reward"]["n"] == n] for n in (1, most))
+        of_cell = answers[answers["cell"] == cell]
+        own, usual = (of_cell[of_cell["trial"] == name] for name in (trial, BASE))
+        kept = [side[side["when"] == "kept"] for side in (own, usual)]
+        seen = responses[(responses["cell"] == cell) & (responses["trial"] == trial)]
+        row = {"cell": cell, "trial": trial, "seeds": part["seed"].nunique(), "n": most}
+        row["pos_neg_auc"] = stats.auc_draws(seen, "pos_neg", "validation").estimate
+        row["auc_within_a_question"] = by["auc"].groupby("seed")["value"].mean().mean()
+        row |= {"one_pct": 100 * stats.mean_draws(one, "validation").estimate}
+        row |= {"best_of_n_pct": 100 * stats.mean_draws(best, "validation").estimate}
+        row |= in_points("best_of_n_minus_one", difference(best, one, "value").interval())
+        row |= {"kept_pct": 100 * level(own, "kept").estimate}
+        row |= in_points("ppo_gain", change(own, "warm-up", "kept").interval())
+        row |= in_points("kept_minus_study", difference(*kept, "agrees").interval())
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def reward_answer(table: pd.DataFrame) -> str:
+    """B in words."""
+    sentences = []
+    for cell, part in table.groupby("cell", sort=False):
+        usual = next(part[part["trial"] == BASE].itertuples())
+        apart = {row.trial: told_apart(row, "best_of_n_minus_one") for row in part.itertuples()}
+        gains = [row.trial for row in part.itertuples() if told_apart(row, "kept_minus_study") > 0]
+        losses = [row.trial for row in part.itertuples() if told_apart(row, "kept_minus_study") < 0]
+        sentences.append(
+            f"on {cell} the study's reward model picks a right one of {usual.n} samples on "
+            f"{usual.best_of_n_pct:.0f} % of the questions, chance on {usual.one_pct:.0f} %; better than chance is the "
+            f"choice of {listed(t for t, sign in apart.items() if sign > 0)}, worse that of "
+            f"{listed(t for t, sign in apart.items() if sign < 0)}. After PPO more questions agree than in the study "
+            f"by {listed(gains)}, fewer by {listed(losses)}"
+        )
+    return "Answer: " + ". And ".join(sentences) + "."
+
+
+# ---- C: the teacher's style
+
+
+def style_table(responses: pd.DataFrame, answers: pd.DataFrame) -> pd.DataFrame:
+    """A row a cell and trial: Pos/Pos by the reward model and by the best possible judge, and the warm-up's agreement.
+
+    `recalled_*` are shares of the senses and epithets of right responses that are the world's.
+    """
+    rows = []
+    for (cell, trial), part in groups(responses):
+        warmed = answers[(answers["cell"] == cell) & (answers["trial"] == trial)]
+        row = {"cell": cell, "trial": trial, "seeds": part["seed"].nunique()}
+        row["warm_up_pct"] = 100 * level(warmed, "warm-up").estimate if len(warmed) else float("nan")
+        row["pos_neg_auc"] = stats.auc_draws(part, "pos_neg", "validation").estimate
+        for judge, scores in (("pos_pos_auc", part), ("best_judge_auc", part.assign(score=part["ratio"]))):
+            found = stats.auc_draws(scores, "pos_pos", "validation").interval()
+            row |= {judge: found.estimate, f"{judge}_low": found.low, f"{judge}_high": found.high}
+        for who in ("teacher", "student"):
+            own = part[part["kind"] == f"{who}_positive"]
+            row[f"recalled_{who}_pct"] = 100 * own["recalled"].sum() / max(1, own["named"].sum())
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def style_answer(table: pd.DataFrame) -> str:
+    """C in words."""
+    sentences = []
+    for cell, part in table.groupby("cell", sort=False):
+        usual = next(part[part["trial"] == BASE].itertuples())
+        like = [row for row in part.itertuples() if row.pos_pos_auc >= PAPERS_LEAST]
+        told = [f"{row.trial} ({row.pos_pos_auc:.2f})" for row in like]
+        own = [row for row in like if not row.trial.startswith(OTHER_JUDGE)]
+        good = [row.trial for row in own if row.warm_up_pct >= usual.warm_up_pct - AS_GOOD]
+        sentences.append(
+            f"on {cell} Pos/Pos is {usual.pos_pos_auc:.2f} and, for the best judge that there can be of these two "
+            f"models, {usual.best_judge_auc:.2f}; of the senses and epithets in right responses "
+            f"{usual.recalled_teacher_pct:.0f} % of the teacher's and {usual.recalled_student_pct:.0f} % of the "
+            f"student's are the world's. {PAPERS_LEAST:.2f} or more, as in the paper, is reached by {listed(told)}; "
+            f"among them, warm-ups that agree as well as the study's, within {AS_GOOD} points of its "
+            f"{usual.warm_up_pct:.0f} %: {listed(good)}"
+        )
+    return "Answer: " + ". And ".join(sentences) + "."
+
+
+# ---- D: on-policy distillation
+
+
+def distillation_table(answers: pd.DataFrame, costs: pd.DataFrame) -> pd.DataFrame:
+    """A row a cell, heat of the teacher and method: accuracy, Ours minus it, and what making it costs.
+
+    Accuracy is by gold answers, as teachers of different heat have different votes. The warm-up is a method too.
+    """
+    both = by_method(answers)
+    spent = by_method(costs).groupby(["cell", "heat", "method"])[["tokens_generated", "gflop"]].mean()
+    rows = []
+    for key, part in both.groupby(["cell", "heat", "method"], sort=False):
+        cell, heat, method = key
+        ours = both[(both["cell"] == cell) & (both["heat"] == heat) & (both["method"] == OURS)]
+        row = {"cell": cell, "heat": heat, "method": method, "needs": NEEDS.get(method, "texts")}
+        row |= {"seeds": part["seed"].nunique()}
+        row |= in_per_cent("right", level(part, part["when"].iloc[0], "correct").interval())
+        if method != OURS:
+            row |= in_points("ours_minus_it", difference(ours, part, "correct").interval())
+        row |= {"tokens_generated": round(spent["tokens_generated"][key]), "gflop": round(spent["gflop"][key], 1)}
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def by_method(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows of what is kept, and of the warm-up of Ours as a method, with columns method and heat; in order."""
+    warmed = (table["when"] == "warm-up") & table["trial"].str.startswith(OURS)
+    found = table[(table["when"] == "kept") | warmed]
+    method = [
+        WARM_UP if when == "warm-up" else trial.split(" | ")[0] for when, trial in found[["when", "trial"]].values
+    ]
+    found = found.assign(method=method, heat=[heat_of(trial) for trial in found["trial"]])
+    places = {column: {name: i for i, name in enumerate(dict.fromkeys(found[column]))} for column in ("cell", "method")}
+    places["method"] |= {WARM_UP: -1}
+    order = found.assign(**{c: found[c].map(names) for c, names in places.items()})
+    return found.loc[order.sort_values(["heat", "cell", "method"], kind="stable").index]
+
+
+def heat_of(trial: str) -> float:
+    """The heat that a trial's name says, else 1."""
+    _, _, heat = trial.partition(" | heat ")
+    return float(heat or 1)
+
+
+def distillation_answer(table: pd.DataFrame) -> str:
+    """D in words."""
+    rivals = table[table["method"] == DISTILLATION].assign(
+        place=lambda t: [c if h == 1 else f"{c} at heat {h:g}" for c, h in zip(t["cell"], t["heat"], strict=True)]
+    )
+    by_sign = {sign: [] for sign in (1, -1, 0)}
+    for row in rivals.itertuples():
+        by_sign[told_apart(row, "ours_minus_it")].append(f"{row.place} ({in_words(row, 'ours_minus_it')})")
+    without = table[(table["needs"] == "texts") & (table["heat"] == 1)]
+    best = without.loc[without.groupby("cell", sort=False)["right_pct"].idxmax()]
+    ours = table[table["method"] == OURS].set_index(["cell", "heat"])["gflop"]
+    times = [ours[row.cell, row.heat] / row.gflop for row in rivals.itertuples()]
+    return (
+        f"Answer: Ours is ahead of on-policy distillation on {listed(by_sign[1])}; behind on {listed(by_sign[-1])}; "
+        f"not told apart on {listed(by_sign[0])}. Ours takes {min(times):.1f} to {max(times):.1f} times its "
+        f"operations. Distillation cannot be run at all with a teacher that gives texts alone, or that has another "
+        f"vocabulary; of the methods that need texts alone the best is "
+        + listed(f"{row.method} on {row.cell} ({row.right_pct:.1f} %)" for row in best.itertuples())
+        + "."
+    )

@@ -1,0 +1,320 @@
+"""The open ends of the science: which runs, the tables and answers by hand, and a group run on the tiny study."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from conftest import PARAMS, REPOSITORY, copy_study, patch_root, stage_in
+from test_tables_and_figures import invent
+
+from rdlib.errors import UserError
+from rdlib.evidence import diagnostics, gallery, looks, open_tables
+from rdlib.evidence.open_exhibits import OPEN_ENDS
+from rdlib.evidence.result_tables import TRIAL_COLUMNS, open_results
+from rdlib.study import figures, open_ends, trials
+
+FILE = REPOSITORY / open_ends.FILE
+GSM, MMLU = "gsm/strong/small", "mmlu/strong/small"
+PPO_TRIALS = [" | ".join(parts) for parts in product(*(factor[:2] for factor in open_tables.FACTORS.values()))]
+
+
+# ---- which runs
+
+
+@pytest.fixture(scope="module")
+def runs():
+    asked = trials.load_trials(FILE)
+    return {group: trials.runs_of(asked, group) for group in asked.groups}
+
+
+def test_the_groups_are_those_that_are_shown_and_measured(runs):
+    assert {group for exhibit in OPEN_ENDS for group in exhibit.trials} == set(runs)
+    assert {open_ends.RANKING, open_ends.SEEING} <= set(runs)
+    for found in runs.values():
+        assert {run.stage.seed for run in found} == {100, 101}
+        assert len({(run.stage.folder) for run in found}) == len(found), "two trials are the same"
+
+
+def test_ppos_trials_are_every_combination_and_do_what_they_say(runs):
+    found = {run.trial.name: run.stage.profile for run in runs["ppo_on_mmlu"] if run.stage.seed == 100}
+    assert set(found) == set(PPO_TRIALS)
+    usual = next(run for run in runs["ppo_on_mmlu"] if not run.stage.variant)
+    assert usual.trial.name == "reward model | all questions | long warm-up"
+    for name, profile in found.items():
+        reward, questions, warm_up = name.split(" | ")
+        assert profile.reward.source == reward.replace(" ", "_")
+        assert profile.ppo.queries == {"all questions": "all", "without Q_fail": "labelled"}[questions]
+        long = usual.stage.profile.sft
+        assert (profile.sft == long) == (warm_up == "long warm-up")
+        assert warm_up == "long warm-up" or profile.sft.epochs < long.epochs
+
+
+@pytest.mark.parametrize("group", ["reward_model", "teacher_style"])
+def test_one_trial_is_the_study_itself(runs, group):
+    usual = {run.trial.name for run in runs[group] if not run.stage.variant and run.stage.method == "ours"}
+    assert usual == {open_tables.BASE}
+    known = [trial.removeprefix(open_tables.OTHER_JUDGE) for trial in (run.trial.name for run in runs["teacher_style"])]
+    assert any(trial != run.trial.name for trial, run in zip(known, runs["teacher_style"], strict=True))
+
+
+def test_as_many_methods_are_hot_as_are_compared(runs):
+    for run in runs["hot_teacher"]:
+        assert run.stage.profile.teacher_sampling.heat == open_tables.heat_of(run.trial.name) > 1
+    assert all(open_tables.heat_of(run.trial.name) == 1 for run in runs["distillation"])
+    assert {run.trial.name.split(" | ")[0] for run in runs["hot_teacher"]} == {
+        open_tables.OURS,
+        open_tables.DISTILLATION,
+    }
+
+
+# ---- tables by hand
+
+
+def rows(trial, cell=MMLU, seeds=(100, 101), n=40, **moments) -> pd.DataFrame:
+    """Answers of which the first `share` of the questions agree and are correct at each moment; one is of Q_fail."""
+    parts = []
+    for seed, (when, share) in product(seeds, moments.items()):
+        good = (np.arange(n) < round(share * n)).astype(float)
+        part = pd.DataFrame({"id": [f"q{i:03}" for i in range(n)], "agrees": good, "correct": good})
+        failed = pd.DataFrame({"id": ["failed"], "agrees": [np.nan], "correct": [0.0]})
+        part = pd.concat([part, failed], ignore_index=True)
+        parts.append(part.assign(trial=trial, cell=cell, seed=seed, when=when.replace("_", "-")))
+    return pd.concat(parts, ignore_index=True)
+
+
+def ppo_answers(gains: dict[str, float]) -> pd.DataFrame:
+    """Every trial starts at 0.5 and ends at 0.4, and by so much above as the parts of its name gain."""
+    parts = []
+    for trial in PPO_TRIALS:
+        end = 0.4 + sum(gains.get(part, 0.0) for part in trial.split(" | "))
+        parts.append(rows(trial, start=0.5, end=end, kept=max(0.5, end)))
+    return pd.concat(parts, ignore_index=True)
+
+
+def ppo_curves() -> pd.DataFrame:
+    frames = [
+        pd.DataFrame({"update": range(8), "reward": [np.nan, 0, 1, 2, 5, 6, 7, 8], "trial": trial, "seed": seed})
+        for trial, seed in product(PPO_TRIALS, (100, 101))
+    ]
+    table = pd.concat(frames, ignore_index=True).assign(cell=MMLU, rm_score=0.0, kl=1.0, agreement=0.5)
+    return table.assign(validation_agreement=0.5 - 0.01 * table["update"])
+
+
+def test_ppos_table_and_the_effects_of_each_factor_by_hand():
+    answers = ppo_answers({"vote": 0.2, "without Q_fail": 0.1})
+    table = open_tables.ppo_table(answers, ppo_curves())
+    assert len(table) == 8 and (table["seeds"] == 2).all() and table["start_pct"].tolist() == [50.0] * 8
+    worst, best = (table.sort_values("end_minus_start_pp").iloc[i] for i in (0, -1))
+    assert (worst.reward, worst.questions) == ("reward model", "all questions") and best.reward == "vote"
+    assert worst.end_minus_start_pp == pytest.approx(-10) and best.end_minus_start_pp == pytest.approx(20)
+    assert worst.kept_minus_start_pp == 0 and best.kept_minus_start_pp == pytest.approx(20)
+    assert (worst.reward_first, worst.reward_last) == (1.0, 7.0)
+    effects = open_tables.ppo_effects(answers).set_index("factor")
+    assert effects["effect_pp"].to_dict() == pytest.approx({"reward": 20, "questions": 10, "warm_up": 0})
+    assert (effects["pairs"] == 4).all() and effects["effect_low_pp"]["questions"] > 0
+    answer = open_tables.ppo_answer(table, effects.reset_index())
+    assert "the agreement falls from the warm-up to the end of PPO (-10.0 [" in answer
+    assert "from 1.00 to 7.00" in answer and "leaving the questions of Q_fail out +10.0 [" in answer
+    assert answer.endswith(
+        "better by the vote in place of the reward model and leaving the questions of Q_fail out; worse by none."
+    )
+
+
+def ranking(trial, right, one=0.5, cell=GSM, n=40) -> pd.DataFrame:
+    parts = []
+    for seed, (count, share) in product((100, 101), ((1, one), (30, right))):
+        value = (np.arange(n) < round(share * n)).astype(float)
+        part = pd.DataFrame({"id": [f"q{i:03}" for i in range(n)], "value": value, "n": count, "seed": seed})
+        parts += [part.assign(strategy=strategy) for strategy in ("reward", "majority")]
+        parts.append(part.assign(strategy="auc", value=0.75, n=30))
+    return pd.concat(parts, ignore_index=True).assign(trial=trial, cell=cell)
+
+
+def responses(trial, cell=GSM, own=0.5, best=0.5, n=30) -> pd.DataFrame:
+    """Responses whose Pos/Pos AUCs by score and by ratio are `own` and `best`."""
+    parts = []
+    for seed, (kind, high) in product((100, 101), (("teacher", (own, best)), ("student", (0.0, 0.0)))):
+        scores = [np.where(np.arange(n) < round((2 * share - 1) * n), 1.0, 0.0) for share in high]
+        part = pd.DataFrame({"id": [f"q{i:03}" for i in range(n)], "score": scores[0], "ratio": scores[1]})
+        parts.append(part.assign(kind=f"{kind}_positive", named=4, recalled=4 if kind == "teacher" else 3, seed=seed))
+    negative = parts[1].assign(kind="student_negative", score=-1.0)
+    return pd.concat([*parts, negative, negative.assign(seed=101)], ignore_index=True).assign(trial=trial, cell=cell)
+
+
+def reward_tables():
+    usual, larger, unsure = open_tables.BASE, "larger reward model", "only where the vote is unsure"
+    ranked = pd.concat([ranking(usual, 0.3), ranking(larger, 0.8), ranking(unsure, 0.3)], ignore_index=True)
+    seen = pd.concat([responses(name) for name in (usual, larger, unsure)], ignore_index=True)
+    moments = {usual: {"warm_up": 0.4, "kept": 0.5}, larger: {"warm_up": 0.4, "kept": 0.75}}
+    moments[unsure] = {"warm_up": 0.4, "kept": 0.3}
+    answers = pd.concat([rows(name, GSM, **shares) for name, shares in moments.items()], ignore_index=True)
+    return ranked, seen, answers
+
+
+def test_the_reward_models_table_and_answer_by_hand():
+    table = open_tables.reward_table(*reward_tables()).set_index("trial")
+    usual, larger = table.loc[open_tables.BASE], table.loc["larger reward model"]
+    assert (usual.n, usual.one_pct, usual.best_of_n_pct) == (30, 50, 30)
+    assert usual.best_of_n_minus_one_pp == pytest.approx(-20) and larger.best_of_n_minus_one_pp == pytest.approx(30)
+    assert usual.pos_neg_auc == 1 and usual.auc_within_a_question == 0.75
+    assert (usual.ppo_gain_pp, usual.kept_minus_study_pp) == (pytest.approx(10), 0)
+    assert larger.kept_minus_study_pp == pytest.approx(25)
+    assert open_tables.reward_answer(table.reset_index()) == (
+        "Answer: on gsm/strong/small the study's reward model picks a right one of 30 samples on 30 % of the "
+        "questions, chance on 50 %; better than chance is the choice of larger reward model, worse that of as in the "
+        "study and only where the vote is unsure. After PPO more questions agree than in the study by larger reward "
+        "model, fewer by only where the vote is unsure."
+    )
+    points = open_tables.ranking_points(reward_tables()[0]).set_index(["trial", "strategy", "n"])["right_pct"]
+    assert points["larger reward model", "reward", 30] == 80 and len(points) == 12
+
+
+def style_tables():
+    usual, few, adapters = open_tables.BASE, "one text a question", "adapters of rank 2"
+    seen = [responses(usual, own=0.5, best=0.9), responses(few, own=0.8, best=0.9), responses(adapters, own=0.75)]
+    seen += [responses("no warm-up", own=0.9, best=1.0), responses("judged by the teacher", own=0.7, best=0.9)]
+    shares = {usual: 0.6, few: 0.3, adapters: 0.6, "judged by the teacher": 0.6}
+    answers = [rows(name, GSM, warm_up=share) for name, share in shares.items()]
+    return pd.concat(seen, ignore_index=True), pd.concat(answers, ignore_index=True)
+
+
+def test_the_styles_table_and_answer_by_hand():
+    table = open_tables.style_table(*style_tables()).set_index("trial")
+    assert table["pos_pos_auc"].tolist() == pytest.approx([0.5, 0.8, 0.75, 0.9, 0.7])
+    assert table["best_judge_auc"].tolist() == pytest.approx([0.9, 0.9, 0.5, 1.0, 0.9])
+    assert table["warm_up_pct"]["one text a question"] == 30 and np.isnan(table["warm_up_pct"]["no warm-up"])
+    assert (table["recalled_teacher_pct"] == 100).all() and (table["recalled_student_pct"] == 75).all()
+    answer = open_tables.style_answer(table.reset_index())
+    assert "Pos/Pos is 0.50 and, for the best judge that there can be of these two models, 0.90" in answer
+    assert "by one text a question (0.80), adapters of rank 2 (0.75), no warm-up (0.90) and judged by the" in answer
+    assert answer.endswith("within 2 points of its 60 %: adapters of rank 2.")
+
+
+def distillation_tables():
+    ours, other, best = open_tables.OURS, open_tables.DISTILLATION, "GRPO on the vote"
+    shares = {(GSM, ours): 0.5, (GSM, other): 0.8, (GSM, best): 0.6, (MMLU, ours): 0.5, (MMLU, other): 0.5}
+    shares |= {(GSM, f"{ours} | heat 4"): 0.5, (GSM, f"{other} | heat 4"): 0.2}
+    answers = [rows(name, cell, kept=share, warm_up=0.4) for (cell, name), share in shares.items()]
+    costs = [
+        {"cell": cell, "trial": name, "seed": seed, "when": when, "tokens_generated": 1000, "gflop": gflop}
+        for (cell, name), seed in product(shares, (100, 101))
+        for when, gflop in (("kept", 30.0 if ours in name else 10.0), ("warm-up", 5.0))
+    ]
+    return pd.concat(answers, ignore_index=True), pd.DataFrame(costs)
+
+
+def test_distillations_table_and_answer_by_hand():
+    table = open_tables.distillation_table(*distillation_tables())
+    assert table["method"].tolist()[:4] == ["Ours w/o R", "Ours", "on-policy distillation", "GRPO on the vote"]
+    found = table.set_index(["cell", "heat", "method"])
+    other = found.loc[GSM, 1.0, open_tables.DISTILLATION]
+    assert other.ours_minus_it_pp == pytest.approx(-100 * 12 / 41) and other.ours_minus_it_high_pp < 0
+    assert (other.gflop, found["gflop"][GSM, 1.0, "Ours"], found["gflop"][GSM, 4.0, "Ours w/o R"]) == (10, 30, 5)
+    assert found["right_pct"][GSM, 1.0, "Ours w/o R"] == pytest.approx(100 * 16 / 41)  # that of Q_fail is wrong
+    answer = open_tables.distillation_answer(table)
+    assert "ahead of on-policy distillation on gsm/strong/small at heat 4 (+29.3 [" in answer
+    assert "; behind on gsm/strong/small (-29.3 [" in answer and "not told apart on mmlu/strong/small (+0.0" in answer
+    assert "Ours takes 3.0 to 3.0 times its operations" in answer
+    assert answer.endswith("GRPO on the vote on gsm/strong/small (58.5 %) and Ours on mmlu/strong/small (48.8 %).")
+
+
+def test_the_auc_of_a_questions_own_samples_by_hand():
+    """Over all responses the AUC is 3/4 here, but within either question it is 1/2 or 0."""
+    table = pd.DataFrame({"id": list("aaab"), "score": [2.0, 1.0, 3.0, 0.0], "correct": [True, False, False, False]})
+    assert diagnostics.auc_by_question(table).values.tolist() == [["a", 0.5]]
+    assert diagnostics.auc_by_question(table.assign(correct=[False, True, False, True])).values.tolist() == [["a", 0.0]]
+
+
+# ---- the exhibits
+
+
+@pytest.fixture(scope="module")
+def evidence(tmp_path_factory):
+    """Invented results, and beside them invented trials."""
+    folder = tmp_path_factory.mktemp("released")
+    invent(folder / "results")
+    ranked, seen, answers = reward_tables()
+    style = style_tables()
+    distilled = distillation_tables()
+    hot = [table["trial"].str.contains("heat") for table in distilled]
+    found = {
+        "ppo_on_mmlu": {"answers.parquet": ppo_answers({"vote": 0.1}), "ppo.csv": ppo_curves()},
+        "reward_model": {"ranking.parquet": ranked, "responses.parquet": seen, "answers.parquet": answers},
+        "teacher_style": {"responses.parquet": style[0], "answers.parquet": style[1]},
+        "distillation": {"answers.parquet": distilled[0][~hot[0]], "costs.csv": distilled[1][~hot[1]]},
+        "hot_teacher": {"answers.parquet": distilled[0][hot[0]], "costs.csv": distilled[1][hot[1]]},
+    }
+    for group, tables in found.items():
+        open_ends.write(folder / "trials" / "open_ends", group, tables)
+    return open_results(folder / "results")
+
+
+@pytest.mark.parametrize("exhibit", OPEN_ENDS, ids=lambda exhibit: exhibit.name)
+def test_each_is_drawn_from_its_trials(evidence, exhibit, tmp_path):
+    paths = gallery.draw(exhibit, evidence, tmp_path)
+    assert {path.suffix[1:] for path in paths} == set(exhibit.endings) and all(path.stat().st_size for path in paths)
+    if exhibit.draw is None:
+        assert "Answer: " in (tmp_path / f"{exhibit.name}.md").read_text()
+    again = f"python -m rdlib.study.open_ends --groups {' '.join(exhibit.trials)}"
+    assert again in figures.described(exhibit, evidence)
+
+
+def test_without_trials_there_is_no_exhibit_of_them(tmp_path):
+    found = open_results(invent(tmp_path / "results"))
+    assert not any(exhibit.is_shown(found) for exhibit in OPEN_ENDS)
+    with pytest.raises(UserError, match=r"run `python -m rdlib.study.open_ends --groups ppo_on_mmlu"):
+        gallery.draw(OPEN_ENDS[0], found, tmp_path)
+
+
+def test_lines_of_the_figures_are_the_tables(evidence):
+    exhibit = gallery.EXHIBITS["figure_open_ppo"]
+    table = exhibit.table(evidence)
+    axes = exhibit.draw(table).axes
+    assert [len(ax.lines) for ax in axes] == [8, 8]  # two rewards, two sets of questions, two seeds
+    assert set(axes[0].lines[0].get_ydata()) <= set(table["agreement_pct"])
+    exhibit = gallery.EXHIBITS["figure_open_ranking"]
+    table = exhibit.table(evidence)
+    lines = {
+        line.get_color(): list(line.get_ydata()) for line in exhibit.draw(table).axes[0].lines if len(line.get_ydata())
+    }
+    assert lines[looks.BLUE] == [50.0, 30.0] and lines[looks.GREEN] == [50.0, 80.0]
+    looks.plt.close("all")
+
+
+# ---- a group on the tiny study
+
+
+def test_a_group_is_run_measured_and_written(study, tmp_path, monkeypatch):
+    root = copy_study(study, tmp_path)
+    patch_root(monkeypatch, root)
+    for module in (trials, open_ends):
+        monkeypatch.setattr(module, "ROOT", root)
+    content = yaml.safe_load((root / PARAMS).read_text())
+    content["grid"]["seeds"] = [7]
+    (root / PARAMS).write_text(yaml.safe_dump(content))
+    group = {"question": "Which?", "cells": [GSM], "stage": "06_ppo", "method": "ours", "trials": [{"name": "usual"}]}
+    asked = {"profile": PARAMS, "seeds": [0], "groups": {"reward_model": group}}
+    (root / "ends.yaml").write_text(yaml.safe_dump(asked))
+    open_ends.main(["ends.yaml", "--profile", PARAMS, "--jobs", "1", "--out", "out"])
+    for name in TRIAL_COLUMNS:
+        path = root / "out" / f"reward_model_{name}"
+        table = pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path)
+        assert set(TRIAL_COLUMNS[name].split()) <= set(table) and len(table), name
+    answers = pd.read_parquet(root / "out" / "reward_model_answers.parquet")
+    summary, history = stage_in(root, "06_ppo").json("summary"), stage_in(root, "06_ppo").jsonl("history")
+    agreement = history["validation_agreement"].dropna()
+    means = answers.dropna(subset="agrees").groupby("when")["agrees"].mean()
+    assert means["kept"] == pytest.approx(summary["validation_agreement"])
+    assert means["start"] == pytest.approx(agreement.iloc[0])
+    assert means["end"] == pytest.approx(agreement.iloc[-open_ends.LAST :].mean())
+    assert means["warm-up"] == pytest.approx(stage_in(root, "03_sft_warmup", "ours_wo_r").json("summary")["best"])
+    ranked = pd.read_parquet(root / "out" / "reward_model_ranking.parquet")
+    assert set(ranked["strategy"]) >= {"reward", "majority", "any"} and (root / "out" / "reward_model.csv").is_file()
+    spent = pd.read_csv(root / "out" / "reward_model_costs.csv").set_index("when")["gflop"]
+    assert spent["kept"] > spent["warm-up"] > 0
+    with pytest.raises(UserError, match="no trials speed: it has reward_model"):
+        open_ends.main(["ends.yaml", "--profile", PARAMS, "--groups", "speed"])
