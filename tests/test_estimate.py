@@ -190,7 +190,8 @@ def test_every_baseline_of_the_evidence_may_take_the_operations_of_ppo(dataset):
     def most(name: str, method: str) -> float:
         stage = Stage(name, "params/reference.yaml", dataset, "strong", "small", method)
         work = estimate.work_of(stage)
-        return ledger.flops(name, ledger.parameters_of(stage), work.generated, work.trained)
+        sizes = ledger.parameters_of(stage), ledger.parameters_of_reader(stage)
+        return ledger.flops(name, sizes[0], work.generated, work.trained, sizes[1])
 
     ppo = most("06_ppo", "ours")
     assert {method: most("13_baseline", method) >= ppo for method in BASELINES} == dict.fromkeys(BASELINES, True)

@@ -6,6 +6,7 @@ Attention's own term and the prompts are left out (prompts are read once for all
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -40,14 +41,30 @@ def parameters_of(stage) -> float:
     return float(models.parameter_count(folder))
 
 
-def flops(stage: str, parameters: float, generated: float, trained: float) -> float:
-    """Operations of a stage that generated and trained on so many tokens with a model of N = `parameters`."""
+def parameters_of_reader(stage) -> float:
+    """Parameters of a second model that reads all that a stage samples: in on-policy distillation the teacher; else 0.
+
+    (PPO's other networks have the policy's size, and are in `flops`.)
+    """
+    reads = stage.name == "13_baseline" and stage.method == "distillation"
+    return parameters_of(replace(stage, student=None)) if reads else 0.0
+
+
+def flops(stage: str, parameters: float, generated: float, trained: float, reader: float = 0.0) -> float:
+    """Operations of a stage that generated and trained on so many tokens with a model of N = `parameters`.
+
+    What it generated is read by a model of `reader` parameters too.
+    """
     if stage == "06_ppo":
         return parameters * (FORWARD * (1 + PPO_FORWARDS) * generated + TRAINING * PPO_TRAINED * trained)
-    return parameters * (FORWARD * generated + TRAINING * trained)
+    return parameters * (FORWARD * generated + TRAINING * trained) + reader * FORWARD * generated
 
 
 def ledger(costs: pd.DataFrame) -> pd.DataFrame:
-    """Costs with `flops`; columns stage, parameters, tokens_generated and tokens_trained are read."""
-    rows = costs[["stage", "parameters", "tokens_generated", "tokens_trained"]].itertuples(index=False)
-    return costs.assign(flops=[flops(*row) for row in rows])
+    """Costs with `flops`; columns stage, parameters, tokens_generated and tokens_trained are read.
+
+    And reader_parameters, which results before version 1.0.0 do not have.
+    """
+    costs = costs if "reader_parameters" in costs else costs.assign(reader_parameters=0.0)
+    rows = costs[["stage", "parameters", "tokens_generated", "tokens_trained", "reader_parameters"]]
+    return costs.assign(flops=[flops(*row) for row in rows.itertuples(index=False)])

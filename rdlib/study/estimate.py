@@ -90,7 +90,7 @@ def _baseline_work(stage: Stage, train: int, prompt: int, response: int) -> Work
 def row_of(stage: Stage) -> dict[str, Any]:
     """The estimate of one stage as a row of the table."""
     work, parameters, hardware = work_of(stage), ledger.parameters_of(stage), stage.profile.hardware
-    sampling = ledger.flops(stage.name, parameters, work.generated, 0)
+    sampling = ledger.flops(stage.name, parameters, work.generated, 0, ledger.parameters_of_reader(stage))
     training = ledger.flops(stage.name, parameters, 0, work.trained)
     peak = hardware.gpu_tflops * 1e12
     seconds = sampling / (peak * hardware.sampling_utilisation) + training / (peak * hardware.training_utilisation)

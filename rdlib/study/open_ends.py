@@ -123,7 +123,9 @@ def costs(run: Run) -> pd.DataFrame:
     for when, last in made.items():
         stages = {one.folder: one for one in (*last.upstream(), last)}
         working = [one for one in stages.values() if "teacher" in one.spec.axes and one.name[:2] != "02"]
-        table = results.costs(working).assign(parameters=[ledger.parameters_of(one) for one in working])
+        sizes = {"parameters": [ledger.parameters_of(one) for one in working]}
+        sizes["reader_parameters"] = [ledger.parameters_of_reader(one) for one in working]
+        table = results.costs(working).assign(**sizes)
         spent = ledger.ledger(table)[["tokens_generated", "tokens_trained", "seconds", "flops"]].sum()
         rows.append({"when": when} | spent.drop("flops").to_dict() | {"gflop": spent["flops"] / 1e9})
     return pd.DataFrame(rows)

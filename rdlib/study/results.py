@@ -324,5 +324,6 @@ def _arm_costs(found: list[arms.Arm]) -> pd.DataFrame:
         stages = {stage.folder: stage for stage in (arm.stage, *arm.stage.upstream())}
         working = [stage for stage in stages.values() if "teacher" in stage.spec.axes and stage.name[:2] != "02"]
         sizes = [int(ledger.parameters_of(one)) for one in working]
-        frames.append(costs(working).assign(parameters=sizes, **arm.columns))
+        readers = [int(ledger.parameters_of_reader(one)) for one in working]
+        frames.append(costs(working).assign(parameters=sizes, reader_parameters=readers, **arm.columns))
     return pd.concat(frames, ignore_index=True)

@@ -154,7 +154,8 @@ def _make(stage: Stage) -> None:
 def row_of(run: Run) -> dict[str, Any]:
     """One trial as a row: what it was, its best validation value, how far it went, and what it cost."""
     stage = run.stage
-    cost, parameters = results.costs([stage]).iloc[0], ledger.parameters_of(stage)
+    cost, sizes = results.costs([stage]).iloc[0], (ledger.parameters_of(stage), ledger.parameters_of_reader(stage))
+    tokens = (cost["tokens_generated"], cost["tokens_trained"])
     return {
         "question": run.question,
         "cell": f"{stage.dataset}/{stage.teacher}/{stage.student}",
@@ -164,7 +165,7 @@ def row_of(run: Run) -> dict[str, Any]:
         "method": stage.method,
         "settings": json.dumps(run.trial.settings),
         **curves.ending(stage),
-        "flops": ledger.flops(stage.name, parameters, cost["tokens_generated"], cost["tokens_trained"]),
+        "flops": ledger.flops(stage.name, sizes[0], *tokens, sizes[1]),
         "seconds": cost["seconds"],
     }
 
