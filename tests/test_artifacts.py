@@ -242,6 +242,8 @@ def test_every_stages_command_is_accepted_by_its_notebook(study):
     for name, spec in STAGES.items():
         stage = stage_in(study, name, (spec.methods or (None,))[-1])
         words = shlex.split(stage.command)
+        if words[2] == "rdlib.study.open_ends":
+            continue
         assert words[:3] == ["python", "-m", "rdlib.study.execute"]
         check_parameters(REPOSITORY / words[3], json.loads(words[5]))
     varied = stage_in(study, "05_reward_model").with_overrides({"reward_model.lam": 0.25})

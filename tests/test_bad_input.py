@@ -157,7 +157,7 @@ def test_a_student_that_was_never_wrong(study, tmp_path, monkeypatch):
         return frame.assign(positive=True) if "04_student_responses" in str(path) else frame
 
     monkeypatch.setattr(artifacts, "read_parquet", all_right)
-    with pytest.raises(UserError, match="no training query has all kinds of responses"):
+    with pytest.raises(UserError, match="no validation query has all kinds of responses"):
         stage_in(root, "05_reward_model").run()
 
 

@@ -273,7 +273,7 @@ def rm_trainer(scorer, tmp_path_factory):
     stage = stage_in(make_root(folder), "05_reward_model")
     return reward_model.RewardModelTrainer(
         scorer,
-        args=reward_model.configuration(stage, folder, 4),
+        args=reward_model.configuration(stage, folder),
         eval_dataset=[{}],
         settings=stage.profile.reward_model.model_copy(update={"lam": 0.3, "form": "convex"}),
         validation=pd.DataFrame(),

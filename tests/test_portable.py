@@ -190,7 +190,7 @@ def test_results_of_another_mode_are_told_apart(tmp_path, made, told):
 
 def test_trainers_take_exact_roots(tmp_path, monkeypatch):
     stage = stage_in(make_root(tmp_path), "03_sft_warmup", "ours_wo_r")
-    assert training.common_arguments(stage, tmp_path, "epoch")["optim"] == "adamw_torch_fused"
+    assert training.common_arguments(stage, tmp_path)["optim"] == "adamw_torch_fused"
 
 
 # ---- the chain

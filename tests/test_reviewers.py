@@ -145,7 +145,8 @@ def test_the_questions_are_answered_on_the_tiny_study(study, tmp_path, at_root):
         arm.stage.run_with_inputs()
     cell.at("13_judged_responses").run_with_inputs()
     folder = results.collect_questions(PARAMS, [0]) / "seed0"
-    assert {path.name for path in folder.iterdir()} == {*result_tables.QUESTION_COLUMNS, result_tables.ANSWERED}
+    written = {*result_tables.QUESTION_COLUMNS, result_tables.QUESTION_TRAININGS, result_tables.ANSWERED}
+    assert {path.name for path in folder.iterdir()} == written
     made = json.loads((folder / "question_provenance.json").read_text())
     assert made["command"].endswith("--seeds 0 --questions") and len(made["stages"]) > 30
     found = pd.read_parquet(folder / "reviewers.parquet")

@@ -344,7 +344,7 @@ def test_the_trainers_loss_is_equation_6(study, scorer, tmp_path):
     stage = stage_in(study, "05_reward_model")
     trainer = reward_model.RewardModelTrainer(
         model,
-        args=reward_model.configuration(stage, tmp_path, 4),
+        args=reward_model.configuration(stage, tmp_path),
         eval_dataset=[{}],
         processing_class=tokenizer,
         settings=settings(lam=0.25, form="additive"),

@@ -87,7 +87,7 @@ def test_nothing_is_reported_and_nothing_leaves_the_machine_unasked(again, tmp_p
         raise AssertionError(f"a connection was asked for: {arguments}")
 
     stage = again(tmp_path, "03_sft_warmup", {"sft.epochs": 1})
-    assert training.common_arguments(stage, tmp_path, "no")["report_to"] == "none"
+    assert training.common_arguments(stage, tmp_path)["report_to"] == "none"
     for name in ("connect", "connect_ex", "sendto"):
         monkeypatch.setattr(socket.socket, name, refuse)
     stage.run()

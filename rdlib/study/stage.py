@@ -233,6 +233,8 @@ class Stage:
         parameters |= {"overrides": self.overrides} if self.overrides else {}
         if self.name == "07_evaluate":
             parameters["methods"] = [parameters.pop("method")]
+        if self.name in ("13_validation_answers", "13_style"):  # trials', which are run by no notebook
+            return "python -m rdlib.study.open_ends"
         if self.name == "13_judged_responses":
             parameters = {"profile": self.profile_path, "seeds": [self.seed]}
         notebook = f"notebooks/{self.spec.notebook}.ipynb"
