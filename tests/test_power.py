@@ -71,6 +71,42 @@ def test_cells_that_share_seeds_and_questions_are_not_counted_as_independent():
     assert found.of_questions == pytest.approx(alone.of_questions / 2, rel=0.3)  # the questions are not
 
 
+def test_questions_of_one_problem_count_as_one_by_hand():
+    """Problems of two and of one question: 3/2 of the sum of a problem's differences from the mean, 2 problems a 3."""
+    table = pd.DataFrame([[1.0, 0.0, 0.5]], columns=["gsm-plus-0000", "gsm-plus-0001", "gsm-plus-0006"])
+    shifted = pd.concat([table, table + 1], ignore_index=True)
+    # mean 0.5; the first problem's left: 0.5 - 0.5, the second's 0
+    assert power_tables.of_problems([shifted], [1.0]).tolist() == [[0.5, 0.5], [1.5, 1.5]]
+    table.iloc[0] = [1.0, 1.0, 0.0]  # mean 2/3: 2/3 + 2/3 * (1/3 + 1/3) and 2/3 - 2/3 * 2/3
+    assert power_tables.of_problems([table], [1.0])[0] == pytest.approx([10 / 9, 2 / 9])
+    # with the tests of three problems (mean 1/3, as questions weigh 1 of 3): shares of a half each
+    tests = pd.DataFrame([[1.0, 0.0, 0.0]], columns=[f"gsm-test-000{i}" for i in range(3)])
+    found = power_tables.of_problems([tests, table], [0.5, 0.5])[0]
+    assert found == pytest.approx([0.5 * 1 + 0.5 * (2 / 3 + 2 / 3), 0.5 * 0 + 0.5 * (2 / 3 - 2 / 3), 0.5 * 2 / 3])
+    assert found.mean() == pytest.approx(0.5 * (1 / 3 + 2 / 3))
+
+
+def test_variances_of_problems_are_those_that_intervals_have():
+    """A mean over a benchmark and its perturbations: half-width by the variances, and of the bootstrap itself."""
+    rng = np.random.default_rng(2)
+    problems, seeds = rng.normal(0, 0.4, 300), rng.normal(0, 0.01, (5, 1))
+    tests = pd.DataFrame(problems + seeds + rng.normal(0, 0.3, (5, 300)))
+    made = pd.DataFrame(np.repeat(problems[:100], 6) + seeds + rng.normal(0, 0.3, (5, 600)))
+    tests.columns, made.columns = ([f"gsm-{n}-{i:04d}" for i in range(c)] for n, c in (("test", 300), ("plus", 600)))
+    cells = {("gsm", "strong", "small"): tests, ("gsm_plus", "strong", "small"): made}
+    together = stats.drawn_together({name: table.columns for (name, *_), table in cells.items()})
+    draws = [
+        stats.mean_draws(
+            table.rename_axis("seed").melt(ignore_index=False, var_name="id").reset_index(), *together[cell[0]]
+        )
+        for cell, table in cells.items()
+    ]
+    interval = stats.mean_of(draws).interval()
+    (part,) = power_tables.mean_over_cells(cells)
+    assert part.differences.shape == (5, 300) and part.differences.mean() == pytest.approx(interval.estimate)
+    assert power.half_width(power.components([part])) == pytest.approx((interval.high - interval.low) / 2, rel=0.06)
+
+
 def test_seeds_leave_the_variance_of_the_questions():
     parts = parts_of(5, 1000, 0.01**2, 0.2**2, 0.3**2)
     assert parts.variance == pytest.approx(0.01**2 / 5 + 0.2**2 / 1000 + 0.3**2 / 5000)

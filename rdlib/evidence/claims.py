@@ -10,7 +10,8 @@ ratios), each with a difference that the claim says is positive. The criterion o
 - inconclusive: anything else.
 
 Differences are paired question by question, and the mean's interval resamples the questions of all cells of a
-benchmark together, so cells that share questions are not counted as independent. Where many cells carry one
+benchmark together, and those of two benchmarks that were made from one problem, so cells that share questions or
+problems are not counted as independent. Where many cells carry one
 claim, the cells' p-values are adjusted together (Holm).
 """
 
@@ -110,10 +111,12 @@ def _accuracy_cell(
 
 def better_than(name: str, criterion: EveryCell, correctness: pd.DataFrame) -> Claim:
     """C1-C3: Ours against another method, in every cell of Table 2 that has both."""
-    found = [
-        _accuracy_cell(cell, ours, rival, _paper_difference(*cell, "ours", criterion.other))
-        for cell, ours, rival in pairs(criterion, correctness)
-    ]
+    both = list(pairs(criterion, correctness))
+    together = stats.drawn_together({cell[0]: ours.id for cell, ours, _ in both})
+    found = []
+    for cell, ours, rival in both:
+        alone, _ = _accuracy_cell(cell, ours, rival, _paper_difference(*cell, "ours", criterion.other))
+        found.append((alone, stats.paired_difference(ours, rival, *together[cell[0]])))
     return _common(name, criterion, found)
 
 

@@ -14,7 +14,9 @@ Searle, Casella and McCulloch, Variance Components, 1992, chapter 4), and with S
 
 What is left with ever more seeds is questions / Q: the variance that comes with the choice of the test questions does
 not shrink with the number of seeds. A mean over cells is such a sum too: cells share seeds, and those of a benchmark
-share questions, so the cells of a benchmark are averaged question by question before anything is estimated.
+share questions, so the cells of a benchmark are averaged question by question before anything is estimated. Where
+several questions were made from one problem, "question" means the problem with all of them, here and below, as it is
+what `rdlib.evidence.stats` resamples.
 
 The test is the one behind every verdict, whether the 95 % interval of `rdlib.evidence.stats` excludes zero: its half
 is sqrt(z^2 Vq + t^2 Vs), Vq the variance over questions (normal quantile z), Vs that over seeds, known from S seeds
@@ -45,7 +47,7 @@ QUANTILES = (np.arange(400) + 0.5) / 400
 
 @dataclass(frozen=True)
 class Answered:
-    """Differences (seeds, questions) on one set of questions, and the weight of their mean in the whole."""
+    """Differences (seeds, questions or problems) on one set of them, and the weight of their mean in the whole."""
 
     differences: np.ndarray
     weight: float = 1.0
@@ -53,7 +55,7 @@ class Answered:
 
 @dataclass(frozen=True)
 class Benchmark:
-    """One set of questions: how many, their weight in the mean, and the variances of a single difference on them."""
+    """One set of questions (problems): how many, their weight in the mean, and the variances of a single difference."""
 
     questions: float
     weight: float

@@ -8,6 +8,7 @@ plans(found)                  # the same with other numbers of seeds and questio
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +17,7 @@ import pandas as pd
 from rdlib.evidence import claims, power, stats
 from rdlib.evidence.criteria import EveryCell, Smallest, Variant, load_criteria
 from rdlib.evidence.power import Answered, Components
+from rdlib.tasks.problems import source_problem
 
 MEAN = "mean of the cells"
 SEEDS, TIMES = (5, 8, 12, 20), (1, 2, 4)  # of the plans: seeds, and questions as times the present ones
@@ -28,13 +30,14 @@ COLUMNS += ["seeds_needed_cautious", "questions_needed_times"]
 class Estimate:
     """A cell of a claim, or the mean of its cells: the difference (a share) with its variances.
 
-    `smallest` is the smallest difference of interest, in pp.
+    `smallest` is the smallest difference of interest, in pp; `questions` counts questions, `parts` their problems.
     """
 
     claim: str
     cell: str
     smallest: float
     difference: float
+    questions: int
     parts: Components
 
 
@@ -48,18 +51,42 @@ def differences(pairs: list[claims.Pair]) -> dict[tuple[str, str, str], pd.DataF
     return {cell: table.loc[shared] for cell, table in wide.items()}
 
 
-def mean_over_cells(cells: dict[tuple[str, str, str], pd.DataFrame]) -> list[Answered]:
-    """The parts of the mean over cells: those of one benchmark share questions, and are averaged question by question.
+def of_problems(tables: Sequence[pd.DataFrame], shares: Sequence[float]) -> np.ndarray:
+    """(seeds, problems): what each problem adds to the sum of `shares` times the tables' means, which is their mean.
 
-    A benchmark weighs as much as it has cells.
+    The tables, seeds by questions, may share problems. Of questions without a common problem it is the table itself;
+    else, to first order, what the resampled problems of `rdlib.evidence.stats` are: of a problem with more questions
+    than others, their differences from the mean weigh more.
     """
-    benchmarks: dict[str, list[pd.DataFrame]] = {}
+    problems = sorted({source_problem(question) for table in tables for question in table.columns})
+    added = np.zeros((len(tables[0]), len(problems)))
+    for table, share in zip(tables, shares, strict=True):
+        means = table.mean(axis=1)
+        left = table.sub(means, axis="index").T.groupby(source_problem).sum().reindex(problems, fill_value=0.0).T
+        added += share * (means.to_numpy()[:, None] + left.to_numpy() * (len(problems) / table.shape[1]))
+    return added
+
+
+def by_benchmark(cells: dict[tuple[str, str, str], pd.DataFrame]) -> dict[str, tuple[pd.DataFrame, float]]:
+    """The cells of a benchmark averaged question by question, since they share these, with their share of all cells."""
+    tables: dict[str, list[pd.DataFrame]] = {}
     for (benchmark, _, _), table in cells.items():
-        benchmarks.setdefault(benchmark, []).append(table)
-    return [
-        Answered(sum(tables).dropna(axis=1).to_numpy() / len(tables), len(tables) / len(cells))
-        for tables in benchmarks.values()
-    ]
+        tables.setdefault(benchmark, []).append(table)
+    return {name: (sum(some).dropna(axis=1) / len(some), len(some) / len(cells)) for name, some in tables.items()}
+
+
+def mean_over_cells(cells: dict[tuple[str, str, str], pd.DataFrame]) -> list[Answered]:
+    """The parts of the mean over cells: one of each benchmark, or of those that share problems."""
+    benchmarks = by_benchmark(cells)
+    together = stats.drawn_together({name: table.columns for name, (table, _) in benchmarks.items()})
+    families: dict[str, list[tuple[pd.DataFrame, float]]] = {}
+    for name, part in benchmarks.items():
+        families.setdefault(together[name][0], []).append(part)
+    found = []
+    for parts in families.values():
+        weight = sum(share for _, share in parts)
+        found.append(Answered(of_problems([t for t, _ in parts], [share / weight for _, share in parts]), weight))
+    return found
 
 
 def estimates(results: claims.Results) -> list[Estimate]:
@@ -74,12 +101,17 @@ def estimates(results: claims.Results) -> list[Estimate]:
 
 
 def _of_claim(name: str, smallest: Smallest, cells: dict[tuple[str, str, str], pd.DataFrame]) -> list[Estimate]:
-    parts = {"/".join(cell): ([Answered(table.to_numpy())], smallest.cell) for cell, table in cells.items()}
+    parts = {
+        "/".join(cell): ([Answered(of_problems([table], [1.0]))], table.shape[1], smallest.cell)
+        for cell, table in cells.items()
+    }
     if len(cells) > 1:
-        parts[MEAN] = (mean_over_cells(cells), smallest.mean)
+        questions = sum(table.shape[1] for table, _ in by_benchmark(cells).values())
+        parts[MEAN] = (mean_over_cells(cells), questions, smallest.mean)
+    mean = lambda some: sum(p.weight * float(p.differences.mean()) for p in some)  # noqa: E731
     return [
-        Estimate(name, cell, size, sum(p.weight * float(p.differences.mean()) for p in some), power.components(some))
-        for cell, (some, size) in parts.items()
+        Estimate(name, cell, size, mean(some), questions, power.components(some))
+        for cell, (some, questions, size) in parts.items()
     ]
 
 
@@ -93,7 +125,7 @@ def power_table(found: list[Estimate]) -> pd.DataFrame:
     for one in found:
         parts, share = one.parts, one.smallest / 100
         numbers = [
-            *(parts.seeds, sum(part.questions for part in parts.benchmarks), 100 * one.difference),
+            *(parts.seeds, one.questions, 100 * one.difference),
             *(100 * np.sqrt(v) for v in (parts.between_seeds / parts.seeds, parts.of_questions, parts.rest)),
             *(100 * power.half_width(parts), power.needed_half_width(one.smallest), one.smallest),
             *(100 * power.power(parts, share), 100 * power.told(parts)),

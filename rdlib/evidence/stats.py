@@ -1,7 +1,8 @@
 """Uncertainty: 95 % intervals of accuracies, of paired differences and of AUCs.
 
-The unit of sampling is the question. Methods answer the same questions, so a difference is taken question by
-question before anything is resampled; with several seeds, seeds are resampled too (a hierarchical bootstrap, its
+The unit of sampling is the question or, where several were made from one problem (`rdlib.tasks.problems`), the problem
+with all of them: a cluster bootstrap. Methods answer the same questions, so a difference is taken question by question
+before anything is resampled; with several seeds, seeds are resampled too (a hierarchical bootstrap, its
 part over seeds widened to Student's t: five seeds resampled alone cover 88 % where 95 % is stated). All seeds of a
 study answer the same questions, so these are resampled for all seeds together: what their choice adds to the variance
 does not shrink with seeds. What is left of a difference's variance (`rdlib.evidence.power`) is in both parts, so an
@@ -13,8 +14,8 @@ key share their resamples, so they can be subtracted and averaged, and stay pair
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -23,6 +24,7 @@ from scipy.stats import norm, t
 
 from rdlib.errors import UserError
 from rdlib.method.metrics import COMPARISONS
+from rdlib.tasks.problems import source_problem
 
 LEVEL = 0.95
 UPPER = (1 + LEVEL) / 2
@@ -134,21 +136,52 @@ def bootstrap_weights(n: int, key: str, resamples: int = RESAMPLES) -> np.ndarra
     return np.bincount(cells.ravel(), minlength=n * resamples).reshape(resamples, n).astype(np.float32)
 
 
-def mean_draws(table: pd.DataFrame, key: str, resamples: int = RESAMPLES) -> Draws:
+def drawn_together(ids: Mapping[str, Iterable[Hashable]]) -> dict[str, tuple[str, list[Hashable]]]:
+    """By benchmark the key and the problems to draw its questions by: the same for a benchmark and its perturbations.
+
+    A mean over both is then resampled as one: a test question goes with the questions made from it.
+    """
+    families: dict[str, tuple[set, set]] = {}  # problems, and those of them that questions were made from
+    keys = {}
+    for benchmark, questions in ids.items():
+        pairs = [(question, source_problem(question)) for question in questions]
+        problems, made = {to for _, to in pairs}, {to for question, to in pairs if to != question}
+        shared = (key for key, (known, sources) in families.items() if problems & known & (made | sources))
+        keys[benchmark] = next(shared, benchmark)
+        known, sources = families.get(keys[benchmark], (set(), set()))
+        families[keys[benchmark]] = (known | problems, sources | made)
+    return {benchmark: (key, sorted(families[key][0])) for benchmark, key in keys.items()}
+
+
+def mean_draws(
+    table: pd.DataFrame, key: str, problems: Sequence[Hashable] | None = None, resamples: int = RESAMPLES
+) -> Draws:
     """Mean of `value` over seeds and questions with its bootstrap; columns seed, id, value.
 
-    Questions are resampled within a seed, together where all seeds have the same questions; with more than
-    one seed, the seeds are resampled as well. `key` names the set of questions (say the benchmark).
+    Problems, each with its questions, are resampled within a seed, together where all seeds have the same questions;
+    with more than one seed, the seeds are resampled as well. `key` names the set of questions (say the benchmark).
+    `problems`: those to draw from (default: those of the questions); resamples without any question here are NaN.
     """
     wide = table.pivot(index="seed", columns="id", values="value").sort_index(axis=1)
     shared = not wide.isna().to_numpy().any()
     estimates, columns = [], []
     for seed, row in wide.iterrows():
-        row = row.dropna().to_numpy(dtype=np.float32)
-        weights = bootstrap_weights(len(row), key if shared else f"{key}/{seed}", resamples)
-        estimates.append(float(row.mean(dtype=np.float64)))
-        columns.append(weights @ row / np.float32(len(row)))
+        row = row.dropna()
+        sums, sizes = _by_problem(row, problems)
+        weights = bootstrap_weights(len(sums), key if shared else f"{key}/{seed}", resamples)
+        estimates.append(float(row.to_numpy(dtype=np.float32).mean(dtype=np.float64)))
+        with np.errstate(invalid="ignore"):
+            columns.append((weights @ sums) / (weights @ sizes))
     return Draws(float(np.mean(estimates)), _over_seeds(np.stack(columns, axis=1), estimates), wide.shape[1])
+
+
+def _by_problem(row: pd.Series, problems: Sequence[Hashable] | None) -> tuple[np.ndarray, np.ndarray]:
+    """Sum of the values and number of the questions of each problem, (problems,); the row's index has the questions."""
+    found = [source_problem(question) for question in row.index]
+    known = pd.Index(sorted(set(found)) if problems is None else problems)
+    places = known.get_indexer(found)
+    sums = np.bincount(places, weights=row.to_numpy(dtype=float), minlength=len(known))
+    return sums.astype(np.float32), np.bincount(places, minlength=len(known)).astype(np.float32)
 
 
 def _over_seeds(values: np.ndarray, estimates: Sequence[float]) -> np.ndarray:
@@ -173,8 +206,22 @@ def accuracy_interval(table: pd.DataFrame, key: str) -> Interval:
     if table.empty:
         return Interval(NAN, NAN, NAN, 0)
     if table.seed.nunique() == 1:
-        return wilson(int(table.correct.sum()), len(table))
+        return _wilson_of_problems(table)
     return mean_draws(table.assign(value=table.correct.astype(float)), key).interval()
+
+
+def _wilson_of_problems(table: pd.DataFrame) -> Interval:
+    """Wilson's interval with the effective number of questions: n over Kish's design effect of their problems."""
+    correct, n = table.correct.astype(float), len(table)
+    problems = correct.groupby(table.id.map(source_problem).to_numpy()).agg(["sum", "size"])
+    if len(problems) == table.id.nunique():
+        return wilson(int(table.correct.sum()), n)
+    share, count = correct.mean(), len(problems)
+    effect = n / count  # as if a problem's questions were answered alike: where all are right or wrong, none can tell
+    if 0 < share < 1 and count > 1:
+        left = problems["sum"] - share * problems["size"]
+        effect = max(1.0, count / (count - 1) * (left**2).sum() / (n * share * (1 - share)))
+    return replace(wilson(share * n / effect, n / effect), estimate=share, n=n)
 
 
 def paired_table(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
@@ -195,9 +242,14 @@ def paired_table(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
     return both[["seed", "id"]].assign(value=value)
 
 
-def paired_difference(first: pd.DataFrame, second: pd.DataFrame, key: str) -> Draws:
-    """Paired bootstrap of accuracy(first) - accuracy(second), in [-1, 1]; columns seed, id, correct."""
-    return mean_draws(paired_table(first, second), key)
+def paired_difference(
+    first: pd.DataFrame, second: pd.DataFrame, key: str, problems: Sequence[Hashable] | None = None
+) -> Draws:
+    """Paired bootstrap of accuracy(first) - accuracy(second), in [-1, 1]; columns seed, id, correct.
+
+    `key` and `problems` as in `mean_draws`.
+    """
+    return mean_draws(paired_table(first, second), key, problems)
 
 
 def auc_draws(
@@ -205,8 +257,8 @@ def auc_draws(
 ) -> Draws:
     """AUC of a comparison of Table 3 with its bootstrap over queries; columns seed, id, kind, score.
 
-    All responses to a query are drawn together. Pass the same `ids` for AUCs to be compared on the same
-    queries.
+    All responses to a query are drawn together; queries are validation questions, each a problem of its own. Pass the
+    same `ids` for AUCs to be compared on the same queries.
     """
     ids = pd.Index(sorted(set(scores.id))) if ids is None else pd.Index(ids)
     if not len(ids):
