@@ -176,8 +176,9 @@ class Faulty:
         """A notebook hangs and its job's time is over."""
         number = self.running("01_teacher_responses")
         self.check_gpus(number)
-        kernel = self.kernel(number)
-        kernel.suspend()
+        kernel, work = self.kernel(number), "01_teacher_responses.partial"
+        wait(lambda: any(self.study.runs.rglob(work)), f"{work} in {self.study.runs}", self.study)
+        kernel.suspend()  # at work: one that hangs while it starts is given up by its notebook after a minute
         self.cluster.command("scontrol", "update", f"jobid={number}", "TimeLimit=1")
         self.say(f"job {number} (01_teacher_responses) hangs, with a time limit of a minute")
         status = self.process.wait(STEP_SECONDS)

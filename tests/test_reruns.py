@@ -119,7 +119,7 @@ CHANGES = {
     "code of PPO": (appended("method/ppo_core.py"), from_stage("06_ppo") - {FIGURES}),
     "code of the vote": (appended("method/voting.py"), from_stage("02_pseudo_labels")),
     "code of the prompts": (appended("tasks/prompts.py"), EVERYTHING - {"00_data", "00_gold"}),
-    "code of the micro world": (appended("micro/gsm.py"), EVERYTHING - {FIGURES}),
+    "code of the micro world": (appended("micro/gsm.py"), EVERYTHING),  # figures too: it tells which were perturbed
     "code of plots": (appended("evidence/plots.py"), {FIGURES}),
     "code of the DAG": (appended("study/dag.py"), set()),
 }
