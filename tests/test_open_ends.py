@@ -249,7 +249,7 @@ def evidence(tmp_path_factory):
         "hot_teacher": {"answers.parquet": distilled[0][hot[0]], "costs.csv": distilled[1][hot[1]]},
     }
     for group, tables in found.items():
-        open_ends.write(folder / "trials" / "open_ends", group, tables)
+        trials.write(folder / "trials" / "open_ends", group, tables)
     return open_results(folder / "results")
 
 
@@ -291,8 +291,7 @@ def test_lines_of_the_figures_are_the_tables(evidence):
 def test_a_group_is_run_measured_and_written(study, tmp_path, monkeypatch):
     root = copy_study(study, tmp_path)
     patch_root(monkeypatch, root)
-    for module in (trials, open_ends):
-        monkeypatch.setattr(module, "ROOT", root)
+    monkeypatch.setattr(trials, "ROOT", root)
     content = yaml.safe_load((root / PARAMS).read_text())
     content["grid"]["seeds"] = [7]
     (root / PARAMS).write_text(yaml.safe_dump(content))

@@ -42,7 +42,8 @@ def executed(*outputs) -> nbformat.NotebookNode:
         nbformat.v4.new_code_cell("# Parameters\nseed = 0", metadata={"tags": ["injected-parameters"], **times}),
         nbformat.v4.new_code_cell("stage.run()", metadata={"tags": [], **times}, outputs=list(outputs)),
     ]
-    metadata = {"papermill": {"output_path": "/work/x.ipynb"}, "widgets": {"application/vnd.jupyter.widget-state": {}}}
+    widgets = {"application/vnd.jupyter.widget-state": {}}
+    metadata = {"papermill": {"output_path": f"{ROOT}/x.ipynb"}, "widgets": widgets}
     return nbformat.v4.new_notebook(cells=cells, metadata=metadata)
 
 

@@ -14,17 +14,13 @@ Gold answers are read to measure, in stages that nothing is trained or chosen by
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import pandas as pd
 
-from rdlib import artifacts
 from rdlib.errors import UserError
 from rdlib.evidence import diagnostics, ledger
-from rdlib.paths import ROOT
 from rdlib.study import results, trials
 from rdlib.study.stage import Stage
 from rdlib.study.trials import Run
@@ -151,39 +147,9 @@ def tables_of(group: str, runs: list[Run]) -> dict[str, pd.DataFrame]:
     }
 
 
-def write(folder: Path, group: str, tables: dict[str, pd.DataFrame]) -> None:
-    """Write the tables of a group into a folder."""
-    for name, table in tables.items():
-        path = folder / f"{group}_{name}"
-        if path.suffix == ".csv":
-            artifacts.write_bytes(path, table.to_csv(index=False, float_format="%.6g").encode())
-        else:
-            artifacts.write_parquet(path, table)
-
-
 def main(arguments: list[str]) -> None:
     """Run the open ends' trials, or some groups of them, measure them, and write their tables."""
-    parser = argparse.ArgumentParser(prog="python -m rdlib.study.open_ends", description=__doc__.splitlines()[0])
-    parser.add_argument("trials", nargs="?", default=FILE, help=f"file of trials (default: {FILE})")
-    parser.add_argument("--profile", help="another profile than the file's, as params/smoke.yaml, to see it work")
-    parser.add_argument("--groups", nargs="+", help="groups to run (default: all)")
-    parser.add_argument("--jobs", type=int, default=2, help="trainings at a time (default: 2)")
-    parser.add_argument("--out", help="folder of the tables (default: figures/trials/<name of the file>)")
-    options = parser.parse_args(arguments)
-    asked = trials.load_trials(ROOT / options.trials)
-    if options.profile:
-        asked = asked.model_copy(update={"profile": options.profile})
-    groups = options.groups or list(asked.groups)
-    if unknown := set(groups) - set(asked.groups):
-        raise UserError(f"{options.trials} has no trials {min(unknown)}: it has {', '.join(asked.groups)}.")
-    runs = {group: trials.runs_of(asked, group) for group in groups}
-    every = [run for found in runs.values() for run in found]
-    trials.run([stage for run in every for stage in (run.stage, *measuring(run))], options.jobs)
-    out = options.out or f"figures/trials/{Path(options.trials).stem}"
-    for group, found in runs.items():
-        trials.gather(found, ROOT / out, options.trials, asked.profile, "open_ends")
-        write(ROOT / out, group, tables_of(group, found))
-    print(f"Trials of {', '.join(groups)}: {out}")
+    trials.command(arguments, "open_ends", FILE, measuring, tables_of)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ import json
 import multiprocessing
 import shlex
 import sys
+from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass
 from graphlib import TopologicalSorter
@@ -185,27 +186,59 @@ def gather(runs: list[Run], folder: Path, path: str, profile: str, module: str =
 
 
 def _write(path: Path, table: pd.DataFrame) -> None:
-    artifacts.write_bytes(path, table.to_csv(index=False, float_format="%.6g").encode())
+    if path.suffix == ".parquet":
+        artifacts.write_parquet(path, table)
+    else:
+        artifacts.write_bytes(path, table.to_csv(index=False, float_format="%.6g").encode())
 
 
-def main(arguments: list[str]) -> None:
-    """Run the trials of a file, or some groups of them, and write their tables."""
-    parser = argparse.ArgumentParser(prog="python -m rdlib.study.trials", description=__doc__.splitlines()[0])
-    parser.add_argument("trials", nargs="?", default="params/trials/settings.yaml", help="file of trials")
+def write(folder: Path, group: str, tables: dict[str, pd.DataFrame]) -> None:
+    """Write tables of a group, by the end of their files' names, into a folder."""
+    for name, table in tables.items():
+        _write(folder / f"{group}_{name}", table)
+
+
+# ---- the command
+
+
+def command(
+    arguments: list[str],
+    module: str,
+    file: str,
+    measuring: Callable[[Run], list[Stage]] = lambda run: [],
+    tables_of: Callable[[str, list[Run]], dict[str, pd.DataFrame]] = lambda group, runs: {},
+) -> None:
+    """Run the trials of a file (by default `file`), or some groups of them, and write their tables.
+
+    `module` of the study is the one that was called. It may have more stages that are `measuring` a run, and more
+    tables of a group, by the end of their files' names.
+    """
+    parser = argparse.ArgumentParser(prog=f"python -m rdlib.study.{module}")
+    parser.add_argument("trials", nargs="?", default=file, help=f"file of trials (default: {file})")
+    parser.add_argument("--profile", help="another profile than the file's, as params/smoke.yaml, to see it work")
     parser.add_argument("--groups", nargs="+", help="groups to run (default: all)")
     parser.add_argument("--jobs", type=int, default=2, help="trainings at a time (default: 2)")
     parser.add_argument("--out", help="folder of the tables (default: figures/trials/<name of the file>)")
     options = parser.parse_args(arguments)
-    trials = load_trials(ROOT / options.trials)
-    groups = options.groups or list(trials.groups)
-    if unknown := set(groups) - set(trials.groups):
-        raise UserError(f"{options.trials} has no trials {min(unknown)}: it has {', '.join(trials.groups)}.")
-    runs = {group: runs_of(trials, group) for group in groups}
-    run([one.stage for found in runs.values() for one in found], options.jobs)
+    asked = load_trials(ROOT / options.trials)
+    if options.profile:
+        asked = asked.model_copy(update={"profile": options.profile})
+    groups = options.groups or list(asked.groups)
+    if unknown := set(groups) - set(asked.groups):
+        raise UserError(f"{options.trials} has no trials {min(unknown)}: it has {', '.join(asked.groups)}.")
+    runs = {group: runs_of(asked, group) for group in groups}
+    every = [one for found in runs.values() for one in found]
+    run([stage for one in every for stage in (one.stage, *measuring(one))], options.jobs)
     out = options.out or f"figures/trials/{Path(options.trials).stem}"
-    for found in runs.values():
-        gather(found, ROOT / out, options.trials, trials.profile)
+    for group, found in runs.items():
+        gather(found, ROOT / out, options.trials, asked.profile, module)
+        write(ROOT / out, group, tables_of(group, found))
     print(f"Trials of {', '.join(groups)}: {out}")
+
+
+def main(arguments: list[str]) -> None:
+    """The trials by which settings are chosen."""
+    command(arguments, "trials", "params/trials/settings.yaml")
 
 
 if __name__ == "__main__":
