@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from rdlib.evidence import first_screen
+from rdlib.evidence import first_screen, tables
 from rdlib.evidence.verdicts import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED, UNDER_POWERED, VERDICTS
 
 
@@ -114,7 +114,7 @@ def check_sentences(verdicts):
 
 def test_numbers_in_words_and_lists():
     assert [first_screen.in_words(n) for n in (0, 1, 12, 13)] == ["no", "one", "twelve", "13"]
-    assert [first_screen.listed(items) for items in ([], ["a"], ["a", "b"], ["a", "b", "c"])] == [
+    assert [tables.listed(items) for items in ([], ["a"], ["a", "b"], ["a", "b", "c"])] == [
         "",
         "a",
         "a and b",

@@ -7,11 +7,10 @@ Every number and verdict is taken from the tables.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import pandas as pd
 
+from rdlib.evidence import tables
 from rdlib.evidence.verdicts import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED, UNDER_POWERED
 
 WORDS = "no one two three four five six seven eight nine ten eleven twelve".split()
@@ -43,11 +42,6 @@ def in_words(number: int) -> str:
     return WORDS[number] if number < len(WORDS) else str(number)
 
 
-def listed(items: Sequence[str]) -> str:
-    """Items as a sentence lists them: "a", "a and b", "a, b and c"."""
-    return " and ".join(filter(None, [", ".join(items[:-1]), *items[-1:]]))
-
-
 def sentences(claims: pd.DataFrame, main: pd.DataFrame, seeds: int) -> list[str]:
     """The five sentences: what the methods reach, then the claims by their verdicts."""
     return [reached(main, seeds), *(_judged(claims, verdict) for verdict in FRAMES)]
@@ -61,7 +55,7 @@ def reached(main: pd.DataFrame, seeds: int) -> str:
     others = [f"{name} {means[one]:.1f} %" for one, name in RIVALS.items() if one in means]
     over = f"with {in_words(seeds)} seed{'s' * (seeds != 1)} and on the mean over "
     over += f"{in_words(cells)} cell{'s' * (cells != 1)}"
-    against = f", {listed(others)}" if others else ""
+    against = f", {tables.listed(others)}" if others else ""
     return (
         f"In a made-up world, {over} of benchmark, teacher and student, Ours (the whole method) answers "
         f"{means['ours']:.1f} % of the test questions rightly{against} (in brackets below: 95 % intervals)."
@@ -81,7 +75,7 @@ def _judged(claims: pd.DataFrame, verdict: str) -> str:
         some=everything if number == total > 2 else some,
         Some=f"{in_words(number).capitalize()} {verb}",
         number=in_words(number),
-        claims=listed([_claim(row) for row in rows.to_dict("records")]),
+        claims=tables.listed([_claim(row) for row in rows.to_dict("records")]),
     )
 
 

@@ -75,9 +75,8 @@ def told_apart(row, name: str) -> int:
 
 
 def listed(names: Iterable[str]) -> str:
-    """Names in words: a, b and c; none."""
-    *head, last = list(names) or ["none"]
-    return f"{', '.join(head)} and {last}" if head else last
+    """Names as `tables.listed`, or "none"."""
+    return tables.listed(list(names)) or "none"
 
 
 def groups(table: pd.DataFrame):

@@ -108,11 +108,14 @@ def _of_claim(name: str, smallest: Smallest, cells: dict[tuple[str, str, str], p
     if len(cells) > 1:
         questions = sum(table.shape[1] for table, _ in by_benchmark(cells).values())
         parts[MEAN] = (mean_over_cells(cells), questions, smallest.mean)
-    mean = lambda some: sum(p.weight * float(p.differences.mean()) for p in some)  # noqa: E731
     return [
-        Estimate(name, cell, size, mean(some), questions, power.components(some))
+        Estimate(name, cell, size, _mean(some), questions, power.components(some))
         for cell, (some, questions, size) in parts.items()
     ]
+
+
+def _mean(parts: list[Answered]) -> float:
+    return sum(part.weight * float(part.differences.mean()) for part in parts)
 
 
 def power_table(found: list[Estimate]) -> pd.DataFrame:

@@ -5,6 +5,7 @@ Accuracies are in per cent (columns `*_pct`), differences in percentage points (
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -149,6 +150,11 @@ def write_markdown(table: pd.DataFrame, path: Path, title: str, note: str = "") 
     lines += _rows(table) if len(table.columns) else ["There are no such runs in these results."]
     artifacts.write_bytes(path, ("\n".join(lines) + "\n").encode())
     return path
+
+
+def listed(items: Sequence[str]) -> str:
+    """Items as a sentence lists them: "a", "a and b", "a, b and c"."""
+    return " and ".join(filter(None, [", ".join(items[:-1]), *items[-1:]]))
 
 
 def _rows(table: pd.DataFrame) -> list[str]:
