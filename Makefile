@@ -56,6 +56,7 @@ compare: env ## hold what is in runs/reference to the released seeds, artifact b
 
 rounding: env ## the released SEEDS once more in torch's own numerics: what rounding alone does (SEEDS="0 1 2 3 4"; hours)
 	@RDLIB_NUMERICS=native $(offline) $(BIN)/python -m rdlib.study.rounding --seeds $(SEEDS) --jobs $(JOBS) $(ARGS)
+	@$(offline) $(BIN)/python -m rdlib.study.published $(REFERENCE) figures
 	@$(MAKE) --no-print-directory figures
 
 test: lint ## check style, then run the tests
@@ -117,14 +118,8 @@ retrain: PROFILE = $(REFERENCE)
 retrain: env ## train again what one table or figure rests on, its time told first (NAME=figure_5_lambda SEEDS="0" ARGS=--dry-run)
 	@$(if $(filter $(EMBEDDED),$(PROFILE)),$(offline)) $(BIN)/python -m rdlib.study.dag --profile $(PROFILE) --jobs $(JOBS) --seeds $(SEEDS) --for "$(NAME)" $(ARGS)
 
-release: env ## make the results of runs/reference the released ones, keep the notebooks of one cell, and redraw
-	@set -- runs/reference/results/seed*; [ -d "$$1" ] || { echo "runs/reference/results is missing: run \`make reference\` first." >&2; exit 1; }; \
-	mkdir -p figures/results && for seed in "$$@"; do \
-		old="figures/results/$${seed##*/}"; new=figures/results/new.$$$$; rm -rf $$new && cp -r "$$seed" $$new && \
-		if [ -f "$$old/rounding_provenance.json" ] && cmp -s "$$seed/provenance.json" "$$old/provenance.json"; then \
-			cp "$$old"/rounding* $$new; \
-		fi && rm -rf "$$old" && mv $$new "$$old"; \
-	done
+release: env ## make the results of runs/reference the released ones, execute and keep notebooks of one cell, and redraw
+	@$(BIN)/python -m rdlib.study.release runs/reference/results figures/results
 	@$(offline) $(BIN)/python -m rdlib.study.published $(REFERENCE) figures
 	@$(MAKE) --no-print-directory figures
 

@@ -15,12 +15,12 @@ from rdlib import artifacts
 from rdlib.errors import UserError
 from rdlib.paths import ROOT
 from rdlib.study import published
-from rdlib.study.jobs import Job
 
 RECORD = {"commits": ["a" * 40], "dirty": False, "parameters": {"profile": "params/micro.yaml", "seed": 0}}
 STAGES = ["00_data", "01_teacher_responses", "02_pseudo_labels", "03_sft_warmup", "04_student_responses"]
 STAGES += ["05_reward_model", "06_ppo", "07_evaluate", "08_ablation_lambda", "09_ablation_data_ratio"]
-STAGES += ["10_ablation_reward_source", "11_ablation_correctness", "12_paper_tables_and_figures"]
+STAGES += ["10_ablation_reward_source", "11_ablation_correctness"]
+DRAWN = ["12_paper_tables_and_figures", "13_reviewer_questions"]
 
 
 def png(width: int, height: int) -> str:
@@ -123,18 +123,26 @@ def test_its_origin_is_below_the_title_and_in_the_metadata():
 
 @pytest.fixture
 def run(tmp_path, at_root, monkeypatch):
-    """A root in which every notebook of the ablations' cell but the reviewers' was executed, and its folder."""
+    """A root in which every stage's notebook of the ablations' cell was executed, with two released seeds.
+
+    Notebooks that draw are not drawn: what is executed of them says with what parameters.
+    """
     root = at_root(make_root(tmp_path / "root"))
     monkeypatch.setattr(published, "_manifest", lambda stage: {"environment": {"commit": "b" * 40, "dirty": False}})
-    folder = root / "runs/tiny/results/seed0"
-    folder.mkdir(parents=True)
-    (folder / "provenance.json").write_text(json.dumps({"commits": ["c" * 40], "dirty": False}))
+    monkeypatch.setattr(published, "ROOT", root)
+    monkeypatch.setattr(published.execute, "execute", draw)
     for job in published.cell_jobs(PARAMS, 0):
         job.executed.parent.mkdir(parents=True, exist_ok=True)
         nbformat.write(executed(stream(f"{job.name}\n")), job.executed)
-    (root / "figures/results/seed0").mkdir(parents=True)
-    (root / "figures/results/seed2").mkdir()
+    for seed, letter in ((0, "c"), (2, "d")):
+        folder = root / f"figures/results/seed{seed}"
+        artifacts.write_json(folder / "provenance.json", {"commits": [letter * 40], "dirty": False})
+        artifacts.write_json(folder / "settings.json", {"name": "tiny"})
     return root
+
+
+def draw(notebook, output, parameters) -> None:
+    nbformat.write(executed(stream(f"{notebook.stem} with {json.dumps(parameters)}\n")), output)
 
 
 def test_the_cells_notebooks_are_those_of_ours(run):
@@ -150,17 +158,15 @@ def test_the_cells_notebooks_are_those_of_ours(run):
     }
     assert "ours" in jobs["07_evaluate"].parameters["methods"]
     cells = {tuple(job.parameters.get(a) for a in ("dataset", "teacher", "student")) for job in jobs.values()}
-    assert cells == {("gsm", "strong", "small"), ("gsm", "strong", None), ("gsm", None, None), (None, None, None)}
+    assert cells == {("gsm", "strong", "small"), ("gsm", "strong", None), ("gsm", None, None)}
 
 
 def test_the_command_keeps_those_of_the_first_released_seed(run, capsys):
     assert published.main([PARAMS, str(run / "figures")]) == 0
     out = run / "figures/notebooks"
-    assert sorted(path.stem for path in out.iterdir()) == STAGES and "seed 0" in capsys.readouterr().out
+    assert sorted(path.stem for path in out.iterdir()) == [*STAGES, DRAWN[0]] and "seed 0" in capsys.readouterr().out
     first = nbformat.read(out / "05_reward_model.ipynb", as_version=4)
     assert first.metadata["rdlib"]["commits"] == ["b" * 40] and first.metadata["rdlib"]["parameters"]["seed"] == 0
-    last = nbformat.read(out / "12_paper_tables_and_figures.ipynb", as_version=4)
-    assert last.metadata["rdlib"]["commits"] == ["c" * 40]
     (out / "99_gone.ipynb").touch()
     before = {path.name: path.read_bytes() for path in out.glob("0*.ipynb")}
     assert published.main([PARAMS, str(run / "figures")]) == 0
@@ -168,24 +174,16 @@ def test_the_command_keeps_those_of_the_first_released_seed(run, capsys):
     assert not (out / "99_gone.ipynb").exists()
 
 
-def test_the_parameters_are_those_it_was_executed_with(run):
-    """Notebook 12 lies in one place for all seeds, so the file there is of the seeds drawn last."""
-    job = next(job for job in published.cell_jobs(PARAMS, 0) if job.notebook == "12_paper_tables_and_figures")
-    (run / "runs/tiny/results/seed3").mkdir()
-    (run / "runs/tiny/results/seed3/provenance.json").write_text(json.dumps({"commits": ["d" * 40], "dirty": True}))
-    content = executed()
-    content.metadata["papermill"]["parameters"] = {"profile": PARAMS, "seeds": [3]}
-    record = published.record_of(job, content)
-    assert record == {"commits": ["d" * 40], "dirty": True, "parameters": {"profile": PARAMS, "seeds": [3]}}
-
-
-def test_a_notebook_that_drew_finished_results_has_their_commits():
-    job = Job("13_reviewer_questions", {"profile": "params/micro.yaml", "seeds": [0]}, ROOT / "none", [None])
-    content = executed()
-    content.metadata["papermill"]["parameters"] = {"profile": "params/micro.yaml", "results": "figures/results"}
-    made = [artifacts.read_json(path) for path in (ROOT / "figures/results").glob("seed*/provenance.json")]
-    assert made
-    assert published.record_of(job, content)["commits"] == sorted({c for one in made for c in one["commits"]})
+def test_what_draws_is_executed_from_the_released_results_of_all_seeds(run):
+    """A run executes notebook 12 a seed at a time, and has no trials; the reviewers' needs a seed that has answered."""
+    artifacts.write_json(run / "figures/results/seed2/question_provenance.json", {"commits": ["e" * 40], "dirty": True})
+    assert published.main([PARAMS, str(run / "figures")]) == 0
+    parameters = {"profile": PARAMS, "results": "figures/results"}
+    for name in DRAWN:
+        content = nbformat.read(run / f"figures/notebooks/{name}.ipynb", as_version=4)
+        assert content.cells[-1].outputs[0].text == f"{name} with {json.dumps(parameters)}\n"
+        commits = [letter * 40 for letter in "cde"]
+        assert content.metadata["rdlib"] == {"commits": commits, "dirty": True, "parameters": parameters}
 
 
 def test_a_missing_or_failed_notebook_is_one_sentence(run, capsys):
@@ -193,7 +191,7 @@ def test_a_missing_or_failed_notebook_is_one_sentence(run, capsys):
     failed = executed(nbformat.v4.new_output("error", ename="E", evalue="e", traceback=[]))
     nbformat.write(failed, jobs["06_ppo"].executed)
     with pytest.raises(UserError, match="06_ppo.* failed .*make study"):
-        published.publish(list(jobs.values()), run / "out")
+        published.of_run(list(jobs.values()))
     jobs["06_ppo"].executed.unlink()
     assert published.main([PARAMS, str(run / "figures")]) == 1
     problem = capsys.readouterr().err
@@ -201,13 +199,14 @@ def test_a_missing_or_failed_notebook_is_one_sentence(run, capsys):
     assert not (run / "figures/notebooks").exists()
 
 
-def test_a_run_that_is_not_here_leaves_the_kept_ones(run, capsys):
+def test_without_the_run_its_notebooks_stay_and_what_draws_is_executed(run, capsys):
     (run / "figures/notebooks").mkdir()
     (run / "figures/notebooks/00_data.ipynb").write_text("kept")
     for job in published.cell_jobs(PARAMS, 0):
         job.executed.unlink()
     assert published.main([PARAMS, str(run / "figures")]) == 0
-    assert "left as it is" in capsys.readouterr().out
+    assert "left as they are" in capsys.readouterr().out
     assert (run / "figures/notebooks/00_data.ipynb").read_text() == "kept"
+    assert (run / f"figures/notebooks/{DRAWN[0]}.ipynb").is_file()
     assert published.main([PARAMS, str(run / "nowhere")]) == 1
-    assert "make study" in capsys.readouterr().err
+    assert "make reference" in capsys.readouterr().err

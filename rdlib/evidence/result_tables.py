@@ -302,7 +302,7 @@ def open_results(results: Path, seeds: Iterable[int] | None = None, edges: Itera
     folders = seed_folders(results) if seeds is None else [results / f"seed{seed}" for seed in seeds]
     if not folders:
         raise UserError(f"{results} holds no results of any seed (seed0, ...): run `make study`, which writes them.")
-    settings = [_complete(read_settings(folder)) for folder in folders]
+    settings = [settings_of(folder) for folder in folders]
     for folder, found in zip(folders, settings, strict=True):
         if found != settings[0]:
             raise UserError(
@@ -333,6 +333,11 @@ def read_settings(folder: Path) -> dict:
         kept = {key: value for key, value in grid.items() if key not in old.values()}
         settings["grid"] = kept | {"ablation_cells": [cell]}
     return settings
+
+
+def settings_of(folder: Path) -> dict:
+    """The profile behind the results of one seed as today's would be written, to be compared with another seed's."""
+    return _complete(read_settings(folder))
 
 
 def _complete(settings: dict, section: type[Section] = Profile) -> dict:

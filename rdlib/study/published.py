@@ -1,8 +1,9 @@
 """Executed notebooks of one cell, small enough to be kept: `python -m rdlib.study.published PROFILE FIGURES`.
 
 The cell is the first of the ablations' cells, of the first released seed: every stage once for Ours, then the
-ablations, then the notebooks of tables, figures and reviewers' questions, which show every cell. Each says at its top
-by which commit and parameters it was made.
+ablations, as the run executed them. The notebooks of tables, figures and reviewers' questions are executed here, from
+the released results, since they show every cell and seed, what rounding does and the trials, which no run of a seed
+has. Each says at its top by which commit and parameters it was made.
 What no reader misses is left out: progress bars, widgets, times of execution, the folders of the machine, and the
 points of a picture beyond what a screen shows.
 """
@@ -16,6 +17,8 @@ import re
 import shutil
 import sys
 import tempfile
+import warnings
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +29,14 @@ from PIL import Image
 from rdlib import artifacts
 from rdlib.errors import UserError
 from rdlib.evidence import result_tables
+from rdlib.evidence.result_tables import open_results
 from rdlib.paths import ROOT
-from rdlib.study import results
+from rdlib.study import execute
 from rdlib.study.grid import ablation_cells
 from rdlib.study.jobs import ABLATIONS, DRAWING, Job, study_jobs
 from rdlib.study.stage import Stage
 
-QUESTIONS = "13_reviewer_questions"  # the one notebook that `make study` does not execute
+QUESTIONS = "13_reviewer_questions"
 WIDEST = 900  # points; a page of text is narrower
 COLORS = 256
 KEPT_TYPES = ("image/png", "text/html", "text/markdown", "text/plain")
@@ -44,17 +48,15 @@ _FOLDERS |= {
 _PATH = re.compile(rf"(?<![\w.:/<~-])/(?:{'|'.join(sorted(map(re.escape, _FOLDERS)))})(?:/[\w.@+=,-]+)+/?")
 
 
-def publish(jobs: list[Job], out: Path) -> list[Path]:
-    """Write the notebooks of jobs to `out`, in place of what was there; returns their paths, in order.
+def publish(made: dict[str, NotebookNode], out: Path, keep: bool = False) -> list[Path]:
+    """Write notebooks, by name, to `out`, in place of what was there; returns their paths, in order.
 
-    UserError for a notebook that is missing or failed.
+    `keep`: what was there stays where no notebook takes its place.
     """
-    made = {}
-    for job in jobs:
-        content = _executed(job)
-        made[job.notebook] = publishable(content, record_of(job, content))
     new = out.with_name(f".{out.name}.new")
     shutil.rmtree(new, ignore_errors=True)
+    if keep and out.is_dir():
+        shutil.copytree(out, new)
     for name, content in made.items():
         artifacts.write_bytes(new / f"{name}.ipynb", (nbformat.writes(content).rstrip("\n") + "\n").encode())
     shutil.rmtree(out, ignore_errors=True)
@@ -63,10 +65,7 @@ def publish(jobs: list[Job], out: Path) -> list[Path]:
 
 
 def cell_jobs(profile_path: str, seed: int) -> list[Job]:
-    """The jobs whose notebooks show the first of the ablations' cells, by number.
-
-    Those that draw show every cell; the reviewers' is among them only where it was executed.
-    """
+    """The jobs whose notebooks show the first of the ablations' cells, by number."""
     cell = ablation_cells(profile_path, seed)[0]
     stages = {stage.folder for stage in (cell, *cell.upstream())}
 
@@ -75,14 +74,28 @@ def cell_jobs(profile_path: str, seed: int) -> list[Job]:
         of_cell = job.notebook in ABLATIONS and job.stages[0].cell_name == cell.cell_name
         return of_cell or bool(stages & {stage.folder for stage in job.stages})
 
-    jobs = {
-        job.notebook: job
-        for job in study_jobs(profile_path, [seed], questions=True)
-        if job.notebook in DRAWING or shows_cell(job)
-    }
-    if not jobs[QUESTIONS].executed.is_file():
-        del jobs[QUESTIONS]
+    jobs = {job.notebook: job for job in study_jobs(profile_path, [seed]) if shows_cell(job)}
     return [jobs[name] for name in sorted(jobs)]
+
+
+def of_run(jobs: list[Job]) -> dict[str, NotebookNode]:
+    """The notebooks of jobs as the run executed them, by name; UserError for one that is missing or failed."""
+    return {job.notebook: publishable(_executed(job), record_of(job)) for job in jobs}
+
+
+def of_results(profile_path: str, figures: Path) -> dict[str, NotebookNode]:
+    """The notebooks that draw, by name, executed from the released results; the reviewers' if a seed has answered."""
+    folder = figures / "results"
+    folder = folder.relative_to(ROOT) if folder.is_relative_to(ROOT) else folder
+    parameters = {"profile": profile_path, "results": str(folder)}
+    names = [name for name in DRAWING if name != QUESTIONS or open_results(ROOT / folder).answered]
+    made = {}
+    with tempfile.TemporaryDirectory() as place:
+        for name in names:
+            path = Path(place) / f"{name}.ipynb"
+            execute.execute(ROOT / "notebooks" / path.name, path, parameters)
+            made[name] = publishable(nbformat.read(path, as_version=4), _record_of_results(ROOT / folder, parameters))
+    return made
 
 
 def _executed(job: Job) -> NotebookNode:
@@ -97,30 +110,27 @@ def _executed(job: Job) -> NotebookNode:
 
 
 def _command(job: Job) -> str:
+    known = {"params/micro.yaml": "make study", "params/reference.yaml": "make reference"}
     profile = job.parameters["profile"]
-    return "make study" if profile == "params/micro.yaml" else f"make study PROFILE={profile}"
+    return known.get(profile, f"make study PROFILE={profile}")
 
 
-def record_of(job: Job, executed: NotebookNode) -> dict[str, Any]:
-    """The commits and the parameters behind an executed notebook.
-
-    The parameters are those that papermill noted: a notebook of several seeds is that of the last ones drawn.
-    """
-    parameters = dict(executed.metadata.get("papermill", {}).get("parameters") or job.parameters)
-    if job.stages and not parameters.get("results"):
-        made = [_manifest(stage)["environment"] for stage in job.stages]
-        commits, dirty = {one["commit"] for one in made}, any(one["dirty"] for one in made)
-    else:
-        found = [artifacts.read_json(folder / "provenance.json") for folder in _drawn(parameters)]
-        commits, dirty = {c for one in found for c in one["commits"]}, any(one["dirty"] for one in found)
-    return {"commits": sorted(commits), "dirty": dirty, "parameters": parameters}
+def record_of(job: Job) -> dict[str, Any]:
+    """The commits and the parameters behind the executed notebook of a job."""
+    made = [_manifest(stage)["environment"] for stage in job.stages]
+    return _record(({one["commit"]} for one in made), (one["dirty"] for one in made), job.parameters)
 
 
-def _drawn(parameters: dict[str, Any]) -> list[Path]:
-    """The folders of the seeds that a notebook of tables and figures drew: finished results, or seeds of a run."""
-    if parameters.get("results"):
-        return result_tables.seed_folders(ROOT / parameters["results"])
-    return [results.results_folder(parameters["profile"]) / f"seed{seed}" for seed in parameters["seeds"]]
+def _record_of_results(folder: Path, parameters: dict[str, Any]) -> dict[str, Any]:
+    """The same of a notebook that draws results: the commits of all seeds."""
+    names = ("provenance.json", result_tables.ANSWERED)
+    paths = [seed / name for seed in result_tables.seed_folders(folder) for name in names]
+    made = [artifacts.read_json(path) for path in paths if path.is_file()]
+    return _record((set(one["commits"]) for one in made), (one["dirty"] for one in made), parameters)
+
+
+def _record(commits: Iterable[set[str]], dirty: Iterable[bool], parameters: dict[str, Any]) -> dict[str, Any]:
+    return {"commits": sorted(set().union(*commits)), "dirty": any(dirty), "parameters": dict(parameters)}
 
 
 def _manifest(stage: Stage) -> dict[str, Any]:
@@ -210,21 +220,24 @@ def main(arguments: list[str] | None = None) -> int:
         "figures", type=Path, help="folder of the released results; the notebooks go to notebooks/ in it"
     )
     options = parser.parse_args(arguments)
+    warnings.filterwarnings("ignore")  # papermill's and the kernel's, of no use here
+    out = options.figures / "notebooks"
     try:
         released = result_tables.seed_folders(options.figures / "results")
         if not released:
-            raise UserError(f"{options.figures} holds no released results: run `make study`, then `make release`.")
+            raise UserError(f"{options.figures} holds no released results: run `make reference`, which releases them.")
         seed = int(released[0].name.removeprefix("seed"))
         jobs = cell_jobs(options.profile, seed)
-        if not any(job.executed.is_file() for job in jobs):
-            print(f"No notebook of seed {seed} was executed here: {options.figures}/notebooks is left as it is.")
-            return 0
-        paths = publish(jobs, options.figures / "notebooks")
+        ran = any(job.executed.is_file() for job in jobs)
+        made = (of_run(jobs) if ran else {}) | of_results(options.profile, options.figures)
+        paths = publish(made, out, keep=not ran)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    if not ran:
+        print(f"No stage of seed {seed} was executed here: those notebooks in {out} are left as they are.")
     size = sum(path.stat().st_size for path in paths) / 1e6
-    print(f"{len(paths)} executed notebooks of seed {seed} written to {options.figures}/notebooks ({size:.1f} MB).")
+    print(f"{len(paths)} executed notebooks of seed {seed} written to {out} ({size:.1f} MB).")
     return 0
 
 

@@ -1,0 +1,97 @@
+"""Make the seeds of a run the released ones, a part of `make release`: `python -m rdlib.study.release RUN RELEASED`.
+
+A seed takes the place of the one that was released under its number. Seeds that an earlier release made with other
+settings go, since nothing could be drawn from both; seeds of the same settings stay beside the new ones.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+from pathlib import Path
+
+from rdlib import artifacts
+from rdlib.errors import UserError
+from rdlib.evidence.result_tables import ANSWERED, ROUNDED, open_results, seed_folders, settings_of
+from rdlib.evidence.tables import listed
+
+PROVENANCE = "provenance.json"
+
+
+def release(run: Path, released: Path) -> list[str]:
+    """Copy the seeds of a run to the released results; returns what was done, and what is amiss, in sentences.
+
+    UserError, with nothing done, for a run without a seed, or with seeds of several settings.
+    """
+    if not seed_folders(run):
+        raise UserError(f"{run} holds no results of any seed: run `make reference` first.")
+    new = open_results(run).folders
+    names = {folder.name for folder in new}
+    for folder in new:
+        _replace(released / folder.name, folder)
+    gone = [old for old in seed_folders(released) if old.name not in names and not _drawn_together(new[0], old)]
+    for folder in gone:
+        shutil.rmtree(folder)
+    told = [f"Released from {run}: {listed([folder.name for folder in new])}."]
+    if gone:
+        told.append(f"Removed from {released}, as made with other settings: {listed([one.name for one in gone])}.")
+    return told + amiss(released)
+
+
+def _replace(old: Path, new: Path) -> None:
+    """Put a seed in the place of an old one; what rounding did to the old one stays where both are the same run."""
+    copy = old.with_name(f".new.{old.name}")
+    shutil.rmtree(copy, ignore_errors=True)
+    shutil.copytree(new, copy)
+    if (old / ROUNDED).is_file() and (old / PROVENANCE).read_bytes() == (new / PROVENANCE).read_bytes():
+        for path in old.glob("rounding*"):
+            shutil.copy2(path, copy)
+    shutil.rmtree(old, ignore_errors=True)
+    copy.rename(old)
+
+
+def _drawn_together(one: Path, other: Path) -> bool:
+    """Whether two seeds have the same settings, so that tables can be drawn from both."""
+    try:
+        return settings_of(one) == settings_of(other)
+    except UserError:  # it cannot be read, so it cannot be drawn
+        return False
+
+
+def amiss(released: Path) -> list[str]:
+    """A sentence each for what keeps the released seeds from being those of one clean commit."""
+    records = {folder.name: _records(folder) for folder in seed_folders(released)}
+    commits = {name: {commit for one in found for commit in one["commits"]} for name, found in records.items()}
+    told = []
+    if len(set().union(*commits.values())) > 1:
+        of_each = "; ".join(f"{name}: {', '.join(c[:12] for c in sorted(own))}" for name, own in commits.items())
+        told.append(f"The released seeds are not of one commit ({of_each}): release those of other commits again.")
+    if dirty := [name for name, found in records.items() if any(one["dirty"] for one in found)]:
+        told.append(f"Made with uncommitted changes: {listed(dirty)}. Commit, and run them again.")
+    if unasked := [name for name in records if not (released / name / ANSWERED).is_file()]:
+        told.append(f"Without the reviewers' questions: {listed(unasked)}. Run them again with `make reference`.")
+    return told
+
+
+def _records(folder: Path) -> list[dict]:
+    """Where a seed's results come from: those of the study and, where they are there, of the questions."""
+    return [artifacts.read_json(folder / name) for name in (PROVENANCE, ANSWERED) if (folder / name).is_file()]
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Command line: RESULTS RELEASED; prints what was done, or one sentence on what is wrong."""
+    parser = argparse.ArgumentParser(prog="python -m rdlib.study.release", description=__doc__.splitlines()[0])
+    parser.add_argument("results", type=Path, help="result tables of the run, a folder a seed")
+    parser.add_argument("released", type=Path, help="the released results, a folder a seed")
+    options = parser.parse_args(arguments)
+    try:
+        print(*release(options.results, options.released), sep="\n")
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
