@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 
 from rdlib.errors import UserError
-from rdlib.evidence import documents
+from rdlib.evidence import documents, tables
+from rdlib.evidence.open_exhibits import OPEN_ENDS
 from rdlib.paths import ROOT
 from rdlib.profile import load_profile
 
@@ -59,6 +60,30 @@ def test_times_are_ranges_over_the_machines_they_were_seen_on(measured):
         "| a seed of the released results and the reviewers' questions | 95 | 65 | Chip Z |",
     ]
     assert "up to 4.0 GiB of memory and 80 MB" in documents.room_text(measured / "results")
+
+
+def test_trainings_that_might_have_gone_on_are_counted(tmp_path):
+    path = tmp_path / "convergence.csv"
+    path.write_text("training,runs,ended_by_patience\nSFT,60,60\nPPO of Ours,1040,1040\n")
+    assert documents.endings_text(path) == "All 1,100 trainings went on until their patience was used up."
+    path.write_text("training,runs,ended_by_patience\nSFT,60,58\nDPO,10,10\nPPO of Ours,40,39\n")
+    assert documents.endings_text(path) == (
+        "Of 110 trainings 107 went on until their patience was used up. The others took the most steps that they may, "
+        "so they might have gone on: SFT (2 of 60) and PPO of Ours (1 of 40)."
+    )
+
+
+def test_open_ends_are_told_by_their_answers_alone(tmp_path):
+    asked = [exhibit for exhibit in OPEN_ENDS if exhibit.answer]
+    first = asked[0]
+    assert len(asked) == 4 and all("md" in one.endings for one in asked)
+    note = f"Answer: with the vote it rises. {first.caption}"
+    tables.write_markdown(pd.DataFrame({"a": [1]}), tmp_path / f"{first.name}.md", first.title, note)
+    lines = documents.open_ends_text(tmp_path).splitlines()
+    assert lines == [
+        f"- **{first.title}.** With the vote it rises. ([table](../figures/{first.name}.md))",
+        *(f"- **{one.title}.** Not run yet." for one in asked[1:]),
+    ]
 
 
 def test_verdicts_are_counted(tmp_path):

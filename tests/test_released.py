@@ -12,7 +12,7 @@ from rdlib.study import figures
 
 FIGURES = ROOT / "figures"
 released = pytest.mark.skipif(
-    not (FIGURES / "results").is_dir(), reason="no reference run has been released yet (make study, make release)"
+    not (FIGURES / "results").is_dir(), reason="no reference run has been released yet (make reference)"
 )
 
 

@@ -22,8 +22,7 @@ from test_hostile import HOSTILE
 
 from rdlib.evidence import shown, tables
 from rdlib.evidence.gallery import EXHIBITS
-from rdlib.evidence.open_exhibits import OPEN_ENDS
-from rdlib.evidence.result_tables import seed_folders
+from rdlib.evidence.result_tables import open_results, seed_folders
 from rdlib.profile import Profile
 from rdlib.settings import Reward
 from rdlib.study import site, site_api, site_extension, site_pages
@@ -205,12 +204,9 @@ def test_claims_come_first_then_every_exhibit_then_origin_and_limits():
 def test_the_gallery_has_a_page_for_every_exhibit():
     pages = site_pages.gallery(FIGURES)
     assert set(pages) == {"index.md", *(f"{e.name}.md" for e in site_pages.available(FIGURES))}
-    of_every_study = {name for name, exhibit in EXHIBITS.items() if not (exhibit.held_out or exhibit.of_rounding)}
-    if not (FIGURES / "trials/open_ends/distillation_answers.parquet").is_file():  # the trials are released apart
-        of_every_study -= {exhibit.name for exhibit in OPEN_ENDS}
-    if not (FIGURES / "convergence.md").is_file():  # which results before version 1.0.0 do not tell
-        of_every_study -= {"convergence"}
-    assert of_every_study == {e.name for e in site_pages.available(FIGURES)}
+    evidence = open_results(FIGURES / "results")  # rounding and trials are released apart
+    drawn = {name for name, exhibit in EXHIBITS.items() if exhibit.is_shown(evidence)}
+    assert drawn == {e.name for e in site_pages.available(FIGURES)}
 
 
 def test_sections_without_their_files_are_left_out(tmp_path):
@@ -243,7 +239,7 @@ def test_a_table_keeps_alignment_and_cells():
 
 def test_without_notebooks_it_says_what_makes_them(tmp_path):
     page = site_pages.notebooks(tmp_path)
-    assert "make study" in page and "make release" in page and "toctree" not in page
+    assert "make reference" in page and "toctree" not in page
 
 
 @pytest.mark.parametrize(("commit", "told"), [("a" * 40, False), ("b" * 40, True)])
@@ -327,7 +323,7 @@ def mentions(text: str, number: int) -> bool:
 def test_without_released_results_it_says_what_to_do(tmp_path, capsys):
     assert site.main([str(tmp_path), str(tmp_path / "site")]) == 1
     problem = capsys.readouterr().err
-    assert "make study" in problem and problem.count("\n") == 1 and not (tmp_path / "site").exists()
+    assert "make reference" in problem and problem.count("\n") == 1 and not (tmp_path / "site").exists()
 
 
 @released

@@ -20,6 +20,7 @@ import yaml
 from rdlib import artifacts
 from rdlib.errors import UserError
 from rdlib.evidence import first_screen, looks, paper, power_tables, tables
+from rdlib.evidence.open_exhibits import OPEN_ENDS
 from rdlib.evidence.question_tables import LEVELS
 from rdlib.evidence.result_tables import open_results, seed_folders, seed_of
 from rdlib.evidence.verdicts import VERDICTS
@@ -30,8 +31,8 @@ MACHINES = ROOT / "bench" / "machines.csv"
 RELEASED = "a seed of the released results"  # what `machines` calls it too
 BLOCK = re.compile(r"^<!-- (\w+) -->$", re.MULTILINE)
 RELEASED_BLOCKS = ("first_screen", "table_2_main", "claims", "questions", "room", "convergence", "power_mean")
-RELEASED_BLOCKS += ("power_cells", "power_plans")
-NOT_RELEASED = "*No reference run has been released yet: `make study`, then `make release`.*"
+RELEASED_BLOCKS += ("power_cells", "power_plans", "endings", "open_ends")
+NOT_RELEASED = "*No reference run has been released yet: `make reference`.*"
 
 
 def table_rows(markdown: str) -> str:
@@ -236,10 +237,45 @@ def blocks(figures: Path) -> dict[str, str]:
     if (figures / "question_r1.csv").is_file():
         content["questions"] = question_rows(figures)
     content["room"] = room_text(figures / "results")
-    content["convergence"] = NOT_RELEASED
+    content["convergence"] = content["endings"] = NOT_RELEASED
     if (figures / "convergence.md").is_file():
         content["convergence"] = table_rows((figures / "convergence.md").read_text(encoding="utf-8"))
+        content["endings"] = endings_text(figures / "convergence.csv")
+    content["open_ends"] = open_ends_text(figures)
     return content
+
+
+def endings_text(path: Path) -> str:
+    """figures/convergence.csv in a sentence: how many trainings went on until they were flat."""
+    table = pd.read_csv(path)
+    runs, flat = int(table["runs"].sum()), int(table["ended_by_patience"].sum())
+    if flat == runs:
+        return f"All {runs:,} trainings went on until their patience was used up."
+    short = [
+        f"{row.training} ({row.runs - row.ended_by_patience} of {row.runs})"
+        for row in table.itertuples()
+        if row.ended_by_patience < row.runs
+    ]
+    return (
+        f"Of {runs:,} trainings {flat:,} went on until their patience was used up. The others took the most steps that "
+        f"they may, so they might have gone on: {tables.listed(short)}."
+    )
+
+
+def open_ends_text(figures: Path) -> str:
+    """The plain answer of each of the open ends, which its table begins with; where it has not been run, that."""
+    lines = []
+    for exhibit in OPEN_ENDS:
+        if exhibit.answer is None:
+            continue
+        path = figures / f"{exhibit.name}.md"
+        answer = "Not run yet."
+        if path.is_file():
+            note = path.read_text(encoding="utf-8").partition("\n\n")[2].partition("\n")[0]
+            answer = note.removesuffix(exhibit.caption).removeprefix("Answer: ").strip()
+            answer = f"{answer[:1].upper()}{answer[1:]} ([table](../figures/{exhibit.name}.md))"
+        lines.append(f"- **{exhibit.title}.** {answer}")
+    return "\n".join(lines)
 
 
 def trial_rows(folder: Path, trials: Path) -> str:

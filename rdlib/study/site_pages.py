@@ -41,7 +41,7 @@ LIMITS = (
     "of arithmetic, teachers that fail sometimes); settings were tuned on validation data of one cell.",
 )
 NO_NOTEBOOKS = (
-    "There are no executed notebooks here yet: `make study` executes them, and `make release` keeps those of one cell."
+    "There are no executed notebooks here yet: `make reference` executes them, and releases those of one cell."
 )
 BADGES = {"supported": "success", "not supported": "danger", "inconclusive": "warning", "under-powered": "secondary"}
 FIRST = ("running", "own_questions", "real_benchmarks", "results", "one_figure", "equations", "architecture")
