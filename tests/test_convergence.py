@@ -28,6 +28,7 @@ def test_runs_that_took_the_most_steps_are_named():
     assert ours["at_the_most"] == "gsm/strong/small reward.mismatch=minus seed 4"
     assert (ours["best_step_median"], ours["steps_median"]) == (20, 50)
     assert (ours["best_step_lower_quartile"], ours["best_step_upper_quartile"]) == (10, 30)
+    assert all(pd.api.types.is_integer_dtype(table[name]) for name in table if "step" in name)
     assert table.loc["DPO", "at_the_most"] == "" and table.loc["DPO", "best_step_median"] == 0
 
 

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from rdlib.evidence import first_screen, tables
-from rdlib.evidence.verdicts import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED, UNDER_POWERED, VERDICTS
+from rdlib.evidence.verdicts import INCONCLUSIVE, NOT_SUPPORTED, OF_BEST_CELL, SUPPORTED, UNDER_POWERED, VERDICTS
 
 
 def claims(*verdicts, statement="A beats B"):
@@ -45,7 +45,7 @@ def test_the_first_sentence_has_the_means_over_cells():
     )
 
 
-NUMBERS = "+1.23 pp [-0.5, +2.97], in 3 of 4 cells"
+NUMBERS = "+1.23 pp [-0.5, +2.97]; holds in 3 of 4 cells"
 
 
 def test_one_claim_of_each_verdict():
@@ -110,6 +110,13 @@ def check_sentences(verdicts):
             assert re.search(r"\bnone\b", sentence, re.IGNORECASE)
     named = re.findall(r"\((C\d+)", " ".join(found))
     assert sorted(named) == sorted(f"C{i}" for i in range(1, len(verdicts) + 1))
+
+
+def test_the_number_of_a_claim_about_some_cell_is_called_that_of_the_best():
+    table = claims(NOT_SUPPORTED, SUPPORTED).assign(note=[f"something; {OF_BEST_CELL}", None])
+    found = first_screen.sentences(table, MAIN, 5)
+    assert "(C1: +1.23 pp [-0.5, +2.97] in the best cell; holds in 3 of 4 cells)" in found[2]
+    assert "(C2: +1.23 pp [-0.5, +2.97]; holds in 3 of 4 cells)" in found[1]
 
 
 def test_numbers_in_words_and_lists():

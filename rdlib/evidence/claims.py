@@ -38,6 +38,7 @@ from rdlib.evidence.verdicts import (
     INCONCLUSIVE,
     NOT_SUPPORTED,
     NOTHING,
+    OF_BEST_CELL,
     SUPPORTED,
     Cell,
     Claim,
@@ -159,7 +160,7 @@ def better_somewhere(name: str, criterion: SomeCell, correctness: pd.DataFrame) 
     elif cells and all(cell.difference.high <= 0 for cell in cells):
         verdict = NOT_SUPPORTED
     best = max((cell.difference for cell in cells), key=lambda interval: interval.estimate, default=NOTHING)
-    note = "the pooled columns show the best cell" if cells else NO_RESULTS
+    note = OF_BEST_CELL if cells else NO_RESULTS
     smallest = criterion.smallest.cell
     wide = [Open(one.name, one.difference, smallest, level) for one in cells if one.difference.high > 0]
     return Claim(name, criterion, verdict, cells, best, remark=note, left_open=tuple(wide))

@@ -23,7 +23,8 @@ def kind_of(stage: str, method: str) -> str:
 def convergence_table(trainings: pd.DataFrame) -> pd.DataFrame:
     """A row a kind of training: how many, by which step they were best (quartiles), and how many their patience ended.
 
-    `at_the_most` names those that ended at the most steps instead. `trainings`: AXES, best_step, steps, stopped_early.
+    Steps are whole ones. `at_the_most` names those that ended at the most steps instead. `trainings`: AXES, best_step,
+    steps, stopped_early.
     """
     rows = []
     for (stage, method), part in trainings.groupby(["stage", "method"], sort=True):
@@ -33,10 +34,10 @@ def convergence_table(trainings: pd.DataFrame) -> pd.DataFrame:
             {
                 "training": kind_of(stage, method),
                 "runs": len(part),
-                "best_step_median": quartiles[0.5],
-                "best_step_lower_quartile": quartiles[0.25],
-                "best_step_upper_quartile": quartiles[0.75],
-                "steps_median": part["steps"].median(),
+                "best_step_median": round(quartiles[0.5]),
+                "best_step_lower_quartile": round(quartiles[0.25]),
+                "best_step_upper_quartile": round(quartiles[0.75]),
+                "steps_median": round(part["steps"].median()),
                 "ended_by_patience": len(part) - len(unfinished),
                 "at_the_most": "; ".join(_name(row) for row in unfinished.itertuples()),
             }

@@ -23,7 +23,7 @@ from rdlib.evidence import first_screen, looks, paper, power_tables, tables
 from rdlib.evidence.open_exhibits import OPEN_ENDS
 from rdlib.evidence.question_tables import LEVELS
 from rdlib.evidence.result_tables import open_results, seed_folders, seed_of
-from rdlib.evidence.verdicts import VERDICTS
+from rdlib.evidence.verdicts import OF_BEST_CELL, VERDICTS
 from rdlib.paths import ROOT
 from rdlib.profile import load_profile
 
@@ -69,6 +69,7 @@ def claim_rows(path: Path) -> str:
     ]
     for row in table.to_dict("records"):
         difference = f"{_short(row['mean_difference'])} [{_short(row['low'])}, {_short(row['high'])}] {row['unit']}"
+        difference += " (best cell)" if OF_BEST_CELL in str(row.get("note")) else ""
         verdict = row["verdict"]
         if row["half_width"] != "":
             verdict += f": ± {float(row['half_width']):.3g}, needs ± {float(row['needed_half_width']):.3g}"

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from rdlib.evidence import tables
-from rdlib.evidence.verdicts import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED, UNDER_POWERED
+from rdlib.evidence.verdicts import INCONCLUSIVE, NOT_SUPPORTED, OF_BEST_CELL, SUPPORTED, UNDER_POWERED
 
 WORDS = "no one two three four five six seven eight nine ten eleven twelve".split()
 RIVALS = {
@@ -84,8 +84,9 @@ def _claim(row: dict) -> str:
     numbers = row["claim"]
     if np.isfinite(row["mean_difference"]):
         numbers += f": {row['mean_difference']:+.3g} {row['unit']} [{row['low']:+.3g}, {row['high']:+.3g}]"
+        numbers += " in the best cell" if OF_BEST_CELL in str(row.get("note")) else ""
     if row["cells"] > 1:
-        numbers += f", in {row['cells_holding']} of {row['cells']} cells"
+        numbers += f"; holds in {row['cells_holding']} of {row['cells']} cells"
     if np.isfinite(row["half_width"]):
         numbers += f"; ± {row['half_width']:.3g} where ± {row['needed_half_width']:.3g} is needed"
     return f"“{row['statement']}” ({numbers})"
