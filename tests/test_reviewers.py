@@ -68,6 +68,21 @@ def test_the_answer_in_words():
     assert reviewers.plain_answer(table[table.arm == "Ours"]) == ""
 
 
+@pytest.mark.parametrize(
+    ("question", "levels", "told"),
+    [
+        ("R2", (1.0, 2.0), "SFT, SFT (2 x teacher samples)"),
+        ("R4", (0.0, 0.05), "SFT, SFT (5 % flipped)"),
+        ("R9", (0.0, 3.0), "SFT (0), SFT (3)"),
+    ],
+)
+def test_an_arm_is_called_by_its_level_in_words(question, levels, told):
+    parts = [answers("Ours", 60, reference=True, question=question)]
+    parts += [answers("SFT", 60, level, question=question) for level in levels]
+    table = reviewers.accuracy_table(pd.concat(parts))
+    assert reviewers.plain_answer(table).endswith(f"Ours is not told apart from {told}.")
+
+
 def test_the_threshold_trades_coverage_for_accuracy_by_hand():
     votes = {"a": ["1"] * 4, "b": ["1", "1", "1", "2"], "c": ["2", "2", "1", "3"]}
     rows = [(key, "train", "high", answer) for key, given in votes.items() for answer in given]

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from rdlib.evidence import looks
 from rdlib.evidence.dots import draw_dots
 from rdlib.evidence.looks import Look
-from rdlib.evidence.question_tables import arm_label
+from rdlib.evidence.reviewers import arm_label
 
 STRATEGIES = {
     "reward": Look("highest reward (best of n)", looks.BLUE, "D", "-"),

@@ -138,11 +138,6 @@ def cost_answer(table: pd.DataFrame) -> str:
     for cell, of_cell in table.groupby("cell", sort=False):
         arms = of_cell.drop_duplicates(["arm", "level"]).sort_values("gflop", kind="stable")
         least = arms["gflop"].iloc[0]
-        times = [f"{arm_label(row.arm, row.level)} {row.gflop / least:.1f}" for row in arms.itertuples()]
+        times = [f"{reviewers.arm_label(row.arm, row.level)} {row.gflop / least:.1f}" for row in arms.itertuples()]
         parts.append(f"in {cell}, {', '.join(times)}")
     return f"operations to make each, as multiples of the cheapest of its cell: {'; '.join(parts)}."
-
-
-def arm_label(arm: str, level: float) -> str:
-    """An arm's name with its level, where it has one."""
-    return arm if np.isnan(level) else f"{arm} ({level:g} x teacher samples)"

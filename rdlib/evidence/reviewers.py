@@ -55,18 +55,25 @@ def by_cell(table: pd.DataFrame, columns: list[str]) -> Iterator[tuple[tuple, pd
             yield (cell, *values), part
 
 
+def arm_label(arm: str, level: float, question: str = "R2") -> str:
+    """An arm's name, with its level where it has one other than the study's own: R2's samples, R4's flipped labels."""
+    if math.isnan(level) or level == {"R2": 1, "R4": 0}.get(question):
+        return arm
+    words = {"R2": f"{level:g} x teacher samples", "R4": f"{100 * level:g} % flipped"}
+    return f"{arm} ({words.get(question, f'{level:g}')})"
+
+
 def plain_answer(table: pd.DataFrame) -> str:
     """`accuracy_table` of one question in words: what Ours is ahead of, behind, and not told apart from.
 
-    A sentence a cell and benchmark. Ahead and behind: the paired 95 % interval excludes 0 (the level of an arm in
-    brackets).
+    A sentence a cell and benchmark. Ahead and behind: the paired 95 % interval excludes 0.
     """
     sentences = []
     rivals = table.dropna(subset="ours_minus_arm_pp") if "ours_minus_arm_pp" in table else table[:0]
     for (cell, benchmark), part in rivals.groupby(["cell", "benchmark"], sort=False):
         ahead, behind, apart = [], [], []
         for row in part.itertuples():
-            name = row.arm if math.isnan(row.level) else f"{row.arm} ({row.level:g})"
+            name = arm_label(row.arm, row.level, row.question)
             if row.ours_minus_arm_low_pp > 0:
                 ahead.append(f"{name} by {row.ours_minus_arm_pp:.1f} pp")
             elif row.ours_minus_arm_high_pp < 0:
