@@ -120,7 +120,7 @@ def test_an_open_claim_is_under_powered_where_the_interval_behind_it_is_too_wide
     table = claims.claims_table([claim]).iloc[0]
     assert np.isnan(table.half_width) == np.isnan(table.needed_half_width) == (what is None)
     if what is not None:
-        assert table.half_width > table.needed_half_width and table.verdict == UNDER_POWERED
+        assert table.wide == what and table.half_width > table.needed_half_width and table.verdict == UNDER_POWERED
         assert f"± {table.half_width:.3g} pp" in claim.note and f"needs ± {table.needed_half_width:.3g}" in claim.note
 
 

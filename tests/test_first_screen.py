@@ -18,7 +18,11 @@ def claims(*verdicts, statement="A beats B"):
     wide = [verdict == UNDER_POWERED for verdict in verdicts]
     numbers = {"mean_difference": 1.234, "low": -0.5, "high": 2.968, "unit": "pp", "cells_holding": 3, "cells": 4}
     columns = {"claim": [f"C{i}" for i in range(1, len(verdicts) + 1)], "statement": statement, "verdict": verdicts}
-    half = {"half_width": np.where(wide, 1.97, np.nan), "needed_half_width": np.where(wide, 1.05, np.nan)}
+    half = {
+        "wide": np.where(wide, "the mean", ""),
+        "half_width": np.where(wide, 1.97, np.nan),
+        "needed_half_width": np.where(wide, 1.05, np.nan),
+    }
     return pd.DataFrame({**columns, **numbers, **half})
 
 
@@ -56,7 +60,7 @@ def test_one_claim_of_each_verdict():
         "Of one nobody can say, because the evidence is mixed or the difference too small to matter (inconclusive): "
         f"“A beats B” (C3: {NUMBERS}).",
         "Of one nobody can say, because this run has too few seeds or questions (under-powered): "
-        f"“A beats B” (C1: {NUMBERS}; ± 1.97 where ± 1.05 is needed).",
+        f"“A beats B” (C1: {NUMBERS}; the mean is known to ± 1.97 where ± 1.05 is needed).",
     ]
 
 

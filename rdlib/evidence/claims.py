@@ -303,7 +303,7 @@ def _judge_spreads(verdict: str, small: Interval, large: Interval, criterion: Sp
 def claims_table(claims: list[Claim]) -> pd.DataFrame:
     """One row a claim: verdict, criterion, in how many cells it holds, here and in the paper's numbers.
 
-    `half_width` and `needed_half_width` are those of the interval for which a claim is under-powered.
+    `half_width` and `needed_half_width` are those of the interval for which a claim is under-powered, that of `wide`.
     """
     rows = []
     for claim in claims:
@@ -323,6 +323,7 @@ def claims_table(claims: list[Claim]) -> pd.DataFrame:
                 "low": claim.pooled.low,
                 "high": claim.pooled.high,
                 "unit": claim.unit,
+                "wide": claim.too_wide.what if claim.too_wide else "",
                 "half_width": claim.too_wide.half_width if claim.too_wide else np.nan,
                 "needed_half_width": claim.too_wide.needed if claim.too_wide else np.nan,
                 "paper_verdict": claim.paper_verdict,

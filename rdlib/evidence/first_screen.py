@@ -88,5 +88,6 @@ def _claim(row: dict) -> str:
     if row["cells"] > 1:
         numbers += f"; holds in {row['cells_holding']} of {row['cells']} cells"
     if np.isfinite(row["half_width"]):
-        numbers += f"; ± {row['half_width']:.3g} where ± {row['needed_half_width']:.3g} is needed"
+        widths = f"± {row['half_width']:.3g} where ± {row['needed_half_width']:.3g} is needed"
+        numbers += f"; {row['wide']} is known to {widths}"
     return f"“{row['statement']}” ({numbers})"
