@@ -64,8 +64,11 @@ def flops(
 def ledger(costs: pd.DataFrame) -> pd.DataFrame:
     """Costs with `flops`; columns stage, parameters, tokens_generated and tokens_trained are read.
 
-    And tokens_read and reader_parameters, which results before version 1.0.0 do not have.
+    And tokens_read and reader_parameters, which results before version 1.0.0 do not have: they tell responses alone,
+    which PPO's four networks read.
     """
-    costs = costs.assign(**{name: 0.0 for name in ("tokens_read", "reader_parameters") if name not in costs})
+    costs = costs if "reader_parameters" in costs else costs.assign(reader_parameters=0.0)
+    if "tokens_read" not in costs:
+        costs = costs.assign(tokens_read=4 * costs["tokens_generated"].where(costs["stage"] == "06_ppo", 0))
     rows = costs[["stage", "parameters", "tokens_generated", "tokens_trained", "tokens_read", "reader_parameters"]]
     return costs.assign(flops=[flops(*row) for row in rows.itertuples(index=False)])
