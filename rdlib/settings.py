@@ -211,12 +211,17 @@ class Reward(Section):
     `source` "vote" (reviewers' question R5, not the paper's): 1 for a match, 0 otherwise, no reward model. "vote_first"
     (ours): the vote where there is a pseudo-label, and the sigmoid of the reward model's score, which is on the vote's
     scale, where there is none.
+
+    `scale` unit (ours): scores are divided by their standard deviation over the reward model's validation responses
+    before they are corrected, so that `no_answer` and `ppo.kl_coef` weigh the same whatever the size of the scores,
+    which grows as long as a reward model is trained; raw: as they are.
     """
 
     no_answer: float
     mismatch: Mismatch
     mismatch_constant: Annotated[float, Field(gt=0)]
     source: Literal["reward_model", "vote", "vote_first"] = "reward_model"
+    scale: Literal["raw", "unit"] = "raw"
 
 
 class Ppo(Section):

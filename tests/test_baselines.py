@@ -114,8 +114,11 @@ def test_dpo_takes_the_reward_models_examples(finished):
     stage = stage_in(finished, "13_baseline", "dpo")
     students, teachers = reward_model.read_responses(stage)["train"]
     examples, _ = reward_model.build_examples(students, teachers, stage.profile.reward_model, stage.seed)
-    n = sum(min(sum(r.kind == kind for r in responses) for kind in (SP, SN, TP)) for responses in examples.values())
-    assert stage.json("summary")["examples"] == 2 * n > 0
+    n = 0
+    for responses in examples.values():
+        right, wrong, given = ([r.text for r in responses if r.kind == kind] for kind in (SP, SN, TP))
+        n += len(list(zip(right, wrong, strict=False))) + sum(a != b for a, b in zip(given, right, strict=False))
+    assert stage.json("summary")["examples"] == n > 0
 
 
 def test_grpos_reward_is_the_match_with_the_pseudo_label():
@@ -255,11 +258,17 @@ def test_costs(finished, method):
     summary, settings = stage.json("summary"), stage.profile.baselines
     if method in ("rft", "dpo"):
         assert summary["tokens_generated"] == 0 < summary["tokens_trained"]
+        assert summary["tokens_read"] == (summary["tokens_trained"] if method == "dpo" else 0)
         return
     rows = {"distillation": settings.distillation_prompts_per_step, "grpo": 2 * 4}[method]
     lengths = stage.table("history")[baselines.COMPLETION_LENGTH].dropna()
     assert len(lengths) == 5
-    assert summary["tokens_generated"] == summary["tokens_trained"] == round(lengths.sum() * rows)
+    assert summary["tokens_generated"] == round(lengths.sum() * rows)
+    asked = baselines.query_rows(stage, start_of(stage), 5 * rows, labelled=method == "grpo")
+    samples = 4 if method == "grpo" else 1
+    prompts_read = sum(asked["prompt_tokens"][: 5 * rows // samples]) * samples
+    assert summary["tokens_trained"] == summary["tokens_generated"] + prompts_read
+    assert summary["tokens_read"] == (summary["tokens_trained"] if method == "grpo" else 0)  # by GRPO's reference
 
 
 @pytest.mark.parametrize("method", BASELINES)
@@ -295,11 +304,19 @@ def test_a_teacher_of_another_vocabulary_is_refused(study, tmp_path):
     assert "\n" not in str(caught.value)
 
 
-def test_no_pair_is_a_clear_error(study, tmp_path):
-    """The ablation without student responses leaves no pair of Eq. 5."""
+def test_no_pair_is_a_clear_error(study, tmp_path, monkeypatch):
+    """As where student and teacher say the same."""
     stage = stage_in(copy_study(study, tmp_path), "13_baseline", "dpo")
+    monkeypatch.setattr(baselines, "preference_pairs", lambda examples: [])
     with pytest.raises(UserError, match="no training query has a pair"):
-        stage.with_overrides({"reward_model.source": "teacher"}).run()
+        stage.run()
+
+
+def test_a_pair_of_one_text_is_left_out():
+    right, wrong, given = Response(SP, "4", True), Response(SN, "5", True), Response(TP, "4", True)
+    other = Response(TP, "2 + 2 = 4", True)
+    assert baselines.preference_pairs({"q": [right, wrong, given]}) == [("q", right, wrong)]
+    assert baselines.preference_pairs({"q": [right, wrong, other]}) == [("q", right, wrong), ("q", other, right)]
 
 
 def test_no_failed_query_is_a_clear_error(finished):

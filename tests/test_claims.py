@@ -218,7 +218,7 @@ def history(curves, seed=0):
             0.5,
         ]
         for lam, curve in curves.items()
-        for step, auc in enumerate(curve)
+        for step, auc in enumerate([0.5, *curve])  # of the untrained model first
     ]
     return pd.DataFrame(rows, columns=[*tables.CELL, "method", "variant", "seed", "step", "pos_neg_auc", "pos_pos_auc"])
 

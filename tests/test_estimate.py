@@ -32,7 +32,9 @@ def test_counts_of_the_papers_runs_by_hand():
     assert work("03_sft_warmup", method="sft").trained == 6726 * 50 * (130 + 190) * 4
     assert work("04_student_responses").samples == 7473 * 30
     assert work("05_reward_model").trained == 6726 * 3 * 4 * (130 + 190) * 4
-    assert work("06_ppo") == estimate.Work(6726, 200 * 240, 200 * 240 * 190, 200 * 240 * 190)
+    assert work("06_ppo") == estimate.Work(
+        6726, 200 * 240, 200 * 240 * 190, 200 * 240 * (130 + 190), 4 * 200 * 240 * (130 + 190)
+    )
     assert work("07_evaluate").samples == 1319 + 10552
     assert work("07_evaluate", dataset="mmlu").samples == 1805
 
@@ -53,7 +55,7 @@ def test_a_real_study_did_no_more_than_estimated_and_not_much_less(study):
         sampled = table if "temperature" not in table else table[(table["temperature"] > 0) | (table["sample"] == 0)]
         expected = estimate.work_of(stage)
         assert 0.5 * expected.samples <= len(sampled) <= expected.samples
-        assert expected.generated / 3 < sampled["tokens"].sum() < 3 * expected.generated
+        assert expected.generated / 4 < sampled["tokens"].sum() < 3 * expected.generated
     for name, method in (("03_sft_warmup", "ours_wo_r"), ("05_reward_model", "ours"), ("06_ppo", "ours")):
         stage = cell.at(name, method)
         assert stage.json("summary")["tokens_trained"] < 2 * estimate.work_of(stage).trained
@@ -191,7 +193,7 @@ def test_every_baseline_of_the_evidence_may_take_the_operations_of_ppo(dataset):
         stage = Stage(name, "params/reference.yaml", dataset, "strong", "small", method)
         work = estimate.work_of(stage)
         sizes = ledger.parameters_of(stage), ledger.parameters_of_reader(stage)
-        return ledger.flops(name, sizes[0], work.generated, work.trained, sizes[1])
+        return ledger.flops(name, sizes[0], work.generated, work.trained, work.read, sizes[1])
 
     ppo = most("06_ppo", "ours")
     assert {method: most("13_baseline", method) >= ppo for method in BASELINES} == dict.fromkeys(BASELINES, True)

@@ -544,6 +544,17 @@ def test_the_best_policy_is_kept_and_patience_ends_the_run(tmp_path):
         assert torch.equal(value, seen[0.9][key])
 
 
+def test_patience_is_held_to_what_training_reached_and_a_start_that_is_never_beaten_is_kept(tmp_path):
+    agreements = iter([0.9, 0.1, 0.2, 0.3, 0.4, 0.4, 0.3])
+    stopping = Stopping(every=4, patience=8, warmup_steps=0)  # two updates
+    trainer = trainer_for(settings(total_updates=50), validate=lambda policy: next(agreements), stopping=stopping)
+    start = deepcopy(trainer.policy.state_dict())
+    result = trainer.train(tmp_path)
+    assert result == {"updates": 6, "best_update": 0, "validation_agreement": 0.9, "stopped_early": True}
+    for key, value in trainer.policy.state_dict().items():
+        assert torch.equal(value, start[key])
+
+
 def test_a_reward_that_is_not_finite_stops_the_run_and_keeps_the_batch(tmp_path):
     def score(indices, texts, sequences):
         return torch.full((len(texts),), math.nan), {}

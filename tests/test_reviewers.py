@@ -97,20 +97,20 @@ def test_operations_by_hand():
     assert ledger.flops("01_teacher_responses", 10, 100, 0) == 2 * 10 * 100
     assert ledger.flops("03_sft_warmup", 10, 0, 100) == 6 * 10 * 100
     # sampling, and one pass each of policy, reference, value model and reward model; two networks trained
-    assert ledger.flops("06_ppo", 10, 100, 200) == 10 * (2 * 100 + 4 * 2 * 100 + 2 * 6 * 200)
+    assert ledger.flops("06_ppo", 10, 100, 200, 4 * 150) == 10 * (2 * 100 + 2 * 4 * 150 + 2 * 6 * 200)
 
 
 def test_the_teacher_that_reads_what_a_student_samples_is_counted(study):
-    assert ledger.flops("13_baseline", 10, 100, 100, 30) == 10 * (2 * 100 + 6 * 100) + 30 * 2 * 100
+    assert ledger.flops("13_baseline", 10, 100, 150, 20, 30) == 10 * (2 * 120 + 6 * 150) + 30 * 2 * 150
     stages = {method: stage_in(study, "13_baseline", method) for method in ("grpo", "distillation")}
     assert ledger.parameters_of_reader(stages["grpo"]) == 0
     teacher = ledger.parameters_of_reader(stages["distillation"])
     assert teacher == ledger.parameters_of(stage_in(study, "01_teacher_responses")) > 0
     rows = pd.DataFrame(
-        {"stage": ["13_baseline"], "parameters": [10], "tokens_generated": [100], "tokens_trained": [0]}
+        {"stage": ["13_baseline"], "parameters": [10], "tokens_generated": [40], "tokens_trained": [20]}
     )
     assert ledger.ledger(rows)["flops"].tolist() == [2000]  # of results that do not tell the reader
-    assert ledger.ledger(rows.assign(reader_parameters=5))["flops"].tolist() == [3000]
+    assert ledger.ledger(rows.assign(reader_parameters=5))["flops"].tolist() == [2200]
 
 
 def test_the_pipelines_tokens_over_the_teachers():

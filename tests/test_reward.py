@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from rdlib.method import scoring
-from rdlib.method.reward import mismatch_reward, reward
+from rdlib.method.reward import mismatch_reward, reward, scale_of
 from rdlib.method.rl import AnswerReader, RewardFunction
 from rdlib.settings import Dataset, Reward
 from rdlib.tasks.answers import extract
@@ -52,6 +54,17 @@ def test_constants():
     assert fixed[2:4] == [-2.5, -2.5]
 
 
+def test_scores_of_one_scale():
+    """1, 2, 3 and 6 have a mean square deviation of 14 / 4; the constants of Eq. 7 stay as they are."""
+    unit = settings("minus").model_copy(update={"scale": "unit"})
+    scale = scale_of([1.0, 2.0, 3.0, 6.0], unit)
+    assert scale == pytest.approx(math.sqrt(3.5))
+    changed = reward(torch.tensor([4.0, 4.0, 4.0]), ["7", "8", None], ["7", "7", "7"], unit, scale)
+    assert changed.tolist() == pytest.approx([4 / scale, 4 / scale - 1, -5])
+    assert scale_of([2.0, 2.0], unit) == scale_of([1.0, 2.0], settings()) == 1
+    assert scale_of([1.0, 2.0], unit.model_copy(update={"source": "vote_first"})) == 1  # needs the sigmoid of the score
+
+
 def test_unknown_variant():
     with pytest.raises(ValueError, match="'sideways'"):
         mismatch_reward(torch.zeros(1), "sideways", 1.0)
@@ -89,6 +102,8 @@ def test_reward_function_scores_extracts_and_reports(monkeypatch):
     function = RewardFunction(None, ["7", "8", None], lambda _, text: extract(text, "number"), settings(), pad=0)
     rewards, info = function([2, 0, 1], ["#### 7", "#### 8", "nothing"], [[1], [2], [3]])
     assert rewards.tolist() == [1.0, -2.0, -5.0]
+    function.scale = 4.0
+    assert function([2, 0, 1], ["#### 7", "#### 8", "nothing"], [[1], [2], [3]])[0].tolist() == [0.25, -0.5, -5.0]
     assert info["rm_score"].tolist() == [1.0, 2.0, 3.0]
     assert info["extractable"].tolist() == [1.0, 1.0, 0.0]
     assert torch.isnan(info["agreement"][0])

@@ -107,9 +107,10 @@ def test_pairs_lie_within_a_query():
     assert preference_loss(shifted, BATCH_KINDS, QUERIES).item() == pytest.approx(PREFERENCE, rel=1e-4)
 
 
-def test_teacher_source_has_no_preference_pairs_and_two_classes():
+def test_teacher_source_has_a_preference_of_its_own_and_two_classes():
     kinds = torch.tensor([TEACHER_POSITIVE, TEACHER_NEGATIVE])
     scores = torch.tensor([2.0, -1.0])
+    assert preference_loss(scores, kinds, torch.tensor([0, 0])).item() == pytest.approx(softplus(-3))
     assert classification_loss(scores, kinds).item() == pytest.approx((softplus(-2) + softplus(-1)) / 2)
 
 

@@ -213,7 +213,10 @@ def variant_claim(name: str, criterion: Variant, correctness: pd.DataFrame) -> C
 
 
 def instability(auc: pd.Series) -> float:
-    """Mean absolute change of the AUC from one evaluation to the next, plus the best AUC minus the last."""
+    """Mean absolute change of the AUC from one evaluation to the next, plus the best AUC minus the last.
+
+    `auc`: the evaluations of the training model; that of the untrained one says nothing of how it learns.
+    """
     values = auc.dropna().to_numpy(dtype=float)
     return float(np.abs(np.diff(values)).mean() + values.max() - values[-1]) if len(values) > 1 else np.nan
 
@@ -244,7 +247,7 @@ def stability(name: str, criterion: Stability, history: pd.DataFrame, default: f
 
 def _instability_differences(history: pd.DataFrame, key: str, default: float) -> pd.DataFrame:
     """Instability with each other value of a setting (columns) minus with the default, a row a cell and seed."""
-    runs = curve_tables.ablation_runs(history, key, default).sort_values("step")
+    runs = curve_tables.ablation_runs(history[history["step"] > 0], key, default).sort_values("step")
     values = runs.groupby([*tables.CELL, "seed", key]).pos_neg_auc.apply(instability).unstack(key)
     if default not in values:
         return values[[]]

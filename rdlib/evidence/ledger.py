@@ -1,7 +1,8 @@
 """R6, the cost ledger: floating-point operations of every stage from its tokens and its model's size.
 
 The usual estimate: with N parameters a forward pass costs 2N operations a token and a backward pass twice that.
-Attention's own term and the prompts are left out (prompts are read once for all their samples).
+What is trained on and what is read besides are whole sequences, prompt and response. Left out are attention's own term,
+and the prompts where responses are sampled, which are read once for all their samples.
 """
 
 from __future__ import annotations
@@ -14,8 +15,6 @@ import pandas as pd
 from rdlib.errors import UserError
 
 FORWARD, TRAINING = 2, 6
-# Forward passes over PPO's sampled tokens besides sampling: policy, reference, value model and reward model
-PPO_FORWARDS = 4
 # Networks that PPO trains, of one size: policy and value model
 PPO_TRAINED = 2
 
@@ -44,27 +43,32 @@ def parameters_of(stage) -> float:
 def parameters_of_reader(stage) -> float:
     """Parameters of a second model that reads all that a stage samples: in on-policy distillation the teacher; else 0.
 
-    (PPO's other networks have the policy's size, and are in `flops`.)
+    (PPO's other networks count as of the policy's size, also a reward model that has another.)
     """
     reads = stage.name == "13_baseline" and stage.method == "distillation"
     return parameters_of(replace(stage, student=None)) if reads else 0.0
 
 
-def flops(stage: str, parameters: float, generated: float, trained: float, reader: float = 0.0) -> float:
-    """Operations of a stage that generated and trained on so many tokens with a model of N = `parameters`.
+def flops(
+    stage: str, parameters: float, generated: float, trained: float, read: float = 0.0, reader: float = 0.0
+) -> float:
+    """Operations of a stage that generated, trained on and `read` so many tokens with models of N = `parameters`.
 
-    What it generated is read by a model of `reader` parameters too.
+    What it trained on a model of `reader` parameters reads too.
     """
-    if stage == "06_ppo":
-        return parameters * (FORWARD * (1 + PPO_FORWARDS) * generated + TRAINING * PPO_TRAINED * trained)
-    return parameters * (FORWARD * generated + TRAINING * trained) + reader * FORWARD * generated
+    networks = PPO_TRAINED if stage == "06_ppo" else 1
+    forwards = parameters * FORWARD * (generated + read) + reader * FORWARD * trained
+    return forwards + parameters * TRAINING * networks * trained
 
 
 def ledger(costs: pd.DataFrame) -> pd.DataFrame:
     """Costs with `flops`; columns stage, parameters, tokens_generated and tokens_trained are read.
 
-    And reader_parameters, which results before version 1.0.0 do not have.
+    And tokens_read and reader_parameters, which results before version 1.0.0 do not have: they tell responses alone,
+    which PPO's four networks read.
     """
     costs = costs if "reader_parameters" in costs else costs.assign(reader_parameters=0.0)
-    rows = costs[["stage", "parameters", "tokens_generated", "tokens_trained", "reader_parameters"]]
+    if "tokens_read" not in costs:
+        costs = costs.assign(tokens_read=4 * costs["tokens_generated"].where(costs["stage"] == "06_ppo", 0))
+    rows = costs[["stage", "parameters", "tokens_generated", "tokens_trained", "tokens_read", "reader_parameters"]]
     return costs.assign(flops=[flops(*row) for row in rows.itertuples(index=False)])

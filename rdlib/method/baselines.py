@@ -129,12 +129,16 @@ def rft(stage, work: Path, cell: Cell) -> Trainer:
 
 
 def preference_pairs(examples: dict[str, list[Response]]) -> list[tuple[str, Response, Response]]:
-    """(question, chosen, rejected) of Eq. 5: the i-th response of the better kind over the i-th of the worse."""
+    """(question, chosen, rejected) of Eq. 5: the i-th response of the better kind over the i-th of the worse.
+
+    A pair of one text, of which many are where student and teacher are right, teaches nothing and is left out.
+    """
     pairs = []
     for key, responses in examples.items():
         for kinds in reward_model.PREFERENCES:
             better, worse = ([r for r in responses if r.kind == kind] for kind in kinds)
-            pairs += [(key, *pair) for pair in zip(better, worse, strict=False)]  # teacher_share makes one kind fewer
+            found = zip(better, worse, strict=False)  # teacher_share makes one kind fewer
+            pairs += [(key, *pair) for pair in found if pair[0].text != pair[1].text]
     return pairs
 
 
@@ -155,8 +159,8 @@ def dpo(stage, work: Path, cell: Cell) -> Trainer:
     pairs = preference_pairs(examples)
     if not pairs:
         raise UserError(
-            f"{stage.label}: no training query has a pair of Eq. 5, so there is nothing for DPO to learn from: take "
-            f"more samples, or reward_model.source student."
+            f"{stage.label}: no training query has a pair of Eq. 5 of two texts, so there is nothing for DPO to learn "
+            f"from: take more samples."
         )
     encode = prompts.Encoder(cell.prompts, cell.tokenizer)
     dataset = Dataset.from_list([tokenize_pair(*pair, encode) for pair in pairs])
@@ -179,7 +183,7 @@ def dpo(stage, work: Path, cell: Cell) -> Trainer:
 
 
 def query_rows(stage, cell: Cell, count: int, labelled: bool) -> Dataset:
-    """`count` of PPO's queries (D_RL) in PPO's order, epoch after shuffled epoch: prompt, pseudo_label, options.
+    """`count` of PPO's queries (D_RL) in PPO's order, epoch after shuffled epoch: prompt, its tokens, label, options.
 
     `labelled` leaves out those of Q_fail. UserError where no query is left.
     """
@@ -192,6 +196,7 @@ def query_rows(stage, cell: Cell, count: int, labelled: bool) -> Dataset:
     labels = [None if pd.isna(label) else label for label in queries["pseudo_label"]]
     order = ppo_schedule.query_order(len(queries), 0, count, stage.seed)
     columns = {"prompt": texts, "pseudo_label": labels, "options": [p.options for p in asked]}
+    columns["prompt_tokens"] = [len(prompts.encode(cell.tokenizer, p)) for p in asked]
     return Dataset.from_dict({name: [values[i] for i in order] for name, values in columns.items()})
 
 
@@ -205,7 +210,7 @@ def distillation(stage, work: Path, cell: Cell) -> Trainer:
             f"distributions cannot be compared: take a teacher with the student's tokenizer."
         )
     size, steps = settings.distillation_prompts_per_step, settings.distillation_steps
-    dataset = query_rows(stage, cell, steps * size, labelled=False).select_columns("prompt")
+    dataset = query_rows(stage, cell, steps * size, labelled=False).select_columns(["prompt", "prompt_tokens"])
     return AgreementDistillationTrainer(
         models.load_causal_lm(cell.source, stage.profile.training),
         heated(models.load_causal_lm(source, stage.profile.training), stage.profile.teacher_sampling.heat),
@@ -263,13 +268,25 @@ def grpo(stage, work: Path, cell: Cell) -> Trainer:
 TRAINERS = {"rft": rft, "dpo": dpo, "distillation": distillation, "grpo": grpo}
 
 
-def token_counts(trainer: Trainer, history: pd.DataFrame) -> dict[str, int]:
-    """Tokens sampled, and tokens that gradient steps saw: of whole sequences in rft and dpo, else of responses."""
+def token_counts(stage, trainer: Trainer, history: pd.DataFrame) -> dict[str, int]:
+    """Tokens sampled; and of whole sequences, what gradient steps saw and what a reference model read."""
     if COMPLETION_LENGTH in history:
         sampled = round(history[COMPLETION_LENGTH].sum() * trainer.args.per_device_train_batch_size)
-        return {"tokens_generated": sampled, "tokens_trained": sampled}
-    trained = sum(trainer.train_dataset["length"]) * trainer.state.epoch
-    return {"tokens_generated": 0, "tokens_trained": round(trained)}
+        trained = sampled + prompt_tokens(stage, trainer)
+    else:
+        sampled, trained = 0, sum(trainer.train_dataset["length"]) * trainer.state.epoch
+    settings = stage.profile.baselines
+    with_reference = stage.method == "dpo" or (stage.method == "grpo" and settings.grpo_kl_coef > 0)
+    counts = {"tokens_generated": sampled, "tokens_trained": round(trained)}
+    return counts | {"tokens_read": counts["tokens_trained"] if with_reference else 0}
+
+
+def prompt_tokens(stage, trainer: Trainer) -> int:
+    """Tokens of the prompts that a trainer which samples has asked, each as often as it was answered."""
+    settings = stage.profile.baselines
+    samples = settings.grpo_samples_per_prompt if stage.method == "grpo" else 1
+    asked = trainer.state.global_step * trainer.args.per_device_train_batch_size // samples
+    return samples * sum(trainer.train_dataset[:asked]["prompt_tokens"])
 
 
 def back_to_start(trainer: Trainer, source: Model) -> None:
@@ -313,7 +330,7 @@ def run(stage, work: Path) -> None:
     artifacts.write_parquet(work / "history.parquet", pd.concat([first, history], ignore_index=True)[list(history)])
     summary = {
         "examples": len(trainer.train_dataset),
-        **token_counts(trainer, history),
+        **token_counts(stage, trainer, history),
         **training.outcome(trainer),
         "best": best,
         "best_step": step,

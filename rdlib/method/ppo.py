@@ -129,7 +129,7 @@ class PPOTrainer:
             self.accelerator.state.deepspeed_plugin.deepspeed_config.update(more)
         self.model, self.optimizer = self.accelerator.prepare(self.both, optimizer)
         self.history: list[dict] = []
-        self.best: dict[str, Any] = {"update": 0, "validation_agreement": None, "evaluations_since": 0}
+        self.best: dict[str, Any] = {"update": 0, "validation_agreement": None, "trained": None, "evaluations_since": 0}
         self.best_weights: dict[str, Tensor] | None = None
 
     # ---- the whole run
@@ -183,16 +183,28 @@ class PPOTrainer:
                 row["validation_agreement"] = agreement = float(self.validate(self.policy))
             best = self.best["validation_agreement"]
             if best is None or agreement > best:
-                self.best = {"update": update, "validation_agreement": agreement, "evaluations_since": 0}
+                self.best |= {"update": update, "validation_agreement": agreement}
                 self.best_weights = ppo_checkpoints.weights(self.policy)
-            else:
-                self.best["evaluations_since"] += 1
+            if update:
+                self._use_patience(agreement)
         self.history.append(row)
         if self.accelerator.is_main_process:
             with (work / "history.jsonl").open("a", encoding="utf-8") as file:
                 file.write(json.dumps(row) + "\n")
             if self.on_update is not None:
                 self.on_update(row)
+
+    def _use_patience(self, agreement: float) -> None:
+        """Start the patience anew where training brought something better.
+
+        It is held to what training reached, and not to the start, which is kept where nothing is better: so it is with
+        the trainers of the baselines, and a policy may first lose what it gains later.
+        """
+        trained = self.best["trained"]
+        if trained is None or agreement > trained:
+            self.best |= {"trained": agreement, "evaluations_since": 0}
+        else:
+            self.best["evaluations_since"] += 1
 
     # ---- one update
 

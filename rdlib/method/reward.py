@@ -6,6 +6,7 @@ the reward model in its place where it is unsure.
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Sequence
 
 import torch
@@ -50,18 +51,31 @@ def vote_first_reward(
     return torch.where(unsure, scores.sigmoid(), vote_reward(extracted, labels).to(scores))
 
 
+def scale_of(scores: Sequence[float], settings: Reward) -> float:
+    """What Eq. 7 divides a score by: the standard deviation of these `scores`; 1 for `raw`, or where all are equal."""
+    if settings.source != "reward_model" or settings.scale == "raw":
+        return 1.0
+    return statistics.pstdev(map(float, scores)) or 1.0  # exact, so the same on every machine
+
+
 def reward(
-    scores: torch.Tensor, extracted: Sequence[str | None], labels: Sequence[str | None], settings: Reward
+    scores: torch.Tensor,
+    extracted: Sequence[str | None],
+    labels: Sequence[str | None],
+    settings: Reward,
+    scale: float = 1.0,
 ) -> torch.Tensor:
     """r_hat(x, y) of Eq. 7, shape [B].
 
     `scores` [B] are r_phi(x, y); `extracted` the final answers a(y); `labels` the pseudo-labels a*(x), None
-    for a question of Q_fail, whose answers are judged by the reward model alone.
+    for a question of Q_fail, whose answers are judged by the reward model alone. Eq. 7 is of the scores over `scale`
+    (`scale_of`).
     """
     if settings.source == "vote":
         return vote_reward(extracted, labels).to(scores)
     if settings.source == "vote_first":
         return vote_first_reward(scores, extracted, labels)
+    scores = scores / scale
     mismatch = torch.tensor(
         [label is not None and not answers.same(a, label) for a, label in zip(extracted, labels, strict=True)]
     )

@@ -31,8 +31,13 @@ from rdlib.tasks.questions import read_questions
 STUDENT_POSITIVE, STUDENT_NEGATIVE, TEACHER_POSITIVE, TEACHER_NEGATIVE = range(4)
 KINDS = ("student_positive", "student_negative", "teacher_positive", "teacher_negative")
 POSITIVE_KINDS = (STUDENT_POSITIVE, TEACHER_POSITIVE)
-PREFERENCES = ((STUDENT_POSITIVE, STUDENT_NEGATIVE), (TEACHER_POSITIVE, STUDENT_POSITIVE))  # better over worse, Eq. 5
-
+# Better over worse: the two of Eq. 5, and the one that source "teacher", which has no student responses, has instead
+PREFERENCES = (
+    (STUDENT_POSITIVE, STUDENT_NEGATIVE),
+    (TEACHER_POSITIVE, STUDENT_POSITIVE),
+    (TEACHER_POSITIVE, TEACHER_NEGATIVE),
+)
+VALIDATION_SAMPLES = 3  # of a kind; the same whatever is trained on, so that AUCs of different models compare
 
 IGNORED = -1  # kind of a response that only fills up a process's share of a batch
 
@@ -44,7 +49,7 @@ def pairs_of(kinds: torch.Tensor, queries: torch.Tensor) -> list[torch.Tensor]:
 
 
 def count_terms(kinds: torch.Tensor, queries: torch.Tensor) -> torch.Tensor:
-    """What the means of Eq. 4 and 5 are over, [3]: responses, and pairs of each preference."""
+    """What the means of Eq. 4 and 5 are over, [1 + preferences]: responses, and pairs of each preference."""
     return torch.stack([(kinds != IGNORED).sum(), *(pairs.sum() for pairs in pairs_of(kinds, queries))])
 
 
@@ -67,8 +72,9 @@ def preference_loss(
 ) -> torch.Tensor:
     """Eq. 5: student positive over student negative, teacher positive over student positive. All [N].
 
-    Each of the two terms is the mean over all pairs within a query (for a part of a batch, its share of the mean over
-    the batch's `counts` [2] of pairs); a term without a pair is zero.
+    Of teacher responses alone (Table 4) it is teacher positive over teacher negative.
+    Each term is the mean over all pairs within a query (for a part of a batch, its share of the mean over the batch's
+    `counts` of pairs); a term without a pair is zero.
     """
     difference = scores[:, None] - scores[None, :]
     total = scores.sum() * 0.0
@@ -89,7 +95,7 @@ def reward_model_loss(
 ) -> torch.Tensor:
     """Eq. 6, convex: lam L_cls + (1 - lam) L_pref; additive (the other reading): L_cls + lam L_pref.
 
-    The losses of the parts of a batch, given the `count_terms` [3] of the whole, add up to the loss of the whole.
+    The losses of the parts of a batch, given the `count_terms` of the whole, add up to the loss of the whole.
     """
     classification = classification_loss(scores, kinds, None if counts is None else counts[0])
     preference = preference_loss(scores, kinds, queries, None if counts is None else counts[1:])
@@ -379,11 +385,13 @@ def training_rows(examples: dict[str, list[Response]], encode: prompts.Encoder) 
 
 
 def validation_table(students: pd.DataFrame, teachers: pd.DataFrame, settings: RewardModel, seed: int) -> pd.DataFrame:
-    """At most n responses of each student kind and n teacher positives of every validation query with all three.
+    """At most VALIDATION_SAMPLES student positives, student negatives and teacher positives of every query with all.
 
-    It does not depend on the training mixture, so ablations are compared on the same responses.
+    It does not depend on what is trained on, so ablations and trials are compared on the same responses.
     """
-    equal = settings.model_copy(update={"source": "student", "teacher_share": 0.5})
+    equal = settings.model_copy(
+        update={"source": "student", "teacher_share": 0.5, "samples_per_kind": VALIDATION_SAMPLES}
+    )
     examples, _ = build_examples(students, teachers, equal, seed + 1)
     rows = [(key, KINDS[r.kind], r.kind, r.text, r.finished) for key, rs in examples.items() for r in rs]
     return pd.DataFrame(rows, columns=["id", "kind", "kind_id", "text", "finished"])

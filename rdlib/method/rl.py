@@ -19,7 +19,8 @@ from rdlib.method import scoring, training, watching
 from rdlib.method.agreement import Agreement
 from rdlib.method.policy import policy_source
 from rdlib.method.ppo import PPOTrainer
-from rdlib.method.reward import reward
+from rdlib.method.ppo_schedule import query_order
+from rdlib.method.reward import reward, scale_of
 from rdlib.profile import Profile
 from rdlib.settings import Model, Training
 from rdlib.tasks import answers, prompts
@@ -87,11 +88,20 @@ class AnswerReader:
 class RewardFunction:
     """Eq. 7 as PPO calls it: scores sequences with the reward model and corrects them by the pseudo-label.
 
-    `read` takes the answer out of the text that was said to the query of an index.
+    `read` takes the answer out of the text that was said to the query of an index. Scores are divided by `scale`.
     """
 
-    def __init__(self, model, labels: list[str | None], read: Callable[[int, str], str | None], settings, pad: int):
+    def __init__(
+        self,
+        model,
+        labels: list[str | None],
+        read: Callable[[int, str], str | None],
+        settings,
+        pad: int,
+        scale: float = 1.0,
+    ):
         self.model, self.labels, self.read, self.settings, self.pad = model, labels, read, settings, pad
+        self.scale = scale
 
     def __call__(self, indices: list[int], texts: list[str], sequences: list[list[int]]):
         """Rewards [B] and, for the history, rm_score, extractable and agreement [B] (NaN without a label)."""
@@ -106,7 +116,7 @@ class RewardFunction:
             "extractable": torch.tensor([float(a is not None) for a in given]),
             "agreement": torch.tensor(agreement),
         }
-        return reward(scores, given, labels, self.settings), info
+        return reward(scores, given, labels, self.settings, self.scale), info
 
 
 def sampler(tokenizer, batch: int, max_tokens: int, temperature: float):
@@ -166,7 +176,8 @@ def run(stage, work: Path, on_update=None) -> None:
     encoded = [prompts.encode(tokenizer, prompt) for prompt in asked]
     given = [None if pd.isna(label) else label for label in queries["pseudo_label"]]
     accelerator = training.new_accelerator(profile.training)
-    policy, reference, value_model = networks(source, scorer / "model", tokenizer.pad_token_id, profile.training)
+    scale = scale_of(artifacts.read_parquet(scorer / "scores.parquet")["score"], profile.reward)
+    policy, reference, value_model = networks(source, scorer / "model", tokenizer.pad_token_id, profile.training, scale)
     judge = scoring.load(scorer, tokenizer.pad_token_id, profile.training).to(accelerator.device)
     validation = questions[questions["split"] == "validation"]
     agreement = Agreement(validation, labels, tokenizer, settings, batch)
@@ -182,7 +193,12 @@ def run(stage, work: Path, on_update=None) -> None:
             encoded,
             sample,
             RewardFunction(
-                judge, given, AnswerReader(tokenizer, asked, settings.answer), profile.reward, tokenizer.pad_token_id
+                judge,
+                given,
+                AnswerReader(tokenizer, asked, settings.answer),
+                profile.reward,
+                tokenizer.pad_token_id,
+                scale,
             ),
             agreement,
             seed=stage.seed,
@@ -199,7 +215,7 @@ def run(stage, work: Path, on_update=None) -> None:
     }
     if not training.is_main():
         return
-    summary |= token_counts(trainer.history, ppo)
+    summary |= token_counts(trainer.history, ppo, [len(prompt) for prompt in encoded], stage.seed)
     training.merged(policy).save_pretrained(work / "model")
     tokenizer.save_pretrained(work / "model")
     artifacts.write_json(work / "summary.json", summary)
@@ -216,19 +232,31 @@ def drop_traces(work: Path, validation: Path) -> None:
     shutil.rmtree(validation, ignore_errors=True)
 
 
-def networks(source: Model, scorer: Path, pad: int, settings: Training) -> tuple:
-    """Policy, reference and value model. With adapters the policy without them is the reference, which is then None."""
+def networks(source: Model, scorer: Path, pad: int, settings: Training, scale: float = 1.0) -> tuple:
+    """Policy, reference and value model, whose first values are the reward model's scores over `scale`.
+
+    With adapters the policy without them is the reference, which is then None.
+    """
     policy = training.with_adapters(models.load_causal_lm(source, settings), settings, "CAUSAL_LM")
     reference = models.load_causal_lm(source, settings) if settings.lora is None else None
-    value_model = training.with_adapters(models.load_scorer(scorer, pad, settings), settings, "SEQ_CLS")
+    value_model = models.load_scorer(scorer, pad, settings)
+    with torch.no_grad():
+        value_model.score.weight.div_(scale)
+    value_model = training.with_adapters(value_model, settings, "SEQ_CLS")
     if settings.gradient_checkpointing:
         for model in (policy, value_model):
             model.gradient_checkpointing_enable(training.NON_REENTRANT)
     return policy, reference, value_model
 
 
-def token_counts(history: list[dict], ppo) -> dict[str, int]:
-    """Response tokens sampled, and response tokens that gradient steps saw."""
+# What reads PPO's episodes without gradient: policy, reference, value model and reward model
+READERS = 4
+
+
+def token_counts(history: list[dict], ppo, prompt_lengths: list[int], seed: int) -> dict[str, int]:
+    """Tokens sampled; and of whole sequences, what gradient steps saw and what all networks read besides."""
     rows = [row for row in history if row["update"]]
     sampled = round(sum(row["response_length"] * ppo.episodes_per_update for row in rows))
-    return {"tokens_generated": sampled, "tokens_trained": sampled * ppo.epochs}
+    asked = query_order(len(prompt_lengths), 0, len(rows) * ppo.episodes_per_update, seed)
+    whole = sampled + sum(prompt_lengths[i] for i in asked)
+    return {"tokens_generated": sampled, "tokens_trained": whole * ppo.epochs, "tokens_read": READERS * whole}

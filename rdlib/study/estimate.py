@@ -15,6 +15,7 @@ from typing import Any
 import pandas as pd
 
 from rdlib.evidence import ledger
+from rdlib.method import rl
 from rdlib.profile import Profile
 from rdlib.study import stage_memory
 from rdlib.study.memory import GIB, Memory
@@ -28,12 +29,13 @@ PARTS = [part.name for part in fields(Memory)]
 
 @dataclass(frozen=True)
 class Work:
-    """What a stage samples and trains: questions, samples, and tokens of each."""
+    """What a stage samples, trains on and reads: questions, samples, and tokens of each."""
 
     questions: int = 0
     samples: int = 0
     generated: int = 0
     trained: int = 0
+    read: int = 0  # besides, without gradient
 
 
 def work_of(stage: Stage) -> Work:
@@ -64,7 +66,8 @@ def work_of(stage: Stage) -> Work:
         return Work(train, 0, 0, tokens)
     if stage.name == "06_ppo":
         episodes = profile.ppo.total_updates * profile.ppo.episodes_per_update
-        return Work(train, episodes, episodes * response, episodes * response * profile.ppo.epochs)
+        whole = episodes * (prompt + response)
+        return Work(train, episodes, episodes * response, whole * profile.ppo.epochs, rl.READERS * whole)
     if stage.name == "07_evaluate":
         asked = sizes["test"] + sizes["perturbed_test"]
         return Work(asked, asked, asked * response)
@@ -80,18 +83,22 @@ def _baseline_work(stage: Stage, train: int, prompt: int, response: int) -> Work
         return Work(train, 0, 0, train * each * (prompt + response) * stage.profile.sft.epochs)
     if stage.method == "dpo":  # two pairs of Eq. 5, of two sequences each, for each of n
         pairs = 2 * stage.profile.reward_model.samples_per_kind * train
-        return Work(train, 0, 0, 2 * pairs * (prompt + response) * settings.dpo_epochs)
+        tokens = 2 * pairs * (prompt + response) * settings.dpo_epochs
+        return Work(train, 0, 0, tokens, tokens)
     samples = settings.distillation_steps * settings.distillation_prompts_per_step
     if stage.method == "grpo":
         samples = settings.grpo_steps * settings.grpo_prompts_per_step * settings.grpo_samples_per_prompt
-    return Work(train, samples, samples * response, samples * response)
+    whole = samples * (prompt + response)
+    with_reference = stage.method == "grpo" and settings.grpo_kl_coef > 0
+    return Work(train, samples, samples * response, whole, whole if with_reference else 0)
 
 
 def row_of(stage: Stage) -> dict[str, Any]:
     """The estimate of one stage as a row of the table."""
     work, parameters, hardware = work_of(stage), ledger.parameters_of(stage), stage.profile.hardware
-    sampling = ledger.flops(stage.name, parameters, work.generated, 0, ledger.parameters_of_reader(stage))
-    training = ledger.flops(stage.name, parameters, 0, work.trained)
+    reader = ledger.parameters_of_reader(stage)
+    sampling = ledger.flops(stage.name, parameters, work.generated, 0)
+    training = ledger.flops(stage.name, parameters, 0, work.trained, work.read, reader)
     peak = hardware.gpu_tflops * 1e12
     seconds = sampling / (peak * hardware.sampling_utilisation) + training / (peak * hardware.training_utilisation)
     saved = parameters * WEIGHT[stage.profile.training.weights] if work.trained else 0.0

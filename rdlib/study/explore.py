@@ -23,6 +23,7 @@ from rdlib.engines.generation import Engine
 from rdlib.errors import UserError
 from rdlib.evidence import shown
 from rdlib.method import scoring, teacher
+from rdlib.method.reward import scale_of
 from rdlib.settings import Dataset, Model
 from rdlib.study.explore_tables import TEACHER, Asked
 from rdlib.study.grid import ablation_overrides
@@ -115,6 +116,12 @@ class Explorer:
         own = self.stage.inputs["reward_model"]
         stages = [own, *(own.with_overrides(one) for one in ablation_overrides(own.profile)["lambda"])]
         return {stage.profile.reward_model.lam: stage for stage in sorted(stages, key=_lambda)}
+
+    @cached_property
+    def reward_scale(self) -> float:
+        """What Eq. 7 divides the scores of the cell's reward model by; 1 where there is none yet."""
+        own = self.stage.inputs["reward_model"]
+        return scale_of(own.table("scores")["score"], self.stage.profile.reward) if own.done else 1.0
 
     @cached_property
     def _scorers(self) -> dict[float, torch.nn.Module]:

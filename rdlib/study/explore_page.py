@@ -222,7 +222,8 @@ class Page:
         def contents() -> list[Content]:
             """What is not there, means by model, and every response."""
             lam = self.settings.reward_model.lam
-            judged = explore_tables.judged(self.asked.students(lam), self.vote.label, self.settings.reward)
+            reward, scale = self.settings.reward, self.explorer.reward_scale
+            judged = explore_tables.judged(self.asked.students(lam), self.vote.label, reward, scale)
             absent = self.explorer.missing(BEFORE, AFTER)
             return [sentence(absent or ""), notebook.texts(explore_tables.summary(judged)), student_table(judged)]
 

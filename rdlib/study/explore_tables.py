@@ -107,12 +107,15 @@ def vote_shares(counts: pd.DataFrame) -> pd.Series:
     return votes / votes.sum()
 
 
-def judged(responses: pd.DataFrame, label: str | None, settings: Reward) -> pd.DataFrame:
-    """Responses with `agrees` (with a*(x) = `label`; None in Q_fail) and `reward` (Eq. 7), by model, best first."""
+def judged(responses: pd.DataFrame, label: str | None, settings: Reward, scale: float = 1.0) -> pd.DataFrame:
+    """Responses with `agrees` (with a*(x) = `label`; None in Q_fail) and `reward` (Eq. 7), by model, best first.
+
+    `scale`: what Eq. 7 divides a score by.
+    """
     found = given(responses)
     agrees = [None if label is None else answers.same(answer, label) for answer in found]
     scores = torch.tensor(responses["score"].to_numpy(dtype=float))
-    rewards = reward(scores, found, [label] * len(found), settings).numpy()
+    rewards = reward(scores, found, [label] * len(found), settings, scale).numpy()
     table = responses.assign(agrees=pd.Series(agrees, index=responses.index, dtype=object), reward=rewards)
     order = {model: place for place, model in enumerate(dict.fromkeys(responses["model"]))}
     ranked = table.assign(place=table["model"].map(order)).sort_values(

@@ -115,15 +115,16 @@ def pseudo_label_counts(stages: list[Stage]) -> pd.DataFrame | None:
 
 
 def costs(stages: Iterable[Stage]) -> pd.DataFrame:
-    """Seconds, tokens sampled and tokens trained on of every stage run."""
+    """Seconds of every stage run, and the tokens that it sampled, trained on and read besides."""
     rows = []
     for stage in stages:
-        generated = trained = 0
+        generated = trained = read = 0
         if stage.name in ("01_teacher_responses", "01_held_out", "04_student_responses"):
             generated = int(stage.table("responses")["tokens"].sum())
         elif stage.name in ("03_sft_warmup", "05_reward_model", "06_ppo", "13_baseline"):
             summary = stage.json("summary")
             generated, trained = summary.get("tokens_generated", 0), summary["tokens_trained"]
+            read = summary.get("tokens_read", 0)
         elif stage.name == "07_evaluate":
             generated = stage.json("summary")["tokens"]
         seconds = artifacts.read_manifest(stage.folder)["seconds"]
@@ -132,6 +133,7 @@ def costs(stages: Iterable[Stage]) -> pd.DataFrame:
             "seconds": seconds,
             "tokens_generated": generated,
             "tokens_trained": trained,
+            "tokens_read": read,
         }
         rows.append(stage.columns | extra)
     return pd.DataFrame(rows)

@@ -156,7 +156,7 @@ def row_of(run: Run) -> dict[str, Any]:
     """One trial as a row: what it was, its best validation value, how far it went, and what it cost."""
     stage = run.stage
     cost, sizes = results.costs([stage]).iloc[0], (ledger.parameters_of(stage), ledger.parameters_of_reader(stage))
-    tokens = (cost["tokens_generated"], cost["tokens_trained"])
+    tokens = (cost["tokens_generated"], cost["tokens_trained"], cost["tokens_read"])
     return {
         "question": run.question,
         "cell": f"{stage.dataset}/{stage.teacher}/{stage.student}",
