@@ -65,7 +65,7 @@ def _by_cell_and_heat(evidence: Evidence) -> pd.DataFrame:
 OPEN_ENDS = (
     Exhibit(
         name="open_ppo",
-        title="Why PPO lowers the agreement on micro-mmlu although the reward rises",
+        title="Does PPO lower the agreement on micro-mmlu while the reward rises, and why",
         caption=f"Agreement with the vote on validation questions: at PPO's start in %, and its change to the mean of "
         f"the last three evaluations and to the policy kept; `correct_*` by gold answers. {POINTS}",
         table=_ppo,
@@ -128,7 +128,7 @@ OPEN_ENDS = (
     ),
     Exhibit(
         name="open_distillation",
-        title="Where Ours beats on-policy distillation",
+        title="Where Ours beats on-policy distillation, if anywhere",
         caption=f"Accuracy on validation questions by gold answers. Heat divides the teacher's logits in all that "
         f"reads them. Costs are those of making a model, inputs included. {POINTS}",
         table=_distillation,

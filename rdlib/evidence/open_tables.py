@@ -228,13 +228,17 @@ def style_answer(table: pd.DataFrame) -> str:
         told = [f"{row.trial} ({row.pos_pos_auc:.2f})" for row in like]
         own = [row for row in like if not row.trial.startswith(OTHER_JUDGE)]
         good = [row.trial for row in own if row.warm_up_pct >= usual.warm_up_pct - AS_GOOD]
+        reached = f"is reached by {listed(told)}"
+        if like:
+            reached += (
+                f"; among them, warm-ups that agree as well as the study's, within {AS_GOOD} points of its "
+                f"{usual.warm_up_pct:.0f} %: {listed(good)}"
+            )
         sentences.append(
             f"on {cell} Pos/Pos is {usual.pos_pos_auc:.2f} and, for the best judge that there can be of these two "
             f"models, {usual.best_judge_auc:.2f}; of the senses and epithets in right responses "
             f"{usual.recalled_teacher_pct:.0f} % of the teacher's and {usual.recalled_student_pct:.0f} % of the "
-            f"student's are the world's. {PAPERS_LEAST:.2f} or more, as in the paper, is reached by {listed(told)}; "
-            f"among them, warm-ups that agree as well as the study's, within {AS_GOOD} points of its "
-            f"{usual.warm_up_pct:.0f} %: {listed(good)}"
+            f"student's are the world's. {PAPERS_LEAST:.2f} or more, as in the paper, {reached}"
         )
     return "Answer: " + ". And ".join(sentences) + "."
 
