@@ -130,11 +130,15 @@ def environment() -> dict[str, Any]:
     return _versions() | numerics.record()
 
 
+# What a release writes makes no artifact: a seed computed after one is as clean as before.
+_NOT_RELEASED = (":/", ":(top,exclude)figures", ":(top,exclude)docs", ":(top,exclude)README.md")
+
+
 @cache
 def _versions() -> dict[str, Any]:
     return {
         "commit": _git("rev-parse", "HEAD") or "unknown",
-        "dirty": bool(_git("status", "--porcelain", "--untracked-files=no")),
+        "dirty": bool(_git("status", "--porcelain", "--untracked-files=no", "--", *_NOT_RELEASED)),
         "packages": {name: metadata.version(name) for name in PACKAGES},
         "python": platform.python_version(),
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPUs",

@@ -227,6 +227,9 @@ class Reward(Section):
 class Ppo(Section):
     """Eq. 8 and its optimisation.
 
+    What is called `..._without_warmup` holds for ours_wo_d, which starts far from what it is to learn: its KL
+    coefficient, and (ours) a learning rate of its own, None: the same.
+
     `queries` labelled (ours) leaves the questions of Q_fail, which the reward model alone judges, out of D_RL.
 
     `sampler` vllm samples the rollouts with vLLM, whose weights follow the policy's at every update: in each training
@@ -246,6 +249,7 @@ class Ppo(Section):
     warmup_updates: int = Field(ge=0)
     kl_coef: Annotated[float, Field(ge=0)]
     kl_coef_without_warmup: Annotated[float, Field(ge=0)]
+    learning_rate_without_warmup: Rate | None = None
     clip_range: Annotated[float, Field(gt=0)]
     value_clip_range: Annotated[float, Field(gt=0)]
     vf_coef: Annotated[float, Field(ge=0)]
@@ -259,6 +263,13 @@ class Ppo(Section):
     sampler_server: Annotated[str, Field(pattern=r"^https?://[^/\s]+")] | None = None
     sampler_sleep: bool = True
     sampler_ratio_cap: Annotated[float, Field(ge=1)] | None = None
+
+    def without_warmup(self) -> Ppo:
+        """The settings of PPO that starts from a student without a warm-up."""
+        own = {"kl_coef": self.kl_coef_without_warmup}
+        if self.learning_rate_without_warmup is not None:
+            own["learning_rate"] = self.learning_rate_without_warmup
+        return self.model_copy(update=own)
 
     @property
     def steps_per_update(self) -> int:

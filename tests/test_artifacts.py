@@ -379,3 +379,21 @@ def test_a_manifest_says_what_made_it(study):
     made |= {"numerics", "processor", "instruction_sets", "torch_kernels"}
     assert set(manifest["environment"]) == made
     assert json.loads(json.dumps(manifest)) == manifest
+
+
+def test_what_a_release_writes_does_not_make_the_code_dirty(tmp_path, monkeypatch):
+    def git(*arguments: str) -> None:
+        subprocess.run(["git", "-c", "user.name=a", "-c", "user.email=a@b", *arguments], cwd=tmp_path, check=True)
+
+    for name in ("rdlib/artifacts.py", "figures/table.csv", "docs/results.md", "README.md", "params/micro.yaml"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("1")
+    git("init", "-q")
+    git("add", ".")
+    git("commit", "-qm", "all")
+    monkeypatch.setattr(artifacts, "__file__", str(tmp_path / "rdlib" / "artifacts.py"))
+    for name in ("figures/table.csv", "docs/results.md", "README.md"):
+        (tmp_path / name).write_text("2")
+    assert artifacts._versions.__wrapped__()["dirty"] is False
+    (tmp_path / "params/micro.yaml").write_text("2")
+    assert artifacts._versions.__wrapped__()["dirty"] is True

@@ -49,7 +49,8 @@ def test_a_name_that_is_none_gets_the_close_ones(name, hint, tmp_path, capsys):
 def test_one_is_drawn_from_its_own_tables_alone(tmp_path, capsys):
     folder = invent(tmp_path / "results") / "seed0"
     (folder / "provenance.json").write_text(json.dumps({"commits": ["0123456789abcdef"]}))
-    for other in ("correctness.parquet", "sft_history.csv", "ppo_history.csv", "costs.csv", "pseudo_labels.csv"):
+    others = ("correctness.parquet", "sft_history.parquet", "ppo_history.parquet", "costs.csv", "pseudo_labels.csv")
+    for other in others:
         (folder / other).unlink()
     assert figures.main([str(tmp_path / "results"), str(tmp_path / "out"), "--name", "figure_5_lambda"]) == 0
     assert {path.name for path in (tmp_path / "out").iterdir()} == {

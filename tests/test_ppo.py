@@ -544,6 +544,13 @@ def test_the_best_policy_is_kept_and_patience_ends_the_run(tmp_path):
         assert torch.equal(value, seen[0.9][key])
 
 
+def test_settings_without_a_warm_up():
+    usual = settings(learning_rate=1e-4, kl_coef=0.2, kl_coef_without_warmup=0.1)
+    assert usual.without_warmup() == settings(learning_rate=1e-4, kl_coef=0.1, kl_coef_without_warmup=0.1)
+    own = usual.model_copy(update={"learning_rate_without_warmup": 3e-4}).without_warmup()
+    assert (own.learning_rate, own.kl_coef) == (3e-4, 0.1)
+
+
 def test_patience_is_held_to_what_training_reached_and_a_start_that_is_never_beaten_is_kept(tmp_path):
     agreements = iter([0.9, 0.1, 0.2, 0.3, 0.4, 0.4, 0.3])
     stopping = Stopping(every=4, patience=8, warmup_steps=0)  # two updates

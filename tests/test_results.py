@@ -43,9 +43,9 @@ FILES = {
     "correctness.parquet": ["benchmark", "teacher", "student", "method", "variant", "seed", "id", "group", "correct"],
     "reward_scores.parquet": ["dataset", "teacher", "student", "method", "variant", "seed", "id", "kind", "score"],
     "pseudo_labels.csv": ["dataset", "teacher", "seed", "split", "questions", "failed", "labelled", "label_correct"],
-    "reward_model_history.csv": ["variant", "step", "epoch", "loss", "pos_neg_auc", "pos_pos_auc"],
-    "sft_history.csv": ["method", "step", "epoch", "loss", "eval_loss", "agreement"],
-    "ppo_history.csv": ["variant", "update", "reward", "kl", "validation_agreement"],
+    "reward_model_history.parquet": ["variant", "step", "epoch", "loss", "pos_neg_auc", "pos_pos_auc"],
+    "sft_history.parquet": ["method", "step", "epoch", "loss", "eval_loss", "agreement"],
+    "ppo_history.parquet": ["variant", "update", "reward", "kl", "validation_agreement"],
     "costs.csv": ["stage", "seconds", "tokens_generated", "tokens_trained"],
 }
 
@@ -119,7 +119,7 @@ def test_costs_count_each_stage_run_once(collected):
 
 def test_histories_are_stacked_whole(collected):
     folder, stages = collected
-    ppo = read(folder, "ppo_history.csv")
+    ppo = read(folder, "ppo_history.parquet")
     stages = [s for s in stages if s.name == "06_ppo"]
     assert len(ppo) == sum(len(s.jsonl("history")) for s in stages)
     assert set(ppo["variant"]) == {s.variant for s in stages}

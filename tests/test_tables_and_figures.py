@@ -82,9 +82,8 @@ def _invent_seed(folder: Path, seed: int, cells: tuple) -> None:
     _pseudo_labels(seeds).to_csv(folder / "pseudo_labels.csv", index=False)
     _scores(rng, seeds, cells).to_parquet(folder / "reward_scores.parquet")
     reward_model, sft, ppo = _histories(rng, seeds, cells)
-    reward_model.to_csv(folder / "reward_model_history.csv", index=False)
-    sft.to_csv(folder / "sft_history.csv", index=False)
-    ppo.to_csv(folder / "ppo_history.csv", index=False)
+    for name, history in (("reward_model", reward_model), ("sft", sft), ("ppo", ppo)):
+        history.to_parquet(folder / f"{name}_history.parquet")
     costs = [
         ["gsm", "strong", "small", "ours", "", seed, stage, 12.5, 1000, 500] for stage in ("05_reward_model", "06_ppo")
     ]
@@ -594,9 +593,9 @@ def test_a_study_without_ablations_is_drawn_too(results, tmp_path):
     for name in ("correctness.parquet", "reward_scores.parquet"):
         table = pd.read_parquet(small / name)
         table[(table.variant == "") & (table.teacher != "weak")].to_parquet(small / name)
-    for name in ("reward_model_history.csv", "ppo_history.csv", "sft_history.csv"):
-        table = pd.read_csv(small / name)
-        table[table.variant.isna()].to_csv(small / name, index=False)
+    for name in ("reward_model_history.parquet", "ppo_history.parquet", "sft_history.parquet"):
+        table = pd.read_parquet(small / name)
+        table[table.variant == ""].to_parquet(small / name)
     gallery.draw_all(result_tables.open_results(small.parent, edges=EDGES), tmp_path / "out")
     verdicts = pd.read_csv(tmp_path / "out" / "claims.csv").set_index("claim").verdict
     assert all(verdicts[name] == "inconclusive" for name in ("C6", "C7", "C8", "C9"))

@@ -102,8 +102,8 @@ QUESTIONS = (
     Exhibit(
         name="question_r6_ledger",
         title="R6: what every stage costs",
-        caption="Means over seeds, the stages behind each cell together. Operations: 2N a token sampled, 6N a token "
-        "trained on; prompts and attention left out.",
+        caption="Means over seeds, the stages behind each cell together. Operations: 2N a token sampled or read, 6N a "
+        "token trained on; attention left out, and the prompts of what is sampled.",
         table=lambda evidence: question_tables.ledger_table(evidence.question_costs),
         draw=None,
         rests_on=("13_reviewer_runs",),

@@ -29,9 +29,9 @@ COLUMNS = {
     "correctness.parquet": "benchmark teacher student method variant seed id group correct",
     "pseudo_labels.csv": "dataset teacher seed split questions failed labelled label_correct responses judged_right",
     "reward_scores.parquet": "dataset teacher student method variant seed id kind score",
-    "reward_model_history.csv": "dataset teacher student method variant seed step pos_neg_auc pos_pos_auc",
-    "sft_history.csv": "dataset teacher student method seed step loss eval_loss agreement",
-    "ppo_history.csv": "dataset teacher student method variant seed update reward kl validation_agreement",
+    "reward_model_history.parquet": "dataset teacher student method variant seed step pos_neg_auc pos_pos_auc",
+    "sft_history.parquet": "dataset teacher student method seed step loss eval_loss agreement",
+    "ppo_history.parquet": "dataset teacher student method variant seed update reward kl validation_agreement",
     "costs.csv": "stage seconds tokens_generated tokens_trained",
 }
 # Of own questions without answers alone: what their held-out share is called wherever it is shown, and its table.
@@ -124,17 +124,17 @@ class Evidence:
     @cached_property
     def reward_model_history(self) -> pd.DataFrame:
         """The reward models' learning curves."""
-        return self._study("reward_model_history.csv")
+        return self._study("reward_model_history.parquet")
 
     @cached_property
     def sft_history(self) -> pd.DataFrame:
         """SFT's learning curves."""
-        return self._study("sft_history.csv")
+        return self._study("sft_history.parquet")
 
     @cached_property
     def ppo_history(self) -> pd.DataFrame:
         """PPO's learning curves."""
-        return self._study("ppo_history.csv")
+        return self._study("ppo_history.parquet")
 
     @cached_property
     def costs(self) -> pd.DataFrame:

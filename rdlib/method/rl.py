@@ -171,7 +171,7 @@ def run(stage, work: Path, on_update=None) -> None:
     scorer = stage.input("reward_model")
     batch, limit = profile.generation.batch_size, settings.max_tokens
     if stage.method == "ours_wo_d":
-        ppo = ppo.model_copy(update={"kl_coef": ppo.kl_coef_without_warmup})
+        ppo = ppo.without_warmup()
     asked = list(prompts.of_questions(settings, queries).values())
     encoded = [prompts.encode(tokenizer, prompt) for prompt in asked]
     given = [None if pd.isna(label) else label for label in queries["pseudo_label"]]

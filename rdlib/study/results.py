@@ -216,9 +216,9 @@ def gather(folder: Path, profile_path: str, seed: int, stages: list[Stage], opti
             stages, "05_reward_model", lambda s: s.table("scores")[["id", "kind", "score"]]
         ),
         "pseudo_labels.csv": pseudo_label_counts(stages),
-        "reward_model_history.csv": _stack(stages, "05_reward_model", lambda s: s.table("history")),
-        "sft_history.csv": _stack(stages, "03_sft_warmup", lambda s: s.table("history")),
-        "ppo_history.csv": _stack(stages, "06_ppo", lambda s: s.jsonl("history")),
+        "reward_model_history.parquet": _stack(stages, "05_reward_model", lambda s: s.table("history")),
+        "sft_history.parquet": _stack(stages, "03_sft_warmup", lambda s: s.table("history")),
+        "ppo_history.parquet": _stack(stages, "06_ppo", lambda s: s.jsonl("history")),
         "costs.csv": costs(stages),
         TRAININGS: curves.endings(stages),
     }
