@@ -176,7 +176,7 @@ def runs_seen(results: Path, machines: Path) -> pd.DataFrame:
         made = json.loads((path.parent / "provenance.json").read_text())["environment"]
         command = RELEASED + (" and the reviewers' questions" if measured.get("questions", False) else "")
         rows.append((command, measured["jobs"], measured["minutes"], made.get("processor", made["machine"])))
-    for row in pd.read_csv(machines).fillna({"beside": ""}).itertuples():
+    for row in pd.read_csv(machines, dtype={"beside": str}).fillna({"beside": ""}).itertuples():
         machine = f"{row.processor}, {row.beside}" if row.beside else row.processor
         rows.append((row.command, row.notebooks, row.minutes, machine))
     return pd.DataFrame(rows, columns=["command", "notebooks", "minutes", "machine"])
