@@ -156,6 +156,16 @@ def _open_vllm(policy, tokenizer, profile: Profile, max_tokens: int) -> PolicyEn
     return vllm_policy.PolicyEngine(policy, tokenizer, max_tokens, profile.generation.vllm, ppo.sampler_sleep)
 
 
+def reward_function(stage, tokenizer, queries: pd.DataFrame, asked: list[prompts.Prompt], device) -> RewardFunction:
+    """The reward of the stage's queries, which are `asked` by these prompts; its reward model is on `device`."""
+    profile, scorer, pad = stage.profile, stage.input("reward_model"), tokenizer.pad_token_id
+    judge = scoring.load(scorer, pad, profile.training).to(device)
+    given = [None if pd.isna(label) else label for label in queries["pseudo_label"]]
+    read = AnswerReader(tokenizer, asked, stage.dataset_settings.answer)
+    scale = scale_of(artifacts.read_parquet(scorer / "scores.parquet")["score"], profile.reward)
+    return RewardFunction(judge, given, read, profile.reward, pad, scale)
+
+
 def run(stage, work: Path, on_update=None) -> None:
     """Stage 06_ppo: write the model, history.jsonl, validation.parquet and summary.json."""
     profile, settings = stage.profile, stage.dataset_settings
@@ -168,22 +178,20 @@ def run(stage, work: Path, on_update=None) -> None:
     queries = training_queries(questions, labels, responses, labelled=ppo.queries == "labelled")
     if queries.empty:
         raise UserError(f"{stage.label}: the student failed no query and the teacher none, so there is nothing to do.")
-    scorer = stage.input("reward_model")
-    batch, limit = profile.generation.batch_size, settings.max_tokens
     if stage.method == "ours_wo_d":
         ppo = ppo.without_warmup()
     asked = list(prompts.of_questions(settings, queries).values())
     encoded = [prompts.encode(tokenizer, prompt) for prompt in asked]
-    given = [None if pd.isna(label) else label for label in queries["pseudo_label"]]
     accelerator = training.new_accelerator(profile.training)
-    scale = scale_of(artifacts.read_parquet(scorer / "scores.parquet")["score"], profile.reward)
-    policy, reference, value_model = networks(source, scorer / "model", tokenizer.pad_token_id, profile.training, scale)
-    judge = scoring.load(scorer, tokenizer.pad_token_id, profile.training).to(accelerator.device)
+    score = reward_function(stage, tokenizer, queries, asked, accelerator.device)
+    scorer = stage.input("reward_model") / "model"
+    policy, reference, value_model = networks(source, scorer, tokenizer.pad_token_id, profile.training, score.scale)
     validation = questions[questions["split"] == "validation"]
-    agreement = Agreement(validation, labels, tokenizer, settings, batch)
+    agreement = Agreement(validation, labels, tokenizer, settings, profile.generation.batch_size)
     watch = watching.Watch(stage)
     kept = ValidationAnswers(agreement, work, watch.of_updates(on_update))
-    with closing(watch), open_sampler(policy, tokenizer, profile, limit, max(map(len, encoded))) as sample:
+    longest = max(map(len, encoded))
+    with closing(watch), open_sampler(policy, tokenizer, profile, settings.max_tokens, longest) as sample:
         trainer = PPOTrainer(
             policy,
             reference,
@@ -192,14 +200,7 @@ def run(stage, work: Path, on_update=None) -> None:
             ppo,
             encoded,
             sample,
-            RewardFunction(
-                judge,
-                given,
-                AnswerReader(tokenizer, asked, settings.answer),
-                profile.reward,
-                tokenizer.pad_token_id,
-                scale,
-            ),
+            score,
             agreement,
             seed=stage.seed,
             on_update=kept,
