@@ -11,6 +11,8 @@ JOBS    ?= 2
 # The evidence: its profile, and the seeds of `make reference`, which can be run at different times.
 REFERENCE := params/reference.yaml
 SEEDS   ?= 0 1 2 3 4
+# The folder whose seeds `make release` releases; for seeds of several machines, one that they were all copied to.
+RUN     ?= runs/reference/results
 # The parts of `make bench` (all of them), and how often each contestant runs.
 BENCH_PARTS  ?= a b c d e f g
 BENCH_ROUNDS ?= 5
@@ -118,8 +120,8 @@ retrain: PROFILE = $(REFERENCE)
 retrain: env ## train again what one table or figure rests on, its time told first (NAME=figure_5_lambda SEEDS="0" ARGS=--dry-run)
 	@$(if $(filter $(EMBEDDED),$(PROFILE)),$(offline)) $(BIN)/python -m rdlib.study.dag --profile $(PROFILE) --jobs $(JOBS) --seeds $(SEEDS) --for "$(NAME)" $(ARGS)
 
-release: env ## make the results of runs/reference the released ones, execute and keep notebooks of one cell, and redraw
-	@$(BIN)/python -m rdlib.study.release runs/reference/results figures/results
+release: env ## make the seeds in RUN (runs/reference/results) the released ones, execute and keep notebooks of one cell, and redraw
+	@$(BIN)/python -m rdlib.study.release $(RUN) figures/results
 	@$(offline) $(BIN)/python -m rdlib.study.published $(REFERENCE) figures
 	@$(MAKE) --no-print-directory figures
 

@@ -60,6 +60,17 @@ def test_the_vote_of_one_is_the_share_of_right_samples():
     assert value(diagnostics.best_of_n(table, [1]), 1, "majority") == pytest.approx(0.25, abs=0.1)
 
 
+def test_a_choice_among_distinct_texts_by_hand():
+    table = judged([0.0] * 5, ["1", "1", "1", "2", "3"])  # three equal right texts, two wrong ones
+    assert "distinct" not in set(diagnostics.best_of_n(table, [5]).strategy)
+    table["text"] = [4, 4, 4, 0, 1]
+    found = diagnostics.best_of_n(table, [1, 5])
+    assert value(found, 5, "distinct") == pytest.approx(1 / 3)
+    assert value(found, 1, "distinct") == pytest.approx(3 / 5, abs=0.1)
+    table["text"] = [7, 8, 9, 0, 1]  # all different: as good as chance
+    assert value(diagnostics.best_of_n(table, [5]), 5, "distinct") == pytest.approx(3 / 5)
+
+
 def test_calibration_by_hand():
     table = judged([0.0, 0.0, 100.0, 100.0], ["1", "2", "1", "2"])
     bins = diagnostics.reliability(table, bins=2)

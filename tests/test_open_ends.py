@@ -130,6 +130,7 @@ def ranking(trial, right, one=0.5, cell=GSM, n=40) -> pd.DataFrame:
         value = (np.arange(n) < round(share * n)).astype(float)
         part = pd.DataFrame({"id": [f"q{i:03}" for i in range(n)], "value": value, "n": count, "seed": seed})
         parts += [part.assign(strategy=strategy) for strategy in ("reward", "majority")]
+        parts.append(part.assign(strategy="distinct", value=(np.arange(n) < round(0.1 * n)).astype(float)))
         parts.append(part.assign(strategy="auc", value=0.75, n=30))
     return pd.concat(parts, ignore_index=True).assign(trial=trial, cell=cell)
 
@@ -165,12 +166,14 @@ def test_the_reward_models_table_and_answer_by_hand():
     assert larger.kept_minus_study_pp == pytest.approx(25)
     assert open_tables.reward_answer(table.reset_index()) == (
         "Answer: on gsm/strong/small the study's reward model picks a right one of 30 samples on 30 % of the "
-        "questions, chance on 50 %; better than chance is the choice of larger reward model, worse that of as in the "
-        "study and only where the vote is unsure. After PPO more questions agree than in the study by larger reward "
+        "questions, chance on 50 %, but a choice among their distinct texts, which is what a reward that knows nothing "
+        "comes to, on 10 %; better than that is the choice of as in the study, larger reward model and only where the "
+        "vote is unsure, better than chance that of larger reward model, worse than chance that of as in the study and "
+        "only where the vote is unsure. After PPO more questions agree than in the study by larger reward "
         "model, fewer by only where the vote is unsure."
     )
     points = open_tables.ranking_points(reward_tables()[0]).set_index(["trial", "strategy", "n"])["right_pct"]
-    assert points["larger reward model", "reward", 30] == 80 and len(points) == 12
+    assert points["larger reward model", "reward", 30] == 80 and len(points) == 18
 
 
 def style_tables():

@@ -168,6 +168,11 @@ def test_the_questions_are_answered_on_the_tiny_study(study, tmp_path, at_root):
     for name in ("reviewers.parquet", "judged.parquet", "over_optimisation.csv", "question_costs.csv"):
         table = found if name == "reviewers.parquet" else tables.read_table(folder / name, "")
         assert set(table["cell"]) == {"gsm/strong/small"}, name
+    equal = pd.read_parquet(folder / "judged.parquet").groupby(["id", "text"])
+    assert len(equal) > 1 and (equal["answer"].nunique(dropna=False) == 1).all()
+    tokens, score = equal["tokens"].agg(["min", "max"]), equal["score"].agg(["min", "max"])
+    alike = tokens["max"] == tokens["min"]  # a text cut off may equal one that ended
+    assert alike.mean() > 0.9 and (score["max"] - score["min"])[alike].max() < 1e-4
     for arm in arms.arms_of(cell):
         own = found[(found.question == arm.question) & (found.arm == arm.name)]
         own = own[own.level.isna()] if arm.level is None else own[own.level == arm.level]

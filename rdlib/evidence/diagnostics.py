@@ -1,8 +1,8 @@
 """Reward-model diagnostics that tell what PPO can get from it, as pure functions of tables.
 
 `judged` below is the table of stage 13_judged_responses: a row a sampled response to a validation question, with
-policy ("before", "after" PPO), id, sample, tokens, score (r_phi), answer, agrees (with the pseudo-label) and correct
-(by the gold answer).
+policy ("before", "after" PPO), id, sample, tokens, text (a number, the same for equal texts of a question), score
+(r_phi), answer, agrees (with the pseudo-label) and correct (by the gold answer).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import pandas as pd
 
 from rdlib.method import metrics
 
-STRATEGIES = ("reward", "majority", "any")
+STRATEGIES = ("reward", "distinct", "majority", "any")
 SUBSETS = 200
 
 
@@ -22,8 +22,10 @@ def best_of_n(judged: pd.DataFrame, counts: list[int], seed: int = 0) -> pd.Data
     """Expected correctness of each question when one of n of its samples is chosen; a row (id, n, strategy, value).
 
     "reward" takes the sample with the highest score, "any" is pass@n: both are exact means over all subsets of n.
-    "majority" takes the most frequent answer (ties share), a mean over `SUBSETS` random subsets. An n larger than
-    the number of samples is left out.
+    "majority" takes the most frequent answer (ties share), and "distinct" any of the distinct texts, each as likely as
+    the others: what a reward that knows nothing comes to, since it gives equal texts equal scores. Both are means over
+    `SUBSETS` random subsets. "distinct" is left out where texts are not told, and an n larger than the number of
+    samples.
     """
     rows = []
     for key, group in judged.groupby("id", sort=True):
@@ -36,6 +38,8 @@ def best_of_n(judged: pd.DataFrame, counts: list[int], seed: int = 0) -> pd.Data
             subsets = 1 if n == len(group) else SUBSETS
             chosen = np.stack([rng.choice(len(group), n, replace=False) for _ in range(subsets)])
             rows.append((key, n, "majority", float(_votes(chosen, answers, correct).mean())))
+            if "text" in group:
+                rows.append((key, n, "distinct", float(_distinct(chosen, group["text"].to_numpy(), correct).mean())))
     return pd.DataFrame(rows, columns=["id", "n", "strategy", "value"])
 
 
@@ -64,6 +68,13 @@ def _votes(chosen: np.ndarray, answers: pd.Series, correct: np.ndarray) -> np.nd
     counts = votes_for[chosen].sum(axis=1)
     first = (counts == counts.max(axis=1, keepdims=True)) & (counts > 0)
     return (first * right).sum(axis=1) / np.maximum(first.sum(axis=1), 1)
+
+
+def _distinct(chosen: np.ndarray, texts: np.ndarray, correct: np.ndarray) -> np.ndarray:
+    """Share [subsets] of right ones among the distinct texts of the samples `chosen` [subsets, n]."""
+    numbers, firsts = np.unique(texts, return_index=True)
+    present = (texts[:, None] == numbers)[chosen].any(axis=1)  # [subsets, texts]
+    return present @ correct[firsts] / present.sum(axis=1)
 
 
 def auc_by_question(judged: pd.DataFrame) -> pd.DataFrame:

@@ -86,7 +86,8 @@ OPEN_ENDS = (
     Exhibit(
         name="open_reward_model",
         title="What makes the reward model rank better, and whether PPO gains by it",
-        caption=f"`one`: share of right samples; `best_of_n`: questions on which the sample of highest reward is "
+        caption=f"`one`: share of right samples; `any_text`: share of right ones among their distinct texts, which is "
+        f"what a reward that knows nothing comes to; `best_of_n`: questions on which the sample of highest reward is "
         f"right; `ppo_gain`: agreement of the policy kept minus the warm-up's. {POINTS}",
         table=_reward,
         draw=None,

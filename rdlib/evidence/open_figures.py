@@ -18,7 +18,10 @@ RANKERS = {
     "larger reward model": Look("larger reward model", looks.GREEN, "^", (0, (6, 2))),
     "mean of four reward models": Look("mean of four reward models", looks.PURPLE, "v", ":"),
 }
-MAJORITY = Look("majority vote of n", looks.GREY, "o", (0, (1, 1)))
+OTHERS = {
+    "majority": Look("majority vote of n", looks.GREY, "o", (0, (1, 1))),
+    "distinct": Look("any of the distinct texts", looks.BLACK, "x", (0, (5, 1, 1, 1))),
+}
 JUDGES = {
     "reward model": Look("the reward model", looks.BLUE, "D"),
     "best possible judge": Look("the best possible judge", looks.ORANGE, "s"),
@@ -54,10 +57,11 @@ def ranking(table: pd.DataFrame) -> Figure:
             ax.plot(part["n"], part["right_pct"], **style)
             if name == BASE:
                 ax.fill_between(part["n"], part["right_low_pct"], part["right_high_pct"], color=look.color, alpha=0.12)
-        part = of_cell[(of_cell["trial"] == BASE) & (of_cell["strategy"] == "majority")].sort_values("n")
-        ax.plot(part["n"], part["right_pct"], color=MAJORITY.color, marker=MAJORITY.marker, linestyle=MAJORITY.line)
+        for strategy, look in OTHERS.items():
+            part = of_cell[(of_cell["trial"] == BASE) & (of_cell["strategy"] == strategy)].sort_values("n")
+            ax.plot(part["n"], part["right_pct"], color=look.color, marker=look.marker, linestyle=look.line)
         ax.set(title=cell, xlabel="samples a question, n", ylabel="right on validation (%)")
-    looks.legend_below(figure, looks.handles([*RANKERS.values(), MAJORITY]), columns=3)
+    looks.legend_below(figure, looks.handles([*RANKERS.values(), *OTHERS.values()]), columns=3)
     return figure
 
 

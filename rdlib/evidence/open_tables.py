@@ -160,6 +160,7 @@ def reward_table(ranking: pd.DataFrame, responses: pd.DataFrame, answers: pd.Dat
         by = {strategy: own[["seed", "id", "n", "value"]] for strategy, own in part.groupby("strategy")}
         most = by["reward"]["n"].max()
         one, best = (by["reward"][by["reward"]["n"] == n] for n in (1, most))
+        blind = by["distinct"][by["distinct"]["n"] == most]
         of_cell = answers[answers["cell"] == cell]
         own, usual = (of_cell[of_cell["trial"] == name] for name in (trial, BASE))
         kept = [side[side["when"] == "kept"] for side in (own, usual)]
@@ -169,7 +170,9 @@ def reward_table(ranking: pd.DataFrame, responses: pd.DataFrame, answers: pd.Dat
         row["auc_within_a_question"] = by["auc"].groupby("seed")["value"].mean().mean()
         row |= {"one_pct": 100 * stats.mean_draws(one, "validation").estimate}
         row |= {"best_of_n_pct": 100 * stats.mean_draws(best, "validation").estimate}
+        row |= {"any_text_pct": 100 * stats.mean_draws(blind, "validation").estimate}
         row |= in_points("best_of_n_minus_one", difference(best, one, "value").interval())
+        row |= in_points("best_of_n_minus_any_text", difference(best, blind, "value").interval())
         row |= {"kept_pct": 100 * level(own, "kept").estimate}
         row |= in_points("ppo_gain", change(own, "warm-up", "kept").interval())
         row |= in_points("kept_minus_study", difference(*kept, "agrees").interval())
@@ -183,12 +186,15 @@ def reward_answer(table: pd.DataFrame) -> str:
     for cell, part in table.groupby("cell", sort=False):
         usual = next(part[part["trial"] == BASE].itertuples())
         apart = {row.trial: told_apart(row, "best_of_n_minus_one") for row in part.itertuples()}
+        knows = [row.trial for row in part.itertuples() if told_apart(row, "best_of_n_minus_any_text") > 0]
         gains = [row.trial for row in part.itertuples() if told_apart(row, "kept_minus_study") > 0]
         losses = [row.trial for row in part.itertuples() if told_apart(row, "kept_minus_study") < 0]
         sentences.append(
             f"on {cell} the study's reward model picks a right one of {usual.n} samples on "
-            f"{usual.best_of_n_pct:.0f} % of the questions, chance on {usual.one_pct:.0f} %; better than chance is the "
-            f"choice of {listed(t for t, sign in apart.items() if sign > 0)}, worse that of "
+            f"{usual.best_of_n_pct:.0f} % of the questions, chance on {usual.one_pct:.0f} %, but a choice among their "
+            f"distinct texts, which is what a reward that knows nothing comes to, on {usual.any_text_pct:.0f} %; "
+            f"better than that is the choice of {listed(knows)}, better than chance that of "
+            f"{listed(t for t, sign in apart.items() if sign > 0)}, worse than chance that of "
             f"{listed(t for t, sign in apart.items() if sign < 0)}. After PPO more questions agree than in the study "
             f"by {listed(gains)}, fewer by {listed(losses)}"
         )

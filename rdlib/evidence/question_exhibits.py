@@ -132,7 +132,7 @@ QUESTIONS = (
     Exhibit(
         name="figure_best_of_n",
         title="Choosing by reward among n samples",
-        caption="Validation accuracy in % of three ways to use n samples a question of the student before PPO, with "
+        caption="Validation accuracy in % of ways to use n samples a question of the student before PPO, with "
         "95 % intervals over questions, a panel a cell.",
         table=lambda evidence: question_tables.best_of_n_table(evidence.judged),
         draw=question_figures.best_of_n,

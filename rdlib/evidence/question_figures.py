@@ -14,6 +14,7 @@ from rdlib.evidence.reviewers import arm_label
 
 STRATEGIES = {
     "reward": Look("highest reward (best of n)", looks.BLUE, "D", "-"),
+    "distinct": Look("any of the distinct texts (a reward that knows nothing)", looks.BLACK, "v", (0, (5, 1, 1, 1))),
     "majority": Look("majority vote of n", looks.ORANGE, "s", "--"),
     "any": Look("any of n is right (pass@n)", looks.GREY, "o", ":"),
 }
@@ -123,7 +124,7 @@ def pareto(table: pd.DataFrame) -> Figure:
 
 
 def best_of_n(table: pd.DataFrame) -> Figure:
-    """Validation accuracy of three ways to use n samples of the warmed-up student, a panel a cell."""
+    """Validation accuracy of the ways to use n samples of the warmed-up student, a panel a cell."""
     cells = list(table.groupby("cell", sort=False))
     figure, axes = looks.panels(len(cells), height=2.8, alone=4.6)
     for ax, (cell, of_cell) in zip(axes, cells, strict=True):

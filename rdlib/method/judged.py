@@ -19,9 +19,10 @@ from rdlib.tasks.questions import read_gold, read_questions
 
 
 def run(stage, work: Path) -> None:
-    """Write judged.parquet: policy, id, sample, tokens, answer, agrees, correct and score of each response.
+    """Write judged.parquet: policy, id, sample, tokens, text, answer, agrees, correct and score of each response.
 
-    After PPO it samples as many responses as the student gave before, and as hot.
+    `text` numbers the distinct texts of a question, before and after PPO, so that equal ones can be told. After PPO it
+    samples as many responses as the student gave before, and as hot.
     """
     labels = artifacts.read_parquet(stage.input("labels") / "labels.parquet").dropna(subset="pseudo_label")
     questions = read_questions(stage.input("data"), "validation")
@@ -39,7 +40,7 @@ def run(stage, work: Path) -> None:
 
 
 def judge(stage, responses: pd.DataFrame, texts: dict[str, prompts.Prompt]) -> pd.DataFrame:
-    """The responses with the reward model's score and whether each answer is right."""
+    """The responses with the reward model's score, whether each answer is right, and texts as numbers (see `run`)."""
     source = stage.input("reward_model")
     tokenizer = models.load_tokenizer(source / "model")
     encode = prompts.Encoder(texts, tokenizer)
@@ -49,5 +50,6 @@ def judge(stage, responses: pd.DataFrame, texts: dict[str, prompts.Prompt]) -> p
     responses = responses.rename(columns={"positive": "agrees"}).assign(
         score=scoring.score(model, sequences, tokenizer.pad_token_id, responses["id"].tolist()).numpy(),
         correct=evaluate.correctness(responses["answer"], truth),
+        text=responses.groupby("id")["text"].transform(lambda texts: pd.factorize(texts)[0]).astype("int32"),
     )
-    return responses[["policy", "id", "sample", "tokens", "answer", "agrees", "correct", "score"]]
+    return responses[["policy", "id", "sample", "tokens", "text", "answer", "agrees", "correct", "score"]]
