@@ -104,6 +104,28 @@ def ppo_curves() -> pd.DataFrame:
     return table.assign(validation_agreement=0.5 - 0.01 * table["update"])
 
 
+def test_a_difference_counts_where_its_interval_and_every_seed_have_one_sign():
+    def sign(*changes):
+        """Of 100 questions, by how much more agree in the end, seed by seed."""
+        frames = [rows("t", seeds=(seed,), n=100, start=0.3, end=0.3 + gain) for seed, gain in enumerate(changes)]
+        found = open_tables.change(pd.concat(frames), "start", "end")
+        row = pd.DataFrame([open_tables.in_points("gain", found)])
+        assert row["gain_pp"].item() == pytest.approx(100 * np.mean(changes))
+        assert row["gain_least_pp"].item() == pytest.approx(100 * min(changes))
+        return open_tables.told_apart(next(row.itertuples()), "gain")
+
+    assert (sign(0.1, 0.2), sign(-0.1, -0.2), sign(0.0, 0.0)) == (1, -1, 0)
+    assert sign(0.3, -0.02) == 0  # the interval lies above 0, one seed does not
+    assert sign(0.01, 0.0) == sign(0.01, 0.01) == 0  # one question in a hundred
+
+
+def test_an_interval_is_that_of_the_questions_whatever_the_number_of_seeds():
+    one = rows("t", seeds=(0,), n=100, kept=0.3)
+    found = (open_tables.level(table, "kept").interval() for table in (one, pd.concat([one, one.assign(seed=1)])))
+    first, second = ((interval.estimate, interval.low, interval.high) for interval in found)
+    assert first == second and first[1] < first[0] < first[2]
+
+
 def test_ppos_table_and_the_effects_of_each_factor_by_hand():
     answers = ppo_answers({"vote": 0.2, "without Q_fail": 0.1})
     table = open_tables.ppo_table(answers, ppo_curves())
@@ -116,12 +138,26 @@ def test_ppos_table_and_the_effects_of_each_factor_by_hand():
     effects = open_tables.ppo_effects(answers).set_index("factor")
     assert effects["effect_pp"].to_dict() == pytest.approx({"reward": 20, "questions": 10, "warm_up": 0})
     assert (effects["pairs"] == 4).all() and effects["effect_low_pp"]["questions"] > 0
-    answer = open_tables.ppo_answer(table, effects.reset_index())
+    answer = open_tables.ppo_answer(table, effects.reset_index(), open_tables.ppo_questions_by_reward(answers))
     assert "the agreement falls from the warm-up to the end of PPO (-10.0 [" in answer
     assert "from 1.00 to 7.00" in answer and "leaving the questions of Q_fail out +10.0 [" in answer
-    assert answer.endswith(
+    assert (
         "better by the vote in place of the reward model and leaving the questions of Q_fail out; worse by none."
+    ) in answer
+
+
+def test_whether_the_questions_matter_only_to_the_reward_model_is_told():
+    answers = ppo_answers({})
+    spared = answers["trial"].str.startswith("reward model | without Q_fail") & (answers["when"] == "end")
+    answers.loc[spared, "agrees"] = answers.loc[spared, "agrees"].where(answers["id"] == "failed", 1.0)
+    by_reward = open_tables.ppo_questions_by_reward(answers).set_index("reward")["effect_pp"]
+    assert by_reward.to_dict() == pytest.approx({"reward model": 60, "vote": 0})
+    answer = open_tables.ppo_answer(
+        open_tables.ppo_table(answers, ppo_curves()),
+        open_tables.ppo_effects(answers),
+        open_tables.ppo_questions_by_reward(answers),
     )
+    assert "Leaving those questions out adds +60.0 [" in answer and "with the reward model and +0.0 [" in answer
 
 
 def ranking(trial, right, one=0.5, cell=GSM, n=40) -> pd.DataFrame:

@@ -8,7 +8,12 @@ from rdlib.evidence import open_figures, open_tables
 from rdlib.evidence.exhibit import Exhibit
 from rdlib.evidence.result_tables import Evidence
 
-POINTS = "Differences are in percentage points, with 95 % intervals over questions and seeds."
+OF_SEEDS = "95 % intervals over questions, of these seeds"
+POINTS = (
+    f"Differences are in percentage points, with {OF_SEEDS}; `least` and `most` are the seeds'. How much other seeds "
+    f"would differ two cannot tell, so a difference counts as told from none only where its interval and every seed "
+    f"are on one side of 0."
+)
 PPO, RANKING, STYLE = "ppo_on_mmlu", "reward_model", "teacher_style"
 DISTILLATION = ("distillation", "hot_teacher")
 
@@ -18,8 +23,9 @@ def _ppo(evidence: Evidence) -> pd.DataFrame:
 
 
 def _ppo_answer(evidence: Evidence) -> str:
-    effects = open_tables.ppo_effects(evidence.trials(PPO, "answers.parquet"))
-    return open_tables.ppo_answer(_ppo(evidence), effects)
+    answers = evidence.trials(PPO, "answers.parquet")
+    effects, by_reward = open_tables.ppo_effects(answers), open_tables.ppo_questions_by_reward(answers)
+    return open_tables.ppo_answer(_ppo(evidence), effects, by_reward)
 
 
 def _ppo_curves(evidence: Evidence) -> pd.DataFrame:
@@ -99,7 +105,7 @@ OPEN_ENDS = (
         name="figure_open_ranking",
         title="The best of n samples by reward, by the reward model's making",
         caption="Share of validation questions on which the sample of highest reward is right, against n; band: 95 % "
-        "interval over questions and seeds of the study's reward model.",
+        "interval over questions of the study's reward models.",
         table=lambda evidence: open_tables.ranking_points(evidence.trials(RANKING, "ranking.parquet")),
         draw=open_figures.ranking,
         rests_on=(),
@@ -109,7 +115,7 @@ OPEN_ENDS = (
         name="open_style",
         title="What keeps a student from its teacher's style",
         caption="AUC of teacher positives against student positives (Pos/Pos), by the reward model and by the ratio of "
-        "the two models' likelihoods, which no judge can do much better than; 95 % intervals over questions and seeds. "
+        f"the two models' likelihoods, which no judge can do much better than; {OF_SEEDS}. "
         "`recalled_*`: senses and epithets of right responses that are the world's.",
         table=_style,
         draw=None,
@@ -120,8 +126,7 @@ OPEN_ENDS = (
     Exhibit(
         name="figure_open_style",
         title="Pos/Pos by warm-up and by judge",
-        caption="AUC of teacher positives against student positives with 95 % intervals over questions and seeds; "
-        "shaded: the paper's Table 3.",
+        caption=f"AUC of teacher positives against student positives with {OF_SEEDS}; shaded: the paper's Table 3.",
         table=_judges,
         draw=open_figures.style,
         rests_on=(),
@@ -141,7 +146,7 @@ OPEN_ENDS = (
     Exhibit(
         name="figure_open_distillation",
         title="Accuracy of Ours and of on-policy distillation by cell and heat of the teacher",
-        caption="Accuracy on validation questions in % with 95 % intervals over questions and seeds.",
+        caption=f"Accuracy on validation questions in % with {OF_SEEDS}.",
         table=_by_cell_and_heat,
         draw=open_figures.distillation,
         rests_on=(),

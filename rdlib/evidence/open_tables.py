@@ -2,12 +2,13 @@
 
 A trial's name has its parts between bars. `answers`: cell, trial, seed, when, id, agrees, correct, a row a validation
 question and moment of a run: "start" and "end" of PPO, the policy "kept", and the "warm-up" before it. Differences are
-taken question by question; intervals are those of `rdlib.evidence.stats`, over questions and seeds.
+taken question by question. Intervals are over questions, of the very seeds that were run (`OfSeeds`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
 import pandas as pd
 
@@ -31,28 +32,74 @@ PAPERS_LEAST = 0.70  # Pos/Pos AUC in the paper's Table 3: 0.70 to 0.94
 # ---- draws
 
 
-def level(answers: pd.DataFrame, when: str, column: str = "agrees") -> Draws:
+@dataclass(frozen=True)
+class OfSeeds:
+    """A quantity of each of a few seeds, as draws over the questions, which all seeds share.
+
+    How much other seeds would differ two of them cannot tell: Student's t would make an interval of 13 standard errors.
+    So the interval is over questions alone, of the mean over these seeds, and a difference counts only where each of
+    them has its sign.
+    """
+
+    draws: dict[int, Draws]
+
+    def interval(self) -> Interval:
+        """The mean over the seeds with its interval over questions."""
+        return stats.mean_of(self.draws.values()).interval()
+
+    def ends(self) -> tuple[float, float]:
+        """The least and the most that a seed has."""
+        estimates = [one.estimate for one in self.draws.values()]
+        return min(estimates), max(estimates)
+
+    def __sub__(self, other: OfSeeds) -> OfSeeds:
+        return OfSeeds({seed: own - other.draws[seed] for seed, own in self.draws.items() if seed in other.draws})
+
+
+def of_seeds(table: pd.DataFrame, draw: Callable[[pd.DataFrame], Draws]) -> OfSeeds:
+    """`draw` of the rows of each seed."""
+    return OfSeeds({seed: draw(part) for seed, part in table.groupby("seed")})
+
+
+def mean(table: pd.DataFrame) -> OfSeeds:
+    """Mean of `value` over the questions; columns seed, id, value."""
+    return of_seeds(table, lambda part: stats.mean_draws(part, "validation"))
+
+
+def mean_of(found: Iterable[OfSeeds]) -> OfSeeds:
+    """The mean of several quantities, seed by seed."""
+    found = list(found)
+    return OfSeeds({seed: stats.mean_of(one.draws[seed] for one in found) for seed in found[0].draws})
+
+
+def level(answers: pd.DataFrame, when: str, column: str = "agrees") -> OfSeeds:
     """Share of the questions that agree (or are correct) at a moment; `answers` of one cell and trial."""
     part = answers[answers["when"] == when].dropna(subset=column)
-    return stats.mean_draws(part[["seed", "id"]].assign(value=part[column].astype(float)), "validation")
+    return mean(part[["seed", "id"]].assign(value=part[column].astype(float)))
 
 
-def change(answers: pd.DataFrame, before: str, after: str, column: str = "agrees") -> Draws:
+def change(answers: pd.DataFrame, before: str, after: str, column: str = "agrees") -> OfSeeds:
     """Change of that share between two moments of a run, on the questions that both have."""
     return difference(answers[answers["when"] == after], answers[answers["when"] == before], column)
 
 
-def difference(first: pd.DataFrame, second: pd.DataFrame, column: str) -> Draws:
+def difference(first: pd.DataFrame, second: pd.DataFrame, column: str) -> OfSeeds:
     """Mean of first - second, question by question and seed by seed; columns seed, id and `column`."""
     sides = [side.dropna(subset=column)[["seed", "id", column]] for side in (first, second)]
     both = sides[0].merge(sides[1], on=["seed", "id"], suffixes=("", "_second"), validate="one_to_one")
     value = both[column].astype(float) - both[f"{column}_second"].astype(float)
-    return stats.mean_draws(both[["seed", "id"]].assign(value=value), "validation")
+    return mean(both[["seed", "id"]].assign(value=value))
 
 
-def in_points(name: str, interval: Interval) -> dict[str, float]:
-    """An interval as columns in percentage points."""
-    ends = {"": interval.estimate, "_low": interval.low, "_high": interval.high}
+def auc(responses: pd.DataFrame, comparison: str) -> Interval:
+    """AUC of a comparison of Table 3; columns seed, id, kind, score."""
+    return of_seeds(responses, lambda part: stats.auc_draws(part, comparison, "validation")).interval()
+
+
+def in_points(name: str, found: OfSeeds) -> dict[str, float]:
+    """A difference as columns in percentage points: its interval, and the seeds' least and most."""
+    interval, (least, most) = found.interval(), found.ends()
+    ends = {"": interval.estimate, "_low": interval.low, "_high": interval.high, "_least": least, "_most": most}
     return {f"{name}{end}_pp": 100 * value for end, value in ends.items()}
 
 
@@ -69,9 +116,9 @@ def in_words(row, name: str) -> str:
 
 
 def told_apart(row, name: str) -> int:
-    """1 or -1 where the interval of a difference lies above or below 0, else 0."""
-    low, high = (getattr(row, f"{name}_{end}_pp") for end in ("low", "high"))
-    return int(low > 0) - int(high < 0)
+    """1 or -1 where a difference lies above or below 0 with its interval and in every seed, else 0."""
+    low, high, least, most = (getattr(row, f"{name}_{end}_pp") for end in ("low", "high", "least", "most"))
+    return int(min(low, least) > 0) - int(max(high, most) < 0)
 
 
 def listed(names: Iterable[str]) -> str:
@@ -100,10 +147,10 @@ def ppo_table(answers: pd.DataFrame, curves: pd.DataFrame) -> pd.DataFrame:
         own = curves[(curves["trial"] == trial) & (curves["cell"] == cell)].dropna(subset="reward")
         runs = own.sort_values("update").groupby("seed")["reward"]
         row = {"cell": cell, "trial": trial, "seeds": part["seed"].nunique()}
-        row |= {"start_pct": 100 * level(part, "start").estimate}
-        row |= in_points("end_minus_start", change(part, "start", "end").interval())
-        row |= in_points("kept_minus_start", change(part, "start", "kept").interval())
-        row |= in_points("correct_end_minus_start", change(part, "start", "end", "correct").interval())
+        row |= {"start_pct": 100 * level(part, "start").interval().estimate}
+        row |= in_points("end_minus_start", change(part, "start", "end"))
+        row |= in_points("kept_minus_start", change(part, "start", "kept"))
+        row |= in_points("correct_end_minus_start", change(part, "start", "end", "correct"))
         row |= {"reward_first": runs.head(UPDATES).mean(), "reward_last": runs.tail(UPDATES).mean()}
         rows.append(row)
     table = with_factors(pd.DataFrame(rows))
@@ -117,13 +164,27 @@ def ppo_effects(answers: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for factor, (usual, other, words) in FACTORS.items():
         pairs = [(t, t.replace(usual, other)) for t in found if usual in t and t.replace(usual, other) in found]
-        effect = stats.mean_of(found[with_it] - found[without] for without, with_it in pairs)
+        effect = mean_of(found[with_it] - found[without] for without, with_it in pairs)
         row = {"factor": factor, "words": words, "pairs": len(pairs)}
-        rows.append(row | in_points("effect", effect.interval()))
+        rows.append(row | in_points("effect", effect))
     return pd.DataFrame(rows)
 
 
-def ppo_answer(table: pd.DataFrame, effects: pd.DataFrame) -> str:
+def ppo_questions_by_reward(answers: pd.DataFrame) -> pd.DataFrame:
+    """What leaving the questions of Q_fail out changes under each reward: a mean over the warm-ups."""
+    answers = with_factors(answers)
+    _, without, _ = FACTORS["questions"]
+    rows = []
+    for reward, part in answers.groupby("reward", sort=False):
+        sides = [part[(part["questions"] == without) == side] for side in (True, False)]
+        pairs = [
+            [change(side[side["warm_up"] == w], "start", "end") for side in sides] for w in part["warm_up"].unique()
+        ]
+        rows.append({"reward": reward} | in_points("effect", mean_of(spared - all_ for spared, all_ in pairs)))
+    return pd.DataFrame(rows)
+
+
+def ppo_answer(table: pd.DataFrame, effects: pd.DataFrame, by_reward: pd.DataFrame) -> str:
     """A in words."""
     usual = {"reward": FACTORS["reward"][0], "questions": FACTORS["questions"][0], "warm_up": FACTORS["warm_up"][1]}
     ours = next(tables.select(table, **usual).itertuples())
@@ -131,11 +192,13 @@ def ppo_answer(table: pd.DataFrame, effects: pd.DataFrame) -> str:
     told = [f"{row.words} {in_words(row, 'effect')}" for row in effects.itertuples()]
     mends = [row.words for row in effects.itertuples() if told_apart(row, "effect") > 0]
     harms = [row.words for row in effects.itertuples() if told_apart(row, "effect") < 0]
+    spared = listed(f"{in_words(row, 'effect')} with the {row.reward}" for row in by_reward.itertuples())
     return (
         f"Answer: with the study's own settings the agreement {does} from the warm-up to the end of PPO "
         f"({in_words(ours, 'end_minus_start')}), while the mean reward goes from {ours.reward_first:.2f} to "
         f"{ours.reward_last:.2f}. What each of the three adds to that change, over all settings of the others: "
-        f"{'; '.join(told)}. Told apart from no effect: better by {listed(mends)}; worse by {listed(harms)}."
+        f"{'; '.join(told)}. Told apart from no effect: better by {listed(mends)}; worse by {listed(harms)}. Leaving "
+        f"those questions out adds {spared}."
     )
 
 
@@ -148,7 +211,7 @@ def ranking_points(ranking: pd.DataFrame) -> pd.DataFrame:
     for (cell, trial, strategy, n), part in ranking[ranking["strategy"] != "auc"].groupby(
         ["cell", "trial", "strategy", "n"], sort=False
     ):
-        interval = stats.mean_draws(part, "validation").interval()
+        interval = mean(part).interval()
         rows.append({"cell": cell, "trial": trial, "strategy": strategy, "n": n} | in_per_cent("right", interval))
     return pd.DataFrame(rows)
 
@@ -166,16 +229,16 @@ def reward_table(ranking: pd.DataFrame, responses: pd.DataFrame, answers: pd.Dat
         kept = [side[side["when"] == "kept"] for side in (own, usual)]
         seen = responses[(responses["cell"] == cell) & (responses["trial"] == trial)]
         row = {"cell": cell, "trial": trial, "seeds": part["seed"].nunique(), "n": most}
-        row["pos_neg_auc"] = stats.auc_draws(seen, "pos_neg", "validation").estimate
+        row["pos_neg_auc"] = auc(seen, "pos_neg").estimate
         row["auc_within_a_question"] = by["auc"].groupby("seed")["value"].mean().mean()
-        row |= {"one_pct": 100 * stats.mean_draws(one, "validation").estimate}
-        row |= {"best_of_n_pct": 100 * stats.mean_draws(best, "validation").estimate}
-        row |= {"any_text_pct": 100 * stats.mean_draws(blind, "validation").estimate}
-        row |= in_points("best_of_n_minus_one", difference(best, one, "value").interval())
-        row |= in_points("best_of_n_minus_any_text", difference(best, blind, "value").interval())
-        row |= {"kept_pct": 100 * level(own, "kept").estimate}
-        row |= in_points("ppo_gain", change(own, "warm-up", "kept").interval())
-        row |= in_points("kept_minus_study", difference(*kept, "agrees").interval())
+        row |= {"one_pct": 100 * mean(one).interval().estimate}
+        row |= {"best_of_n_pct": 100 * mean(best).interval().estimate}
+        row |= {"any_text_pct": 100 * mean(blind).interval().estimate}
+        row |= in_points("best_of_n_minus_one", difference(best, one, "value"))
+        row |= in_points("best_of_n_minus_any_text", difference(best, blind, "value"))
+        row |= {"kept_pct": 100 * level(own, "kept").interval().estimate}
+        row |= in_points("ppo_gain", change(own, "warm-up", "kept"))
+        row |= in_points("kept_minus_study", difference(*kept, "agrees"))
         rows.append(row)
     return pd.DataFrame(rows)
 
@@ -213,10 +276,10 @@ def style_table(responses: pd.DataFrame, answers: pd.DataFrame) -> pd.DataFrame:
     for (cell, trial), part in groups(responses):
         warmed = answers[(answers["cell"] == cell) & (answers["trial"] == trial)]
         row = {"cell": cell, "trial": trial, "seeds": part["seed"].nunique()}
-        row["warm_up_pct"] = 100 * level(warmed, "warm-up").estimate if len(warmed) else float("nan")
-        row["pos_neg_auc"] = stats.auc_draws(part, "pos_neg", "validation").estimate
+        row["warm_up_pct"] = 100 * level(warmed, "warm-up").interval().estimate if len(warmed) else float("nan")
+        row["pos_neg_auc"] = auc(part, "pos_neg").estimate
         for judge, scores in (("pos_pos_auc", part), ("best_judge_auc", part.assign(score=part["ratio"]))):
-            found = stats.auc_draws(scores, "pos_pos", "validation").interval()
+            found = auc(scores, "pos_pos")
             row |= {judge: found.estimate, f"{judge}_low": found.low, f"{judge}_high": found.high}
         for who in ("teacher", "student"):
             own = part[part["kind"] == f"{who}_positive"]
@@ -267,7 +330,7 @@ def distillation_table(answers: pd.DataFrame, costs: pd.DataFrame) -> pd.DataFra
         row |= {"seeds": part["seed"].nunique()}
         row |= in_per_cent("right", level(part, part["when"].iloc[0], "correct").interval())
         if method != OURS:
-            row |= in_points("ours_minus_it", difference(ours, part, "correct").interval())
+            row |= in_points("ours_minus_it", difference(ours, part, "correct"))
         row |= {"tokens_generated": round(spent["tokens_generated"][key]), "gflop": round(spent["gflop"][key], 1)}
         rows.append(row)
     return pd.DataFrame(rows)
