@@ -157,7 +157,7 @@ def test_whether_the_questions_matter_only_to_the_reward_model_is_told():
         open_tables.ppo_effects(answers),
         open_tables.ppo_questions_by_reward(answers),
     )
-    assert "Leaving those questions out adds +60.0 [" in answer and "with the reward model and +0.0 [" in answer
+    assert "Leaving out the questions of Q_fail adds +60.0 [" in answer and "with the reward model and +0.0 [" in answer
 
 
 def ranking(trial, right, one=0.5, cell=GSM, n=40) -> pd.DataFrame:

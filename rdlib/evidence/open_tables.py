@@ -198,7 +198,7 @@ def ppo_answer(table: pd.DataFrame, effects: pd.DataFrame, by_reward: pd.DataFra
         f"({in_words(ours, 'end_minus_start')}), while the mean reward goes from {ours.reward_first:.2f} to "
         f"{ours.reward_last:.2f}. What each of the three adds to that change, over all settings of the others: "
         f"{'; '.join(told)}. Told apart from no effect: better by {listed(mends)}; worse by {listed(harms)}. Leaving "
-        f"those questions out adds {spared}."
+        f"out the questions of Q_fail adds {spared}."
     )
 
 

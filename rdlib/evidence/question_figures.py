@@ -126,15 +126,16 @@ def pareto(table: pd.DataFrame) -> Figure:
 def best_of_n(table: pd.DataFrame) -> Figure:
     """Validation accuracy of the ways to use n samples of the warmed-up student, a panel a cell."""
     cells = list(table.groupby("cell", sort=False))
+    shown = {strategy: look for strategy, look in STRATEGIES.items() if strategy in set(table["strategy"])}
     figure, axes = looks.panels(len(cells), height=2.8, alone=4.6)
     for ax, (cell, of_cell) in zip(axes, cells, strict=True):
-        for strategy, look in STRATEGIES.items():
+        for strategy, look in shown.items():
             part = of_cell[of_cell["strategy"] == strategy]
             ax.plot(part["samples"], part["study_pct"], color=look.color, marker=look.marker, linestyle=look.line)
             ends = (part["study_low_pct"], part["study_high_pct"])
             ax.fill_between(part["samples"], *ends, color=look.color, alpha=0.12)
         ax.set(title=_panel_label(cell), xlabel="samples a question, n", ylabel="validation accuracy (%)")
-    looks.legend_below(figure, looks.handles(STRATEGIES.values()), columns=1)
+    looks.legend_below(figure, looks.handles(shown.values()), columns=1)
     return figure
 
 
