@@ -14,6 +14,7 @@ from rdlib.study import curves, trials
 
 CELL = "gsm/strong/small"
 FASTER = {"reward_model.learning_rate": 2e-3}
+T = ("0.00003", "usual")
 
 
 @pytest.fixture
@@ -82,6 +83,36 @@ def test_ppos_curve_is_in_optimizer_steps(study):
 def test_what_cannot_be_tried_is_refused_before_anything_runs(root, changes, problem):
     with pytest.raises(UserError, match=problem):
         trials.main([written(root, **changes), "--jobs", "1"])
+
+
+@pytest.mark.parametrize("name", ["rows.csv", "rows.parquet"])
+def test_seeds_run_apart_are_those_run_together(tmp_path, name):
+    rows = [
+        (cell, seed, trial, 0.1 * seed + i / 7) for seed in (9, 100, 101) for i, cell in enumerate("ba") for trial in T
+    ]
+    table = pd.DataFrame(rows, columns=["cell", "seed", "trial", "value"])
+    trials.write(tmp_path / "together", "rate", {name: table})
+    for seed in (101, 9, 100, 9):  # the last time in place of what is there
+        part = table[table["seed"] == seed]
+        trials.write(tmp_path / "apart", "rate", {name: part}, others={9, 100, 101} - {seed})
+    read = pd.read_csv if name.endswith("csv") else pd.read_parquet
+    one, other = (tmp_path / folder / f"rate_{name}" for folder in ("together", "apart"))
+    pd.testing.assert_frame_equal(read(one), read(other))
+    if name.endswith("csv"):
+        assert one.read_bytes() == other.read_bytes() and b"0.00003" in one.read_bytes()
+    trials.write(
+        tmp_path / "apart", "rate", {name: table[table["seed"] == 9]}, others={100}
+    )  # 101 is asked for no more
+    assert sorted(set(read(other)["seed"])) == [9, 100]
+
+
+def test_some_of_the_seeds(root):
+    trials.main([written(root, seeds=[0, 1]), "--jobs", "1", "--out", "out", "--seeds", "0"])
+    assert set(pd.read_csv(root / "out" / "rate.csv")["seed"]) == {0}
+    there = json.loads((root / "out" / "rate_provenance.json").read_text())
+    assert [one["seed"] for one in there["seeds"]] == [0]
+    with pytest.raises(UserError, match="rate have no seed 2: give some of 0 and 1"):
+        trials.main(["trials.yaml", "--seeds", "2"])
 
 
 def test_unknown_groups_and_files(root):

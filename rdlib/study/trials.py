@@ -8,11 +8,12 @@ a group: the trials with their best validation value, and their curves. No gold 
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import multiprocessing
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass
 from graphlib import TopologicalSorter
@@ -27,6 +28,7 @@ from tqdm import tqdm
 from rdlib import artifacts
 from rdlib.errors import UserError
 from rdlib.evidence import ledger
+from rdlib.evidence.tables import listed
 from rdlib.paths import ROOT
 from rdlib.profile import load_profile
 from rdlib.settings import Section
@@ -171,31 +173,56 @@ def row_of(run: Run) -> dict[str, Any]:
     }
 
 
-def gather(runs: list[Run], folder: Path, path: str, profile: str, module: str = "trials") -> None:
-    """Write the tables of one group's finished trials, and where they come from; `module` of the study made them."""
+def gather(
+    runs: list[Run],
+    folder: Path,
+    path: str,
+    profile: str,
+    module: str = "trials",
+    others: Collection[int] = (),
+) -> None:
+    """Write the tables of one group's finished trials, and where they come from; `module` of the study made them.
+
+    What is there of the seeds `others` stays.
+    """
     group, rows = runs[0].group, [row_of(run) for run in runs]
     names = ["cell", "seed", "trial"]
     drawn = [curves.curve(run.stage).assign(**{n: row[n] for n in names}) for run, row in zip(runs, rows, strict=True)]
-    _write(folder / f"{group}.csv", pd.DataFrame(rows))
-    _write(folder / f"{group}_curves.csv", pd.concat(drawn)[[*names, "step", "value"]])
+    tables = {".csv": pd.DataFrame(rows), "_curves.csv": pd.concat(drawn)[[*names, "step", "value"]]}
+    for ending, table in tables.items():
+        _write(folder / f"{group}{ending}", table, others)
     stages = {one.folder: one for run in runs for one in (*run.stage.upstream(), run.stage)}.values()
     seeds = sorted({stage.seed for stage in stages})
     made = [results.provenance([one for one in stages if one.seed == seed], profile, seed) for seed in seeds]
     command = f"python -m rdlib.study.{module} {shlex.quote(path)} --groups {group}"
-    artifacts.write_json(folder / f"{group}_provenance.json", {"command": command, "seeds": made})
+    record = folder / f"{group}_provenance.json"
+    kept = [one for one in artifacts.read_json(record)["seeds"] if one["seed"] in others] if record.is_file() else []
+    made = sorted([*kept, *made], key=lambda one: one["seed"])
+    artifacts.write_json(record, {"command": command, "seeds": made})
 
 
-def _write(path: Path, table: pd.DataFrame) -> None:
+def _write(path: Path, table: pd.DataFrame, others: Collection[int]) -> None:
+    """Write a table, and with it the rows of the seeds `others` that are there; seeds in order, as if run together."""
     if path.suffix == ".parquet":
-        artifacts.write_parquet(path, table)
-    else:
-        artifacts.write_bytes(path, table.to_csv(index=False, float_format="%.6g").encode())
+        there = [pd.read_parquet(path)] if others and path.is_file() else []
+        artifacts.write_parquet(path, _together(there, table, others))
+        return
+    text = table.to_csv(index=False, float_format="%.6g")
+    if others and path.is_file():  # as text, so that what is there stays to the letter
+        there, new = (pd.read_csv(source, dtype=str, keep_default_na=False) for source in (path, io.StringIO(text)))
+        text = _together([there], new, others).to_csv(index=False)
+    artifacts.write_bytes(path, text.encode())
 
 
-def write(folder: Path, group: str, tables: dict[str, pd.DataFrame]) -> None:
-    """Write tables of a group, by the end of their files' names, into a folder."""
-    for name, table in tables.items():
-        _write(folder / f"{group}_{name}", table)
+def _together(there: list[pd.DataFrame], new: pd.DataFrame, others: Collection[int]) -> pd.DataFrame:
+    kept = [table[table["seed"].astype(int).isin(others)] for table in there]
+    return pd.concat([*kept, new], ignore_index=True).sort_values("seed", key=lambda s: s.astype(int), kind="stable")
+
+
+def write(folder: Path, group: str, made: dict[str, pd.DataFrame], others: Collection[int] = ()) -> None:
+    """Write tables of a group, by the end of their files' names; what is there of the seeds `others` stays."""
+    for name, table in made.items():
+        _write(folder / f"{group}_{name}", table, others)
 
 
 # ---- the command
@@ -211,12 +238,15 @@ def command(
     """Run the trials of a file (by default `file`), or some groups of them, and write their tables.
 
     `module` of the study is the one that was called. It may have more stages that are `measuring` a run, and more
-    tables of a group, by the end of their files' names.
+    tables of a group, by the end of their files' names. A group's tables are written before the next is begun.
     """
     parser = argparse.ArgumentParser(prog=f"python -m rdlib.study.{module}")
     parser.add_argument("trials", nargs="?", default=file, help=f"file of trials (default: {file})")
     parser.add_argument("--profile", help="another profile than the file's, as params/smoke.yaml, to see it work")
     parser.add_argument("--groups", nargs="+", help="groups to run (default: all)")
+    parser.add_argument(
+        "--seeds", nargs="+", type=int, help="some of the seeds; rows of the others stay (default: all)"
+    )
     parser.add_argument("--jobs", type=int, default=2, help="trainings at a time (default: 2)")
     parser.add_argument("--out", help="folder of the tables (default: figures/trials/<name of the file>)")
     options = parser.parse_args(arguments)
@@ -227,12 +257,18 @@ def command(
     if unknown := set(groups) - set(asked.groups):
         raise UserError(f"{options.trials} has no trials {min(unknown)}: it has {', '.join(asked.groups)}.")
     runs = {group: runs_of(asked, group) for group in groups}
-    every = [one for found in runs.values() for one in found]
-    run([stage for one in every for stage in (one.stage, *measuring(one))], options.jobs)
     out = options.out or f"figures/trials/{Path(options.trials).stem}"
-    for group, found in runs.items():
-        gather(found, ROOT / out, options.trials, asked.profile, module)
-        write(ROOT / out, group, tables_of(group, found))
+    seeds = {group: {one.stage.seed for one in every} for group, every in runs.items()}
+    for group, known in seeds.items():
+        if unknown := set(options.seeds or ()) - known:
+            known = listed([str(seed) for seed in sorted(known)])
+            raise UserError(f"The trials {group} have no seed {min(unknown)}: give some of {known}.")
+    for group, every in runs.items():
+        found = [one for one in every if one.stage.seed in (options.seeds or seeds[group])]
+        others = seeds[group] - {one.stage.seed for one in found}
+        run([stage for one in found for stage in (one.stage, *measuring(one))], options.jobs)
+        gather(found, ROOT / out, options.trials, asked.profile, module, others)
+        write(ROOT / out, group, tables_of(group, found), others)
     print(f"Trials of {', '.join(groups)}: {out}")
 
 
