@@ -197,8 +197,8 @@ def ppo_answer(table: pd.DataFrame, effects: pd.DataFrame, by_reward: pd.DataFra
         f"Answer: with the study's own settings the agreement {does} from the warm-up to the end of PPO "
         f"({in_words(ours, 'end_minus_start')}), while the mean reward goes from {ours.reward_first:.2f} to "
         f"{ours.reward_last:.2f}. What each of the three adds to that change, over all settings of the others: "
-        f"{'; '.join(told)}. Told apart from no effect: better by {listed(mends)}; worse by {listed(harms)}. Leaving "
-        f"out the questions of Q_fail adds {spared}."
+        f"{'; '.join(told)}. Leaving out the questions of Q_fail adds {spared}. Of the three, told apart from no "
+        f"effect: better by {listed(mends)}; worse by {listed(harms)}."
     )
 
 

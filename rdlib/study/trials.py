@@ -216,7 +216,8 @@ def _write(path: Path, table: pd.DataFrame, others: Collection[int]) -> None:
 
 def _together(there: list[pd.DataFrame], new: pd.DataFrame, others: Collection[int]) -> pd.DataFrame:
     kept = [table[table["seed"].astype(int).isin(others)] for table in there]
-    return pd.concat([*kept, new], ignore_index=True).sort_values("seed", key=lambda s: s.astype(int), kind="stable")
+    every = pd.concat([*kept, new], ignore_index=True)
+    return every.sort_values("seed", key=lambda seeds: seeds.astype(int), kind="stable", ignore_index=True)
 
 
 def write(folder: Path, group: str, made: dict[str, pd.DataFrame], others: Collection[int] = ()) -> None:
