@@ -31,7 +31,7 @@ EMBEDDED := params/micro.yaml params/smoke.yaml $(REFERENCE)
 offline = HF_HUB_OFFLINE=$${HF_HUB_OFFLINE-1}
 
 .DEFAULT_GOAL := help
-.PHONY: help env study reference trials compare rounding test crash-test portable-test slurm-test fuzz real-test own-test sharded-test vllm-test
+.PHONY: help env study reference trials open-ends compare rounding test crash-test portable-test slurm-test fuzz real-test own-test sharded-test vllm-test
 .PHONY: bench lint format docs figures figure retrain release site lab pins clean distclean
 
 help: ## say what can be made
@@ -52,6 +52,9 @@ reference: env ## the evidence: study and reviewers' questions of SEEDS, trained
 
 trials: env ## the trials by which the settings of params/reference.yaml were chosen, into figures/trials (hours)
 	@$(offline) $(BIN)/python -m rdlib.study.trials $(TRIALS) --jobs $(JOBS) $(ARGS)
+
+open-ends: env ## the controlled experiments of the open ends, on seeds kept for them, into figures/trials (hours; ARGS="--groups reward_model")
+	@$(offline) $(BIN)/python -m rdlib.study.open_ends --jobs $(JOBS) $(ARGS)
 
 compare: env ## hold what is in runs/reference to the released seeds, artifact by artifact (ARGS="--seeds 0")
 	@$(BIN)/python -m rdlib.study.compared $(ARGS)

@@ -11,6 +11,7 @@ from rdlib.evidence.result_tables import Evidence
 GRID = ("07_evaluate",)  # every cell of Table 2, with all that comes before
 REWARD_MODELS = ("05_reward_model",)
 ABLATIONS = ("08_ablation_lambda", "09_ablation_data_ratio", "10_ablation_reward_source", "11_ablation_correctness")
+COLUMNS = "`study_*` columns are this study's; `paper_*` columns are the paper's."
 OURS = "`study_*` columns are this study's, with 95 % intervals; `paper_*` columns are the paper's."
 
 
@@ -281,7 +282,7 @@ PAPER = (
     Exhibit(
         name="table_5_hyperparameters_sft",
         title="Table 5 (and B.2): hyperparameters of SFT and reward models",
-        caption=OURS,
+        caption=COLUMNS,
         table=lambda evidence: paper_tables.hyperparameter_table(evidence.settings, ("sft", "reward_model")),
         draw=None,
         rests_on=(),
@@ -289,7 +290,7 @@ PAPER = (
     Exhibit(
         name="table_6_hyperparameters_ppo",
         title="Table 6: PPO",
-        caption=f"{OURS} The paper's learning rates are lost in the text.",
+        caption=f"{COLUMNS} The paper's learning rates are lost in the text.",
         table=lambda evidence: paper_tables.hyperparameter_table(evidence.settings, ("ppo",)),
         draw=None,
         rests_on=(),
