@@ -254,7 +254,7 @@ def test_greedy_answers_do_not_depend_on_batch_size_and_order(small, size):
 QUERIES = [
     {"sequences": [[5, 6, 7, 8], [5, 6, 9], [5, 6, 10, 11, 12, 2]], "kinds": [0, 1, 2]},
     {"sequences": [[7, 2], [7, 13, 14, 2], [7, 15, 2], [7, 16, 17, 18, 2]], "kinds": [0, 0, 1, 2]},
-    {"sequences": [[9, 9, 9], [9, 2]], "kinds": [1, 2]},
+    {"sequences": [[9, 9, 9], [9, 2], [9, 2], [9, 2]], "kinds": [1, 2, 0, 0]},  # one text of two kinds
 ]
 
 

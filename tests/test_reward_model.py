@@ -267,7 +267,16 @@ def test_collate_flattens_queries():
     assert batch["input_ids"].tolist() == [[1, 2, 9], [3, 9, 9], [4, 5, 6]]
     assert batch["attention_mask"].tolist() == [[1, 1, 0], [1, 0, 0], [1, 1, 1]]
     assert batch["kinds"].tolist() == [0, 1, 2]
-    assert batch["queries"].tolist() == [0, 0, 1]
+    assert batch["queries"].tolist() == batch["sequence_queries"].tolist() == [0, 0, 1]
+
+
+def test_equal_responses_of_a_query_are_read_once():
+    rows = [{"sequences": [[1, 2], [3], [1, 2], [1, 2]], "kinds": [0, 1, 2, 0]}, {"sequences": [[3]], "kinds": [1]}]
+    batch = collate(rows, pad=9)
+    assert batch["input_ids"].tolist() == [[1, 2], [3, 9], [3, 9]]  # the other query's own
+    assert batch["sequence_queries"].tolist() == [0, 0, 1]
+    assert batch["sequences"].tolist() == [0, 1, 0, 0, 2]
+    assert batch["kinds"].tolist() == [0, 1, 2, 0, 1] and batch["queries"].tolist() == [0, 0, 0, 0, 1]
 
 
 def test_the_encoder_writes_what_sft_writes(small):

@@ -166,12 +166,25 @@ def build_examples(
 
 
 def collate(examples: list[dict], pad: int) -> dict[str, torch.Tensor]:
-    """A batch of queries flattened to responses, each with its kind and query."""
-    sequences = [ids for example in examples for ids in example["sequences"]]
+    """A batch of queries flattened to N responses, each with its kind, its query and its sequence among the D to read.
+
+    Of a query's equal sequences one is read: samples of a short answer are often the same text.
+    """
+    sequences, sequences_of, readers = [], [], []
+    for number, example in enumerate(examples):
+        firsts, place = scoring.distinct(example["sequences"])
+        sequences_of += [len(sequences) + i for i in place]
+        sequences += [example["sequences"][i] for i in firsts]
+        readers += [number] * len(firsts)
     ids, mask = scoring.pad_right(sequences, pad)
-    kinds = torch.tensor([kind for example in examples for kind in example["kinds"]])
-    queries = torch.tensor([i for i, example in enumerate(examples) for _ in example["kinds"]])
-    return {"input_ids": ids, "attention_mask": mask, "kinds": kinds, "queries": queries}
+    return {
+        "input_ids": ids,  # [D, T]
+        "attention_mask": mask,
+        "sequence_queries": torch.tensor(readers),  # [D]
+        "sequences": torch.tensor(sequences_of),  # [N]
+        "kinds": torch.tensor([kind for example in examples for kind in example["kinds"]]),
+        "queries": torch.tensor([i for i, example in enumerate(examples) for _ in example["kinds"]]),
+    }
 
 
 class RewardModelTrainer(trainers.FiniteSteps, trainers.GlobalBatches, trainers.PlainCheckpoints):
@@ -197,7 +210,8 @@ class RewardModelTrainer(trainers.FiniteSteps, trainers.GlobalBatches, trainers.
         if training.keeps_in_step(self.accelerator):
             scores = scoring.score_whole(model, ids, mask, len(ids))
         else:
-            scores = scoring.score_batch(model, ids, mask, inputs["queries"])
+            scores = scoring.score_batch(model, ids, mask, inputs["sequence_queries"])
+        scores = scores[inputs["sequences"]]
         settings, terms = self.settings, (inputs["kinds"], inputs["queries"])
         loss = reward_model_loss(scores, *terms, settings.lam, settings.form, num_items_in_batch)
         loss = loss * self.accelerator.num_processes
