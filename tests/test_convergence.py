@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 from conftest import stage_in
 
-from rdlib.evidence.convergence import convergence_table, kind_of
+from rdlib.evidence.convergence import convergence_table, kind_of, patience_table
 from rdlib.study import curves
 
 CELL = {"dataset": "gsm", "teacher": "strong", "student": "small", "variant": ""}
@@ -56,3 +56,17 @@ def test_the_ending_of_a_training_is_that_of_its_curve(study):
     assert ppo["best_step"] == 4 * stages[1].json("summary")["best_update"]
     assert ppo["start"] == stages[1].jsonl("history")["validation_agreement"].iloc[0]
     assert not table["stopped_early"].any()  # the tiny study is patient
+
+
+def test_less_patience_by_hand():
+    def curve(trial, values):
+        rows = [{"cell": "c", "seed": 0, "trial": trial, "step": 32 * i, "value": v} for i, v in enumerate(values)]
+        return pd.DataFrame(rows)
+
+    # dips below its start for two evaluations after the first; then gains, until its patience of 96 ends it
+    dip = curve("dip", [0.5, 0.4, 0.3, 0.35, 0.6, 0.5, 0.5, 0.6])
+    # what training reached starts its patience anew although the start is better and is kept
+    slow = curve("slow", [0.9, 0.1, 0.2, 0.3, 0.3, 0.2, 0.1])
+    table = patience_table(pd.concat([dip, slow.sample(frac=1, random_state=0)]), [64, 96]).set_index("patience")
+    assert table.loc[64].tolist() == pytest.approx([(0.5 + 0.9) / 2, (96 + 160) / 2])
+    assert table.loc[96].tolist() == pytest.approx([(0.6 + 0.9) / 2, (224 + 192) / 2])

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import yaml
 
 from rdlib.errors import UserError
 from rdlib.evidence import documents, tables
@@ -119,3 +120,18 @@ def test_the_setting_that_a_profile_has_is_bold_among_those_tried(tmp_path):
         "| Which rate? | low | gsm/strong/small | 100 | 0.500 | 64 | 128 | the most |",
         "| Which rate? | **right** | gsm/strong/small | 100 | 0.500 | 64 | 128 | patience |",
     ]
+
+
+def test_less_patience_is_told_from_the_curves_of_trials(tmp_path):
+    rule = load_profile(ROOT / "params" / "reference.yaml").stopping
+    trials = {"profile": "params/reference.yaml", "groups": {"rate": {"question": "Which rate?"}, "other": {}}}
+    (tmp_path / "a.yaml").write_text(yaml.safe_dump(trials))
+    assert "Nothing has been tried" in documents.patience_rows(tmp_path, tmp_path / "a.yaml")
+    steps = range(0, rule.patience + 2 * rule.every, rule.every)
+    rows = [{"cell": "c", "seed": 0, "trial": "0.1", "step": s, "value": 0.25 * (s == rule.every)} for s in steps]
+    pd.DataFrame(rows).to_csv(tmp_path / "rate_curves.csv", index=False)
+    patiences = [rule.patience - n * rule.every for n in (3, 2, 1, 0)]
+    cells = [f"0.250 ({rule.every + patience})" for patience in patiences]
+    table = documents.patience_rows(tmp_path, tmp_path / "a.yaml").splitlines()
+    assert table[0] == f"| trials | {' | '.join(f'{p} steps' for p in patiences)} |"
+    assert table[2:] == [f"| Which rate? | {' | '.join(cells)} |"]

@@ -6,6 +6,8 @@ might have gone on, so each such run is named.
 
 from __future__ import annotations
 
+import math
+
 import pandas as pd
 
 from rdlib.evidence import looks
@@ -48,3 +50,29 @@ def convergence_table(trainings: pd.DataFrame) -> pd.DataFrame:
 def _name(row) -> str:
     cell = f"{row.dataset}/{row.teacher}/{row.student}"
     return f"{cell} {row.variant} seed {row.seed}".replace("  ", " ")
+
+
+def patience_table(curves: pd.DataFrame, patiences: list[int]) -> pd.DataFrame:
+    """What trainings would have come to with each of `patiences` (steps): means of the best value and of the steps.
+
+    A constant learning rate makes a more patient training begin like a less patient one, so its curve tells.
+    `curves`: cell, seed, trial, step, value; none of the trainings was less patient. A row a patience.
+    """
+    trainings = [part.sort_values("step") for _, part in curves.groupby(["cell", "seed", "trial"])]
+    rows = []
+    for patience in patiences:
+        ends = pd.DataFrame([_ended(part, patience) for part in trainings], columns=["best", "steps"])
+        rows.append({"patience": patience, **ends.mean()})
+    return pd.DataFrame(rows)
+
+
+def _ended(curve: pd.DataFrame, patience: int) -> tuple[float, int]:
+    """The best value of a curve, its start included, and the step that `patience` ends it at, by what it reached."""
+    reached, since, best = -math.inf, 0, -math.inf
+    for step, value in zip(curve["step"], curve["value"], strict=True):
+        best = max(best, value)
+        if step and value > reached:
+            reached, since = value, step
+        if step and step - since >= patience:
+            break
+    return best, step
