@@ -15,6 +15,7 @@ from rdlib.errors import UserError
 from rdlib.evidence import diagnostics, gallery, looks, open_tables
 from rdlib.evidence.open_exhibits import OPEN_ENDS
 from rdlib.evidence.result_tables import TRIAL_COLUMNS, open_results
+from rdlib.profile import load_profile
 from rdlib.study import figures, open_ends, trials
 
 FILE = REPOSITORY / open_ends.FILE
@@ -356,3 +357,10 @@ def test_a_group_is_run_measured_and_written(study, tmp_path, monkeypatch):
     assert spent["kept"] > spent["warm-up"] > 0
     with pytest.raises(UserError, match="no trials speed: it has reward_model"):
         open_ends.main(["ends.yaml", "--profile", PARAMS, "--groups", "speed"])
+
+
+def test_three_times_the_responses_are_three_times_those_of_the_profile():
+    asked = yaml.safe_load((REPOSITORY / "params" / "trials" / "open_ends.yaml").read_text(encoding="utf-8"))
+    trial = next(t for t in asked["groups"]["reward_model"]["trials"] if t["name"].startswith("three times"))
+    usual = load_profile(REPOSITORY / asked["profile"]).reward_model.samples_per_kind
+    assert trial["settings"] == {"reward_model.samples_per_kind": 3 * usual}
