@@ -125,7 +125,7 @@ def ratio_points(scores: pd.DataFrame, default: float) -> pd.DataFrame:
     runs = ablation_runs(scores, key, default)
     parts = [ablation_aucs(runs, key, c).assign(comparison=c) for c in metrics.COMPARISONS]
     table = pd.concat(parts, ignore_index=True).rename(columns={key: "teacher_share"})
-    table["teacher_to_student"] = [_ratio(share) for share in table.teacher_share]
+    table["teacher_to_student"] = [ratio(share) for share in table.teacher_share]
     columns = [
         *tables.CELL,
         "comparison",
@@ -140,7 +140,8 @@ def ratio_points(scores: pd.DataFrame, default: float) -> pd.DataFrame:
     return table[columns]
 
 
-def _ratio(share: float) -> str:
+def ratio(share: float) -> str:
+    """The teacher's share of the positives as teacher : student, `3:1` for 0.75."""
     part = Fraction(share).limit_denominator(20)
     return f"{part.numerator}:{part.denominator - part.numerator}"
 

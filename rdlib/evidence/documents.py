@@ -224,8 +224,8 @@ def blocks(figures: Path) -> dict[str, str]:
     """The text of each block, from the released tables."""
     content = {"provenance": provenance_rows(), "bench": bench_rows(ROOT / "bench" / "results")}
     content["memory"] = memory_rows(ROOT / "docs" / "memory.csv")
-    content["trials"] = trial_rows(figures / "trials" / "settings", ROOT / "params" / "trials" / "settings.yaml")
-    content["patience"] = patience_rows(figures / "trials" / "settings", ROOT / "params" / "trials" / "settings.yaml")
+    tried = figures / "trials" / "settings", ROOT / "params" / "trials" / "settings.yaml"
+    content |= {"trials": trial_rows(*tried), "patience": patience_rows(*tried)}
     content["rounding"] = rounding_text(figures)
     content["measured"] = measured_rows(runs_seen(figures / "results", MACHINES))
     if not (figures / "results").is_dir():

@@ -172,12 +172,12 @@ def by_group(table: pd.DataFrame) -> Figure:
 
 def sft_curves(table: pd.DataFrame) -> Figure:
     """Learning curves of SFT."""
-    return _curves(table, "step", SFT_PANELS, "optimiser step")
+    return _curves(table, "step", SFT_PANELS, "optimizer step")
 
 
 def reward_model_curves(table: pd.DataFrame) -> Figure:
     """Learning curves of the reward models."""
-    return _curves(table, "step", REWARD_PANELS, "optimiser step")
+    return _curves(table, "step", REWARD_PANELS, "optimizer step")
 
 
 def ppo_curves(table: pd.DataFrame) -> Figure:

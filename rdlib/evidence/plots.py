@@ -112,7 +112,7 @@ def draw_lambda_curves(axes: Iterable[Axes], table: pd.DataFrame) -> None:
         ax.axvline(last * 1.035, color=GREY, linewidth=0.8)
         ax.axhline(0.5, color=GREY, linewidth=0.8, linestyle=":")
         ax.set_xticks([tick for tick in ax.get_xticks() if 0 <= tick <= last])
-        ax.set(xlabel="optimiser step of the reward model", ylabel="validation AUC")
+        ax.set(xlabel="optimizer step of the reward model", ylabel="validation AUC")
 
 
 PALE = 0.35
@@ -222,7 +222,7 @@ def plot_sft_history(ax: Axes, history: pd.DataFrame) -> Axes:
         handles += side.plot(
             part.step, part[column], color=looks.color, marker=looks.marker, linestyle=looks.line, label=label
         )
-    ax.set(xlabel="optimiser step", ylabel="loss (nats per token)")
+    ax.set(xlabel="optimizer step", ylabel="loss (nats per token)")
     right.set(ylabel="agreement with pseudo-labels", ylim=(0, 1))
     right.spines["right"].set_visible(True)
     right.grid(visible=False)
@@ -243,7 +243,7 @@ def plot_reward_model_history(ax: Axes, history: pd.DataFrame) -> None:
             label=looks.label,
         )
     ax.axhline(0.5, color=GREY, linewidth=0.8, linestyle=":")
-    ax.set(xlabel="optimiser step of the reward model", ylabel="validation AUC")
+    ax.set(xlabel="optimizer step of the reward model", ylabel="validation AUC")
     ax.legend(loc="best")
 
 

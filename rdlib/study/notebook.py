@@ -132,13 +132,16 @@ class LivePlot:
         plt.close(figure)
 
 
-def stack(stages: Iterable[Stage], table: str) -> pd.DataFrame:
-    """One artifact of several stages as one table, with columns that name each stage's cell and variant."""
-    frames = []
-    for stage in stages:
+def stack(stages: Iterable[Stage], table: str, names: Iterable[str] | None = None) -> pd.DataFrame:
+    """One artifact of several stages as one table, with columns that name each stage's cell and variant.
+
+    With `names`, one a stage, there is a column `name` too, for the legend of a figure.
+    """
+    stages, frames = list(stages), []
+    for stage, name in zip(stages, [None] * len(stages) if names is None else names, strict=True):
         is_parquet = (stage.require() / f"{table}.parquet").exists()
         frame = stage.table(table) if is_parquet else stage.jsonl(table)
-        frames.append(frame.assign(**stage.columns))
+        frames.append(frame.assign(**stage.columns, **({} if name is None else {"name": name})))
     return pd.concat(frames, ignore_index=True)
 
 
@@ -152,8 +155,11 @@ def judged(stages: Iterable[Stage]) -> pd.DataFrame:
     return pd.concat([results.judged(stage).assign(**stage.columns) for stage in stages], ignore_index=True)
 
 
-def plot_lines(axes: Iterable[Axes], table: pd.DataFrame, x: str, by: str, values: list[str]) -> None:
-    """One panel for each of `values`, one line for each value of the column `by`, one legend below."""
+def plot_lines(axes: Iterable[Axes], table: pd.DataFrame, x: tuple[str, str], by: str, values: dict[str, str]) -> None:
+    """One panel for each of `values`, one line for each value of the column `by`, one legend below.
+
+    `x` is a column and its axis label, `values` has the label of each column.
+    """
     import seaborn as sns
 
     axes, names = list(axes), list(dict.fromkeys(table[by].astype(str)))
@@ -161,10 +167,10 @@ def plot_lines(axes: Iterable[Axes], table: pd.DataFrame, x: str, by: str, value
     used = {name: known[i % len(known)] for i, name in enumerate(names)}
     style = {"hue": by, "style": by, "palette": {name: used[name][0] for name in names}, "errorbar": None}
     style |= {"markers": {name: used[name][1] for name in names}, "dashes": False, "markeredgewidth": 0}
-    for ax, value in zip(axes, values, strict=True):
+    for ax, (value, label) in zip(axes, values.items(), strict=True):
         part = table.assign(**{by: table[by].astype(str)}).dropna(subset=value)
-        sns.lineplot(part, x=x, y=value, ax=ax, markevery=max(1, len(part) // (6 * len(names))), **style)
-        ax.set(xlabel=x, ylabel=value.replace("_", " "))
+        sns.lineplot(part, x=x[0], y=value, ax=ax, markevery=max(1, len(part) // (6 * len(names))), **style)
+        ax.set(xlabel=x[1], ylabel=label)
         handles = ax.get_legend_handles_labels()[0]
         ax.get_legend().remove()
     looks.legend_below(axes[0].figure, handles, columns=min(3, len(names)))
