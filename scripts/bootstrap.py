@@ -99,6 +99,11 @@ def main():
         wanted = fingerprint()
         if up_to_date(wanted):
             return
+        if VENV.is_symlink():
+            sys.exit(
+                f"{VENV} is a link to {VENV.resolve()}, whose environment was built for another folder or other pins, "
+                "and building would empty it: remove the link, and the next make builds one here."
+            )
         print(
             "Building .venv from constraints.txt (2 to 5 minutes; .venv/pip-install.log grows) ...",
             flush=True,

@@ -198,3 +198,12 @@ def test_an_old_python_is_refused_in_one_sentence(checkout, monkeypatch):
     with pytest.raises(SystemExit, match=r"3\.11 or newer is needed, found 3\.10\.14"):
         bootstrap.main()
     assert not (checkout / ".venv").exists()
+
+
+def test_another_checkouts_environment_behind_a_link_is_not_emptied(checkout, tmp_path_factory):
+    other = tmp_path_factory.mktemp("other")
+    (other / "kept").touch()
+    (checkout / ".venv").symlink_to(other)
+    with pytest.raises(SystemExit, match=r"is a link to .*remove the link"):
+        bootstrap.main()
+    assert (other / "kept").exists()
