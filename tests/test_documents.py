@@ -87,6 +87,17 @@ def test_open_ends_are_told_by_their_answers_alone(tmp_path):
     ]
 
 
+def test_trainings_are_told_with_their_quartiles_and_what_ended_them(tmp_path):
+    row = {"training": "SFT", "runs": 3, "best_step_median": 64, "best_step_lower_quartile": 32, "steps_median": 256}
+    row |= {"best_step_upper_quartile": 96, "ended_by_patience": 2, "at_the_most": "gsm/strong/small seed 1"}
+    flat = row | {"training": "DPO", "ended_by_patience": 3, "at_the_most": None}
+    pd.DataFrame([row, flat]).to_csv(tmp_path / "convergence.csv", index=False)
+    assert documents.convergence_rows(tmp_path / "convergence.csv").splitlines()[2:] == [
+        "| SFT | 3 | 64 (32, 96) | 256 | 2 | gsm/strong/small seed 1 |",
+        "| DPO | 3 | 64 (32, 96) | 256 | 3 | - |",
+    ]
+
+
 def test_verdicts_are_counted(tmp_path):
     verdicts = ["inconclusive", "supported", "not supported", "inconclusive", "under-powered"]
     rows = "\n".join(f"C{i},{verdict}" for i, verdict in enumerate(verdicts))

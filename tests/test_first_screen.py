@@ -15,15 +15,9 @@ from rdlib.evidence.verdicts import INCONCLUSIVE, NOT_SUPPORTED, OF_BEST_CELL, S
 
 def claims(*verdicts, statement="A beats B"):
     """A table of claims with these verdicts, as figures/claims.csv has it."""
-    wide = [verdict == UNDER_POWERED for verdict in verdicts]
     numbers = {"mean_difference": 1.234, "low": -0.5, "high": 2.968, "unit": "pp", "cells_holding": 3, "cells": 4}
     columns = {"claim": [f"C{i}" for i in range(1, len(verdicts) + 1)], "statement": statement, "verdict": verdicts}
-    half = {
-        "wide": np.where(wide, "the mean", ""),
-        "half_width": np.where(wide, 1.97, np.nan),
-        "needed_half_width": np.where(wide, 1.05, np.nan),
-    }
-    return pd.DataFrame({**columns, **numbers, **half})
+    return pd.DataFrame({**columns, **numbers})
 
 
 MAIN = pd.DataFrame(
@@ -49,7 +43,7 @@ def test_the_first_sentence_has_the_means_over_cells():
     )
 
 
-NUMBERS = "+1.23 pp [-0.5, +2.97]; holds in 3 of 4 cells"
+NUMBERS = "+1.2 pp [-0.5, +3.0]; holds in 3 of 4 cells"
 
 
 def test_one_claim_of_each_verdict():
@@ -60,7 +54,7 @@ def test_one_claim_of_each_verdict():
         "Of one nobody can say, because the evidence is mixed or the difference too small to matter (inconclusive): "
         f"“A beats B” (C3: {NUMBERS}).",
         "Of one nobody can say, because this run has too few seeds or questions (under-powered): "
-        f"“A beats B” (C1: {NUMBERS}; the mean is known to ± 1.97 where ± 1.05 is needed).",
+        f"“A beats B” (C1: {NUMBERS}).",
     ]
 
 
@@ -119,8 +113,8 @@ def check_sentences(verdicts):
 def test_the_number_of_a_claim_about_some_cell_is_called_that_of_the_best():
     table = claims(NOT_SUPPORTED, SUPPORTED).assign(note=[f"something; {OF_BEST_CELL}", None])
     found = first_screen.sentences(table, MAIN, 5)
-    assert "(C1: +1.23 pp [-0.5, +2.97] in the best cell; holds in 3 of 4 cells)" in found[2]
-    assert "(C2: +1.23 pp [-0.5, +2.97]; holds in 3 of 4 cells)" in found[1]
+    assert "(C1: +1.2 pp [-0.5, +3.0] in the best cell; holds in 3 of 4 cells)" in found[2]
+    assert "(C2: +1.2 pp [-0.5, +3.0]; holds in 3 of 4 cells)" in found[1]
 
 
 def test_numbers_in_words_and_lists():

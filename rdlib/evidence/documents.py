@@ -68,7 +68,8 @@ def claim_rows(path: Path) -> str:
         "| --- " * (3 + len(earlier)) + "| ---: " * 3 + "|",
     ]
     for row in table.to_dict("records"):
-        difference = f"{_short(row['mean_difference'])} [{_short(row['low'])}, {_short(row['high'])}] {row['unit']}"
+        numbers = [row[name] for name in ("mean_difference", "low", "high")]
+        difference = tables.difference(*numbers, row["unit"]) if "" not in numbers else "-"
         difference += " (best cell)" if OF_BEST_CELL in str(row.get("note")) else ""
         verdict = row["verdict"]
         if row["half_width"] != "":
@@ -149,10 +150,6 @@ def question_rows(figures: Path) -> str:
             lines.append(f"| {question} | {label} | {' | '.join(found.get(pair, '-') for pair in columns)} |")
     seeds = [str(seed_of(folder)) for folder in open_results(figures / "results").answered]
     return "\n".join([*lines, "", f"(Seeds {', '.join(seeds)}.)"])
-
-
-def _short(value: float | str) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def verdict_text(figures: Path) -> str:
@@ -242,10 +239,21 @@ def blocks(figures: Path) -> dict[str, str]:
     content["room"] = room_text(figures / "results")
     content["convergence"] = content["endings"] = NOT_RELEASED
     if (figures / "convergence.md").is_file():
-        content["convergence"] = table_rows((figures / "convergence.md").read_text(encoding="utf-8"))
+        content["convergence"] = convergence_rows(figures / "convergence.csv")
         content["endings"] = endings_text(figures / "convergence.csv")
     content["open_ends"] = open_ends_text(figures)
     return content
+
+
+def convergence_rows(path: Path) -> str:
+    """figures/convergence.csv: of each kind of training when it was best, how long it went on and what ended it."""
+    head = ["training", "runs", "best at (quartiles)", "ended at", "ended by patience", "ended by the most"]
+    lines = [f"| {' | '.join(head)} |", "| --- " + "| ---: " * 4 + "| --- |"]
+    for row in pd.read_csv(path, keep_default_na=False).itertuples():
+        best = f"{row.best_step_median} ({row.best_step_lower_quartile}, {row.best_step_upper_quartile})"
+        cells = [row.training, row.runs, best, row.steps_median, row.ended_by_patience, row.at_the_most or "-"]
+        lines.append(f"| {' | '.join(map(str, cells))} |")
+    return "\n".join(lines)
 
 
 def endings_text(path: Path) -> str:

@@ -80,14 +80,11 @@ def _judged(claims: pd.DataFrame, verdict: str) -> str:
 
 
 def _claim(row: dict) -> str:
-    """A claim with the number that its verdict rests on; of an under-powered one also the width that it lacks."""
+    """A claim with the number that its verdict rests on, and in how many cells it holds."""
     numbers = row["claim"]
     if np.isfinite(row["mean_difference"]):
-        numbers += f": {row['mean_difference']:+.3g} {row['unit']} [{row['low']:+.3g}, {row['high']:+.3g}]"
+        numbers += f": {tables.difference(row['mean_difference'], row['low'], row['high'], row['unit'])}"
         numbers += " in the best cell" if OF_BEST_CELL in str(row.get("note")) else ""
     if row["cells"] > 1:
         numbers += f"; holds in {row['cells_holding']} of {row['cells']} cells"
-    if np.isfinite(row["half_width"]):
-        widths = f"± {row['half_width']:.3g} where ± {row['needed_half_width']:.3g} is needed"
-        numbers += f"; {row['wide']} is known to {widths}"
     return f"“{row['statement']}” ({numbers})"

@@ -152,6 +152,12 @@ def write_markdown(table: pd.DataFrame, path: Path, title: str, note: str = "") 
     return path
 
 
+def difference(estimate: float, low: float, high: float, unit: str) -> str:
+    """A difference with its unit and interval, `+0.5 pp [-0.1, +1.2]`: tenths of a point, thousandths of an AUC."""
+    places = 1 if unit == "pp" else 3
+    return f"{estimate:+.{places}f} {unit} [{low:+.{places}f}, {high:+.{places}f}]"
+
+
 def listed(items: Sequence[str]) -> str:
     """Items as a sentence lists them: "a", "a and b", "a, b and c"."""
     return " and ".join(filter(None, [", ".join(items[:-1]), *items[-1:]]))
