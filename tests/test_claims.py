@@ -11,7 +11,7 @@ import pytest
 from conftest import REPOSITORY
 
 from rdlib.errors import UserError
-from rdlib.evidence import claims, criteria, tables
+from rdlib.evidence import claims, criteria, stats, tables
 from rdlib.evidence.stats import Interval
 from rdlib.evidence.verdicts import (
     INCONCLUSIVE,
@@ -295,7 +295,8 @@ def test_cells_are_adjusted_for_their_number():
     claim = claims.better_than("C1", RULES["C1"], correct)
     table = claims.cells_table([claim]).set_index("cell")
     row = table.loc["mmlu/weak/large"]
-    assert row.p_value == pytest.approx(2 / 2001) and row.p_holm == pytest.approx(8 * 2 / 2001)
+    least = 2 / (stats.RESAMPLES + 1)
+    assert row.p_value == pytest.approx(least) and row.p_holm == pytest.approx(8 * least)
     assert row.effect_h == pytest.approx(2 * np.arcsin(np.sqrt(0.575)) - 2 * np.arcsin(np.sqrt(0.5)))
     assert (table.drop("mmlu/weak/large").p_holm == 1).all()
     assert claims.claims_table([claim]).cells_significantly_positive.tolist() == [1]

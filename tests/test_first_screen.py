@@ -16,6 +16,7 @@ from rdlib.evidence.verdicts import INCONCLUSIVE, NOT_SUPPORTED, OF_BEST_CELL, S
 def claims(*verdicts, statement="A beats B"):
     """A table of claims with these verdicts, as figures/claims.csv has it."""
     numbers = {"mean_difference": 1.234, "low": -0.5, "high": 2.968, "unit": "pp", "cells_holding": 3, "cells": 4}
+    numbers |= {"level_pct": 95.0, "pairs": 20, "pairs_alike": 0}
     columns = {"claim": [f"C{i}" for i in range(1, len(verdicts) + 1)], "statement": statement, "verdict": verdicts}
     return pd.DataFrame({**columns, **numbers})
 
@@ -111,10 +112,17 @@ def check_sentences(verdicts):
 
 
 def test_the_number_of_a_claim_about_some_cell_is_called_that_of_the_best():
-    table = claims(NOT_SUPPORTED, SUPPORTED).assign(note=[f"something; {OF_BEST_CELL}", None])
+    table = claims(NOT_SUPPORTED, SUPPORTED).assign(note=[f"something; {OF_BEST_CELL}", None], level_pct=[99.6, 95])
     found = first_screen.sentences(table, MAIN, 5)
-    assert "(C1: +1.2 pp [-0.5, +3.0] in the best cell; holds in 3 of 4 cells)" in found[2]
+    assert "(C1: +1.2 pp [-0.5, +3.0] in the best cell, by 99.6 % intervals; holds in 3 of 4 cells)" in found[2]
     assert "(C2: +1.2 pp [-0.5, +3.0]; holds in 3 of 4 cells)" in found[1]
+
+
+def test_policies_that_are_the_same_are_told():
+    table = claims(UNDER_POWERED).assign(pairs_alike=7)
+    assert first_screen.sentences(table, MAIN, 5)[4].endswith(
+        f"(C1: {NUMBERS}; 7 of 20 pairs of policies are the same)."
+    )
 
 
 def test_numbers_in_words_and_lists():

@@ -181,7 +181,7 @@ def test_a_claim_is_shown_with_its_numbers(monkeypatch: pytest.MonkeyPatch) -> N
     )
     text = dict(shown[0].to_numpy().tolist())
     assert text["verdict"] == text["verdict in 0.1.0"] == "inconclusive"
-    assert text["mean difference"] == "0.5 pp (95 %: -1 to 2)"
+    assert text["mean difference"] == "0.5 pp (95 % over seeds and questions: -1 to 2)"
     assert text["cells in which it holds"] == "1 of 2"
     assert text["in the paper's numbers"] == "1 of 2: inconclusive"
 

@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import ttest_1samp
 
 from rdlib.errors import UserError
 from rdlib.evidence import stats
@@ -190,9 +191,12 @@ def test_problems_of_one_question_change_nothing(seeds):
     """To the byte what resampling questions gives, here done as before problems were known, whatever the ids."""
     rng, questions = np.random.default_rng(4), 301
     values = rng.integers(-1, 2, (seeds, questions)).astype(float)
-    weights = stats.bootstrap_weights(questions, "gsm")
-    columns = np.stack([weights @ row.astype(np.float32) / np.float32(questions) for row in values], axis=1)
-    expected = stats._over_seeds(columns, [float(row.astype(np.float32).mean(dtype=np.float64)) for row in values])
+    weights = stats.bootstrap_weights(questions, "gsm").astype(np.float32)
+    columns = np.stack([weights @ row.astype(np.float32) / np.float32(questions) for row in values])
+    means = np.array([float(row.astype(np.float32).mean(dtype=np.float64)) for row in values])
+    expected = columns.mean(axis=0, dtype=np.float64)
+    if seeds > 1:
+        expected = expected + stats.student_weights(seeds) @ (means - means.mean())
     for ids in ([f"gsm-test-{i:04d}" for i in range(questions)], perturbed(questions, 1), [*range(questions)]):
         index = {"seed": np.repeat(range(seeds), questions), "id": ids * seeds}
         found = stats.mean_draws(pd.DataFrame({**index, "value": values.ravel()}), "gsm")
@@ -240,11 +244,53 @@ def test_a_test_question_goes_with_what_was_made_from_it():
         assert value == pytest.approx(weights[0] / drawn) if drawn else math.isnan(value)
 
 
-def test_two_seeds_widen_by_students_t():
-    draws = stats._over_seeds(np.zeros((2000, 2)), [0.0, 0.1])
-    assert sorted(set(draws.round(6))) == pytest.approx(
-        [-0.05 * math.sqrt(2) * 12.7062 / 1.95996, 0, 0.05 * math.sqrt(2) * 12.7062 / 1.95996], abs=1e-4
+def of_seeds(*means):
+    """Draws of values that differ between seeds alone."""
+    table = pd.DataFrame({"seed": range(len(means)), "value": means}).merge(pd.DataFrame({"id": range(50)}), "cross")
+    return stats.mean_draws(table, "x")
+
+
+@pytest.mark.parametrize("means", [(0.0, 0.1), (0.3, 0.1, 0.1), (0.2, 0.5, 0.1, 0.4, 0.4)])
+@pytest.mark.parametrize("level", [0.5, 0.95, 0.996])
+def test_where_seeds_alone_differ_the_interval_is_students_at_every_level(means, level):
+    found, expected = of_seeds(*means).interval(level), stats.seed_interval(means, level)
+    assert found.estimate == pytest.approx(expected.estimate)
+    half = expected.high - expected.estimate
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=0.25 * half)
+    assert found.high - found.low == pytest.approx(2 * half, rel=0.1 if level < 0.99 else 0.25)
+
+
+def test_seeds_move_differences_and_means_as_they_do_by_hand():
+    first, second = (0.2, 0.5, 0.1), (0.1, 0.2, 0.4)
+    np.testing.assert_allclose(
+        (of_seeds(*first) - of_seeds(*second)).values, of_seeds(*np.subtract(first, second)).values, atol=1e-6
     )
+    np.testing.assert_allclose(
+        stats.mean_of([of_seeds(*first), of_seeds(*second)]).values,
+        of_seeds(*np.mean([first, second], axis=0)).values,
+        atol=1e-6,
+    )
+
+
+def test_a_p_value_is_students_where_seeds_alone_differ():
+    means = (0.05, 0.2, 0.1, 0.3, 0.02)
+    assert stats.p_value(of_seeds(*means)) == pytest.approx(ttest_1samp(means, 0).pvalue, rel=0.25)
+
+
+def test_seeds_that_lack_a_few_questions_still_share_the_others():
+    """What is missing here and there must not make the seeds' questions independent of each other."""
+    rng = np.random.default_rng(8)
+    of_question = np.repeat(rng.normal(0, 1, (1, 200)), 5, axis=0)
+    table = pd.DataFrame(of_question).rename_axis("seed").reset_index().melt("seed", var_name="id")
+    whole = stats.mean_draws(table, "x").interval()
+    some = stats.mean_draws(table[rng.random(len(table)) > 0.05], "x").interval()
+    assert some.high - some.low == pytest.approx(whole.high - whole.low, rel=0.15)
+
+
+def test_proportions_of_seeds_that_differ_are_known_less_well():
+    alike, apart = (stats.proportion_draws(30, 100, "x", seeds).interval() for seeds in ([0.3, 0.3], [0.25, 0.35]))
+    assert alike == stats.proportion_draws(30, 100, "x").interval()
+    assert apart.high - apart.low > 3 * (alike.high - alike.low)  # t of two seeds: +-0.64
 
 
 def test_p_value_counts_resamples_beyond_zero():

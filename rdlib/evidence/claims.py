@@ -9,15 +9,16 @@ ratios), each with a difference that the claim says is positive. The criterion o
   (`rdlib.evidence.verdicts`, `rdlib.evidence.power`);
 - inconclusive: anything else.
 
-Differences are paired question by question, and the mean's interval resamples the questions of all cells of a
-benchmark together, and those of two benchmarks that were made from one problem, so cells that share questions or
-problems are not counted as independent. Where many cells carry one
-claim, the cells' p-values are adjusted together (Holm).
+Differences in accuracy are paired question by question, and the mean's interval resamples the questions of all cells of
+a benchmark together, and those of two benchmarks that were made from one problem, so cells that share questions or
+problems are not counted as independent. Where many cells carry one claim, the cells' p-values are adjusted together
+(Holm).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
@@ -105,9 +106,10 @@ def _accuracy_cell(
     """The cell of a paired difference in accuracy, and the difference's bootstrap."""
     draws = stats.paired_difference(ours, rival, cell[0])
     effect = stats.cohens_h(ours.correct.mean(), rival.correct.mean())
-    first, second = (side.groupby("seed").correct.mean() for side in (ours, rival))
-    seeds = tables.by_seed(100 * (first - second).dropna(), 2)
-    return Cell("/".join(cell), _in_pp(draws, level), theirs, stats.p_value(draws), effect, seeds), draws
+    paired = stats.paired_table(ours, rival).groupby("seed").value
+    seeds, alike = tables.by_seed(100 * paired.mean(), 2), paired.apply(lambda values: not values.any())
+    name, p_value = "/".join(cell), stats.p_value(draws)
+    return Cell(name, _in_pp(draws, level), theirs, p_value, effect, seeds, len(alike), int(alike.sum())), draws
 
 
 def better_than(name: str, criterion: EveryCell, correctness: pd.DataFrame) -> Claim:
@@ -118,15 +120,22 @@ def better_than(name: str, criterion: EveryCell, correctness: pd.DataFrame) -> C
     for cell, ours, rival in both:
         alone, _ = _accuracy_cell(cell, ours, rival, _paper_difference(*cell, "ours", criterion.other))
         found.append((alone, stats.paired_difference(ours, rival, *together[cell[0]])))
-    return _common(name, criterion, found)
+    return _common(name, criterion, found, over=_over(correctness))
 
 
-def _common(name: str, criterion: Criterion, found: list[tuple[Cell, Draws]], note: str = "") -> Claim:
+def _over(table: pd.DataFrame, units: str = "questions") -> str:
+    """What an interval is over: seeds are sampled where there are several."""
+    return f"seeds and {units}" if table["seed"].nunique() > 1 else units
+
+
+def _common(
+    name: str, criterion: Criterion, found: list[tuple[Cell, Draws]], note: str = "", over: str = "questions"
+) -> Claim:
     cells = [cell for cell, _ in found]
     pooled = _in_pp(stats.mean_of(draws for _, draws in found)) if found else NOTHING
     note = note or ("" if found else NO_RESULTS)
     wide = left_open(cells, pooled, criterion.smallest)
-    return Claim(name, criterion, judge(cells, pooled), cells, pooled, remark=note, left_open=wide)
+    return Claim(name, criterion, judge(cells, pooled), cells, pooled, remark=note, left_open=wide, over=over)
 
 
 def _in_pp(draws: Draws, level: float = stats.LEVEL) -> Interval:
@@ -163,11 +172,15 @@ def better_somewhere(name: str, criterion: SomeCell, correctness: pd.DataFrame) 
     note = OF_BEST_CELL if cells else NO_RESULTS
     smallest = criterion.smallest.cell
     wide = [Open(one.name, one.difference, smallest, level) for one in cells if one.difference.high > 0]
-    return Claim(name, criterion, verdict, cells, best, remark=note, left_open=tuple(wide))
+    drawn = {"level": level, "over": _over(correctness)}
+    return Claim(name, criterion, verdict, cells, best, remark=note, left_open=tuple(wide), **drawn)
 
 
 def worse_judges(name: str, criterion: WorseJudges, pseudo_labels: pd.DataFrame) -> Claim:
-    """C5: failure ratio and mislabelled share, weak minus strong teacher and mmlu minus gsm."""
+    """C5: failure ratio and mislabelled share, weak minus strong teacher and mmlu minus gsm.
+
+    The counts do not tell which questions: both shares are resampled apart, which is wider than question by question.
+    """
     draws, by_seed = {}, {}
     for dataset, teacher, counts, seeds in curve_tables.vote_counts(pseudo_labels):
         for measure, share_of in (
@@ -175,9 +188,9 @@ def worse_judges(name: str, criterion: WorseJudges, pseudo_labels: pd.DataFrame)
             ("mislabelled", lambda c: (c.labelled - c.label_correct, c.labelled)),
         ):
             key = f"{measure}/{dataset}/{teacher}"
-            draws[measure, dataset, teacher] = stats.proportion_draws(*share_of(counts), key)
             bad, total = share_of(seeds)
-            by_seed[measure, dataset, teacher] = bad / total
+            shares = by_seed[measure, dataset, teacher] = bad / total
+            draws[measure, dataset, teacher] = stats.proportion_draws(*share_of(counts), key, shares.dropna())
     found = []
     for measure in ("failure ratio", "mislabelled"):
         for label, worse, better in (
@@ -197,7 +210,7 @@ def worse_judges(name: str, criterion: WorseJudges, pseudo_labels: pd.DataFrame)
     note = "the paper's Figures 3 and 4 have no numbers in the text" if found else ""
     if 0 < len(found) < 8:  # with one teacher or one dataset the claim has not been put to the test
         return Claim(name, criterion, INCONCLUSIVE, [cell for cell, _ in found], NOTHING, remark=note)
-    return _common(name, criterion, found, note)
+    return _common(name, criterion, found, note, _over(pseudo_labels))
 
 
 def variant_claim(name: str, criterion: Variant, correctness: pd.DataFrame) -> Claim:
@@ -209,7 +222,8 @@ def variant_claim(name: str, criterion: Variant, correctness: pd.DataFrame) -> C
         theirs = source["from_student"] - source["from_teacher"] if known else None
         found.append(_accuracy_cell(cell, ours, other, theirs))
     is_lost = criterion.variant.startswith("reward.mismatch=") and found
-    return _common(name, criterion, found, "the paper's Table 7 is lost in the text" if is_lost else "")
+    note = "the paper's Table 7 is lost in the text" if is_lost else ""
+    return _common(name, criterion, found, note, _over(correctness))
 
 
 def instability(auc: pd.Series) -> float:
@@ -242,7 +256,8 @@ def stability(name: str, criterion: Stability, history: pd.DataFrame, default: f
     pooled = _seeds_or_margin(differences.groupby("seed").mean().mean(axis=1), criterion.margin) if cells else NOTHING
     note = "the paper's Figure 5 has no numbers in the text" if cells else NO_RESULTS
     wide = left_open(cells, pooled, criterion.smallest)
-    return Claim(name, criterion, judge(cells, pooled), cells, pooled, "AUC", note, wide)
+    over = "seeds" if pooled.n > 1 else f"a margin of {criterion.margin:g} fixed beforehand"
+    return Claim(name, criterion, judge(cells, pooled), cells, pooled, "AUC", note, wide, over=over)
 
 
 def _instability_differences(history: pd.DataFrame, key: str, default: float) -> pd.DataFrame:
@@ -280,7 +295,8 @@ def spread(name: str, criterion: Spread, scores: pd.DataFrame, default: float) -
         for label, one in (("Pos/Neg", small), ("Pos/Pos", large))
     )
     verdict = _judge_spreads(judge(cells, pooled), small, large, criterion)
-    return Claim(name, criterion, verdict, cells, pooled, "AUC", note, _open_spreads(pooled, small, large, criterion))
+    wide, over = _open_spreads(pooled, small, large, criterion), _over(scores, "queries")
+    return Claim(name, criterion, verdict, cells, pooled, "AUC", note, wide, over=over)
 
 
 def _open_spreads(pooled: Interval, small: Interval, large: Interval, criterion: Spread) -> tuple[Open, ...]:
@@ -326,6 +342,10 @@ def claims_table(claims: list[Claim]) -> pd.DataFrame:
                 "low": claim.pooled.low,
                 "high": claim.pooled.high,
                 "unit": claim.unit,
+                "level_pct": round(100 * claim.level, 1),
+                "interval_over": claim.over,
+                "pairs": claim.pairs,
+                "pairs_alike": claim.alike,
                 "wide": claim.too_wide.what if claim.too_wide else "",
                 "half_width": claim.too_wide.half_width if claim.too_wide else np.nan,
                 "needed_half_width": claim.too_wide.needed if claim.too_wide else np.nan,
@@ -337,13 +357,29 @@ def claims_table(claims: list[Claim]) -> pd.DataFrame:
                 "note": claim.note,
             }
         )
-    return pd.DataFrame(rows)
+    significant = ["cells_significantly_positive", "cells_significantly_negative"]
+    return pd.DataFrame(rows).astype(dict.fromkeys(significant, "Int64"))
 
 
-def _significant(claim: Claim, sign: int) -> int:
-    """Cells of one sign whose p-value, adjusted for their number (Holm), is below 5 %."""
+def _significant(claim: Claim, sign: int) -> int | None:
+    """Cells of one sign whose p-value, adjusted for their number (Holm), is below 5 %; None without p-values."""
+    if claim.cells and np.isnan(claim.adjusted).all():
+        return None
     adjusted = zip(claim.cells, claim.adjusted, strict=True)
     return sum(sign * cell.difference.estimate > 0 and p < 1 - stats.LEVEL for cell, p in adjusted)
+
+
+def cells_and_means(claims: list[Claim]) -> pd.DataFrame:
+    """`cells_table` with a row `mean of the cells` for each claim of several that is judged by their mean."""
+    parts = []
+    for claim in claims:
+        parts.append(cells_table([claim]))
+        if len(claim.cells) > 1 and OF_BEST_CELL not in claim.note and np.isfinite(claim.pooled.estimate):
+            papers = [cell.paper for cell in claim.cells]
+            paper = None if None in papers else float(np.mean(papers))
+            parts.append(cells_table([replace(claim, cells=[Cell("mean of the cells", claim.pooled, paper)])]))
+            parts[-1]["verdict"] = claim.verdict
+    return pd.concat(parts, ignore_index=True) if parts else cells_table([])
 
 
 def cells_table(claims: list[Claim]) -> pd.DataFrame:
@@ -359,6 +395,7 @@ def cells_table(claims: list[Claim]) -> pd.DataFrame:
             "study_seeds": cell.seeds,
             "n": cell.difference.n,
             "unit": claim.unit,
+            "level_pct": round(100 * claim.level, 1),
             "holds": cell.holds,
             "p_value": cell.p_value,
             "p_holm": adjusted,
@@ -378,6 +415,7 @@ def cells_table(claims: list[Claim]) -> pd.DataFrame:
         "study_seeds",
         "n",
         "unit",
+        "level_pct",
         "holds",
     ]
     columns += ["p_value", "p_holm", "effect_h", "paper_difference"]

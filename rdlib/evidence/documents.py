@@ -73,8 +73,8 @@ def claim_rows(path: Path) -> str:
         difference += " (best cell)" if OF_BEST_CELL in str(row.get("note")) else ""
         verdict = row["verdict"]
         if row["half_width"] != "":
-            widths = f"± {float(row['half_width']):.3g}, needs ± {float(row['needed_half_width']):.3g}"
-            verdict += f": {row['wide']} {widths}"
+            verdict += f": {row['wide']} is known to ± {float(row['half_width']):.2g} {row['unit']}"
+            verdict += f", needs ± {float(row['needed_half_width']):.2g}"
         holds = f"{row['cells_holding']} of {row['cells']}"
         paper_holds = f"{row['paper_cells_holding']} of {row['paper_cells']}" if row["paper_cells"] else "-"
         cells = [row["claim"], row["statement"].replace("|", "\\|"), verdict, *(row[name] or "-" for name in earlier)]

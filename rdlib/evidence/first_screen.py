@@ -84,7 +84,10 @@ def _claim(row: dict) -> str:
     numbers = row["claim"]
     if np.isfinite(row["mean_difference"]):
         numbers += f": {tables.difference(row['mean_difference'], row['low'], row['high'], row['unit'])}"
-        numbers += " in the best cell" if OF_BEST_CELL in str(row.get("note")) else ""
+        if OF_BEST_CELL in str(row.get("note")):
+            numbers += f" in the best cell, by {row['level_pct']:g} % intervals"
     if row["cells"] > 1:
         numbers += f"; holds in {row['cells_holding']} of {row['cells']} cells"
+    if row["pairs_alike"]:
+        numbers += f"; {row['pairs_alike']} of {row['pairs']} pairs of policies are the same"
     return f"“{row['statement']}” ({numbers})"

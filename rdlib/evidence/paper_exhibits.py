@@ -12,6 +12,7 @@ GRID = ("07_evaluate",)  # every cell of Table 2, with all that comes before
 REWARD_MODELS = ("05_reward_model",)
 ABLATIONS = ("08_ablation_lambda", "09_ablation_data_ratio", "10_ablation_reward_source", "11_ablation_correctness")
 COLUMNS = "`study_*` columns are this study's; `paper_*` columns are the paper's."
+SAME = "Where PPO keeps the policy that it starts from, policies are the same and their difference is 0."
 OURS = "`study_*` columns are this study's, with 95 % intervals; `paper_*` columns are the paper's."
 
 
@@ -41,7 +42,10 @@ PAPER = (
     Exhibit(
         name="claims",
         title="The paper's claims",
-        caption="Verdicts are computed from the result tables by the criterion given, fixed beforehand.",
+        caption="Verdicts are computed from the result tables by the criterion given, fixed beforehand. `low` and "
+        "`high` end the interval of the mean difference, or of the best cell where the note says so, of `level_pct` "
+        "% and over what `interval_over` names. Of `pairs` of policies, `pairs_alike` answer every question alike. "
+        "Cells are significant by p-values adjusted for their number (Holm).",
         table=lambda evidence: claims.claims_table(evidence.claims()),
         draw=None,
         rests_on=(*GRID, *ABLATIONS),
@@ -49,7 +53,8 @@ PAPER = (
     Exhibit(
         name="claims_cells",
         title="The paper's claims, cell by cell",
-        caption="The differences behind each verdict; positive is what the paper claims.",
+        caption="The differences behind each verdict; positive is what the paper claims. Intervals are of "
+        "`level_pct` %; `n` counts questions, of C7 seeds.",
         table=lambda evidence: claims.cells_table(evidence.claims()),
         draw=None,
         rests_on=(*GRID, *ABLATIONS),
@@ -79,20 +84,22 @@ PAPER = (
     Exhibit(
         name="figure_claims_methods",
         title="Claims C1 to C4: Ours against other methods, cell by cell",
-        caption="Differences in accuracy in percentage points, positive as the paper claims: this study's (diamonds), "
-        "paired question by question, with 95 % intervals over questions and seeds (small dots: single seeds), and the "
-        "paper's (crosses), which have no intervals. Titles have the verdicts.",
-        table=lambda evidence: claims.cells_table(evidence.claims("C1", "C2", "C3", "C4")),
+        caption="Differences in accuracy in percentage points, positive as the paper claims: this study's "
+        "(diamonds), paired question by question, with 95 % intervals over questions and seeds (C4: wider, for the "
+        "number of its cells; small dots: single seeds), and the paper's (crosses), which have no intervals. At the "
+        "bottom the mean of the cells. Where PPO keeps the policy that it starts from, Ours is Ours w/o R and "
+        "differs by 0. Titles have the verdicts.",
+        table=lambda evidence: claims.cells_and_means(evidence.claims("C1", "C2", "C3", "C4")),
         draw=paper_figures.claims_of_methods,
         rests_on=GRID,
     ),
     Exhibit(
         name="figure_claims_ablations",
         title="Claims C5 to C9, cell by cell",
-        caption="This study's differences, positive as the paper claims, with 95 % intervals over questions and seeds "
-        "(C7: over seeds); small dots are single seeds. C5, C6 and C9 in percentage points, C7 and C8 in AUC. Titles "
-        "have the verdicts.",
-        table=lambda evidence: claims.cells_table(evidence.claims("C5", "C6", "C7", "C8", "C9")),
+        caption="This study's differences, positive as the paper claims, with 95 % intervals over questions and "
+        "seeds (C7: over seeds, with one seed a margin); small dots are single seeds, at the bottom the mean of the "
+        "cells. C5, C6 and C9 in percentage points, C7 and C8 in AUC. Titles have the verdicts.",
+        table=lambda evidence: claims.cells_and_means(evidence.claims("C5", "C6", "C7", "C8", "C9")),
         draw=paper_figures.claims_of_ablations,
         rests_on=("02_pseudo_labels", *ABLATIONS),
     ),
@@ -162,7 +169,9 @@ PAPER = (
     Exhibit(
         name="table_3_reward_model_auc",
         title="Table 3: reward models",
-        caption=f"Validation AUC; intervals over queries. {OURS} `ours_wo_d` has no value in the paper.",
+        caption="AUC on the validation queries by which the checkpoint was chosen, so a little too high; intervals "
+        "over queries. Each student's own responses: those of `ours_wo_d` are others, of the student before "
+        f"training. {OURS} `ours_wo_d` has no value in the paper.",
         table=lambda evidence: paper_tables.auc_table(evidence.reward_scores),
         draw=None,
         rests_on=REWARD_MODELS,
@@ -188,8 +197,9 @@ PAPER = (
         name="figure_5_lambda",
         title="Figure 5: validation AUC by lambda",
         caption="AUC along the training of the reward model for each lambda of Eq. 6, a row a cell, mean over seeds "
-        "with 95 % intervals over seeds; at the right of each panel the checkpoint kept, with 95 % intervals over "
-        "questions.",
+        "with 95 % intervals over seeds; at the right of each panel the checkpoint kept, on the queries by which it "
+        "was chosen, with 95 % intervals over them. Curves end where patience ran out, which is sooner for some by "
+        "chance.",
         table=_lambda_curves,
         draw=paper_figures.lambda_curves,
         rests_on=("08_ablation_lambda",),
@@ -197,8 +207,8 @@ PAPER = (
     Exhibit(
         name="figure_6_data_ratio",
         title="Figure 6: validation AUC by the teacher's share of the positives",
-        caption="AUC of reward models trained on other ratios of teacher to student positives, a panel a cell, with "
-        "95 % intervals over questions; small dots are single seeds.",
+        caption="AUC of reward models trained on other ratios of teacher to student positives, on the queries by which "
+        "the checkpoint was chosen, a panel a cell, with 95 % intervals over them; small dots are single seeds.",
         table=_ratio_points,
         draw=paper_figures.data_ratio,
         rests_on=("09_ablation_data_ratio",),
@@ -206,7 +216,7 @@ PAPER = (
     Exhibit(
         name="table_4_reward_source",
         title="Table 4: reward source",
-        caption=f"Accuracy in %; gains over w/o reward are paired. {OURS}",
+        caption=f"Accuracy in %; gains over w/o reward are paired. {SAME} {OURS}",
         table=lambda evidence: paper_tables.reward_source_table(evidence.correctness),
         draw=None,
         rests_on=("10_ablation_reward_source",),
@@ -214,7 +224,7 @@ PAPER = (
     Exhibit(
         name="table_7_correctness_validation",
         title="Table 7: what Eq. 7 does with a mismatch",
-        caption="Accuracy in %; gains over Ours are paired. The paper's numbers are lost in the text.",
+        caption=f"Accuracy in %; gains over Ours are paired. {SAME} The paper's numbers are lost in the text.",
         table=lambda evidence: paper_tables.correctness_validation_table(evidence.correctness),
         draw=None,
         rests_on=("11_ablation_correctness",),
@@ -297,9 +307,10 @@ PAPER = (
     ),
     Exhibit(
         name="convergence",
-        title="Whether every training went on until it was flat",
-        caption="Optimizer steps at which a training was best on the validation questions, and at which it ended: by "
-        "its patience, or at the most steps that it may take, and then it is named.",
+        title="How long every training went on",
+        caption="Optimizer steps at which a training was best on the validation questions (0: it kept what it started "
+        "from), and at which it ended: by its patience, or at the most steps that it may take, and then it is named. "
+        "Trainings of the reviewers' questions are among them.",
         table=lambda evidence: convergence.convergence_table(evidence.trainings),
         draw=None,
         rests_on=(*GRID, *ABLATIONS),
@@ -316,7 +327,7 @@ PAPER = (
     Exhibit(
         name="costs",
         title="What each stage cost",
-        caption="Sums over all runs of a stage.",
+        caption="Sums over all runs of a stage in the study; the reviewers' questions have a table of their own.",
         table=lambda evidence: paper_tables.cost_table(evidence.costs),
         draw=None,
         rests_on=(*GRID, *ABLATIONS),

@@ -10,7 +10,13 @@ from rdlib.evidence import question_figures, question_tables, reviewers
 from rdlib.evidence.exhibit import Exhibit
 from rdlib.evidence.result_tables import Evidence
 
-PAIRED = "Accuracy in %, with 95 % intervals; `ours_minus_arm_*` are paired differences in percentage points."
+PAIRED = (
+    "Accuracy in %, with 95 % intervals; `ours_minus_arm_*` are paired differences in percentage points, each by "
+    "itself: no interval allows for their number. Where PPO keeps the policy that it starts from, Ours is its "
+    "warm-up."
+)
+# Questions on which the teacher's vote is sure are easier than the rest
+ON_LABELLED = "on the validation questions with a pseudo-label"
 ARMS = (
     "Accuracy on the test questions in %, with 95 % intervals over questions and seeds; small dots are single seeds, "
     "and the diamond is Ours; a panel a cell and benchmark."
@@ -71,8 +77,8 @@ def _arms_figure(question: str, title: str) -> Exhibit:
 QUESTIONS = (
     _of_question("R1", "R1: stronger baselines"),
     _arms_figure("R1", "R1: accuracy of Ours and of stronger baselines"),
-    _of_question("R2", "R2: SFT with as many teacher samples as the pipeline's tokens pay for"),
-    _arms_figure("R2", "R2: accuracy with as many teacher samples as the pipeline's tokens pay for"),
+    _of_question("R2", "R2: SFT with at least as many tokens of the teacher as the pipeline samples"),
+    _arms_figure("R2", "R2: accuracy with at least as many tokens of the teacher as the pipeline samples"),
     _of_question("R3", "R3: the teacher fine-tuned on its own labelled responses"),
     _arms_figure("R3", "R3: accuracy of the teacher fine-tuned on its own labelled responses"),
     _of_question("R4", "R4: wrong pseudo-labels"),
@@ -91,7 +97,8 @@ QUESTIONS = (
         name="figure_question_r4_threshold",
         title="R4: what the vote's threshold trades",
         caption="Left, the share of pseudo-labels equal to the gold answer against the share of questions that get "
-        "one, along the threshold; right, the share of questions without one. In %, a line a benchmark and teacher.",
+        "one, along the threshold; right, the share of questions without one. In %, a line a benchmark and teacher; "
+        "the table has the intervals.",
         table=lambda evidence: evidence.thresholds,
         draw=question_figures.thresholds,
         rests_on=("01_teacher_responses",),
@@ -102,8 +109,10 @@ QUESTIONS = (
     Exhibit(
         name="question_r6_ledger",
         title="R6: what every stage costs",
-        caption="Means over seeds, the stages behind each cell together. Operations: 2N a token sampled or read, 6N a "
-        "token trained on; attention left out, and the prompts of what is sampled.",
+        caption="Means over seeds, the stages behind each cell together. Operations with N parameters: 2N a token "
+        "sampled or read, 6N a token trained on, twice that in PPO, which trains a policy and a value model; "
+        "on-policy distillation has the teacher read what it trains on. Attention is left out, and the prompts of "
+        "what is sampled. PPO on the vote has a reward model too: its value model begins as one.",
         table=lambda evidence: question_tables.ledger_table(evidence.question_costs),
         draw=None,
         rests_on=("13_reviewer_runs",),
@@ -132,8 +141,9 @@ QUESTIONS = (
     Exhibit(
         name="figure_best_of_n",
         title="Choosing by reward among n samples",
-        caption="Validation accuracy in % of ways to use n samples a question of the student before PPO, with "
-        "95 % intervals over questions, a panel a cell.",
+        caption=f"Accuracy in % {ON_LABELLED} of ways to use n samples a question of the student before PPO, with 95 % "
+        "intervals over questions, a panel a cell. Of n samples, the distinct texts are fewer where they agree, so a "
+        "choice among texts is worse than one among samples.",
         table=lambda evidence: question_tables.best_of_n_table(evidence.judged),
         draw=question_figures.best_of_n,
         rests_on=("13_reviewer_questions",),
@@ -142,8 +152,8 @@ QUESTIONS = (
     Exhibit(
         name="figure_calibration",
         title="Calibration of the reward model",
-        caption="Share of correct validation responses against the sigmoid of their score, in ten bins of equal size, "
-        "before and after PPO, a panel a cell; dotted is perfect calibration.",
+        caption="Share of correct responses against the sigmoid of their score, in ten bins of equal size, before and "
+        f"after PPO, {ON_LABELLED}, a panel a cell; dotted is perfect calibration.",
         table=lambda evidence: question_tables.reliability_table(evidence.judged),
         draw=question_figures.reliability,
         rests_on=("13_reviewer_questions",),
@@ -152,7 +162,7 @@ QUESTIONS = (
     Exhibit(
         name="figure_reward_shift",
         title="What PPO does to the rewards",
-        caption="Density of the reward model's score of sampled validation responses before and after PPO, seeds "
+        caption=f"Density of the reward model's score of responses sampled before and after PPO, {ON_LABELLED}, seeds "
         "pooled, a panel a cell.",
         table=lambda evidence: question_tables.reward_table(evidence.judged),
         draw=question_figures.rewards,
@@ -162,9 +172,9 @@ QUESTIONS = (
     Exhibit(
         name="figure_over_optimisation",
         title="Reward against true accuracy as the policy moves away",
-        caption="Along PPO, against the KL to the policy before it in nats a response: the reward of Eq. 7 (left), the "
-        "share of validation questions that are right by the gold answer and that agree with the vote (right); a line "
-        "a seed, a row a cell.",
+        caption="Along PPO, against the KL to the policy before it in nats a response: the reward of Eq. 7 (left; both "
+        "are means since the evaluation before), the share that is right by the gold answer and that agrees with the "
+        f"vote (right), {ON_LABELLED}; a line a seed, a row a cell.",
         table=lambda evidence: evidence.over_optimisation,
         draw=question_figures.over_optimisation,
         rests_on=("13_reviewer_questions",),
@@ -173,7 +183,7 @@ QUESTIONS = (
     Exhibit(
         name="reward_model_length",
         title="Is the reward model paid for length?",
-        caption="Spearman's correlation of score and tokens over validation responses.",
+        caption=f"Spearman's correlation of score and tokens over responses, {ON_LABELLED}.",
         table=lambda evidence: question_tables.length_table(evidence.judged),
         draw=None,
         rests_on=("13_reviewer_questions",),

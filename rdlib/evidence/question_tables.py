@@ -99,11 +99,19 @@ def length_table(judged: pd.DataFrame) -> pd.DataFrame:
 def ledger_table(costs: pd.DataFrame) -> pd.DataFrame:
     """R6: tokens, operations and seconds of every stage behind the arms of R1 and R2 of each cell; means over seeds."""
     keys = ["stage", "teacher", "student", "method", "variant"]
-    values = ["parameters", "tokens_generated", "tokens_trained", "flops", "seconds"]
+    values = [
+        "parameters",
+        "tokens_generated",
+        "tokens_read",
+        "tokens_trained",
+        "reader_parameters",
+        "flops",
+        "seconds",
+    ]
     costs = ledger.ledger(costs[costs["question"].isin(COMPARED)])
     means = {cell: part.groupby(keys, sort=True)[values].mean() for cell, part in costs.groupby("cell", sort=False)}
     table = pd.concat(means, names=["cell"]).reset_index()
-    whole = ["parameters", "tokens_generated", "tokens_trained"]
+    whole = values[:5]
     return table.assign(gflop=table["flops"] / 1e9).drop(columns="flops").round(1).astype(dict.fromkeys(whole, int))
 
 

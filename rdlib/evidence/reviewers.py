@@ -66,7 +66,8 @@ def arm_label(arm: str, level: float, question: str = "R2") -> str:
 def plain_answer(table: pd.DataFrame) -> str:
     """`accuracy_table` of one question in words: what Ours is ahead of, behind, and not told apart from.
 
-    A sentence a cell and benchmark. Ahead and behind: the paired 95 % interval excludes 0.
+    A sentence a cell and benchmark. Ahead and behind: the paired 95 % interval excludes 0. Where Ours has several
+    levels (R4), what they make of it comes first, and arms are held to Ours of their own level.
     """
     sentences = []
     rivals = table.dropna(subset="ours_minus_arm_pp") if "ours_minus_arm_pp" in table else table[:0]
@@ -82,8 +83,18 @@ def plain_answer(table: pd.DataFrame) -> str:
                 apart.append(name)
         groups = (("is ahead of", ahead), ("is behind", behind), ("is not told apart from", apart))
         words = "; ".join(f"{verb} {', '.join(names)}" for verb, names in groups if names)
-        sentences.append(f"in {cell}, on {benchmark}, Ours {words}")
+        ours = table[(table["cell"] == cell) & (table["benchmark"] == benchmark) & table["ours_minus_arm_pp"].isna()]
+        sentences.append(f"in {cell}, on {benchmark}, {_of_levels(ours)} {words}")
     return "Answer: " + ". And ".join(sentences) + "." if sentences else ""
+
+
+def _of_levels(ours: pd.DataFrame) -> str:
+    """Ours as the subject of a sentence; with several levels, their accuracies first."""
+    if len(ours) < 2:
+        return "Ours"
+    first, *others = ours.sort_values("level").itertuples()
+    falls = [f"{row.study_pct:.1f} % ({arm_label('', row.level, row.question).strip(' ()')})" for row in others]
+    return f"Ours goes from {first.study_pct:.1f} % to {tables.listed(falls)}, and each of these"
 
 
 def threshold_sweep(responses: pd.DataFrame, gold: pd.Series, thresholds: list[float]) -> pd.DataFrame:

@@ -33,7 +33,8 @@ class Cell:
     """One cell of a claim: the difference that should be positive, and the paper's own (None: no numbers).
 
     `p_value` is that of the difference against 0, `effect` its size (Cohen's h); NaN where there is none. `seeds` are
-    the differences of single seeds, as `rdlib.evidence.tables.by_seed` writes them.
+    the differences of single seeds, as `rdlib.evidence.tables.by_seed` writes them. Of a difference in accuracy,
+    `pairs` is the number of pairs of policies behind it and `alike` that of those that answer every question alike.
     """
 
     name: str
@@ -42,6 +43,8 @@ class Cell:
     p_value: float = np.nan
     effect: float = np.nan
     seeds: str = ""
+    pairs: int = 0
+    alike: int = 0
 
     @property
     def holds(self) -> bool:
@@ -88,7 +91,8 @@ class Open:
 class Claim:
     """A judged claim; its verdict rests on `pooled`, in `unit`: pp (percentage points) or AUC.
 
-    `left_open`: the intervals that keep it from being supported or not, where it is neither.
+    `left_open`: the intervals that keep it from being supported or not, where it is neither. `level` is that of all its
+    intervals, which are `over` what is sampled.
     """
 
     name: str
@@ -99,6 +103,8 @@ class Claim:
     unit: str = "pp"
     remark: str = ""
     left_open: tuple[Open, ...] = ()
+    level: float = stats.LEVEL
+    over: str = "seeds and questions"
 
     @property
     def too_wide(self) -> Open | None:
@@ -113,8 +119,28 @@ class Claim:
 
     @property
     def note(self) -> str:
-        """What there is to say beside the verdict; of an under-powered claim, the width there is and that needed."""
-        return "; ".join(filter(None, [self.too_wide and self.too_wide.words(self.unit), self.remark]))
+        """What there is to say beside the verdict: widths of an under-powered claim, policies that are the same."""
+        return "; ".join(filter(None, [self.too_wide and self.too_wide.words(self.unit), self.same, self.remark]))
+
+    @property
+    def pairs(self) -> int:
+        """How many pairs of policies its differences in accuracy are between."""
+        return sum(cell.pairs for cell in self.cells)
+
+    @property
+    def alike(self) -> int:
+        """How many of them answer every question alike."""
+        return sum(cell.alike for cell in self.cells)
+
+    @property
+    def same(self) -> str:
+        """How many differences are 0 because both policies are the same, in words; "" if none is."""
+        if not self.alike:
+            return ""
+        return (
+            f"in {self.alike} of {self.pairs} pairs both policies answer every question alike, as where PPO keeps the "
+            "policy that it starts from"
+        )
 
     @property
     def statement(self) -> str:

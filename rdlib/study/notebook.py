@@ -72,7 +72,8 @@ def show_claim(claim: Claim) -> None:
         f"claim {claim.name}": claim.statement,
         "verdict": claim.verdict,
         **{f"verdict in {release}": verdict for release, verdict in claim.earlier.items() if verdict},
-        "mean difference": f"{pooled.estimate:.3g} {claim.unit} (95 %: {pooled.low:.3g} to {pooled.high:.3g})",
+        "mean difference": f"{pooled.estimate:.3g} {claim.unit} ({100 * claim.level:.3g} % over {claim.over}: "
+        f"{pooled.low:.3g} to {pooled.high:.3g})",
         "cells in which it holds": f"{sum(cell.holds for cell in claim.cells)} of {len(claim.cells)}",
         "in the paper's numbers": f"{sum(value > 0 for value in paper)} of {len(paper)}: {claim.paper_verdict}"
         if paper
