@@ -208,13 +208,13 @@ class RewardModel(Section):
 class Reward(Section):
     """Eq. 7: reward of an unextractable answer, and what a mismatch with the pseudo-label does.
 
-    `source` "vote" (reviewers' question R5, not the paper's): 1 for a match, 0 otherwise, no reward model. "vote_first"
-    (ours): the vote where there is a pseudo-label, and the sigmoid of the reward model's score, which is on the vote's
-    scale, where there is none.
+    `source` "vote" (reviewers' question R5, not the paper's): 1 for a match, 0 otherwise; of the reward model nothing
+    but its body, which the value model begins with. "vote_first" (ours): the vote where there is a pseudo-label, and
+    the sigmoid of the reward model's score, which is on the vote's scale, where there is none.
 
     `scale` unit (ours): scores are divided by their standard deviation over the reward model's validation responses
     before they are corrected, so that `no_answer` and `ppo.kl_coef` weigh the same whatever the size of the scores,
-    which grows as long as a reward model is trained; raw: as they are.
+    which grows as long as a reward model is trained, and the vote's rewards by theirs; raw: as they are.
     """
 
     no_answer: float

@@ -40,6 +40,20 @@ def test_every_other_question_is_its_own_problem(question):
     assert source_problem(question) == question
 
 
+def test_questions_of_one_stem_are_of_one_problem():
+    """Ids of micro-mmlu, made as a study makes them, tell equal stems from different ones, and each question."""
+    rows = data.micro_problems("mmlu", load_profile("params/micro.yaml").datasets["mmlu"])
+    ids = [key for key, *_ in rows]
+    assert len(set(ids)) == len(ids)
+    for split in ("train", "validation", "test"):
+        of_split = [(source_problem(key), problem) for key, its, _, problem in rows if its == split]
+        pairs = {(source, problem.question) for source, problem in of_split}
+        assert len(pairs) == len({source for source, _ in pairs}) == len({stem for _, stem in pairs}) < len(of_split)
+    assert (
+        source_problem("mmlu-test-0012.3") == "mmlu-test-0012" and source_problem("mmlu-test-12.3") == "mmlu-test-12.3"
+    )
+
+
 def test_micro_ids_tell_what_the_generator_perturbed(monkeypatch):
     """Every problem that `gsm.perturb` is given for the reference study, beside the one its question's id tells."""
     settings = load_profile(ROOT / "params/reference.yaml").datasets["gsm"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import pandas as pd
 import pytest
 import torch
 from hypothesis import given
@@ -54,15 +55,32 @@ def test_constants():
     assert fixed[2:4] == [-2.5, -2.5]
 
 
+def scored(*scores):
+    """A table of the reward model's scores."""
+    return pd.DataFrame({"kind": "student_positive", "score": scores})
+
+
 def test_scores_of_one_scale():
     """1, 2, 3 and 6 have a mean square deviation of 14 / 4; the constants of Eq. 7 stay as they are."""
     unit = settings("minus").model_copy(update={"scale": "unit"})
-    scale = scale_of([1.0, 2.0, 3.0, 6.0], unit)
+    scale = scale_of(scored(1.0, 2.0, 3.0, 6.0), unit)
     assert scale == pytest.approx(math.sqrt(3.5))
     changed = reward(torch.tensor([4.0, 4.0, 4.0]), ["7", "8", None], ["7", "7", "7"], unit, scale)
     assert changed.tolist() == pytest.approx([4 / scale, 4 / scale - 1, -5])
-    assert scale_of([2.0, 2.0], unit) == scale_of([1.0, 2.0], settings()) == 1
-    assert scale_of([1.0, 2.0], unit.model_copy(update={"source": "vote_first"})) == 1  # needs the sigmoid of the score
+    assert scale_of(scored(2.0, 2.0), unit) == scale_of(scored(1.0, 2.0), settings()) == 1
+
+
+@pytest.mark.parametrize("source", ["vote", "vote_first"])
+def test_the_votes_rewards_have_the_scale_of_its_ones_and_zeros(source):
+    """The student's agree in three of four, so the deviation is sqrt(3/4 * 1/4); the teacher's do not count."""
+    unit = settings().model_copy(update={"scale": "unit", "source": source})
+    kinds = ["student_positive"] * 3 + ["student_negative"] + ["teacher_positive"] * 5
+    table = pd.DataFrame({"kind": kinds, "score": 7.0})
+    scale = scale_of(table, unit)
+    assert scale == pytest.approx(math.sqrt(3) / 4)
+    given = reward(torch.tensor([4.0, 4.0, 4.0]), ["7", "8", None], ["7", "7", "7"], unit, scale)
+    assert given.tolist() == pytest.approx([4 / math.sqrt(3), 0, 0])
+    assert scale_of(table[:3], unit) == scale_of(table, unit.model_copy(update={"scale": "raw"})) == 1
 
 
 def test_unknown_variant():

@@ -122,6 +122,18 @@ def test_auc_draws_equal_the_auc_of_each_resample():
         assert value == pytest.approx(metrics.comparison_auc(resample, "pos_neg"))
 
 
+def test_auc_draws_queries_of_one_problem_together():
+    """Four stems of three queries: the interval is that of four queries, each with the responses of its three."""
+    rng = np.random.default_rng(3)
+    positives, negatives = np.repeat(rng.normal(1, 1, 4), 3), np.repeat(rng.normal(0, 1, 4), 3)
+    table = scores(positives, negatives)
+    stems = [f"mmlu-validation-{i // 3:04d}.{i % 3 + 1}" for i in range(12)]
+    whole = table.assign(id=table.id.map(dict(enumerate(stems))))
+    merged = table.assign(id=table.id // 3)
+    found, expected = (stats.auc_draws(one, "pos_neg", "x", resamples=50) for one in (whole, merged))
+    np.testing.assert_allclose(found.values, expected.values)
+
+
 def test_auc_interval_covers_and_shrinks_with_queries():
     rng = np.random.default_rng(2)
     few, many = (scores(rng.normal(1, 1, n), rng.normal(0, 1, n)) for n in (30, 480))

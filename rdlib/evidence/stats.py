@@ -269,14 +269,15 @@ def auc_draws(
 ) -> Draws:
     """AUC of a comparison of Table 3 with its bootstrap over queries; columns seed, id, kind, score.
 
-    All responses to a query are drawn together; queries are validation questions, each a problem of its own. Pass the
-    same `ids` for AUCs to be compared on the same queries.
+    All responses to the queries of a problem are drawn together. Pass the same `ids` for AUCs to be compared on the
+    same queries.
     """
     ids = pd.Index(sorted(set(scores.id))) if ids is None else pd.Index(ids)
     if not len(ids):
         return Draws(NAN, np.full(resamples, NAN), 0)
     higher, lower = COMPARISONS[comparison]
-    weights = bootstrap_weights(len(ids), key, resamples).astype(np.float64)
+    problems, problem_of = np.unique([str(source_problem(query)) for query in ids], return_inverse=True)
+    weights = bootstrap_weights(len(problems), key, resamples)[:, problem_of].astype(np.float64)
     estimates, columns = [], []
     for _, one in scores.groupby("seed"):
         wins, pairs = _wins_by_query(one[one.kind == higher], one[one.kind == lower], ids)

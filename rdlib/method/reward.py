@@ -9,10 +9,14 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 
+import pandas as pd
 import torch
 
+from rdlib.method.metrics import COMPARISONS
 from rdlib.settings import Reward
 from rdlib.tasks import answers
+
+STUDENT_KINDS = COMPARISONS["pos_neg"]  # positive and negative
 
 
 def mismatch_reward(score: torch.Tensor, variant: str, constant: float) -> torch.Tensor:
@@ -51,11 +55,19 @@ def vote_first_reward(
     return torch.where(unsure, scores.sigmoid(), vote_reward(extracted, labels).to(scores))
 
 
-def scale_of(scores: Sequence[float], settings: Reward) -> float:
-    """What Eq. 7 divides a score by: the standard deviation of these `scores`; 1 for `raw`, or where all are equal."""
-    if settings.source != "reward_model" or settings.scale == "raw":
+def scale_of(scores: pd.DataFrame, settings: Reward) -> float:
+    """What rewards are divided by: 1 for `raw`, or where all are equal, else a standard deviation.
+
+    That of the scores, which Eq. 7 is of or, where the vote rewards, of its 1 and 0 for the student's responses.
+    `scores`: kind and score of the reward model's validation responses.
+    """
+    if settings.scale == "raw":
         return 1.0
-    return statistics.pstdev(map(float, scores)) or 1.0  # exact, so the same on every machine
+    if settings.source == "reward_model":
+        values = map(float, scores["score"])
+    else:
+        values = [float(kind == STUDENT_KINDS[0]) for kind in scores["kind"] if kind in STUDENT_KINDS]
+    return statistics.pstdev(values) or 1.0  # exact, so the same on every machine
 
 
 def reward(
@@ -69,12 +81,12 @@ def reward(
 
     `scores` [B] are r_phi(x, y); `extracted` the final answers a(y); `labels` the pseudo-labels a*(x), None
     for a question of Q_fail, whose answers are judged by the reward model alone. Eq. 7 is of the scores over `scale`
-    (`scale_of`).
+    (`scale_of`), the vote's rewards are divided by it.
     """
     if settings.source == "vote":
-        return vote_reward(extracted, labels).to(scores)
+        return vote_reward(extracted, labels).to(scores) / scale
     if settings.source == "vote_first":
-        return vote_first_reward(scores, extracted, labels)
+        return vote_first_reward(scores, extracted, labels) / scale
     scores = scores / scale
     mismatch = torch.tensor(
         [label is not None and not answers.same(a, label) for a, label in zip(extracted, labels, strict=True)]

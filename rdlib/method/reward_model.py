@@ -2,7 +2,7 @@
 
 A query with at least one wrong student answer gives equal numbers of student positives, student
 negatives and teacher positives, drawn uniformly. One training example is a query with its responses;
-the preference terms run over all pairs of a query, which is the expectation over uniformly drawn pairs.
+the preference terms run over all pairs within the queries of a batch, each pair counting the same.
 """
 
 from __future__ import annotations
@@ -73,8 +73,8 @@ def preference_loss(
     """Eq. 5: student positive over student negative, teacher positive over student positive. All [N].
 
     Of teacher responses alone (Table 4) it is teacher positive over teacher negative.
-    Each term is the mean over all pairs within a query (for a part of a batch, its share of the mean over the batch's
-    `counts` of pairs); a term without a pair is zero.
+    Each term is the mean over all pairs of the batch, each within a query, so a query weighs by its pairs (for a part
+    of a batch, its share of the mean over the batch's `counts` of pairs); a term without a pair is zero.
     """
     difference = scores[:, None] - scores[None, :]
     total = scores.sum() * 0.0

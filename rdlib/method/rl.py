@@ -162,7 +162,7 @@ def reward_function(stage, tokenizer, queries: pd.DataFrame, asked: list[prompts
     judge = scoring.load(scorer, pad, profile.training).to(device)
     given = [None if pd.isna(label) else label for label in queries["pseudo_label"]]
     read = AnswerReader(tokenizer, asked, stage.dataset_settings.answer)
-    scale = scale_of(artifacts.read_parquet(scorer / "scores.parquet")["score"], profile.reward)
+    scale = scale_of(artifacts.read_parquet(scorer / "scores.parquet"), profile.reward)
     return RewardFunction(judge, given, read, profile.reward, pad, scale)
 
 
@@ -185,7 +185,8 @@ def run(stage, work: Path, on_update=None) -> None:
     accelerator = training.new_accelerator(profile.training)
     score = reward_function(stage, tokenizer, queries, asked, accelerator.device)
     scorer = stage.input("reward_model") / "model"
-    policy, reference, value_model = networks(source, scorer, tokenizer.pad_token_id, profile.training, score.scale)
+    scale = score.scale if profile.reward.source == "reward_model" else None
+    policy, reference, value_model = networks(source, scorer, tokenizer.pad_token_id, profile.training, scale)
     validation = questions[questions["split"] == "validation"]
     agreement = Agreement(validation, labels, tokenizer, settings, profile.generation.batch_size)
     watch = watching.Watch(stage)
@@ -233,8 +234,8 @@ def drop_traces(work: Path, validation: Path) -> None:
     shutil.rmtree(validation, ignore_errors=True)
 
 
-def networks(source: Model, scorer: Path, pad: int, settings: Training, scale: float = 1.0) -> tuple:
-    """Policy, reference and value model, whose first values are the reward model's scores over `scale`.
+def networks(source: Model, scorer: Path, pad: int, settings: Training, scale: float | None = 1.0) -> tuple:
+    """Policy, reference and value model, whose first values are the reward model's scores over `scale`; None: 0.
 
     With adapters the policy without them is the reference, which is then None.
     """
@@ -242,7 +243,7 @@ def networks(source: Model, scorer: Path, pad: int, settings: Training, scale: f
     reference = models.load_causal_lm(source, settings) if settings.lora is None else None
     value_model = models.load_scorer(scorer, pad, settings)
     with torch.no_grad():
-        value_model.score.weight.div_(scale)
+        value_model.score.weight.zero_() if scale is None else value_model.score.weight.div_(scale)
     value_model = training.with_adapters(value_model, settings, "SEQ_CLS")
     if settings.gradient_checkpointing:
         for model in (policy, value_model):

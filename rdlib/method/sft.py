@@ -100,7 +100,6 @@ def configuration(stage, work: Path, learning_rate: float | None = None) -> SFTC
         dataset_kwargs={"skip_prepare_dataset": True},
         **training.stopping_arguments(stage.profile.stopping, "eval_agreement"),
         **training.common_arguments(stage, work),
-        train_sampling_strategy="group_by_length",
     )
 
 

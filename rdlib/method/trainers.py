@@ -6,7 +6,7 @@ Each is a class to inherit from: GlobalBatches and FiniteSteps before the Traine
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,9 @@ import torch
 from torch.utils.data import BatchSampler, Dataset
 from transformers import Trainer
 from transformers.trainer import TRAINING_ARGS_NAME
-from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from rdlib import checkpoints
 from rdlib.errors import UserError
-from rdlib.method.ppo_schedule import seed_of
 from rdlib.method.training import SHARDED
 
 OPTIMIZER, RANDOM = "optimizer.safetensors", "random-{}.safetensors"  # a checkpoint's; the latter is a process's own
@@ -61,21 +59,6 @@ class FilledBatches(BatchSampler):
         return -(-super().__len__() // self.processes) * self.processes
 
 
-class GroupsOfAnEpoch(LengthGroupedSampler):
-    """Rows grouped by length, in an order that the seed and the number of the epoch decide, and nothing before it.
-
-    (transformers' own draws from torch's generator, which a run that goes on within an epoch finds in another state.)
-    """
-
-    def __init__(self, batch_size: int, lengths: list[int], seed: int, epoch: Callable[[], int]):
-        super().__init__(batch_size, lengths=lengths)
-        self.seed, self.epoch = seed, epoch
-
-    def __iter__(self) -> Iterator[int]:
-        self.generator = torch.Generator().manual_seed(seed_of(self.seed, "groups", self.epoch()))
-        return super().__iter__()
-
-
 class GlobalBatches:
     """A Trainer that sees the batches of a single process, however many processes share them.
 
@@ -83,12 +66,6 @@ class GlobalBatches:
     """
 
     blank: dict[str, Any]
-
-    def _get_train_sampler(self, train_dataset: Any = None):
-        sampler = super()._get_train_sampler(train_dataset)
-        if not isinstance(sampler, LengthGroupedSampler):
-            return sampler
-        return GroupsOfAnEpoch(sampler.batch_size, sampler.lengths, self.args.seed, lambda: int(self.state.epoch or 0))
 
     def get_train_dataloader(self):
         """The loader of this process's shares."""
@@ -99,18 +76,12 @@ class GlobalBatches:
             WithBlank(self.train_dataset, self.blank),
             "Training",
             self._train_batch_size,
-            sampler_fn=lambda _: self._sampler_of_one_process(processes),
+            sampler_fn=lambda _: self._get_train_sampler(self.train_dataset),
             is_training=True,
         )
         shares = loader.batch_sampler
         shares.batch_sampler = FilledBatches(shares.batch_sampler, processes, len(self.train_dataset))
         return loader
-
-    def _sampler_of_one_process(self, processes: int):
-        sampler = self._get_train_sampler(self.train_dataset)
-        if isinstance(sampler, LengthGroupedSampler):
-            sampler.batch_size *= processes
-        return sampler
 
 
 # ---- checkpoints

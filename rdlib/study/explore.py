@@ -121,7 +121,7 @@ class Explorer:
     def reward_scale(self) -> float:
         """What Eq. 7 divides the scores of the cell's reward model by; 1 where there is none yet."""
         own = self.stage.inputs["reward_model"]
-        return scale_of(own.table("scores")["score"], self.stage.profile.reward) if own.done else 1.0
+        return scale_of(own.table("scores"), self.stage.profile.reward) if own.done else 1.0
 
     @cached_property
     def _scorers(self) -> dict[float, torch.nn.Module]:

@@ -7,7 +7,8 @@ stages could not see one if they tried. `rdlib.tasks.questions` reads both.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -86,15 +87,19 @@ def worked_examples(name: str, settings: Dataset, root: Path) -> list[tuple[str,
 
 
 def micro_problems(name: str, settings: Dataset) -> list[tuple[str, str, str, Any]]:
-    """(id, split, group, problem) of every question of a micro benchmark; the same for every seed."""
+    """(id, split, group, problem) of every question of a micro benchmark; the same for every seed.
+
+    The id of a multiple-choice question has the number of its stem, which other options may follow as well, and its own
+    number among those of the stem: `mmlu-test-0012.3`. (`rdlib.tasks.problems` reads it.)
+    """
     draw = gsm.draw if settings.source == "micro-gsm" else mmlu.draw
     rows = []
     for split in SPLITS:
         rng = random.Random(f"{name}/{split}")
         problems = draw_unique(draw, split, getattr(settings, split), rng)
         rows += [
-            (f"{name}-{split}-{i:04d}", split, getattr(problem, "category", ""), problem)
-            for i, problem in enumerate(problems)
+            (f"{name}-{split}-{number}", split, getattr(problem, "category", ""), problem)
+            for number, problem in zip(_numbers(problems), problems, strict=True)
         ]
         if split == "test" and settings.perturbed_test and settings.source == "micro-gsm":
             rng = random.Random(f"{name}/{PERTURBED}")
@@ -103,6 +108,18 @@ def micro_problems(name: str, settings: Dataset) -> list[tuple[str, str, str, An
                 for i, (kind, problem) in enumerate(perturbed(problems, settings.perturbed_test, rng))
             ]
     return rows
+
+
+def _numbers(problems: list[gsm.GsmProblem] | list[mmlu.MmluProblem]) -> Iterator[str]:
+    """What ids tell problems of a split apart by."""
+    stems: dict[str, int] = {}
+    seen: Counter[str] = Counter()
+    for i, problem in enumerate(problems):
+        if isinstance(problem, gsm.GsmProblem):
+            yield f"{i:04d}"
+            continue
+        seen[problem.question] += 1
+        yield f"{stems.setdefault(problem.question, len(stems)):04d}.{seen[problem.question]}"
 
 
 def run(stage, work: Path) -> None:

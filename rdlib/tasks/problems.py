@@ -3,6 +3,8 @@
 Questions made from one problem are gained and lost together, so intervals resample problems (`rdlib.evidence.stats`).
 
     gsm-plus-0013              -> gsm-test-0002: micro-gsm-plus, the six perturbations of one test problem in turn
+    mmlu-test-0012.3           -> mmlu-test-0012: micro-mmlu, the third question of a stem that others have too, with
+                                  other options
     gsm_plus-testmini-00012    -> gsm_plus-testmini/1: GSM-Plus, whose rows are in blocks of one problem's eight
     anything else              -> itself
 
@@ -27,6 +29,7 @@ from functools import lru_cache
 from rdlib.micro.gsm import PERTURBATIONS
 
 MICRO = re.compile(r"(?P<name>.+)-plus-(?P<number>\d{4}|[1-9]\d{4,})")  # as rdlib.tasks.data writes them
+MICRO_STEM = re.compile(r"(?P<stem>.+-(train|validation|test)-(\d{4}|[1-9]\d{4,}))\.[1-9]\d*")
 GSM_PLUS = re.compile(r"(?P<split>gsm_plus-(test|testmini))-(?P<number>\d{5,})")  # rdlib.tasks.benchmarks
 GSM_PLUS_KINDS = 8
 
@@ -38,6 +41,8 @@ def source_problem(question: Hashable) -> Hashable:
         return question
     if found := MICRO.fullmatch(question):
         return f"{found['name']}-test-{int(found['number']) // len(PERTURBATIONS):04d}"
+    if found := MICRO_STEM.fullmatch(question):
+        return found["stem"]
     if found := GSM_PLUS.fullmatch(question):
         return f"{found['split']}/{int(found['number']) // GSM_PLUS_KINDS}"
     return question
