@@ -44,7 +44,7 @@ env: ## build .venv from the pins, if it is missing, unfinished or stale
 study: env ## run the whole study: every notebook, table and figure (PROFILE=params/micro.yaml JOBS=2)
 	@$(if $(filter $(EMBEDDED),$(PROFILE)),$(offline)) $(BIN)/python -m rdlib.study.dag --profile $(PROFILE) --jobs $(JOBS) $(ARGS)
 
-reference: env ## the evidence: study and reviewers' questions of SEEDS, trained until flat, then release (SEEDS="0 1 2 3 4")
+reference: env ## the evidence: study and reviewers' questions of SEEDS, trained until patience ends, then release (SEEDS="0 1 2 3 4")
 	@for seed in $(SEEDS); do \
 		$(offline) $(BIN)/python -m rdlib.study.dag --profile $(REFERENCE) --jobs $(JOBS) --seeds $$seed --questions $(ARGS) || exit 1; \
 	done

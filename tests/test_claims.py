@@ -302,6 +302,30 @@ def test_cells_are_adjusted_for_their_number():
     assert claims.claims_table([claim]).cells_significantly_positive.tolist() == [1]
 
 
+def test_pairs_of_policies_that_are_the_same_are_counted():
+    """Eight cells of one seed: Ours is the other policy in all but one."""
+    correct = study(ours_wo_r=200, ours=200)
+    cell = (correct.benchmark == "mmlu") & (correct.teacher == "weak") & (correct.student == "large")
+    correct.loc[cell & (correct.method == "ours"), "correct"] = np.arange(N) < 230
+    claim = claims.better_than("C2", RULES["C2"], correct)
+    row = claims.claims_table([claim]).iloc[0]
+    cells = len(claim.cells)
+    assert (row.pairs, row.pairs_alike) == (cells, cells - 1)
+    assert f"in {cells - 1} of {cells} pairs both policies answer every question alike" in row.note
+    assert (row.level_pct, row.interval_over) == (95.0, "questions")
+
+
+def test_a_figure_of_cells_ends_with_their_mean():
+    correct = study(sft=200, ours=220, teacher=300)
+    better, best = claims.better_than("C1", RULES["C1"], correct), claims.better_somewhere("C4", RULES["C4"], correct)
+    table = claims.cells_and_means([better, best])
+    last = table[table.claim == "C1"].iloc[-1]
+    assert last.cell == "mean of the cells" and last.study_difference == better.pooled.estimate
+    assert last.paper_difference == pytest.approx(np.mean([cell.paper for cell in better.cells]))
+    assert "mean of the cells" not in table[table.claim == "C4"].cell.tolist()  # judged by its best cell
+    assert set(table[table.claim == "C4"].level_pct) == {round(100 - 5 / len(best.cells), 1)}
+
+
 @pytest.mark.parametrize(
     ("values", "kind", "verdict"),
     [

@@ -1,4 +1,4 @@
-"""Whether trainings went on until they were flat: the table of how they ended, by hand-computed cases."""
+"""How long trainings went on: the table of how they ended, by hand-computed cases."""
 
 from __future__ import annotations
 

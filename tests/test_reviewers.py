@@ -68,6 +68,18 @@ def test_the_answer_in_words():
     assert reviewers.plain_answer(table[table.arm == "Ours"]) == ""
 
 
+def test_what_wrong_labels_do_to_ours_is_told_before_its_rivals():
+    """Each rival is held to Ours with as many labels flipped: 50 with 40 % against 55 there, not against 60."""
+    shares = {0.0: (60, 59), 0.1: (58, 48), 0.4: (55, 50)}
+    parts = [answers("Ours", ours, level, True, question="R4") for level, (ours, _) in shares.items()]
+    parts += [answers("SFT", sft, level, question="R4") for level, (_, sft) in shares.items()]
+    assert reviewers.plain_answer(reviewers.accuracy_table(pd.concat(parts))) == (
+        "Answer: in gsm/strong/small, on gsm, Ours goes from 60.0 % to 58.0 % (10 % flipped) and 55.0 % (40 % "
+        "flipped); with as many labels flipped it is ahead of SFT (10 % flipped) by 10.0 pp, SFT (40 % flipped) by 5.0 "
+        "pp; is not told apart from SFT."
+    )
+
+
 @pytest.mark.parametrize(
     ("question", "levels", "told"),
     [

@@ -203,7 +203,7 @@ def test_problems_of_one_question_change_nothing(seeds):
     """To the byte what resampling questions gives, here done as before problems were known, whatever the ids."""
     rng, questions = np.random.default_rng(4), 301
     values = rng.integers(-1, 2, (seeds, questions)).astype(float)
-    weights = stats.bootstrap_weights(questions, "gsm").astype(np.float32)
+    weights = stats.bootstrap_weights(questions, "gsm")
     columns = np.stack([weights @ row.astype(np.float32) / np.float32(questions) for row in values])
     means = np.array([float(row.astype(np.float32).mean(dtype=np.float64)) for row in values])
     expected = columns.mean(axis=0, dtype=np.float64)

@@ -70,18 +70,20 @@ def over_seeds(history: pd.DataFrame, by: list[str], step: str, value: str) -> p
 def lambda_curves(history: pd.DataFrame, scores: pd.DataFrame, default: float) -> pd.DataFrame:
     """Figure 5: validation AUC along training for each lambda; rows `selected` are the checkpoint that is kept.
 
-    A row of a curve has an interval over seeds (none with one seed), a selected row one over queries.
+    A row of a curve has an interval over seeds (none with one seed), a selected row one over queries; its step is the
+    mean over seeds of the steps at which their checkpoints were kept.
     """
     key = "reward_model.lam"
     runs, kept = ablation_runs(history, key, default), ablation_runs(scores, key, default)
+    best = runs.loc[runs.groupby([*tables.CELL, key, "seed"]).pos_neg_auc.idxmax()]  # by which a checkpoint is chosen
+    at = best.groupby([*tables.CELL, key]).step.mean().round().astype(int).reset_index()
     parts = []
     for comparison in metrics.COMPARISONS:
         curve = over_seeds(runs, [*tables.CELL, key], "step", f"{comparison}_auc")
         curve = curve.rename(columns={"mean": "auc", "low": "auc_low", "high": "auc_high"})
         parts.append(curve.assign(comparison=comparison, point="curve"))
         chosen = ablation_aucs(kept, key, comparison).assign(comparison=comparison, point="selected")
-        last = runs.groupby([*tables.CELL, key]).step.max().reset_index()
-        parts.append(chosen.merge(last, on=[*tables.CELL, key], how="left"))
+        parts.append(chosen.merge(at, on=[*tables.CELL, key], how="left"))
     table = pd.concat(parts, ignore_index=True).rename(columns={key: "lam"})
     columns = [*tables.CELL, "comparison", "point", "lam", "step", "seeds", "auc", "auc_low", "auc_high", "auc_seeds"]
     return table.sort_values(columns[:7], ignore_index=True)[columns]

@@ -292,7 +292,8 @@ PAPER = (
     Exhibit(
         name="table_5_hyperparameters_sft",
         title="Table 5 (and B.2): hyperparameters of SFT and reward models",
-        caption=COLUMNS,
+        caption=f"{COLUMNS} Where a training ends by its patience, `epochs` is the most that it may take (the table "
+        "of how long every training went on has what it took). A batch of the reward model is counted in queries.",
         table=lambda evidence: paper_tables.hyperparameter_table(evidence.settings, ("sft", "reward_model")),
         draw=None,
         rests_on=(),
@@ -300,7 +301,9 @@ PAPER = (
     Exhibit(
         name="table_6_hyperparameters_ppo",
         title="Table 6: PPO",
-        caption=f"{COLUMNS} The paper's learning rates are lost in the text.",
+        caption=f"{COLUMNS} The paper's learning rates are lost in the text. Of Ours; without a warm-up PPO has a "
+        "rate and a KL coefficient of its own (the table of constants). `epochs`: passes over the episodes of an "
+        "update.",
         table=lambda evidence: paper_tables.hyperparameter_table(evidence.settings, ("ppo",)),
         draw=None,
         rests_on=(),

@@ -94,7 +94,7 @@ def _of_levels(ours: pd.DataFrame) -> str:
         return "Ours"
     first, *others = ours.sort_values("level").itertuples()
     falls = [f"{row.study_pct:.1f} % ({arm_label('', row.level, row.question).strip(' ()')})" for row in others]
-    return f"Ours goes from {first.study_pct:.1f} % to {tables.listed(falls)}, and each of these"
+    return f"Ours goes from {first.study_pct:.1f} % to {tables.listed(falls)}; with as many labels flipped it"
 
 
 def threshold_sweep(responses: pd.DataFrame, gold: pd.Series, thresholds: list[float]) -> pd.DataFrame:

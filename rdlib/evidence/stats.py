@@ -132,12 +132,12 @@ def _generator(key: str) -> np.random.Generator:
     return np.random.default_rng([SEED, zlib.crc32(key.encode())])
 
 
-@lru_cache(maxsize=16)
+@lru_cache(maxsize=8)  # of some 40 MB for a thousand questions
 def bootstrap_weights(n: int, key: str, resamples: int = RESAMPLES) -> np.ndarray:
     """How often each of n items is drawn, (resamples, n); rows sum to n; equal keys give equal weights."""
     picks = _generator(key).integers(0, n, size=(resamples, n))
     cells = picks + n * np.arange(resamples)[:, None]
-    return np.bincount(cells.ravel(), minlength=n * resamples).reshape(resamples, n).astype(np.uint16)
+    return np.bincount(cells.ravel(), minlength=n * resamples).reshape(resamples, n).astype(np.float32)
 
 
 @lru_cache(maxsize=16)
@@ -189,7 +189,7 @@ def mean_draws(
     """
     wide = table.pivot(index="seed", columns="id", values="value").sort_index(axis=1)
     problems = sorted({source_problem(question) for question in wide}) if problems is None else problems
-    weights = bootstrap_weights(len(problems), key, resamples).astype(np.float32)
+    weights = bootstrap_weights(len(problems), key, resamples)
     estimates, columns = [], []
     for _, row in wide.iterrows():
         row = row.dropna()
@@ -280,17 +280,18 @@ def auc_draws(
     weights = bootstrap_weights(len(problems), key, resamples)[:, problem_of].astype(np.float64)
     estimates, columns = [], []
     for _, one in scores.groupby("seed"):
-        wins, pairs = _wins_by_query(one[one.kind == higher], one[one.kind == lower], ids)
+        wins, positives, negatives = _wins_by_query(one[one.kind == higher], one[one.kind == lower], ids)
+        pairs = positives.sum() * negatives.sum()
         with np.errstate(invalid="ignore"):
-            estimates.append(wins.sum() / pairs.sum() if pairs.sum() else NAN)
-            columns.append(((weights @ wins) * weights).sum(1) / ((weights @ pairs) * weights).sum(1))
+            estimates.append(wins.sum() / pairs if pairs else NAN)
+            columns.append(((weights @ wins) * weights).sum(1) / ((weights @ positives) * (weights @ negatives)))
     return Draws(float(np.mean(estimates)), np.mean(columns, axis=0) + _moves(estimates, resamples), len(ids))
 
 
 def _wins_by_query(positives: pd.DataFrame, negatives: pd.DataFrame, ids: pd.Index) -> tuple:
-    """Wins and numbers of pairs (queries, queries): the row's query's positives against the column's negatives.
+    """Wins (queries, queries) of a row's query's positives over a column's negatives, and their numbers by query.
 
-    The AUC of a resample with weights w is then (w' wins w) / (w' pairs w): no sorting for each resample.
+    The AUC of a resample with weights w is then (w' wins w) / (w' positives w' negatives): no sorting for each.
     """
     rows, columns = ids.get_indexer(positives.id), ids.get_indexer(negatives.id)
     scores, others = positives.score.to_numpy(float), negatives.score.to_numpy(float)
@@ -299,8 +300,7 @@ def _wins_by_query(positives: pd.DataFrame, negatives: pd.DataFrame, ids: pd.Ind
         mine = np.sort(others[columns == column])
         points = (np.searchsorted(mine, scores, "left") + np.searchsorted(mine, scores, "right")) / 2
         wins[:, column] = np.bincount(rows, weights=points, minlength=len(ids))
-    pairs = np.outer(np.bincount(rows, minlength=len(ids)), np.bincount(columns, minlength=len(ids)))
-    return wins, pairs.astype(float)
+    return wins, *(np.bincount(one, minlength=len(ids)).astype(float) for one in (rows, columns))
 
 
 def seed_interval(values: Sequence[float], level: float = LEVEL) -> Interval:
