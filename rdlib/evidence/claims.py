@@ -372,7 +372,7 @@ def _significant(claim: Claim, sign: int) -> int | None:
 def cells_and_means(claims: list[Claim]) -> pd.DataFrame:
     """`cells_table` with a row `mean of the cells` for each claim of several that is judged by their mean."""
     parts = []
-    for claim in claims:
+    for claim in (one for one in claims if one.cells):
         parts.append(cells_table([claim]))
         if len(claim.cells) > 1 and OF_BEST_CELL not in claim.note and np.isfinite(claim.pooled.estimate):
             papers = [cell.paper for cell in claim.cells]
