@@ -166,7 +166,8 @@ class Sft(Section):
 
     Ours, for the question what keeps a student from the teacher's style: `question_share` is the share of the training
     questions whose responses are taken; `lora` trains the stages of SFT by adapters, whatever `training.lora` does for
-    all trainings.
+    all trainings. `learning_rate_of_warmup` is that of ours_wo_r, which trains on other responses than SFT (None: the
+    same).
     """
 
     epochs: Positive
@@ -174,6 +175,7 @@ class Sft(Section):
     question_share: Rate = 1.0
     lora: Lora | None = None
     learning_rate: Rate
+    learning_rate_of_warmup: Rate | None = None
     max_length: Positive
     responses_per_question: Positive | None
 

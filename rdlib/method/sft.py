@@ -92,10 +92,11 @@ class AgreementSFTTrainer(trainers.FiniteSteps, trainers.GlobalBatches, SFTTrain
 def configuration(stage, work: Path, learning_rate: float | None = None) -> SFTConfig:
     """The training arguments of the stage's profile, but for another `learning_rate`."""
     settings = stage.profile.sft
+    of_method = settings.learning_rate_of_warmup if stage.method == "ours_wo_r" else None
     return SFTConfig(
         num_train_epochs=settings.epochs,
         **training.batch_arguments(stage.profile.training, settings.batch_size),
-        learning_rate=learning_rate or settings.learning_rate,
+        learning_rate=learning_rate or of_method or settings.learning_rate,
         max_length=settings.max_length,
         dataset_kwargs={"skip_prepare_dataset": True},
         **training.stopping_arguments(stage.profile.stopping, "eval_agreement"),
