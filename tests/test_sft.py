@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -10,12 +11,13 @@ import torch
 from conftest import copy_study, make_root, stage_in
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.utils.data import RandomSampler
 
 from rdlib.engines import models
 from rdlib.engines.generation import Completion
 from rdlib.method import sft, training
 from rdlib.method.agreement import Agreement
-from rdlib.method.sft import IGNORED, AgreementSFTTrainer, build_dataset, mask_prompt, select_responses
+from rdlib.method.sft import IGNORED, AgreementSFTTrainer, build_dataset, configuration, mask_prompt, select_responses
 from rdlib.tasks.prompts import STOP, Encoder, Prompt
 
 PROMPT = "Q: tom has 7 apples . tom buys 5 apples . how many apples does tom have ? A:"
@@ -147,6 +149,22 @@ def test_padding_carries_no_loss(trainer):
 
 def test_all_parameters_are_trained(trainer):
     assert all(p.requires_grad for p in trainer.model.parameters())
+
+
+@pytest.mark.parametrize(
+    ("method", "own", "used"), [("sft", 1e-4, 1e-3), ("ours_wo_r", 1e-4, 1e-4), ("ours_wo_r", None, 1e-3)]
+)
+def test_the_warm_up_may_have_a_rate_of_its_own(study, tmp_path, method, own, used):
+    stage = stage_in(study, "03_sft_warmup", method)
+    stage = stage.with_overrides({"sft.learning_rate": 1e-3, "sft.learning_rate_of_warmup": own})
+    assert configuration(stage, tmp_path).learning_rate == used
+    assert configuration(stage, tmp_path, 2e-5).learning_rate == 2e-5  # rejection sampling's
+
+
+def test_texts_are_drawn_in_random_order(trainer, study):
+    """Batches sorted by length would make training swing between long and short texts (docs/convergence.md)."""
+    assert isinstance(trainer._get_train_sampler(trainer.train_dataset), RandomSampler)
+    assert configuration(stage_in(study, "03_sft_warmup", "sft"), Path("x")).train_sampling_strategy == "random"
 
 
 def test_the_configuration_is_the_profiles(trainer, study):
