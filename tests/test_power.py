@@ -245,6 +245,15 @@ def test_the_table_has_a_row_a_cell_and_one_for_the_mean():
     assert plans[plans.claim == "C9"].mean_power_pct.isna().all()
 
 
+def test_a_cell_of_policies_that_are_all_the_same_tells_no_variance():
+    results = study(3)
+    correct = results.correctness
+    same = correct[(correct.student == "small") & (correct.variant == "")]
+    ours = same[same.method == "ours"].drop(columns="variant").assign(variant="reward.mismatch=minus")
+    results.correctness = pd.concat([correct[correct.variant == ""], ours], ignore_index=True)
+    assert power_tables.power_table(power_tables.estimates(results)).claim.unique().tolist() == ["C1"]
+
+
 def test_one_seed_gives_an_empty_table():
     found = power_tables.estimates(study(1))
     assert power_tables.power_table(found).empty and power_tables.plans(found).empty

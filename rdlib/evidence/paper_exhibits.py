@@ -66,7 +66,7 @@ PAPER = (
         "half-width of the 95 % interval by them, and the one that 80 % power to tell `smallest_pp` from 0 needs; the "
         "power there is; the difference told with 80 % power; the seeds needed with these questions (cautious: by the "
         "upper 80 % limit of the seeds' variance), and how many times these questions with these seeds. A dash: no "
-        "number is enough. docs/power.md says how.",
+        "number is enough. A cell in which all policies are the same is left out. docs/power.md says how.",
         table=lambda evidence: power_tables.power_table(evidence.estimates),
         draw=None,
         rests_on=(*GRID, *ABLATIONS),
@@ -106,7 +106,8 @@ PAPER = (
     Exhibit(
         name="figure_2_pipeline",
         title="Figure 2: the pipeline",
-        caption="The stages of Ours and what each reads, drawn from the study's own DAG.",
+        caption="The stages of Ours and what each reads, drawn from the study's own DAG: those of the teacher "
+        "green, of the student blue, of rewards orange. Pale: where an artifact is read again further on.",
         table=lambda evidence: pd.DataFrame(evidence.edges, columns=["stage", "read_by"]),
         draw=paper_figures.pipeline,
         rests_on=(),

@@ -216,7 +216,7 @@ def _cell_handles(table: pd.DataFrame) -> list[Line2D]:
 
 def histograms(table: pd.DataFrame) -> Figure:
     """Scores of the reward models by kind of response, a panel a cell."""
-    return _panels(table, plots.draw_histogram, looks.kind_handles(), sharey=False)
+    return _panels(table, plots.draw_histogram, looks.kind_handles(), shared=False)
 
 
 def roc(table: pd.DataFrame) -> Figure:
@@ -224,11 +224,12 @@ def roc(table: pd.DataFrame) -> Figure:
     return _panels(table, plots.draw_roc, looks.comparison_handles())
 
 
-def _panels(table: pd.DataFrame, draw: Callable, handles: list, sharey: bool = True) -> Figure:
+def _panels(table: pd.DataFrame, draw: Callable, handles: list, shared: bool = True) -> Figure:
+    """A panel a cell; `shared`: the axes."""
     cells = list(dict.fromkeys(table[tables.CELL].itertuples(index=False, name=None)))
     columns = min(4, max(1, len(cells)))
     figure, axes = looks.grid(
-        max(1, -(-len(cells) // columns)), columns, width=8.0, height=2.45, sharex=True, sharey=sharey
+        max(1, -(-len(cells) // columns)), columns, width=8.0, height=2.45, sharex=shared, sharey=shared
     )
     for ax, cell in zip(axes.flat, cells, strict=False):
         draw(ax, tables.select(table, **dict(zip(tables.CELL, cell, strict=True))))

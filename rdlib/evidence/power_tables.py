@@ -101,9 +101,11 @@ def estimates(results: claims.Results) -> list[Estimate]:
 
 
 def _of_claim(name: str, smallest: Smallest, cells: dict[tuple[str, str, str], pd.DataFrame]) -> list[Estimate]:
+    """Its cells and their mean; no cell in which all policies were the same, since that tells no variance."""
     parts = {
         "/".join(cell): ([Answered(of_problems([table], [1.0]))], table.shape[1], smallest.cell)
         for cell, table in cells.items()
+        if table.to_numpy().any()
     }
     if len(cells) > 1:
         questions = sum(table.shape[1] for table, _ in by_benchmark(cells).values())

@@ -96,7 +96,8 @@ def mean_of(draws: Iterable[Draws]) -> Draws:
 def spread_of(draws: Iterable[Draws]) -> Draws:
     """Largest minus smallest of several estimates, resample by resample.
 
-    Noise widens a spread, and resampling adds noise: the bootstrap values are centred on the estimate again.
+    Noise widens a spread, and resampling adds noise: the bootstrap values are centred on the estimate again, which has
+    the noise of its own (a spread of noisy values is somewhat too large).
     """
     draws = list(draws)
     estimates = [d.estimate for d in draws]
