@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 from conftest import stage_in
 
-from rdlib.evidence.convergence import convergence_table, kind_of, patience_table
+from rdlib.evidence.convergence import convergence_table, kind_of, patience_of, patience_table
 from rdlib.study import curves
 
 CELL = {"dataset": "gsm", "teacher": "strong", "student": "small", "variant": ""}
@@ -70,3 +70,4 @@ def test_less_patience_by_hand():
     table = patience_table(pd.concat([dip, slow.sample(frac=1, random_state=0)]), [64, 96]).set_index("patience")
     assert table.loc[64].tolist() == pytest.approx([(0.5 + 0.9) / 2, (96 + 160) / 2])
     assert table.loc[96].tolist() == pytest.approx([(0.6 + 0.9) / 2, (224 + 192) / 2])
+    assert patience_of(slow) == 96 and patience_of(pd.concat([dip, slow])) == 96  # dip goes on to its last step

@@ -134,15 +134,20 @@ def test_the_setting_that_a_profile_has_is_bold_among_those_tried(tmp_path):
 
 
 def test_less_patience_is_told_from_the_curves_of_trials(tmp_path):
-    rule = load_profile(ROOT / "params" / "reference.yaml").stopping
-    trials = {"profile": "params/reference.yaml", "groups": {"rate": {"question": "Which rate?"}, "other": {}}}
-    (tmp_path / "a.yaml").write_text(yaml.safe_dump(trials))
+    """Trainings that had a patience of 160 tell nothing of more, which those of another group had."""
+    trials = {
+        "profile": "params/reference.yaml",
+        "groups": {"rate": {"question": "Which rate?"}, "more": {"question": "More?"}},
+    }
+    (tmp_path / "a.yaml").write_text(yaml.safe_dump(trials, sort_keys=False))
     assert "Nothing has been tried" in documents.patience_rows(tmp_path, tmp_path / "a.yaml")
-    steps = range(0, rule.patience + 2 * rule.every, rule.every)
-    rows = [{"cell": "c", "seed": 0, "trial": "0.1", "step": s, "value": 0.25 * (s == rule.every)} for s in steps]
-    pd.DataFrame(rows).to_csv(tmp_path / "rate_curves.csv", index=False)
-    patiences = [rule.patience - n * rule.every for n in (3, 2, 1, 0)]
-    cells = [f"0.250 ({rule.every + patience})" for patience in patiences]
+    for group, patience in (("rate", 160), ("more", 192)):
+        steps = range(0, 32 + patience + 32, 32)
+        rows = [{"cell": "c", "seed": 0, "trial": "0.1", "step": s, "value": 0.25 * (s == 32)} for s in steps]
+        pd.DataFrame(rows).to_csv(tmp_path / f"{group}_curves.csv", index=False)
     table = documents.patience_rows(tmp_path, tmp_path / "a.yaml").splitlines()
-    assert table[0] == f"| trials | {' | '.join(f'{p} steps' for p in patiences)} |"
-    assert table[2:] == [f"| Which rate? | {' | '.join(cells)} |"]
+    assert table[0] == "| trials | 96 steps | 128 steps | 160 steps | 192 steps |"
+    assert table[2:] == [
+        "| Which rate? | 0.250 (128) | 0.250 (160) | 0.250 (192) | - |",
+        "| More? | 0.250 (128) | 0.250 (160) | 0.250 (192) | 0.250 (224) |",
+    ]

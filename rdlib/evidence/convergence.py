@@ -66,6 +66,23 @@ def patience_table(curves: pd.DataFrame, patiences: list[int]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def patience_of(curves: pd.DataFrame) -> int:
+    """The patience that trainings had, in steps: what they went on for after the value that was their highest.
+
+    One that took the most steps went on for less.
+    """
+    return max(
+        int(part["step"].iloc[-1] - _reached_at(part))
+        for _, part in curves.sort_values("step").groupby(["cell", "seed", "trial"])
+    )
+
+
+def _reached_at(curve: pd.DataFrame) -> int:
+    """The step after the start at which a training reached its highest value."""
+    trained = curve[curve["step"] > 0]
+    return int(trained["step"].loc[trained["value"].idxmax()])
+
+
 def _ended(curve: pd.DataFrame, patience: int) -> tuple[float, int]:
     """The best value of a curve, its start included, and the step that `patience` ends it at, by what it reached."""
     reached, since, best = -math.inf, 0, -math.inf

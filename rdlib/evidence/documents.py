@@ -32,6 +32,7 @@ RELEASED = "a seed of the released results"  # what `machines` calls it too
 BLOCK = re.compile(r"^<!-- (\w+) -->$", re.MULTILINE)
 RELEASED_BLOCKS = ("first_screen", "table_2_main", "claims", "questions", "room", "convergence", "power_mean")
 RELEASED_BLOCKS += ("power_cells", "power_plans", "endings", "open_ends")
+PATIENCES = (96, 128, 160, 192, 256, 320, 384)  # optimizer steps
 NOT_RELEASED = "*No reference run has been released yet: `make reference`.*"
 
 
@@ -311,22 +312,26 @@ def trial_rows(folder: Path, trials: Path) -> str:
 
 
 def patience_rows(folder: Path, trials: Path) -> str:
-    """What the trials would have come to with less patience, by one, two and three evaluations, than their profile's.
+    """What the trials would have come to with less patience than they had.
 
     Per group of trials the mean of the best values, and in brackets of the steps.
     """
     content = yaml.safe_load(trials.read_text(encoding="utf-8"))
-    rule = load_profile(ROOT / content["profile"]).stopping
-    patiences = [rule.patience - n * rule.every for n in (3, 2, 1, 0)]
+    tried = {
+        asked["question"]: pd.read_csv(folder / f"{group}_curves.csv", dtype={"trial": str})
+        for group, asked in content["groups"].items()
+        if (folder / f"{group}_curves.csv").is_file()
+    }
+    if not tried:
+        return "*Nothing has been tried yet: `make trials`.*"
+    had = {question: convergence.patience_of(curves) for question, curves in tried.items()}
+    patiences = [patience for patience in PATIENCES if patience <= max(had.values())]
     lines = [f"| trials | {' | '.join(f'{p} steps' for p in patiences)} |", f"| --- {'| ---: ' * len(patiences)}|"]
-    for group, asked in content["groups"].items():
-        if not (folder / f"{group}_curves.csv").is_file():
-            continue
-        curves = pd.read_csv(folder / f"{group}_curves.csv", dtype={"trial": str})
-        found = convergence.patience_table(curves, patiences)
+    for question, curves in tried.items():
+        found = convergence.patience_table(curves, [p for p in patiences if p <= had[question]])
         cells = [f"{row.best:.3f} ({row.steps:.0f})" for row in found.itertuples()]
-        lines.append(f"| {asked['question']} | {' | '.join(cells)} |")
-    return "\n".join(lines) if len(lines) > 2 else "*Nothing has been tried yet: `make trials`.*"
+        lines.append(f"| {question} | {' | '.join(cells + ['-'] * (len(patiences) - len(cells)))} |")
+    return "\n".join(lines)
 
 
 def rounding_text(figures: Path) -> str:
