@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rdlib.method import scoring
-from rdlib.method.reward import mismatch_reward, reward, scale_of
+from rdlib.method.metrics import COMPARISONS
+from rdlib.method.reward import STUDENT_KINDS, mismatch_reward, reward, scale_of
 from rdlib.method.rl import AnswerReader, RewardFunction
 from rdlib.settings import Dataset, Reward
 from rdlib.tasks.answers import extract
@@ -73,6 +74,7 @@ def test_scores_of_one_scale():
 @pytest.mark.parametrize("source", ["vote", "vote_first"])
 def test_the_votes_rewards_have_the_scale_of_its_ones_and_zeros(source):
     """The student's agree in three of four, so the deviation is sqrt(3/4 * 1/4); the teacher's do not count."""
+    assert COMPARISONS["pos_neg"] == STUDENT_KINDS
     unit = settings().model_copy(update={"scale": "unit", "source": source})
     kinds = ["student_positive"] * 3 + ["student_negative"] + ["teacher_positive"] * 5
     table = pd.DataFrame({"kind": kinds, "score": 7.0})

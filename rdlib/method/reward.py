@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-import pandas as pd
 import torch
 
-from rdlib.method.metrics import COMPARISONS
 from rdlib.settings import Reward
 from rdlib.tasks import answers
 
-STUDENT_KINDS = COMPARISONS["pos_neg"]  # positive and negative
+if TYPE_CHECKING:
+    import pandas as pd
+
+# Of the reward model's responses, as `rdlib.method.metrics` compares them
+STUDENT_KINDS = "student_positive", "student_negative"
 
 
 def mismatch_reward(score: torch.Tensor, variant: str, constant: float) -> torch.Tensor:
