@@ -378,7 +378,6 @@ def cells_and_means(claims: list[Claim]) -> pd.DataFrame:
             papers = [cell.paper for cell in claim.cells]
             paper = None if None in papers else float(np.mean(papers))
             parts.append(cells_table([replace(claim, cells=[Cell("mean of the cells", claim.pooled, paper)])]))
-            parts[-1]["verdict"] = claim.verdict
     return pd.concat(parts, ignore_index=True) if parts else cells_table([])
 
 

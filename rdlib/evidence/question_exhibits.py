@@ -112,7 +112,7 @@ QUESTIONS = (
         caption="Means over seeds, the stages behind each cell together. Operations with N parameters: 2N a token "
         "sampled or read, 6N a token trained on, twice that in PPO, which trains a policy and a value model; "
         "on-policy distillation has the teacher read what it trains on. Attention is left out, and the prompts of "
-        "what is sampled. PPO on the vote has a reward model too: its value model begins as one.",
+        "what is sampled. PPO on the vote has a reward model too: its value model begins with its body.",
         table=lambda evidence: question_tables.ledger_table(evidence.question_costs),
         draw=None,
         rests_on=("13_reviewer_runs",),
