@@ -51,7 +51,20 @@ def test_ppos_trials_are_every_combination_and_do_what_they_say(runs):
         assert profile.ppo.queries == {"all questions": "all", "without Q_fail": "labelled"}[questions]
         long = usual.stage.profile.sft
         assert (profile.sft == long) == (warm_up == "long warm-up")
-        assert warm_up == "long warm-up" or profile.sft.epochs < long.epochs
+        assert warm_up == "long warm-up" or most_steps(profile) < shortest_warm_up() / 2
+
+
+def most_steps(profile):
+    """The most optimizer steps that a warm-up on micro-mmlu can take, were every question labelled."""
+    texts = profile.datasets["mmlu"].train * profile.sft.responses_per_question
+    return profile.sft.epochs * texts / profile.sft.batch_size
+
+
+def shortest_warm_up():
+    """The fewest steps that the study's own warm-up took in the trials on micro-mmlu."""
+    tried = pd.read_csv(REPOSITORY / "figures" / "trials" / "settings" / "warmup_responses.csv", dtype={"trial": str})
+    chosen = str(load_profile(REPOSITORY / "params" / "reference.yaml").sft.responses_per_question)
+    return tried[(tried["trial"] == chosen) & tried["cell"].str.startswith("mmlu")]["steps"].min()
 
 
 @pytest.mark.parametrize("group", ["reward_model", "teacher_style"])

@@ -15,7 +15,7 @@ from conftest import REPOSITORY, make_root, stage_in
 from rdlib import artifacts, numerics
 from rdlib.errors import UserError
 from rdlib.method import training
-from rdlib.study import figures
+from rdlib.study import compared
 
 sys.path.insert(0, str(REPOSITORY / "scripts"))
 import portable_test
@@ -181,11 +181,11 @@ def test_a_manifest_names_processor_and_mode():
 def test_results_of_another_mode_are_told_apart(tmp_path, made, told):
     record = {"profile": "params/micro.yaml"} | ({} if made is None else {"numerics": made})
     artifacts.write_json(tmp_path / "seed3" / "provenance.json", record)
-    note = figures.other_mode(tmp_path)
+    note = compared.other_mode(tmp_path)
     assert (note is not None) == told
     assert not told or "seed3" in note
     artifacts.write_json(tmp_path / "seed3" / "provenance.json", record | {"profile": "params/paper.yaml"})
-    assert figures.other_mode(tmp_path) is None  # computed in whatever was set, and never meant otherwise
+    assert compared.other_mode(tmp_path) is None  # computed in whatever was set, and never meant otherwise
 
 
 def test_trainers_take_exact_roots(tmp_path, monkeypatch):

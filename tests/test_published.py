@@ -200,13 +200,23 @@ def test_a_missing_or_failed_notebook_is_one_sentence(run, capsys):
 
 
 def test_without_the_run_its_notebooks_stay_and_what_draws_is_executed(run, capsys):
-    (run / "figures/notebooks").mkdir()
-    (run / "figures/notebooks/00_data.ipynb").write_text("kept")
+    of_seed = {"commits": ["c" * 40], "dirty": False, "parameters": {"profile": PARAMS, "seed": 0}}
+    records = {
+        "00_data": of_seed,
+        "03_sft_warmup": of_seed | {"commits": ["f" * 40]},
+        "05_reward_model": of_seed | {"parameters": {"profile": "params/other.yaml"}},
+    }
+    out = run / "figures/notebooks"
+    for name, record in records.items():
+        content = published.publishable(executed(stream("kept\n")), record)
+        artifacts.write_bytes(out / f"{name}.ipynb", nbformat.writes(content).encode())
+    before = (out / "00_data.ipynb").read_bytes()
     for job in published.cell_jobs(PARAMS, 0):
         job.executed.unlink()
     assert published.main([PARAMS, str(run / "figures")]) == 0
-    assert "left as they are" in capsys.readouterr().out
-    assert (run / "figures/notebooks/00_data.ipynb").read_text() == "kept"
-    assert (run / f"figures/notebooks/{DRAWN[0]}.ipynb").is_file()
+    said = capsys.readouterr().out
+    assert "left as they are" in said and "than the released seeds: 03_sft_warmup and 05_reward_model." in said
+    assert sorted(path.stem for path in out.iterdir()) == ["00_data", DRAWN[0]]
+    assert (out / "00_data.ipynb").read_bytes() == before
     assert published.main([PARAMS, str(run / "nowhere")]) == 1
     assert "make reference" in capsys.readouterr().err

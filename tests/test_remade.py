@@ -8,7 +8,8 @@ import pytest
 from rdlib import numerics
 from rdlib.evidence import result_tables
 from rdlib.paths import ROOT
-from rdlib.study import compared
+from rdlib.study import compared, published
+from rdlib.study.jobs import DRAWING
 from rdlib.study.stage import Stage
 
 RELEASED = ROOT / "figures" / "results"
@@ -29,6 +30,14 @@ def test_all_seeds_are_of_one_commit_in_the_portable_mode():
     assert len({commit for record in records for commit in record["commits"]}) == 1
     assert {mode for record in records for mode in record["numerics"]} == {numerics.PORTABLE}
     assert not any(record["dirty"] for record in records)
+
+
+@told
+def test_the_executed_notebooks_show_a_released_seed():
+    record = json.loads((FOLDERS[0] / "provenance.json").read_text())
+    jobs = published.cell_jobs(record["profile"], record["seed"])
+    kept = published.of_release(RELEASED.parent / "notebooks", record["profile"], FOLDERS)
+    assert {path.stem for path in kept} == {job.notebook for job in jobs} | set(DRAWING)
 
 
 @told

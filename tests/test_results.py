@@ -172,6 +172,26 @@ def test_a_run_is_held_to_the_released_one_artifact_by_artifact(study, tmp_path)
     assert words.splitlines()[1:] == [f"  different: {stages[1].label}"]
 
 
+@pytest.mark.parametrize(("here", "there"), [("portable", "portable"), ("native", "portable"), ("portable", "native")])
+def test_a_comparison_tells_of_another_numerical_mode(study, tmp_path, capsys, here, there):
+    root = copy_study(study, tmp_path, "01_teacher_responses")
+    stage = stage_in(root, "00_data")
+    manifest = artifacts.read_json(stage.folder / "manifest.json")
+    manifest["environment"]["numerics"] = here
+    artifacts.write_json(stage.folder / "manifest.json", manifest)
+    record = results.provenance([stage], PARAMS, 0) | {"numerics": [there]}
+    artifacts.write_json(tmp_path / "released" / "seed0" / "provenance.json", record)
+    table = compared.compare(tmp_path / "released" / "seed0", root / "runs")
+    note = compared.made_natively(table, root / "runs")
+    assert note is None if here == "portable" else "1 of the compared stages" in note and stage.label in note
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(compared, "ROOT", root)
+        assert compared.main(["--profile", PARAMS, "--released", str(tmp_path / "released")]) == 0
+    said = capsys.readouterr().out
+    assert ("not computed in the portable numerical mode" in said) == (here != there)
+    assert "1 released stages, 1 the same." in said
+
+
 def test_a_release_that_tells_no_contents_cannot_be_compared(tmp_path, capsys):
     artifacts.write_json(tmp_path / "seed0" / "provenance.json", {"stages": {}})
     assert compared.main(["--released", str(tmp_path)]) == 1

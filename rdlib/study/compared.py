@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from rdlib import artifacts
+from rdlib import artifacts, numerics
 from rdlib.errors import UserError
 from rdlib.evidence.result_tables import ANSWERED, seed_folders, seed_of
 from rdlib.paths import ROOT
@@ -62,6 +62,45 @@ def told(seed: int, table: pd.DataFrame, most: int = 5) -> str:
     return "\n".join(lines)
 
 
+def made_natively(table: pd.DataFrame, runs: Path) -> str | None:
+    """A sentence where stages here that are compared were not computed in the portable mode; None where all were."""
+    labels = table.loc[table["here"] != ABSENT, "stage"]
+    modes = {label: artifacts.read_manifest(runs / label)["environment"].get("numerics") for label in labels}
+    native = [label for label, mode in modes.items() if mode != numerics.PORTABLE]
+    if not native:
+        return None
+    return (
+        f"{len(native)} of the compared stages in {runs} were not computed in the portable numerical mode, so they "
+        f"differ by rounding (docs/portable.md); the first is {native[0]}."
+    )
+
+
+def other_mode(results: Path) -> str | None:
+    """A sentence where seeds were computed in another numerical mode than their profile has today; None where not."""
+    made = {folder.name: _provenance(folder) or {} for folder in seed_folders(results)}
+    native = [
+        name
+        for name, record in made.items()
+        if numerics.NATIVE in record.get("numerics", [numerics.NATIVE]) and _is_portable(record.get("profile", ""))
+    ]
+    if not native:
+        return None
+    return (
+        f"{results}: {', '.join(native)} were not computed in the portable numerical mode, so a run here differs from "
+        f"them by rounding (docs/portable.md)."
+    )
+
+
+def _provenance(folder: Path) -> dict | None:
+    path = folder / "provenance.json"
+    return artifacts.read_json(path) if path.is_file() else None
+
+
+def _is_portable(profile: str) -> bool:
+    path = ROOT / profile
+    return path.is_file() and load_profile(path).numerics == numerics.PORTABLE
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Compare what is there of the released seeds; 1 where something differs, or one sentence on what is wrong."""
     parser = argparse.ArgumentParser(prog="python -m rdlib.study.compared", description=__doc__.splitlines()[0])
@@ -80,6 +119,9 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     for seed, table in tables.items():
         print(told(seed, table))
+    for note in (other_mode(options.released), made_natively(pd.concat(tables.values()), runs)):
+        if note:
+            print(note)
     return int(any((table["here"] == DIFFERENT).any() for table in tables.values()))
 
 

@@ -13,13 +13,13 @@ from pathlib import Path
 
 import matplotlib
 
-from rdlib import artifacts, numerics
 from rdlib.errors import UserError
 from rdlib.evidence import gallery
 from rdlib.evidence.exhibit import Exhibit
-from rdlib.evidence.result_tables import Evidence, open_results, seed_folders, seed_of
+from rdlib.evidence.result_tables import Evidence, open_results, seed_of
 from rdlib.paths import ROOT
 from rdlib.profile import load_profile
+from rdlib.study.compared import other_mode
 from rdlib.study.specification import dag_edges
 
 
@@ -66,32 +66,6 @@ def described(exhibit: Exhibit, evidence: Evidence) -> str:
             f'To train that again, its time told first: make retrain NAME={exhibit.name} SEEDS="{seed_of(folders[0])}"',
         ]
     return "\n".join(lines)
-
-
-def other_mode(results: Path) -> str | None:
-    """A sentence where seeds were computed in another numerical mode than their profile has today; None where not."""
-    made = {folder.name: _provenance(folder) or {} for folder in seed_folders(results)}
-    native = [
-        name
-        for name, record in made.items()
-        if numerics.NATIVE in record.get("numerics", [numerics.NATIVE]) and _is_portable(record.get("profile", ""))
-    ]
-    if not native:
-        return None
-    return (
-        f"{results}: {', '.join(native)} were not computed in the portable numerical mode, so a run here differs from "
-        f"them by rounding (docs/portable.md)."
-    )
-
-
-def _provenance(folder: Path) -> dict | None:
-    path = folder / "provenance.json"
-    return artifacts.read_json(path) if path.is_file() else None
-
-
-def _is_portable(profile: str) -> bool:
-    path = ROOT / profile
-    return path.is_file() and load_profile(path).numerics == numerics.PORTABLE
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -30,6 +30,7 @@ from rdlib import artifacts
 from rdlib.errors import UserError
 from rdlib.evidence import result_tables
 from rdlib.evidence.result_tables import open_results
+from rdlib.evidence.tables import listed
 from rdlib.paths import ROOT
 from rdlib.study import execute
 from rdlib.study.grid import ablation_cells
@@ -48,15 +49,16 @@ _FOLDERS |= {
 _PATH = re.compile(rf"(?<![\w.:/<~-])/(?:{'|'.join(sorted(map(re.escape, _FOLDERS)))})(?:/[\w.@+=,-]+)+/?")
 
 
-def publish(made: dict[str, NotebookNode], out: Path, keep: bool = False) -> list[Path]:
+def publish(made: dict[str, NotebookNode], out: Path, kept: Iterable[Path] = ()) -> list[Path]:
     """Write notebooks, by name, to `out`, in place of what was there; returns their paths, in order.
 
-    `keep`: what was there stays where no notebook takes its place.
+    `kept`: what of it stays where no notebook takes its place.
     """
     new = out.with_name(f".{out.name}.new")
     shutil.rmtree(new, ignore_errors=True)
-    if keep and out.is_dir():
-        shutil.copytree(out, new)
+    new.mkdir(parents=True)
+    for path in kept:
+        shutil.copy2(path, new)
     for name, content in made.items():
         artifacts.write_bytes(new / f"{name}.ipynb", (nbformat.writes(content).rstrip("\n") + "\n").encode())
     shutil.rmtree(out, ignore_errors=True)
@@ -96,6 +98,17 @@ def of_results(profile_path: str, figures: Path) -> dict[str, NotebookNode]:
             execute.execute(ROOT / "notebooks" / path.name, path, parameters)
             made[name] = publishable(nbformat.read(path, as_version=4), _record_of_results(ROOT / folder, parameters))
     return made
+
+
+def of_release(folder: Path, profile_path: str, released: list[Path]) -> list[Path]:
+    """The published notebooks in a folder that show a released seed: of its commits and its profile."""
+    commits = set(_record_of_results(released[0].parent, {})["commits"])
+    kept = []
+    for path in sorted(folder.glob("*.ipynb")):
+        record = nbformat.read(path, as_version=4).metadata.get(RECORD, {})
+        if set(record.get("commits", [])) <= commits and record.get("parameters", {}).get("profile") == profile_path:
+            kept.append(path)
+    return kept
 
 
 def _executed(job: Job) -> NotebookNode:
@@ -230,12 +243,19 @@ def main(arguments: list[str] | None = None) -> int:
         jobs = cell_jobs(options.profile, seed)
         ran = any(job.executed.is_file() for job in jobs)
         made = (of_run(jobs) if ran else {}) | of_results(options.profile, options.figures)
-        paths = publish(made, out, keep=not ran)
+        kept = [] if ran else of_release(out, options.profile, released)
+        gone = [] if ran else [path.stem for path in out.glob("*.ipynb") if path not in kept and path.stem not in made]
+        paths = publish(made, out, kept)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     if not ran:
-        print(f"No stage of seed {seed} was executed here: those notebooks in {out} are left as they are.")
+        print(f"No stage of seed {seed} was executed here: the notebooks of its stages in {out} are left as they are.")
+    if gone:
+        print(
+            f"Removed from {out}, as of another commit or profile than the released seeds: {listed(sorted(gone))}. "
+            f"Call this where seed {seed} was run, to have its own."
+        )
     size = sum(path.stat().st_size for path in paths) / 1e6
     print(f"{len(paths)} executed notebooks of seed {seed} written to {out} ({size:.1f} MB).")
     return 0
