@@ -224,7 +224,7 @@ def blocks(figures: Path) -> dict[str, str]:
     content["memory"] = memory_rows(ROOT / "docs" / "memory.csv")
     tried = figures / "trials" / "settings", ROOT / "params" / "trials" / "settings.yaml"
     content |= {"trials": trial_rows(*tried), "patience": patience_rows(*tried)}
-    content["power_before"] = plan_rows(figures / "trials" / "power_of_0.1.0" / "power_plans.csv")
+    content["power_before"] = plan_rows(ROOT / "figures" / "trials" / "power_of_0.1.0" / "power_plans.csv")
     content["rounding"] = rounding_text(figures)
     content["measured"] = measured_rows(runs_seen(figures / "results", MACHINES))
     if not (figures / "results").is_dir():
