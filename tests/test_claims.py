@@ -63,8 +63,7 @@ def study(**right):
 )
 def test_c1_follows_the_difference(ours, verdict):
     claim = claims.better_than("C1", RULES["C1"], study(sft=200, ours=ours))
-    # 200 against 200 is a difference of exactly 0 with an interval of [0, 0]: at or below 0.
-    assert claim.verdict == (NOT_SUPPORTED if ours == 200 else verdict)
+    assert claim.verdict == verdict
     assert len(claim.cells) == 8
     assert claim.pooled.estimate == pytest.approx(100 * (ours - 200) / N)
 
@@ -313,6 +312,14 @@ def test_pairs_of_policies_that_are_the_same_are_counted():
     assert (row.pairs, row.pairs_alike) == (cells, cells - 1)
     assert f"in {cells - 1} of {cells} pairs both policies answer every question alike" in row.note
     assert (row.level_pct, row.interval_over) == (95.0, "questions")
+
+
+def test_policies_that_are_all_the_same_leave_a_claim_open():
+    claim = claims.better_than("C2", RULES["C2"], study(ours_wo_r=200, ours=200))
+    assert (claim.pooled.low, claim.pooled.high) == (0, 0) and claim.alike == claim.pairs
+    assert claim.verdict == INCONCLUSIVE
+    worse = claims.better_than("C2", RULES["C2"], study(ours_wo_r=230, ours=200))
+    assert worse.verdict == NOT_SUPPORTED
 
 
 def test_a_figure_of_cells_ends_with_their_mean():

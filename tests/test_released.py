@@ -1,6 +1,7 @@
 """The released tables and figures are what the released results give, and README and docs show them."""
 
 import json
+import subprocess
 from pathlib import Path
 
 import pandas as pd
@@ -38,6 +39,14 @@ def test_the_documents_show_the_released_tables():
         assert documents.render(text, blocks, path.name) == text, f"{path.name}: run `make docs`"
         used |= set(documents.BLOCK.findall(text))
     assert used == set(blocks)
+
+
+def test_the_whole_release_is_at_most_30_mb():
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True)
+    if listed.returncode:
+        pytest.skip("not a git checkout: what belongs to the release is not known")
+    files = [ROOT / name for name in listed.stdout.split("\0") if name]
+    assert 0 < sum(path.stat().st_size for path in files if path.is_file()) <= 30e6
 
 
 @released

@@ -7,10 +7,13 @@ import json
 import pandas as pd
 import pytest
 import yaml
-from conftest import PARAMS, copy_study, patch_root, stage_in
+from conftest import PARAMS, REPOSITORY, copy_study, patch_root, stage_in
 
 from rdlib.errors import UserError
+from rdlib.evidence import paper
+from rdlib.profile import load_profile
 from rdlib.study import curves, trials
+from rdlib.study.specification import BASELINES
 
 CELL = "gsm/strong/small"
 FASTER = {"reward_model.learning_rate": 2e-3}
@@ -129,3 +132,30 @@ def test_inputs_are_made_before_what_reads_them(root):
     stage = stage_in(root, "05_reward_model").with_overrides(flipped)
     assert all(one.done for one in (stage, *stage.upstream()))
     assert len(pd.read_csv(root / "out" / "rate.csv")) == 1
+
+
+# ---- what was chosen
+
+
+def test_the_reference_has_what_the_rule_chooses():
+    """The highest mean over the cells of the best values; of equals the fewest steps."""
+    asked = trials.load_trials(REPOSITORY / "params/trials/settings.yaml")
+    reference = load_profile(REPOSITORY / asked.profile).model_dump()
+    folder, tried = REPOSITORY / "figures/trials/settings", {}
+    for name, group in asked.groups.items():
+        keys = {tuple(trial.settings) for trial in group.trials}
+        assert len(keys) == 1
+        if len(group.trials) > 1 and not group.settings:  # of one, or of another reward, nothing is chosen
+            tried.setdefault(keys.pop(), []).append(pd.read_csv(folder / f"{name}.csv"))
+    assert len(tried) == len({"sft", "warm-up", "responses", "kinds", "reward", "ppo", "without"}) + len(BASELINES)
+    for (key,), tables in tried.items():
+        found = pd.concat(tables).groupby("settings").agg(best=("best", "mean"), steps=("steps", "mean"))
+        first = found.sort_values(["best", "steps"], ascending=[False, True]).index[0]
+        assert paper.lookup(reference, key) == json.loads(first)[key]
+
+
+def test_settings_of_a_group_are_those_of_all_its_trials():
+    asked = trials.load_trials(REPOSITORY / "params/trials/settings.yaml")
+    runs = trials.runs_of(asked, "vote_rate")
+    assert {run.stage.profile.reward.source for run in runs} == {"vote"}
+    assert len({run.stage.profile.ppo.learning_rate for run in runs}) == len(asked.groups["vote_rate"].trials)

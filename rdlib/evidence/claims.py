@@ -4,7 +4,8 @@ A claim is made of cells (a benchmark with a teacher and a student, a value of l
 ratios), each with a difference that the claim says is positive. The criterion of most claims is the same:
 
 - supported: every cell's difference is positive, and the 95 % interval of their mean lies above 0;
-- not supported: the interval of their mean lies at or below 0, or most cells' own intervals lie below 0;
+- not supported: the interval of their mean lies at or below 0 (and is not 0 to 0, as where all policies are the same),
+  or most cells' own intervals lie below 0;
 - under-powered: neither, since an interval is too wide to tell the smallest difference of interest from 0
   (`rdlib.evidence.verdicts`, `rdlib.evidence.power`);
 - inconclusive: anything else.

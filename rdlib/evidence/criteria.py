@@ -20,7 +20,7 @@ CLAIMS_FILE = ROOT / "params" / "claims.yaml"
 
 _COMMON = (
     "Supported: {} all positive and the 95 % interval of their mean above 0. Not supported: that "
-    "interval at or below 0, or most cells' own intervals below 0. {}"
+    "interval at or below 0 (and not 0 to 0), or most cells' own intervals below 0. {}"
 )
 
 

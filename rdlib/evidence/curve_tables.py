@@ -171,7 +171,7 @@ def histogram_table(scores: pd.DataFrame) -> pd.DataFrame:
 def smoothed(history: pd.DataFrame, column: str, window: int = 20) -> pd.DataFrame:
     """The history with `column` as its mean over the last `window` steps of its run.
 
-    Batches hold texts of similar length, so the loss of a single step says more about its batch than about the model.
+    The loss of a single step says more about its batch than about the model.
     """
     runs = [*tables.CELL, "method", "seed"]
     history = history.sort_values([*runs, "step"], ignore_index=True)

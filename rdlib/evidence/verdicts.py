@@ -2,7 +2,8 @@
 
 
 - supported: every cell's difference is positive, and the 95 % interval of their mean lies above 0;
-- not supported: the interval of their mean lies at or below 0, or most cells' own intervals lie below 0;
+- not supported: the interval of their mean lies at or below 0 (and is not 0 to 0, as where all policies are the same),
+  or most cells' own intervals lie below 0;
 - under-powered: neither, and an interval that leaves it open is wider than 80 % power for the smallest difference of
   interest needs. That is the mean's where it covers 0, and else those of the cells that go against the claim; where
   one of these is told from 0, the cells contradict each other, and more data would not change that;
@@ -178,7 +179,8 @@ def judge(cells: list[Cell], pooled: Interval) -> str:
     if all(cell.holds for cell in cells) and pooled.low > 0:
         return SUPPORTED
     negative = sum(cell.difference.high < 0 for cell in cells)
-    return NOT_SUPPORTED if pooled.high <= 0 or 2 * negative > len(cells) else INCONCLUSIVE
+    against = pooled.low < 0 and pooled.high <= 0  # [0, 0]: all policies are the same, so nothing was compared
+    return NOT_SUPPORTED if against or 2 * negative > len(cells) else INCONCLUSIVE
 
 
 @cache

@@ -49,12 +49,13 @@ class Trial(Section):
 
 
 class Group(Section):
-    """Trials that answer one question, in the cells (dataset/teacher/student) and seeds that they share."""
+    """Trials that answer one question, in the cells (dataset/teacher/student), seeds and settings that they share."""
 
     question: str
     cells: list[str] = Field(min_length=1)
     stage: str
     method: str
+    settings: dict[str, Any] = {}
     trials: list[Trial] = Field(min_length=1)
     seeds: list[int] | None = None
 
@@ -118,7 +119,7 @@ def _stage(trials: Trials, group: str, cell: str, trial: Trial, seed: int) -> St
         raise UserError(f"The trials {group} try the stage {name} of method {method}, which has no validation curve.")
     dataset, teacher, student = axes
     stage = Stage(name, trials.profile, dataset, teacher, student, method, seed, root=ROOT)
-    return stage.with_overrides(trial.settings)
+    return stage.with_overrides(asked.settings | trial.settings)
 
 
 # ---- running them
