@@ -53,7 +53,7 @@ reference: env ## the evidence: study and reviewers' questions of SEEDS, trained
 trials: env ## the trials by which the settings of params/reference.yaml were chosen, into figures/trials (hours)
 	@$(offline) $(BIN)/python -m rdlib.study.trials $(TRIALS) --jobs $(JOBS) $(ARGS)
 
-open-ends: env ## the controlled experiments of the open ends, on seeds kept for them, into figures/trials (hours; ARGS="--groups reward_model")
+open-ends: env ## the controlled experiments of the open ends, on seeds that are not released, into figures/trials (hours; ARGS="--groups reward_model")
 	@$(offline) $(BIN)/python -m rdlib.study.open_ends --jobs $(JOBS) $(ARGS)
 
 compare: env ## hold what is in runs/reference to the released seeds, artifact by artifact (ARGS="--seeds 0")

@@ -34,13 +34,13 @@ MAIN = pd.DataFrame(
 def test_the_first_sentence_has_the_means_over_cells():
     assert first_screen.reached(MAIN, 5) == (
         "In a made-up world, with five seeds and on the mean over four cells of benchmark, teacher and student, Ours "
-        "(the whole method) answers 40.0 % of the test questions rightly, SFT 35.0 %, the student before training "
+        "(the whole method) answers 40.0 % of the test questions correctly, SFT 35.0 %, the student before training "
         "15.0 % and the teacher 75.0 % (in brackets below: 95 % intervals)."
     )
     alone = MAIN[MAIN.method == "ours"].iloc[:1].drop(columns="mmlu_study_pct")
     assert first_screen.reached(alone, 1) == (
         "In a made-up world, with one seed and on the mean over one cell of benchmark, teacher and student, Ours "
-        "(the whole method) answers 60.0 % of the test questions rightly (in brackets below: 95 % intervals)."
+        "(the whole method) answers 60.0 % of the test questions correctly (in brackets below: 95 % intervals)."
     )
 
 

@@ -58,7 +58,7 @@ def reached(main: pd.DataFrame, seeds: int) -> str:
     against = f", {tables.listed(others)}" if others else ""
     return (
         f"In a made-up world, {over} of benchmark, teacher and student, Ours (the whole method) answers "
-        f"{means['ours']:.1f} % of the test questions rightly{against} (in brackets below: 95 % intervals)."
+        f"{means['ours']:.1f} % of the test questions correctly{against} (in brackets below: 95 % intervals)."
     )
 
 

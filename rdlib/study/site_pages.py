@@ -30,7 +30,7 @@ SUMMARY = (
     "drawn from released result files; the paper's own numbers are shown apart."
 )
 LIMITS = (
-    "The models have 0.1 to 0.5 million parameters and a made-up world. What is measured here is evidence about the "
+    "The models have 0.14 to 0.44 million parameters and a made-up world. What is measured here is evidence about the "
     "mechanics of the method at that scale: that its parts do what they are meant to do, or do not. It is no evidence "
     "about the accuracy of language models of useful size.",
     "Verdicts compare directions with the paper's, never levels. A claim that is open here may hold at the paper's "
