@@ -16,16 +16,17 @@ def pinned(names):
     return [f"{name}=={pins[name]}" for name in names]
 
 
-def bring_up(name, requirements, unwanted=()):
+def bring_up(name, requirements, unwanted=(), alone=()):
     """Build the environment `name` if it is missing, unfinished or stale; one sentence and exit code 1 if that fails.
 
-    `unwanted`: packages that come with the requirements and are taken out again.
+    `unwanted`: packages that come with the requirements and are taken out again. `alone`: what is installed after them,
+    whatever it says that it requires.
     """
     bootstrap.VENV = bootstrap.ROOT / name
     bootstrap.STAMP = bootstrap.VENV / ".stamp"
     try:
         with bootstrap.only_one():
-            wanted = " ".join([*requirements, sys.version, str(bootstrap.VENV)])
+            wanted = " ".join([*requirements, *alone, sys.version, str(bootstrap.VENV)])
             if bootstrap.up_to_date(wanted):
                 return
             print(f"Building {name} (2 to 10 minutes; {name}/pip-install.log grows) ...", flush=True)
@@ -34,6 +35,8 @@ def bring_up(name, requirements, unwanted=()):
             bootstrap.pip("install", *requirements)
             if unwanted:
                 bootstrap.pip("uninstall", "-y", *unwanted)
+            if alone:
+                bootstrap.pip("install", "--no-deps", *alone)
             bootstrap.STAMP.write_text(wanted)
             print(f"{name} is ready.", flush=True)
     except (subprocess.CalledProcessError, KeyboardInterrupt):
