@@ -312,4 +312,5 @@ def test_without_vllm_nothing_is_computed(tmp_path, at_root, monkeypatch, capsys
     stage = stage_in(root, samples)
     with pytest.raises(UserError, match="needs vLLM"):
         stage._make({})
+    requirements.check_sampler(stage.at("06_ppo").with_overrides({"ppo.sampler": "transformers"}))
     requirements.check_sampler(stage.at("05_reward_model"))
