@@ -147,7 +147,7 @@ def test_the_reference_has_what_the_rule_chooses():
         assert len(keys) == 1
         if len(group.trials) > 1 and not group.settings:  # of one, or of another reward, nothing is chosen
             tried.setdefault(keys.pop(), []).append(pd.read_csv(folder / f"{name}.csv"))
-    assert len(tried) == len({"sft", "warm-up", "responses", "kinds", "reward", "ppo", "without"}) + len(BASELINES)
+    assert len(tried) == 7 + len(BASELINES)  # settings of SFT, warm-up, reward model and PPO; a rate of each baseline
     for (key,), tables in tried.items():
         found = pd.concat(tables).groupby("settings").agg(best=("best", "mean"), steps=("steps", "mean"))
         first = found.sort_values(["best", "steps"], ascending=[False, True]).index[0]
