@@ -19,7 +19,7 @@ import yaml
 
 from rdlib import artifacts
 from rdlib.errors import UserError
-from rdlib.evidence import convergence, first_screen, looks, paper, power_tables, tables
+from rdlib.evidence import convergence, differences, first_screen, looks, paper, power_tables, tables
 from rdlib.evidence.open_exhibits import OPEN_ENDS
 from rdlib.evidence.question_tables import LEVELS
 from rdlib.evidence.result_tables import open_results, seed_folders, seed_of
@@ -31,7 +31,7 @@ MACHINES = ROOT / "bench" / "machines.csv"
 RELEASED = "a seed of the released results"  # what `machines` calls it too
 BLOCK = re.compile(r"^<!-- (\w+) -->$", re.MULTILINE)
 RELEASED_BLOCKS = ("first_screen", "table_2_main", "claims", "questions", "room", "convergence", "power_mean")
-RELEASED_BLOCKS += ("power_cells", "power_plans", "endings", "open_ends")
+RELEASED_BLOCKS += ("power_cells", "power_plans", "endings", "open_ends", "differences")
 PATIENCES = (96, 128, 160, 192, 256, 320, 384)  # optimizer steps
 NOT_RELEASED = "*No reference run has been released yet: `make reference`.*"
 
@@ -231,6 +231,7 @@ def blocks(figures: Path) -> dict[str, str]:
         return content | dict.fromkeys(RELEASED_BLOCKS, NOT_RELEASED)
     content["table_2_main"] = main_rows(figures / "table_2_main.csv")
     content["first_screen"] = "\n".join(f"- {sentence}" for sentence in first_screen_rows(figures))
+    content["differences"] = "\n".join(f"- {sentence}" for sentence in differences.sentences(figures))
     content["power_mean"] = power_rows(figures / "power.csv", of_mean=True)
     content["power_cells"] = power_rows(figures / "power.csv", of_mean=False)
     content["power_plans"] = plan_rows(figures / "power_plans.csv")

@@ -1,0 +1,108 @@
+"""Where the study differs from the paper, in sentences whose every number is taken from the released tables.
+
+    sentences(Path("figures"))
+
+What no table is there for is left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+
+from rdlib.evidence import looks, tables
+
+WARM_UP_CLAIM = "C2"  # Ours against its warm-up alone
+
+
+def sentences(figures: Path) -> list[str]:
+    """A sentence or two on PPO, Pos/Pos, the best of n and the stronger baselines."""
+    told: list[tuple[str, Callable[..., str]]] = [
+        ("claims_cells", of_ppo),
+        ("table_3_reward_model_auc", of_pos_pos),
+        ("figure_best_of_n", of_best_of_n),
+        ("question_r1", of_baselines),
+    ]
+    paths = [(figures / f"{name}.csv", tell) for name, tell in told]
+    return [tell(pd.read_csv(path, keep_default_na=False)) for path, tell in paths if path.is_file()]
+
+
+def of_ppo(cells: pd.DataFrame) -> str:
+    """What PPO adds to the warm-up in each benchmark, here and in the paper: rows of claims_cells.csv."""
+    rows = cells[cells["claim"] == WARM_UP_CLAIM]
+    numbers = rows.filter(regex="^(study|paper)_(difference|low|high)$").apply(pd.to_numeric, errors="coerce")
+    numbers["apart"] = (numbers["study_low"] > 0) | (numbers["study_high"] < 0)
+    here, paper = [], []
+    for benchmark, part in numbers.groupby(rows["cell"].str.partition("/")[0], sort=False):
+        name = looks.benchmark_label(benchmark)
+        here.append(f"{part['study_difference'].mean():+.1f} pp on {name} ({_cells(part['apart'])})")
+        if part["paper_difference"].notna().any():
+            paper.append(f"{part['paper_difference'].mean():+.1f} pp on {name}")
+    return (
+        f"**PPO** adds to its warm-up {tables.listed(here)}, on the mean of the cells, in brackets how many of them "
+        f"are told from zero; in the paper {tables.listed(paper)}."
+    )
+
+
+def _cells(apart: pd.Series) -> str:
+    return f"{apart.sum()} of {len(apart)} cell{'s' * (len(apart) > 1)}"
+
+
+def of_pos_pos(auc: pd.DataFrame) -> str:
+    """How well the reward model tells whose a right response is, with the warm-up and without: rows of Table 3."""
+    spans = {method: _span(auc, method, "study_pos_pos_auc") for method in ("ours", "ours_wo_d")}
+    return (
+        f"**Pos/Pos**, how well the reward model tells the teacher's right responses from the student's: after the "
+        f"warm-up an AUC of {spans['ours']} over the cells, in the paper {_span(auc, 'ours', 'paper_pos_pos_auc')}; "
+        f"without the warm-up {spans['ours_wo_d']}."
+    )
+
+
+def _span(auc: pd.DataFrame, method: str, column: str) -> str:
+    values = pd.to_numeric(auc.loc[auc["method"] == method, column]).dropna()
+    return " to ".join(dict.fromkeys(f"{end:.2f}" for end in (values.min(), values.max())))
+
+
+def of_best_of_n(shares: pd.DataFrame) -> str:
+    """How many of the choices among the most samples are right, a cell after the other: rows of figure_best_of_n."""
+    parts = []
+    for cell, part in shares.groupby("cell", sort=False):
+        one, most = (part[part["samples"] == number].set_index("strategy") for number in _ends(part["samples"]))
+        by_text = f", {_share(most.loc['distinct'])} of their distinct texts" if "distinct" in most.index else ""
+        parts.append(
+            f"{cell}: of {most['samples'].iloc[0]} samples, {_share(most.loc['reward'])} of those with the highest "
+            f"reward and {_share(most.loc['majority'])} of the majorities are right, {_share(one.loc['reward'])} of "
+            f"single samples{by_text}"
+        )
+    return f"**Best of n** by the reward model, which the paper does not show: {'; '.join(parts)}."
+
+
+def _ends(numbers: pd.Series) -> tuple[int, int]:
+    return numbers.min(), numbers.max()
+
+
+def _share(row: pd.Series) -> str:
+    return f"{row['study_pct']:.0f} % [{row['study_low_pct']:.0f}, {row['study_high_pct']:.0f}]"
+
+
+def of_baselines(answers: pd.DataFrame) -> str:
+    """Which methods of R1 are told from Ours, and by how much they differ: rows of question_r1.csv."""
+    arms = answers[answers["ours_minus_arm_pp"] != ""]
+    better, worse = [], []
+    for row in arms.to_dict("records"):
+        ours, low, high = (float(row[f"ours_minus_arm{name}_pp"]) for name in ("", "_low", "_high"))
+        text = f"{row['arm']} by {abs(ours):.1f} pp, {row['cell']}: {looks.benchmark_label(row['benchmark'])}"
+        if high < 0:
+            better.append(text)
+        elif low > 0:
+            worse.append(text)
+    return (
+        f"**Baselines of R1**, most of which the paper lacks: of {len(arms)} comparisons, intervals without zero "
+        f"favour the baseline in {_named(better)}, Ours in {_named(worse)}."
+    )
+
+
+def _named(items: list[str]) -> str:
+    return f"{len(items)} ({'; '.join(items)})" if items else "none"
