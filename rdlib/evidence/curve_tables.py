@@ -59,12 +59,11 @@ def over_seeds(history: pd.DataFrame, by: list[str], step: str, value: str) -> p
     runs = [*by, "seed"]
     known = history.dropna(subset=value).sort_values([*runs, step])
     known = known.assign(order=known.groupby(runs).cumcount())
-    rows = []
-    for (*key, _), group in known.groupby([*by, "order"], sort=True):
-        interval = stats.seed_interval(group[value])
-        row = dict(zip(by, key, strict=True)) | {step: round(group[step].mean()), "seeds": group.seed.nunique()}
-        rows.append(row | {"mean": interval.estimate, "low": interval.low, "high": interval.high})
-    return pd.DataFrame(rows, columns=[*by, step, "seeds", "mean", "low", "high"])
+    steps = known.groupby([*by, "order"])
+    table = steps.agg(**{step: (step, "mean"), "seeds": ("seed", "nunique"), "mean": (value, "mean")}).reset_index()
+    half = stats.half_width(steps[value].std().to_numpy(), table["seeds"].to_numpy())
+    table = table.assign(low=table["mean"] - half, high=table["mean"] + half)
+    return table.astype({step: float}).round({step: 0}).astype({step: int}).drop(columns="order")
 
 
 def lambda_curves(history: pd.DataFrame, scores: pd.DataFrame, default: float) -> pd.DataFrame:

@@ -28,18 +28,20 @@ def best_of_n(judged: pd.DataFrame, counts: list[int], seed: int = 0) -> pd.Data
     samples.
     """
     rows = []
-    for key, group in judged.groupby("id", sort=True):
+    for number, (key, group) in enumerate(judged.groupby("id", sort=True)):
         ranked = group.sort_values(["score", "sample"], ascending=[False, True])["correct"].to_numpy(float)
-        answers, correct = group["answer"], group["correct"].to_numpy(float)
-        rng = np.random.default_rng([seed, len(rows)])
-        for n in (n for n in counts if n <= len(group)):
+        answers, _ = pd.factorize(group["answer"])  # -1: no answer
+        correct, total = group["correct"].to_numpy(float), len(group)
+        texts = group["text"].to_numpy() if "text" in group else None
+        everyone = np.tile(np.arange(total), (SUBSETS, 1))
+        orders = np.random.default_rng([seed, number]).permuted(everyone, axis=1)  # a subset of n: the first n of a row
+        for n in (n for n in counts if n <= total):
             rows.append((key, n, "reward", _highest_of(ranked, n)))
-            rows.append((key, n, "any", _any_of(int(correct.sum()), len(correct), n)))
-            subsets = 1 if n == len(group) else SUBSETS
-            chosen = np.stack([rng.choice(len(group), n, replace=False) for _ in range(subsets)])
+            rows.append((key, n, "any", _any_of(int(correct.sum()), total, n)))
+            chosen = orders[:1] if n == total else orders[:, :n]
             rows.append((key, n, "majority", float(_votes(chosen, answers, correct).mean())))
-            if "text" in group:
-                rows.append((key, n, "distinct", float(_distinct(chosen, group["text"].to_numpy(), correct).mean())))
+            if texts is not None:
+                rows.append((key, n, "distinct", float(_distinct(chosen, texts, correct).mean())))
     return pd.DataFrame(rows, columns=["id", "n", "strategy", "value"])
 
 
@@ -55,16 +57,16 @@ def _any_of(right: int, total: int, n: int) -> float:
     return 1.0 - comb(total - right, n) / comb(total, n)
 
 
-def _votes(chosen: np.ndarray, answers: pd.Series, correct: np.ndarray) -> np.ndarray:
+def _votes(chosen: np.ndarray, answers: np.ndarray, correct: np.ndarray) -> np.ndarray:
     """Correctness [subsets] of the most frequent answer of the samples `chosen` [subsets, n].
 
-    Ties share, no answer at all is wrong.
+    `answers` [samples] are numbers from 0, and -1 for none. Ties share, no answer at all is wrong.
     """
-    codes, names = pd.factorize(answers)  # -1: no answer
-    votes_for = codes[:, None] == np.arange(len(names))  # [samples, answers]
-    if not len(names):
+    numbers, firsts = np.unique(answers[answers >= 0], return_index=True)
+    if not len(numbers):
         return np.zeros(len(chosen))
-    right = np.array([correct[votes_for[:, answer]][0] for answer in range(len(names))])
+    votes_for = answers[:, None] == numbers  # [samples, answers]
+    right = correct[answers >= 0][firsts]
     counts = votes_for[chosen].sum(axis=1)
     first = (counts == counts.max(axis=1, keepdims=True)) & (counts > 0)
     return (first * right).sum(axis=1) / np.maximum(first.sum(axis=1), 1)
@@ -113,13 +115,14 @@ def length_correlation(judged: pd.DataFrame) -> dict[str, float]:
 
     A question whose responses are all of one length, or of one score, says nothing and is left out.
     """
-    overall = judged["score"].corr(judged["tokens"], method="spearman")
-    within = [
-        group["score"].corr(group["tokens"], method="spearman")
-        for _, group in judged.groupby("id")
-        if group["score"].nunique() > 1 and group["tokens"].nunique() > 1
-    ]
-    return {"overall": float(overall), "within": float(np.mean(within)) if within else float("nan")}
+    pair = judged[["score", "tokens"]]
+    ranks = pair.groupby(judged["id"]).rank()
+    left = ranks - ranks.groupby(judged["id"]).transform("mean")
+    products = left.assign(both=left["score"] * left["tokens"], score=left["score"] ** 2, tokens=left["tokens"] ** 2)
+    sums = products.groupby(judged["id"]).sum()
+    within = (sums["both"] / np.sqrt(sums["score"] * sums["tokens"])).dropna()  # 0 / 0 where all are alike
+    overall = pair["score"].corr(pair["tokens"], method="spearman")
+    return {"overall": float(overall), "within": float(within.mean())}
 
 
 def over_optimisation(history: pd.DataFrame, validation: pd.DataFrame, gold: pd.Series) -> pd.DataFrame:

@@ -189,26 +189,27 @@ def mean_draws(
     those to draw from (default: those of the questions); resamples without any question of a seed are NaN.
     """
     wide = table.pivot(index="seed", columns="id", values="value").sort_index(axis=1)
-    problems = sorted({source_problem(question) for question in wide}) if problems is None else problems
-    weights = bootstrap_weights(len(problems), key, resamples)
-    estimates, columns = [], []
-    for _, row in wide.iterrows():
-        row = row.dropna()
-        sums, sizes = _by_problem(row, problems)
-        estimates.append(float(row.to_numpy(dtype=np.float32).mean(dtype=np.float64)))
-        with np.errstate(invalid="ignore"):
-            columns.append((weights @ sums) / (weights @ sizes))
-    values = np.mean(columns, axis=0, dtype=np.float64) + _moves(estimates, resamples)
-    return Draws(float(np.mean(estimates)), values, wide.shape[1])
+    found = [source_problem(question) for question in wide]
+    known = pd.Index(sorted(set(found)) if problems is None else problems)
+    places, answers = known.get_indexer(found), wide.to_numpy(dtype=np.float32)
+    weights = bootstrap_weights(len(known), key, resamples)
+    totals = weights @ np.column_stack([_by_problem(row, places, len(known)) for row in answers])
+    with np.errstate(invalid="ignore"):
+        columns = totals[:, 0::2] / totals[:, 1::2]
+    estimates = np.nanmean(answers, axis=1, dtype=np.float64)
+    values = columns.mean(axis=1, dtype=np.float64) + _moves(estimates, resamples)
+    return Draws(float(estimates.mean()), values, wide.shape[1])
 
 
-def _by_problem(row: pd.Series, problems: Sequence[Hashable]) -> tuple[np.ndarray, np.ndarray]:
-    """Sum of the values and number of the questions of each problem, (problems,); the row's index has the questions."""
-    found = [source_problem(question) for question in row.index]
-    known = pd.Index(problems)
-    places = known.get_indexer(found)
-    sums = np.bincount(places, weights=row.to_numpy(dtype=float), minlength=len(known))
-    return sums.astype(np.float32), np.bincount(places, minlength=len(known)).astype(np.float32)
+def _by_problem(answers: np.ndarray, places: np.ndarray, problems: int) -> np.ndarray:
+    """Of each problem the sum of its answers and their number, (problems, 2).
+
+    `answers` (questions,) are NaN where there is none, `places` (questions,) the numbers of their problems.
+    """
+    there = ~np.isnan(answers)
+    answers, places = answers[there], places[there]
+    sums = np.bincount(places, weights=answers, minlength=problems)
+    return np.column_stack([sums, np.bincount(places, minlength=problems)]).astype(np.float32)
 
 
 def accuracy_interval(table: pd.DataFrame, key: str) -> Interval:
@@ -277,31 +278,35 @@ def auc_draws(
     if not len(ids):
         return Draws(NAN, np.full(resamples, NAN), 0)
     higher, lower = COMPARISONS[comparison]
-    problems, problem_of = np.unique([str(source_problem(query)) for query in ids], return_inverse=True)
-    weights = bootstrap_weights(len(problems), key, resamples)[:, problem_of].astype(np.float64)
+    problems, numbers = np.unique([str(source_problem(query)) for query in ids], return_inverse=True)
+    problem_of = pd.Series(numbers, index=ids)
+    weights = bootstrap_weights(len(problems), key, resamples).astype(np.float64)
     estimates, columns = [], []
     for _, one in scores.groupby("seed"):
-        wins, positives, negatives = _wins_by_query(one[one.kind == higher], one[one.kind == lower], ids)
+        sides = one[one.kind == higher], one[one.kind == lower]
+        wins, positives, negatives = _wins_by_problem(*sides, problem_of, len(problems))
         pairs = positives.sum() * negatives.sum()
         with np.errstate(invalid="ignore"):
             estimates.append(wins.sum() / pairs if pairs else NAN)
-            columns.append(((weights @ wins) * weights).sum(1) / ((weights @ positives) * (weights @ negatives)))
+            won = np.einsum("rp,rp->r", weights @ wins, weights)
+            columns.append(won / ((weights @ positives) * (weights @ negatives)))
     return Draws(float(np.mean(estimates)), np.mean(columns, axis=0) + _moves(estimates, resamples), len(ids))
 
 
-def _wins_by_query(positives: pd.DataFrame, negatives: pd.DataFrame, ids: pd.Index) -> tuple:
-    """Wins (queries, queries) of a row's query's positives over a column's negatives, and their numbers by query.
+def _wins_by_problem(positives: pd.DataFrame, negatives: pd.DataFrame, problem_of: pd.Series, problems: int) -> tuple:
+    """Wins (problems, problems) of a row's problem's positives over a column's negatives, and their numbers by problem.
 
-    The AUC of a resample with weights w is then (w' wins w) / (w' positives w' negatives): no sorting for each.
+    `problem_of` is the number of each query's problem. The AUC of a resample with weights w is then
+    (w' wins w) / (w' positives w' negatives): no sorting for each.
     """
-    rows, columns = ids.get_indexer(positives.id), ids.get_indexer(negatives.id)
+    rows, columns = (problem_of.loc[side.id].to_numpy() for side in (positives, negatives))
     scores, others = positives.score.to_numpy(float), negatives.score.to_numpy(float)
-    wins = np.zeros((len(ids), len(ids)))
+    wins = np.zeros((problems, problems))
     for column in np.unique(columns):
         mine = np.sort(others[columns == column])
         points = (np.searchsorted(mine, scores, "left") + np.searchsorted(mine, scores, "right")) / 2
-        wins[:, column] = np.bincount(rows, weights=points, minlength=len(ids))
-    return wins, *(np.bincount(one, minlength=len(ids)).astype(float) for one in (rows, columns))
+        wins[:, column] = np.bincount(rows, weights=points, minlength=problems)
+    return wins, *(np.bincount(one, minlength=problems).astype(float) for one in (rows, columns))
 
 
 def seed_interval(values: Sequence[float], level: float = LEVEL) -> Interval:
@@ -310,5 +315,10 @@ def seed_interval(values: Sequence[float], level: float = LEVEL) -> Interval:
     values = values[np.isfinite(values)]
     if len(values) < 2:
         return Interval(float(values.mean()) if len(values) else NAN, NAN, NAN, len(values))
-    half = t.ppf((1 + level) / 2, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
+    half = float(half_width(values.std(ddof=1), len(values), level))
     return Interval(float(values.mean()), float(values.mean() - half), float(values.mean() + half), len(values))
+
+
+def half_width(deviation: float | np.ndarray, seeds: int | np.ndarray, level: float = LEVEL) -> float | np.ndarray:
+    """Half of Student's t interval of a mean over seeds whose values have this standard deviation; NaN for one seed."""
+    return t.ppf((1 + level) / 2, seeds - 1) * deviation / np.sqrt(seeds)

@@ -54,9 +54,10 @@ def in_order(names, known) -> list[str]:
 
 def select(table: pd.DataFrame, **values) -> pd.DataFrame:
     """The rows in which each named column has the given value."""
+    found = np.ones(len(table), dtype=bool)
     for column, value in values.items():
-        table = table[table[column] == value]
-    return table
+        found &= (table[column] == value).to_numpy(dtype=bool, na_value=False)
+    return table[found]
 
 
 def setting_of(variant: str, key: str, default: float) -> float | None:
