@@ -18,13 +18,13 @@ from test_tables_and_figures import dots, invent
 
 from rdlib.evidence import (
     claims,
-    documents,
     gallery,
     looks,
     paper_figures,
     paper_tables,
     question_figures,
     question_tables,
+    released_rows,
     result_tables,
     reviewers,
 )
@@ -375,7 +375,7 @@ def test_the_documents_name_the_cells_and_what_is_not_there(drawn, tmp_path):
     table = pd.read_csv(tmp_path / "question_r1.csv")
     table[(table.cell == NAMES[0]) | (table.arm == "Ours")].to_csv(tmp_path / "question_r1.csv", index=False)
     (tmp_path / "results").symlink_to(results)
-    lines = documents.question_rows(tmp_path).splitlines()
+    lines = released_rows.question_rows(tmp_path).splitlines()
     assert lines[0] == (
         "| question | arm | gsm/strong/small: gsm | gsm/strong/small: gsm_plus | mmlu/strong/small: mmlu |"
     )

@@ -9,7 +9,7 @@ import pytest
 
 from bench import report, responses, roofline, timing, whole_study
 from rdlib import streams
-from rdlib.evidence import documents
+from rdlib.evidence import run_rows
 from rdlib.method import voting
 from rdlib.tasks import answers
 
@@ -47,7 +47,7 @@ def test_the_docs_show_what_was_measured(tmp_path):
     ]
     provenance = report.provenance("a", 3)
     report.write("a", rows, provenance, tmp_path)
-    text = documents.bench_rows(tmp_path)
+    text = run_rows.bench_rows(tmp_path)
     assert "| 4.12 [4, 4.5] x | >= 3 | met | sampling | 12 responses/s | 3 responses/s |" in text
     assert "| 61,234 responses/s | - |  | many | - | - |" in text
     assert "| 12 [11, 13] s | <= 10 | missed | slow |" in text
@@ -56,7 +56,7 @@ def test_the_docs_show_what_was_measured(tmp_path):
 
 
 def test_without_results_the_docs_say_how_to_get_them(tmp_path):
-    assert "make bench" in documents.bench_rows(tmp_path)
+    assert "make bench" in run_rows.bench_rows(tmp_path)
 
 
 def test_a_token_costs_two_flops_a_weight_and_its_own_cache():

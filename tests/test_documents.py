@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from rdlib.errors import UserError
-from rdlib.evidence import documents, tables
+from rdlib.evidence import documents, released_rows, run_rows, tables
 from rdlib.evidence.open_exhibits import OPEN_ENDS
 from rdlib.paths import ROOT
 from rdlib.profile import load_profile
@@ -53,22 +53,22 @@ def measured(tmp_path) -> Path:
 
 
 def test_times_are_ranges_over_the_machines_they_were_seen_on(measured):
-    runs = documents.runs_seen(measured / "results", measured / "machines.csv")
-    assert documents.measured_rows(runs).splitlines()[2:] == [
+    runs = run_rows.runs_seen(measured / "results", measured / "machines.csv")
+    assert run_rows.measured_rows(runs).splitlines()[2:] == [
         "| `make test` | - | 12 | Chip A |",
         "| a seed of the released results | 95 | 33 to 63 | Linux; Chip A, beside other work |",
         "| `make study` | 94 | 41 | Chip B |",
         "| a seed of the released results and the reviewers' questions | 95 | 65 | Chip Z |",
     ]
-    assert "up to 4.0 GiB of memory and 80 MB" in documents.room_text(measured / "results")
+    assert "up to 4.0 GiB of memory and 80 MB" in run_rows.room_text(measured / "results")
 
 
 def test_trainings_that_might_have_gone_on_are_counted(tmp_path):
     path = tmp_path / "convergence.csv"
     path.write_text("training,runs,ended_by_patience\nSFT,60,60\nPPO of Ours,1040,1040\n")
-    assert documents.endings_text(path) == "All 1,100 trainings went on until their patience was used up."
+    assert released_rows.endings_text(path) == "All 1,100 trainings went on until their patience was used up."
     path.write_text("training,runs,ended_by_patience\nSFT,60,58\nDPO,10,10\nPPO of Ours,40,39\n")
-    assert documents.endings_text(path) == (
+    assert released_rows.endings_text(path) == (
         "Of 110 trainings 107 went on until their patience was used up. The others took the most steps that they may, "
         "so they might have gone on: SFT (2 of 60) and PPO of Ours (1 of 40)."
     )
@@ -80,7 +80,7 @@ def test_open_ends_are_told_by_their_answers_alone(tmp_path):
     assert len(asked) == 4 and all("md" in one.endings for one in asked)
     note = f"Answer: with the vote it rises. {first.caption}"
     tables.write_markdown(pd.DataFrame({"a": [1]}), tmp_path / f"{first.name}.md", first.title, note)
-    lines = documents.open_ends_text(tmp_path).splitlines()
+    lines = released_rows.open_ends_text(tmp_path).splitlines()
     assert lines == [
         f"- **{first.title}.** With the vote it rises. ([table](../figures/{first.name}.md))",
         *(f"- **{one.title}.** Not run yet." for one in asked[1:]),
@@ -92,7 +92,7 @@ def test_trainings_are_told_with_their_quartiles_and_what_ended_them(tmp_path):
     row |= {"best_step_upper_quartile": 96, "ended_by_patience": 2, "at_the_most": "gsm/strong/small seed 1"}
     flat = row | {"training": "DPO", "ended_by_patience": 3, "at_the_most": None}
     pd.DataFrame([row, flat]).to_csv(tmp_path / "convergence.csv", index=False)
-    assert documents.convergence_rows(tmp_path / "convergence.csv").splitlines()[2:] == [
+    assert released_rows.convergence_rows(tmp_path / "convergence.csv").splitlines()[2:] == [
         "| SFT | 3 | 64 (32, 96) | 256 | 2 | gsm/strong/small seed 1 |",
         "| DPO | 3 | 64 (32, 96) | 256 | 3 | - |",
     ]
@@ -104,14 +104,14 @@ def test_verdicts_are_counted(tmp_path):
     (tmp_path / "claims.csv").write_text(f"claim,verdict\n{rows}\n")
     for seed in (0, 3):
         (tmp_path / f"results/seed{seed}").mkdir(parents=True)
-    assert documents.verdict_text(tmp_path) == (
+    assert released_rows.verdict_text(tmp_path) == (
         "Of the paper's 5 claims, with 2 seeds: **1 supported, 1 not supported, 2 inconclusive, 1 under-powered**."
     )
 
 
 def test_without_released_results_the_blocks_say_so(tmp_path):
     found = documents.blocks(tmp_path)
-    assert found["claims"] == found["first_screen"] == found["table_2_main"] == documents.NOT_RELEASED
+    assert found["claims"] == found["first_screen"] == found["table_2_main"] == released_rows.NOT_RELEASED
     assert "| lambda in Eq. 6 | 0.5 | stated |" in found["provenance"]
 
 
@@ -125,9 +125,9 @@ def test_the_setting_that_a_profile_has_is_bold_among_those_tried(tmp_path):
         {"trial": "right", "settings": json.dumps({"sft.learning_rate": rate}), "stopped_early": True},
     ]
     shared = {"cell": "gsm/strong/small", "seed": 100, "best": 0.5, "best_step": 64, "steps": 128}
-    assert "Nothing has been tried" in documents.trial_rows(tmp_path, tmp_path / "a.yaml")
+    assert "Nothing has been tried" in run_rows.trial_rows(tmp_path, tmp_path / "a.yaml")
     pd.DataFrame([row | shared for row in rows]).to_csv(tmp_path / "rate.csv", index=False)
-    assert documents.trial_rows(tmp_path, tmp_path / "a.yaml").splitlines()[2:] == [
+    assert run_rows.trial_rows(tmp_path, tmp_path / "a.yaml").splitlines()[2:] == [
         "| Which rate? | low | gsm/strong/small | 100 | 0.500 | 64 | 128 | the most |",
         "| Which rate? | **right** | gsm/strong/small | 100 | 0.500 | 64 | 128 | patience |",
     ]
@@ -140,12 +140,12 @@ def test_less_patience_is_told_from_the_curves_of_trials(tmp_path):
         "groups": {"rate": {"question": "Which rate?"}, "more": {"question": "More?"}},
     }
     (tmp_path / "a.yaml").write_text(yaml.safe_dump(trials, sort_keys=False))
-    assert "Nothing has been tried" in documents.patience_rows(tmp_path, tmp_path / "a.yaml")
+    assert "Nothing has been tried" in run_rows.patience_rows(tmp_path, tmp_path / "a.yaml")
     for group, patience in (("rate", 160), ("more", 192)):
         steps = range(0, 32 + patience + 32, 32)
         rows = [{"cell": "c", "seed": 0, "trial": "0.1", "step": s, "value": 0.25 * (s == 32)} for s in steps]
         pd.DataFrame(rows).to_csv(tmp_path / f"{group}_curves.csv", index=False)
-    table = documents.patience_rows(tmp_path, tmp_path / "a.yaml").splitlines()
+    table = run_rows.patience_rows(tmp_path, tmp_path / "a.yaml").splitlines()
     assert table[0] == "| trials | 96 steps | 128 steps | 160 steps | 192 steps |"
     assert table[2:] == [
         "| Which rate? | 0.250 (128) | 0.250 (160) | 0.250 (192) | - |",

@@ -17,7 +17,7 @@ from conftest import PARAMS, REPOSITORY, copy_study, patch_root, stage_in
 
 from rdlib import artifacts, numerics
 from rdlib.errors import UserError
-from rdlib.evidence import documents, gallery, result_tables, rounding
+from rdlib.evidence import gallery, released_rows, result_tables, rounding
 from rdlib.study import results
 from rdlib.study import rounding as study_rounding
 
@@ -234,11 +234,11 @@ def test_equal_contents_are_told_and_the_exhibits_are_shown(root):
         gallery.draw(gallery.EXHIBITS[name], evidence, root / "out")
     drawn = pd.read_csv(root / "out" / "figure_rounding.csv")
     assert drawn["portable_pct"].equals(drawn["native_pct"]) and (drawn["changed"] == 0).all()
-    text = documents.rounding_text(root / "out")
+    text = released_rows.rounding_text(root / "out")
     assert text.startswith("Answer: in SFT, Ours w/o R, Ours the same seed differs between the modes by 0.0, 0.0, 0.0")
     assert "bytes first differ nowhere behind 3" in text and "| gsm | strong | small | sft | 1 |" in text
     assert text.endswith("(../figures/figure_rounding.png)")
-    assert "Not yet released" in documents.rounding_text(root)
+    assert "Not yet released" in released_rows.rounding_text(root)
 
 
 @pytest.mark.slow
