@@ -115,13 +115,12 @@ def length_correlation(judged: pd.DataFrame) -> dict[str, float]:
 
     A question whose responses are all of one length, or of one score, says nothing and is left out.
     """
-    pair = judged[["score", "tokens"]]
-    ranks = pair.groupby(judged["id"]).rank()
-    left = ranks - ranks.groupby(judged["id"]).transform("mean")
-    products = left.assign(both=left["score"] * left["tokens"], score=left["score"] ** 2, tokens=left["tokens"] ** 2)
+    overall = judged["score"].corr(judged["tokens"], method="spearman")
+    ranks = judged.groupby("id")[["score", "tokens"]].rank()
+    centred = ranks - ranks.groupby(judged["id"]).transform("mean")
+    products = centred.pow(2).assign(both=centred["score"] * centred["tokens"])
     sums = products.groupby(judged["id"]).sum()
     within = (sums["both"] / np.sqrt(sums["score"] * sums["tokens"])).dropna()  # 0 / 0 where all are alike
-    overall = pair["score"].corr(pair["tokens"], method="spearman")
     return {"overall": float(overall), "within": float(within.mean())}
 
 

@@ -7,26 +7,25 @@ What no table is there for is left out.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
 
-from rdlib.evidence import looks, tables
+from rdlib.evidence import tables
 
 WARM_UP_CLAIM = "C2"  # Ours against its warm-up alone
 
 
 def sentences(figures: Path) -> list[str]:
     """A sentence or two on PPO, Pos/Pos, the best of n and the stronger baselines."""
-    told: list[tuple[str, Callable[..., str]]] = [
-        ("claims_cells", of_ppo),
-        ("table_3_reward_model_auc", of_pos_pos),
-        ("figure_best_of_n", of_best_of_n),
-        ("question_r1", of_baselines),
-    ]
-    paths = [(figures / f"{name}.csv", tell) for name, tell in told]
-    return [tell(pd.read_csv(path, keep_default_na=False)) for path, tell in paths if path.is_file()]
+    tellers = {
+        "claims_cells": of_ppo,
+        "table_3_reward_model_auc": of_pos_pos,
+        "figure_best_of_n": of_best_of_n,
+        "question_r1": of_baselines,
+    }
+    paths = {figures / f"{name}.csv": tell for name, tell in tellers.items()}
+    return [tell(pd.read_csv(path, keep_default_na=False)) for path, tell in paths.items() if path.is_file()]
 
 
 def of_ppo(cells: pd.DataFrame) -> str:
@@ -36,13 +35,13 @@ def of_ppo(cells: pd.DataFrame) -> str:
     numbers["apart"] = (numbers["study_low"] > 0) | (numbers["study_high"] < 0)
     here, paper = [], []
     for benchmark, part in numbers.groupby(rows["cell"].str.partition("/")[0], sort=False):
-        name = looks.benchmark_label(benchmark)
-        here.append(f"{part['study_difference'].mean():+.1f} pp on {name} ({_cells(part['apart'])})")
+        here.append(f"{part['study_difference'].mean():+.1f} pp on {benchmark} ({_cells(part['apart'])})")
         if part["paper_difference"].notna().any():
-            paper.append(f"{part['paper_difference'].mean():+.1f} pp on {name}")
+            paper.append(f"{part['paper_difference'].mean():+.1f} pp on {benchmark}")
+    in_paper = f"; in the paper {tables.listed(paper)}" if paper else ""
     return (
         f"**PPO** adds to its warm-up {tables.listed(here)}, on the mean of the cells, in brackets how many of them "
-        f"are told from zero; in the paper {tables.listed(paper)}."
+        f"are told from zero{in_paper}."
     )
 
 
@@ -68,19 +67,16 @@ def _span(auc: pd.DataFrame, method: str, column: str) -> str:
 def of_best_of_n(shares: pd.DataFrame) -> str:
     """How many of the choices among the most samples are right, a cell after the other: rows of figure_best_of_n."""
     parts = []
+    ends = shares["samples"].min(), shares["samples"].max()
     for cell, part in shares.groupby("cell", sort=False):
-        one, most = (part[part["samples"] == number].set_index("strategy") for number in _ends(part["samples"]))
+        one, most = (part[part["samples"] == number].set_index("strategy") for number in ends)
         by_text = f", {_share(most.loc['distinct'])} of their distinct texts" if "distinct" in most.index else ""
         parts.append(
-            f"{cell}: of {most['samples'].iloc[0]} samples, {_share(most.loc['reward'])} of those with the highest "
+            f"{cell}: of {ends[1]} samples, {_share(most.loc['reward'])} of those with the highest "
             f"reward and {_share(most.loc['majority'])} of the majorities are right, {_share(one.loc['reward'])} of "
             f"single samples{by_text}"
         )
     return f"**Best of n** by the reward model, which the paper does not show: {'; '.join(parts)}."
-
-
-def _ends(numbers: pd.Series) -> tuple[int, int]:
-    return numbers.min(), numbers.max()
 
 
 def _share(row: pd.Series) -> str:
@@ -93,7 +89,7 @@ def of_baselines(answers: pd.DataFrame) -> str:
     better, worse = [], []
     for row in arms.to_dict("records"):
         ours, low, high = (float(row[f"ours_minus_arm{name}_pp"]) for name in ("", "_low", "_high"))
-        text = f"{row['arm']} by {abs(ours):.1f} pp, {row['cell']}: {looks.benchmark_label(row['benchmark'])}"
+        text = f"{row['arm']} by {abs(ours):.1f} pp, {row['cell']}: {row['benchmark']}"
         if high < 0:
             better.append(text)
         elif low > 0:
