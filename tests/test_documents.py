@@ -77,7 +77,7 @@ def test_trainings_that_might_have_gone_on_are_counted(tmp_path):
 def test_open_ends_are_told_by_their_answers_alone(tmp_path):
     asked = [exhibit for exhibit in OPEN_ENDS if exhibit.answer]
     first = asked[0]
-    assert len(asked) == 4 and all("md" in one.endings for one in asked)
+    assert asked and all("md" in one.endings for one in asked)
     note = f"Answer: with the vote it rises. {first.caption}"
     tables.write_markdown(pd.DataFrame({"a": [1]}), tmp_path / f"{first.name}.md", first.title, note)
     lines = released_rows.open_ends_text(tmp_path).splitlines()

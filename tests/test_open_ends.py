@@ -12,7 +12,7 @@ from conftest import PARAMS, REPOSITORY, copy_study, patch_root, stage_in
 from test_tables_and_figures import invent
 
 from rdlib.errors import UserError
-from rdlib.evidence import diagnostics, gallery, looks, open_tables
+from rdlib.evidence import diagnostics, gallery, looks, open_sft_tables, open_tables
 from rdlib.evidence.open_exhibits import OPEN_ENDS
 from rdlib.evidence.result_tables import TRIAL_COLUMNS, open_results
 from rdlib.profile import load_profile
@@ -83,6 +83,31 @@ def test_as_many_methods_are_hot_as_are_compared(runs):
         open_tables.OURS,
         open_tables.DISTILLATION,
     }
+
+
+def test_texts_and_rates_of_sft_are_exchanged(runs):
+    usual = load_profile(REPOSITORY / "params" / "reference.yaml").sft
+    rates = {"rate of SFT": usual.learning_rate, "rate of the warm-up": usual.learning_rate_of_warmup}
+    assert len(set(rates.values())) == 2
+    found = {run.trial.name: run.stage for run in runs["sft_rate"]}
+    assert set(found) == {" | ".join(parts) for parts in product(("all texts", "agreeing texts"), rates)}
+    for name, stage in found.items():
+        texts, rate = name.split(" | ")
+        assert stage.method == {"all texts": "sft", "agreeing texts": "ours_wo_r"}[texts]
+        own = stage.profile.sft
+        assert (own.learning_rate if stage.method == "sft" else own.learning_rate_of_warmup) == rates[rate]
+    assert not found[open_sft_tables.SFT].variant and not found[open_sft_tables.WARM_UP].variant
+    measured = [one for run in runs["sft_rate"] for one in open_ends.measuring(run)]
+    assert {one.name for one in measured} == {open_ends.ANSWERS, open_ends.TESTS}
+    assert {one.method for one in measured} == {"sft", "ours_wo_r"}
+
+
+def test_the_warm_up_is_measured_where_one_is_read(runs):
+    for found in runs.values():
+        for run in found:
+            warmed = [one for one in open_ends.measuring(run) if one.method == "ours_wo_r"]
+            trained = run.stage.name == "03_sft_warmup" or run.stage.method == "ours_wo_d"
+            assert trained or [one.name for one in warmed] == [open_ends.ANSWERS]
 
 
 # ---- tables by hand
@@ -275,6 +300,43 @@ def test_distillations_table_and_answer_by_hand():
     assert answer.endswith("GRPO on the vote on gsm/strong/small (58.5 %) and Ours on mmlu/strong/small (48.8 %).")
 
 
+def sft_tables(cells=(GSM, "gsm/weak/small")):
+    """On gsm all answer half of the questions; on gsm_plus the rate adds 20 points, and with it the texts 10 more."""
+    shares = {"all texts | rate of SFT": 0.2, "agreeing texts | rate of SFT": 0.2}
+    shares |= {"all texts | rate of the warm-up": 0.4, "agreeing texts | rate of the warm-up": 0.5}
+    tested, answers = [], []
+    for cell, (trial, share) in product(cells, shares.items()):
+        answers.append(rows(trial, cell, kept=0.5))
+        for benchmark, right in (("gsm", 0.5), ("gsm_plus", share)):
+            part = rows(trial, cell, kept=right)
+            tested.append(part[part["id"] != "failed"].assign(benchmark=benchmark, correct=lambda t: t["correct"] > 0))
+    columns = ["cell", "trial", "seed", "benchmark", "id", "correct"]
+    return pd.concat(tested, ignore_index=True)[columns], pd.concat(answers, ignore_index=True)
+
+
+def test_sfts_table_effects_and_answer_by_hand():
+    tested, answers = sft_tables()
+    table = open_sft_tables.sft_table(tested, answers)
+    assert len(table) == 8 and (table["agreement_pct"] == 50).all() and (table["gsm_pct"] == 50).all()
+    found = table.set_index(["cell", "texts", "rate"])
+    assert found["gsm_plus_pct"][GSM, "agreeing texts", "rate of the warm-up"] == pytest.approx(50)
+    assert found["gsm_plus_low_pct"].lt(found["gsm_plus_pct"]).all()
+    effects = open_sft_tables.sft_effects(tested).set_index(["benchmark", "factor"])
+    assert effects["effect_pp"].to_dict() == pytest.approx(
+        {("gsm", "both"): 0, ("gsm", "texts"): 0, ("gsm", "rate"): 0}
+        | {("gsm_plus", "both"): 30, ("gsm_plus", "texts"): 5, ("gsm_plus", "rate"): 25}
+    )
+    assert effects["pairs"].to_dict()["gsm_plus", "both"] == 2 and effects["pairs"].to_dict()["gsm", "rate"] == 4
+    answer = open_sft_tables.sft_answer(effects.reset_index())
+    assert answer.startswith("Answer: on gsm the warm-up minus SFT is +0.0 [0.0, 0.0] pp on the mean of the cells; by")
+    assert "on gsm_plus the warm-up minus SFT is +30.0 [" in answer
+    assert "the texts that agree with the vote in place of all +5.0 [" in answer
+    assert answer.endswith(
+        "better by the texts that agree with the vote in place of all and the warm-up's learning rate in place of "
+        "SFT's, worse by none."
+    )
+
+
 def test_the_auc_of_a_questions_own_samples_by_hand():
     """Over all responses the AUC is 3/4 here, but within either question it is 1/2 or 0."""
     table = pd.DataFrame({"id": list("aaab"), "score": [2.0, 1.0, 3.0, 0.0], "correct": [True, False, False, False]})
@@ -294,12 +356,14 @@ def evidence(tmp_path_factory):
     style = style_tables()
     distilled = distillation_tables()
     hot = [table["trial"].str.contains("heat") for table in distilled]
+    tested = sft_tables()
     found = {
         "ppo_on_mmlu": {"answers.parquet": ppo_answers({"vote": 0.1}), "ppo.csv": ppo_curves()},
         "reward_model": {"ranking.parquet": ranked, "responses.parquet": seen, "answers.parquet": answers},
         "teacher_style": {"responses.parquet": style[0], "answers.parquet": style[1]},
         "distillation": {"answers.parquet": distilled[0][~hot[0]], "costs.csv": distilled[1][~hot[1]]},
         "hot_teacher": {"answers.parquet": distilled[0][hot[0]], "costs.csv": distilled[1][hot[1]]},
+        "sft_rate": {"tested.parquet": tested[0], "answers.parquet": tested[1]},
     }
     for group, tables in found.items():
         trials.write(folder / "trials" / "open_ends", group, tables)
@@ -352,7 +416,7 @@ def test_a_group_is_run_measured_and_written(study, tmp_path, monkeypatch):
     asked = {"profile": PARAMS, "seeds": [0], "groups": {"reward_model": group}}
     (root / "ends.yaml").write_text(yaml.safe_dump(asked))
     open_ends.main(["ends.yaml", "--profile", PARAMS, "--jobs", "1", "--out", "out"])
-    for name in TRIAL_COLUMNS:
+    for name in TRIAL_COLUMNS.keys() - {"tested.parquet"}:
         path = root / "out" / f"reward_model_{name}"
         table = pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path)
         assert set(TRIAL_COLUMNS[name].split()) <= set(table) and len(table), name
@@ -370,6 +434,26 @@ def test_a_group_is_run_measured_and_written(study, tmp_path, monkeypatch):
     assert spent["kept"] > spent["warm-up"] > 0
     with pytest.raises(UserError, match="no trials speed: it has reward_model"):
         open_ends.main(["ends.yaml", "--profile", PARAMS, "--groups", "speed"])
+
+
+def test_the_group_on_perturbed_questions_reads_the_tests_of_seeds_that_are_not_released(study, tmp_path, monkeypatch):
+    root = copy_study(study, tmp_path)
+    patch_root(monkeypatch, root)
+    monkeypatch.setattr(trials, "ROOT", root)
+    content = yaml.safe_load((root / PARAMS).read_text())
+    content["grid"]["seeds"] = [7]
+    (root / PARAMS).write_text(yaml.safe_dump(content))
+    group = {"question": "Which?", "cells": [GSM], "stage": "03_sft_warmup", "method": "ours_wo_r"}
+    asked = {"profile": PARAMS, "seeds": [0], "groups": {"sft_rate": group | {"trials": [{"name": "a | b"}]}}}
+    (root / "ends.yaml").write_text(yaml.safe_dump(asked))
+    open_ends.main(["ends.yaml", "--profile", PARAMS, "--jobs", "1", "--out", "out"])
+    tested = pd.read_parquet(root / "out" / "sft_rate_tested.parquet")
+    right = tested.groupby("benchmark")["correct"].mean()
+    summary = stage_in(root, "07_evaluate", "ours_wo_r").json("summary")
+    assert right.to_dict() == pytest.approx(summary["accuracy"]) and set(right.index) == {"gsm", "gsm_plus"}
+    answers = pd.read_parquet(root / "out" / "sft_rate_answers.parquet")
+    assert set(answers["when"]) == {"kept"}  # and no warm-up of its own
+    assert pd.read_csv(root / "out" / "sft_rate_costs.csv")["when"].tolist() == ["kept"]
 
 
 def test_three_times_the_responses_are_three_times_those_of_the_profile():

@@ -1,10 +1,10 @@
-"""The exhibits of the open ends of the science: four controlled experiments, each with a plain answer."""
+"""The exhibits of the open ends of the science: controlled experiments, each with a plain answer."""
 
 from __future__ import annotations
 
 import pandas as pd
 
-from rdlib.evidence import open_figures, open_tables
+from rdlib.evidence import open_figures, open_sft_tables, open_tables
 from rdlib.evidence.exhibit import Exhibit
 from rdlib.evidence.result_tables import Evidence
 
@@ -16,6 +16,7 @@ POINTS = (
 )
 PPO, RANKING, STYLE = "ppo_on_mmlu", "reward_model", "teacher_style"
 DISTILLATION = ("distillation", "hot_teacher")
+SFT_RATE = "sft_rate"
 
 
 def _ppo(evidence: Evidence) -> pd.DataFrame:
@@ -66,6 +67,20 @@ def _by_cell_and_heat(evidence: Evidence) -> pd.DataFrame:
     table = _distillation(evidence)
     heats = ["" if heat == 1 else f", heat {heat:g}" for heat in table["heat"]]
     return table.assign(panel=table["cell"] + heats)
+
+
+def _sft(evidence: Evidence) -> pd.DataFrame:
+    names = ("tested.parquet", "answers.parquet")
+    return open_sft_tables.sft_table(*(evidence.trials(SFT_RATE, name) for name in names))
+
+
+def _sft_answer(evidence: Evidence) -> str:
+    return open_sft_tables.sft_answer(open_sft_tables.sft_effects(evidence.trials(SFT_RATE, "tested.parquet")))
+
+
+def _sft_by_benchmark(evidence: Evidence) -> pd.DataFrame:
+    table = open_sft_tables.by_benchmark(evidence.trials(SFT_RATE, "tested.parquet"))
+    return table.assign(panel=table["benchmark"], row=table["cell"])
 
 
 OPEN_ENDS = (
@@ -151,5 +166,25 @@ OPEN_ENDS = (
         draw=open_figures.distillation,
         rests_on=(),
         trials=DISTILLATION,
+    ),
+    Exhibit(
+        name="open_sft_rate",
+        title="Why SFT loses to its own kind on micro-gsm-plus",
+        caption=f"Agreement with the vote on validation questions, and accuracy on the test questions of seeds that "
+        f"are not released, in % with {OF_SEEDS}. {POINTS}",
+        table=_sft,
+        draw=None,
+        rests_on=(),
+        answer=_sft_answer,
+        trials=(SFT_RATE,),
+    ),
+    Exhibit(
+        name="figure_open_sft_rate",
+        title="Accuracy of SFT and of the warm-up by texts and learning rate",
+        caption=f"Accuracy on test questions of seeds that are not released, in % with {OF_SEEDS}.",
+        table=_sft_by_benchmark,
+        draw=open_figures.sft_rate,
+        rests_on=(),
+        trials=(SFT_RATE,),
     ),
 )

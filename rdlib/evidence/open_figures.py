@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from rdlib.evidence import looks
 from rdlib.evidence.dots import draw_dots
 from rdlib.evidence.looks import Look
+from rdlib.evidence.open_sft_tables import SFT, WARM_UP
 from rdlib.evidence.open_tables import BASE
 
 REWARDS = {"reward model": looks.BLUE, "vote": looks.GREEN}
@@ -25,6 +26,12 @@ OTHERS = {
 JUDGES = {
     "reward model": Look("the reward model", looks.BLUE, "D"),
     "best possible judge": Look("the best possible judge", looks.ORANGE, "s"),
+}
+TEXTS_AND_RATES = {  # SFT and the warm-up as everywhere, and what lies between them
+    SFT: Look(f"{SFT} (SFT)", looks.METHODS["sft"].color, looks.METHODS["sft"].marker),
+    "all texts | rate of the warm-up": Look("all texts | rate of the warm-up", looks.ORANGE, "o"),
+    "agreeing texts | rate of SFT": Look("agreeing texts | rate of SFT", looks.SKY, "v"),
+    WARM_UP: Look(f"{WARM_UP} (Ours w/o R)", looks.METHODS["ours_wo_r"].color, looks.METHODS["ours_wo_r"].marker),
 }
 PAPERS = (0.70, 0.94)  # Pos/Pos AUC in the paper's Table 3
 
@@ -85,4 +92,14 @@ def distillation(table: pd.DataFrame) -> Figure:
     draw_dots(figure, table, "right_pct", "method", looks.ARMS, interval=intervals, columns=2, dodged=False)
     for ax in figure.axes:
         ax.set_xlabel("right on validation (%)")
+    return figure
+
+
+def sft_rate(table: pd.DataFrame) -> Figure:
+    """Accuracy by texts and learning rate, a panel a benchmark."""
+    figure = looks.blank(7.6, 1.3 + 0.7 * table["row"].nunique())
+    draw_dots(figure, table, "right_pct", "trial", TEXTS_AND_RATES, interval=("right_low_pct", "right_high_pct"))
+    for ax in figure.axes:
+        ax.set_xlabel("right on test (%)")
+    looks.legend_below(figure, looks.handles(TEXTS_AND_RATES.values(), lines=False), columns=2)
     return figure

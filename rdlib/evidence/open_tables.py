@@ -61,9 +61,9 @@ def of_seeds(table: pd.DataFrame, draw: Callable[[pd.DataFrame], Draws]) -> OfSe
     return OfSeeds({seed: draw(part) for seed, part in table.groupby("seed")})
 
 
-def mean(table: pd.DataFrame) -> OfSeeds:
-    """Mean of `value` over the questions; columns seed, id, value."""
-    return of_seeds(table, lambda part: stats.mean_draws(part, "validation"))
+def mean(table: pd.DataFrame, key: str = "validation") -> OfSeeds:
+    """Mean of `value` over the questions, which are those of the set `key`; columns seed, id, value."""
+    return of_seeds(table, lambda part: stats.mean_draws(part, key))
 
 
 def mean_of(found: Iterable[OfSeeds]) -> OfSeeds:
@@ -74,8 +74,13 @@ def mean_of(found: Iterable[OfSeeds]) -> OfSeeds:
 
 def level(answers: pd.DataFrame, when: str, column: str = "agrees") -> OfSeeds:
     """Share of the questions that agree (or are correct) at a moment; `answers` of one cell and trial."""
-    part = answers[answers["when"] == when].dropna(subset=column)
-    return mean(part[["seed", "id"]].assign(value=part[column].astype(float)))
+    return share(answers[answers["when"] == when], column)
+
+
+def share(answers: pd.DataFrame, column: str, key: str = "validation") -> OfSeeds:
+    """Share of the questions, of the set `key`, that agree (or are correct); columns seed, id and `column`."""
+    part = answers.dropna(subset=column)
+    return mean(part[["seed", "id"]].assign(value=part[column].astype(float)), key)
 
 
 def change(answers: pd.DataFrame, before: str, after: str, column: str = "agrees") -> OfSeeds:
@@ -83,12 +88,12 @@ def change(answers: pd.DataFrame, before: str, after: str, column: str = "agrees
     return difference(answers[answers["when"] == after], answers[answers["when"] == before], column)
 
 
-def difference(first: pd.DataFrame, second: pd.DataFrame, column: str) -> OfSeeds:
-    """Mean of first - second, question by question and seed by seed; columns seed, id and `column`."""
+def difference(first: pd.DataFrame, second: pd.DataFrame, column: str, key: str = "validation") -> OfSeeds:
+    """Mean of first - second, question by question and seed by seed; columns seed, id and `column`, `key` as above."""
     sides = [side.dropna(subset=column)[["seed", "id", column]] for side in (first, second)]
     both = sides[0].merge(sides[1], on=["seed", "id"], suffixes=("", "_second"), validate="one_to_one")
     value = both[column].astype(float) - both[f"{column}_second"].astype(float)
-    return mean(both[["seed", "id"]].assign(value=value))
+    return mean(both[["seed", "id"]].assign(value=value), key)
 
 
 def auc(responses: pd.DataFrame, comparison: str) -> Interval:
@@ -134,10 +139,10 @@ def groups(table: pd.DataFrame):
 # ---- A: PPO on micro-mmlu
 
 
-def with_factors(table: pd.DataFrame) -> pd.DataFrame:
-    """The table with what each trial varies as columns reward, questions and warm_up."""
+def with_factors(table: pd.DataFrame, factors: Iterable[str] = tuple(FACTORS)) -> pd.DataFrame:
+    """The table with what each trial varies, the parts of its name, as columns: `factors` in the order of the parts."""
     parts = [name.split(" | ") for name in table["trial"]]
-    return table.assign(**{factor: [p[i] for p in parts] for i, factor in enumerate(FACTORS)})
+    return table.assign(**{factor: [p[i] for p in parts] for i, factor in enumerate(factors)})
 
 
 def ppo_table(answers: pd.DataFrame, curves: pd.DataFrame) -> pd.DataFrame:

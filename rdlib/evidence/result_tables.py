@@ -50,6 +50,7 @@ TRIAL_COLUMNS = {
     "answers.parquet": "cell trial seed when id agrees correct",
     "ranking.parquet": "cell trial seed id n strategy value",
     "responses.parquet": "cell trial seed id kind score ratio named recalled",
+    "tested.parquet": "cell trial seed benchmark id correct",
     "ppo.csv": "cell trial seed update reward validation_agreement",
     "costs.csv": "cell trial seed when tokens_generated gflop",
 }

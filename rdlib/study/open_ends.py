@@ -6,6 +6,7 @@ where they say something, a group gets
     <group>_answers.parquet     a validation question and moment of a run: does the answer agree, is it right
     <group>_ranking.parquet     a validation question: choosing among n samples of the student, by reward or majority
     <group>_responses.parquet   a response that a reward model is tested on: its score, and what could be seen in it
+    <group>_tested.parquet      a test question, of seeds that are not released: is its answer right
     <group>_ppo.csv             PPO's curves: reward, KL, agreement
     <group>_costs.csv           a run with all that it reads: tokens, operations, seconds
 
@@ -28,8 +29,9 @@ from rdlib.tasks.answers import same
 from rdlib.tasks.questions import read_gold
 
 FILE = "params/trials/open_ends.yaml"
-ANSWERS, JUDGED, STYLE = "13_validation_answers", "13_judged_responses", "13_style"
+ANSWERS, JUDGED, STYLE, TESTS = "13_validation_answers", "13_judged_responses", "13_style", "07_evaluate"
 RANKING, SEEING = "reward_model", "teacher_style"  # groups whose reward models rank samples, and tell who wrote them
+TESTED = "sft_rate"  # the group that is about the perturbed benchmark, which has test questions alone
 BEST_OF = [1, 2, 3, 5, 8, 12, 20, 30]
 LAST = 3  # evaluations whose mean is the end of a run of PPO: one alone is noise
 
@@ -39,8 +41,10 @@ def measuring(run: Run) -> list[Stage]:
     stage, found = run.stage, []
     if stage.name != "05_reward_model":
         found.append(stage.at(ANSWERS))
-    if stage.method != "ours_wo_d":
+    if "warmup" in stage.inputs:
         found.append(stage.at(ANSWERS, "ours_wo_r"))
+    if run.group == TESTED:
+        found.append(stage.at(TESTS))
     if run.group in (RANKING, SEEING):
         found.append(stage.at(STYLE))
     if run.group == RANKING:
@@ -64,10 +68,11 @@ def answers(run: Run) -> pd.DataFrame:
     answers before the first update, and the mean of its last three evaluations.
     """
     stage, parts = run.stage, {}
-    for when, method in (("kept", stage.method), ("warm-up", "ours_wo_r")):
-        measured = stage.at(ANSWERS, method)
-        if measured.folder in {one.folder for one in measuring(run)}:
-            parts[when] = measured.table("answers")[["id", "agrees", "correct"]]
+    measured = {one.method: one for one in measuring(run) if one.name == ANSWERS}
+    moments = {"kept": stage.method} | ({"warm-up": "ours_wo_r"} if "warmup" in stage.inputs else {})
+    for when, method in moments.items():
+        if method in measured:
+            parts[when] = measured[method].table("answers")[["id", "agrees", "correct"]]
     if stage.name == "06_ppo":
         along = graded_along(stage)
         updates = sorted(along["update"].unique())
@@ -104,6 +109,11 @@ def responses(run: Run) -> pd.DataFrame:
     return run.stage.at(STYLE).table("responses")
 
 
+def tested(run: Run) -> pd.DataFrame:
+    """The test questions of each benchmark: is the answer right."""
+    return run.stage.at(TESTS).table("answers")[["benchmark", "id", "correct"]]
+
+
 def ppo_curve(run: Run) -> pd.DataFrame:
     """PPO's history, as far as it is drawn."""
     history = run.stage.jsonl("history")
@@ -113,7 +123,7 @@ def ppo_curve(run: Run) -> pd.DataFrame:
 def costs(run: Run) -> pd.DataFrame:
     """Tokens, operations and seconds of a run ("kept") and of its warm-up, each with all that it reads."""
     made = {"kept": run.stage}
-    if run.stage.method != "ours_wo_d":
+    if "warmup" in run.stage.inputs:
         made["warm-up"] = run.stage.at("03_sft_warmup", "ours_wo_r")
     rows = []
     for when, last in made.items():
@@ -137,6 +147,7 @@ def tables_of(group: str, runs: list[Run]) -> dict[str, pd.DataFrame]:
         "answers.parquet": (answers, [run for run in runs if ANSWERS in {one.name for one in measuring(run)}]),
         "ranking.parquet": (ranking, every if group == RANKING else none),
         "responses.parquet": (responses, every if group in (RANKING, SEEING) else none),
+        "tested.parquet": (tested, every if group == TESTED else none),
         "ppo.csv": (ppo_curve, [run for run in runs if run.stage.name == "06_ppo"]),
         "costs.csv": (costs, every),
     }
