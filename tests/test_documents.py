@@ -74,6 +74,20 @@ def test_trainings_that_might_have_gone_on_are_counted(tmp_path):
     )
 
 
+def test_what_power_needs_is_told_in_plain_numbers(tmp_path):
+    row = {"claim": "C1", "cell": "gsm/strong/small", "se_seeds_pp": 0.5, "se_questions_pp": 0.25, "se_rest_pp": 0}
+    row |= {"half_width_pp": 2.0, "needed_half_width_pp": 1.05, "power_pct": 20, "told_pp": 3.0}
+    row |= {"seeds_needed": 307, "seeds_needed_cautious": 1304, "questions_needed_times": 8.0912}
+    pd.DataFrame([row, row | {"seeds_needed_cautious": None}]).to_csv(tmp_path / "power.csv", index=False)
+    assert [
+        line[line.index("| 3.00") :]
+        for line in released_rows.power_rows(tmp_path / "power.csv", False).splitlines()[2:]
+    ] == [
+        "| 3.00 | 307 (1,304) | x 8.09 |",
+        "| 3.00 | 307 (none) | x 8.09 |",
+    ]
+
+
 def test_open_ends_are_told_by_their_answers_alone(tmp_path):
     asked = [exhibit for exhibit in OPEN_ENDS if exhibit.answer]
     first = asked[0]

@@ -88,7 +88,7 @@ def power_rows(path: Path, of_mean: bool) -> str:
     lines = [f"| {' | '.join([*heads, 'questions needed'])} |", "| --- " * 2 + "| ---: " * 7 + "|"]
     for row in table.to_dict("records"):
         seeds, cautious, times = (
-            "none" if pd.isna(row[name]) else f"{row[name]:.3g}"
+            "none" if pd.isna(row[name]) else f"{row[name]:.3g}" if row[name] < 1000 else f"{row[name]:,.0f}"
             for name in ("seeds_needed", "seeds_needed_cautious", "questions_needed_times")
         )
         errors = " / ".join(f"{row[f'se_{name}_pp']:.2f}" for name in ("seeds", "questions", "rest"))
