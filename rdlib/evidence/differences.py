@@ -11,37 +11,72 @@ from pathlib import Path
 
 import pandas as pd
 
-from rdlib.evidence import tables
+from rdlib.evidence import forgetting, tables
 
-WARM_UP_CLAIM = "C2"  # Ours against its warm-up alone
+SFT_CLAIM, WARM_UP_CLAIM, PPO_CLAIM = "C1", "C2", "C3"  # Ours against SFT, its warm-up alone, its PPO alone
 
 
 def sentences(figures: Path) -> list[str]:
-    """A sentence or two on PPO, Pos/Pos, the best of n and the stronger baselines."""
-    tellers = {
-        "claims_cells": of_ppo,
-        "table_3_reward_model_auc": of_pos_pos,
-        "figure_best_of_n": of_best_of_n,
-        "question_r1": of_baselines,
-    }
-    paths = {figures / f"{name}.csv": tell for name, tell in tellers.items()}
-    return [tell(pd.read_csv(path, keep_default_na=False)) for path, tell in paths.items() if path.is_file()]
+    """A sentence or two on SFT, PPO, the warm-up, Pos/Pos, the best of n and the stronger baselines."""
+    tellers = (
+        ("claims_cells", of_sft),
+        ("figure_kept_step", of_forgetting),
+        ("claims_cells", of_ppo),
+        ("claims_cells", of_no_warm_up),
+        ("table_3_reward_model_auc", of_pos_pos),
+        ("figure_best_of_n", of_best_of_n),
+        ("question_r1", of_baselines),
+    )
+    paths = [(figures / f"{name}.csv", tell) for name, tell in tellers]
+    return [tell(pd.read_csv(path, keep_default_na=False)) for path, tell in paths if path.is_file()]
+
+
+def of_sft(cells: pd.DataFrame) -> str:
+    """By how much Ours beats SFT in each benchmark, here and in the paper: rows of claims_cells.csv."""
+    here, in_paper = _means(cells, SFT_CLAIM, place=0, of="on {}")
+    return f"**Ours minus SFT** is {here}{in_paper}."
 
 
 def of_ppo(cells: pd.DataFrame) -> str:
     """What PPO adds to the warm-up in each benchmark, here and in the paper: rows of claims_cells.csv."""
-    rows = cells[cells["claim"] == WARM_UP_CLAIM]
+    here, in_paper = _means(cells, WARM_UP_CLAIM, place=0, of="on {}")
+    return f"**PPO** adds to its warm-up {here}{in_paper}."
+
+
+def of_no_warm_up(cells: pd.DataFrame) -> str:
+    """What PPO lacks without a warm-up, by student, here and in the paper: rows of claims_cells.csv."""
+    here, in_paper = _means(cells, PPO_CLAIM, place=2, of="with the {} student")
+    return f"**The warm-up** is worth, to PPO that begins from it, {here}{in_paper}."
+
+
+def _means(cells: pd.DataFrame, claim: str, place: int, of: str) -> tuple[str, str]:
+    """Means of a claim's cells by one of their parts, here and in the paper; in brackets those told from zero.
+
+    `place` is that of the part in a cell's name, benchmark/teacher/student, and `of` says it in words.
+    """
+    rows = cells[cells["claim"] == claim]
     numbers = rows.filter(regex="^(study|paper)_(difference|low|high)$").apply(pd.to_numeric, errors="coerce")
     numbers["apart"] = (numbers["study_low"] > 0) | (numbers["study_high"] < 0)
     here, paper = [], []
-    for benchmark, part in numbers.groupby(rows["cell"].str.partition("/")[0], sort=False):
-        here.append(f"{part['study_difference'].mean():+.1f} pp on {benchmark} ({_cells(part['apart'])})")
+    for name, part in numbers.groupby(rows["cell"].str.split("/").str[place], sort=False):
+        here.append(f"{part['study_difference'].mean():+.1f} pp {of.format(name)} ({_cells(part['apart'])})")
         if part["paper_difference"].notna().any():
-            paper.append(f"{part['paper_difference'].mean():+.1f} pp on {benchmark}")
-    in_paper = f"; in the paper {tables.listed(paper)}" if paper else ""
+            paper.append(f"{part['paper_difference'].mean():+.1f} pp {of.format(name)}")
+    return tables.listed(here), f"; in the paper {tables.listed(paper)}" if paper else ""
+
+
+def of_forgetting(kept: pd.DataFrame) -> str:
+    """How accuracy moves with the step that supervised fine-tuning kept: rows of figure_kept_step.csv."""
+    moved = forgetting.within_cells(kept)
+    below = [f"{row.below} of {row.runs} on {row.benchmark}" for row in moved.itertuples()]
+    slopes = [
+        f"{row.per_100_steps_pp:+.1f} pp on {row.benchmark} (correlation {row.correlation:.2f})"
+        for row in moved.itertuples()
+    ]
     return (
-        f"**PPO** adds to its warm-up {tables.listed(here)}, on the mean of the cells, in brackets how many of them "
-        f"are told from zero{in_paper}."
+        f"**Forgetting**, which the paper does not look at: SFT and the warm-up answer fewer test questions rightly "
+        f"than the student did before training in {tables.listed(below)}. Seeds of a cell compared, each 100 optimizer "
+        f"steps more of what is kept go with {tables.listed(slopes)}."
     )
 
 
@@ -95,8 +130,9 @@ def of_baselines(answers: pd.DataFrame) -> str:
         elif low > 0:
             worse.append(text)
     return (
-        f"**Baselines of R1**, most of which the paper lacks: of {len(arms)} comparisons, intervals without zero "
-        f"favour the baseline in {_named(better)}, Ours in {_named(worse)}."
+        f"**Baselines of R1**, most of which the paper lacks: in {len(arms)} comparisons with Ours, the baseline is "
+        f"told to be better in {_named(better)} and Ours in {_named(worse)}; where all were alike, 95 % intervals "
+        f"would tell one in twenty apart by chance."
     )
 
 

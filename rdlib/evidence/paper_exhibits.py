@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import pandas as pd
 
-from rdlib.evidence import claims, convergence, curve_tables, paper, paper_figures, paper_tables, power_tables
+from rdlib.evidence import (
+    claims,
+    convergence,
+    curve_tables,
+    forgetting,
+    paper,
+    paper_figures,
+    paper_tables,
+    power_tables,
+)
 from rdlib.evidence.exhibit import Exhibit
 from rdlib.evidence.result_tables import Evidence
 
@@ -318,6 +327,17 @@ PAPER = (
         table=lambda evidence: convergence.convergence_table(evidence.trainings),
         draw=None,
         rests_on=(*GRID, *ABLATIONS),
+        tells_endings=True,
+    ),
+    Exhibit(
+        name="figure_kept_step",
+        title="What supervised fine-tuning forgets",
+        caption="Accuracy on the test questions minus that of the same student before training (ICL), in percentage "
+        "points, against the optimizer step whose checkpoint was kept; a dot a training and seed. Checkpoints are "
+        "chosen on validation questions, which are like those in training; perturbed ones are not.",
+        table=lambda evidence: forgetting.kept_steps(evidence.trainings, evidence.correctness),
+        draw=paper_figures.kept_steps,
+        rests_on=GRID,
         tells_endings=True,
     ),
     Exhibit(

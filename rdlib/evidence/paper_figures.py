@@ -185,6 +185,34 @@ def ppo_curves(table: pd.DataFrame) -> Figure:
     return _curves(table, "update", PPO_PANELS, "PPO update")
 
 
+def kept_steps(table: pd.DataFrame) -> Figure:
+    """What a training changed on the test questions against the step it kept: a row a student, a column a benchmark."""
+    benchmarks = list(dict.fromkeys(table["benchmark"]))
+    students = list(dict.fromkeys(table["student"]))
+    figure, axes = looks.grid(max(1, len(students)), max(1, len(benchmarks)), width=7.2, height=2.1, sharey="row")
+    for row, student in zip(axes, students, strict=False):
+        for ax, benchmark in zip(row, benchmarks, strict=True):
+            part = table[(table["student"] == student) & (table["benchmark"] == benchmark)]
+            for (teacher, method), runs in part.groupby(["teacher", "method"], sort=False):
+                look = looks.look(looks.METHODS, method)
+                face = look.color if teacher == "strong" else "white"
+                style = {"linestyle": "none", "marker": look.marker, "color": look.color, "markerfacecolor": face}
+                ax.plot(runs["step"], runs["change_pp"], **style)
+            ax.axhline(0, color=looks.BLACK, linewidth=1)
+            ax.set(title=f"{looks.benchmark_label(benchmark)}, {student} student")
+        row[0].set_ylabel("accuracy minus that\nbefore training (pp)")
+    for ax in axes[-1]:
+        ax.set_xlabel("optimizer step kept")
+    handles = looks.method_handles(dict.fromkeys(table["method"]))
+    faces = {"strong teacher": looks.BLACK, "weak teacher": "white"}
+    for name, face in faces.items():
+        handles.append(
+            Line2D([], [], color=looks.BLACK, marker="o", linestyle="none", markerfacecolor=face, label=name)
+        )
+    looks.legend_below(figure, handles)
+    return figure
+
+
 def _curves(table: pd.DataFrame, step: str, panels: dict[str, str], x: str) -> Figure:
     """A row a dataset and student, a column a value; colour is the method, the line the teacher."""
     students = tables.in_order(table.student, looks.STUDENTS)
