@@ -195,6 +195,10 @@ def test_what_the_reward_model_gives_is_told_of_each_cell():
     length = question_tables.length_table(judged())
     assert length[["cell", "policy"]].values.tolist() == [[n, p] for n in NAMES for p in ("before", "after")]
     assert length.spearman_all.tolist() == pytest.approx([-1.0] * 4)
+    answer = question_tables.length_answer(length)
+    assert answer.count("is -1.00 over all responses and -1.00 among those to one question") == 2
+    assert answer.endswith("so of these it prefers shorter ones.") and NAMES[1] in answer
+    assert "neither longer nor shorter" in question_tables.length_answer(length.assign(spearman_within_question=0.05))
 
 
 def test_tables_4_and_7_have_the_rows_of_both_cells():

@@ -86,6 +86,7 @@ def test_one_seed_gives_wilson_and_several_the_hierarchical_bootstrap():
     interval = stats.accuracy_interval(seeds, "x")
     assert interval.estimate == pytest.approx(0.5) and interval.n == 100
     assert interval.high - interval.low > 0.45  # seeds that disagree: wider than one seed's 0.19
+    assert (interval.low, interval.high) == (0, 1)  # Student's t of three would go on to -0.5 and 1.5
 
 
 def test_seeds_that_agree_do_not_narrow_the_interval_of_shared_questions():

@@ -388,6 +388,7 @@ def cells_table(claims: list[Claim]) -> pd.DataFrame:
         {
             "claim": claim.name,
             "verdict": claim.verdict,
+            "difference": claim.difference,
             "cell": cell.name,
             "study_difference": cell.difference.estimate,
             "study_low": cell.difference.low,
@@ -405,18 +406,6 @@ def cells_table(claims: list[Claim]) -> pd.DataFrame:
         for claim in claims
         for cell, adjusted in zip(claim.cells, claim.adjusted, strict=True)
     ]
-    columns = [
-        "claim",
-        "verdict",
-        "cell",
-        "study_difference",
-        "study_low",
-        "study_high",
-        "study_seeds",
-        "n",
-        "unit",
-        "level_pct",
-        "holds",
-    ]
-    columns += ["p_value", "p_holm", "effect_h", "paper_difference"]
+    columns = ["claim", "verdict", "difference", "cell", "study_difference", "study_low", "study_high", "study_seeds"]
+    columns += ["n", "unit", "level_pct", "holds", "p_value", "p_holm", "effect_h", "paper_difference"]
     return pd.DataFrame(rows, columns=columns).astype({"paper_difference": float})

@@ -22,6 +22,7 @@ _COMMON = (
     "Supported: {} all positive and the 95 % interval of their mean above 0. Not supported: that "
     "interval at or below 0 (and not 0 to 0), or most cells' own intervals below 0. {}"
 )
+_NAMES = {"sft": "SFT", "ours_wo_r": "Ours w/o R", "ours_wo_d": "Ours w/o D"}  # as in tables and figures
 
 
 Positive = Annotated[float, Field(gt=0)]
@@ -64,12 +65,22 @@ class EveryCell(_Accuracy):
     kind: Literal["every_cell"]
     other: str
 
+    @property
+    def difference(self) -> str:
+        """What is subtracted from what; positive as the paper claims."""
+        return f"Ours - {_NAMES.get(self.other, self.other)}"
+
 
 class Variant(_Accuracy):
     """Ours beats Ours with one setting changed."""
 
     kind: Literal["variant"]
     variant: str
+
+    @property
+    def difference(self) -> str:
+        """What is subtracted from what; positive as the paper claims."""
+        return f"Ours - {self.variant}"
 
 
 class SomeCell(_Accuracy):
@@ -88,6 +99,11 @@ class SomeCell(_Accuracy):
             "else inconclusive."
         )
 
+    @property
+    def difference(self) -> str:
+        """What is subtracted from what; positive as the paper claims."""
+        return f"Ours - {_NAMES.get(self.other, self.other)}"
+
 
 class WorseJudges(_Accuracy):
     """The weak teacher fails and mislabels more than the strong one, and on mmlu more than on gsm."""
@@ -98,6 +114,11 @@ class WorseJudges(_Accuracy):
     def words(self) -> str:
         """The criterion as a sentence."""
         return _COMMON.format("the eight differences", self.smallest.words("pp"))
+
+    @property
+    def difference(self) -> str:
+        """What is subtracted from what; positive as the paper claims."""
+        return "weak - strong, mmlu - gsm"
 
 
 class Stability(_Criterion):
@@ -122,6 +143,12 @@ class Stability(_Criterion):
             f"{self.smallest.words('AUC')}"
         )
 
+    @property
+    def difference(self) -> str:
+        """What is subtracted from what; positive as the paper claims."""
+        name = self.setting.rpartition(".")[2].replace("lam", "lambda")
+        return f"instability, other {name} - default"
+
 
 class Spread(_Criterion):
     """A setting hardly moves Pos/Neg and strongly moves Pos/Pos."""
@@ -145,6 +172,11 @@ class Spread(_Criterion):
             f"{self.large:g}. Not supported: the difference fails as in C1, or Pos/Neg's interval lies above, or "
             f"Pos/Pos's below, {self.small:g}. {self.smallest.words('AUC')}"
         )
+
+    @property
+    def difference(self) -> str:
+        """What is subtracted from what; positive as the paper claims."""
+        return "spread of Pos/Pos - of Pos/Neg"
 
 
 Criterion = EveryCell | Variant | SomeCell | WorseJudges | Stability | Spread

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable
 
 import pandas as pd
@@ -114,11 +115,13 @@ def claims_of_ablations(table: pd.DataFrame) -> Figure:
 
 
 def _claims(table: pd.DataFrame, width: float, columns: int, sources: tuple[str, ...]) -> Figure:
-    table = table.assign(panel=table.claim + ": " + table.verdict)
+    named = zip(table.claim, table.difference, strict=True)
+    titles = [textwrap.fill(f"{claim}: {what}", 22, break_long_words=False) for claim, what in named]
+    table = table.assign(panel=pd.Series(titles, table.index, dtype=str) + "\n" + table.verdict)
     panels = list(dict.fromkeys(table.panel))
     rows = -(-len(panels) // columns)
     tallest = max((table.panel == panel).sum() for panel in panels) if panels else 1
-    figure = looks.blank(width, max(1, rows) * (0.9 + (0.17 + 0.06 * len(sources)) * tallest))
+    figure = looks.blank(width, max(1, rows) * (1.2 + (0.17 + 0.06 * len(sources)) * tallest))
     parts = [table.assign(source=source, value=table[f"{source}_difference"], row=table.cell) for source in sources]
     long = pd.concat(parts, ignore_index=True).dropna(subset="value")
     for name in ("study_low", "study_high"):

@@ -186,6 +186,7 @@ QUESTIONS = (
         caption=f"Spearman's correlation of score and tokens over responses, {ON_LABELLED}.",
         table=lambda evidence: question_tables.length_table(evidence.judged),
         draw=None,
+        answer=lambda evidence: question_tables.length_answer(question_tables.length_table(evidence.judged)),
         rests_on=("13_reviewer_questions",),
         questions=("RM",),
     ),

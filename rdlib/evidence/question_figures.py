@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from rdlib.evidence import looks
 from rdlib.evidence.dots import draw_dots
@@ -186,6 +187,7 @@ def over_optimisation(table: pd.DataFrame) -> Figure:
             _along_ppo(row, part.sort_values("update"), lines[seed])
         for ax, label in zip(row, ("reward, Eq. 7", "validation questions (%)"), strict=True):
             ax.set(title=_panel_label(cell), xlabel="KL (nats a response)", ylabel=label)
+            ax.xaxis.set_major_locator(MaxNLocator(5))
     judges = [Look(look.label, look.color, look.marker) for look in JUDGES.values()]
     seeds = [Look(f"seed {seed}", looks.BLACK, "", line) for seed, line in lines.items()]
     if len(set(lines.values())) < len(lines):  # more seeds than styles

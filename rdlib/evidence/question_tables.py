@@ -14,6 +14,7 @@ COMPARED = ("R1", "R2")
 NO_LEVEL = -1.0
 LEVELS = {"R2": "teacher_samples_times", "R4": "flipped_share"}
 POLICIES = ("before", "after")  # PPO
+HARDLY = 0.1  # a rank correlation that is as good as none
 
 
 def best_of_n_table(judged: pd.DataFrame) -> pd.DataFrame:
@@ -94,6 +95,19 @@ def length_table(judged: pd.DataFrame) -> pd.DataFrame:
             }
         )
     return pd.DataFrame(rows)
+
+
+def length_answer(table: pd.DataFrame) -> str:
+    """Whether responses before PPO score higher for being longer, in words; rows of `length_table`."""
+    told = []
+    for row in table[table["policy"] == "before"].itertuples():
+        overall, within = row.spearman_all, row.spearman_within_question
+        prefers = "neither longer nor shorter" if abs(within) < HARDLY else "longer" if within > 0 else "shorter"
+        told.append(
+            f"on {row.cell} the rank correlation of score and length is {overall:+.2f} over all responses and "
+            f"{within:+.2f} among those to one question, so of these it prefers {prefers} ones"
+        )
+    return f"Answer: before PPO, {'; '.join(told)}."
 
 
 def ledger_table(costs: pd.DataFrame) -> pd.DataFrame:

@@ -215,13 +215,16 @@ def _by_problem(answers: np.ndarray, places: np.ndarray, problems: int) -> np.nd
 def accuracy_interval(table: pd.DataFrame, key: str) -> Interval:
     """Accuracy of one method with its interval: Wilson with one seed, hierarchical bootstrap with several.
 
-    `table` has columns seed, id, correct; n counts questions, not answers.
+    `table` has columns seed, id, correct; n counts questions, not answers. Seeds that differ widely can move the
+    bootstrap out of [0, 1], where the interval ends.
     """
     if table.empty:
         return Interval(NAN, NAN, NAN, 0)
     if table.seed.nunique() == 1:
         return _wilson_of_problems(table)
-    return mean_draws(table.assign(value=table.correct.astype(float)), key).interval()
+    found = mean_draws(table.assign(value=table.correct.astype(float)), key).interval()
+    low, high = np.clip([found.low, found.high], 0, 1).tolist()
+    return replace(found, low=low, high=high)
 
 
 def _wilson_of_problems(table: pd.DataFrame) -> Interval:

@@ -144,6 +144,11 @@ class Claim:
         )
 
     @property
+    def difference(self) -> str:
+        """What is subtracted from what in each cell."""
+        return self.rule.difference
+
+    @property
     def statement(self) -> str:
         """What the paper says."""
         return self.rule.statement
