@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
-from rdlib.evidence import differences, forgetting
+from rdlib.evidence import differences, forgetting, ppo_reach
 
 STEPS = {"sft": 320, "ours_wo_r": 96}
 
@@ -70,6 +70,32 @@ def test_steps_kept_are_joined_to_the_accuracy_of_each_benchmark():
     assert found["benchmark"].tolist() == ["gsm", "gsm", "gsm_plus", "gsm_plus"]
     assert found["method"].tolist() == ["sft", "ours_wo_r"] * 2 and found["step"].tolist() == list(STEPS.values()) * 2
     assert found["change_pp"].tolist() == [25, 50, 25, 50] and (found["start_pct"] == 25).all()
+
+
+def test_what_ppo_starts_from_and_how_far_it_goes_by_hand():
+    """Twelve updates: the first ten agree on 80 %, the last ten on 90 but for two; validation at 0, 6 and 12."""
+    names = {"dataset": "mmlu", "teacher": "weak", "student": "small", "method": "ours", "variant": ""}
+    frames = []
+    for seed, reward in ((0, 1.0), (1, 3.0)):
+        run = pd.DataFrame({"update": range(13), "reward": reward, "kl": 0.1, "clip_fraction": 0.0, "agreement": 0.8})
+        run["validation_agreement"] = run["update"].map({0: 0.5, 6: 0.6, 12: 0.4})
+        run.loc[run["update"] > 10, ["agreement", "kl", "reward"]] = 1.0, 0.6, 2 * reward
+        run.loc[0, ["reward", "kl", "clip_fraction", "agreement"]] = float("nan")
+        run.loc[5, "clip_fraction"] = 0.002 * seed
+        frames.append(run.assign(**names, seed=seed))
+    history = pd.concat(frames, ignore_index=True)
+    other = history.assign(variant="reward.source=vote", agreement=0.0)
+    alone = history.assign(method="ours_wo_d", agreement=0.25)
+    table = ppo_reach.reach_table(pd.concat([alone, other, history], ignore_index=True))
+    assert table["method"].tolist() == ["ours", "ours_wo_d"] and (table["seeds"] == 2).all()
+    ours = table.iloc[0]
+    assert (ours["trained_on_pct"], ours["validation_start_pct"]) == pytest.approx((80, 50))
+    assert (ours["kept_gain_pp"], ours["kl_end"], ours["clip_fraction_most"]) == pytest.approx((10, 0.2, 0.002))
+    assert (ours["reward_first"], ours["reward_last"]) == pytest.approx((2, 2.4))
+    assert ours["reward_first_seeds"] == "1.00 3.00"
+    told = differences.of_reach(table)
+    assert "of PPO's first samples 80 % agree with the vote over the cells, of validation answers 50 %" in told
+    assert "without a warm-up 25 % of the samples" in told and "clips at most 0.20 % of an update's tokens" in told
 
 
 def test_pos_pos_has_the_lowest_and_the_highest_auc():

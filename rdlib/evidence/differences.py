@@ -22,6 +22,7 @@ def sentences(figures: Path) -> list[str]:
         ("claims_cells", of_sft),
         ("figure_kept_step", of_forgetting),
         ("claims_cells", of_ppo),
+        ("ppo_reach", of_reach),
         ("claims_cells", of_no_warm_up),
         ("table_3_reward_model_auc", of_pos_pos),
         ("figure_best_of_n", of_best_of_n),
@@ -41,6 +42,24 @@ def of_ppo(cells: pd.DataFrame) -> str:
     """What PPO adds to the warm-up in each benchmark, here and in the paper: rows of claims_cells.csv."""
     here, in_paper = _means(cells, WARM_UP_CLAIM, place=0, of="on {}")
     return f"**PPO** adds to its warm-up {here}{in_paper}."
+
+
+def of_reach(reach: pd.DataFrame) -> str:
+    """What PPO of Ours has to learn from, and how far it goes: rows of ppo_reach.csv."""
+    ours, alone = (reach[reach["method"] == method] for method in ("ours", "ours_wo_d"))
+    return (
+        f"**The questions that PPO trains on** are those of the warm-up, which has learnt them: of PPO's first samples "
+        f"{_ends(ours['trained_on_pct'])} % agree with the vote over the cells, of validation answers "
+        f"{_ends(ours['validation_start_pct'])} %, without a warm-up {_ends(alone['trained_on_pct'])} % of the "
+        f"samples. PPO of Ours ends {_ends(ours['kl_end'], 2)} nats a response from its start, and its steps are so small that "
+        f"Eq. 8 clips at most {100 * ours['clip_fraction_most'].max():.2f} % of an update's tokens."
+    )
+
+
+def _ends(values: pd.Series, digits: int = 0) -> str:
+    """The least and the most of some values, as "20 to 30"."""
+    values = pd.to_numeric(values).dropna()
+    return " to ".join(dict.fromkeys(f"{end:.{digits}f}" for end in (values.min(), values.max())))
 
 
 def of_no_warm_up(cells: pd.DataFrame) -> str:
@@ -95,8 +114,7 @@ def of_pos_pos(auc: pd.DataFrame) -> str:
 
 
 def _span(auc: pd.DataFrame, method: str, column: str) -> str:
-    values = pd.to_numeric(auc.loc[auc["method"] == method, column]).dropna()
-    return " to ".join(dict.fromkeys(f"{end:.2f}" for end in (values.min(), values.max())))
+    return _ends(auc.loc[auc["method"] == method, column], 2)
 
 
 def of_best_of_n(shares: pd.DataFrame) -> str:

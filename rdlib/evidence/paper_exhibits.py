@@ -13,6 +13,7 @@ from rdlib.evidence import (
     paper_figures,
     paper_tables,
     power_tables,
+    ppo_reach,
 )
 from rdlib.evidence.exhibit import Exhibit
 from rdlib.evidence.result_tables import Evidence
@@ -328,6 +329,18 @@ PAPER = (
         draw=None,
         rests_on=(*GRID, *ABLATIONS),
         tells_endings=True,
+    ),
+    Exhibit(
+        name="ppo_reach",
+        title="What PPO starts from, and how far it goes",
+        caption="Means over seeds. `trained_on`: agreement with the vote of the first samples of the questions that "
+        "PPO trains on; `validation_start`, and `kept_gain` in percentage points: that of validation questions before "
+        "PPO, and what the kept policy adds; `kl_end` in nats a response; `clip_fraction_most`: the largest share of "
+        "an update's tokens that Eq. 8 clips; rewards by Eq. 7, the first also seed by seed. First and last are ten "
+        "updates.",
+        table=lambda evidence: ppo_reach.reach_table(evidence.ppo_history),
+        draw=None,
+        rests_on=("06_ppo",),
     ),
     Exhibit(
         name="figure_kept_step",

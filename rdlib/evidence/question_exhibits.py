@@ -77,8 +77,8 @@ def _arms_figure(question: str, title: str) -> Exhibit:
 QUESTIONS = (
     _of_question("R1", "R1: stronger baselines"),
     _arms_figure("R1", "R1: accuracy of Ours and of stronger baselines"),
-    _of_question("R2", "R2: SFT with at least as many tokens of the teacher as the pipeline samples"),
-    _arms_figure("R2", "R2: accuracy with at least as many tokens of the teacher as the pipeline samples"),
+    _of_question("R2", "R2: SFT with more of the teacher's samples, about as many tokens as the pipeline samples"),
+    _arms_figure("R2", "R2: accuracy with more of the teacher's samples, about as many tokens as the pipeline samples"),
     _of_question("R3", "R3: the teacher fine-tuned on its own labelled responses"),
     _arms_figure("R3", "R3: accuracy of the teacher fine-tuned on its own labelled responses"),
     _of_question("R4", "R4: wrong pseudo-labels"),

@@ -31,7 +31,8 @@ COLUMNS = {
     "reward_scores.parquet": "dataset teacher student method variant seed id kind score",
     "reward_model_history.parquet": "dataset teacher student method variant seed step pos_neg_auc pos_pos_auc",
     "sft_history.parquet": "dataset teacher student method seed step loss eval_loss agreement",
-    "ppo_history.parquet": "dataset teacher student method variant seed update reward kl validation_agreement",
+    "ppo_history.parquet": "dataset teacher student method variant seed update reward kl clip_fraction agreement "
+    "validation_agreement",
     "costs.csv": "stage seconds tokens_generated tokens_trained",
 }
 # Of own questions without answers alone: what their held-out share is called wherever it is shown, and its table.
