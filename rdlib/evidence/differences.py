@@ -51,8 +51,8 @@ def of_reach(reach: pd.DataFrame) -> str:
         f"**The questions that PPO trains on** are those of the warm-up, which has learnt them: of PPO's first samples "
         f"{_ends(ours['trained_on_pct'])} % agree with the vote over the cells, of validation answers "
         f"{_ends(ours['validation_start_pct'])} %, without a warm-up {_ends(alone['trained_on_pct'])} % of the "
-        f"samples. PPO of Ours ends {_ends(ours['kl_end'], 2)} nats a response from its start, and its steps are so small that "
-        f"Eq. 8 clips at most {100 * ours['clip_fraction_most'].max():.2f} % of an update's tokens."
+        f"samples. PPO of Ours ends {_ends(ours['kl_end'], 2)} nats a response from its start, and its steps are so "
+        f"small that Eq. 8 clips at most {100 * ours['clip_fraction_most'].max():.2f} % of an update's tokens."
     )
 
 
