@@ -35,7 +35,7 @@ def test_every_exhibit_says_what_it_shows():
     [
         ("figure_5", r"did you mean figure_5_lambda\?"),
         ("table_2_mian", r"did you mean table_2_main"),
-        ("nothing like it", r"give one of claims, .*figure_open_distillation\."),
+        ("nothing like it", r"give one of claims, .*figure_open_sft_rate\."),
         ("", r"NAME is missing: give one of claims, "),
     ],
 )
