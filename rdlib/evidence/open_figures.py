@@ -97,6 +97,7 @@ def distillation(table: pd.DataFrame) -> Figure:
 
 def sft_rate(table: pd.DataFrame) -> Figure:
     """Accuracy by texts and learning rate, a panel a benchmark."""
+    table = table.assign(panel=table["panel"].map(looks.benchmark_label))
     figure = looks.blank(7.6, 1.3 + 0.7 * table["row"].nunique())
     draw_dots(figure, table, "right_pct", "trial", TEXTS_AND_RATES, interval=("right_low_pct", "right_high_pct"))
     for ax in figure.axes:
