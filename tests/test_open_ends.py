@@ -98,7 +98,7 @@ def test_texts_and_rates_of_sft_are_exchanged(runs):
         assert (own.learning_rate if stage.method == "sft" else own.learning_rate_of_warmup) == rates[rate]
     assert not found[open_sft_tables.SFT].variant and not found[open_sft_tables.WARM_UP].variant
     measured = [one for run in runs["sft_rate"] for one in open_ends.measuring(run)]
-    assert {one.name for one in measured} == {open_ends.ANSWERS, open_ends.TESTS}
+    assert {one.name for one in measured} == {open_ends.ANSWERS, open_ends.EVALUATION}
     assert {one.method for one in measured} == {"sft", "ours_wo_r"}
 
 
@@ -405,17 +405,27 @@ def test_lines_of_the_figures_are_the_tables(evidence):
 # ---- a group on the tiny study
 
 
-def test_a_group_is_run_measured_and_written(study, tmp_path, monkeypatch):
+@pytest.fixture
+def root(study, tmp_path, monkeypatch):
+    """A copy of the tiny study, whose own seed is none of its trials'."""
     root = copy_study(study, tmp_path)
     patch_root(monkeypatch, root)
     monkeypatch.setattr(trials, "ROOT", root)
     content = yaml.safe_load((root / PARAMS).read_text())
     content["grid"]["seeds"] = [7]
     (root / PARAMS).write_text(yaml.safe_dump(content))
-    group = {"question": "Which?", "cells": [GSM], "stage": "06_ppo", "method": "ours", "trials": [{"name": "usual"}]}
-    asked = {"profile": PARAMS, "seeds": [0], "groups": {"reward_model": group}}
-    (root / "ends.yaml").write_text(yaml.safe_dump(asked))
+    return root
+
+
+def run_group(root, name, **group):
+    """Run a group of one cell and seed into `out`."""
+    group = {"question": "Which?", "cells": [GSM]} | group
+    (root / "ends.yaml").write_text(yaml.safe_dump({"profile": PARAMS, "seeds": [0], "groups": {name: group}}))
     open_ends.main(["ends.yaml", "--profile", PARAMS, "--jobs", "1", "--out", "out"])
+
+
+def test_a_group_is_run_measured_and_written(root):
+    run_group(root, "reward_model", stage="06_ppo", method="ours", trials=[{"name": "usual"}])
     for name in TRIAL_COLUMNS.keys() - {"tested.parquet"}:
         path = root / "out" / f"reward_model_{name}"
         table = pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path)
@@ -436,17 +446,8 @@ def test_a_group_is_run_measured_and_written(study, tmp_path, monkeypatch):
         open_ends.main(["ends.yaml", "--profile", PARAMS, "--groups", "speed"])
 
 
-def test_the_group_on_perturbed_questions_reads_the_tests_of_seeds_that_are_not_released(study, tmp_path, monkeypatch):
-    root = copy_study(study, tmp_path)
-    patch_root(monkeypatch, root)
-    monkeypatch.setattr(trials, "ROOT", root)
-    content = yaml.safe_load((root / PARAMS).read_text())
-    content["grid"]["seeds"] = [7]
-    (root / PARAMS).write_text(yaml.safe_dump(content))
-    group = {"question": "Which?", "cells": [GSM], "stage": "03_sft_warmup", "method": "ours_wo_r"}
-    asked = {"profile": PARAMS, "seeds": [0], "groups": {"sft_rate": group | {"trials": [{"name": "a | b"}]}}}
-    (root / "ends.yaml").write_text(yaml.safe_dump(asked))
-    open_ends.main(["ends.yaml", "--profile", PARAMS, "--jobs", "1", "--out", "out"])
+def test_the_group_on_perturbed_questions_reads_the_tests_of_seeds_that_are_not_released(root):
+    run_group(root, "sft_rate", stage="03_sft_warmup", method="ours_wo_r", trials=[{"name": "a | b"}])
     tested = pd.read_parquet(root / "out" / "sft_rate_tested.parquet")
     right = tested.groupby("benchmark")["correct"].mean()
     summary = stage_in(root, "07_evaluate", "ours_wo_r").json("summary")

@@ -243,10 +243,9 @@ def stability(name: str, criterion: Stability, history: pd.DataFrame, default: f
     mean over all of them.
     """
     differences = _instability_differences(history, criterion.setting, default)
-    label = criterion.setting.rpartition(".")[2].replace("lam", "lambda")
     cells = [
         Cell(
-            f"{'/'.join(cell)}: {label} {value:g}",
+            f"{'/'.join(cell)}: {criterion.varied} {value:g}",
             _seeds_or_margin(found, criterion.margin),
             seeds=tables.by_seed(found.dropna(), 4),
         )

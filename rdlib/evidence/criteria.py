@@ -13,7 +13,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from rdlib.errors import UserError
-from rdlib.evidence import power
+from rdlib.evidence import looks, power
 from rdlib.paths import ROOT
 
 CLAIMS_FILE = ROOT / "params" / "claims.yaml"
@@ -22,7 +22,6 @@ _COMMON = (
     "Supported: {} all positive and the 95 % interval of their mean above 0. Not supported: that "
     "interval at or below 0 (and not 0 to 0), or most cells' own intervals below 0. {}"
 )
-_NAMES = {"sft": "SFT", "ours_wo_r": "Ours w/o R", "ours_wo_d": "Ours w/o D"}  # as in tables and figures
 
 
 Positive = Annotated[float, Field(gt=0)]
@@ -59,16 +58,19 @@ class _Accuracy(_Criterion):
         return _COMMON.format("differences in accuracy", self.smallest.words("pp"))
 
 
-class EveryCell(_Accuracy):
-    """Ours beats another method in every cell of Table 2."""
-
-    kind: Literal["every_cell"]
+class _AgainstMethod(_Accuracy):
     other: str
 
     @property
     def difference(self) -> str:
         """What is subtracted from what; positive as the paper claims."""
-        return f"Ours - {_NAMES.get(self.other, self.other)}"
+        return f"Ours - {looks.look(looks.METHODS, self.other).label}"
+
+
+class EveryCell(_AgainstMethod):
+    """Ours beats another method in every cell of Table 2."""
+
+    kind: Literal["every_cell"]
 
 
 class Variant(_Accuracy):
@@ -83,11 +85,10 @@ class Variant(_Accuracy):
         return f"Ours - {self.variant}"
 
 
-class SomeCell(_Accuracy):
+class SomeCell(_AgainstMethod):
     """Ours beats another method in some cells."""
 
     kind: Literal["some_cell"]
-    other: str
 
     @property
     def words(self) -> str:
@@ -98,11 +99,6 @@ class SomeCell(_Accuracy):
             f"cell's interval that covers 0 is wider than 80 % power to tell {self.smallest.cell:g} pp from 0 needs; "
             "else inconclusive."
         )
-
-    @property
-    def difference(self) -> str:
-        """What is subtracted from what; positive as the paper claims."""
-        return f"Ours - {_NAMES.get(self.other, self.other)}"
 
 
 class WorseJudges(_Accuracy):
@@ -146,8 +142,12 @@ class Stability(_Criterion):
     @property
     def difference(self) -> str:
         """What is subtracted from what; positive as the paper claims."""
-        name = self.setting.rpartition(".")[2].replace("lam", "lambda")
-        return f"instability, other {name} - default"
+        return f"instability, other {self.varied} - default"
+
+    @property
+    def varied(self) -> str:
+        """The setting's name in words."""
+        return self.setting.rpartition(".")[2].replace("lam", "lambda")
 
 
 class Spread(_Criterion):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from rdlib.evidence import looks, paper, tables
+from rdlib.evidence import tables
 
 SUPERVISED = ("sft", "ours_wo_r")
 TRAINED_ON = {"gsm_plus": "gsm"}  # benchmarks whose students were trained for another
@@ -30,11 +30,8 @@ def kept_steps(trainings: pd.DataFrame, correctness: pd.DataFrame) -> pd.DataFra
     found = found.merge(kept[[*axes, "step"]], on=axes, validate="many_to_one")
     found = found.merge(before[["benchmark", "student", "seed", "start_pct"]], on=["benchmark", "student", "seed"])
     found["change_pp"] = found["right_pct"] - found["start_pct"]
-    known = {"benchmark": paper.BENCHMARKS, "teacher": paper.TEACHERS, "student": paper.STUDENTS}
-    known["method"] = looks.METHODS
-    places = [found[name].map({v: i for i, v in enumerate(tables.in_order(found[name], known[name]))}) for name in CELL]
-    order = pd.concat([*places, found["seed"]], axis=1).sort_values([*CELL, "seed"]).index
-    return found.loc[order, [*CELL, "seed", "step", "right_pct", "start_pct", "change_pp"]].reset_index(drop=True)
+    found = found[[*CELL, "seed", "step", "right_pct", "start_pct", "change_pp"]]
+    return tables.sorted_by(found, [*CELL, "seed"])
 
 
 def within_cells(table: pd.DataFrame) -> pd.DataFrame:

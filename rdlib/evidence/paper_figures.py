@@ -191,14 +191,14 @@ def ppo_curves(table: pd.DataFrame) -> Figure:
 def kept_steps(table: pd.DataFrame) -> Figure:
     """What a training changed on the test questions against the step it kept: a row a student, a column a benchmark."""
     benchmarks = list(dict.fromkeys(table["benchmark"]))
-    students = list(dict.fromkeys(table["student"]))
+    students, teachers = (list(dict.fromkeys(table[name])) for name in ("student", "teacher"))
     figure, axes = looks.grid(max(1, len(students)), max(1, len(benchmarks)), width=7.2, height=2.1, sharey="row")
     for row, student in zip(axes, students, strict=False):
         for ax, benchmark in zip(row, benchmarks, strict=True):
             part = table[(table["student"] == student) & (table["benchmark"] == benchmark)]
             for (teacher, method), runs in part.groupby(["teacher", "method"], sort=False):
                 look = looks.look(looks.METHODS, method)
-                face = look.color if teacher == "strong" else "white"
+                face = look.color if teacher == teachers[0] else "white"
                 style = {"linestyle": "none", "marker": look.marker, "color": look.color, "markerfacecolor": face}
                 ax.plot(runs["step"], runs["change_pp"], **style)
             ax.axhline(0, color=looks.BLACK, linewidth=1)
@@ -207,11 +207,10 @@ def kept_steps(table: pd.DataFrame) -> Figure:
     for ax in axes[-1]:
         ax.set_xlabel("optimizer step kept")
     handles = looks.method_handles(dict.fromkeys(table["method"]))
-    faces = {"strong teacher": looks.BLACK, "weak teacher": "white"}
-    for name, face in faces.items():
-        handles.append(
-            Line2D([], [], color=looks.BLACK, marker="o", linestyle="none", markerfacecolor=face, label=name)
-        )
+    for teacher in teachers:
+        face = looks.BLACK if teacher == teachers[0] else "white"
+        style = {"color": looks.BLACK, "marker": "o", "linestyle": "none", "markerfacecolor": face}
+        handles.append(Line2D([], [], label=looks.look(looks.TEACHERS, teacher).label, **style))
     looks.legend_below(figure, handles)
     return figure
 

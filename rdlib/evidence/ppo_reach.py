@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import pandas as pd
 
-from rdlib.evidence import paper, tables
+from rdlib.evidence import tables
 
 ENDS = 10  # updates at either end of a run whose mean is taken
 KEYS = [*tables.CELL, "method"]
 COLUMNS = ["trained_on_pct", "validation_start_pct", "kept_gain_pp", "kl_end", "clip_fraction_most"]
 COLUMNS += ["reward_first", "reward_last"]
-ORDER = dict(zip(KEYS, (paper.BENCHMARKS, paper.TEACHERS, paper.STUDENTS, ("ours", "ours_wo_d")), strict=True))
 
 
 def reach_table(history: pd.DataFrame) -> pd.DataFrame:
@@ -37,6 +36,4 @@ def reach_table(history: pd.DataFrame) -> pd.DataFrame:
     table["clip_fraction_most"] = found["clip_fraction_most"].max()
     table.insert(0, "seeds", found.size())
     table["reward_first_seeds"] = found["reward_first"].apply(lambda values: " ".join(f"{one:.2f}" for one in values))
-    table = table.reset_index()
-    places = {name: tables.in_order(table[name], order) for name, order in ORDER.items()}
-    return table.sort_values(KEYS, key=lambda column: column.map(places[column.name].index), ignore_index=True)
+    return tables.sorted_by(table.reset_index(), KEYS)

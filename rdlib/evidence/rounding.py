@@ -19,7 +19,6 @@ from rdlib.evidence.exhibit import Exhibit
 from rdlib.evidence.result_tables import Evidence
 
 KEYS = ["benchmark", "teacher", "student", "method"]
-ORDER = {"benchmark": paper.BENCHMARKS, "teacher": paper.TEACHERS, "student": paper.STUDENTS, "method": paper.METHODS}
 MODES = {"portable": "portable mode", "native": "torch's own numerics"}
 APART = 0.16  # of a method's place, from its middle to either mode
 
@@ -47,13 +46,7 @@ def pairs(portable: pd.DataFrame, native: pd.DataFrame) -> pd.DataFrame:
             "changed": grouped["changed"].sum(),
         }
     )
-    return _in_order(table.reset_index())
-
-
-def _in_order(table: pd.DataFrame) -> pd.DataFrame:
-    """Rows in the paper's order of benchmarks, teachers, students and methods, then by seed."""
-    places = {c: {name: i for i, name in enumerate(tables.in_order(table[c], ORDER[c]))} for c in KEYS}
-    return table.sort_values([*KEYS, "seed"], key=lambda c: c.map(places.get(c.name, int)), ignore_index=True)
+    return tables.sorted_by(table.reset_index(), keys)
 
 
 def first_differing(stages: pd.DataFrame) -> pd.DataFrame:

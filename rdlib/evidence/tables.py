@@ -17,6 +17,8 @@ from rdlib.evidence import paper, shown, stats
 from rdlib.method import metrics
 
 CELL = ["dataset", "teacher", "student"]
+ORDER = {"dataset": paper.BENCHMARKS, "benchmark": paper.BENCHMARKS, "teacher": paper.TEACHERS}
+ORDER |= {"student": paper.STUDENTS, "method": paper.METHODS}
 KEYS = ("dataset", "benchmark", "teacher", "student", "method", "variant", "stage", "group")
 
 
@@ -86,11 +88,21 @@ def method_rows(correctness: pd.DataFrame, benchmark: str, teacher: str, student
 
 def cells_of(table: pd.DataFrame, columns: list[str]):
     """(cell, its rows) for each combination of values of some columns, in the paper's order."""
-    order = {"dataset": paper.BENCHMARKS, "teacher": paper.TEACHERS, "student": paper.STUDENTS}
-    order |= {"method": paper.METHODS}
     groups = dict(list(table.groupby(columns, sort=True))) if len(table) else {}
-    places = {c: {name: i for i, name in enumerate(in_order(table[c], order[c]))} for c in columns}
+    places = _places(table, columns)
     return sorted(groups.items(), key=lambda item: [places[c][v] for c, v in zip(columns, item[0], strict=True)])
+
+
+def sorted_by(table: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
+    """The table sorted by columns: names in the paper's order, anything else by its value."""
+    places = _places(table, [c for c in columns if c in ORDER])
+    key = lambda column: column.map(places[column.name]) if column.name in places else column  # noqa: E731
+    return table.sort_values(columns, key=key, ignore_index=True)
+
+
+def _places(table: pd.DataFrame, columns: list[str]) -> dict[str, dict[str, int]]:
+    """Of each column the places of its names in the paper's order."""
+    return {c: {name: i for i, name in enumerate(in_order(table[c], ORDER[c]))} for c in columns}
 
 
 def percent(interval: stats.Interval, prefix: str = "study") -> dict:

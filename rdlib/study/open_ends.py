@@ -29,9 +29,9 @@ from rdlib.tasks.answers import same
 from rdlib.tasks.questions import read_gold
 
 FILE = "params/trials/open_ends.yaml"
-ANSWERS, JUDGED, STYLE, TESTS = "13_validation_answers", "13_judged_responses", "13_style", "07_evaluate"
+ANSWERS, JUDGED, STYLE, EVALUATION = "13_validation_answers", "13_judged_responses", "13_style", "07_evaluate"
 RANKING, SEEING = "reward_model", "teacher_style"  # groups whose reward models rank samples, and tell who wrote them
-TESTED = "sft_rate"  # the group that is about the perturbed benchmark, which has test questions alone
+ON_TEST = "sft_rate"  # the group that is about the perturbed benchmark, which has test questions alone
 BEST_OF = [1, 2, 3, 5, 8, 12, 20, 30]
 LAST = 3  # evaluations whose mean is the end of a run of PPO: one alone is noise
 
@@ -43,8 +43,8 @@ def measuring(run: Run) -> list[Stage]:
         found.append(stage.at(ANSWERS))
     if "warmup" in stage.inputs:
         found.append(stage.at(ANSWERS, "ours_wo_r"))
-    if run.group == TESTED:
-        found.append(stage.at(TESTS))
+    if run.group == ON_TEST:
+        found.append(stage.at(EVALUATION))
     if run.group in (RANKING, SEEING):
         found.append(stage.at(STYLE))
     if run.group == RANKING:
@@ -111,7 +111,7 @@ def responses(run: Run) -> pd.DataFrame:
 
 def tested(run: Run) -> pd.DataFrame:
     """The test questions of each benchmark: is the answer right."""
-    return run.stage.at(TESTS).table("answers")[["benchmark", "id", "correct"]]
+    return run.stage.at(EVALUATION).table("answers")[["benchmark", "id", "correct"]]
 
 
 def ppo_curve(run: Run) -> pd.DataFrame:
@@ -147,7 +147,7 @@ def tables_of(group: str, runs: list[Run]) -> dict[str, pd.DataFrame]:
         "answers.parquet": (answers, [run for run in runs if ANSWERS in {one.name for one in measuring(run)}]),
         "ranking.parquet": (ranking, every if group == RANKING else none),
         "responses.parquet": (responses, every if group in (RANKING, SEEING) else none),
-        "tested.parquet": (tested, every if group == TESTED else none),
+        "tested.parquet": (tested, every if group == ON_TEST else none),
         "ppo.csv": (ppo_curve, [run for run in runs if run.stage.name == "06_ppo"]),
         "costs.csv": (costs, every),
     }
