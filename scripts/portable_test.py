@@ -5,7 +5,7 @@
     python scripts/portable_test.py --write     # makes tests/golden/portable.json again, after the code was changed
 
 The chain: operations one by one, three steps of training taken apart, and the stages of one cell on a tiny profile
-(sampling, voting, SFT, reward model, PPO, evaluation, a baseline). What differs first names what is to blame.
+(sampling, voting, SFT, reward model, PPO, evaluation, the baselines). What differs first names what is to blame.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from rdlib import artifacts, numerics  # noqa: E402 (before torch, as everywhere)
+from rdlib.study.specification import BASELINES  # noqa: E402
 
 GOLDEN = ROOT / "tests" / "golden" / "portable.json"
 COMMAND = "python scripts/portable_test.py --write"
@@ -36,16 +37,16 @@ PROCESSORS = ("Haswell", "Skylake-Server", "EPYC-v1", "EPYC-Rome")
 HERE = "this processor"
 OWN_CHOICE = (HERE, "Haswell", "EPYC-Rome")  # where torch's own choice is looked at too, to see that it does differ
 CELL = {"dataset": "gsm", "teacher": "strong", "student": "small"}
-STAGES = {
-    "01_teacher_responses": None,
-    "02_pseudo_labels": None,
-    "03_sft_warmup": "ours_wo_r",
-    "04_student_responses": "ours",
-    "05_reward_model": "ours",
-    "06_ppo": "ours",
-    "07_evaluate": "ours",
-    "13_baseline": "grpo",
-}
+STAGES = (
+    ("01_teacher_responses", None),
+    ("02_pseudo_labels", None),
+    ("03_sft_warmup", "ours_wo_r"),
+    ("04_student_responses", "ours"),
+    ("05_reward_model", "ours"),
+    ("06_ppo", "ours"),
+    ("07_evaluate", "ours"),
+    *(("13_baseline", method) for method in BASELINES),
+)
 
 Hashes = dict[str, str]
 
@@ -68,7 +69,10 @@ def operations() -> Hashes:
     import torch
     import torch.nn.functional as F
 
+    from rdlib import roots
+
     numerics.settle()
+    roots.install()
     n = torch.arange(12_000, dtype=torch.int64)
     x = ((n * 7919 % 12_007) - 6000).float().view(120, 100) / 512  # from -11.7 to 11.7, exact in float32
     p, q = x.abs() + 2**-9, (x[:, :64] / 4).reshape(5, 24, 2, 32).transpose(1, 2)
@@ -90,6 +94,7 @@ def operations() -> Hashes:
         "cos": x.cos(),
         "sin": x.sin(),
         "power": 10000.0 ** (x / 16),
+        "root": p.sqrt(),
         "one over the root": p.rsqrt(),
         "softmax": x.softmax(-1),
         "log softmax": x.log_softmax(-1),
@@ -138,17 +143,16 @@ def stages() -> Hashes:
     from rdlib.study.stage import Stage
 
     found = {}
-    with tempfile.TemporaryDirectory() as name, contextlib.redirect_stdout(sys.stderr):
-        root = Path(name)
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(sys.stderr):
+        root = Path(folder)
         artifacts.write_json(root / "tiny.yaml", tiny_profile())  # JSON is YAML
         (root / "models").symlink_to(ROOT / "models", target_is_directory=True)
-        for stage_name, method in STAGES.items():
-            cell = Stage(
-                "13_baseline" if method == "grpo" else "07_evaluate", "tiny.yaml", **CELL, method=method, root=root
-            )
-            stage = cell.at(stage_name)
+        for name, method in STAGES:
+            last = name if name == "13_baseline" else "07_evaluate"
+            stage = Stage(last, "tiny.yaml", **CELL, method=method, root=root).at(name)
             files = artifacts.read_manifest(stage.run_with_inputs().folder)["files"]
-            found |= {f"{stage_name}/{file}": content[:16] for file, content in files.items()}
+            place = f"{name} of {method}" if name == "13_baseline" else name
+            found |= {f"{place}/{file}": content[:16] for file, content in files.items()}
     return found
 
 
@@ -166,7 +170,9 @@ def tiny_profile() -> dict[str, Any]:
     content["sft"] |= {"batch_size": 4, "responses_per_question": 2}
     content["reward_model"] |= {"batch_size": 2}
     content["ppo"] |= {"episodes_per_update": 8, "minibatch_size": 4}
-    content["baselines"] |= {"grpo_steps": 2, "grpo_prompts_per_step": 2, "grpo_samples_per_prompt": 4}
+    # the first step of a training is of rate 0, so what the second makes of the weights shows in the third's loss
+    content["baselines"] |= {"grpo_steps": 4, "grpo_prompts_per_step": 2, "grpo_samples_per_prompt": 4}
+    content["baselines"] |= {"distillation_steps": 4, "distillation_prompts_per_step": 4}
     return content
 
 

@@ -7,10 +7,13 @@ import json
 import os
 import subprocess
 import sys
+import traceback
+from collections import defaultdict
 
 import nbformat
 import pytest
 from conftest import REPOSITORY, make_root, stage_in
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from rdlib import artifacts, numerics
 from rdlib.errors import UserError
@@ -194,6 +197,35 @@ def test_trainers_take_exact_roots(tmp_path, monkeypatch):
 
 
 # ---- the chain
+
+VECTOR_LIBRARY = (
+    "acos asin atan cos erf erfc erfinv exp log log2 log10 sin sqrt tan tanh trunc".split()
+)  # MKL's in torch
+
+
+class Called(TorchDispatchMode):
+    """The operations of torch that are called, each with the source files that it was called from."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: dict[str, set[str]] = defaultdict(set)
+
+    def __torch_dispatch__(self, operation, types, arguments=(), options=None):
+        name = operation.overloadpacket.__name__.rstrip("_")
+        if name in VECTOR_LIBRARY or name not in self.names:
+            self.names[name] |= {frame.filename.rpartition("/")[2] for frame in traceback.extract_stack()}
+        return operation(*arguments, **(options or {}))
+
+
+@in_mode
+@pytest.mark.slow
+def test_what_the_stages_leave_to_mkls_vector_library_is_in_the_chain_and_roots_are_grpos_alone():
+    with Called() as called:
+        portable_test.stages()
+    found = {name for name in VECTOR_LIBRARY if name in called.names}
+    tested = {name.partition("/")[2] for name in json.loads(portable_test.GOLDEN.read_text())["hashes"]}
+    assert found - {"sqrt"} and found - {"sqrt"} <= tested
+    assert "grpo_trainer.py" in called.names["sqrt"] and not called.names["sqrt"] & {"ppo.py", "optimizer.py"}
 
 
 @in_mode

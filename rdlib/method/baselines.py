@@ -24,7 +24,7 @@ from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer
 from trl import DistillationConfig, DistillationTrainer, DPOConfig, DPOTrainer, GRPOConfig, GRPOTrainer
 
-from rdlib import artifacts
+from rdlib import artifacts, roots
 from rdlib.engines import models
 from rdlib.errors import UserError
 from rdlib.method import ppo_schedule, reward_model, rl, sft, trainers, training
@@ -244,6 +244,7 @@ def match_reward(kind: str) -> Callable[..., list[float]]:
 
 def grpo(stage, work: Path, cell: Cell) -> Trainer:
     """GRPO with the 0/1 match with the pseudo-label as reward, on PPO's queries that have one."""
+    roots.install()  # TRL divides by the rewards' standard deviation
     settings = stage.profile.baselines
     queries, samples, steps = settings.grpo_prompts_per_step, settings.grpo_samples_per_prompt, settings.grpo_steps
     dataset = query_rows(stage, cell, steps * queries, labelled=True)
