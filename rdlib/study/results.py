@@ -269,7 +269,7 @@ def gather_questions(
     made = {stage.folder: stage for arm in found for stage in (arm.stage, *arm.stage.upstream())}
     tables = {}
     if found:
-        tables |= {"reviewers.parquet": arms.answers_table(found), "question_costs.csv": _arm_costs(found)}
+        tables |= {"reviewers.parquet": arms.answers_table(found), "question_costs.csv": arm_costs(found)}
         if (ended := curves.endings(made.values())) is not None:
             tables[QUESTION_TRAININGS] = ended
     if arms.REWARD_MODEL in questions:
@@ -319,7 +319,7 @@ def _thresholds(stages: list[Stage]) -> pd.DataFrame:
     return pd.concat(frames, ignore_index=True)
 
 
-def _arm_costs(found: list[arms.Arm]) -> pd.DataFrame:
+def arm_costs(found: list[arms.Arm]) -> pd.DataFrame:
     """The costs of every stage behind every arm, with the number of parameters of its model."""
     frames = []
     for arm in found:

@@ -1,0 +1,145 @@
+"""Some methods of released seeds made again, after their code was mended: `python -m rdlib.study.remake METHODS`.
+
+    python -m rdlib.study.remake grpo dpo --results figures/results --seeds 0 1
+
+Every run of these methods among the reviewers' questions is made again, with all that it reads. What it reads must come
+out as it was released, to the byte, so that all else of the seed stays true; then the methods' rows take the place of
+the old ones, and the seed's question_provenance.json tells by which commit, under `remade`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import sys
+from pathlib import Path
+
+import pandas as pd
+
+from rdlib import artifacts
+from rdlib.errors import UserError
+from rdlib.evidence.result_tables import ANSWERED, QUESTION_TRAININGS, seed_folders, seed_of
+from rdlib.evidence.tables import listed
+from rdlib.paths import ROOT
+from rdlib.study import arms, compared, results, trials
+from rdlib.study.grid import ablation_cells
+from rdlib.study.specification import BASELINES
+from rdlib.study.stage import Stage
+
+ARM = ["cell", "question", "arm", "level"]  # what names an arm in the tables
+
+
+def arms_again(profile_path: str, seed: int, methods: list[str]) -> list[arms.Arm]:
+    """The arms of these methods in every cell of the reviewers' questions."""
+    found = [arm for cell in ablation_cells(profile_path, seed) for arm in arms.arms_of(cell)]
+    return [arm for arm in found if arm.stage.method in methods]
+
+
+def told(folder: Path, stages: list[Stage], methods: list[str]) -> str:
+    """How many stages of these methods are other than the released ones, in a sentence.
+
+    UserError where any stage that they read is.
+    """
+    released = compared.released_contents(folder)
+    other = [one for one in stages if compared.content_of(one.folder) != released.get(one.label)]
+    if moved := [one.label for one in other if one.method not in methods]:
+        raise UserError(
+            f"{folder} stays as it is: {len(moved)} stages that are read came out other than released, the first is "
+            f"{moved[0]}. Take the code, the numerical mode and the packages of the release."
+        )
+    read = len([one for one in stages if one.method not in methods])
+    made = len(stages) - read
+    return (
+        f"{folder.name}: {read} stages that are read are the released bytes; {len(other)} of {made} made again differ."
+    )
+
+
+def put_in_place(old: pd.DataFrame, new: pd.DataFrame, names: list[str]) -> pd.DataFrame:
+    """`old` with rows that have the same `names` as rows of `new` replaced by those, at the place of the first.
+
+    UserError for new rows whose names no old row has.
+    """
+    keys = {tuple(row) for row in new[names].astype(str).itertuples(index=False)}
+    of_old = list(old[names].astype(str).itertuples(index=False, name=None))
+    if missing := keys - set(of_old):
+        raise UserError(f"The released tables have no rows of {', '.join(min(missing))}: they are of another profile.")
+    place = {key: i for i, key in reversed(list(enumerate(of_old)))}
+    kept = old[[key not in keys for key in of_old]]
+    both = pd.concat([kept, new[list(old)]])
+    order = [place[key] for key in both[names].astype(str).itertuples(index=False, name=None)]
+    return both.assign(_place=order).sort_values("_place", kind="stable", ignore_index=True).drop(columns="_place")
+
+
+def replace_rows(folder: Path, found: list[arms.Arm], methods: list[str]) -> None:
+    """Write the tables of a released seed's questions with the rows of these arms as they are now."""
+    stages = {one.folder: one for arm in found for one in (*arm.stage.upstream(), arm.stage) if one.method in methods}
+    costs = results.arm_costs(found)
+    tables = {
+        "reviewers.parquet": (arms.answers_table(found), ARM),
+        "question_costs.csv": (costs[costs["method"].isin(methods)], [*ARM, "stage", *results.CELL]),
+        QUESTION_TRAININGS: (results.curves.endings(stages.values()), ["stage", *results.CELL]),
+    }
+    for name, (table, names) in tables.items():
+        path = folder / name
+        if path.suffix == ".parquet":
+            artifacts.write_parquet(path, put_in_place(pd.read_parquet(path), table, names))
+            continue
+        text = io.StringIO(
+            table.to_csv(index=False, float_format="%.6g")
+        )  # as text, so that the others stay as written
+        old, new = (pd.read_csv(source, dtype=str, keep_default_na=False) for source in (path, text))
+        artifacts.write_bytes(path, put_in_place(old, new, names).to_csv(index=False).encode())
+
+
+def recorded(record: dict, made: dict, methods: list[str]) -> dict:
+    """The provenance of a seed's questions after stages were made again; `made`: those stages' own provenance."""
+    remade = {key: made[key] for key in ("commits", "dirty", "started", "environment")}
+    remade["command"] = f"python -m rdlib.study.remake {' '.join(methods)} --seeds {made['seed']}"
+    remade["stages"] = sorted(made["stages"])
+    others = [one for one in record.get("remade", []) if not set(one["stages"]) <= set(remade["stages"])]
+    news = {name: record[name] | made[name] for name in ("stages", "contents")}
+    news["numerics"] = sorted({*record["numerics"], *made["numerics"]})
+    return record | news | {"remade": [*others, remade]}
+
+
+def remake(folder: Path, methods: list[str], jobs: int) -> str:
+    """Make the methods' runs of one released seed again and put them in place; returns what came of it.
+
+    UserError, with the seed as it was, where it has no answered questions or what the runs read is not as released.
+    """
+    if not (folder / ANSWERED).is_file():
+        raise UserError(f"{folder} has no reviewers' questions, so there are no runs of theirs to make again.")
+    record = artifacts.read_json(folder / ANSWERED)
+    profile, seed = record["profile"], record["seed"]
+    found = arms_again(profile, seed, methods)
+    stages = list({one.folder: one for arm in found for one in (*arm.stage.upstream(), arm.stage)}.values())
+    trials.run([arm.stage for arm in found], jobs, folder.name)
+    sentence = told(folder, stages, methods)
+    replace_rows(folder, found, methods)
+    made = results.provenance([one for one in stages if one.method in methods], profile, seed)
+    artifacts.write_json(folder / ANSWERED, recorded(record, made, methods))
+    return sentence
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Command line: METHODS, --results, --seeds, --jobs."""
+    parser = argparse.ArgumentParser(prog="python -m rdlib.study.remake", description=__doc__.splitlines()[0])
+    parser.add_argument("methods", nargs="+", choices=BASELINES, metavar="METHODS", help=f"some of {listed(BASELINES)}")
+    parser.add_argument("--results", type=Path, default=ROOT / "figures" / "results", help="a folder a released seed")
+    parser.add_argument("--seeds", type=int, nargs="+", help="some of the seeds (default: all)")
+    parser.add_argument("--jobs", type=int, default=2, help="stages at a time (default: 2)")
+    options = parser.parse_args(arguments)
+    try:
+        folders = {seed_of(folder): folder for folder in seed_folders(options.results)}
+        if unknown := set(options.seeds or ()) - set(folders):
+            raise UserError(f"{options.results} has no seed {min(unknown)}.")
+        for seed in options.seeds or folders:
+            print(remake(folders[seed], options.methods, options.jobs), flush=True)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
