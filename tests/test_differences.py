@@ -87,8 +87,8 @@ def test_what_ppo_starts_from_and_how_far_it_goes_by_hand():
     other = history.assign(variant="reward.source=vote", agreement=0.0)
     alone = history.assign(method="ours_wo_d", agreement=0.25)
     table = ppo_reach.reach_table(pd.concat([alone, other, history], ignore_index=True))
-    assert table["method"].tolist() == ["ours", "ours_wo_d"] and (table["seeds"] == 2).all()
-    ours = table.iloc[0]
+    assert table["method"].tolist() == ["ours_wo_d", "ours"] and (table["seeds"] == 2).all()
+    ours = table.iloc[1]
     assert (ours["trained_on_pct"], ours["validation_start_pct"]) == pytest.approx((80, 50))
     assert (ours["kept_gain_pp"], ours["kl_end"], ours["clip_fraction_most"]) == pytest.approx((10, 0.2, 0.002))
     assert (ours["reward_first"], ours["reward_last"]) == pytest.approx((2, 2.4))

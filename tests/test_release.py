@@ -77,6 +77,18 @@ def test_what_keeps_the_seeds_from_being_of_one_clean_commit_is_said(folders):
     assert told[2].startswith("Without the reviewers' questions: seed1.")
 
 
+def test_what_was_made_again_may_have_a_commit_of_its_own_the_same_in_all_seeds(folders):
+    run, released = folders
+    old, new = "a" * 40, "d" * 40
+    remade = [{"commits": [new], "stages": []}]
+    for seed in (0, 1):
+        answered = run / f"seed{seed}" / "question_provenance.json"
+        artifacts.write_json(answered, {"commits": [old, new], "dirty": False, "remade": remade})
+    assert len(release.release(run, released)) == 2
+    write_seed(run, 1)
+    assert "made again since is not of one commit (seed0: dddddddddddd; seed1: )" in release.release(run, released)[1]
+
+
 def test_a_run_that_cannot_be_released_leaves_the_release_as_it_is(folders, tmp_path, capsys):
     run, released = folders
     assert release.main([str(tmp_path / "none"), str(released)]) == 1

@@ -9,9 +9,10 @@ import pytest
 import yaml
 from conftest import PARAMS, copy_study, stage_in, tiny_settings
 
+from rdlib import artifacts
 from rdlib.errors import UserError
-from rdlib.evidence import gallery, ledger, result_tables, reviewers, tables
-from rdlib.study import arms, results
+from rdlib.evidence import gallery, ledger, looks, result_tables, reviewers, tables
+from rdlib.study import arms, remake, results
 from rdlib.study.grid import ablation_cells
 from rdlib.study.jobs import study_jobs
 
@@ -193,6 +194,7 @@ def test_the_questions_are_answered_on_the_tiny_study(study, tmp_path, at_root):
     costs = pd.read_csv(folder / "question_costs.csv")
     ours = costs[(costs.question == "R1") & (costs.arm == "Ours")]
     assert sorted(ours.stage) == sorted(s.name for s in {s.folder: s for s in _working(cell)}.values())
+    _made_again(folder)
     (folder / "judged.parquet").rename(folder / "kept")
     (folder / "judged.parquet").write_bytes(b"cut")
     with pytest.raises(UserError, match=r"judged\.parquet can't be read"):
@@ -205,6 +207,45 @@ def test_the_questions_are_answered_on_the_tiny_study(study, tmp_path, at_root):
     (folder / "settings.json").write_text(json.dumps(cell.profile.model_dump()))
     paths = gallery.draw_questions(result_tables.Evidence((folder,)), tmp_path)
     assert len(paths) == 8 * 2 + 11 * 3 and all(path.stat().st_size for path in paths)
+
+
+def _made_again(folder):
+    """A method's rows are replaced by what its runs give, all else stays; refused where what they read is another."""
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    told = remake.remake(folder, ["grpo", "dpo"], 1)
+    assert "stages that are read are as released, to the byte; 0 of 4 now differ" in told
+    record = json.loads((folder / result_tables.ANSWERED).read_text())
+    (again,) = record.pop("remade")
+    assert again["command"].endswith("remake grpo dpo --seeds 0") and len(again["stages"]) == 4
+    assert record == json.loads(before[result_tables.ANSWERED])
+    others = {path.name: path.read_bytes() for path in folder.iterdir() if path.name != result_tables.ANSWERED}
+    assert others == {name: content for name, content in before.items() if name in others}
+
+    wrong = pd.read_parquet(folder / "reviewers.parquet")
+    wrong.loc[wrong["arm"] == looks.BASELINE_NAMES["grpo"], "correct"] ^= True
+    wrong.to_parquet(folder / "reviewers.parquet")
+    remake.remake(folder, ["grpo"], 1)
+    assert (folder / "reviewers.parquet").read_bytes() == before["reviewers.parquet"]
+    assert len(json.loads((folder / result_tables.ANSWERED).read_text())["remade"]) == 2
+
+    read = next(label for label in record["contents"] if "03_sft_warmup" in label)
+    moved = record | {"contents": record["contents"] | {read: "0" * 64}}
+    artifacts.write_json(folder / result_tables.ANSWERED, moved)
+    wrong.to_parquet(folder / "reviewers.parquet")
+    with pytest.raises(UserError, match="stays as it is: 1 stages that are read came out other than released"):
+        remake.remake(folder, ["grpo"], 1)
+    assert pd.read_parquet(folder / "reviewers.parquet").equals(wrong)
+    for name, content in before.items():
+        (folder / name).write_bytes(content)
+
+
+def test_rows_made_again_take_the_place_of_those_of_the_same_name():
+    old = pd.DataFrame({"arm": ["a", "b", "b", "c"], "level": [1.0, None, None, 2.0], "n": [1, 2, 3, 4]})
+    new = pd.DataFrame({"n": [9, 8], "level": [None, None], "arm": ["b", "b"]})
+    found = remake.put_in_place(old, new.astype({"level": float}), ["arm", "level"])
+    assert found["arm"].tolist() == ["a", "b", "b", "c"] and found["n"].tolist() == [1, 9, 8, 4]
+    with pytest.raises(UserError, match="no rows of d: they are of another profile"):
+        remake.put_in_place(old, new.assign(arm="d"), ["arm", "level"])
 
 
 def _working(stage):

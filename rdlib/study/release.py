@@ -59,14 +59,24 @@ def _drawn_together(one: Path, other: Path) -> bool:
         return False
 
 
+def commits_of(record: dict) -> tuple[set[str], set[str]]:
+    """The commits by which a seed was run, and those by which some of it was made again (`rdlib.study.remake`)."""
+    again = {commit for one in record.get("remade", []) for commit in one["commits"]}
+    return set(record["commits"]) - again or set(record["commits"]), again
+
+
 def amiss(released: Path) -> list[str]:
     """A sentence each for what keeps the released seeds from being those of one clean commit."""
     records = {folder.name: _records(folder) for folder in seed_folders(released)}
-    commits = {name: {commit for one in found for commit in one["commits"]} for name, found in records.items()}
     told = []
-    if len(set().union(*commits.values())) > 1:
-        of_each = "; ".join(f"{name}: {', '.join(c[:12] for c in sorted(own))}" for name, own in commits.items())
-        told.append(f"The released seeds are not of one commit ({of_each}): release those of other commits again.")
+    for which, what, advice in (
+        (0, "The released seeds are not of one commit", "release those of other commits again"),
+        (1, "What was made again since is not of one commit", "make it again in all seeds"),
+    ):
+        commits = {name: set().union(*(commits_of(one)[which] for one in found)) for name, found in records.items()}
+        if len({frozenset(own) for own in commits.values()}) > 1 or any(len(own) > 1 for own in commits.values()):
+            of_each = "; ".join(f"{name}: {', '.join(c[:12] for c in sorted(own))}" for name, own in commits.items())
+            told.append(f"{what} ({of_each}): {advice}.")
     if dirty := [name for name, found in records.items() if any(one["dirty"] for one in found)]:
         told.append(f"Made with uncommitted changes: {listed(dirty)}. Commit, and run them again.")
     if unasked := [name for name in records if not (released / name / ANSWERED).is_file()]:

@@ -21,7 +21,7 @@ from rdlib.errors import UserError
 from rdlib.evidence.result_tables import ANSWERED, QUESTION_TRAININGS, seed_folders, seed_of
 from rdlib.evidence.tables import listed
 from rdlib.paths import ROOT
-from rdlib.study import arms, compared, results, trials
+from rdlib.study import arms, compared, curves, release, results, trials
 from rdlib.study.grid import ablation_cells
 from rdlib.study.specification import BASELINES
 from rdlib.study.stage import Stage
@@ -48,10 +48,8 @@ def told(folder: Path, stages: list[Stage], methods: list[str]) -> str:
             f"{moved[0]}. Take the code, the numerical mode and the packages of the release."
         )
     read = len([one for one in stages if one.method not in methods])
-    made = len(stages) - read
-    return (
-        f"{folder.name}: {read} stages that are read are the released bytes; {len(other)} of {made} made again differ."
-    )
+    now = f"{len(other)} of {len(stages) - read} now differ"
+    return f"{folder.name}: {read} stages that are read are as released, to the byte; {now}."
 
 
 def put_in_place(old: pd.DataFrame, new: pd.DataFrame, names: list[str]) -> pd.DataFrame:
@@ -59,15 +57,22 @@ def put_in_place(old: pd.DataFrame, new: pd.DataFrame, names: list[str]) -> pd.D
 
     UserError for new rows whose names no old row has.
     """
-    keys = {tuple(row) for row in new[names].astype(str).itertuples(index=False)}
-    of_old = list(old[names].astype(str).itertuples(index=False, name=None))
-    if missing := keys - set(of_old):
-        raise UserError(f"The released tables have no rows of {', '.join(min(missing))}: they are of another profile.")
+    of_new, of_old = _names(new, names), _names(old, names)
+    if missing := set(of_new) - set(of_old):
+        row = ", ".join(filter(None, min(missing)))
+        raise UserError(f"The released tables have no rows of {row}: they are of another profile.")
     place = {key: i for i, key in reversed(list(enumerate(of_old)))}
-    kept = old[[key not in keys for key in of_old]]
-    both = pd.concat([kept, new[list(old)]])
-    order = [place[key] for key in both[names].astype(str).itertuples(index=False, name=None)]
+    again = set(of_new)
+    kept = [key not in again for key in of_old]
+    both = pd.concat([old[kept], new[list(old)]])
+    order = [place[key] for key in _names(both, names)]
     return both.assign(_place=order).sort_values("_place", kind="stable", ignore_index=True).drop(columns="_place")
+
+
+def _names(table: pd.DataFrame, names: list[str]) -> list[tuple[str, ...]]:
+    """What names each row, as texts; what is missing is empty."""
+    rows = table[names].itertuples(index=False)
+    return [tuple("" if pd.isna(value) else str(value) for value in row) for row in rows]
 
 
 def replace_rows(folder: Path, found: list[arms.Arm], methods: list[str]) -> None:
@@ -77,7 +82,7 @@ def replace_rows(folder: Path, found: list[arms.Arm], methods: list[str]) -> Non
     tables = {
         "reviewers.parquet": (arms.answers_table(found), ARM),
         "question_costs.csv": (costs[costs["method"].isin(methods)], [*ARM, "stage", *results.CELL]),
-        QUESTION_TRAININGS: (results.curves.endings(stages.values()), ["stage", *results.CELL]),
+        QUESTION_TRAININGS: (curves.endings(stages.values()), ["stage", *results.CELL]),
     }
     for name, (table, names) in tables.items():
         path = folder / name
@@ -93,13 +98,16 @@ def replace_rows(folder: Path, found: list[arms.Arm], methods: list[str]) -> Non
 
 def recorded(record: dict, made: dict, methods: list[str]) -> dict:
     """The provenance of a seed's questions after stages were made again; `made`: those stages' own provenance."""
-    remade = {key: made[key] for key in ("commits", "dirty", "started", "environment")}
-    remade["command"] = f"python -m rdlib.study.remake {' '.join(methods)} --seeds {made['seed']}"
-    remade["stages"] = sorted(made["stages"])
-    others = [one for one in record.get("remade", []) if not set(one["stages"]) <= set(remade["stages"])]
+    again = {key: made[key] for key in ("commits", "dirty", "started", "environment")}
+    again["command"] = f"python -m rdlib.study.remake {' '.join(methods)} --seeds {made['seed']}"
+    again["stages"] = sorted(made["stages"])
+    earlier = record.get("remade", [])
+    remade = [one for one in earlier if not set(one["stages"]) <= set(again["stages"])] + [again]
     news = {name: record[name] | made[name] for name in ("stages", "contents")}
+    news["commits"] = sorted({*release.commits_of(record)[0], *(commit for one in remade for commit in one["commits"])})
+    news["dirty"] = record["dirty"] or made["dirty"]
     news["numerics"] = sorted({*record["numerics"], *made["numerics"]})
-    return record | news | {"remade": [*others, remade]}
+    return record | news | {"remade": remade}
 
 
 def remake(folder: Path, methods: list[str], jobs: int) -> str:
