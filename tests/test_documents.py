@@ -45,7 +45,7 @@ def measured(tmp_path) -> Path:
         (folder / "provenance.json").write_text(json.dumps({"environment": {"machine": "Linux"} | machine}))
     (tmp_path / "machines.csv").write_text(
         "command,notebooks,minutes,processor,beside,commit,source\n"
-        "a seed of the released results,95,62.9,Chip A,beside other work,,a reviewer\n"
+        '"a released seed, the study alone",95,62.9,Chip A,beside other work,,a reviewer\n'
         "make test,,12.04,Chip A,,,\n"
         "make study,94,41,Chip B,,,\n"
     )
@@ -56,9 +56,9 @@ def test_times_are_ranges_over_the_machines_they_were_seen_on(measured):
     runs = run_rows.runs_seen(measured / "results", measured / "machines.csv")
     assert run_rows.measured_rows(runs).splitlines()[2:] == [
         "| `make test` | - | 12 | Chip A |",
-        "| a seed of the released results | 95 | 33 to 63 | Linux; Chip A, beside other work |",
+        "| a released seed, the study alone | 95 | 33 to 63 | Linux; Chip A, beside other work |",
         "| `make study` | 94 | 41 | Chip B |",
-        "| a seed of the released results and the reviewers' questions | 95 | 65 | Chip Z |",
+        "| a released seed, study and reviewers' questions | 95 | 65 | Chip Z |",
     ]
     assert "up to 4.0 GiB of memory and 80 MB" in run_rows.room_text(measured / "results")
 

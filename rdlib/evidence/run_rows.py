@@ -14,7 +14,8 @@ from rdlib.evidence.released_rows import NOT_RELEASED, table_rows
 from rdlib.paths import ROOT
 from rdlib.profile import load_profile
 
-RELEASED = "a seed of the released results"  # what `bench/machines.csv` calls it too
+# What `bench/machines.csv` calls a released seed too
+STUDY, WHOLE = "a released seed, the study alone", "a released seed, study and reviewers' questions"
 PATIENCES = (96, 128, 160, 192, 256, 320, 384)  # optimizer steps
 
 
@@ -29,7 +30,7 @@ def runs_seen(results: Path, machines: Path) -> pd.DataFrame:
     for path in sorted(results.glob("seed*/measured.json")):
         measured = json.loads(path.read_text())
         made = json.loads((path.parent / "provenance.json").read_text())["environment"]
-        command = RELEASED + (" and the reviewers' questions" if measured.get("questions", False) else "")
+        command = WHOLE if measured.get("questions", False) else STUDY
         rows.append((command, measured["jobs"], measured["minutes"], made.get("processor", made["machine"])))
     for row in pd.read_csv(machines, dtype={"beside": str}).fillna({"beside": ""}).itertuples():
         machine = f"{row.processor}, {row.beside}" if row.beside else row.processor
