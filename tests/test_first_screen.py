@@ -78,6 +78,22 @@ def test_several_claims_are_listed_and_none_is_said():
     assert found[1].startswith("At this scale all three of the paper's claims are supported: ")
 
 
+def test_what_is_true_of_the_mean_alone_is_told_from_what_nobody_can_say():
+    table = claims(INCONCLUSIVE, UNDER_POWERED, INCONCLUSIVE, INCONCLUSIVE).assign(low=[0.5, 0.5, -0.5, 0.1])
+    sure = "+1.2 pp [+{}, +3.0]; holds in 3 of 4 cells"
+    assert first_screen.sentences(table, MAIN, 5)[3] == (
+        f"Two are true of the mean over the cells but not of every cell (inconclusive): “A beats B” (C1: "
+        f"{sure.format(0.5)}) and “A beats B” (C4: {sure.format(0.1)}); of one nobody can say, because the evidence is "
+        f"mixed or the difference too small to matter (inconclusive): “A beats B” (C3: {NUMBERS})."
+    )
+    assert first_screen.sentences(table.iloc[:1], MAIN, 5)[3] == (
+        f"One is true of the mean over the cells but not of every cell (inconclusive): “A beats B” (C1: "
+        f"{sure.format(0.5)})."
+    )
+    one_cell = first_screen.sentences(table.iloc[:1].assign(cells=1), MAIN, 5)[3]
+    assert one_cell.startswith("Of one nobody can say, because the evidence is mixed")
+
+
 def test_a_claim_without_results_or_of_one_cell_has_no_numbers_of_them():
     table = claims(INCONCLUSIVE).assign(mean_difference=np.nan, low=np.nan, high=np.nan, cells=1)
     assert first_screen.sentences(table, MAIN, 5)[3].endswith("(inconclusive): “A beats B” (C1).")

@@ -35,6 +35,8 @@ FRAMES = {
         "Of {number} nobody can say, because this run has too few seeds or questions (under-powered): {claims}.",
     ),
 }
+# Of inconclusive claims, those that are true of the mean over the cells.
+ON_THE_MEAN = "{Some} true of the mean over the cells but not of every cell (inconclusive): {claims}."
 
 
 def in_words(number: int) -> str:
@@ -65,13 +67,24 @@ def reached(main: pd.DataFrame, seeds: int) -> str:
 def _judged(claims: pd.DataFrame, verdict: str) -> str:
     """The sentence about the claims that have a verdict."""
     rows, none_of_them, some_of_them = claims[claims["verdict"] == verdict], *FRAMES[verdict]
-    number, total = len(rows), len(claims)
-    if not number:
-        return none_of_them.format(total=in_words(total))
-    verb = "is" if number == 1 else "are"
+    if rows.empty:
+        return none_of_them.format(total=in_words(len(claims)))
+    true_on_mean = (rows["low"] > 0) & (rows["cells"] > 1) & (verdict == INCONCLUSIVE)
+    parts = [
+        _told(frame, part, len(claims))
+        for frame, part in ((ON_THE_MEAN, rows[true_on_mean]), (some_of_them, rows[~true_on_mean]))
+        if len(part)
+    ]
+    first, *rest = parts
+    return "; ".join([first.removesuffix(".") if rest else first, *(part[0].lower() + part[1:] for part in rest)])
+
+
+def _told(frame: str, rows: pd.DataFrame, total: int) -> str:
+    """A sentence about some claims of `total`."""
+    number, verb = len(rows), "is" if len(rows) == 1 else "are"
     everything = f"At this scale all {in_words(total)} of the paper's claims {verb}"
     some = f"At this scale {in_words(number)} of the paper's {in_words(total)} claims {verb}"
-    return some_of_them.format(
+    return frame.format(
         some=everything if number == total > 2 else some,
         Some=f"{in_words(number).capitalize()} {verb}",
         number=in_words(number),

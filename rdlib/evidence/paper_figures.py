@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Callable
+from dataclasses import replace
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -198,8 +199,7 @@ def kept_steps(table: pd.DataFrame) -> Figure:
             part = table[(table["student"] == student) & (table["benchmark"] == benchmark)]
             for (teacher, method), runs in part.groupby(["teacher", "method"], sort=False):
                 look = looks.look(looks.METHODS, method)
-                face = look.color if teacher == teachers[0] else "white"
-                style = {"linestyle": "none", "marker": look.marker, "color": look.color, "markerfacecolor": face}
+                style = _marker(look, teacher == teachers[0]) | {"linestyle": "none"}
                 ax.plot(runs["step"], runs["change_pp"], **style)
             ax.axhline(0, color=looks.BLACK, linewidth=1)
             ax.set(title=f"{looks.benchmark_label(benchmark)}, {student} student")
@@ -208,26 +208,29 @@ def kept_steps(table: pd.DataFrame) -> Figure:
         ax.set_xlabel("optimizer step kept")
     handles = looks.method_handles(dict.fromkeys(table["method"]))
     for teacher in teachers:
-        face = looks.BLACK if teacher == teachers[0] else "white"
-        style = {"color": looks.BLACK, "marker": "o", "linestyle": "none", "markerfacecolor": face}
-        handles.append(Line2D([], [], label=looks.look(looks.TEACHERS, teacher).label, **style))
+        look = replace(looks.look(looks.TEACHERS, teacher), color=BLACK, marker="o")
+        handles.append(Line2D([], [], label=look.label, linestyle="none", **_marker(look, teacher == teachers[0])))
     looks.legend_below(figure, handles)
     return figure
 
 
+def _marker(look: looks.Look, filled: bool) -> dict[str, str]:
+    """How a method's points are drawn: filled for the first teacher, hollow for others."""
+    return {"color": look.color, "marker": look.marker, "markerfacecolor": look.color if filled else "white"}
+
+
 def _curves(table: pd.DataFrame, step: str, panels: dict[str, str], x: str) -> Figure:
-    """A row a dataset and student, a column a value; colour is the method, the line the teacher."""
-    students = tables.in_order(table.student, looks.STUDENTS)
+    """A row a dataset and student, a column a value; colour and marker are the method, the line is the teacher."""
+    students, teachers = tables.in_order(table.student, looks.STUDENTS), list(dict.fromkeys(table.teacher))
     rows = [(dataset, student) for dataset in dict.fromkeys(table.dataset) for student in students]
     figure, axes = looks.grid(max(1, len(rows)), len(panels), width=2.5 * len(panels), height=1.75, sharex="row")
     for row, (dataset, student) in zip(axes, rows, strict=False):
         for ax, (value, label) in zip(row, panels.items(), strict=True):
             part = table[(table.dataset == dataset) & (table.student == student) & (table.value == value)]
             for (teacher, method), curve in part.groupby(["teacher", "method"], sort=False):
-                of_teacher = looks.look(looks.TEACHERS, teacher)
-                style = {"color": looks.look(looks.METHODS, method).color, "linestyle": of_teacher.line}
-                style |= {"marker": of_teacher.marker, "markevery": max(1, len(curve) // 6), "markersize": 3.5}
-                plots.curve_over_seeds(ax, curve[step], curve, ("mean", "low", "high"), **style)
+                style = _marker(looks.look(looks.METHODS, method), teacher == teachers[0])
+                style |= {"linestyle": looks.look(looks.TEACHERS, teacher).line, "markersize": 3.5}
+                plots.curve_over_seeds(ax, curve[step], curve, ("mean", "low", "high"), 4, **style)
             ax.set(ylabel=label, title=f"{looks.benchmark_label(dataset)}, {student} student")
     for ax in axes[-1]:
         ax.set_xlabel(x)
@@ -236,12 +239,12 @@ def _curves(table: pd.DataFrame, step: str, panels: dict[str, str], x: str) -> F
 
 
 def _cell_handles(table: pd.DataFrame) -> list[Line2D]:
-    """Legend handles of learning curves: colours of methods, lines and markers of teachers."""
-    methods = [looks.look(looks.METHODS, name) for name in dict.fromkeys(table.method)]
-    teachers = [looks.look(looks.TEACHERS, name) for name in dict.fromkeys(table.teacher)]
-    colors = [Line2D([], [], color=k.color, label=k.label) for k in methods]
-    lines = [Line2D([], [], color=BLACK, linestyle=k.line, marker=k.marker, label=k.label) for k in teachers]
-    return colors + lines + plots.pale_handle(table)
+    """Legend handles of learning curves: colours and markers of methods, lines and faces of teachers."""
+    handles = looks.method_handles(dict.fromkeys(table.method))
+    for i, name in enumerate(dict.fromkeys(table.teacher)):
+        look = replace(looks.look(looks.TEACHERS, name), color=BLACK, marker="o")
+        handles.append(Line2D([], [], linestyle=look.line, label=look.label, **_marker(look, i == 0)))
+    return handles + plots.pale_handle(table)
 
 
 def histograms(table: pd.DataFrame) -> Figure:

@@ -95,7 +95,7 @@ def draw_lambda_curves(axes: Iterable[Axes], table: pd.DataFrame) -> None:
             color, marker, line = LAMBDA_LOOKS[i % len(LAMBDA_LOOKS)]
             curve = part[(part.lam == lam) & (part.point == "curve")]
             style = {"color": color, "marker": marker, "linestyle": line, "label": f"{lam:g}"}
-            curve_over_seeds(ax, curve.step, curve, ("auc", "auc_low", "auc_high"), **style)
+            curve_over_seeds(ax, curve.step, curve, ("auc", "auc_low", "auc_high"), len(curve), **style)
             kept = part[(part.lam == lam) & (part.point == "selected")]
             at = last * (1.07 + 0.035 * i)
             ax.errorbar(
@@ -118,20 +118,22 @@ def draw_lambda_curves(axes: Iterable[Axes], table: pd.DataFrame) -> None:
 PALE = 0.35
 
 
-def curve_over_seeds(ax: Axes, steps: pd.Series, curve: pd.DataFrame, names: Sequence[str], **style: Any) -> None:
+def curve_over_seeds(
+    ax: Axes, steps: pd.Series, curve: pd.DataFrame, names: Sequence[str], marks: int, **style: Any
+) -> None:
     """A mean over seeds, with the band of its interval as far as no seed has stopped early, and pale from there on.
 
     `names` are the columns of the mean and of the interval's ends. What is left of the seeds is another mean, and of
-    two seeds an interval says nothing.
+    two seeds an interval says nothing. Of the points about `marks` in either part have markers.
     """
     whole = (curve.seeds == curve.seeds.max()).to_numpy()
     mean, low, high = (curve[name] for name in names)
-    every = style.pop("markevery", 1)
-    ax.plot(steps[whole], mean[whole], markevery=every, **style)
+    ax.plot(steps[whole], mean[whole], markevery=max(1, whole.sum() // marks), **style)
     ax.fill_between(steps[whole], low[whole], high[whole], color=style["color"], alpha=0.12, linewidth=0)
     if not whole.all():
         rest = ~whole
         rest[whole.nonzero()[0].max()] = True  # from the last whole point on
+        every = max(1, rest.sum() // marks)
         ax.plot(steps[rest], mean[rest], markevery=every, **style | {"alpha": PALE, "label": None})
 
 
