@@ -355,14 +355,21 @@ def test_a_panel_holds_its_own_cell_alone(drawn):
     looks.plt.close("all")
 
 
-def test_more_seeds_than_line_styles_are_all_drawn():
-    seeds = range(len(question_figures.SEED_LINES) + 2)
-    along = pd.DataFrame({"update": [4, 8], "kl": [0.1, 0.2], "reward": [0.3, 0.4], "agreement": 0.6, "accuracy": 0.5})
-    table = pd.concat([along.assign(cell=NAMES[0], seed=seed) for seed in seeds])
+def test_seeds_along_ppo_are_pale_and_their_mean_ends_where_one_of_them_does():
+    """Two seeds to update 8, one of them to 12: the mean of their rewards, and of their gains since update 0."""
+    columns = {"update": [0, 4, 8, 12], "kl": [float("nan"), 0.1, 0.2, 0.3], "agreement": 0.6}
+    along = pd.DataFrame(columns | {"reward": [float("nan"), 0.3, 0.4, 0.9], "accuracy": [0.5, 0.52, 0.54, 0.9]})
+    other = along[along["update"] < 12].assign(reward=along["reward"] + 0.2, accuracy=[0.7, 0.7, 0.7], seed=1)
+    table = pd.concat([along.assign(seed=0), other]).assign(cell=NAMES[0])
     figure = question_figures.over_optimisation(table)
-    assert len(figure.axes[0].lines) == len(seeds)
-    assert [text.get_text() for text in figure.legends[0].get_texts()][0] == "a line a seed"
-    looks.plt.close(figure)
+    reward, change = figure.axes
+    assert len(reward.lines) == 3 and reward.lines[-1].get_ydata().tolist() == pytest.approx([0.4, 0.5])
+    assert len(change.lines) == 6 and change.lines[2].get_ydata().tolist() == pytest.approx([0, 1, 2])
+    assert change.lines[2].get_xdata().tolist() == pytest.approx([0, 0.1, 0.2])
+    alone = question_figures.over_optimisation(table[table["seed"] == 0])
+    assert [len(ax.lines) for ax in alone.axes] == [1, 2]
+    assert [text.get_text() for text in figure.legends[0].get_texts()][-1] == "pale: a seed"
+    looks.plt.close("all")
 
 
 def test_panels_are_placed_evenly():

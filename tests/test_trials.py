@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
+import time
 
 import pandas as pd
+import psutil
 import pytest
 import yaml
 from conftest import PARAMS, REPOSITORY, copy_study, patch_root, stage_in
@@ -159,3 +164,41 @@ def test_settings_of_a_group_are_those_of_all_its_trials():
     runs = trials.runs_of(asked, "vote_rate")
     assert {run.stage.profile.reward.source for run in runs} == {"vote"}
     assert len({run.stage.profile.ppo.learning_rate for run in runs}) == len(asked.groups["vote_rate"].trials)
+
+
+SLOW = """
+import os, sys, time
+from pathlib import Path
+from rdlib.study import trials
+
+class Slow:
+    folder, inputs = Path(sys.argv[1]), {}
+
+    def upstream(self):
+        return []
+
+    def run(self):
+        Path(sys.argv[1]).write_text(str(os.getpid()))
+        time.sleep(60)
+
+if __name__ == "__main__":
+    trials.run([Slow()], 1)
+"""
+
+
+def test_killed_a_run_leaves_no_worker_that_goes_on(tmp_path):
+    """A second run of the same command would share the stage's folder with it."""
+    (tmp_path / "slow.py").write_text(SLOW)
+    words = [sys.executable, str(tmp_path / "slow.py"), str(tmp_path / "worker")]
+    with subprocess.Popen(words, env=os.environ | {"PYTHONPATH": str(REPOSITORY)}) as run:
+        _until(lambda: (tmp_path / "worker").is_file() and (tmp_path / "worker").read_text())
+        worker = int((tmp_path / "worker").read_text())
+        run.kill()
+    _until(lambda: not psutil.pid_exists(worker) or psutil.Process(worker).status() == psutil.STATUS_ZOMBIE)
+
+
+def _until(true) -> None:
+    ends = time.time() + 50
+    while not true():
+        assert time.time() < ends
+        time.sleep(0.1)

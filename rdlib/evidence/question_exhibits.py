@@ -173,8 +173,9 @@ QUESTIONS = (
         name="figure_over_optimisation",
         title="Reward against true accuracy as the policy moves away",
         caption="Along PPO, against the KL to the policy before it in nats a response: the reward of Eq. 7 (left; both "
-        "are means since the evaluation before), the share that is right by the gold answer and that agrees with the "
-        f"vote (right), {ON_LABELLED}; a line a seed, a row a cell.",
+        "are means since the evaluation before), and how the share that is right by the gold answer, and that agrees "
+        f"with the vote, has changed (right), {ON_LABELLED}. Pale: a seed; else the mean over seeds at the updates "
+        "that all of them have; a row a cell.",
         table=lambda evidence: evidence.over_optimisation,
         draw=question_figures.over_optimisation,
         rests_on=("13_reviewer_questions",),

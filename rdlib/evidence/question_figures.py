@@ -6,9 +6,10 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from rdlib.evidence import looks
+from rdlib.evidence import looks, plots
 from rdlib.evidence.dots import draw_dots
 from rdlib.evidence.looks import Look
 from rdlib.evidence.reviewers import arm_label
@@ -28,7 +29,6 @@ JUDGES = {
     "agreement": Look("agrees with the vote", looks.ORANGE, "s", "--"),
 }
 PANEL = ["cell", "benchmark"]
-SEED_LINES = ["-", "--", ":", "-.", (0, (5, 1, 1, 1))]
 
 
 def _panel_label(cell: str, benchmark: str | None = None, lines: int = 2) -> str:
@@ -174,33 +174,34 @@ def rewards(table: pd.DataFrame) -> Figure:
 
 
 def over_optimisation(table: pd.DataFrame) -> Figure:
-    """Reward, and true accuracy and agreement, against the KL to the policy before PPO; a row a cell.
+    """Reward, and the change of true accuracy and agreement, against the KL to the policy before PPO; a row a cell.
 
-    A line a seed, of its own style while there are so many.
+    Pale lines are seeds; with several, markers are their mean at the updates that all of them have.
     """
     cells = list(table.groupby("cell", sort=False))
     figure, axes = looks.grid(max(1, len(cells)), 2, width=7.2, height=2.6)
-    names = sorted(table["seed"].unique())
-    lines = dict(zip(names, SEED_LINES if len(names) <= len(SEED_LINES) else ["-"] * len(names), strict=False))
-    for row, (cell, of_cell) in zip(axes, cells, strict=True):
-        for seed, part in of_cell.groupby("seed"):
-            _along_ppo(row, part.sort_values("update"), lines[seed])
-        for ax, label in zip(row, ("reward, Eq. 7", "validation questions (%)"), strict=True):
+    labels = ("reward, Eq. 7", "validation questions,\nminus before PPO (pp)")
+    for (first, second), (cell, of_cell) in zip(axes, cells, strict=True):
+        _along_kl(first, of_cell.dropna(subset="kl"), "reward", Look("", looks.BLACK))
+        start = of_cell[of_cell["update"] == of_cell["update"].min()].set_index("seed")
+        for column, look in JUDGES.items():
+            change = 100 * (of_cell[column] - of_cell["seed"].map(start[column]))
+            _along_kl(second, of_cell.assign(change=change).fillna({"kl": 0.0}), "change", look)
+        for ax, label in zip((first, second), labels, strict=True):
             ax.set(title=_panel_label(cell), xlabel="KL (nats a response)", ylabel=label)
             ax.xaxis.set_major_locator(MaxNLocator(5))
-    judges = [Look(look.label, look.color, look.marker) for look in JUDGES.values()]
-    seeds = [Look(f"seed {seed}", looks.BLACK, "", line) for seed, line in lines.items()]
-    if len(set(lines.values())) < len(lines):  # more seeds than styles
-        seeds = [Look("a line a seed", looks.BLACK, "", "-")]
-    handles = [*looks.handles(seeds), *looks.handles(judges, lines=False)]
-    looks.legend_below(figure, handles)
+    several = table["seed"].nunique() > 1
+    seeds = [Line2D([], [], color=looks.GREY, linewidth=0.8, label="pale: a seed")] if several else []
+    looks.legend_below(figure, [*looks.handles(JUDGES.values()), *seeds])
     return figure
 
 
-def _along_ppo(axes: list[Axes], part: pd.DataFrame, line) -> None:
-    first, second = axes
-    known = part.dropna(subset="kl")
-    first.plot(known["kl"], known["reward"], color=looks.BLACK, marker="o", linestyle=line)
-    for column, look in JUDGES.items():
-        style = {"color": look.color, "marker": look.marker, "linestyle": line}
-        second.plot(part["kl"].fillna(0.0), 100 * part[column], **style)
+def _along_kl(ax: Axes, table: pd.DataFrame, column: str, look: Look) -> None:
+    """A column along PPO: a pale line a seed, and the mean of all seeds as far as none has stopped."""
+    table = table.sort_values("update")
+    of_update = table.groupby("update")[["kl", column]]
+    mean = of_update.mean()[of_update.size() == table["seed"].nunique()]
+    if table["seed"].nunique() > 1:
+        for _, part in table.groupby("seed"):
+            ax.plot(part["kl"], part[column], color=look.color, linewidth=0.8, alpha=plots.PALE)
+    ax.plot(mean["kl"], mean[column], color=look.color, marker=look.marker, linestyle=look.line)

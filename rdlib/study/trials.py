@@ -11,8 +11,10 @@ import argparse
 import io
 import json
 import multiprocessing
+import os
 import shlex
 import sys
+import threading
 from collections.abc import Callable, Collection
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass
@@ -135,7 +137,7 @@ def run(stages: list[Stage], jobs: int, name: str = "trials") -> None:
     order.prepare()
     context = multiprocessing.get_context("spawn")
     with (
-        ProcessPoolExecutor(jobs, mp_context=context) as pool,
+        ProcessPoolExecutor(jobs, mp_context=context, initializer=_end_with_parent) as pool,
         tqdm(total=len(nodes), desc=name, unit="stage") as bar,
     ):
         running: dict[Future, Path] = {}
@@ -150,6 +152,19 @@ def run(stages: list[Stage], jobs: int, name: str = "trials") -> None:
 
 def _make(stage: Stage) -> None:
     stage.run()
+
+
+def _end_with_parent() -> None:
+    """Have this worker end when the command that started it does, also if that was killed.
+
+    It would go on with its stage, and a second run of the command would write into the same folder.
+    """
+
+    def wait_for_it() -> None:
+        multiprocessing.parent_process().join()
+        os._exit(1)
+
+    threading.Thread(target=wait_for_it, daemon=True).start()
 
 
 # ---- what comes of them
