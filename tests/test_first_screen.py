@@ -134,6 +134,12 @@ def test_the_number_of_a_claim_about_some_cell_is_called_that_of_the_best():
     assert "(C2: +1.2 pp [-0.5, +3.0]; holds in 3 of 4 cells)" in found[1]
 
 
+def test_a_claim_about_spreads_has_both_of_them():
+    note = "spread of Pos/Neg 0.013 (-0.004 to 0.047), spread of Pos/Pos 0.008 (0.000 to 0.024)"
+    found = first_screen.sentences(claims(NOT_SUPPORTED).assign(note=note), MAIN, 5)[2]
+    assert found.endswith(f"(C1: +1.2 pp [-0.5, +3.0], {note}; holds in 3 of 4 cells).")
+
+
 def test_policies_that_are_the_same_are_told():
     table = claims(UNDER_POWERED).assign(pairs_alike=7)
     assert first_screen.sentences(table, MAIN, 5)[4].endswith(

@@ -41,6 +41,7 @@ from rdlib.evidence.verdicts import (
     NOT_SUPPORTED,
     NOTHING,
     OF_BEST_CELL,
+    SPREAD_OF,
     SUPPORTED,
     Cell,
     Claim,
@@ -290,8 +291,8 @@ def spread(name: str, criterion: Spread, scores: pd.DataFrame, default: float) -
     means = {comparison: stats.mean_of(found) for comparison, found in spreads.items()}
     small, large = means["pos_neg"].interval(), means["pos_pos"].interval()
     pooled = (means["pos_pos"] - means["pos_neg"]).interval()
-    note = "; ".join(
-        f"{label} spread {one.estimate:.3f} ({one.low:.3f} to {one.high:.3f})"
+    note = ", ".join(
+        f"{SPREAD_OF} {label} {one.estimate:.3f} ({one.low:.3f} to {one.high:.3f})"
         for label, one in (("Pos/Neg", small), ("Pos/Pos", large))
     )
     verdict = _judge_spreads(judge(cells, pooled), small, large, criterion)

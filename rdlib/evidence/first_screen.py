@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from rdlib.evidence import tables
-from rdlib.evidence.verdicts import INCONCLUSIVE, NOT_SUPPORTED, OF_BEST_CELL, SUPPORTED, UNDER_POWERED
+from rdlib.evidence.verdicts import INCONCLUSIVE, NOT_SUPPORTED, OF_BEST_CELL, SPREAD_OF, SUPPORTED, UNDER_POWERED
 
 WORDS = "no one two three four five six seven eight nine ten eleven twelve".split()
 RIVALS = {
@@ -99,6 +99,8 @@ def _claim(row: dict) -> str:
         numbers += f": {tables.difference(row['mean_difference'], row['low'], row['high'], row['unit'])}"
         if OF_BEST_CELL in str(row.get("note")):
             numbers += f" in the best cell, by {row['level_pct']:g} % intervals"
+    if SPREAD_OF in str(row.get("note")):
+        numbers += f", {row['note']}"
     if row["cells"] > 1:
         numbers += f"; holds in {row['cells_holding']} of {row['cells']} cells"
     if row["pairs_alike"]:

@@ -107,8 +107,9 @@ PAPER = (
         name="figure_claims_ablations",
         title="Claims C5 to C9, cell by cell",
         caption="This study's differences, positive as the paper claims, with 95 % intervals over questions and "
-        "seeds (C7: over seeds, with one seed a margin); small dots are single seeds, at the bottom the mean of the "
-        "cells. C5, C6 and C9 in percentage points, C7 and C8 in AUC. Titles have the verdicts.",
+        "seeds (C7: over seeds, with one seed a margin); small dots are single seeds (C8: what a seed's own curves "
+        "spread, which chance makes more than what their mean does), at the bottom the mean of the cells. C5, C6 and "
+        "C9 in percentage points, C7 and C8 in AUC. Titles have the verdicts.",
         table=lambda evidence: claims.cells_and_means(evidence.claims("C5", "C6", "C7", "C8", "C9")),
         draw=paper_figures.claims_of_ablations,
         rests_on=("02_pseudo_labels", *ABLATIONS),

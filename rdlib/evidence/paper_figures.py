@@ -9,6 +9,7 @@ from dataclasses import replace
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
 from rdlib.evidence import looks, paper, pipeline_figure, plots, tables
 from rdlib.evidence.dots import draw_dots
@@ -138,6 +139,8 @@ def _claims(table: pd.DataFrame, width: float, columns: int, sources: tuple[str,
             ax.set_ylim(middle + tallest / 2, middle - tallest / 2)
         ax.axvline(0, color=BLACK, linewidth=0.8)
         ax.set_xlabel("percentage points" if units[panel] == "pp" else "AUC", visible=True)
+        if units[panel] != "pp":  # three decimals take room
+            ax.xaxis.set_major_locator(MaxNLocator(2))
     if len(sources) > 1:
         looks.legend_below(figure, looks.handles([SOURCES[source] for source in sources], lines=False))
     return figure

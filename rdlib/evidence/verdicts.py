@@ -26,6 +26,7 @@ from rdlib.evidence.stats import Interval
 SUPPORTED, NOT_SUPPORTED, INCONCLUSIVE = "supported", "not supported", "inconclusive"
 UNDER_POWERED = "under-powered"
 VERDICTS = (SUPPORTED, NOT_SUPPORTED, INCONCLUSIVE, UNDER_POWERED)
+SPREAD_OF = "spread of"  # the note of a claim about spreads has one of each
 OF_BEST_CELL = "the pooled columns show the best cell"  # the note of a claim about some cell
 
 
