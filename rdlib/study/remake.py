@@ -89,9 +89,8 @@ def replace_rows(folder: Path, found: list[arms.Arm], methods: list[str]) -> Non
         if path.suffix == ".parquet":
             artifacts.write_parquet(path, put_in_place(pd.read_parquet(path), table, names))
             continue
-        text = io.StringIO(
-            table.to_csv(index=False, float_format="%.6g")
-        )  # as text, so that the others stay as written
+        text = io.StringIO(table.to_csv(index=False, float_format="%.6g"))
+        # as texts, so that the other rows stay as they were written
         old, new = (pd.read_csv(source, dtype=str, keep_default_na=False) for source in (path, text))
         artifacts.write_bytes(path, put_in_place(old, new, names).to_csv(index=False).encode())
 
