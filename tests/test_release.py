@@ -60,10 +60,14 @@ def test_what_rounding_did_stays_as_long_as_the_seed_is_the_same_run(folders):
     for seed in (0, 1):
         artifacts.write_json(released / f"seed{seed}" / "rounding_provenance.json", {})
         (released / f"seed{seed}" / "rounding.parquet").write_bytes(b"rounded")
+        (released / f"seed{seed}" / "made_again.csv").write_bytes(b"again")
     write_seed(run, 1, made="c")
     release.release(run, released)
-    assert {"rounding_provenance.json", "rounding.parquet"} <= set(names(released / "seed0"))
-    assert not any(name.startswith("rounding") for name in names(released / "seed1"))
+    beside = {"rounding_provenance.json", "rounding.parquet", "made_again.csv"}
+    assert beside <= set(names(released / "seed0")) and not beside & set(names(released / "seed1"))
+    (run / "seed0" / "made_again.csv").write_bytes(b"newer")
+    release.release(run, released)
+    assert (released / "seed0" / "made_again.csv").read_bytes() == b"newer"
 
 
 def test_what_keeps_the_seeds_from_being_of_one_clean_commit_is_said(folders):

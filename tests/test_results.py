@@ -11,6 +11,7 @@ from conftest import PARAMS, copy_study, patch_root, stage_in, tiny_settings
 
 from rdlib import artifacts
 from rdlib.errors import UserError
+from rdlib.evidence import released_rows, result_tables
 from rdlib.method.metrics import auc
 from rdlib.study import compared, results
 from rdlib.study.jobs import study_jobs
@@ -190,6 +191,33 @@ def test_a_comparison_tells_of_another_numerical_mode(study, tmp_path, capsys, h
     said = capsys.readouterr().out
     assert ("not computed in the portable numerical mode" in said) == (here != there)
     assert "1 released stages, 1 the same." in said
+
+
+def test_what_another_processor_made_again_is_counted_beside_the_seed(study, tmp_path):
+    """Data and labels are of another chip, and the labels are others; SFT is of this one, so no witness."""
+    stages = [stage_in(study, "00_data"), stage_in(study, "02_pseudo_labels"), stage_in(study, "03_sft_warmup", "sft")]
+    here = artifacts.read_manifest(stages[0].folder)["environment"]
+    record = results.provenance(stages, PARAMS, 0)
+    record["contents"][stages[1].label] = "0" * 64
+    chip = {"environment": {"processor": "Chip X", "instruction_sets": ["avx2", "avx512f"]}}
+    released = tmp_path / "seed0"
+    of_sft = {"environment": here, "stages": [stages[2].label]}
+    artifacts.write_json(released / "provenance.json", record | chip | {"remade": [of_sft]})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(compared, "ROOT", study)
+        words = ["--profile", PARAMS, "--released", str(tmp_path)]
+        assert compared.main(words) == 1 and not (released / result_tables.MADE_AGAIN).exists()
+        assert compared.main([*words, "--record"]) == 1
+    table = pd.read_csv(released / result_tables.MADE_AGAIN)
+    assert list(table) == result_tables.MADE_AGAIN_COLUMNS.split()
+    assert table["stage"].tolist() == ["00_data", "02_pseudo_labels"] and set(table["seed"]) == {0}
+    assert table["stages"].tolist() == [1, 1] and table["same"].tolist() == [1, 0]
+    assert set(table["released_from"]) == {"Chip X (AVX-512)"} and set(table["made_on"]) == {
+        compared.processor_of(here)
+    }
+    shown = released_rows.made_again_rows(tmp_path).splitlines()
+    assert len(shown) == 3 and "| 1 x 00_data and 1 x 02_pseudo_labels | 1 of 2 |" in shown[2]
+    assert "Nothing has been made again" in released_rows.made_again_rows(tmp_path / "none")
 
 
 def test_a_release_that_tells_no_contents_cannot_be_compared(tmp_path, capsys):

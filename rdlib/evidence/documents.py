@@ -49,6 +49,7 @@ def blocks(figures: Path) -> dict[str, str]:
     before = ROOT / "figures" / "trials" / "power_of_0.1.0"
     content["power_before"] = released_rows.plan_rows(before / "power_plans.csv")
     content["rounding"] = released_rows.rounding_text(figures)
+    content["made_again"] = released_rows.made_again_rows(figures / "results")
     content["measured"] = run_rows.measured_rows(run_rows.runs_seen(figures / "results", MACHINES))
     if not (figures / "results").is_dir():
         return content | dict.fromkeys(RELEASED_BLOCKS, NOT_RELEASED)

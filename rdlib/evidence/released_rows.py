@@ -10,7 +10,7 @@ import pandas as pd
 from rdlib.evidence import first_screen, looks, power_tables, tables
 from rdlib.evidence.open_exhibits import OPEN_ENDS
 from rdlib.evidence.question_tables import LEVELS
-from rdlib.evidence.result_tables import open_results, seed_folders, seed_of
+from rdlib.evidence.result_tables import MADE_AGAIN, open_results, seed_folders, seed_of
 from rdlib.evidence.verdicts import OF_BEST_CELL, VERDICTS
 
 NOT_RELEASED = "*No reference run has been released yet: `make reference`.*"
@@ -182,6 +182,18 @@ def open_ends_text(figures: Path) -> str:
             answer = note.removesuffix(exhibit.caption).removeprefix("Answer: ").strip()
             answer = f"{answer[:1].upper()}{answer[1:]} ([table](../figures/{exhibit.name}.md))"
         lines.append(f"- **{exhibit.title}.** {answer}")
+    return "\n".join(lines)
+
+
+def made_again_rows(results: Path) -> str:
+    """What was made again on another processor than the released seeds', and how much of it came out the same."""
+    found = [pd.read_csv(path) for path in sorted(results.glob(f"seed*/{MADE_AGAIN}"))]
+    if not found:
+        return "*Nothing has been made again on another processor yet.*"
+    lines = ["| seed | released from | made again on | stages | the same bytes |", "| --- " * 3 + "| ---: " * 2 + "|"]
+    for (seed, released, made), rows in pd.concat(found).groupby(["seed", "released_from", "made_on"]):
+        which = tables.listed([f"{row.stages} x {row.stage}" for row in rows.itertuples()])
+        lines.append(f"| {seed} | {released} | {made} | {which} | {rows['same'].sum()} of {rows['stages'].sum()} |")
     return "\n".join(lines)
 
 

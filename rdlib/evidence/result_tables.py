@@ -61,6 +61,10 @@ TRAINING_COLUMNS = "stage dataset teacher student method variant seed best best_
 # Written after the reviewers' tables, so a seed that has it has answered the questions.
 ANSWERED = "question_provenance.json"
 
+# What of a seed was made again on another processor, written by `rdlib.study.compared --record`.
+MADE_AGAIN = "made_again.csv"
+MADE_AGAIN_COLUMNS = "seed stage released_from made_on commit stages same"
+
 # The same seed in another numerical mode, written by `rdlib.study.rounding`; the last file says that it is all there.
 ROUNDING, ROUNDING_STAGES, ROUNDED = "rounding.parquet", "rounding_stages.csv", "rounding_provenance.json"
 ROUNDING_COLUMNS = {

@@ -1,5 +1,6 @@
 """A run held to the released one, artifact by artifact: `python -m rdlib.study.compared [--profile ...] [--seeds ...]`.
 
+With --record, what was made here on another processor than the released is counted beside each seed, in made_again.csv.
 Released results name the content (a hash over all files) of every stage behind them. In the portable numerical mode the
 same commit gives the same content on every machine that can hold it, so whatever differs has a reason.
 """
@@ -14,7 +15,7 @@ import pandas as pd
 
 from rdlib import artifacts, numerics
 from rdlib.errors import UserError
-from rdlib.evidence.result_tables import ANSWERED, seed_folders, seed_of
+from rdlib.evidence.result_tables import ANSWERED, MADE_AGAIN, MADE_AGAIN_COLUMNS, seed_folders, seed_of
 from rdlib.paths import ROOT
 from rdlib.profile import load_profile
 
@@ -62,6 +63,44 @@ def told(seed: int, table: pd.DataFrame, most: int = 5) -> str:
     return "\n".join(lines)
 
 
+# ---- on which processors
+
+
+def made_from(folder: Path) -> dict[str, str]:
+    """The processor that made each stage behind a released seed, by label."""
+    found: dict[str, str] = {}
+    for name in ("provenance.json", ANSWERED):
+        record = artifacts.read_json(folder / name) if (folder / name).is_file() else {}
+        for one in (record, *record.get("remade", [])):
+            found |= dict.fromkeys(one.get("stages", ()), processor_of(one.get("environment", {})))
+    return found
+
+
+def processor_of(environment: dict) -> str:
+    """A processor's name with the widest vectors that it has."""
+    sets = " ".join(environment.get("instruction_sets", ()))
+    widest = next((name for key, name in (("amx", "AMX"), ("avx512", "AVX-512"), ("avx2", "AVX2")) if key in sets), "")
+    return f"{environment.get('processor', 'unknown')}{widest and f' ({widest})'}"
+
+
+def made_again(folder: Path, runs: Path) -> pd.DataFrame:
+    """What was made in `runs` on another processor than the released: a row a seed, notebook's stage and processor.
+
+    Columns of MADE_AGAIN_COLUMNS: how many `stages`, and how many of them are the `same` to the byte.
+    """
+    released_from, rows = made_from(folder), []
+    for label, here in compare(folder, runs).itertuples(index=False):
+        if here == ABSENT:
+            continue
+        environment = artifacts.read_manifest(runs / label)["environment"]
+        if (made_on := processor_of(environment)) != released_from[label]:
+            stage = label.rpartition("/")[2].partition("@")[0]
+            rows.append((seed_of(folder), stage, released_from[label], made_on, environment["commit"], here == SAME))
+    names = MADE_AGAIN_COLUMNS.split()[:5]
+    counts = pd.DataFrame(rows, columns=[*names, "same"]).groupby(names)["same"].agg(stages="size", same="sum")
+    return counts.reset_index()
+
+
 def made_natively(table: pd.DataFrame, runs: Path) -> str | None:
     """A sentence where stages here that are compared were not computed in the portable mode; None where all were."""
     labels = table.loc[table["here"] != ABSENT, "stage"]
@@ -107,6 +146,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--profile", default="params/reference.yaml", help="profile of the run")
     parser.add_argument("--released", type=Path, default=ROOT / "figures" / "results", help="released results")
     parser.add_argument("--seeds", type=int, nargs="+", help="seeds to compare (default: all that are released)")
+    parser.add_argument("--record", action="store_true", help=f"write what another processor made again ({MADE_AGAIN})")
     options = parser.parse_args(arguments)
     try:
         runs = ROOT / load_profile(ROOT / options.profile).runs
@@ -119,6 +159,9 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     for seed, table in tables.items():
         print(told(seed, table))
+    for folder in folders if options.record else ():
+        if len(found := made_again(folder, runs)):
+            artifacts.write_bytes(folder / MADE_AGAIN, found.to_csv(index=False).encode())
     for note in (other_mode(options.released), made_natively(pd.concat(tables.values()), runs)):
         if note:
             print(note)

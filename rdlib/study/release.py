@@ -13,7 +13,7 @@ from pathlib import Path
 
 from rdlib import artifacts
 from rdlib.errors import UserError
-from rdlib.evidence.result_tables import ANSWERED, ROUNDED, open_results, seed_folders, settings_of
+from rdlib.evidence.result_tables import ANSWERED, MADE_AGAIN, ROUNDED, open_results, seed_folders, settings_of
 from rdlib.evidence.tables import listed
 
 PROVENANCE = "provenance.json"
@@ -40,13 +40,18 @@ def release(run: Path, released: Path) -> list[str]:
 
 
 def _replace(old: Path, new: Path) -> None:
-    """Put a seed in the place of an old one; what rounding did to the old one stays where both are the same run."""
+    """Put a seed in the place of an old one.
+
+    What rounding did to the old one, and what was made of it again, stay where both are the same run.
+    """
     copy = old.with_name(f".new.{old.name}")
     shutil.rmtree(copy, ignore_errors=True)
     shutil.copytree(new, copy)
-    if (old / ROUNDED).is_file() and (old / PROVENANCE).read_bytes() == (new / PROVENANCE).read_bytes():
-        for path in old.glob("rounding*"):
-            shutil.copy2(path, copy)
+    if (old / PROVENANCE).is_file() and (old / PROVENANCE).read_bytes() == (new / PROVENANCE).read_bytes():
+        beside = [*old.glob("rounding*")] if (old / ROUNDED).is_file() else []
+        for path in (*beside, *old.glob(MADE_AGAIN)):
+            if not (copy / path.name).exists():
+                shutil.copy2(path, copy)
     shutil.rmtree(old, ignore_errors=True)
     copy.rename(old)
 
