@@ -214,19 +214,23 @@ def _made_again(folder):
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     told = remake.remake(folder, ["grpo", "dpo"], 1)
     assert "stages that are read are as released, to the byte; 0 of 4 now differ" in told
-    record = json.loads((folder / result_tables.ANSWERED).read_text())
-    (again,) = record.pop("remade")
-    assert again["command"].endswith("remake grpo dpo --seeds 0") and len(again["stages"]) == 4
-    assert record == json.loads(before[result_tables.ANSWERED])
-    others = {path.name: path.read_bytes() for path in folder.iterdir() if path.name != result_tables.ANSWERED}
-    assert others == {name: content for name, content in before.items() if name in others}
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
+    record = json.loads(before[result_tables.ANSWERED])
+    of_grpo = next(label for label in record["stages"] if label.endswith("grpo/seed0/13_baseline"))
+    older = record | {"stages": record["stages"] | {of_grpo: "0" * 64}, "commits": ["a" * 40]}
+    artifacts.write_json(folder / result_tables.ANSWERED, older)
     wrong = pd.read_parquet(folder / "reviewers.parquet")
     wrong.loc[wrong["arm"] == looks.BASELINE_NAMES["grpo"], "correct"] ^= True
     wrong.to_parquet(folder / "reviewers.parquet")
-    remake.remake(folder, ["grpo"], 1)
-    assert (folder / "reviewers.parquet").read_bytes() == before["reviewers.parquet"]
-    assert len(json.loads((folder / result_tables.ANSWERED).read_text())["remade"]) == 2
+    remake.remake(folder, ["grpo", "dpo"], 1)
+    found = json.loads((folder / result_tables.ANSWERED).read_text())
+    (again,) = found.pop("remade")
+    assert again["command"].endswith("remake grpo dpo --seeds 0") and again["stages"] == [of_grpo]
+    assert again["commits"] == record["commits"] and found["commits"] == sorted({"a" * 40, *record["commits"]})
+    assert found | {"commits": record["commits"]} == record
+    others = {path.name: path.read_bytes() for path in folder.iterdir() if path.name != result_tables.ANSWERED}
+    assert others == {name: content for name, content in before.items() if name in others}
 
     read = next(label for label in record["contents"] if "03_sft_warmup" in label)
     moved = record | {"contents": record["contents"] | {read: "0" * 64}}

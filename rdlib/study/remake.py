@@ -75,24 +75,38 @@ def _names(table: pd.DataFrame, names: list[str]) -> list[tuple[str, ...]]:
     return [tuple("" if pd.isna(value) else str(value) for value in row) for row in rows]
 
 
-def replace_rows(folder: Path, found: list[arms.Arm], methods: list[str]) -> None:
-    """Write the tables of a released seed's questions with the rows of these arms as they are now."""
-    stages = {one.folder: one for arm in found for one in (*arm.stage.upstream(), arm.stage) if one.method in methods}
-    costs = results.arm_costs(found)
+def replaced(stages: list[Stage], record: dict) -> list[Stage]:
+    """The stages that are of another key or content than a seed's record tells."""
+    known = {label: (key, record["contents"].get(label)) for label, key in record["stages"].items()}
+    return [
+        one
+        for one in stages
+        if (artifacts.read_manifest(one.folder)["key"], compared.content_of(one.folder)) != known.get(one.label)
+    ]
+
+
+def replace_rows(folder: Path, found: list[arms.Arm], again: list[Stage]) -> None:
+    """Write a seed's tables of questions with the rows of stages made `again`, and of the arms that read them."""
+    folders = {one.folder for one in again}
+    found = [arm for arm in found if folders & {one.folder for one in (arm.stage, *arm.stage.upstream())}]
+    endings, costs, of_stage = curves.endings(again), results.arm_costs(found), ["stage", *results.CELL]
+    new = set(_names(pd.DataFrame([one.columns | {"stage": one.name} for one in again]), of_stage))
     tables = {
         "reviewers.parquet": (arms.answers_table(found), ARM),
-        "question_costs.csv": (costs[costs["method"].isin(methods)], [*ARM, "stage", *results.CELL]),
-        QUESTION_TRAININGS: (curves.endings(stages.values()), ["stage", *results.CELL]),
+        "question_costs.csv": (costs[[name in new for name in _names(costs, of_stage)]], [*ARM, *of_stage]),
+        QUESTION_TRAININGS: (endings, of_stage),
     }
     for name, (table, names) in tables.items():
         path = folder / name
+        if table is None:
+            continue
         if path.suffix == ".parquet":
             artifacts.write_parquet(path, put_in_place(pd.read_parquet(path), table, names))
             continue
         text = io.StringIO(table.to_csv(index=False, float_format="%.6g"))
         # as texts, so that the other rows stay as they were written
-        old, new = (pd.read_csv(source, dtype=str, keep_default_na=False) for source in (path, text))
-        artifacts.write_bytes(path, put_in_place(old, new, names).to_csv(index=False).encode())
+        old, new_rows = (pd.read_csv(source, dtype=str, keep_default_na=False) for source in (path, text))
+        artifacts.write_bytes(path, put_in_place(old, new_rows, names).to_csv(index=False).encode())
 
 
 def recorded(record: dict, made: dict, methods: list[str]) -> dict:
@@ -122,9 +136,10 @@ def remake(folder: Path, methods: list[str], jobs: int) -> str:
     stages = list({one.folder: one for arm in found for one in (*arm.stage.upstream(), arm.stage)}.values())
     trials.run([arm.stage for arm in found], jobs, folder.name)
     sentence = told(folder, stages, methods)
-    replace_rows(folder, found, methods)
-    made = results.provenance([one for one in stages if one.method in methods], profile, seed)
-    artifacts.write_json(folder / ANSWERED, recorded(record, made, methods))
+    if again := replaced([one for one in stages if one.method in methods], record):
+        replace_rows(folder, found, again)
+        made = results.provenance(again, profile, seed)
+        artifacts.write_json(folder / ANSWERED, recorded(record, made, methods))
     return sentence
 
 
