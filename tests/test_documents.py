@@ -48,6 +48,7 @@ def measured(tmp_path) -> Path:
         '"a released seed, the study alone",95,62.9,Chip A,beside other work,,a reviewer\n'
         "make test,,12.04,Chip A,,,\n"
         "make study,94,41,Chip B,,,\n"
+        "make study,94,117.3,Chip B,,,\n"
     )
     return tmp_path
 
@@ -57,7 +58,7 @@ def test_times_are_ranges_over_the_machines_they_were_seen_on(measured):
     assert run_rows.measured_rows(runs).splitlines()[2:] == [
         "| `make test` | - | 12 | Chip A |",
         "| a released seed, the study alone | 95 | 33 to 63 | Linux; Chip A, beside other work |",
-        "| `make study` | 94 | 41 | Chip B |",
+        "| `make study` | 94 | 41 to 117 | Chip B |",
         "| a released seed, study and reviewers' questions | 95 | 65 | Chip Z |",
     ]
     assert "up to 4.0 GiB of memory and 80 MB" in run_rows.room_text(measured / "results")

@@ -192,7 +192,8 @@ def made_again_rows(results: Path) -> str:
         return "*Nothing has been made again on another processor yet.*"
     lines = ["| seed | released from | made again on | stages | the same bytes |", "| --- " * 3 + "| ---: " * 2 + "|"]
     for (seed, released, made), rows in pd.concat(found).groupby(["seed", "released_from", "made_on"]):
-        which = tables.listed([f"{row.stages} x {row.stage}" for row in rows.itertuples()])
+        counts = rows.groupby("stage", sort=False)["stages"].sum()
+        which = tables.listed([f"{count} x {stage}" for stage, count in counts.items()])
         lines.append(f"| {seed} | {released} | {made} | {which} | {rows['same'].sum()} of {rows['stages'].sum()} |")
     return "\n".join(lines)
 

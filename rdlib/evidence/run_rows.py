@@ -42,12 +42,16 @@ def measured_rows(runs: pd.DataFrame) -> str:
     """What each command or run took, from the least to the most minutes over the machines that it was seen on."""
     lines = ["| command | notebooks | minutes | seen on |", "| --- | ---: | ---: | --- |"]
     for command, seen in sorted(runs.groupby("command"), key=lambda item: item[1]["minutes"].min()):
-        ends = dict.fromkeys(f"{m:.2g}" for m in (seen["minutes"].min(), seen["minutes"].max()))
+        ends = dict.fromkeys(_minutes(m) for m in (seen["minutes"].min(), seen["minutes"].max()))
         notebooks = " to ".join(f"{n:.0f}" for n in sorted(seen["notebooks"].dropna().unique()))
         where = "; ".join(dict.fromkeys(seen.sort_values("minutes")["machine"]))
         shown = f"`{command}`" if command.startswith("make ") else command
         lines.append(f"| {shown} | {notebooks or '-'} | {' to '.join(ends)} | {where} |")
     return "\n".join(lines)
+
+
+def _minutes(number: float) -> str:
+    return f"{number:.2g}" if number < 10 else f"{number:.0f}"
 
 
 def room_text(results: Path) -> str:

@@ -38,7 +38,8 @@ LIMITS = (
     "Checkpoints are chosen by agreement with the teacher's vote, never by gold answers, so what the vote gets wrong "
     "the student may learn.",
     "The embedded world was designed so that the paper's questions can be asked in it (errors of meaning rather than "
-    "of arithmetic, teachers that fail sometimes); settings were tuned on validation data of one cell.",
+    "of arithmetic, teachers that fail sometimes); settings were chosen on validation data of two cells, "
+    "on a seed that is not released.",
 )
 NO_NOTEBOOKS = (
     "There are no executed notebooks here yet: `make reference` executes them, and releases those of one cell."
