@@ -78,9 +78,9 @@ def _means(cells: pd.DataFrame, claim: str, place: int, of: str) -> tuple[str, s
     numbers["apart"] = (numbers["study_low"] > 0) | (numbers["study_high"] < 0)
     here, paper = [], []
     for name, part in numbers.groupby(rows["cell"].str.split("/").str[place], sort=False):
-        here.append(f"{part['study_difference'].mean():+.1f} pp {of.format(name)} ({_cells(part['apart'])})")
+        here.append(f"{_pp(part['study_difference'].mean())} {of.format(name)} ({_cells(part['apart'])})")
         if part["paper_difference"].notna().any():
-            paper.append(f"{part['paper_difference'].mean():+.1f} pp {of.format(name)}")
+            paper.append(f"{_pp(part['paper_difference'].mean())} {of.format(name)}")
     return tables.listed(here), f"; in the paper {tables.listed(paper)}" if paper else ""
 
 
@@ -89,7 +89,7 @@ def of_forgetting(kept: pd.DataFrame) -> str:
     moved = forgetting.within_cells(kept)
     below = [f"{row.below} of {row.runs} on {row.benchmark}" for row in moved.itertuples()]
     slopes = [
-        f"{row.per_100_steps_pp:+.1f} pp on {row.benchmark} (correlation {row.correlation:.2f})"
+        f"{_pp(row.per_100_steps_pp)} on {row.benchmark} (correlation {row.correlation:.2f})"
         for row in moved.itertuples()
     ]
     return (
@@ -156,3 +156,8 @@ def of_baselines(answers: pd.DataFrame) -> str:
 
 def _named(items: list[str]) -> str:
     return f"{len(items)} ({'; '.join(items)})" if items else "none"
+
+
+def _pp(value: float) -> str:
+    """A difference in points with its sign; what rounds to nothing is positive."""
+    return f"{value:+.1f} pp".replace("-0.0 pp", "+0.0 pp")
