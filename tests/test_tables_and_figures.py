@@ -617,7 +617,7 @@ def test_evaluations_of_seeds_belong_together_by_their_order():
     assert curve[["step", "seeds"]].values.tolist() == [[0, 2], [25, 2], [48, 1]]
     assert curve["mean"].tolist() == pytest.approx([0.5, 0.65, 0.8])
     axes = looks.grid(1, 1)[1][0, 0]
-    plots.curve_over_seeds(axes, curve.step, curve, ("mean", "low", "high"), color="black")
+    plots.curve_over_seeds(axes, curve.step, curve, ("mean", "low", "high"), 4, color="black")
     whole, rest = axes.lines
     assert whole.get_xdata().tolist() == [0, 25] and rest.get_xdata().tolist() == [25, 48]
     assert rest.get_alpha() < 1 and len(axes.collections) == 1
