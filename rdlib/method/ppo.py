@@ -4,7 +4,7 @@ One update, which `PPOTrainer._update` spells out:
 
 1. take the next queries of the seeded, reshuffled order, sample one response to each (`sample`), and score
    the responses with Eq. 7 (`score`);
-2. run the policy, the reference (the warm-up policy) and the value model over them once, without gradient;
+2. run the policy, the reference (the policy that PPO starts from) and the value model over them once, without gradient;
 3. reward of a token = -kl_coef (log p - log p_ref), plus the score on the last token; GAE; whiten;
 4. `epochs` passes over the episodes in shuffled minibatches: policy loss + vf_coef value loss, both clipped.
 

@@ -1,8 +1,9 @@
 """Stage 3: supervised fine-tuning on the teacher's responses (Eq. 1-2), through TRL's SFTTrainer.
 
 Method `ours_wo_r` (the warm-up) takes the responses that agree with the pseudo-label; method `sft`, the
-baseline, takes all of them, unfiltered. The checkpoint kept is the one whose greedy answers on the
-validation questions agree best with the pseudo-labels: no gold answer is involved.
+baseline, takes them unfiltered; of either at most `responses_per_question` a question. The checkpoint kept is
+the one whose greedy answers on the validation questions agree best with the pseudo-labels: no gold answer is
+involved.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Stage 4: the student answers every training and validation question many times (Eq. 3)."""
+"""Stage 4: the student answers every labelled training and validation question many times (Eq. 3)."""
 
 from __future__ import annotations
 

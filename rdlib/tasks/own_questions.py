@@ -3,13 +3,14 @@
 One object a line; only `question` must be there. With `answer: choice` every row needs `options`, and its answer may
 be a letter or an option's text:
 
-    {"question": "What is 7 * 6?", "answer": "42", "id": "times-1", "split": "test", "group": "easy"}
+    {"question": "What is 7 * 6?", "answer": "42", "id": "times-1", "group": "easy"}
     {"question": "Which is a metal?", "options": ["zinc", "chalk"], "answer": "zinc"}
     {"question": "Who wrote Emma?"}
 
-`solution` may hold a worked solution for few-shot prompts. Where no row has a split, the seed draws them: 80 / 10 / 10
-or the profile's counts. The test split takes questions with answers first. Those without are held out: the evaluation
-holds them to the teacher's vote (`rdlib.method.held_out`), and nothing else sees them.
+`solution` may hold a worked solution for few-shot prompts; `split` (train, validation or test) is in every row or in
+none. Where no row has one, the seed draws them: 80 / 10 / 10 or the profile's counts. The test split takes questions
+with answers first. Those without are held out: the evaluation holds them to the teacher's vote
+(`rdlib.method.held_out`), and nothing else sees them.
 """
 
 from __future__ import annotations
