@@ -76,7 +76,7 @@ test: lint ## check style, then run the tests
 crash-test: env ## kill the smoke study at 30 random moments and compare what it ends with (about 20 minutes)
 	@$(offline) $(BIN)/python scripts/crash_test.py $(ARGS)
 
-portable-test: env ## the same numbers on emulated Intel and AMD processors, seen by a short chain (qemu-user; an hour)
+portable-test: env ## the same numbers on emulated Intel and AMD processors, seen by a short chain (qemu-user; 10 minutes to an hour)
 	@$(offline) $(BIN)/python scripts/portable_test.py $(ARGS)
 
 slurm-test: env ## the smoke study on a SLURM cluster on this machine, and faults (root and apt; ARGS="refusals faults")
