@@ -207,16 +207,21 @@ def test_what_another_processor_made_again_is_counted_beside_the_seed(study, tmp
         patch.setattr(compared, "ROOT", study)
         words = ["--profile", PARAMS, "--released", str(tmp_path)]
         assert compared.main(words) == 1 and not (released / result_tables.MADE_AGAIN).exists()
+        names = result_tables.MADE_AGAIN_COLUMNS.replace(" ", ",")
+        (released / result_tables.MADE_AGAIN).write_text(f"{names}\n0,a,b,Chip Y,c,1,1\n")
         assert compared.main([*words, "--record"]) == 1
+        assert compared.main([*words, "--record"]) == 1  # a second time is the same
     table = pd.read_csv(released / result_tables.MADE_AGAIN)
     assert list(table) == result_tables.MADE_AGAIN_COLUMNS.split()
+    assert table["made_on"].iloc[0] == "Chip Y" and table["stage"].iloc[0] == "a"  # of another processor: it stays
+    table = table.iloc[1:]
     assert table["stage"].tolist() == ["00_data", "02_pseudo_labels"] and set(table["seed"]) == {0}
     assert table["stages"].tolist() == [1, 1] and table["same"].tolist() == [1, 0]
     assert set(table["released_from"]) == {"Chip X (AVX-512)"} and set(table["made_on"]) == {
         compared.processor_of(here)
     }
     shown = released_rows.made_again_rows(tmp_path).splitlines()
-    assert len(shown) == 3 and "| 1 x 00_data and 1 x 02_pseudo_labels | 1 of 2 |" in shown[2]
+    assert len(shown) == 4 and any("| 1 x 00_data and 1 x 02_pseudo_labels | 1 of 2 |" in line for line in shown)
     assert "Nothing has been made again" in released_rows.made_again_rows(tmp_path / "none")
 
 

@@ -96,8 +96,12 @@ def cells_of(table: pd.DataFrame, columns: list[str]):
 def sorted_by(table: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
     """The table sorted by columns: names in the paper's order, anything else by its value."""
     places = _places(table, [c for c in columns if c in ORDER])
-    key = lambda column: column.map(places[column.name]) if column.name in places else column  # noqa: E731
-    return table.sort_values(columns, key=key, ignore_index=True)
+
+    def place(column: pd.Series) -> pd.Series:
+        """What a column is sorted by."""
+        return column.map(places[column.name]) if column.name in places else column
+
+    return table.sort_values(columns, key=place, ignore_index=True)
 
 
 def _places(table: pd.DataFrame, columns: list[str]) -> dict[str, dict[str, int]]:

@@ -101,6 +101,16 @@ def made_again(folder: Path, runs: Path) -> pd.DataFrame:
     return counts.reset_index()
 
 
+def record(folder: Path, found: pd.DataFrame) -> None:
+    """Write what was `made_again` of a seed beside it; what other processors had made of it stays."""
+    path = folder / MADE_AGAIN
+    if path.is_file():
+        there = pd.read_csv(path)
+        found = pd.concat([there[~there["made_on"].isin(found["made_on"])], found])
+    if len(found):
+        artifacts.write_bytes(path, found.to_csv(index=False).encode())
+
+
 def made_natively(table: pd.DataFrame, runs: Path) -> str | None:
     """A sentence where stages here that are compared were not computed in the portable mode; None where all were."""
     labels = table.loc[table["here"] != ABSENT, "stage"]
@@ -160,8 +170,7 @@ def main(arguments: list[str] | None = None) -> int:
     for seed, table in tables.items():
         print(told(seed, table))
     for folder in folders if options.record else ():
-        if len(found := made_again(folder, runs)):
-            artifacts.write_bytes(folder / MADE_AGAIN, found.to_csv(index=False).encode())
+        record(folder, made_again(folder, runs))
     for note in (other_mode(options.released), made_natively(pd.concat(tables.values()), runs)):
         if note:
             print(note)

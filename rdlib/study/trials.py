@@ -159,12 +159,12 @@ def _end_with_parent() -> None:
 
     It would go on with its stage, and a second run of the command would write into the same folder.
     """
+    threading.Thread(target=_exit_after_parent, daemon=True).start()
 
-    def wait_for_it() -> None:
-        multiprocessing.parent_process().join()
-        os._exit(1)
 
-    threading.Thread(target=wait_for_it, daemon=True).start()
+def _exit_after_parent() -> None:
+    multiprocessing.parent_process().join()
+    os._exit(1)
 
 
 # ---- what comes of them
