@@ -298,7 +298,7 @@ def test_cells_are_adjusted_for_their_number():
     assert row.p_value == pytest.approx(least) and row.p_holm == pytest.approx(8 * least)
     assert row.effect_h == pytest.approx(2 * np.arcsin(np.sqrt(0.575)) - 2 * np.arcsin(np.sqrt(0.5)))
     assert (table.drop("mmlu/weak/large").p_holm == 1).all()
-    assert claims.claims_table([claim]).cells_significantly_positive.tolist() == [1]
+    assert claims.claims_table([claim]).cells_above_zero_holm.tolist() == [1]
 
 
 def test_pairs_of_policies_that_are_the_same_are_counted():

@@ -22,18 +22,21 @@ def test_what_ppo_adds_is_told_by_benchmark_and_held_to_the_paper():
         }
     )
     assert differences.of_ppo(cells) == (
-        "**PPO** adds to its warm-up +2.0 pp on gsm (1 of 2 cells) and -2.0 pp on mmlu (1 of 1 cell); in the paper "
+        "**PPO** adds to its warm-up +2.0 pp on gsm (above 0 in 1 of 2 cells) and -2.0 pp on mmlu (below 0 in 1 of 1 "
+        "cell); in the paper "
         "+3.5 pp on gsm."
     )
-    assert differences.of_ppo(cells.assign(paper_difference="")).endswith(" on mmlu (1 of 1 cell).")
+    assert differences.of_ppo(cells.assign(paper_difference="")).endswith(" on mmlu (below 0 in 1 of 1 cell).")
     told = differences.of_sft(cells)
-    assert told == "**Ours minus SFT** is +9.0 pp on gsm (1 of 1 cell); in the paper +7.0 pp on gsm."
+    assert told == "**Ours minus SFT** is +9.0 pp on gsm (above 0 in 1 of 1 cell); in the paper +7.0 pp on gsm."
     cells["claim"] = "C3"
     cells.loc[2, "cell"] = "gsm/weak/large"
     assert differences.of_no_warm_up(cells).startswith(
-        "**The warm-up** is worth, to PPO that begins from it, +2.7 pp with the small student (2 of 3 cells) and "
-        "+3.0 pp with the large student (1 of 1 cell); in the paper"
+        "**The warm-up** is worth, to PPO that begins from it, +2.7 pp with the small student (above 0 in 1 and below "
+        "0 in 1 of 3 cells) and +3.0 pp with the large student (above 0 in 1 of 1 cell); in the paper"
     )
+    cells[["study_low", "study_high"]] = [-1, 1]
+    assert "+3.0 pp with the large student (told from 0 in none of 1 cell)" in differences.of_no_warm_up(cells)
 
 
 def test_forgetting_is_told_by_seeds_of_the_same_cell():
@@ -47,7 +50,10 @@ def test_forgetting_is_told_by_seeds_of_the_same_cell():
     assert (found["runs"], found["below"]) == (4, 3)
     assert found["per_100_steps_pp"] == pytest.approx(-2) and found["correlation"] == pytest.approx(-1)
     told = differences.of_forgetting(kept.assign(benchmark="gsm_plus"))
-    assert "in 3 of 4 on gsm_plus." in told and told.endswith("go with -2.0 pp on gsm_plus (correlation -1.00).")
+    assert "in 3 of 4 trainings on gsm_plus (3 of the small student)." in told
+    assert told.endswith("kept 100 optimizer steps later has -2.0 pp on gsm_plus (correlation -1.00).")
+    above = differences.of_forgetting(kept.assign(benchmark="gsm", change_pp=1.0))
+    assert "in 0 of 4 trainings on gsm. Within" in above
 
 
 def test_steps_kept_are_joined_to_the_accuracy_of_each_benchmark():
@@ -94,7 +100,8 @@ def test_what_ppo_starts_from_and_how_far_it_goes_by_hand():
     assert (ours["reward_first"], ours["reward_last"]) == pytest.approx((2, 2.4))
     assert ours["reward_first_seeds"] == "1.00 3.00"
     told = differences.of_reach(table)
-    assert "of PPO's first samples 80 % agree with the vote over the cells, of validation answers 50 %" in told
+    assert "of the first 10 updates that have a label 80 % agree with it over the cells" in told
+    assert "of validation answers 50 %" in told
     assert "without a warm-up 25 % of the samples" in told and "clips at most 0.20 % of an update's tokens" in told
 
 
@@ -145,7 +152,7 @@ def test_baselines_are_told_apart_by_intervals_without_zero():
     assert differences.of_baselines(answers) == (
         "**Baselines of R1**, most of which the paper lacks: in 3 comparisons with Ours, the baseline is told to be "
         "better in 1 (on-policy distillation by 2.0 pp, gsm/strong/small: gsm) and Ours in 1 (SFT by 3.0 pp, "
-        "gsm/strong/small: gsm); where all were alike, 95 % intervals would tell one in twenty apart by chance."
+        "gsm/strong/small: gsm); if no method differed, about one comparison in twenty would still be told apart."
     )
     none = answers[answers["arm"].isin(["Ours", "DPO"])]
     assert "in 1 comparisons with Ours, the baseline is told to be better in none and Ours in none;" in (

@@ -325,3 +325,22 @@ def test_the_container_does_what_the_readme_does():
     base = re.fullmatch(r"python:3\.(\d+)-slim", steps[0][1])
     assert f"3.{base[1]}" == PROJECT["requires-python"].removeprefix(">=")
     assert ["RUN", "make env"] in steps and json.loads(steps[-1][1]) == ["make", "study"]
+
+
+def test_the_way_to_ask_the_student_of_own_questions_works(monkeypatch, capsys):
+    """The program of docs/own_questions.md, with a micro model in the place of what a study of own questions leaves."""
+    text = (REPOSITORY / "docs/own_questions.md").read_text(encoding="utf-8")
+    (program,) = [block for language, block in FENCE.findall(text) if language == "python"]
+    example = json.loads((REPOSITORY / "figures/results/seed0/example.json").read_text())
+    here = {
+        "runs/mine/mine/teacher/student/ours/seed0/06_ppo/model": "models/strong",
+        "params/mine.yaml": "params/micro.yaml",
+        '"mine"': '"gsm"',
+        "Who wrote Emma?": example["question"],
+    }
+    for there, instead in here.items():
+        assert there in program
+        program = program.replace(there, instead)
+    monkeypatch.chdir(REPOSITORY)
+    exec(compile(program, "own_questions.md", "exec"), {})
+    assert capsys.readouterr().out.strip().endswith(f"-> {example['pseudo_label']}")  # the strong teacher's answer

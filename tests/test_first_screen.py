@@ -16,6 +16,7 @@ from rdlib.evidence.verdicts import INCONCLUSIVE, NOT_SUPPORTED, OF_BEST_CELL, S
 def claims(*verdicts, statement="A beats B"):
     """A table of claims with these verdicts, as figures/claims.csv has it."""
     numbers = {"mean_difference": 1.234, "low": -0.5, "high": 2.968, "unit": "pp", "cells_holding": 3, "cells": 4}
+    numbers |= {"cells_above_zero": 2, "cells_below_zero": 0, "cells_are": "cells", "bear_in_mind": ""}
     numbers |= {"level_pct": 95.0, "pairs": 20, "pairs_alike": 0}
     columns = {"claim": [f"C{i}" for i in range(1, len(verdicts) + 1)], "statement": statement, "verdict": verdicts}
     return pd.DataFrame({**columns, **numbers})
@@ -35,16 +36,18 @@ def test_the_first_sentence_has_the_means_over_cells():
     assert first_screen.reached(MAIN, 5) == (
         "In a made-up world, with five seeds and on the mean over four cells of benchmark, teacher and student, Ours "
         "(the whole method) answers 40.0 % of the test questions correctly, SFT 35.0 %, the student before training "
-        "15.0 % and the teacher 75.0 % (in brackets below: 95 % intervals)."
+        "15.0 % and the teacher 75.0 % (in brackets below: 95 % intervals; "
+        "differences are of unrounded means)."
     )
     alone = MAIN[MAIN.method == "ours"].iloc[:1].drop(columns="mmlu_study_pct")
     assert first_screen.reached(alone, 1) == (
         "In a made-up world, with one seed and on the mean over one cell of benchmark, teacher and student, Ours "
-        "(the whole method) answers 60.0 % of the test questions correctly (in brackets below: 95 % intervals)."
+        "(the whole method) answers 60.0 % of the test questions correctly (in brackets below: 95 % intervals; "
+        "differences are of unrounded means)."
     )
 
 
-NUMBERS = "+1.2 pp [-0.5, +3.0]; holds in 3 of 4 cells"
+NUMBERS = "+1.2 pp [-0.5, +3.0]; holds in 3 of 4 cells (told from 0 in 2)"
 
 
 def test_one_claim_of_each_verdict():
@@ -80,7 +83,7 @@ def test_several_claims_are_listed_and_none_is_said():
 
 def test_what_is_true_of_the_mean_alone_is_told_from_what_nobody_can_say():
     table = claims(INCONCLUSIVE, UNDER_POWERED, INCONCLUSIVE, INCONCLUSIVE).assign(low=[0.5, 0.5, -0.5, 0.1])
-    sure = "+1.2 pp [+{}, +3.0]; holds in 3 of 4 cells"
+    sure = "+1.2 pp [+{}, +3.0]; holds in 3 of 4 cells (told from 0 in 2)"
     assert first_screen.sentences(table, MAIN, 5)[3] == (
         f"Two are true of the mean over the cells but not of every cell (inconclusive): “A beats B” (C1: "
         f"{sure.format(0.5)}) and “A beats B” (C4: {sure.format(0.1)}); of one nobody can say, because the evidence is "
@@ -130,14 +133,25 @@ def check_sentences(verdicts):
 def test_the_number_of_a_claim_about_some_cell_is_called_that_of_the_best():
     table = claims(NOT_SUPPORTED, SUPPORTED).assign(note=[f"something; {OF_BEST_CELL}", None], level_pct=[99.6, 95])
     found = first_screen.sentences(table, MAIN, 5)
-    assert "(C1: +1.2 pp [-0.5, +3.0] in the best cell, by 99.6 % intervals; holds in 3 of 4 cells)" in found[2]
-    assert "(C2: +1.2 pp [-0.5, +3.0]; holds in 3 of 4 cells)" in found[1]
+    assert (
+        "(C1: +1.2 pp [-0.5, +3.0] in the best cell, by 99.6 % intervals; holds in 3 of 4 cells (told from 0 in 2))"
+        in found[2]
+    )
+    assert "(C2: +1.2 pp [-0.5, +3.0]; holds in 3 of 4 cells (told from 0 in 2))" in found[1]
 
 
 def test_a_claim_about_spreads_has_both_of_them():
-    note = "spread of Pos/Neg 0.013 (-0.004 to 0.047), spread of Pos/Pos 0.008 (0.000 to 0.024)"
+    note = "spread of Pos/Pos 0.008 (0.000 to 0.024) minus spread of Pos/Neg 0.013 (0.000 to 0.047)"
     found = first_screen.sentences(claims(NOT_SUPPORTED).assign(note=note), MAIN, 5)[2]
-    assert found.endswith(f"(C1: +1.2 pp [-0.5, +3.0], {note}; holds in 3 of 4 cells).")
+    assert found.endswith(f"(C1: +1.2 pp [-0.5, +3.0], {note}; holds in 3 of 4 cells (told from 0 in 2)).")
+
+
+def test_cells_that_say_the_opposite_and_what_to_bear_in_mind_are_told():
+    table = claims(UNDER_POWERED).assign(cells_below_zero=1, cells_are="comparisons", bear_in_mind="A was not tuned")
+    numbers = NUMBERS.replace("cells (told from 0 in 2)", "comparisons (told from 0 in 2, the opposite told in 1)")
+    assert first_screen.sentences(table, MAIN, 5)[4].endswith(f"(C1: {numbers}; A was not tuned).")
+    none = table.assign(cells_holding=0, cells_above_zero=0, bear_in_mind="")
+    assert "holds in 0 of 4 comparisons (the opposite told in 1))" in first_screen.sentences(none, MAIN, 5)[4]
 
 
 def test_policies_that_are_the_same_are_told():

@@ -1,6 +1,7 @@
 """The released tables and figures are what the released results give, and README and docs show them."""
 
 import json
+import re
 import subprocess
 from pathlib import Path
 
@@ -104,3 +105,18 @@ def test_differences_of_single_seeds_average_to_those_behind_the_claims():
             0.5 if row.claim == "C5" else 0.006
         )  # C5's counts are pooled: seeds label other numbers of questions
         assert sum(values) / len(values) == pytest.approx(row.study_difference, abs=tolerance), (row.claim, row.cell)
+
+
+@released
+def test_the_page_of_released_files_names_every_file_and_column():
+    """docs/released_files.md, held to each seed's folder: no file or column missing, none that is not there."""
+    page = (ROOT / "docs/released_files.md").read_text(encoding="utf-8")
+    rows = [line.split(" | ") for line in page.splitlines() if line.startswith("| `")]
+    said = {row[0].strip("| `"): re.findall(r"`(\w+)`", row[2]) for row in rows}
+    for folder in result_tables.seed_folders(FIGURES / "results"):
+        for path in folder.iterdir():
+            assert f"`{path.name}`" in page, path
+            if path.suffix == ".json":
+                continue
+            table = pd.read_csv(path, nrows=1) if path.suffix == ".csv" else pd.read_parquet(path)
+            assert list(table) == said[path.name], path

@@ -7,7 +7,7 @@ CLAIMS["C1"].statement, CLAIMS["C1"].words   # what the paper says, and how the 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
@@ -45,8 +45,12 @@ class Smallest(BaseModel):
 
 
 class _Criterion(BaseModel):
+    """What every claim has; `bear_in_mind` is what a reader of its numbers should know, "" if nothing."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
+    cells_are: ClassVar[str] = "cells"  # or comparisons, where they are not cells of Table 2
     statement: str
+    bear_in_mind: str = ""
 
 
 class _Accuracy(_Criterion):
@@ -105,6 +109,7 @@ class WorseJudges(_Accuracy):
     """The weak teacher fails and mislabels more than the strong one, and on mmlu more than on gsm."""
 
     kind: Literal["worse_judges"]
+    cells_are: ClassVar[str] = "comparisons"
 
     @property
     def words(self) -> str:
@@ -121,6 +126,7 @@ class Stability(_Criterion):
     """The default value of a setting learns more stably than the others."""
 
     kind: Literal["stability"]
+    cells_are: ClassVar[str] = "comparisons"
     setting: str
     margin: Positive
 

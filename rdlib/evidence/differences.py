@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from rdlib.evidence import forgetting, tables
+from rdlib.evidence import forgetting, ppo_reach, tables
 
 SFT_CLAIM, WARM_UP_CLAIM, PPO_CLAIM = "C1", "C2", "C3"  # Ours against SFT, its warm-up alone, its PPO alone
 
@@ -48,11 +48,12 @@ def of_reach(reach: pd.DataFrame) -> str:
     """What PPO of Ours has to learn from, and how far it goes: rows of ppo_reach.csv."""
     ours, alone = (reach[reach["method"] == method] for method in ("ours", "ours_wo_d"))
     return (
-        f"**The questions that PPO trains on** are those of the warm-up, which has learnt them: of PPO's first samples "
-        f"{_ends(ours['trained_on_pct'])} % agree with the vote over the cells, of validation answers "
-        f"{_ends(ours['validation_start_pct'])} %, without a warm-up {_ends(alone['trained_on_pct'])} % of the "
-        f"samples. PPO of Ours ends {_ends(ours['kl_end'], 2)} nats a response from its start, and its steps are so "
-        f"small that Eq. 8 clips at most {100 * ours['clip_fraction_most'].max():.2f} % of an update's tokens."
+        f"**The questions that PPO trains on** are, but for those of Q_fail, questions that the warm-up has learnt: of "
+        f"the samples of the first {ppo_reach.ENDS} updates that have a label {_ends(ours['trained_on_pct'])} % agree "
+        f"with it over the cells, of validation answers {_ends(ours['validation_start_pct'])} %, without a warm-up "
+        f"{_ends(alone['trained_on_pct'])} % of the samples. In its last {ppo_reach.ENDS} updates PPO of Ours is "
+        f"{_ends(ours['kl_end'], 2)} nats a response from its start, and its steps are so small that Eq. 8 clips at "
+        f"most {100 * ours['clip_fraction_most'].max():.2f} % of an update's tokens."
     )
 
 
@@ -69,16 +70,15 @@ def of_no_warm_up(cells: pd.DataFrame) -> str:
 
 
 def _means(cells: pd.DataFrame, claim: str, place: int, of: str) -> tuple[str, str]:
-    """Means of a claim's cells by one of their parts, here and in the paper; in brackets those told from zero.
+    """Means of a claim's cells by one of their parts, here and in the paper; in brackets, how many are told from 0.
 
     `place` is that of the part in a cell's name, benchmark/teacher/student, and `of` says it in words.
     """
     rows = cells[cells["claim"] == claim]
     numbers = rows.filter(regex="^(study|paper)_(difference|low|high)$").apply(pd.to_numeric, errors="coerce")
-    numbers["apart"] = (numbers["study_low"] > 0) | (numbers["study_high"] < 0)
     here, paper = [], []
     for name, part in numbers.groupby(rows["cell"].str.split("/").str[place], sort=False):
-        here.append(f"{_pp(part['study_difference'].mean())} {of.format(name)} ({_cells(part['apart'])})")
+        here.append(f"{_pp(part['study_difference'].mean())} {of.format(name)} ({_told(part)})")
         if part["paper_difference"].notna().any():
             paper.append(f"{_pp(part['paper_difference'].mean())} {of.format(name)}")
     return tables.listed(here), f"; in the paper {tables.listed(paper)}" if paper else ""
@@ -87,20 +87,30 @@ def _means(cells: pd.DataFrame, claim: str, place: int, of: str) -> tuple[str, s
 def of_forgetting(kept: pd.DataFrame) -> str:
     """How accuracy moves with the step that supervised fine-tuning kept: rows of figure_kept_step.csv."""
     moved = forgetting.within_cells(kept)
-    below = [f"{row.below} of {row.runs} on {row.benchmark}" for row in moved.itertuples()]
+    below = [_below(kept[kept["benchmark"] == row.benchmark], row) for row in moved.itertuples()]
     slopes = [
         f"{_pp(row.per_100_steps_pp)} on {row.benchmark} (correlation {row.correlation:.2f})"
         for row in moved.itertuples()
     ]
     return (
-        f"**Forgetting**, which the paper does not look at: SFT and the warm-up answer fewer test questions rightly "
-        f"than the student did before training in {tables.listed(below)}. Seeds of a cell compared, each 100 optimizer "
-        f"steps more of what is kept go with {tables.listed(slopes)}."
+        f"**Forgetting**, which the paper does not look at: SFT or the warm-up answers fewer test questions rightly "
+        f"than the student did before training in {tables.listed(below)}. Within a cell, a seed whose checkpoint was "
+        f"kept 100 optimizer steps later has {tables.listed(slopes)}."
     )
 
 
-def _cells(apart: pd.Series) -> str:
-    return f"{apart.sum()} of {len(apart)} cell{'s' * (len(apart) > 1)}"
+def _below(runs: pd.DataFrame, moved) -> str:
+    """How many trainings of a benchmark end below their start, and whose."""
+    by_student = runs[runs["change_pp"] < 0].groupby("student", sort=False).size()
+    whose = tables.listed([f"{number} of the {name} student" for name, number in by_student.items()])
+    return f"{moved.below} of {moved.runs} trainings on {moved.benchmark}{f' ({whose})' if whose else ''}"
+
+
+def _told(cells: pd.DataFrame) -> str:
+    """How many cells are told from 0, each by its own interval, and on which side."""
+    sides = {"above": int((cells["study_low"] > 0).sum()), "below": int((cells["study_high"] < 0).sum())}
+    found = [f"{side} 0 in {number}" for side, number in sides.items() if number]
+    return f"{' and '.join(found) or 'told from 0 in none'} of {len(cells)} cell{'s' * (len(cells) > 1)}"
 
 
 def of_pos_pos(auc: pd.DataFrame) -> str:
@@ -129,7 +139,10 @@ def of_best_of_n(shares: pd.DataFrame) -> str:
             f"reward and {_share(most.loc['majority'])} of the majorities are right, {_share(one.loc['reward'])} of "
             f"single samples{by_text}"
         )
-    return f"**Best of n** by the reward model, which the paper does not show: {'; '.join(parts)}."
+    return (
+        f"**Best of n** by the reward model, which the paper does not show, of samples that the policy writes before "
+        f"PPO to validation questions with a label: {'; '.join(parts)}."
+    )
 
 
 def _share(row: pd.Series) -> str:
@@ -149,8 +162,8 @@ def of_baselines(answers: pd.DataFrame) -> str:
             worse.append(text)
     return (
         f"**Baselines of R1**, most of which the paper lacks: in {len(arms)} comparisons with Ours, the baseline is "
-        f"told to be better in {_named(better)} and Ours in {_named(worse)}; where all were alike, 95 % intervals "
-        f"would tell one in twenty apart by chance."
+        f"told to be better in {_named(better)} and Ours in {_named(worse)}; if no method differed, about one "
+        f"comparison in twenty would still be told apart."
     )
 
 

@@ -60,7 +60,8 @@ def reached(main: pd.DataFrame, seeds: int) -> str:
     against = f", {tables.listed(others)}" if others else ""
     return (
         f"In a made-up world, {over} of benchmark, teacher and student, Ours (the whole method) answers "
-        f"{means['ours']:.1f} % of the test questions correctly{against} (in brackets below: 95 % intervals)."
+        f"{means['ours']:.1f} % of the test questions correctly{against} (in brackets below: 95 % "
+        f"intervals; differences are of unrounded means)."
     )
 
 
@@ -93,7 +94,7 @@ def _told(frame: str, rows: pd.DataFrame, total: int) -> str:
 
 
 def _claim(row: dict) -> str:
-    """A claim with the number that its verdict rests on, and in how many cells it holds."""
+    """A claim with the number that its verdict rests on, in how many cells it holds, and what to bear in mind."""
     numbers = row["claim"]
     if np.isfinite(row["mean_difference"]):
         numbers += f": {tables.difference(row['mean_difference'], row['low'], row['high'], row['unit'])}"
@@ -102,7 +103,16 @@ def _claim(row: dict) -> str:
     if SPREAD_OF in str(row.get("note")):
         numbers += f", {row['note']}"
     if row["cells"] > 1:
-        numbers += f"; holds in {row['cells_holding']} of {row['cells']} cells"
+        numbers += f"; holds in {row['cells_holding']} of {row['cells']} {row['cells_are']}{_told_apart(row)}"
     if row["pairs_alike"]:
         numbers += f"; {row['pairs_alike']} of {row['pairs']} pairs of policies are the same"
+    if row["bear_in_mind"]:
+        numbers += f"; {row['bear_in_mind']}"
     return f"“{row['statement']}” ({numbers})"
+
+
+def _told_apart(row: dict) -> str:
+    """In how many cells an interval of their own says that a claim holds, or that the opposite does."""
+    parts = [f"told from 0 in {row['cells_above_zero']}"] if row["cells_holding"] else []
+    parts += [f"the opposite told in {row['cells_below_zero']}"] if row["cells_below_zero"] else []
+    return f" ({', '.join(parts)})" if parts else ""

@@ -11,8 +11,8 @@ from rdlib.evidence.result_tables import Evidence
 OF_SEEDS = "95 % intervals over questions, of these seeds"
 POINTS = (
     f"Differences are in percentage points, with {OF_SEEDS}; `least` and `most` are the seeds'. How much other seeds "
-    f"would differ two cannot tell, so a difference counts as told from none only where its interval and every seed "
-    f"are on one side of 0."
+    f"would differ one or two cannot tell, so a difference counts as better or worse only where its interval and every "
+    f"seed are on one side of 0."
 )
 PPO, RANKING, STYLE = "ppo_on_mmlu", "reward_model", "teacher_style"
 DISTILLATION = ("distillation", "hot_teacher")
@@ -169,7 +169,7 @@ OPEN_ENDS = (
     ),
     Exhibit(
         name="open_sft_rate",
-        title="Why SFT loses to its own kind on micro-gsm-plus",
+        title="Why SFT does worse than the warm-up, which is SFT too, on micro-gsm-plus",
         caption=f"Agreement with the vote on validation questions, and accuracy on the test questions of seeds that "
         f"are not released, in % with {OF_SEEDS}. {POINTS}",
         table=_sft,

@@ -45,7 +45,7 @@ def sft_table(tested: pd.DataFrame, answers: pd.DataFrame) -> pd.DataFrame:
 
 
 def sft_effects(tested: pd.DataFrame) -> pd.DataFrame:
-    """By benchmark: the warm-up minus SFT, and what each factor alone adds, on the mean of all cells and other factors.
+    """By benchmark: the warm-up minus SFT, and what each factor adds, on the mean of all cells and of the other factor.
 
     Accuracy in percentage points, question by question; a row (benchmark, factor), of both together with factor "both".
     """
@@ -79,7 +79,7 @@ def sft_answer(effects: pd.DataFrame) -> str:
         }
         sentences.append(
             f"on {benchmark} the warm-up minus SFT is {open_tables.in_words(both, 'effect')} on the mean of the cells; "
-            f"by itself {tables.listed(told)}. Told apart from no effect: better by {open_tables.listed(apart[1])}, "
-            f"worse by {open_tables.listed(apart[-1])}"
+            f"with either of the other, {tables.listed(told)}. Better by {open_tables.listed(apart[1])}; worse by "
+            f"{open_tables.listed(apart[-1])}"
         )
     return f"Answer: {'. And '.join(sentences)}."

@@ -115,9 +115,13 @@ def in_per_cent(name: str, interval: Interval) -> dict[str, float]:
 
 
 def in_words(row, name: str) -> str:
-    """A difference of a table's row with its interval: +1.2 [0.3, 2.1] pp."""
-    value, low, high = (getattr(row, f"{name}{end}_pp") for end in ("", "_low", "_high"))
-    return f"{value:+.1f} [{low:.1f}, {high:.1f}] pp"
+    """A difference of a table's row with its interval: +1.2 [0.3, 2.1] pp; seeds where they contradict it."""
+    value, low, high, least, most = (
+        getattr(row, f"{name}{end}_pp") for end in ("", "_low", "_high", "_least", "_most")
+    )
+    told = f"{value:+.1f} [{low:.1f}, {high:.1f}] pp"
+    contradicted = not told_apart(row, name) and (low > 0 or high < 0)
+    return f"{told}, but between seeds {least:+.1f} to {most:+.1f}" if contradicted else told
 
 
 def told_apart(row, name: str) -> int:
@@ -202,8 +206,8 @@ def ppo_answer(table: pd.DataFrame, effects: pd.DataFrame, by_reward: pd.DataFra
         f"Answer: with the study's own settings the agreement {does} from the warm-up to the end of PPO "
         f"({in_words(ours, 'end_minus_start')}), while the mean reward goes from {ours.reward_first:.2f} to "
         f"{ours.reward_last:.2f}. What each of the three adds to that change, over all settings of the others: "
-        f"{'; '.join(told)}. Leaving out the questions of Q_fail adds {spared}. Of the three, told apart from no "
-        f"effect: better by {listed(mends)}; worse by {listed(harms)}."
+        f"{'; '.join(told)}. Leaving out the questions of Q_fail adds {spared}. Of the three, better by "
+        f"{listed(mends)}; worse by {listed(harms)}."
     )
 
 

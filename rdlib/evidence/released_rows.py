@@ -176,12 +176,14 @@ def open_ends_text(figures: Path) -> str:
         if exhibit.answer is None:
             continue
         path = figures / f"{exhibit.name}.md"
-        answer = "Not run yet."
+        answer, title = "Not run yet.", exhibit.title
         if path.is_file():
+            seeds = int(pd.read_csv(path.with_suffix(".csv"))["seeds"].min())
+            title = f"{title} ({first_screen.in_words(seeds)} seed{'s' * (seeds > 1)})"
             note = path.read_text(encoding="utf-8").partition("\n\n")[2].partition("\n")[0]
             answer = note.removesuffix(exhibit.caption).removeprefix("Answer: ").strip()
             answer = f"{answer[:1].upper()}{answer[1:]} ([table](../figures/{exhibit.name}.md))"
-        lines.append(f"- **{exhibit.title}.** {answer}")
+        lines.append(f"- **{title}.** {answer}")
     return "\n".join(lines)
 
 

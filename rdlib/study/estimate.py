@@ -36,6 +36,8 @@ class Work:
     generated: int = 0
     trained: int = 0
     read: int = 0  # besides, without gradient
+    requests: int = 0  # of a server, where it gives all samples of a question and temperature at once
+    prompts: int = 0  # tokens of these requests
 
 
 def work_of(stage: Stage) -> Work:
@@ -49,7 +51,8 @@ def work_of(stage: Stage) -> Work:
         asked = sizes["test"] if held_out else both
         temperatures = (*teacher.high_temperatures, *(() if held_out else teacher.low_temperatures))
         each = sum(1 if t == 0 else teacher.samples_per_temperature for t in temperatures)
-        return Work(asked, asked * each, asked * each * response)
+        requests = asked * len(temperatures)
+        return Work(asked, asked * each, asked * each * response, requests=requests, prompts=requests * prompt)
     if stage.name == "03_sft_warmup":
         teacher = profile.teacher_sampling
         most = teacher.samples_per_temperature * len((*teacher.high_temperatures, *teacher.low_temperatures))
@@ -115,12 +118,19 @@ def row_of(stage: Stage) -> dict[str, Any]:
         "seed": stage.seed,
         "questions": work.questions,
         "samples": work.samples,
+        "server": stage.teacher if _asks_a_server(stage) else "",
+        "requests": work.requests,
+        "mtokens_prompts": work.prompts / 1e6,
         "mtokens_generated": work.generated / 1e6,
         "mtokens_trained": work.trained / 1e6,
         "gpu_hours": seconds / 3600 if hardware.gpus else math.nan,
         "disk_gb": (work.generated * BYTES_PER_TOKEN + saved) / 1e9,
         **memory,
     }
+
+
+def _asks_a_server(stage: Stage) -> bool:
+    return bool(stage.teacher) and stage.profile.teachers[stage.teacher].engine == "openai"
 
 
 def estimate(stages: list[Stage]) -> pd.DataFrame:
@@ -139,12 +149,24 @@ def summary(table: pd.DataFrame, profile: Profile) -> str:
     shown = pd.concat([by_stage, total.to_frame().T])
     whole = ["runs", "questions", "samples"]
     formats = dict.fromkeys(whole, "{:,.0f}".format)
-    lines = [shown.to_string(na_rep="", float_format="{:,.2f}".format, formatters=formats), ""]
+    lines = [shown.to_string(na_rep="", float_format="{:,.2f}".format, formatters=formats), *_server_lines(table), ""]
     if gpus := profile.hardware.gpus:
         hours = table["gpu_hours"].sum()
         lines.append(f"About {hours:,.1f} GPU hours, {hours / gpus:,.1f} h on {gpus} GPUs; within a factor of three.")
         lines += ["", *_memory_lines(table)]
     return "\n".join(lines)
+
+
+def _server_lines(table: pd.DataFrame) -> list[str]:
+    """What is asked of each teacher behind a server, which a provider may ask a price for."""
+    asked = table[(table["server"] != "") & (table["requests"] > 0)].groupby("server", sort=False)
+    sums = asked[["requests", "samples", "mtokens_prompts", "mtokens_generated"]].sum()
+    return [
+        f"\nAsked of the server of {row.Index}: {row.requests:,} requests (more where it gives one "
+        f"sample at a time) of some {row.mtokens_prompts:,.2f} million tokens, {row.samples:,} responses of up to "
+        f"{row.mtokens_generated:,.2f} million tokens, thinking aside."
+        for row in sums.itertuples()
+    ]
 
 
 def memory_table(table: pd.DataFrame) -> pd.DataFrame:

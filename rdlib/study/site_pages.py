@@ -45,7 +45,16 @@ NO_NOTEBOOKS = (
     "There are no executed notebooks here yet: `make reference` executes them, and releases those of one cell."
 )
 BADGES = {"supported": "success", "not supported": "danger", "inconclusive": "warning", "under-powered": "secondary"}
-FIRST = ("running", "own_questions", "real_benchmarks", "results", "one_figure", "equations", "architecture")
+FIRST = (
+    "running",
+    "own_questions",
+    "real_benchmarks",
+    "results",
+    "one_figure",
+    "released_files",
+    "equations",
+    "architecture",
+)
 WRITTEN = ("12_paper_tables_and_figures", "13_reviewer_questions")  # their prose is the report's
 _SHOWN = re.compile(r"""["']([a-z0-9_]+)\.(?:png|md)["']""")
 _PUNCTUATION = re.compile(r"([!-/:-@\[-`{-~])")
