@@ -240,12 +240,11 @@ def test_the_reward_models_table_and_answer_by_hand():
     assert (usual.ppo_gain_pp, usual.kept_minus_study_pp) == (pytest.approx(10), 0)
     assert larger.kept_minus_study_pp == pytest.approx(25)
     assert open_tables.reward_answer(table.reset_index()) == (
-        "Answer: on gsm/strong/small the study's reward model picks a right one of 30 samples on 30 % of the "
-        "questions, chance on 50 %, but a choice among their distinct texts, which is what a reward that knows nothing "
-        "comes to, on 10 %; better than that is the choice of as in the study, larger reward model and only where the "
-        "vote is unsure, better than chance that of larger reward model, worse than chance that of as in the study and "
-        "only where the vote is unsure. After PPO more questions agree than in the study by larger reward "
-        "model, fewer by only where the vote is unsure."
+        "Answer: on gsm/strong/small a single sample is right on 50 % of the questions, the one of 30 with the highest "
+        "reward of the study's model on 30 %, and one of their distinct texts, which is what a reward that knows "
+        "nothing comes to, on 10 %. Told to choose better than knowing nothing: “as in the study” and “larger reward "
+        "model”; better than a single sample: “larger reward model”; worse than that: “as in the study”. After PPO "
+        "more questions agree than in the study with “larger reward model”, fewer with “only where the vote is unsure”."
     )
     points = open_tables.ranking_points(reward_tables()[0]).set_index(["trial", "strategy", "n"])["right_pct"]
     assert points["larger reward model", "reward", 30] == 80 and len(points) == 18
@@ -268,8 +267,8 @@ def test_the_styles_table_and_answer_by_hand():
     assert (table["recalled_teacher_pct"] == 100).all() and (table["recalled_student_pct"] == 75).all()
     answer = open_tables.style_answer(table.reset_index())
     assert "Pos/Pos is 0.50 and, for the best judge that there can be of these two models, 0.90" in answer
-    assert "by one text a question (0.80), adapters of rank 2 (0.75), no warm-up (0.90) and judged by the" in answer
-    assert answer.endswith("within 2 points of its 60 %: adapters of rank 2.")
+    assert "by “one text a question” (0.80), “adapters of rank 2” (0.75), “no warm-up” (0.90) and “judged by" in answer
+    assert answer.endswith("within 2 points of its 60 %: “adapters of rank 2”.")
 
 
 def distillation_tables():
@@ -328,12 +327,14 @@ def test_sfts_table_effects_and_answer_by_hand():
     )
     assert effects["pairs"].to_dict()["gsm_plus", "both"] == 2 and effects["pairs"].to_dict()["gsm", "rate"] == 4
     answer = open_sft_tables.sft_answer(effects.reset_index())
-    assert answer.startswith("Answer: on gsm the warm-up minus SFT is +0.0 [0.0, 0.0] pp on the mean of the cells; by")
+    assert answer.startswith(
+        "Answer: on gsm the warm-up minus SFT is +0.0 [0.0, 0.0] pp on the mean of the cells; with"
+    )
     assert "on gsm_plus the warm-up minus SFT is +30.0 [" in answer
     assert "the texts that agree with the vote in place of all +5.0 [" in answer
     assert answer.endswith(
-        "better by the texts that agree with the vote in place of all and the warm-up's learning rate in place of "
-        "SFT's, worse by none."
+        "Better by the texts that agree with the vote in place of all and the warm-up's learning rate in place of "
+        "SFT's; worse by none."
     )
 
 
@@ -462,3 +463,12 @@ def test_three_times_the_responses_are_three_times_those_of_the_profile():
     trial = next(t for t in asked["groups"]["reward_model"]["trials"] if t["name"].startswith("three times"))
     usual = load_profile(REPOSITORY / asked["profile"]).reward_model.samples_per_kind
     assert trial["settings"] == {"reward_model.samples_per_kind": 3 * usual}
+
+
+def test_seeds_that_contradict_an_interval_are_told():
+    """Of the mean of two seeds the interval lies below 0, but one of them rises."""
+    ends = {"": -1.6, "_low": -3.2, "_high": -0.03}
+    row = pd.Series({f"change{end}_pp": value for end, value in (ends | {"_least": -3.4, "_most": 0.15}).items()})
+    assert open_tables.in_words(row, "change") == "-1.6 [-3.2, -0.0] pp, but between seeds -3.4 to +0.1"
+    row["change_most_pp"] = -0.1
+    assert open_tables.in_words(row, "change") == "-1.6 [-3.2, -0.0] pp"

@@ -615,7 +615,8 @@ def test_evaluations_of_seeds_belong_together_by_their_order():
     history = pd.DataFrame(rows, columns=["seed", "step", "auc"]).assign(cell="a")
     curve = curve_tables.over_seeds(history, ["cell"], "step", "auc")
     assert curve[["step", "seeds"]].values.tolist() == [[0, 2], [25, 2], [48, 1]]
-    assert curve["mean"].tolist() == pytest.approx([0.5, 0.65, 0.8])
+    assert curve["mean"].tolist() == pytest.approx([0.5, 0.65, 0.75])  # the ended seed counts on with .7
+    assert curve["low"].isna().tolist() == [False, False, True]
     axes = looks.grid(1, 1)[1][0, 0]
     plots.curve_over_seeds(axes, curve.step, curve, ("mean", "low", "high"), 4, color="black")
     whole, rest = axes.lines

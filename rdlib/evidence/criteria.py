@@ -86,7 +86,7 @@ class Variant(_Accuracy):
     @property
     def difference(self) -> str:
         """What is subtracted from what; positive as the paper claims."""
-        return f"Ours - {self.variant}"
+        return f"Ours - {looks.VARIANTS.get(self.variant, self.variant)}"
 
 
 class SomeCell(_AgainstMethod):

@@ -54,16 +54,20 @@ def over_seeds(history: pd.DataFrame, by: list[str], step: str, value: str) -> p
     """Mean of a value over seeds at each step, with t intervals: columns `by`, step, seeds, mean, low, high.
 
     What seeds evaluate belongs together by its order: their data differ in size, so they evaluate at other steps. The
-    step given is the mean of theirs.
+    step given is the mean of theirs. A seed that has ended is held at its last value, so that the mean is of the same
+    seeds all along and does not jump; `seeds` are those still in training, and an interval is there for all of them
+    alone.
     """
     runs = [*by, "seed"]
     known = history.dropna(subset=value).sort_values([*runs, step])
-    known = known.assign(order=known.groupby(runs).cumcount())
-    steps = known.groupby([*by, "order"])
-    table = steps.agg(**{step: (step, "mean"), "seeds": ("seed", "nunique"), "mean": (value, "mean")}).reset_index()
-    half = stats.half_width(steps[value].std().to_numpy(), table["seeds"].to_numpy())
-    table = table.assign(low=table["mean"] - half, high=table["mean"] + half)
-    return table.astype({step: float}).round({step: 0}).astype({step: int}).drop(columns="order")
+    known = known.assign(order=known.groupby(runs).cumcount()).set_index([*by, "order", "seed"])
+    values, steps = known[value].unstack("seed"), known[step].unstack("seed")
+    held, training = values.groupby(level=by).ffill(), values.notna().sum(axis=1)
+    half = pd.Series(stats.half_width(held.std(axis=1).to_numpy(), training.to_numpy()), held.index)
+    half = half.where(training == training.groupby(level=by).transform("max"))
+    mean = held.mean(axis=1)
+    table = {step: steps.mean(axis=1).round().astype(int), "seeds": training, "mean": mean}
+    return pd.DataFrame(table | {"low": mean - half, "high": mean + half}).reset_index().drop(columns="order")
 
 
 def lambda_curves(history: pd.DataFrame, scores: pd.DataFrame, default: float) -> pd.DataFrame:

@@ -1,6 +1,6 @@
 """How everything is drawn: one colour and one marker or hatch for each method, teacher and kind of response.
 
-They are told apart in greyscale too. Colours are Okabe and Ito's, with three of Tol's where those run out, all safe for
+They are told apart in greyscale too. Colours are Okabe and Ito's, with four of Tol's where those run out, all safe for
 colour-blind readers. Error bars are 95 % intervals.
 """
 
@@ -22,7 +22,7 @@ from matplotlib.lines import Line2D
 
 BLACK, GREY, ORANGE, SKY = "#000000", "#999999", "#E69F00", "#56B4E9"
 GREEN, YELLOW, BLUE, VERMILION, PURPLE = "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7"
-INDIGO, WINE, OLIVE = "#332288", "#882255", "#999933"
+INDIGO, WINE, OLIVE, TEAL = "#332288", "#882255", "#999933", "#44AA99"
 
 
 @dataclass(frozen=True)
@@ -61,11 +61,16 @@ ARMS = {
     "both (Ours)": METHODS["ours"],
     "PPO on the vote": Look("PPO on the vote", GREEN, "P"),
     "vote alone": Look("vote alone", GREEN, "P"),
-    "reward model alone": Look("reward model alone", PURPLE, "X"),
+    "reward model alone": Look("reward model alone", TEAL, "h"),
     "rejection-sampling FT": Look("rejection-sampling FT", PURPLE, "X"),
     "DPO": Look("DPO", WINE, "p"),
     "on-policy distillation": Look("on-policy distillation", OLIVE, "<"),
     "GRPO on the vote": Look("GRPO on the vote", INDIGO, ">"),
+}
+# Variants of Ours that claims are about
+VARIANTS = {
+    "reward_model.source=teacher": "Ours with a reward model of teacher responses",
+    "reward.mismatch=minus": "Minus",
 }
 TEACHERS = {
     "strong": Look("strong teacher", GREEN, "o", "-", ""),
@@ -236,6 +241,14 @@ def handles(looks: Iterable[Look], lines: bool = True) -> list[Line2D]:
 def method_handles(methods: Iterable[str], lines: bool = False) -> list[Line2D]:
     """Legend handles of methods: markers alone, or with their lines."""
     return handles([look(METHODS, method) for method in methods], lines)
+
+
+def interval_handles(seeds: Iterable[str]) -> list[Line2D]:
+    """Legend handles of an interval and, where a text of single seeds has several, of a seed's dot."""
+    found = [Line2D([], [], color=BLACK, linewidth=1.1, label="95 % interval")]
+    if any(isinstance(text, str) and len(text.split()) > 1 for text in seeds):
+        found.append(Line2D([], [], color=GREY, marker=".", markersize=3, linestyle="none", label="a seed"))
+    return found
 
 
 def kind_handles() -> list[Line2D]:

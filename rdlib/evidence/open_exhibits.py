@@ -98,7 +98,7 @@ OPEN_ENDS = (
     Exhibit(
         name="figure_open_ppo",
         title="Agreement along PPO on micro-mmlu, by reward, questions and warm-up",
-        caption="Agreement with the vote on validation questions in %, a line a seed.",
+        caption="Agreement with the vote on validation questions in %, a line a seed, the second seed's thin.",
         table=_ppo_curves,
         draw=open_figures.ppo,
         rests_on=(),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from rdlib.evidence import looks
 from rdlib.evidence.dots import draw_dots
@@ -12,15 +13,16 @@ from rdlib.evidence.open_sft_tables import SFT, WARM_UP
 from rdlib.evidence.open_tables import BASE
 
 REWARDS = {"reward model": looks.BLUE, "vote": looks.GREEN}
+WIDTHS = (1.6, 0.8)  # of the lines of the first seed, and of the others
 QUESTIONS = {"all questions": "-", "without Q_fail": (0, (4, 1.5))}
 RANKERS = {
     BASE: Look(BASE, looks.BLUE, "D", "-"),
-    "three times the responses of a kind": Look("three times the responses of a kind", looks.ORANGE, "s", "--"),
-    "larger reward model": Look("larger reward model", looks.GREEN, "^", (0, (6, 2))),
-    "mean of four reward models": Look("mean of four reward models", looks.PURPLE, "v", ":"),
+    "three times the responses of a kind": Look("three times the responses of a kind", looks.INDIGO, "s", "--"),
+    "larger reward model": Look("larger reward model", looks.TEAL, "^", (0, (6, 2))),
+    "mean of four reward models": Look("mean of four reward models", looks.WINE, "v", ":"),
 }
 OTHERS = {
-    "majority": Look("majority vote of n", looks.GREY, "o", (0, (1, 1))),
+    "majority": Look("majority vote of n", looks.GREEN, "P", (0, (1, 1))),
     "distinct": Look("any of the distinct texts", looks.BLACK, "x", (0, (5, 1, 1, 1))),
 }
 JUDGES = {
@@ -37,19 +39,30 @@ PAPERS = (0.70, 0.94)  # Pos/Pos AUC in the paper's Table 3
 
 
 def ppo(table: pd.DataFrame) -> Figure:
-    """Validation agreement along PPO, a panel a warm-up, a line a seed."""
+    """Validation agreement along PPO, a panel a warm-up, a line a seed; the second seed's are thin."""
     figure, axes = looks.grid(1, 2, width=7.2, height=2.8, sharey=True)
+    seeds = sorted(set(table["seed"]))
     for ax, warm_up in zip(axes[0], ("short warm-up", "long warm-up"), strict=True):
         part = table[table["warm_up"] == warm_up]
-        for (reward, questions, _), run in part.groupby(["reward", "questions", "seed"], sort=False):
+        for (reward, questions, seed), run in part.groupby(["reward", "questions", "seed"], sort=False):
             style = {"color": looks.look({}, reward).color if reward not in REWARDS else REWARDS[reward]}
-            ax.plot(run["update"], run["agreement_pct"], linestyle=QUESTIONS[questions], linewidth=1.1, **style)
-        ax.set(title=warm_up, xlabel="update of PPO")
-    axes[0, 0].set_ylabel("agreement with the vote (%)")
+            style["linewidth"] = WIDTHS[min(seeds.index(seed), len(WIDTHS) - 1)]
+            ax.plot(run["update"], run["agreement_pct"], linestyle=QUESTIONS[questions], **style)
+        ax.set(title=f"{_cell(table)}, {warm_up}", xlabel="PPO update")
+    axes[0, 0].set_ylabel("validation agreement (%)")
     shown = [Look(name, color, "") for name, color in REWARDS.items()]
     shown += [Look(name, looks.BLACK, "", line) for name, line in QUESTIONS.items()]
-    looks.legend_below(figure, looks.handles(shown))
+    handles = looks.handles(shown)
+    for seed, width in zip(seeds, WIDTHS, strict=False):
+        handles.append(Line2D([], [], color=looks.BLACK, linewidth=width, label=f"seed {seed}"))
+    looks.legend_below(figure, handles, columns=3)
     return figure
+
+
+def _cell(table: pd.DataFrame) -> str:
+    """The cell that a table is of, in the words of figures."""
+    (cell,) = set(table["cell"])
+    return looks.cell_label(*cell.split("/"), lines=1)
 
 
 def ranking(table: pd.DataFrame) -> Figure:
@@ -67,7 +80,8 @@ def ranking(table: pd.DataFrame) -> Figure:
         for strategy, look in OTHERS.items():
             part = of_cell[(of_cell["trial"] == BASE) & (of_cell["strategy"] == strategy)].sort_values("n")
             ax.plot(part["n"], part["right_pct"], color=look.color, marker=look.marker, linestyle=look.line)
-        ax.set(title=cell, xlabel="samples a question, n", ylabel="right on validation (%)")
+        title = looks.cell_label(*cell.split("/"))
+        ax.set(title=title, xlabel="samples a question, n", ylabel="validation accuracy (%)")
     looks.legend_below(figure, looks.handles([*RANKERS.values(), *OTHERS.values()]), columns=3)
     return figure
 
@@ -91,7 +105,7 @@ def distillation(table: pd.DataFrame) -> Figure:
     intervals = ("right_low_pct", "right_high_pct")
     draw_dots(figure, table, "right_pct", "method", looks.ARMS, interval=intervals, columns=2, dodged=False)
     for ax in figure.axes:
-        ax.set_xlabel("right on validation (%)")
+        ax.set_xlabel("validation accuracy (%)")
     return figure
 
 
@@ -101,6 +115,6 @@ def sft_rate(table: pd.DataFrame) -> Figure:
     figure = looks.blank(7.6, 1.3 + 0.7 * table["row"].nunique())
     draw_dots(figure, table, "right_pct", "trial", TEXTS_AND_RATES, interval=("right_low_pct", "right_high_pct"))
     for ax in figure.axes:
-        ax.set_xlabel("right on test (%)")
+        ax.set_xlabel("accuracy (%)")
     looks.legend_below(figure, looks.handles(TEXTS_AND_RATES.values(), lines=False), columns=2)
     return figure

@@ -16,6 +16,7 @@ from rdlib.evidence import stats, tables
 from rdlib.evidence.stats import Draws, Interval
 
 BASE = "as in the study"
+UNSURE = "only where the vote is unsure"  # the study's reward model, in another reward
 FACTORS = {  # of the trials of PPO: the part of a name, from what to what, and in words
     "reward": ("reward model", "vote", "the vote in place of the reward model"),
     "questions": ("all questions", "without Q_fail", "leaving the questions of Q_fail out"),
@@ -133,6 +134,11 @@ def told_apart(row, name: str) -> int:
 def listed(names: Iterable[str]) -> str:
     """Names as `tables.listed`, or "none"."""
     return tables.listed(list(names)) or "none"
+
+
+def named(rows: pd.DataFrame, name: str, sign: int) -> str:
+    """The trials whose difference is told to have a sign, in quotes, or "none"."""
+    return listed(f"“{row.trial}”" for row in rows.itertuples() if told_apart(row, name) == sign)
 
 
 def groups(table: pd.DataFrame):
@@ -257,18 +263,16 @@ def reward_answer(table: pd.DataFrame) -> str:
     sentences = []
     for cell, part in table.groupby("cell", sort=False):
         usual = next(part[part["trial"] == BASE].itertuples())
-        apart = {row.trial: told_apart(row, "best_of_n_minus_one") for row in part.itertuples()}
-        knows = [row.trial for row in part.itertuples() if told_apart(row, "best_of_n_minus_any_text") > 0]
-        gains = [row.trial for row in part.itertuples() if told_apart(row, "kept_minus_study") > 0]
-        losses = [row.trial for row in part.itertuples() if told_apart(row, "kept_minus_study") < 0]
+        rankers = part[part["trial"] != UNSURE]
+        knows, better = named(rankers, "best_of_n_minus_any_text", 1), named(rankers, "best_of_n_minus_one", 1)
+        worse = named(rankers, "best_of_n_minus_one", -1)
+        gains, losses = (named(part, "kept_minus_study", sign) for sign in (1, -1))
         sentences.append(
-            f"on {cell} the study's reward model picks a right one of {usual.n} samples on "
-            f"{usual.best_of_n_pct:.0f} % of the questions, chance on {usual.one_pct:.0f} %, but a choice among their "
-            f"distinct texts, which is what a reward that knows nothing comes to, on {usual.any_text_pct:.0f} %; "
-            f"better than that is the choice of {listed(knows)}, better than chance that of "
-            f"{listed(t for t, sign in apart.items() if sign > 0)}, worse than chance that of "
-            f"{listed(t for t, sign in apart.items() if sign < 0)}. After PPO more questions agree than in the study "
-            f"by {listed(gains)}, fewer by {listed(losses)}"
+            f"on {cell} a single sample is right on {usual.one_pct:.0f} % of the questions, the one of {usual.n} with "
+            f"the highest reward of the study's model on {usual.best_of_n_pct:.0f} %, and one of their distinct texts, "
+            f"which is what a reward that knows nothing comes to, on {usual.any_text_pct:.0f} %. Told to choose better "
+            f"than knowing nothing: {knows}; better than a single sample: {better}; worse than that: {worse}. After "
+            f"PPO more questions agree than in the study with {gains}, fewer with {losses}"
         )
     return "Answer: " + ". And ".join(sentences) + "."
 
@@ -303,9 +307,9 @@ def style_answer(table: pd.DataFrame) -> str:
     for cell, part in table.groupby("cell", sort=False):
         usual = next(part[part["trial"] == BASE].itertuples())
         like = [row for row in part.itertuples() if row.pos_pos_auc >= PAPERS_LEAST]
-        told = [f"{row.trial} ({row.pos_pos_auc:.2f})" for row in like]
+        told = [f"“{row.trial}” ({row.pos_pos_auc:.2f})" for row in like]
         own = [row for row in like if not row.trial.startswith(OTHER_JUDGE)]
-        good = [row.trial for row in own if row.warm_up_pct >= usual.warm_up_pct - AS_GOOD]
+        good = [f"“{row.trial}”" for row in own if row.warm_up_pct >= usual.warm_up_pct - AS_GOOD]
         reached = f"is reached by {listed(told)}"
         if like:
             reached += (

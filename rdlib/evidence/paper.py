@@ -19,10 +19,10 @@ STUDENTS = {"small": "llama3-1b", "large": "llama3-3b"}
 BENCHMARKS = {"gsm": "gsm8k", "gsm_plus": "gsm_plus", "mmlu": "mmlu_pro"}
 METHODS = ("teacher", "icl", "sft", "ours_wo_r", "ours_wo_d", "ours")
 LABELS = {
-    "llama3-70b": "Llama3-70B",
-    "llama3-8b": "Llama3-8B",
-    "llama3-3b": "Llama3-3B",
-    "llama3-1b": "Llama3-1B",
+    "llama3-70b": "Llama-3-70B",
+    "llama3-8b": "Llama-3.1-8B",
+    "llama3-3b": "Llama-3.2-3B",
+    "llama3-1b": "Llama-3.2-1B",
     "gsm8k": "GSM8K",
     "gsm_plus": "GSM-Plus",
     "mmlu_pro": "MMLU-Pro",

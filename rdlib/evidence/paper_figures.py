@@ -95,7 +95,8 @@ def main_results(table: pd.DataFrame) -> Figure:
     draw_dots(below, theirs, "paper_pct", "method", looks.METHODS)
     for ax in [*above.axes, *below.axes]:
         ax.set_xlabel("accuracy (%)")
-    looks.legend_below(figure, looks.method_handles(tables.in_order(table.method, paper.METHODS)))
+    handles = looks.method_handles(tables.in_order(table.method, paper.METHODS))
+    looks.legend_below(figure, [*handles, *looks.interval_handles(table["study_seeds"])], columns=4)
     return figure
 
 
@@ -113,13 +114,16 @@ def claims_of_methods(table: pd.DataFrame) -> Figure:
 
 def claims_of_ablations(table: pd.DataFrame) -> Figure:
     """C5 to C9, a panel each: the differences here with intervals."""
-    return _claims(table, width=9.0, columns=3, sources=("study",))
+    figure = _claims(table, width=9.4, columns=3, sources=("study",))
+    figure.get_layout_engine().set(w_pad=0.1)
+    return figure
 
 
 def _claims(table: pd.DataFrame, width: float, columns: int, sources: tuple[str, ...]) -> Figure:
     named = zip(table.claim, table.difference, strict=True)
     titles = [textwrap.fill(f"{claim}: {what}", 22, break_long_words=False) for claim, what in named]
-    table = table.assign(panel=pd.Series(titles, table.index, dtype=str) + "\n" + table.verdict)
+    levels = table["level_pct"].map(lambda level: "" if level == 95 else f"\n{level:g} % intervals")
+    table = table.assign(panel=pd.Series(titles, table.index, dtype=str) + "\n" + table.verdict + levels)
     panels = list(dict.fromkeys(table.panel))
     rows = -(-len(panels) // columns)
     tallest = max((table.panel == panel).sum() for panel in panels) if panels else 1

@@ -121,10 +121,10 @@ PALE = 0.35
 def curve_over_seeds(
     ax: Axes, steps: pd.Series, curve: pd.DataFrame, names: Sequence[str], marks: int, **style: Any
 ) -> None:
-    """A mean over seeds, with the band of its interval as far as no seed has stopped early, and pale from there on.
+    """A mean over seeds, with the band of its interval as far as no seed has ended, and pale from there on.
 
-    `names` are the columns of the mean and of the interval's ends. What is left of the seeds is another mean, and of
-    two seeds an interval says nothing. Of the points about `marks` in either part have markers.
+    `names` are the columns of the mean and of the interval's ends. In the pale part seeds that have ended are held at
+    their last value (`rdlib.evidence.curve_tables.over_seeds`). About `marks` points of either part have markers.
     """
     whole = (curve.seeds == curve.seeds.max()).to_numpy()
     mean, low, high = (curve[name] for name in names)
@@ -175,7 +175,7 @@ def pale_handle(table: pd.DataFrame) -> list[Line2D]:
     """A legend handle where seeds stop at different steps."""
     if table.seeds.dropna().nunique() <= 1:
         return []
-    return [Line2D([], [], color=BLACK, alpha=PALE, label="pale: mean of the seeds left")]
+    return [Line2D([], [], color=BLACK, alpha=PALE, label="pale: ended seeds held at their last value")]
 
 
 # --- distributions and ROC ----------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from rdlib.evidence.reviewers import arm_label
 STRATEGIES = {
     "reward": Look("highest reward (best of n)", looks.BLUE, "D", "-"),
     "distinct": Look("any of the distinct texts (a reward that knows nothing)", looks.BLACK, "v", (0, (5, 1, 1, 1))),
-    "majority": Look("majority vote of n", looks.ORANGE, "s", "--"),
+    "majority": Look("majority vote of n", looks.GREEN, "P", "--"),
     "any": Look("any of n is right (pass@n)", looks.GREY, "o", ":"),
 }
 POLICIES = {
@@ -26,7 +26,7 @@ POLICIES = {
 }
 JUDGES = {
     "accuracy": Look("correct by gold", looks.BLUE, "D", "-"),
-    "agreement": Look("agrees with the vote", looks.ORANGE, "s", "--"),
+    "agreement": Look("agrees with the vote", looks.GREEN, "P", "--"),
 }
 PANEL = ["cell", "benchmark"]
 
@@ -79,24 +79,24 @@ def label_noise(table: pd.DataFrame) -> Figure:
 
 
 def thresholds(table: pd.DataFrame) -> Figure:
-    """What the vote's threshold trades: label accuracy against coverage, and the failure ratio; a line a teacher."""
-    import seaborn as sns
+    """What the vote's threshold trades: label accuracy against coverage, and the failure ratio.
 
+    A line a teacher and dataset, in the teacher's colour; the first dataset's markers are filled.
+    """
     figure, axes = looks.grid(1, 2, width=7.2, height=2.7)
-    names = table["dataset"].map(looks.benchmark_label) + ", " + table["teacher"] + " teacher"
     shares = ["coverage", "label_accuracy", "failure_ratio"]
-    shown = (100 * table.groupby([names.rename("line"), "threshold"])[shares].mean()).reset_index()
-    count = shown["line"].nunique()
-    style = {"data": shown, "hue": "line", "style": "line", "sort": False, "errorbar": None, "markeredgewidth": 0}
-    style |= {"markers": ["^", "s", "D", "v"][:count], "legend": False}
-    style |= {"palette": [looks.GREEN, looks.ORANGE, looks.BLUE, looks.PURPLE][:count]}
-    sns.lineplot(x="coverage", y="label_accuracy", ax=axes[0, 0], **style)
-    sns.lineplot(x="threshold", y="failure_ratio", ax=axes[0, 1], **style | {"legend": "brief"})
+    shown = (100 * table.groupby(["dataset", "teacher", "threshold"])[shares].mean()).reset_index()
+    datasets = list(dict.fromkeys(table["dataset"]))
+    for (dataset, teacher), line in shown.groupby(["dataset", "teacher"]):
+        look = looks.look(looks.TEACHERS, teacher)
+        style = {"color": look.color, "marker": look.marker, "linestyle": look.line}
+        style |= {"markerfacecolor": look.color if dataset == datasets[0] else "white"}
+        style |= {"label": f"{looks.benchmark_label(dataset)}, {look.label}"}
+        axes[0, 0].plot(line["coverage"], line["label_accuracy"], **style)
+        axes[0, 1].plot(line["threshold"], line["failure_ratio"], **style)
     axes[0, 0].set(xlabel="questions with a pseudo-label (%)", ylabel="pseudo-labels equal to gold (%)")
     axes[0, 1].set(xlabel="threshold of the vote", ylabel="failure ratio (%)")
-    handles = axes[0, 1].get_legend_handles_labels()[0]
-    axes[0, 1].get_legend().remove()
-    looks.legend_below(figure, handles, columns=2)
+    looks.legend_below(figure, axes[0, 1].get_legend_handles_labels()[0], columns=2)
     return figure
 
 
