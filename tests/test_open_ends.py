@@ -327,9 +327,7 @@ def test_sfts_table_effects_and_answer_by_hand():
     )
     assert effects["pairs"].to_dict()["gsm_plus", "both"] == 2 and effects["pairs"].to_dict()["gsm", "rate"] == 4
     answer = open_sft_tables.sft_answer(effects.reset_index())
-    assert answer.startswith(
-        "Answer: on gsm the warm-up minus SFT is +0.0 [0.0, 0.0] pp on the mean of the cells; with"
-    )
+    assert answer.startswith("Answer: on gsm the warm-up minus SFT is +0.0 [0.0, 0.0] pp on the mean of the cells; ave")
     assert "on gsm_plus the warm-up minus SFT is +30.0 [" in answer
     assert "the texts that agree with the vote in place of all +5.0 [" in answer
     assert answer.endswith(

@@ -20,7 +20,7 @@ from rdlib.paths import ROOT
 MACHINES = ROOT / "bench" / "machines.csv"
 BLOCK = re.compile(r"^<!-- (\w+) -->$", re.MULTILINE)
 RELEASED_BLOCKS = ("first_screen", "table_2_main", "claims", "questions", "room", "convergence", "power_mean")
-RELEASED_BLOCKS += ("power_cells", "power_plans", "endings", "open_ends", "differences")
+RELEASED_BLOCKS += ("power_cells", "power_plans", "endings", "open_ends", "differences", "exhibits")
 
 
 def render(text: str, blocks: dict[str, str], where: str = "README.md") -> str:
@@ -69,6 +69,7 @@ def blocks(figures: Path) -> dict[str, str]:
         content["convergence"] = released_rows.convergence_rows(figures / "convergence.csv")
         content["endings"] = released_rows.endings_text(figures / "convergence.csv")
     content["open_ends"] = released_rows.open_ends_text(figures)
+    content["exhibits"] = released_rows.exhibit_rows(figures)
     return content
 
 

@@ -106,13 +106,13 @@ def _claim(row: dict) -> str:
         numbers += f"; holds in {row['cells_holding']} of {row['cells']} {row['cells_are']}{_told_apart(row)}"
     if row["pairs_alike"]:
         numbers += f"; {row['pairs_alike']} of {row['pairs']} pairs of policies are the same"
-    if row["bear_in_mind"]:
+    if isinstance(row["bear_in_mind"], str) and row["bear_in_mind"]:  # NaN where a file has nothing
         numbers += f"; {row['bear_in_mind']}"
     return f"“{row['statement']}” ({numbers})"
 
 
 def _told_apart(row: dict) -> str:
     """In how many cells an interval of their own says that a claim holds, or that the opposite does."""
-    parts = [f"told from 0 in {row['cells_above_zero']}"] if row["cells_holding"] else []
+    parts = [f"told from 0 in {row['cells_above_zero'] or 'none'}"] if row["cells_holding"] else []
     parts += [f"the opposite told in {row['cells_below_zero']}"] if row["cells_below_zero"] else []
     return f" ({', '.join(parts)})" if parts else ""

@@ -48,7 +48,7 @@ def ppo(table: pd.DataFrame) -> Figure:
             style = {"color": looks.look({}, reward).color if reward not in REWARDS else REWARDS[reward]}
             style["linewidth"] = WIDTHS[min(seeds.index(seed), len(WIDTHS) - 1)]
             ax.plot(run["update"], run["agreement_pct"], linestyle=QUESTIONS[questions], **style)
-        ax.set(title=f"{_cell(table)}, {warm_up}", xlabel="PPO update")
+        ax.set(title=f"{_cell(table)}\n{warm_up}", xlabel="PPO update")
     axes[0, 0].set_ylabel("validation agreement (%)")
     shown = [Look(name, color, "") for name, color in REWARDS.items()]
     shown += [Look(name, looks.BLACK, "", line) for name, line in QUESTIONS.items()]

@@ -79,7 +79,7 @@ def sft_answer(effects: pd.DataFrame) -> str:
         }
         sentences.append(
             f"on {benchmark} the warm-up minus SFT is {open_tables.in_words(both, 'effect')} on the mean of the cells; "
-            f"with either of the other, {tables.listed(told)}. Better by {open_tables.listed(apart[1])}; worse by "
-            f"{open_tables.listed(apart[-1])}"
+            f"averaged over the other factor, {tables.listed(told)}. Better by {open_tables.listed(apart[1])}; worse "
+            f"by {open_tables.listed(apart[-1])}"
         )
     return f"Answer: {'. And '.join(sentences)}."

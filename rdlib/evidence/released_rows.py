@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from rdlib.evidence import first_screen, looks, power_tables, tables
+from rdlib.evidence import first_screen, gallery, looks, power_tables, tables
 from rdlib.evidence.open_exhibits import OPEN_ENDS
 from rdlib.evidence.question_tables import LEVELS
 from rdlib.evidence.result_tables import MADE_AGAIN, open_results, seed_folders, seed_of
@@ -184,6 +184,17 @@ def open_ends_text(figures: Path) -> str:
             answer = note.removesuffix(exhibit.caption).removeprefix("Answer: ").strip()
             answer = f"{answer[:1].upper()}{answer[1:]} ([table](../figures/{exhibit.name}.md))"
         lines.append(f"- **{title}.** {answer}")
+    return "\n".join(lines)
+
+
+def exhibit_rows(figures: Path) -> str:
+    """Every table and figure that is there, in their order: its title as a link, and its data."""
+    lines = []
+    for exhibit in gallery.EXHIBITS.values():
+        shown = figures / f"{exhibit.name}{'.png' if exhibit.draw else '.md'}"
+        if shown.is_file():
+            title = exhibit.title.replace("[", "\\[").replace("]", "\\]")
+            lines.append(f"- [{title}](../figures/{shown.name}) ([data](../figures/{exhibit.name}.csv))")
     return "\n".join(lines)
 
 
