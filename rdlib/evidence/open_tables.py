@@ -136,6 +136,11 @@ def listed(names: Iterable[str]) -> str:
     return tables.listed(list(names)) or "none"
 
 
+def on(places: list[str]) -> str:
+    """Where something is so, in words."""
+    return f"on {tables.listed(places)}" if places else "nowhere"
+
+
 def named(rows: pd.DataFrame, name: str, sign: int) -> str:
     """The trials whose difference is told to have a sign, in quotes, or "none"."""
     return listed(f"“{row.trial}”" for row in rows.itertuples() if told_apart(row, name) == sign)
@@ -382,8 +387,8 @@ def distillation_answer(table: pd.DataFrame) -> str:
     ours = table[table["method"] == OURS].set_index(["cell", "heat"])["gflop"]
     times = [ours[row.cell, row.heat] / row.gflop for row in rivals.itertuples()]
     return (
-        f"Answer: Ours is ahead of on-policy distillation on {listed(by_sign[1])}; behind on {listed(by_sign[-1])}; "
-        f"not told apart on {listed(by_sign[0])}. Ours takes {min(times):.1f} to {max(times):.1f} times its "
+        f"Answer: Ours is told to be ahead of on-policy distillation {on(by_sign[1])}; behind {on(by_sign[-1])}; not "
+        f"told apart {on(by_sign[0])}. Ours takes {min(times):.1f} to {max(times):.1f} times its "
         f"operations. Distillation cannot be run at all with a teacher that gives texts alone, or that has another "
         f"vocabulary; of the methods that need texts alone the best is "
         + listed(f"{row.method} on {row.cell} ({row.right_pct:.1f} %)" for row in best.itertuples())
