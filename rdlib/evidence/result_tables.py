@@ -72,6 +72,10 @@ ROUNDING_COLUMNS = {
     ROUNDING_STAGES: "dataset teacher student method seed stage same",
 }
 
+# SFT of the same seed with the warm-up's learning rate, written by `rdlib.study.same_rate`; its provenance is last.
+SAME_RATE, SAME_RATE_MADE = "same_rate.parquet", "same_rate_provenance.json"
+SAME_RATE_COLUMNS = "teacher student method seed benchmark id group correct"
+
 
 @dataclass(frozen=True)
 class Evidence:
@@ -259,6 +263,23 @@ class Evidence:
                 f"No seed in {self.folders[0].parent} was computed in another numerical mode: run `make rounding`."
             )
         return pd.concat([tables.read_table(f / name, ROUNDING_COLUMNS[name]) for f in self.rounded], ignore_index=True)
+
+    # ---- SFT with the warm-up's learning rate
+
+    @cached_property
+    def has_same_rate(self) -> bool:
+        """Whether SFT was trained with the warm-up's learning rate too, in every seed."""
+        return all((folder / SAME_RATE_MADE).is_file() for folder in self.folders)
+
+    @cached_property
+    def same_rate(self) -> pd.DataFrame:
+        """Graded answers of SFT that was trained with the warm-up's learning rate."""
+        if not self.has_same_rate:
+            raise UserError(
+                f"Not every seed in {self.folders[0].parent} has {SAME_RATE}: run `python -m rdlib.study.same_rate`."
+            )
+        parts = [tables.read_table(folder / SAME_RATE, SAME_RATE_COLUMNS) for folder in self.folders]
+        return pd.concat(parts, ignore_index=True)
 
     # ---- trials
 

@@ -13,7 +13,15 @@ from pathlib import Path
 
 from rdlib import artifacts
 from rdlib.errors import UserError
-from rdlib.evidence.result_tables import ANSWERED, MADE_AGAIN, ROUNDED, open_results, seed_folders, settings_of
+from rdlib.evidence.result_tables import (
+    ANSWERED,
+    MADE_AGAIN,
+    ROUNDED,
+    SAME_RATE_MADE,
+    open_results,
+    seed_folders,
+    settings_of,
+)
 from rdlib.evidence.tables import listed
 
 PROVENANCE = "provenance.json"
@@ -42,13 +50,15 @@ def release(run: Path, released: Path) -> list[str]:
 def _replace(old: Path, new: Path) -> None:
     """Put a seed in the place of an old one.
 
-    What rounding did to the old one, and what was made of it again, stay where both are the same run.
+    What was made from the old one (rounding, SFT with another rate, what was made again) stays where both are the same
+    run.
     """
     copy = old.with_name(f".new.{old.name}")
     shutil.rmtree(copy, ignore_errors=True)
     shutil.copytree(new, copy)
     if (old / PROVENANCE).is_file() and (old / PROVENANCE).read_bytes() == (new / PROVENANCE).read_bytes():
         beside = [*old.glob("rounding*")] if (old / ROUNDED).is_file() else []
+        beside += [*old.glob("same_rate*")] if (old / SAME_RATE_MADE).is_file() else []
         for path in (*beside, *old.glob(MADE_AGAIN)):
             if not (copy / path.name).exists():
                 shutil.copy2(path, copy)
