@@ -33,7 +33,7 @@ EMBEDDED := params/micro.yaml params/smoke.yaml $(REFERENCE)
 offline = HF_HUB_OFFLINE=$${HF_HUB_OFFLINE-1}
 
 .DEFAULT_GOAL := help
-.PHONY: help env study reference trials open-ends compare rounding test crash-test portable-test slurm-test fuzz real-test own-test sharded-test vllm-test
+.PHONY: help env study reference trials open-ends compare rounding same-rate test crash-test portable-test slurm-test fuzz real-test own-test sharded-test vllm-test
 .PHONY: bench lint format docs figures figure retrain release site lab pins clean distclean
 
 help: ## say what can be made
@@ -67,6 +67,11 @@ compare: env ## hold what is in runs/reference to the released seeds, artifact b
 
 rounding: env ## the released SEEDS once more in torch's own numerics: what rounding alone does (SEEDS="0 1 2 3 4"; hours)
 	@RDLIB_NUMERICS=native $(offline) $(BIN)/python -m rdlib.study.rounding --seeds $(SEEDS) --jobs $(JOBS) $(ARGS)
+	@$(offline) $(BIN)/python -m rdlib.study.published $(REFERENCE) figures
+	@$(MAKE) --no-print-directory figures
+
+same-rate: env ## SFT of the released SEEDS once more with the warm-up's learning rate, in every cell (SEEDS="0 1 2 3 4"; an hour)
+	@$(offline) $(BIN)/python -m rdlib.study.same_rate --seeds $(SEEDS) --jobs $(JOBS) $(ARGS)
 	@$(offline) $(BIN)/python -m rdlib.study.published $(REFERENCE) figures
 	@$(MAKE) --no-print-directory figures
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from rdlib.evidence import forgetting, ppo_reach, tables
+from rdlib.evidence import forgetting, ppo_reach, same_rate, tables
 
 SFT_CLAIM, WARM_UP_CLAIM, PPO_CLAIM = "C1", "C2", "C3"  # Ours against SFT, its warm-up alone, its PPO alone
 
@@ -20,6 +20,7 @@ def sentences(figures: Path) -> list[str]:
     """A sentence or two on SFT, PPO, the warm-up, Pos/Pos, the best of n and the stronger baselines."""
     tellers = (
         ("claims_cells", of_sft),
+        ("same_rate", of_rate),
         ("figure_kept_step", of_forgetting),
         ("claims_cells", of_ppo),
         ("ppo_reach", of_reach),
@@ -36,6 +37,20 @@ def of_sft(cells: pd.DataFrame) -> str:
     """By how much Ours beats SFT in each benchmark, here and in the paper: rows of claims_cells.csv."""
     here, in_paper = _means(cells, SFT_CLAIM, place=0, of="on {}")
     return f"**Ours minus SFT** is {here}{in_paper}."
+
+
+def of_rate(differences: pd.DataFrame) -> str:
+    """What is left of that where SFT has the warm-up's learning rate: rows of same_rate.csv."""
+    mean = differences[differences["cell"] == same_rate.MEAN].set_index("comparison")
+    left, rate, own = (_mean_of(mean.loc[name]) for name in (same_rate.OURS, same_rate.RATE, same_rate.OWN))
+    return (
+        f"**SFT's learning rate**: trained once more with the warm-up's, SFT answers {rate} more on the mean of the "
+        f"cells, and Ours is ahead of it by {left} in place of {own} ([by cell](../figures/same_rate.md))."
+    )
+
+
+def _mean_of(row: pd.Series) -> str:
+    return tables.difference(float(row["difference_pp"]), float(row["low_pp"]), float(row["high_pp"]), "pp")
 
 
 def of_ppo(cells: pd.DataFrame) -> str:

@@ -19,7 +19,7 @@ from typing import Any, get_args, get_origin
 import pandas as pd
 
 from rdlib.errors import UserError
-from rdlib.evidence import claims, looks, paper, paper_tables, power_tables, reviewers, tables
+from rdlib.evidence import claims, looks, paper, paper_tables, power_tables, reviewers, same_rate, tables
 from rdlib.evidence.criteria import load_criteria
 from rdlib.evidence.verdicts import Claim
 from rdlib.profile import Profile
@@ -280,6 +280,11 @@ class Evidence:
             )
         parts = [tables.read_table(folder / SAME_RATE, SAME_RATE_COLUMNS) for folder in self.folders]
         return pd.concat(parts, ignore_index=True)
+
+    @cached_property
+    def rates(self) -> dict[str, Claim]:
+        """Ours and the warm-up held to SFT of either rate: `rdlib.evidence.same_rate.differences`."""
+        return same_rate.differences(self.correctness, self.same_rate)
 
     # ---- trials
 
