@@ -150,6 +150,8 @@ def test_cells_that_say_the_opposite_and_what_to_bear_in_mind_are_told():
     table = claims(UNDER_POWERED).assign(cells_below_zero=1, cells_are="comparisons", bear_in_mind="A was not tuned")
     numbers = NUMBERS.replace("cells (told from 0 in 2)", "comparisons (told from 0 in 2, the opposite told in 1)")
     assert first_screen.sentences(table, MAIN, 5)[4].endswith(f"(C1: {numbers}; A was not tuned).")
+    since = first_screen.sentences(table, MAIN, 5, {"C1": "against C it is +0.1 pp", "C2": "nothing"})[4]
+    assert since.endswith("; A was not tuned; against C it is +0.1 pp).") and "nothing" not in since
     none = table.assign(cells_holding=0, cells_above_zero=0, bear_in_mind=np.nan)
     assert "holds in 0 of 4 comparisons (the opposite told in 1))" in first_screen.sentences(none, MAIN, 5)[4]
     open_cell = table.assign(cells_above_zero=0, cells_below_zero=0, bear_in_mind="")

@@ -41,16 +41,11 @@ def of_sft(cells: pd.DataFrame) -> str:
 
 def of_rate(differences: pd.DataFrame) -> str:
     """What is left of that where SFT has the warm-up's learning rate: rows of same_rate.csv."""
-    mean = differences[differences["cell"] == same_rate.MEAN].set_index("comparison")
-    left, rate, own = (_mean_of(mean.loc[name]) for name in (same_rate.OURS, same_rate.RATE, same_rate.OWN))
+    left, rate, own = (same_rate.mean_of(differences, name) for name in (same_rate.OURS, same_rate.RATE, same_rate.OWN))
     return (
         f"**SFT's learning rate**: trained once more with the warm-up's, SFT answers {rate} more on the mean of the "
         f"cells, and Ours is ahead of it by {left} in place of {own} ([by cell](../figures/same_rate.md))."
     )
-
-
-def _mean_of(row: pd.Series) -> str:
-    return tables.difference(float(row["difference_pp"]), float(row["low_pp"]), float(row["high_pp"]), "pp")
 
 
 def of_ppo(cells: pd.DataFrame) -> str:

@@ -7,6 +7,8 @@ Every number and verdict is taken from the tables.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import pandas as pd
 
@@ -44,8 +46,14 @@ def in_words(number: int) -> str:
     return WORDS[number] if number < len(WORDS) else str(number)
 
 
-def sentences(claims: pd.DataFrame, main: pd.DataFrame, seeds: int) -> list[str]:
-    """The five sentences: what the methods reach, then the claims by their verdicts."""
+def sentences(
+    claims: pd.DataFrame, main: pd.DataFrame, seeds: int, found_since: Mapping[str, str] | None = None
+) -> list[str]:
+    """The five sentences: what the methods reach, then the claims by their verdicts.
+
+    `found_since`: of a claim, what other tables say of it, in words.
+    """
+    claims = claims.assign(found_since=claims["claim"].map(dict(found_since or {})))
     return [reached(main, seeds), *(_judged(claims, verdict) for verdict in FRAMES)]
 
 
@@ -106,8 +114,9 @@ def _claim(row: dict) -> str:
         numbers += f"; holds in {row['cells_holding']} of {row['cells']} {row['cells_are']}{_told_apart(row)}"
     if row["pairs_alike"]:
         numbers += f"; {row['pairs_alike']} of {row['pairs']} pairs of policies are the same"
-    if isinstance(row["bear_in_mind"], str) and row["bear_in_mind"]:  # NaN where a file has nothing
-        numbers += f"; {row['bear_in_mind']}"
+    for more in (row["bear_in_mind"], row["found_since"]):
+        if isinstance(more, str) and more:  # NaN where there is nothing
+            numbers += f"; {more}"
     return f"“{row['statement']}” ({numbers})"
 
 

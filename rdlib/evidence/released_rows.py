@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from rdlib.evidence import first_screen, gallery, looks, power_tables, tables
+from rdlib.evidence import first_screen, gallery, looks, power_tables, same_rate, tables
 from rdlib.evidence.open_exhibits import OPEN_ENDS
 from rdlib.evidence.question_tables import LEVELS
 from rdlib.evidence.result_tables import MADE_AGAIN, open_results, seed_folders, seed_of
@@ -66,7 +66,9 @@ def claim_rows(path: Path) -> str:
 def first_screen_rows(figures: Path) -> list[str]:
     """The five sentences on what was found, from the released tables."""
     found, main = (pd.read_csv(figures / f"{name}.csv") for name in ("claims", "table_2_main"))
-    return first_screen.sentences(found, main, len(seed_folders(figures / "results")))
+    rates = figures / "same_rate.csv"
+    since = {"C1": same_rate.clause(pd.read_csv(rates))} if rates.is_file() else {}
+    return first_screen.sentences(found, main, len(seed_folders(figures / "results")), since)
 
 
 def verdict_text(figures: Path) -> str:
