@@ -48,7 +48,9 @@ def test_the_table_and_the_answer_by_hand():
     assert table[same_rate.RATE].tolist() == pytest.approx([20, 20, 20])
     assert table[same_rate.RATE].index.tolist() == ["gsm/strong/small", "mmlu/strong/small", same_rate.MEAN]
     told = same_rate.plain_answer(comparisons())
-    assert told.startswith("Answer: on the mean of the cells, SFT with the warm-up's learning rate answers +20.0 pp [")
+    assert told.startswith(
+        "Answer: on the mean of the cells, SFT with the warm-up's learning rate minus SFT with its own is +20.0 pp ["
+    )
     assert "Ours minus that SFT is +0.0 pp [" in told and "(cells told from 0 by their own intervals: 1 above" in told
     assert "1 above and 1 below 0 of 2), where C1 has +20.0 pp [" in told and "(2 above and 0 below 0 of 2)" in told
     assert told.endswith("with SFT's own rate it is supported.")
@@ -58,7 +60,7 @@ def test_the_table_and_the_answer_by_hand():
 
 def test_it_is_told_where_the_study_differs_from_the_paper():
     told = differences.of_rate(same_rate.rate_table(comparisons()))
-    assert "SFT answers +20.0 pp [" in told and "ahead of it by +0.0 pp [" in told and "in place of +20.0 pp [" in told
+    assert "SFT gains +20.0 pp [" in told and "ahead of it by +0.0 pp [" in told and "in place of +20.0 pp [" in told
 
 
 def test_both_rates_are_drawn():

@@ -43,8 +43,8 @@ def of_rate(differences: pd.DataFrame) -> str:
     """What is left of that where SFT has the warm-up's learning rate: rows of same_rate.csv."""
     left, rate, own = (same_rate.mean_of(differences, name) for name in (same_rate.OURS, same_rate.RATE, same_rate.OWN))
     return (
-        f"**SFT's learning rate**: trained once more with the warm-up's, SFT answers {rate} more on the mean of the "
-        f"cells, and Ours is ahead of it by {left} in place of {own} ([by cell](../figures/same_rate.md))."
+        f"**SFT's learning rate**: trained once more with the warm-up's, SFT gains {rate} on the mean of the cells, "
+        f"and Ours is ahead of it by {left} in place of {own} ([by cell](../figures/same_rate.md))."
     )
 
 

@@ -57,8 +57,8 @@ def plain_answer(found: dict[str, Claim]) -> str:
         for one in (ours, own)
     ]
     return (
-        f"Answer: on the mean of the cells, SFT with the warm-up's learning rate answers {means[RATE]} more questions "
-        f"rightly than with its own. Ours minus that SFT is {means[OURS]} (cells told from 0 by their own intervals: "
+        f"Answer: on the mean of the cells, SFT with the warm-up's learning rate minus SFT with its own is "
+        f"{means[RATE]}. Ours minus that SFT is {means[OURS]} (cells told from 0 by their own intervals: "
         f"{sides[0]}), where C1 has {means[OWN]} ({sides[1]}); the warm-up alone minus it is {means[WARM_UP]}. By the "
         f"criterion of C1 the verdict would be {ours.verdict}, with SFT's own rate it is {own.verdict}."
     )

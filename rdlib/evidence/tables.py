@@ -172,6 +172,7 @@ def write_markdown(table: pd.DataFrame, path: Path, title: str, note: str = "") 
 def difference(estimate: float, low: float, high: float, unit: str) -> str:
     """A difference with its unit and interval, `+0.5 pp [-0.1, +1.2]`: tenths of a point, thousandths of an AUC."""
     places = 1 if unit == "pp" else 3
+    estimate, low, high = (round(value, places) or 0.0 for value in (estimate, low, high))  # no -0.0
     return f"{estimate:+.{places}f} {unit} [{low:+.{places}f}, {high:+.{places}f}]"
 
 
