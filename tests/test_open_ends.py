@@ -397,7 +397,7 @@ def test_lines_of_the_figures_are_the_tables(evidence):
     lines = {
         line.get_color(): list(line.get_ydata()) for line in exhibit.draw(table).axes[0].lines if len(line.get_ydata())
     }
-    assert lines[looks.BLUE] == [50.0, 30.0] and lines[looks.GREEN] == [50.0, 80.0]
+    assert lines[looks.BLUE] == [50.0, 30.0] and lines[looks.TEAL] == [50.0, 80.0]
     looks.plt.close("all")
 
 
