@@ -95,9 +95,10 @@ def test_open_ends_are_told_by_their_answers_alone(tmp_path):
     assert asked and all("md" in one.endings for one in asked)
     note = f"Answer: with the vote it rises. {first.caption}"
     tables.write_markdown(pd.DataFrame({"a": [1]}), tmp_path / f"{first.name}.md", first.title, note)
+    pd.DataFrame({"seeds": [2, 2]}).to_csv(tmp_path / f"{first.name}.csv")
     lines = released_rows.open_ends_text(tmp_path).splitlines()
     assert lines == [
-        f"- **{first.title}.** With the vote it rises. ([table](../figures/{first.name}.md))",
+        f"- **{first.title} (two seeds).** With the vote it rises. ([table](../figures/{first.name}.md))",
         *(f"- **{one.title}.** Not run yet." for one in asked[1:]),
     ]
 

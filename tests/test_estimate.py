@@ -28,7 +28,9 @@ def work(name: str, profile: str = PAPER, **axes) -> estimate.Work:
 
 
 def test_counts_of_the_papers_runs_by_hand():
-    assert work("01_teacher_responses", method=None) == estimate.Work(7473, 7473 * 46, 7473 * 46 * 190)
+    assert work("01_teacher_responses", method=None) == estimate.Work(
+        7473, 7473 * 46, 7473 * 46 * 190, requests=7473 * 10, prompts=7473 * 10 * 130
+    )
     assert work("03_sft_warmup", method="sft").trained == 6726 * 50 * (130 + 190) * 4
     assert work("04_student_responses").samples == 7473 * 30
     assert work("05_reward_model").trained == 6726 * 3 * 4 * (130 + 190) * 4
@@ -115,7 +117,13 @@ def test_a_model_of_unknown_size_is_a_clear_error():
 def test_what_does_not_fit_is_said():
     profile = load_profile(REPOSITORY / "params/single_gpu.yaml")
     counts = ("questions", "samples", "mtokens_generated", "mtokens_trained", "gpu_hours", "disk_gb", *estimate.PARTS)
-    row = dict.fromkeys(counts, 1) | {"source": "a file", "advice": "raise it", "limit_gib": 80.0}
+    row = dict.fromkeys(counts, 1) | {
+        "source": "a file",
+        "advice": "raise it",
+        "limit_gib": 80.0,
+        "server": "",
+        "requests": 0,
+    }
     table = pd.DataFrame([row | {"stage": "06_ppo", "cell": "gsm/strong/small/ours", "gpu_memory_gib": 90.0}])
     said = estimate.summary(table, profile).splitlines()
     assert said[-1] == (

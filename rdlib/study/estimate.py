@@ -130,7 +130,7 @@ def row_of(stage: Stage) -> dict[str, Any]:
 
 
 def _asks_a_server(stage: Stage) -> bool:
-    return bool(stage.teacher) and stage.profile.teachers[stage.teacher].engine == "openai"
+    return bool(stage.teacher) and stage.profile.model_of(stage.teacher).engine == "openai"
 
 
 def estimate(stages: list[Stage]) -> pd.DataFrame:
