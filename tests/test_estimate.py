@@ -122,6 +122,7 @@ def test_what_does_not_fit_is_said():
         "advice": "raise it",
         "limit_gib": 80.0,
         "server": "",
+        "mtokens_prompts": 0.0,
         "requests": 0,
     }
     table = pd.DataFrame([row | {"stage": "06_ppo", "cell": "gsm/strong/small/ours", "gpu_memory_gib": 90.0}])
