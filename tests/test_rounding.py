@@ -18,7 +18,7 @@ from conftest import PARAMS, REPOSITORY, copy_study, patch_root, stage_in
 from rdlib import artifacts, numerics
 from rdlib.errors import UserError
 from rdlib.evidence import gallery, released_rows, result_tables, rounding
-from rdlib.study import results
+from rdlib.study import results, trials
 from rdlib.study import rounding as study_rounding
 
 METHODS = study_rounding.METHODS
@@ -161,7 +161,7 @@ def release(root: Path) -> Path:
     folder = root / "released" / "seed0"
     table = pd.concat([results.graded(one).assign(**one.columns) for one in found])
     artifacts.write_parquet(folder / "correctness.parquet", table.drop(columns="dataset"))
-    made = results.provenance(study_rounding.behind(found), PARAMS, 0)
+    made = results.provenance(trials.behind(found), PARAMS, 0)
     artifacts.write_json(folder / "provenance.json", made | {"numerics": [numerics.PORTABLE]})
     artifacts.write_json(folder / "settings.json", found[0].profile.model_dump())
     return folder
@@ -255,7 +255,7 @@ def test_a_tiny_study_under_torchs_own_numerics(root):
     natively = study_rounding.evaluations(PROFILE, 0)
     found = pd.read_csv(root / "released/seed0/rounding_stages.csv").set_index(["method", "stage"])["same"]
     for ours, theirs in zip(evaluated, natively, strict=True):
-        for one, other in zip(study_rounding.behind([ours]), study_rounding.behind([theirs]), strict=True):
+        for one, other in zip(trials.behind([ours]), trials.behind([theirs]), strict=True):
             assert found[ours.method, one.name] == (one.content == other.content), one.label
         table = artifacts.read_parquet(root / "released/seed0/rounding.parquet").query("method == @ours.method")
         assert table["correct"].tolist() == results.graded(theirs)["correct"].tolist()

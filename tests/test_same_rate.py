@@ -12,7 +12,7 @@ from conftest import make_root
 from rdlib.errors import UserError
 from rdlib.evidence import differences, same_rate
 from rdlib.evidence.result_tables import SAME_RATE, SAME_RATE_MADE, Evidence
-from rdlib.study import results, trials
+from rdlib.study import compared, results, trials
 from rdlib.study import same_rate as study
 
 CELLS = ("gsm", "mmlu")
@@ -91,7 +91,7 @@ def test_one_rate_leaves_nothing_to_compare(root):
 
 
 @pytest.mark.slow
-def test_a_released_seed_gets_its_file_once_its_inputs_are_as_released(root):
+def test_a_released_seed_gets_its_file_once_its_inputs_are_as_released(root, capsys):
     content = yaml.safe_load((root / "tiny.yaml").read_text())
     content["sft"]["learning_rate_of_warmup"] = content["sft"]["learning_rate"] / 2
     (root / "tiny.yaml").write_text(yaml.safe_dump(content))
@@ -101,13 +101,14 @@ def test_a_released_seed_gets_its_file_once_its_inputs_are_as_released(root):
     found = study.evaluations("tiny.yaml", 0)
     assert found and all(one.method == "sft" and "sft.learning_rate" in one.label for one in found)
     trials.run(found, 1)
-    stages = study.behind(found)
+    stages = trials.behind(found)
     read = [one for one in stages if "@" not in one.label]
     folder.mkdir(parents=True)
     made = results.provenance(read, "tiny.yaml", 0)
     (folder / "provenance.json").write_text(json.dumps(made))
-    assert study.require_released_inputs(stages, folder) == len(read)
+    compared.require_as_released(read, folder)
     study.main(["--profile", "tiny.yaml", "--seeds", "0", "--jobs", "1"])
+    assert f"; {len(read)} stages that are read are as released, to the byte." in capsys.readouterr().out
     table = pd.read_parquet(folder / SAME_RATE)
     assert set(table["method"]) == {"sft"} and len(table) == sum(len(one.table("answers")) for one in found)
     assert json.loads((folder / SAME_RATE_MADE).read_text())["command"].endswith(

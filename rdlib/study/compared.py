@@ -18,6 +18,7 @@ from rdlib.errors import UserError
 from rdlib.evidence.result_tables import ANSWERED, MADE_AGAIN, MADE_AGAIN_COLUMNS, seed_folders, seed_of
 from rdlib.paths import ROOT
 from rdlib.profile import load_profile
+from rdlib.study.stage import Stage
 
 SAME, DIFFERENT, ABSENT = "the same", "different", "not made here"
 
@@ -28,6 +29,16 @@ def released_contents(folder: Path) -> dict[str, str]:
     if not found:
         raise UserError(f"{folder} does not tell the content of its stages: it was released before version 1.0.0.")
     return found
+
+
+def require_as_released(read: list[Stage], folder: Path) -> None:
+    """UserError where one of these finished stages, which others read, came out other than in a released seed."""
+    released = released_contents(folder)
+    if moved := [one.label for one in read if content_of(one.folder) != released.get(one.label)]:
+        raise UserError(
+            f"{folder} stays as it is: {len(moved)} stages that are read came out other than released, the first is "
+            f"{moved[0]}. Take the profile, the code, the numerical mode and the packages of the release."
+        )
 
 
 def recorded(folder: Path, what: str) -> dict[str, str]:

@@ -41,15 +41,12 @@ def told(folder: Path, stages: list[Stage], methods: list[str]) -> str:
     UserError where any stage that they read is.
     """
     released = compared.released_contents(folder)
-    other = [one for one in stages if compared.content_of(one.folder) != released.get(one.label)]
-    if moved := [one.label for one in other if one.method not in methods]:
-        raise UserError(
-            f"{folder} stays as it is: {len(moved)} stages that are read came out other than released, the first is "
-            f"{moved[0]}. Take the code, the numerical mode and the packages of the release."
-        )
-    read = len([one for one in stages if one.method not in methods])
-    now = f"{len(other)} of {len(stages) - read} now differ"
-    return f"{folder.name}: {read} stages that are read are as released, to the byte; {now}."
+    read = [one for one in stages if one.method not in methods]
+    compared.require_as_released(read, folder)
+    made = [one for one in stages if one.method in methods]
+    other = [one for one in made if compared.content_of(one.folder) != released.get(one.label)]
+    now = f"{len(other)} of {len(made)} now differ"
+    return f"{folder.name}: {len(read)} stages that are read are as released, to the byte; {now}."
 
 
 def put_in_place(old: pd.DataFrame, new: pd.DataFrame, names: list[str]) -> pd.DataFrame:

@@ -31,11 +31,6 @@ def evaluations(profile_path: str, seed: int) -> list[Stage]:
     return [cell.at("07_evaluate", method) for cell in cells for method in METHODS]
 
 
-def behind(stages: list[Stage]) -> list[Stage]:
-    """These stages and all that they read, each once, inputs first."""
-    return list({one.folder: one for stage in stages for one in (*reversed(list(stage.upstream())), stage)}.values())
-
-
 def label_of(stage: Stage) -> str:
     """A stage's label without the profile's name, which is another in the release."""
     return _unnamed(stage.label)
@@ -106,7 +101,7 @@ def stages_table(found: list[Stage], contents: dict[str, str]) -> pd.DataFrame:
     rows = [
         evaluation.columns | {"stage": one.name, "same": one.content == contents[label_of(one)]}
         for evaluation in found
-        for one in behind([evaluation])
+        for one in trials.behind([evaluation])
     ]
     return pd.DataFrame(rows)[ROUNDING_COLUMNS[ROUNDING_STAGES].split()]
 
@@ -119,7 +114,9 @@ def gather(released: Path, profile_path: str, seed: int) -> None:
     table = stages_table(found, _of_release(released, "contents"))
     artifacts.write_bytes(released / ROUNDING_STAGES, table.to_csv(index=False).encode())
     command = f"{numerics.SWITCH}={numerics.NATIVE} python -m rdlib.study.rounding --seeds {seed}"
-    stages = behind(found)[::-1]  # an evaluation first: the environment that is told is one in which torch was loaded
+    stages = trials.behind(found)[
+        ::-1
+    ]  # an evaluation first: the environment that is told is one in which torch was loaded
     made = results.provenance(stages, profile_path, seed) | {"command": command}
     artifacts.write_json(released / ROUNDED, made)
 
@@ -135,7 +132,7 @@ def main(arguments: list[str]) -> None:
     require_native()
     seeds = options.seeds or load_profile(ROOT / options.profile).grid.seeds
     released = {seed: ROOT / options.released / f"seed{seed}" for seed in seeds}
-    stages = behind([one for seed in seeds for one in evaluations(options.profile, seed)])
+    stages = trials.behind([one for seed in seeds for one in evaluations(options.profile, seed)])
     for seed, folder in released.items():
         require_comparable([stage for stage in stages if stage.seed == seed], folder)
     require_made_natively(stages)

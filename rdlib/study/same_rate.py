@@ -22,7 +22,7 @@ from rdlib.study import compared, results, trials
 from rdlib.study.jobs import study_jobs
 from rdlib.study.stage import Stage
 
-RATE, OF_WARM_UP = "sft.learning_rate", "learning_rate_of_warmup"
+RATE = "sft.learning_rate"
 
 
 def evaluations(profile_path: str, seed: int) -> list[Stage]:
@@ -31,7 +31,7 @@ def evaluations(profile_path: str, seed: int) -> list[Stage]:
     UserError where that is SFT's own.
     """
     sft = load_profile(ROOT / profile_path).sft
-    rate = getattr(sft, OF_WARM_UP)
+    rate = sft.learning_rate_of_warmup
     if rate is None or rate == sft.learning_rate:
         raise UserError(f"SFT and the warm-up of {profile_path} have one learning rate: there is nothing to compare.")
     stages = {one.folder: one for job in study_jobs(profile_path, [seed]) for one in job.stages}
@@ -39,38 +39,18 @@ def evaluations(profile_path: str, seed: int) -> list[Stage]:
     return [one.with_overrides({RATE: rate}) for one in found]
 
 
-def behind(stages: list[Stage]) -> list[Stage]:
-    """These stages and all that they read, each once."""
-    return list({one.folder: one for stage in stages for one in (stage, *stage.upstream())}.values())
-
-
-def require_released_inputs(stages: list[Stage], folder: Path) -> int:
-    """How many of these stages, all done, are as released; UserError where one that was released came out other."""
-    released = compared.released_contents(folder)
-    read = [one for one in stages if one.label in released]
-    moved = [one.label for one in read if compared.content_of(one.folder) != released[one.label]]
-    if moved or not read:
-        first = (
-            f"{len(moved)} stages that are read came out other, the first is {moved[0]}" if moved else "none is read"
-        )
-        raise UserError(
-            f"{folder} stays as it is: {first}. Take the profile, the code, the numerical mode and the packages of the "
-            f"release."
-        )
-    return len(read)
-
-
 def gather(folder: Path, profile_path: str, seed: int) -> str:
     """Write what SFT answers beside one released seed, its provenance last; says what it rests on."""
     found = evaluations(profile_path, seed)
-    stages = behind(found)
-    read = require_released_inputs(stages, folder)
+    stages = trials.behind(found)[::-1]  # an evaluation first: the environment told is one in which torch was loaded
+    read = [one for one in stages if RATE not in one.label]
+    compared.require_as_released(read, folder)
     answers = pd.concat([results.graded(one).assign(**one.columns) for one in found], ignore_index=True)
     artifacts.write_parquet(folder / SAME_RATE, answers[SAME_RATE_COLUMNS.split()])
     command = f"python -m rdlib.study.same_rate --profile {profile_path} --seeds {seed}"
     made = results.provenance(stages, profile_path, seed) | {"command": command}
     artifacts.write_json(folder / SAME_RATE_MADE, made)
-    return f"{folder.name}: {len(found)} cells; {read} stages that are read are as released, to the byte."
+    return f"{folder.name}: {len(found)} cells; {len(read)} stages that are read are as released, to the byte."
 
 
 def main(arguments: list[str]) -> None:

@@ -124,6 +124,11 @@ def _stage(trials: Trials, group: str, cell: str, trial: Trial, seed: int) -> St
     return stage.with_overrides(asked.settings | trial.settings)
 
 
+def behind(stages: list[Stage]) -> list[Stage]:
+    """These stages and all that they read, each once, inputs first."""
+    return list({one.folder: one for stage in stages for one in (*reversed(list(stage.upstream())), stage)}.values())
+
+
 # ---- running them
 
 
@@ -132,7 +137,7 @@ def run(stages: list[Stage], jobs: int, name: str = "trials") -> None:
 
     `name` is what the progress bar is called.
     """
-    nodes = {one.folder: one for stage in stages for one in (stage, *stage.upstream())}
+    nodes = {one.folder: one for one in behind(stages)}
     order = TopologicalSorter({f: {one.folder for one in s.inputs.values()} for f, s in nodes.items()})
     order.prepare()
     context = multiprocessing.get_context("spawn")
