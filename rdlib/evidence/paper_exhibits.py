@@ -23,6 +23,7 @@ GRID = ("07_evaluate",)  # every cell of Table 2, with all that comes before
 REWARD_MODELS = ("05_reward_model",)
 ABLATIONS = ("08_ablation_lambda", "09_ablation_data_ratio", "10_ablation_reward_source", "11_ablation_correctness")
 COLUMNS = "`study_*` columns are this study's; `paper_*` columns are the paper's."
+HELD = "In the pale part of a curve, seeds that have ended are held at their last value."
 SAME = "Where PPO keeps the policy that it starts from, policies are the same and their difference is 0."
 OURS = "`study_*` columns are this study's, with 95 % intervals; `paper_*` columns are the paper's."
 
@@ -234,7 +235,7 @@ PAPER = (
         caption="AUC along the training of the reward model for each lambda of Eq. 6, a row a cell, mean over seeds "
         "with 95 % intervals over seeds; at the right of each panel the checkpoint kept, on the queries by which it "
         "was chosen, with 95 % intervals over them. Curves end where patience ran out, which is sooner for some by "
-        "chance.",
+        f"chance. {HELD}",
         table=_lambda_curves,
         draw=paper_figures.lambda_curves,
         rests_on=("08_ablation_lambda",),
@@ -302,7 +303,7 @@ PAPER = (
         name="figure_learning_sft",
         title="Learning curves of SFT",
         caption="Loss in nats a token and agreement with the pseudo-labels, mean over seeds with 95 % intervals over "
-        "seeds; the training loss is a mean of 20 steps.",
+        f"seeds; the training loss is a mean of 20 steps. {HELD}",
         table=_sft_curves,
         draw=paper_figures.sft_curves,
         rests_on=("03_sft_warmup",),
@@ -310,7 +311,7 @@ PAPER = (
     Exhibit(
         name="figure_learning_reward_model",
         title="Learning curves of the reward models",
-        caption="Validation AUC along training, mean over seeds with 95 % intervals over seeds.",
+        caption=f"Validation AUC along training, mean over seeds with 95 % intervals over seeds. {HELD}",
         table=_reward_model_curves,
         draw=paper_figures.reward_model_curves,
         rests_on=REWARD_MODELS,
@@ -319,7 +320,7 @@ PAPER = (
         name="figure_learning_ppo",
         title="Learning curves of PPO",
         caption="Reward of Eq. 7, KL to the policy before PPO in nats a response, and agreement with the pseudo-labels "
-        "on validation questions, mean over seeds with 95 % intervals over seeds.",
+        f"on validation questions, mean over seeds with 95 % intervals over seeds. {HELD}",
         table=_ppo_curves,
         draw=paper_figures.ppo_curves,
         rests_on=("06_ppo",),

@@ -175,7 +175,7 @@ def pale_handle(table: pd.DataFrame) -> list[Line2D]:
     """A legend handle where seeds stop at different steps."""
     if table.seeds.dropna().nunique() <= 1:
         return []
-    return [Line2D([], [], color=BLACK, alpha=PALE, label="pale: ended seeds held at their last value")]
+    return [Line2D([], [], color=BLACK, alpha=PALE, label="pale: ended seeds held")]
 
 
 # --- distributions and ROC ----------------------------------------------------------------------------------
