@@ -33,13 +33,59 @@ class Section(BaseModel):
         return value
 
 
+class Prices(Section):
+    """What a provider asks for a million tokens of prompts (`input`) and of responses (`output`), in `currency`."""
+
+    input: Annotated[float, Field(ge=0)]
+    output: Annotated[float, Field(ge=0)]
+    currency: Annotated[str, Field(min_length=1)]
+
+
+class Budget(Section):
+    """The most that asking a teacher may take in a study, all its runs together; what is None has no limit.
+
+    `money` is in the currency of the teacher's `prices`; `tokens` counts prompts and responses.
+    """
+
+    money: Annotated[float, Field(gt=0)] | None = None
+    tokens: Positive | None = None
+    requests: Positive | None = None
+
+
+class Extras(Section):
+    """What goes into every request to a server besides: fields of its JSON `body`, and `headers`.
+
+    A header's value may name environment variables, as in "$AZURE_KEY"; only their names are kept anywhere.
+    """
+
+    body: dict[str, Any] = {}
+    headers: dict[str, str] = {}
+
+    @field_validator("body")
+    @classmethod
+    def _leaves_our_fields_alone(cls, value: dict[str, Any]) -> dict[str, Any]:
+        ours = {"model", "messages", "n", "stream", "temperature", "top_p", "max_tokens", "seed", "stop"} & value.keys()
+        if ours:
+            raise ValueError(f"{min(ours)} is a setting of its own (docs/servers.md) and cannot be given here")
+        return value
+
+
 class Model(Section):
     """A teacher or student: a folder, or a name on the hub, and the engine that samples from it as it is.
 
-    A profile may give the folder or name alone. `engine` openai is any OpenAI-compatible server at `base_url`, whose
-    key is read from the environment variable `api_key_env`; `timeout` is in seconds, and a request that fails is
-    tried `attempts` times. replay reads recorded responses from `model`: a file, or a folder of them. vllm puts the
-    LoRA `adapter`, a folder or a name on the hub, on the model.
+    A profile may give the folder or name alone. `engine` replay reads recorded responses from `model`: a file, or a
+    folder of them. vllm puts the LoRA `adapter`, a folder or a name on the hub, on the model.
+
+    `engine` openai is any OpenAI-compatible server at `base_url`, whose key is read from the environment variable
+    `api_key_env`; `timeout` is in seconds, and a request that fails is tried `attempts` times. What is sent:
+    `system_prompt` before the question; `max_tokens` (None: the dataset's), thinking included where the server counts
+    it; the extra fields and headers of `request`; and no parameter named in `leave_out`. `thinking` keep puts what a
+    teacher thought, in <think> marks, before its answer, so that the student learns it; drop keeps it in the store
+    alone. `check_models` false asks nothing of the server before the first question.
+
+    `first_look` questions are asked before all others, and the asking ends there when most of what came is of no use
+    (0: none). It ends too when more than the share `most_unanswered` of the samples got no answer, or the `budget` is
+    used up. `ask_refused_again` asks once more what the server had refused for good.
     """
 
     model: str
@@ -54,12 +100,34 @@ class Model(Section):
     timeout: Annotated[float, Field(gt=0)] = 600.0
     attempts: Positive = 8
     adapter: str | None = None
+    max_tokens: Positive | None = None
+    system_prompt: Annotated[str, Field(min_length=1)] | None = None
+    request: Extras = Extras()
+    leave_out: list[Literal["temperature", "seed", "n", "max_tokens", "top_p"]] = []
+    thinking: Literal["drop", "keep"] = "drop"
+    check_models: bool = True
+    first_look: Annotated[int, Field(ge=0)] = 20
+    most_unanswered: Share = 0.5
+    ask_refused_again: bool = False
+    prices: Prices | None = None
+    budget: Budget | None = None
 
     @property
     def identity(self) -> str | dict[str, Any]:
         """What decides the model's responses, for a stage's key."""
-        kept = self.model_dump(include={"model", "revision", "engine", "adapter"}, exclude_defaults=True)
+        deciding = {
+            *("model", "revision", "engine", "adapter", "max_tokens", "system_prompt", "leave_out", "thinking"),
+            "ask_refused_again",
+        }
+        kept = self.model_dump(include=deciding, exclude_defaults=True)
+        kept |= {"request": self.request.body} if self.request.body else {}
         return self.model if set(kept) == {"model"} else kept
+
+    @model_validator(mode="after")
+    def _money_has_a_price(self) -> Model:
+        if self.budget is not None and self.budget.money is not None and self.prices is None:
+            raise ValueError("budget.money needs prices: give input and output a million tokens, and the currency")
+        return self
 
 
 class Dataset(Section):

@@ -23,7 +23,7 @@ Encoded = list[int] | Prompt
 
 @dataclass(frozen=True)
 class Request:
-    """`n` samples of one prompt at one temperature; 0 is greedy decoding.
+    """`n` samples of one prompt at one temperature; 0 is greedy decoding, None the server's own.
 
     `prompt` is what the engine's `encode` made of it: token ids, or the messages for a server. `stop` are the strings
     that end a response to it, besides the engine's own; in a chat they end none.
@@ -31,7 +31,7 @@ class Request:
 
     prompt: Encoded
     n: int
-    temperature: float
+    temperature: float | None
     stop: tuple[str, ...] = ()
 
 

@@ -31,6 +31,7 @@ from typing import Any
 
 import httpx
 
+from rdlib.engines.asking import Settings
 from rdlib.engines.generation import Completion, Request, approximate_tokens, clean, cut_at, cut_run_on, derive_seed
 from rdlib.errors import UserError
 from rdlib.settings import Model
@@ -43,16 +44,6 @@ TRIES_TO_REACH = 3  # of a server that has not answered yet: more likely a wrong
 PASSING = {408, 409, 425, 429}  # besides all from 500 up
 ENDS = {"stop", "eos", "eos_token", "stop_sequence", "end_turn"}  # names of servers for a response that ended
 CUTS = {"length", "max_tokens", "model_length", "content_filter"}  # and for one that did not
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What all requests have in common."""
-
-    model: str
-    max_tokens: int
-    top_p: float = 1.0
-    stop: tuple[str, ...] = ()
 
 
 class Clock:
