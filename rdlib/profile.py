@@ -39,15 +39,24 @@ from rdlib.settings import (
     Voting,
 )
 
+SERVER_ALONE = {
+    *("max_tokens", "system_prompt", "request", "leave_out", "thinking", "check_models", "first_look"),
+    *("most_unanswered", "ask_refused_again", "prices", "budget"),
+}
+
 
 class Profile(Section):
     """A whole profile. `runs` is where its artifacts go, relative to the repository.
+
+    `responses` is the file in which what teachers behind servers answered is kept, relative to the repository; None:
+    `responses/NAME.sqlite` beside `runs`.
 
     `numerics` portable: computed in the numerical mode of `rdlib.numerics` alone; native: in whatever is set.
     """
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9_]+$")]
     runs: str
+    responses: str | None = None
     numerics: Literal["portable", "native"] = "native"
     teachers: dict[str, str | Model]
     students: dict[str, str | Model]
@@ -71,7 +80,10 @@ class Profile(Section):
     def model_of(self, name: str) -> Model:
         """The model of a student, or of a teacher (one may stand in a student's place: R3)."""
         model = (self.teachers | self.students)[name]
-        return Model(model=model) if isinstance(model, str) else model
+        model = Model(model=model) if isinstance(model, str) else model
+        if self.teacher_sampling.temperatures == "default" and model.engine == "openai":
+            return model.model_copy(update={"leave_out": sorted({*model.leave_out, "temperature"})})
+        return model
 
     def cell_overrides(self, **axes: str | None) -> dict[str, Any]:
         """The settings that `cells` gives to a cell (dataset, teacher, student); later entries win."""
@@ -151,11 +163,30 @@ class Profile(Section):
             model = self.model_of(name)
             if model.engine == "openai" and model.base_url is None:
                 raise ValueError(f"{name} is served by openai, so it needs a base_url such as http://localhost:8000/v1")
+            if model.engine != "openai" and (unread := SERVER_ALONE & model.model_dump(exclude_defaults=True).keys()):
+                raise ValueError(f"{name} gives {min(unread)}, which is for the engine openai alone: leave it out")
             if model.adapter is not None and model.engine != "vllm":
                 raise ValueError(f"{name} has an adapter, which only the engine vllm puts on a model")
         for name in self.students:
             if self.model_of(name).engine in ("openai", "replay"):
                 raise ValueError(f"the student {name} is to be trained, so its engine must be transformers or vllm")
+        return self
+
+    @model_validator(mode="after")
+    def _temperatures_can_be_had(self) -> Profile:
+        default = self.teacher_sampling.temperatures == "default"
+        for name in self.teachers:
+            model = self.model_of(name)
+            if default and model.engine not in ("openai", "replay"):
+                raise ValueError(
+                    f"teacher_sampling.temperatures default is for teachers behind a server or recorded ones, and "
+                    f"{name} has the engine {model.engine}: give high_temperatures and low_temperatures"
+                )
+            if not default and "temperature" in model.leave_out:
+                raise ValueError(
+                    f"{name} leaves temperature out, so it is sampled at the provider's own: give "
+                    f"teacher_sampling.temperatures: default in place of the lists of temperatures"
+                )
         return self
 
     @model_validator(mode="after")

@@ -44,12 +44,13 @@ class Prices(Section):
 class Budget(Section):
     """The most that asking a teacher may take in a study, all its runs together; what is None has no limit.
 
-    `money` is in the currency of the teacher's `prices`; `tokens` counts prompts and responses.
+    `money` is in the currency of the teacher's `prices`; `tokens` counts those of prompts and responses, `responses`
+    the samples.
     """
 
     money: Annotated[float, Field(gt=0)] | None = None
     tokens: Positive | None = None
-    requests: Positive | None = None
+    responses: Positive | None = None
 
 
 class Extras(Section):
@@ -170,14 +171,40 @@ class Dataset(Section):
 class TeacherSampling(Section):
     """Section 3.1: temperatures of the high- and the low-confidence set.
 
+    `temperatures` default, in place of the two lists, samples at the provider's own temperature, which some models
+    alone take: no temperature is sent, all samples are of the high-confidence set, and the teacher is evaluated so too.
+
     `heat` (ours, for the question what a noisy teacher does) divides the teacher's logits wherever they are read: when
     it is sampled and, in on-policy distillation, when it is imitated. 1 is the teacher as it is.
     """
 
-    high_temperatures: list[Temperature] = Field(min_length=1)
-    low_temperatures: list[Temperature]
+    temperatures: Literal["default"] | None = None
+    high_temperatures: Annotated[list[Temperature], Field(min_length=1)] | None = None
+    low_temperatures: list[Temperature] | None = None
     samples_per_temperature: Positive
     heat: Annotated[float, Field(gt=0)] = 1.0
+
+    @model_validator(mode="after")
+    def _one_plan(self) -> TeacherSampling:
+        lists = (self.high_temperatures, self.low_temperatures)
+        if self.temperatures == "default" and (any(lists) or self.heat != 1):
+            raise ValueError("temperatures default takes the place of high_temperatures, low_temperatures and heat")
+        if self.temperatures is None and None in lists:
+            raise ValueError("give high_temperatures and low_temperatures (which may be []), or temperatures: default")
+        return self
+
+    @property
+    def sets(self) -> list[tuple[str, float | None, int]]:
+        """(confidence, temperature, samples to generate) of each set; None: the provider's own temperature.
+
+        Dividing logits by `heat` is sampling at so many times the temperature. Temperature 0 gives equal samples, so
+        one is generated.
+        """
+        if self.temperatures == "default":
+            return [("high", None, self.samples_per_temperature)]
+        sets = [("high", self.heat * t) for t in self.high_temperatures]
+        sets += [("low", self.heat * t) for t in self.low_temperatures]
+        return [(name, t, 1 if t == 0 else self.samples_per_temperature) for name, t in sets]
 
 
 class Voting(Section):

@@ -8,6 +8,9 @@ Each opener imports its engine late: a server needs no torch, and vLLM is an ext
 
 from __future__ import annotations
 
+from pathlib import Path
+
+from rdlib.engines.asking import Settings
 from rdlib.engines.generation import Engine
 from rdlib.settings import Model
 
@@ -48,11 +51,30 @@ def _open_vllm(stage, model: Model) -> Engine:
 
 
 def _open_server(stage, model: Model) -> Engine:
-    from rdlib.engines import server
+    from rdlib.engines.stored_server import StoredServer
 
-    generation, limit = stage.profile.generation, stage.dataset_settings.max_tokens
-    settings = server.Settings(model.model, limit, generation.top_p, tuple(generation.stop))
-    return server.ServerEngine(model, settings, server.key_of(model))
+    progress = progress_folder(stage) / f"{stage.label.replace('/', '-')}.json"
+    return StoredServer.open(model, server_settings(stage, model), store_path(stage), stage.seed, progress)
+
+
+def server_settings(stage, model: Model) -> Settings:
+    """What a stage's requests to a server have in common."""
+    generation = stage.profile.generation
+    limit = model.max_tokens or stage.dataset_settings.max_tokens
+    return Settings(model.model, limit, generation.top_p, tuple(generation.stop))
+
+
+def store_path(stage) -> Path:
+    """The file that keeps what a study's teachers behind servers answered; outside of its runs, which one deletes."""
+    profile = stage.profile
+    if profile.responses is not None:
+        return stage.root / profile.responses
+    return (stage.root / profile.runs).parent / "responses" / f"{profile.name}.sqlite"
+
+
+def progress_folder(stage) -> Path:
+    """Where stages that ask a server say how far they are."""
+    return stage.root / stage.profile.runs / stage.profile.name / ".progress"
 
 
 def _open_replay(stage, model: Model) -> Engine:

@@ -71,10 +71,17 @@ def asked(model: Model, settings: Settings, request: Request) -> dict[str, Any]:
 
     The temperature is None where the server's own is asked for.
     """
-    content = {"model": settings.model, "messages": messages_of(model, request), "temperature": request.temperature}
+    own = request.temperature is None or "temperature" in model.leave_out
+    content = {"model": settings.model, "messages": messages_of(model, request)}
+    content |= {"temperature": None if own else round(float(request.temperature), 6)}
     content |= {"top_p": settings.top_p} if "top_p" not in model.leave_out else {}
     content |= {"stop": list(settings.stop)} if settings.stop else {}
     return content | ({"request": model.request.body} if model.request.body else {})
+
+
+def series_of(content: dict[str, Any], seed: int) -> str:
+    """The series that a request's samples belong to: the study's seed; greedy ones are the same for all seeds."""
+    return "" if content["temperature"] == 0 else str(seed)
 
 
 def digest(content: Any) -> bytes:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, Protocol, runtime_checkable
+from typing import Literal, Protocol
 
 import pandas as pd
 from tqdm import tqdm
@@ -38,12 +37,15 @@ class Request:
 @dataclass(frozen=True)
 class Completion:
     """One sampled response: its text, its token ids (end token included; None where an engine does not tell),
-    how many tokens it has, and whether it ended by itself ("stop") or was cut at the limit ("length")."""
+    how many tokens it has, and whether it ended by itself ("stop") or was cut at the limit ("length").
+
+    Where a server gave no answer, `words` says why, in its own words."""
 
     text: str
     tokens: list[int] | None
     count: int
     finish_reason: Literal["stop", "length"]
+    words: str = ""
 
     @property
     def finished(self) -> bool:
@@ -62,17 +64,6 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Give back what the engine holds: memory, connections. It samples no more after that."""
-
-
-@runtime_checkable
-class StreamingEngine(Engine, Protocol):
-    """An engine that answers request by request; each answer is kept on disk as it comes."""
-
-    def stream(self, requests: Mapping[int, Request], seed: int) -> Iterator[tuple[int, list[Completion]]]:
-        """Completions under their requests' numbers, in any order; of a number, not of which others are asked.
-
-        UserError after all that was under way has been given out when the engine gives up.
-        """
 
 
 def derive_seed(*parts: object) -> int:
@@ -122,8 +113,7 @@ def sample_to_disk(
     """Carry out a plan (rows with id, temperature, n and further columns) shard by shard.
 
     Each finished shard is a file in `work/shards`, so an interrupted run goes on where it stopped, with the
-    same result; of a shard under way, a StreamingEngine's answers are kept one by one. Returns one row a sample:
-    the plan's columns without n, then sample, text, tokens, finished.
+    same result. Returns one row a sample: the plan's columns without n, then sample, text, tokens, finished.
     """
     shards = work / "shards"
     starts = _shard_starts(plan["n"].tolist(), shard_size)
@@ -134,15 +124,19 @@ def sample_to_disk(
             if _is_whole(path):
                 progress.skip(int(plan["n"].iloc[start:end].sum()))
             else:
-                asked = _requests(engine, plan.iloc[start:end], prompts)
-                answers = _answers(engine, asked, derive_seed(seed, start), path.with_suffix(".jsonl"), progress)
-                artifacts.write_parquet(path, _table(plan.iloc[start:end], answers))
-                path.with_suffix(".jsonl").unlink(missing_ok=True)
+                asked = requests_of(engine, plan.iloc[start:end], prompts)
+                answers = engine.generate(asked, derive_seed(seed, start))
+                progress.add([completion for group in answers for completion in group])
+                artifacts.write_parquet(path, table_of(plan.iloc[start:end], answers))
             frames.append(pd.read_parquet(path))
-    frame = pd.concat(frames, ignore_index=True)
+    return opened(pd.concat(frames, ignore_index=True))
+
+
+def opened(frame: pd.DataFrame) -> pd.DataFrame:
+    """Sampled responses, those that lack only the mark that opens their thinking with it (`spoken.with_openings`)."""
     texts = frame["text"].tolist()
-    opened = with_openings(texts, frame["finished"].tolist())
-    return frame if opened is texts else frame.assign(text=opened)
+    found = with_openings(texts, frame["finished"].tolist())
+    return frame if found is texts else frame.assign(text=found)
 
 
 class Progress:
@@ -187,48 +181,16 @@ def _shard_starts(counts: list[int], shard_size: int) -> list[int]:
     return starts
 
 
-def _requests(engine: Engine, plan: pd.DataFrame, prompts: dict[str, Prompt]) -> list[Request]:
+def requests_of(engine: Engine, plan: pd.DataFrame, prompts: dict[str, Prompt]) -> list[Request]:
+    """The requests of a plan, a row each; a missing temperature is the server's own."""
     encoded = {key: engine.encode(prompts[key]) for key in dict.fromkeys(plan["id"])}
-    return [Request(encoded[row.id], row.n, row.temperature, prompts[row.id].stop) for row in plan.itertuples()]
+    heat = [None if pd.isna(temperature) else temperature for temperature in plan["temperature"]]
+    rows = zip(plan.itertuples(), heat, strict=True)
+    return [Request(encoded[row.id], row.n, temperature, prompts[row.id].stop) for row, temperature in rows]
 
 
-def _answers(
-    engine: Engine, requests: Sequence[Request], seed: int, journal: Path, progress: Progress
-) -> list[list[Completion]]:
-    """The completions of a shard; those of a StreamingEngine go into a journal as they come, and are asked once."""
-    if not isinstance(engine, StreamingEngine):
-        groups = engine.generate(requests, seed)
-        progress.add([completion for group in groups for completion in group])
-        return groups
-    kept = _read_journal(journal, requests)
-    progress.skip(sum(map(len, kept.values())))
-    journal.parent.mkdir(parents=True, exist_ok=True)
-    with journal.open("a", encoding="utf-8") as file:
-        file.write("\n")  # ends a line that was cut
-        missing = {index: request for index, request in enumerate(requests) if index not in kept}
-        for index, group in engine.stream(missing, seed):
-            file.write(json.dumps([index, [asdict(completion) for completion in group]]) + "\n")
-            file.flush()
-            kept[index] = group
-            progress.add(group)
-    return [kept[index] for index in range(len(requests))]
-
-
-def _read_journal(journal: Path, requests: Sequence[Request]) -> dict[int, list[Completion]]:
-    """The answers kept in a journal by their requests' numbers, without lines that a crash has cut."""
-    kept = {}
-    for line in journal.read_bytes().split(b"\n") if journal.exists() else ():
-        try:
-            index, group = json.loads(line)
-            completions = [Completion(**fields) for fields in group]
-        except (ValueError, TypeError):
-            continue
-        if len(completions) == requests[index].n:
-            kept[index] = completions
-    return kept
-
-
-def _table(plan: pd.DataFrame, answers: Sequence[Sequence[Completion]]) -> pd.DataFrame:
+def table_of(plan: pd.DataFrame, answers: Sequence[Sequence[Completion]]) -> pd.DataFrame:
+    """The completions of a plan's requests, one row a sample; see `sample_to_disk`."""
     rows = []
     keep = [column for column in plan.columns if column != "n"]
     for row, completions in zip(plan[keep].itertuples(index=False), answers, strict=True):

@@ -8,25 +8,50 @@ from pathlib import Path
 
 import pandas as pd
 
-from rdlib import engines
-from rdlib.engines import generation
+from rdlib import artifacts, engines
+from rdlib.engines import first_look, generation
+from rdlib.engines.stored_server import StoredServer
 from rdlib.settings import Model
 from rdlib.tasks import answers
 from rdlib.tasks.prompts import Prompt
 
+UNANSWERED = ["id", "temperature", "sample", "words"]  # columns of the table of samples without an answer
+
 
 @contextmanager
 def sampled(
-    stage, model: Model, plan: pd.DataFrame, texts: dict[str, Prompt], work: Path, seed: int
+    stage, model: Model, plan: pd.DataFrame, texts: dict[str, Prompt], work: Path, seed: int, look: bool = False
 ) -> Iterator[pd.DataFrame]:
     """The responses of a plan with their extracted answers, for a `with` block that writes what becomes of them.
 
     One row a sample, as `generation.sample_to_disk` has it, and `answer`. What `work` keeps of them for a run
-    that is interrupted goes when the block has ended without an error.
+    that is interrupted goes when the block has ended without an error. A server's responses are kept in the study's
+    store; with `look`, some questions are asked before all others (`first_look`).
     """
     with closing(engines.open_engine(stage, model)) as engine:
-        responses = generation.sample_to_disk(engine, plan, texts, work, seed, stage.profile.generation.shard_size)
+        if isinstance(engine, StoredServer):
+            if look:
+                first_look.take(stage, engine, plan, texts)
+            responses = _asked(stage, engine, plan, texts, work)
+        else:
+            shard_size = stage.profile.generation.shard_size
+            responses = generation.sample_to_disk(engine, plan, texts, work, seed, shard_size)
+    yield with_answers(stage, responses, texts)
+    generation.drop_shards(work)
+
+
+def with_answers(stage, responses: pd.DataFrame, texts: dict[str, Prompt]) -> pd.DataFrame:
+    """Responses with their extracted answers, by the dataset's kind."""
     kind, asked = stage.dataset_settings.answer, zip(responses["text"], responses["id"], strict=True)
     responses["answer"] = [answers.extract(text, kind, texts[key].options) for text, key in asked]
-    yield responses
-    generation.drop_shards(work)
+    return responses
+
+
+def _asked(stage, engine: StoredServer, plan: pd.DataFrame, texts: dict[str, Prompt], work: Path) -> pd.DataFrame:
+    """The responses of a server; those that never came are rows without text, and rows of unanswered.parquet."""
+    groups = engine.generate(generation.requests_of(engine, plan, texts))
+    responses = generation.table_of(plan, groups)
+    words = [completion.words for group in groups for completion in group]
+    missing = responses.assign(words=words)[[bool(said) for said in words]]
+    artifacts.write_parquet(work / "unanswered.parquet", missing[UNANSWERED])
+    return generation.opened(responses)

@@ -17,23 +17,12 @@ from rdlib.tasks.questions import read_questions
 def sampling_plan(questions: pd.DataFrame, settings: TeacherSampling) -> pd.DataFrame:
     """One row a question and temperature: id, split, confidence, temperature, n (section 3.1).
 
-    Dividing logits by `heat` is sampling at so many times the temperature, and leaves the likeliest response as it is.
-    Temperature 0 gives equal samples, so one is generated; `repeat_greedy` counts it in full.
+    Temperature 0 gives equal samples, so one is generated; `repeat_greedy` counts it in full. The temperature is
+    missing where the provider's own is asked for.
     """
-    sets = [("high", settings.heat * t) for t in settings.high_temperatures]
-    sets += [("low", settings.heat * t) for t in settings.low_temperatures]
-    rows = [
-        (
-            question.id,
-            question.split,
-            confidence,
-            temperature,
-            1 if temperature == 0 else settings.samples_per_temperature,
-        )
-        for question in questions.itertuples()
-        for confidence, temperature in sets
-    ]
-    return pd.DataFrame(rows, columns=["id", "split", "confidence", "temperature", "n"])
+    rows = [(question.id, question.split, *part) for question in questions.itertuples() for part in settings.sets]
+    plan = pd.DataFrame(rows, columns=["id", "split", "confidence", "temperature", "n"])
+    return plan.astype({"temperature": float})
 
 
 def repeat_greedy(responses: pd.DataFrame, samples: int) -> pd.DataFrame:
@@ -52,6 +41,6 @@ def run(stage, work: Path) -> None:
     texts = prompts.of_questions(stage.dataset_settings, questions)
     plan = sampling_plan(questions, profile.teacher_sampling)
     seed = generation.derive_seed("teacher", stage.dataset, stage.teacher, stage.seed)
-    with sampled(stage, profile.model_of(stage.teacher), plan, texts, work, seed) as responses:
+    with sampled(stage, profile.model_of(stage.teacher), plan, texts, work, seed, look=True) as responses:
         responses = repeat_greedy(responses, profile.teacher_sampling.samples_per_temperature)
         artifacts.write_parquet(work / "responses.parquet", responses)
