@@ -33,7 +33,7 @@ def checked_key(key: str | None, name: str) -> str | None:
 
 
 def checked_url(url: str | None) -> httpx.URL:
-    """The server's address without a slash at its path's end; UserError for none, a foreign one or one with a password."""
+    """The server's address, no slash at its path's end; UserError for none, a foreign one or one with a password."""
     try:
         parsed = httpx.URL((url or "").strip())
     except (httpx.InvalidURL, TypeError):

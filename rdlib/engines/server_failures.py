@@ -64,13 +64,15 @@ CONTEXT = _words(
     r"(prompt|inputs?|messages?|text|conversation|question|string|tokens|content)\w*\b.{0,30}too (long|large)\b",
     r"too many (input |prompt )?tokens(?! per)|reduce the (length|prompt|messages?|input)|string_above_max_length",
     r"(input|prompt|tokens?|length)\b.{0,60}exceed\w*.{0,60}(context|maximum|max|limit|length)",
-    r"exceed\w*.{0,40}(maximum|max)\b.{0,30}(input|prompt|sequence|length|tokens)|longer than .{0,40}(context|model|max)",
+    r"exceed\w*.{0,40}(maximum|max)\b.{0,30}(input|prompt|sequence|length|tokens)",
+    r"longer than .{0,40}(context|model|max)",
 )
 CREDIT = _words(
     r"insufficient[ _-]?(credit|balance|quota|fund)|not enough (credit|balance|fund)|requires? more credits|no credits",
     r"(credit|balance)s?\b.{0,30}(too low|exhausted|depleted|insufficient|run out|ran out|negative|used up)|arrear",
-    r"out of credit|payment[ _]required|billing_(hard_limit|not_active)|(hard|billing|spend\w*|usage) (cap|limit)\b.{0,20}"
-    r"(reached|exceeded)|budget.{0,20}exceeded|exceeded.?budget|key limit exceeded|余额|欠费|billing.{0,20}not (active|enab)",
+    r"out of credit|payment[ _]required|billing_(hard_limit|not_active)|billing.{0,20}not (active|enabled)",
+    r"(hard|billing|spend\w*|usage) (cap|limit)\b.{0,20}(reached|exceeded)|budget.{0,20}exceeded|exceeded.?budget",
+    r"key limit exceeded|余额|欠费",
 )
 CURRENT_QUOTA = _words(r"exceeded your current quota")
 DAY = _words(r"per[ _-]?day|\bdaily\b|\brpd\b|\btpd\b|per[ _-]?month|monthly|limit: 0\b")
@@ -83,22 +85,23 @@ BAD_KEY = _words(
     r"api[ _-]?key\b.{0,30}(invalid|not valid|incorrect|missing|required|expired|not found)|invalid_api_key",
 )
 ADDRESS = _words(
-    r"unexpected endpoint|no route|route not found|cannot (post|get) |(unknown|invalid) (url|endpoint|path|request url)",
-    r"plain http request|endpoint not found|method not allowed|no handler found",
+    r"unexpected endpoint|no route|route not found|cannot (post|get) |(unknown|invalid) (url|endpoint|path)",
+    r"unknown request url|plain http request|endpoint not found|method not allowed|no handler found",
 )
 BARE_NOT_FOUND = re.compile(
     r"\W*(404\W*)?((page|resource|path|url|the requested url)?\W*(was )?not found\W*)?(404)?\W*"
 )
 MODEL = _words(
-    r"model[_ -]?not[_ -]?(found|exist)|(no such|unknown|invalid|unsupported) model|not a valid model|model_decommissioned",
-    r"\bmodel\b.{0,80}(not found|n[o']t exist|not available|unavailable|decommissioned|no longer|not (a )?valid|unknown"
-    r"|not (loaded|deployed|served|supported by|supported for this|recogni[sz]ed)|retired|has been (removed|deprecated))",
+    r"model[_ -]?not[_ -]?(found|exist)|(no such|unknown|invalid|unsupported) model|not a valid model",
+    r"\bmodel\b.{0,80}(not found|n[o']t exist|not available|unavailable|decommissioned|no longer|not (a )?valid)",
+    r"\bmodel\b.{0,80}(unknown|retired|has been (removed|deprecated))|model_decommissioned",
+    r"\bmodel\b.{0,80}not (loaded|deployed|served|supported by|supported for this|recogni[sz]ed)",
     r"deployment\b.{0,60}(not found|n[o']t exist)|deploymentnotfound|not have access to( the| this)? model|try pulling",
     r"invalid model name|no (available )?(channel|deployments?) (for|available)|\bmodel\b.{0,60}is not supported$",
 )
 RATE = _words(
-    r"rate.?limit|too many (concurrent |parallel |simultaneous )?requests|requests? per (min|sec|hour)|throttl|slow down",
-    r"tokens per (min|sec)|\b(rpm|tpm|qps)\b|resource.?exhausted|overload|(at|over|no|insufficient) capacity|concurren",
+    r"rate.?limit|too many (concurrent |parallel |simultaneous )?requests|requests? per (min|sec|hour)|throttl",
+    r"slow down|tokens per (min|sec)|\b(rpm|tpm|qps)\b|resource.?exhausted|overload|(at|over|no|insufficient) capacity|concurren",
     r"quota exceeded|server (is )?busy|high (load|traffic|demand)|并发|频率|速率|繁忙",
 )
 STRICT_RATE = _words(r"rate.?limit|throttl|too many requests|too many concurrent")
@@ -107,7 +110,7 @@ FEWER_TOKENS = _words(
     r"too (large|high|big|many)|at most|less than|lower than|exceed|maximum|must be|range|<=|≤|supports? (only|up to)"
 )
 UNKNOWN_LIMIT = _words(
-    r"max_completion_tokens. instead|unsupported parameter|not supported|extra_forbidden|unknown|unrecog"
+    r"max_completion_tokens. instead|unsupported parameter|not supported|extra_forbidden|not permitted|unknown|unrecog"
 )
 
 

@@ -42,13 +42,13 @@ _REFUSED = re.compile(
 )
 _NAMING = "support|unknown|invalid|unexpected|parameter|argument|field|unrecogni|option|unsupported|extra|n't"
 _CHOICES = re.compile(
-    r"\bn ?(value|parameter|=|==|>|>=|<|<=|must|should)|parameter:? n\b|one (completion )?choice|single (choice|complet)"
-    r"|multiple (choices|completions|candidates)|(one|1) candidate|candidate_?count|candidatecount|more than one (choi|com)"
-    r"|number of (choices|completions|generations|samples|candidates)|num_(generations|completions)|best_of"
+    r"\bn ?(value|parameter|=|==|>|>=|<|<=|must|should)|parameter:? n\b|one (completion )?choice"
+    r"|single (choice|complet)|multiple (choices|completions|candidates)|(one|1) candidate|candidate_?count"
+    r"|more than one (choice|completion)|number of (choices|completions|generations|samples|candidates)|num_(generations|completions)|best_of"
 )
 _LIMIT = re.compile(
-    r"(?:at most|maximum(?: of| is| value(?: is)?| allowed(?: is)?)?|max(?: is)?:?|up to|<=|≤|no more than|less than or "
-    r"equal to|between 1 and|1 to|1 ?[-–] ?|lower than or equal to|not exceed|limit(?: is| of)?|\[ ?1 ?, ?|in range 1,)"
+    r"(?:at most|maximum(?: of| is| value(?: is)?| allowed(?: is)?)?|max(?: is)?:?|up to|<=|≤|no more than"
+    r"|less than or equal to|between 1 and|1 to|1 ?[-–] ?|lower than or equal to|not exceed|limit(?: is| of)?|\[ ?1 ?, ?|in range 1,)"
     r"\s*[`'\"]?(\d+)"
 )
 _TOGETHER = re.compile(

@@ -217,8 +217,8 @@ class Run:
         silent = self.left.limited(started, outcome.wait, outcome.together)
         if silent > LONGEST_RETRY_AFTER:
             raise UserError(
-                f"The server {self.engine.place.url} has refused all requests as too many for {silent / 60:.0f} minutes "
-                f"({said.quoted}): lower concurrency or set requests_per_minute in the profile; {KEPT}"
+                f"The server {self.engine.place.url} has refused all requests as too many for {silent / 60:.0f} "
+                f"minutes ({said.quoted}): lower concurrency or set requests_per_minute in the profile; {KEPT}"
             )
         self.left.back(job)
 
@@ -299,8 +299,8 @@ class Run:
         where, told = f"The server {self.engine.place.url} refuses", f"({said.quoted})"
         if "temperature" in names:
             raise UserError(
-                f"{where} the temperature {body['temperature']:g} {told}: set teacher_sampling.temperatures to default, "
-                f"which leaves it to the server, or give temperatures that it takes; {KEPT}"
+                f"{where} the temperature {body['temperature']:g} {told}: set teacher_sampling.temperatures to "
+                f"default, which leaves it to the server, or give temperatures that it takes; {KEPT}"
             )
         if "top_p" in names and body["top_p"] < 1:
             raise UserError(
