@@ -34,7 +34,7 @@ from rdlib.engines.server_answers import completion_of
 from rdlib.engines.server_failures import Place
 from rdlib.engines.server_pace import LONGEST_RETRY_AFTER, Clock, Pace
 from rdlib.engines.server_parameters import Learnt, body_of
-from rdlib.engines.server_run import Run
+from rdlib.engines.server_run import MayAsk, Run
 from rdlib.engines.server_said import Said
 from rdlib.engines.server_work import Work, jobs_of
 from rdlib.errors import UserError
@@ -177,8 +177,10 @@ class ServerEngine:
             groups[number][sample] = done
         return [[group[sample] for sample in sorted(group)] for group in groups]
 
-    def replies(self, asks: Mapping[int, Ask]) -> Iterator[tuple[int, int, Reply]]:
+    def replies(self, asks: Mapping[int, Ask], may_ask: MayAsk | None = None) -> Iterator[tuple[int, int, Reply]]:
         """(number of the ask, sample, reply) as they come: one for every sample of every ask, in any order.
+
+        `may_ask` is told how many samples are awaited; once it says no, nothing new is asked.
 
         After what no request can pass nothing new is asked, what is under way is still given out, then UserError is
         raised. Closing the iterator stops the asking.
@@ -186,7 +188,7 @@ class ServerEngine:
         self._look()
         work = Work(jobs_of(asks), self.pace, self.known.temperatures)
         done: queue.SimpleQueue = queue.SimpleQueue()
-        run = Run(self, work, done)
+        run = Run(self, work, done, may_ask)
         workers = min(self.model.concurrency, sum(len(ask.samples) for ask in asks.values()))
         for _ in range(workers):  # daemons: Ctrl-C waits for no server
             threading.Thread(target=run.work, daemon=True).start()

@@ -232,7 +232,8 @@ def completion_of(reply: Reply, model: Model, stop: Sequence[str], run_on: Seque
     A sample without an answer is an empty response that did not finish, of no tokens where nothing was paid.
     """
     if reply.kind != "answer":
-        return Completion("", None, reply.tokens if reply.kind == "withheld" else 0, "length")
+        tokens = reply.tokens if reply.kind == "withheld" else 0
+        return Completion("", None, tokens, "length", reply.words or "the response was empty")
     text, ended = clean(reply.text), reply.ended
     start = thought_end(text)
     thought_on = start and thought_end(f"{text}.") > len(text)  # thinking that was cut off

@@ -5,7 +5,7 @@ from __future__ import annotations
 import queue
 import random
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +29,9 @@ HOPELESS_TOGETHER = 3  # requests that fail one after another, with no answer be
 MOST_WITHOUT = 12  # parameters that a request can lose before it counts as refused
 
 
+MayAsk = Callable[[int], bool]  # whether another request may go out while so many samples are awaited
+
+
 @dataclass(frozen=True)
 class Aside:
     """A job that failed for good, as it seems: its replies if another request passes, the sentence if none does."""
@@ -41,8 +44,9 @@ class Aside:
 class Run:
     """The requests of one `replies`: workers take jobs from `left` and put what came of them into `done`."""
 
-    def __init__(self, engine: ServerEngine, left: Work, done: queue.SimpleQueue):
+    def __init__(self, engine: ServerEngine, left: Work, done: queue.SimpleQueue, may_ask: MayAsk | None = None):
         self.engine, self.left, self.done = engine, left, done
+        self.may_ask, self.under_way = may_ask, 0
         self.model, self.known, self.clock = engine.model, engine.known, engine.clock
         self.lock = threading.Lock()
         self.answered = 0
@@ -53,7 +57,15 @@ class Run:
         """Ask until nothing is left, or the run is over; what fails for good is raised where replies are collected."""
         try:
             while (job := self.left.take()) is not None:
-                self._ask(job)
+                if not self._may_ask(job):
+                    self.left.stop()  # what is under way is still given out
+                    break
+                asked = len(job.samples)
+                try:
+                    self._ask(job)
+                finally:
+                    with self.lock:
+                        self.under_way -= asked
             if not self.left.stopped:
                 self._end()
         except Exception as error:
@@ -61,6 +73,15 @@ class Run:
             self.left.stop()
         finally:
             self.done.put(None)
+
+    def _may_ask(self, job: Job) -> bool:
+        """Whether the samples of a job may be asked for, beside those that are awaited."""
+        with self.lock:
+            awaited = self.under_way + self.done.qsize()
+            if self.may_ask is not None and not self.may_ask(awaited):
+                return False
+            self.under_way += len(job.samples)
+        return True
 
     # ---- one call
 
