@@ -16,6 +16,9 @@ with answers first. Those without are held out: the evaluation holds them to the
 from __future__ import annotations
 
 import difflib
+import hashlib
+import unicodedata
+from collections.abc import Hashable, Sequence
 from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
@@ -26,9 +29,10 @@ from rdlib.settings import Dataset
 from rdlib.tasks import answers
 from rdlib.tasks.questions import LETTERS, SPLITS, Question, require_sound
 from rdlib.tasks.records import Record, kind_of, read_records
-from rdlib.tasks.splits import assign, cap
+from rdlib.tasks.splits import assign_ranked, cap
 
 HELD_OUT_SHARE = 0.1  # of all questions, for test and for validation
+OTHER_NAMES = ("prompt", "messages", "input", "instruction", "problem", "query", "text")  # of other formats
 FIELDS = ("question", "id", "answer", "options", "split", "group", "solution")
 
 
@@ -51,15 +55,30 @@ def load(name: str, settings: Dataset, root: Path) -> list[Question]:
 
 def read_question(record: Record, name: str, kind: str) -> Question:
     """One row as a question, its split "" where it gives none; UserError for a row that cannot be used."""
-    key = record.fields.get("id")
-    key = f"{name}-{record.number:05d}" if key is None else _plain(record, str(_scalar(record, "id")), "'id'")
     options = record.options() if _has_options(record, kind) else ()
     group, solution = (_optional(record, field) for field in ("group", "solution"))
-    question = _plain(record, record.text("question"), "'question'")
+    question = _plain(record, _asked(record), "'question'")
+    key = record.fields.get("id")
+    key = own_id(name, question, options) if key is None else _plain(record, str(_scalar(record, "id")), "'id'")
     if len({_plain(record, option, "an option") for option in options}) < len(options):
         raise record.error("two of its options are the same; leave one out.")
     answer = _answer(record, kind, options) if _has(record, "answer") else None
     return Question(key, _split(record), group or "", question, options, answer, solution)
+
+
+def own_id(name: str, question: str, options: Sequence[str] = ()) -> str:
+    """The id of a question that brings none: of its content alone, so no other row changes it."""
+    content = "\x1f".join([" ".join(question.split()), *options])
+    return f"{name}-{hashlib.sha256(content.encode()).hexdigest()[:12]}"
+
+
+def _asked(record: Record) -> str:
+    """The text of the question; UserError with a hint where it stands under another name."""
+    if record.fields.get("question") is None:
+        other = next((name for name in OTHER_NAMES if record.fields.get(name)), None)
+        if other:
+            raise record.error(f"the field 'question' is missing, but there is {other!r}: rename it to 'question'.")
+    return record.text("question")
 
 
 def _optional(record: Record, name: str) -> str | None:
@@ -67,7 +86,9 @@ def _optional(record: Record, name: str) -> str | None:
 
 
 def _has(record: Record, name: str) -> bool:
-    return record.fields.get(name) is not None
+    """Whether a row has a field: null, NaN (of a float column with gaps) and an empty text (of CSV) are none."""
+    value = record.fields.get(name)
+    return value is not None and value == value and not (isinstance(value, str) and not value.strip())
 
 
 def _has_options(record: Record, kind: str) -> bool:
@@ -144,15 +165,20 @@ def _refuse_misspelt_fields(records: list[Record]) -> None:
 
 
 def _refuse_duplicates(questions: list[Question], records: list[Record]) -> None:
-    ids: dict[str, Record] = {}
-    asked: dict[tuple, Record] = {}
-    for question, record in zip(questions, records, strict=True):
-        first = ids.setdefault(question.id, record)
-        if first is not record:
-            raise record.error(f"its id {question.id[:40]!r} is that of {_place(first)} too; give it another.")
-        first = asked.setdefault((question.text, tuple(sorted(question.options))), record)
-        if first is not record:
-            raise record.error(f"it asks what {_place(first)} asks; leave one out.")
+    """UserError for the first row that asks what an earlier one asks, or has its id; it counts such rows."""
+    asked = [(unicodedata.normalize("NFC", q.text), tuple(sorted(q.options))) for q in questions]
+    _refuse_repeated(asked, records, "it asks what {place} asks{more}; leave one of each out.")
+    ids = [question.id for question in questions]
+    _refuse_repeated(ids, records, "its id is that of {place} too{more}; give each row another.")
+
+
+def _refuse_repeated(keys: Sequence[Hashable], records: list[Record], problem: str) -> None:
+    first: dict[Hashable, Record] = {}
+    repeated = [(r, first[key]) for key, r in zip(keys, records, strict=True) if first.setdefault(key, r) is not r]
+    if repeated:
+        record, earlier = repeated[0]
+        more = f" ({len(repeated)} such rows in all)" if len(repeated) > 1 else ""
+        raise record.error(problem.format(place=_place(earlier), more=more))
 
 
 def _place(record: Record) -> str:
@@ -182,7 +208,7 @@ def _drawn_splits(questions: list[Question], settings: Dataset, name: str) -> li
             f"datasets.{name} asks for {train} train and {validation} validation questions, but {len(rest)} are left "
             f"beside {len(questions) - len(rest)} for test: lower the counts or add questions to the file."
         )
-    found = assign(rest, {"validation": validation, "train": train}, f"questions/{settings.split_seed}")
+    found = assign_ranked(rest, {"validation": validation, "train": train}, f"questions/{settings.split_seed}")
     split_of = dict.fromkeys(tested, "test") | dict(zip(rest, found, strict=True))
     drawn = [replace(question, split=split_of[question.text]) for question in questions if split_of[question.text]]
     return sorted(drawn, key=lambda question: SPLITS.index(question.split))
@@ -198,9 +224,9 @@ def _drawn_test(questions: list[Question], count: int, settings: Dataset, name: 
     without_answer = {question.text for question in questions if question.answer is None}
     tested: set[str] = set()
     left = count
-    for held_out, seed in ((False, "test"), (True, "held-out")):
+    for held_out in (False, True):
         texts = [question.text for question in questions if (question.text in without_answer) is held_out]
-        found = assign(texts, {"test": left}, f"questions/{settings.split_seed}/{seed}")
+        found = assign_ranked(texts, {"test": left}, f"questions/{settings.split_seed}")  # a rank for all splits
         taken = [text for text, split in zip(texts, found, strict=True) if split]
         tested |= set(taken)
         left -= len(taken)

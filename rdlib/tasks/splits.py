@@ -1,7 +1,12 @@
-"""Splits drawn from a seed alone: equal question texts stay together, and a smaller cap keeps a part of a larger's."""
+"""Splits drawn from a seed alone: equal question texts stay together, and a smaller cap keeps a part of a larger's.
+
+`assign` shuffles all texts together, as released splits were drawn. `assign_ranked` gives each text a rank of its own,
+so a text that comes, goes or is corrected moves hardly another.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import random
 from collections.abc import Mapping, Sequence
 
@@ -19,7 +24,21 @@ def assign(texts: Sequence[str], sizes: Mapping[str, int], seed: str) -> list[st
         copies.setdefault(text, []).append(index)
     groups = sorted(copies.items())  # the order of the rows in their file must not matter
     random.Random(seed).shuffle(groups)
-    result: list[str | None] = [None] * len(texts)
+    return _filled(groups, sizes, len(texts))
+
+
+def assign_ranked(texts: Sequence[str], sizes: Mapping[str, int], seed: str) -> list[str | None]:
+    """The split of each text, as `assign` gives it, by ranks that depend on the text and the seed alone."""
+    copies: dict[str, list[int]] = {}
+    for index, text in enumerate(texts):
+        copies.setdefault(text, []).append(index)
+    ranked = sorted(copies.items(), key=lambda item: (hashlib.sha256(f"{seed}/{item[0]}".encode()).digest(), item[0]))
+    return _filled(ranked, sizes, len(texts))
+
+
+def _filled(groups: list[tuple[str, list[int]]], sizes: Mapping[str, int], count: int) -> list[str | None]:
+    """The splits of `count` texts, filled one after the other with groups of equal texts."""
+    result: list[str | None] = [None] * count
     left = iter(groups)
     for split, size in sizes.items():
         taken = 0
