@@ -72,13 +72,9 @@ class StoredServer:
     def server(self) -> ServerEngine:
         """The client, made when something has to be asked, with what was learnt of the server before."""
         if self._server is None:
-            known = self.store.learnt(self._place)
+            known = self.store.learnt(place_of(self.model))
             self._server = ServerEngine(self.model, self.settings, key_of(self.model), known=known)
         return self._server
-
-    @property
-    def _place(self) -> str:
-        return f"{self.settings.model} {self.model.base_url}"
 
     def encode(self, prompt: Prompt) -> Prompt:
         """The prompt itself: the server has the chat template and the tokenizer."""
@@ -173,7 +169,7 @@ class StoredServer:
                 raise UserError(str(error)) from None
             finally:
                 replies.close()
-                self.store.remember(self._place, self.server.learnt())
+                self.store.remember(place_of(self.model), self.server.learnt())
         guard.require_whole(_missing(wanted, found))
 
     def _keep(self, wanted: Wanted, ask: Ask, sample: int, reply: Reply) -> None:
@@ -188,7 +184,7 @@ class StoredServer:
     def _alone(self) -> Iterator[None]:
         """Wait until no other process asks this teacher for this study."""
         path = self.store.path
-        name = asking.digest(self._place).hex()[:8]
+        name = asking.digest(place_of(self.model)).hex()[:8]
         with path.with_name(f".{path.name}.{name}.lock").open("w") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -196,6 +192,11 @@ class StoredServer:
                 print(f"Another notebook of this study is asking {self.settings.model}; waiting for it.", flush=True)
                 fcntl.flock(file, fcntl.LOCK_EX)
             yield
+
+
+def place_of(model: Model) -> str:
+    """What tells servers apart: what was learnt of one holds for a model at an address."""
+    return f"{model.model} {model.base_url}"
 
 
 class MostUnansweredError(Exception):

@@ -40,13 +40,21 @@ def evaluated_model(stage) -> Model:
     return stage.profile.model_of(stage.teacher or stage.student)
 
 
+def planned(
+    stage, questions: pd.DataFrame, examples: Sequence[tuple[str, list[str], str]] = ()
+) -> tuple[pd.DataFrame, dict[str, prompts.Prompt]]:
+    """The plan of an evaluation and the prompts by question, after worked `examples`, out of the tested questions."""
+    temperature = float(stage.profile.evaluation.temperature)
+    plan = questions[["id", "split", "group"]].assign(temperature=temperature, n=1)
+    return plan, prompts.of_questions(stage.dataset_settings, questions, examples)
+
+
 def run(stage, work: Path) -> None:
     """Stage 07_evaluate: write answers.parquet (a row a test question) and summary.json (accuracies)."""
     profile, settings = stage.profile, stage.dataset_settings
     questions = read_questions(stage.input("data"), *TESTED)
     examples = few_shot_examples(stage, profile.evaluation.few_shot) if stage.method == "icl" else []
-    texts = prompts.of_questions(settings, questions, examples)
-    plan = questions[["id", "split", "group"]].assign(temperature=float(profile.evaluation.temperature), n=1)
+    plan, texts = planned(stage, questions, examples)
     seed = generation.derive_seed("evaluate", stage.seed)
     with sampled(stage, evaluated_model(stage), plan, texts, work, seed) as responses:
         table = grade(responses, read_gold(stage.input("gold")), stage)

@@ -25,21 +25,26 @@ def unanswered(questions: pd.DataFrame, gold: pd.Series) -> pd.DataFrame:
     return questions[questions["id"].map(gold).isna()].reset_index(drop=True)
 
 
+def planned(stage, questions: pd.DataFrame, gold: pd.Series) -> tuple[pd.DataFrame, dict[str, prompts.Prompt]]:
+    """What the vote on held-out questions asks: its plan and the prompts by question, out of the table of them all."""
+    asked = unanswered(questions[questions["split"] == "test"], gold)
+    plan = teacher.sampling_plan(asked, stage.profile.teacher_sampling)
+    plan = plan[plan["confidence"] == "high"].reset_index(drop=True)
+    return plan, prompts.of_questions(stage.dataset_settings, asked)
+
+
 def run(stage, work: Path) -> None:
     """Stage 01_held_out: write labels.parquet, the vote on test questions without a gold answer, and responses.parquet.
 
     Only the high-confidence responses that the vote reads are sampled; the model is not opened where there are none.
     """
     profile = stage.profile
-    questions = unanswered(read_questions(stage.input("data"), "test"), read_gold(stage.input("gold")))
-    plan = teacher.sampling_plan(questions, profile.teacher_sampling)
-    plan = plan[plan["confidence"] == "high"].reset_index(drop=True)
+    plan, texts = planned(stage, read_questions(stage.input("data"), "test"), read_gold(stage.input("gold")))
     if plan.empty:
         none = plan.drop(columns="n").assign(sample=0, text="", tokens=0, finished=True, answer="")
         artifacts.write_parquet(work / "responses.parquet", none)
         artifacts.write_parquet(work / "labels.parquet", voting.pseudo_labels(none, profile.voting.threshold))
         return
-    texts = prompts.of_questions(stage.dataset_settings, questions)
     seed = generation.derive_seed("held-out", stage.dataset, stage.teacher, stage.seed)
     with sampled(stage, profile.model_of(stage.teacher), plan, texts, work, seed) as responses:
         responses = teacher.repeat_greedy(responses, profile.teacher_sampling.samples_per_temperature)

@@ -34,12 +34,16 @@ def repeat_greedy(responses: pd.DataFrame, samples: int) -> pd.DataFrame:
     )
 
 
+def planned(stage, questions: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, prompts.Prompt]]:
+    """The plan of stage 1 and the prompts by question, out of the table of all questions."""
+    asked = questions[questions["split"].isin(["train", "validation"])].reset_index(drop=True)
+    return sampling_plan(asked, stage.profile.teacher_sampling), prompts.of_questions(stage.dataset_settings, asked)
+
+
 def run(stage, work: Path) -> None:
     """Stage 01_teacher_responses: write responses.parquet with the extracted answers."""
     profile = stage.profile
-    questions = read_questions(stage.input("data"), "train", "validation")
-    texts = prompts.of_questions(stage.dataset_settings, questions)
-    plan = sampling_plan(questions, profile.teacher_sampling)
+    plan, texts = planned(stage, read_questions(stage.input("data"), "train", "validation"))
     seed = generation.derive_seed("teacher", stage.dataset, stage.teacher, stage.seed)
     with sampled(stage, profile.model_of(stage.teacher), plan, texts, work, seed, look=True) as responses:
         responses = repeat_greedy(responses, profile.teacher_sampling.samples_per_temperature)

@@ -25,7 +25,7 @@ from rdlib import artifacts
 from rdlib.errors import UserError
 from rdlib.paths import ROOT
 from rdlib.profile import load_profile
-from rdlib.study import cluster, estimate, failures, launch, requirements, retrain, warm
+from rdlib.study import cluster, estimate, failures, launch, outlook, requirements, retrain, warm
 from rdlib.study.grid import ablation_cells
 from rdlib.study.jobs import Job, drop_stale_markers, stages_behind, stages_to_run, study_jobs
 
@@ -86,7 +86,9 @@ def dry_run(arguments: argparse.Namespace) -> int:
     profile = load_profile(ROOT / arguments.profile)
     jobs = jobs_of(arguments, arguments.seeds or profile.grid.seeds)
     if not arguments.exhibit or profile.hardware.gpus:
-        print(estimate.summary(estimate.estimate(stages_to_run(jobs)), profile))
+        stages = stages_to_run(jobs)
+        asked = [line for look in outlook.of(stages) for line in look.lines()]
+        print(estimate.summary(estimate.estimate(stages), profile, asked))
     return 0
 
 
@@ -121,6 +123,8 @@ def run_study(arguments: argparse.Namespace) -> int:
         if done < len(jobs):
             for stage in stages_to_run(jobs):
                 requirements.check_sampler(stage)
+            for look in outlook.of(stages_to_run(jobs)):
+                print(*look.lines(), sep="\n", flush=True)
             watch = Watch()
             watch.start()
             with warm.Server(keep=lock.fileno(), here=here) as server:

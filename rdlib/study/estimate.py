@@ -9,6 +9,7 @@ factor of two or three either way. Memory is rdlib.study.stage_memory's. Without
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -36,8 +37,6 @@ class Work:
     generated: int = 0
     trained: int = 0
     read: int = 0  # besides, without gradient
-    requests: int = 0  # of a server, where it gives all samples of a question and temperature at once
-    prompts: int = 0  # tokens of these requests
 
 
 def work_of(stage: Stage) -> Work:
@@ -47,15 +46,12 @@ def work_of(stage: Stage) -> Work:
     response = min(response, stage.dataset_settings.max_tokens)
     train, both = sizes["train"], sizes["train"] + sizes["validation"]
     if stage.name in ("01_teacher_responses", "01_held_out"):
-        teacher, held_out = profile.teacher_sampling, stage.name == "01_held_out"
+        held_out = stage.name == "01_held_out"
         asked = sizes["test"] if held_out else both
-        temperatures = (*teacher.high_temperatures, *(() if held_out else teacher.low_temperatures))
-        each = sum(1 if t == 0 else teacher.samples_per_temperature for t in temperatures)
-        requests = asked * len(temperatures)
-        return Work(asked, asked * each, asked * each * response, requests=requests, prompts=requests * prompt)
+        sets = [n for confidence, _, n in profile.teacher_sampling.sets if confidence == "high" or not held_out]
+        return Work(asked, asked * sum(sets), asked * sum(sets) * response)
     if stage.name == "03_sft_warmup":
-        teacher = profile.teacher_sampling
-        most = teacher.samples_per_temperature * len((*teacher.high_temperatures, *teacher.low_temperatures))
+        most = profile.teacher_sampling.samples_per_temperature * len(profile.teacher_sampling.sets)
         each = min(profile.sft.responses_per_question or most, most)
         length = min(prompt + response, profile.sft.max_length)
         return Work(train, 0, 0, train * each * length * profile.sft.epochs)
@@ -118,9 +114,6 @@ def row_of(stage: Stage) -> dict[str, Any]:
         "seed": stage.seed,
         "questions": work.questions,
         "samples": work.samples,
-        "server": stage.teacher if _asks_a_server(stage) else "",
-        "requests": work.requests,
-        "mtokens_prompts": work.prompts / 1e6,
         "mtokens_generated": work.generated / 1e6,
         "mtokens_trained": work.trained / 1e6,
         "gpu_hours": seconds / 3600 if hardware.gpus else math.nan,
@@ -129,17 +122,13 @@ def row_of(stage: Stage) -> dict[str, Any]:
     }
 
 
-def _asks_a_server(stage: Stage) -> bool:
-    return bool(stage.teacher) and stage.profile.model_of(stage.teacher).engine == "openai"
-
-
 def estimate(stages: list[Stage]) -> pd.DataFrame:
     """A row for each stage; nothing is read but the profile and, for local models, the size of their files."""
     return pd.DataFrame([row_of(stage) for stage in stages])
 
 
-def summary(table: pd.DataFrame, profile: Profile) -> str:
-    """The estimate in words: totals by stage, the memory of one GPU, and what does not fit."""
+def summary(table: pd.DataFrame, profile: Profile, asked: Sequence[str] = ()) -> str:
+    """The estimate in words: totals by stage, what servers are `asked`, the memory of a GPU, what does not fit."""
     if table.empty:
         return "Everything is done: nothing to do."
     columns = ["questions", "samples", "mtokens_generated", "mtokens_trained", "gpu_hours", "disk_gb"]
@@ -149,24 +138,12 @@ def summary(table: pd.DataFrame, profile: Profile) -> str:
     shown = pd.concat([by_stage, total.to_frame().T])
     whole = ["runs", "questions", "samples"]
     formats = dict.fromkeys(whole, "{:,.0f}".format)
-    lines = [shown.to_string(na_rep="", float_format="{:,.2f}".format, formatters=formats), *_server_lines(table), ""]
+    lines = [shown.to_string(na_rep="", float_format="{:,.2f}".format, formatters=formats), *asked, ""]
     if gpus := profile.hardware.gpus:
         hours = table["gpu_hours"].sum()
         lines.append(f"About {hours:,.1f} GPU hours, {hours / gpus:,.1f} h on {gpus} GPUs; within a factor of three.")
         lines += ["", *_memory_lines(table)]
     return "\n".join(lines)
-
-
-def _server_lines(table: pd.DataFrame) -> list[str]:
-    """What is asked of each teacher behind a server, which a provider may ask a price for."""
-    asked = table[(table["server"] != "") & (table["requests"] > 0)].groupby("server", sort=False)
-    sums = asked[["requests", "samples", "mtokens_prompts", "mtokens_generated"]].sum()
-    return [
-        f"\nAsked of the server of {row.Index}: {row.requests:,} requests (more where it gives one "
-        f"sample at a time) of some {row.mtokens_prompts:,.2f} million tokens, {row.samples:,} responses of up to "
-        f"{row.mtokens_generated:,.2f} million tokens, thinking aside."
-        for row in sums.itertuples()
-    ]
 
 
 def memory_table(table: pd.DataFrame) -> pd.DataFrame:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -131,12 +131,15 @@ def run(stage, work: Path) -> None:
     train = [q for q in questions if q.split == "train"]
     random.Random(f"order/{stage.seed}").shuffle(train)
     ordered = [*train, *(q for q in questions if q.split != "train")]
-    rows = [(q.id, q.split, q.question, list(q.options), q.group) for q in ordered]
-    frame = pd.DataFrame(rows, columns=COLUMNS)
-    artifacts.write_parquet(work / "questions.parquet", frame)
+    artifacts.write_parquet(work / "questions.parquet", table_of(ordered))
     if content := sources.identity(stage.dataset_settings, stage.root):
         artifacts.write_json(work / "source.json", {"source": stage.dataset_settings.source, "content": content})
         artifacts.write_json(work / "split_ids.json", split_ids(questions))
+
+
+def table_of(questions: Iterable[Question]) -> pd.DataFrame:
+    """Questions as the table that stage 0 writes: no gold answer is in it."""
+    return pd.DataFrame([(q.id, q.split, q.question, list(q.options), q.group) for q in questions], columns=COLUMNS)
 
 
 def split_ids(questions: list[Question]) -> dict[str, list[str]]:
