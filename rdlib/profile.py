@@ -40,7 +40,7 @@ from rdlib.settings import (
 )
 
 SERVER_ALONE = {
-    *("max_tokens", "system_prompt", "request", "leave_out", "thinking", "check_models", "first_look"),
+    *("max_tokens", "system_prompt", "request", "leave_out", "check_models", "first_look"),
     *("most_unanswered", "ask_refused_again", "prices", "budget"),
 }
 
@@ -163,6 +163,8 @@ class Profile(Section):
             model = self.model_of(name)
             if model.engine == "openai" and model.base_url is None:
                 raise ValueError(f"{name} is served by openai, so it needs a base_url such as http://localhost:8000/v1")
+            if model.thinking and model.engine not in ("openai", "replay"):
+                raise ValueError(f"{name} gives thinking, which is for the engines openai and replay: leave it out")
             if model.engine != "openai" and (unread := SERVER_ALONE & model.model_dump(exclude_defaults=True).keys()):
                 raise ValueError(f"{name} gives {min(unread)}, which is for the engine openai alone: leave it out")
             if model.adapter is not None and model.engine != "vllm":

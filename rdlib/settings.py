@@ -74,15 +74,16 @@ class Extras(Section):
 class Model(Section):
     """A teacher or student: a folder, or a name on the hub, and the engine that samples from it as it is.
 
-    A profile may give the folder or name alone. `engine` replay reads recorded responses from `model`: a file, or a
-    folder of them. vllm puts the LoRA `adapter`, a folder or a name on the hub, on the model.
+    A profile may give the folder or name alone. `engine` replay reads recorded responses from `model`: a file, a folder
+    of them, or a store (docs/responses.md), in which `recorded` names the model if there are several. vllm puts the
+    LoRA `adapter`, a folder or a name on the hub, on the model.
 
     `engine` openai is any OpenAI-compatible server at `base_url`, whose key is read from the environment variable
     `api_key_env`; `timeout` is in seconds, and a request that fails is tried `attempts` times. What is sent:
     `system_prompt` before the question; `max_tokens` (None: the dataset's), thinking included where the server counts
     it; the extra fields and headers of `request`; and no parameter named in `leave_out`. `thinking` keep puts what a
-    teacher thought, in <think> marks, before its answer, so that the student learns it; drop keeps it in the store
-    alone. `check_models` false asks nothing of the server before the first question.
+    teacher thought, in <think> marks, before its answer, so that the student learns it; drop (None: of servers and
+    stores) leaves it in the store alone. `check_models` false asks nothing of the server before the first question.
 
     `first_look` questions are asked before all others, and the asking ends there when most of what came is of no use
     (0: none). It ends too when more than the share `most_unanswered` of the samples got no answer, or the `budget` is
@@ -105,7 +106,8 @@ class Model(Section):
     system_prompt: Annotated[str, Field(min_length=1)] | None = None
     request: Extras = Extras()
     leave_out: list[Literal["temperature", "seed", "n", "max_tokens", "top_p"]] = []
-    thinking: Literal["drop", "keep"] = "drop"
+    thinking: Literal["drop", "keep"] | None = None
+    recorded: str | None = None
     check_models: bool = True
     first_look: Annotated[int, Field(ge=0)] = 20
     most_unanswered: Share = 0.5
@@ -114,11 +116,17 @@ class Model(Section):
     budget: Budget | None = None
 
     @property
+    def drops_thinking(self) -> bool:
+        """Whether the student does not learn what the teacher thought before its answer."""
+        default = "drop" if self.engine == "openai" or self.model.endswith(".sqlite") else "keep"
+        return (self.thinking or default) == "drop"
+
+    @property
     def identity(self) -> str | dict[str, Any]:
         """What decides the model's responses, for a stage's key."""
         deciding = {
             *("model", "revision", "engine", "adapter", "max_tokens", "system_prompt", "leave_out", "thinking"),
-            "ask_refused_again",
+            *("ask_refused_again", "recorded"),
         }
         kept = self.model_dump(include=deciding, exclude_defaults=True)
         kept |= {"request": self.request.body} if self.request.body else {}

@@ -79,8 +79,12 @@ def progress_folder(stage) -> Path:
 
 def _open_replay(stage, model: Model) -> Engine:
     from rdlib.engines.replay import ReplayEngine
+    from rdlib.engines.replay_store import StoreReplay
 
-    return ReplayEngine(stage.root / model.model)
+    path = stage.root / model.model
+    if path.suffix == ".sqlite":
+        return StoreReplay(path, model, stage.seed)
+    return ReplayEngine(path, model.drops_thinking)
 
 
 OPENERS = {

@@ -4,18 +4,21 @@ A record, here as a line of JSONL, names its question by `id` or by the text of 
 
     {"id": "gsm-train-17", "temperature": 0.7, "sample": 2, "text": "... #### 12", "tokens": 41, "finished": true}
 
-Only the question and `text` are needed. Records are served in the order of `sample`, else of the file. With
-`temperature`, a request gets those of its own; without it, all requests must be at one temperature. `tokens` counts
-tokens; `finished` (or `finish_reason`: "stop" or "length") tells whether the response ended by itself. The table
-that sampling makes, such as a stage's responses.parquet, is a recording too.
+Only the question and `text` are needed. Where a record has the question's text, that decides: an id alone can be that
+of another question by now, so one with another text is refused and never served. Records are served in the order of
+`sample`, else of the file. With `temperature`, a request gets those of its own; without it, all requests must be at one
+temperature. `tokens` counts tokens; `finished` (or `finish_reason`: "stop" or "length") tells whether the response
+ended by itself. The table that sampling makes, such as a stage's responses.parquet, is a recording too.
 """
 
 from __future__ import annotations
 
+import codecs
 import math
+import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -26,20 +29,27 @@ from rdlib.engines.generation import Completion, Request, approximate_tokens, cl
 from rdlib.errors import UserError
 from rdlib.tasks.prompts import Prompt
 from rdlib.tasks.records import parse_object
+from rdlib.tasks.spoken import thought_end
 
 Key = tuple[str, str]  # ("id" or "question", which)
 
 
 class ReplayEngine:
-    """Serves recorded responses; the same request always gets the same ones, whatever the seed."""
+    """Serves recorded responses; the same request always gets the same ones, whatever the seed.
 
-    def __init__(self, source: str | Path):
-        self.source = Path(source)
+    `drop_thinking` serves them without what was thought before the answer.
+    """
+
+    def __init__(self, source: str | Path, drop_thinking: bool = False):
+        self.source, self.drop_thinking = Path(source), drop_thinking
         self.records: dict[Key, dict[float | None, list[Completion]]] = defaultdict(lambda: defaultdict(list))
+        self.texts: dict[str, str] = {}  # by id: the question that the recording says it is of
         self.temperature: float | None = None
         recorded = [_parse(record, where) for where, record in _read(self.source)]
         for response in sorted(recorded, key=lambda response: response.sample):
             self.records[response.key][response.temperature].append(response.completion)
+            if response.id is not None and response.key[0] == "question":
+                self.texts[response.id] = response.key[1]
         if not self.records:
             raise UserError(f"The recording {self.source} is empty: give a file with recorded responses.")
         for (_, name), by_temperature in self.records.items():
@@ -61,10 +71,11 @@ class ReplayEngine:
         """Nothing to give back."""
 
     def _serve(self, request: Request) -> list[Completion]:
-        prompt, key = request.prompt, ("id", request.prompt.id)
-        by_temperature = self.records.get(key) or self.records.get(("question", prompt.question), {})
-        temperature = None if None in by_temperature else round(request.temperature, 6)
-        if temperature is None:
+        prompt = request.prompt
+        by_temperature = self._records_of(prompt)
+        own = None in by_temperature or request.temperature is None
+        temperature = None if own else round(request.temperature, 6)
+        if temperature is None and request.temperature is not None:
             self._require_one_temperature(request.temperature)
         found = by_temperature.get(temperature, [])
         if len(found) < request.n:
@@ -73,7 +84,20 @@ class ReplayEngine:
                 f"The recording {self.source} has {len(found)} of the {request.n} responses that are asked for to "
                 f"question {prompt.id or prompt.question[:80]!r}{at}: record the missing ones, or ask for fewer."
             )
-        return [cut_run_on(completion, request.stop) for completion in found[: request.n]]
+        served = [cut_run_on(completion, request.stop) for completion in found[: request.n]]
+        return [without_thinking(completion) for completion in served] if self.drop_thinking else served
+
+    def _records_of(self, prompt: Prompt) -> dict[float | None, list[Completion]]:
+        """What is recorded of a question: by its text, else by its id; UserError for its id with another text."""
+        if found := self.records.get(("question", plain_question(prompt.question))):
+            return found
+        other = self.texts.get(prompt.id)
+        if other is not None and prompt.question:
+            raise UserError(
+                f"The recording {self.source} has the id {prompt.id!r} with another question ({other[:80]!r}) than "
+                f"this study ({prompt.question[:80]!r}): record this question, or give each its own id."
+            )
+        return self.records.get(("id", prompt.id), {})
 
     def _require_one_temperature(self, asked: float) -> None:
         if self.temperature not in (None, asked):
@@ -101,6 +125,7 @@ def _read(source: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 def _read_jsonl(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     with file.open("rb") as lines:
         for number, line in enumerate(lines, start=1):
+            line = line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
             if line.strip():
                 where = f"Line {number} of the recording {file}"
                 yield where, parse_object(line, where)
@@ -130,13 +155,15 @@ class Recorded:
     """A record: the question it answers, its temperature where it has one, its place, and the response."""
 
     key: Key
+    id: str | None
     temperature: float | None
     sample: float
     completion: Completion
 
 
 def _parse(record: dict[str, Any], where: str) -> Recorded:
-    key, text = _key(record, where), record.get("text")
+    _require_no_batch(record, where)
+    (key, name), text = _key(record, where), record.get("text")
     if not isinstance(text, str):
         raise UserError(f"{where} has no text: give it the response, or remove it.")
     temperature, sample, count = (_number(record, field, where) for field in ("temperature", "sample", "tokens"))
@@ -146,21 +173,55 @@ def _parse(record: dict[str, Any], where: str) -> Recorded:
     count = approximate_tokens(text) if count is None else int(count)
     completion = Completion(text, None, count, "stop" if _ended(record, where) else "length")
     temperature = None if temperature is None else round(temperature, 6)
-    return Recorded(key, temperature, sample or 0, completion)
+    return Recorded(key, name, temperature, sample or 0, completion)
 
 
-def _key(record: dict[str, Any], where: str) -> Key:
-    name = next((name for name in ("id", "question") if record.get(name) not in (None, "")), None)
-    if name is None:
-        raise UserError(f"{where} does not say which question it answers: give it an id or a question.")
-    if not isinstance(record[name], str | int | float | Decimal) or isinstance(record[name], bool):
-        raise UserError(f"{where} has the {name} {str(record[name])[:40]!r}: give text or a number.")
-    return name, str(record[name])
+def _require_no_batch(record: dict[str, Any], where: str) -> None:
+    if "custom_id" in record and ("response" in record or "error" in record):
+        raise UserError(
+            f"{where} is a result of a batch, no recording: read it by `python -m rdlib.study.batch read`, which puts "
+            f"it into the study's store."
+        )
+
+
+def without_thinking(completion: Completion) -> Completion:
+    """A response without the thinking before its answer; one whose thinking was cut off stays as it is."""
+    start = thought_end(completion.text)
+    return replace(completion, text=completion.text[start:].strip()) if completion.text[start:].strip() else completion
+
+
+def plain_question(text: str) -> str:
+    """A question's text as recordings are looked up by: one kind of line end, no space around it."""
+    return text.replace("\r\n", "\n").replace("\r", "\n").strip()
+
+
+def _key(record: dict[str, Any], where: str) -> tuple[Key, str | None]:
+    """What a record is looked up by, its question's text where it has one, and its id."""
+    found = {name: _name(record, name, where) for name in ("id", "question")}
+    if found["question"]:
+        return ("question", plain_question(found["question"])), found["id"]
+    if found["id"]:
+        return ("id", found["id"]), found["id"]
+    raise UserError(f"{where} does not say which question it answers: give it an id or a question.")
+
+
+def _name(record: dict[str, Any], name: str, where: str) -> str | None:
+    """An id or a question as text, a whole number without a point; None where the record has none."""
+    value = record.get(name)
+    if value in (None, ""):
+        return None
+    if not isinstance(value, str | int | float | Decimal) or isinstance(value, bool):
+        raise UserError(f"{where} has the {name} {str(value)[:40]!r}: give text or a number.")
+    if isinstance(value, float | Decimal) and value == value.__floor__():
+        value = int(value)
+    return str(value)
 
 
 def _number(record: dict[str, Any], field: str, where: str) -> float | None:
     """A field that is a number from 0 up; None where it is missing or NaN or infinite, UserError for anything else."""
     value = record.get(field)
+    if field == "temperature" and isinstance(value, str) and re.fullmatch(r"\s*\d+(\.\d+)?\s*", value):
+        value = float(value)
     if value is None or (isinstance(value, float) and not math.isfinite(value)):
         return None
     if isinstance(value, bool) or not isinstance(value, int | float | Decimal) or not 0 <= value < LARGEST:

@@ -240,11 +240,11 @@ def completion_of(reply: Reply, model: Model, stop: Sequence[str], run_on: Seque
     answer = text[start:]
     cut = cut_at(answer, stop)
     ended = (ended or len(cut) < len(answer)) and not thought_on
-    if model.thinking == "drop" and not thought_on:
+    if model.drops_thinking and not thought_on:
         text = cut
     else:
         text = text[:start] + cut
-        if model.thinking == "keep" and reply.reasoning and not start:
+        if not model.drops_thinking and reply.reasoning and not start:
             text = f"<think>\n{clean(reply.reasoning).strip()}\n</think>\n\n{text.lstrip()}"
     completion = Completion(text.strip(), None, reply.tokens, "stop" if ended else "length")
     return cut_run_on(completion, run_on)

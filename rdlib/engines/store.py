@@ -156,16 +156,16 @@ class Store:
         query = "SELECT model, count(*) FROM asked JOIN responses ON digest = asked GROUP BY model ORDER BY model"
         return dict(self.connection.execute(query))
 
-    def recordings(self) -> Iterator[dict[str, Any]]:
-        """Every answer as a record, in the order in which they came: what `engine: replay` serves."""
+    def samples(self, digest: bytes, series: str) -> dict[int, Reply]:
+        """Every sample of what was asked that has an answer, or was paid for, in the order of their numbers."""
         query = (
-            "SELECT asked.model, asked.id, asked.question, asked.content, r.series, r.sample, r.max_tokens, "
-            f"{', '.join(f'r.{name}' for name in REPLY)} FROM responses AS r JOIN asked ON r.asked = asked.digest "
-            "WHERE r.kind IN ('answer', 'withheld') ORDER BY r.rowid"
+            f"SELECT sample, {', '.join(REPLY)} FROM responses WHERE asked = ? AND series = ? "
+            "AND kind IN ('answer', 'withheld') ORDER BY sample, ended DESC, max_tokens DESC, rowid DESC"
         )
-        names = ("model", "id", "question", "content", "series", "sample", "max_tokens")
-        for row in self.connection.execute(query):
-            yield dict(zip(names, row, strict=False)) | {"reply": _reply(row[len(names) :])}
+        found: dict[int, Reply] = {}
+        for sample, *values in self.connection.execute(query, [digest, series]):
+            found.setdefault(sample, _reply(values))
+        return found
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[None]:
