@@ -50,6 +50,7 @@ class ReplayEngine:
             self.records[response.key][response.temperature].append(response.completion)
             if response.id is not None and response.key[0] == "question":
                 self.texts[response.id] = response.key[1]
+                self.records["id", response.id][response.temperature].append(response.completion)
         if not self.records:
             raise UserError(f"The recording {self.source} is empty: give a file with recorded responses.")
         for (_, name), by_temperature in self.records.items():

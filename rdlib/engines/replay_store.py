@@ -63,7 +63,7 @@ class StoreReplay:
             heat = "" if request.temperature is None else f" at temperature {request.temperature:g}"
             raise UserError(
                 f"The store {self.path} has {len(found)} of the {request.n} responses of {self.recorded} that are "
-                f"asked for to question {request.prompt.question[:80]!r}{heat}: ask the teacher for the others, or for fewer."
+                f"asked for to question {request.prompt.question[:80]!r}{heat}: ask the teacher for the others."
             )
         return [completion_of(reply, self.model, (), request.stop) for reply in found[: request.n]]
 
