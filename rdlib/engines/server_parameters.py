@@ -9,7 +9,7 @@ from typing import Any
 
 from rdlib.engines.asking import Reply, Settings, messages_of
 from rdlib.engines.generation import Request
-from rdlib.engines.server_said import Said
+from rdlib.engines.server_said import Said, any_of
 from rdlib.settings import Model
 
 # What leaves the model's distribution as it is, by the names that each server has for it. Servers apply defaults of
@@ -33,25 +33,30 @@ OWNERS = {
     **{"aphrodite": "Aphrodite", "tabbyapi": "TabbyAPI", "koboldcpp": "KoboldCpp"},
 }
 
-_REFUSED = re.compile(
-    r"(un|not |n[o']t )support|unknown|unrecogni[sz]ed|unexpected|not (permitted|allowed|enabled|implemented|available)"
-    r"|extra (inputs|fields)|cannot find|can ?not be (used|combined|specified|set|both)|invalid|deprecated|forbidden"
-    r"|additional propert|must be|must not|should be|only|at most|less than|greater than|no longer|exclusive"
-    r"|does not (accept|take|allow|exist)|(isn't|is not) (a )?(valid|accepted|recogni[sz]ed)|instead|too (large|many)"
-    r"|disabled|ignored|out of range|not in range|range|does not match|remove|drop"
+_REFUSED = any_of(
+    r"(un|not |n[o']t )support|unknown|unrecogni[sz]ed|unexpected|forbidden",
+    r"not (permitted|allowed|enabled|implemented|available)",
+    r"extra (inputs|fields)|cannot find|can ?not be (used|combined|specified|set|both)|invalid|deprecated",
+    r"additional propert|must be|must not|should be|only|at most|less than|greater than|no longer|exclusive|drop",
+    r"does not (accept|take|allow|exist)|(isn't|is not) (a )?(valid|accepted|recogni[sz]ed)|instead|too (large|many)",
+    r"disabled|ignored|range|does not match|remove",
 )
 _NAMING = "support|unknown|invalid|unexpected|parameter|argument|field|unrecogni|option|unsupported|extra|n't"
-_CHOICES = re.compile(
-    r"\bn ?(value|parameter|=|==|>|>=|<|<=|must|should)|parameter:? n\b|one (completion )?choice"
-    r"|single (choice|complet)|multiple (choices|completions|candidates)|(one|1) candidate|candidate_?count"
-    r"|more than one (choice|completion)|number of (choices|completions|generations|samples|candidates)|num_(generations|completions)|best_of"
+_CHOICES = any_of(
+    r"\bn ?(value|parameter|=|==|>|>=|<|<=|must|should)|parameter:? n\b|one (completion )?choice",
+    r"single (choice|complet)|multiple (choices|completions|candidates)|(one|1) candidate|candidate_?count",
+    r"more than one (choice|completion)|number of (choices|completions|generations|samples|candidates)",
+    r"num_(generations|completions)|best_of",
 )
 _LIMIT = re.compile(
-    r"(?:at most|maximum(?: of| is| value(?: is)?| allowed(?: is)?)?|max(?: is)?:?|up to|<=|≤|no more than"
-    r"|less than or equal to|between 1 and|1 to|1 ?[-–] ?|lower than or equal to|not exceed|limit(?: is| of)?|\[ ?1 ?, ?|in range 1,)"
-    r"\s*[`'\"]?(\d+)"
+    "(?:"
+    + any_of(
+        r"at most|maximum(?: of| is| value(?: is)?| allowed(?: is)?)?|max(?: is)?:?|up to|<=|≤|no more than|1 to",
+        r"(?:less|lower) than or equal to|between 1 and|1 ?[-–] ?|not exceed|limit(?: is| of)?|\[ ?1 ?, ?",
+    ).pattern
+    + r")\s*[`'\"]?(\d+)"
 )
-_TOGETHER = re.compile(
+_TOGETHER = any_of(
     r"both|together|exclusive|combin|simultaneous|same time|along ?with|when|with seed|and seed|with n\b"
 )
 ORDER = ("top_p", "seed", "n", "max_tokens", "max_completion_tokens", "stop", "temperature")
