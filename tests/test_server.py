@@ -28,6 +28,7 @@ from rdlib.engines.generation import Request, sample_to_disk
 from rdlib.engines.server_answers import shares
 from rdlib.engines.server_said import Said, read
 from rdlib.errors import UserError
+from rdlib.settings import Model
 
 
 @pytest.fixture
@@ -342,7 +343,7 @@ def test_what_came_before_the_server_died_is_given_out(fake):
     with pytest.raises(UserError, match=r"failed 2 times in a row.*500 \(down\).*is kept"):
         for item in engine_of(fake, attempts=2, concurrency=2).replies({i: asked(i) for i in range(20)}):
             came.append(item)
-    assert len(came) == 11
+    assert sum(reply.kind == "answer" for _, _, reply in came) == 11
 
 
 def test_what_is_under_way_when_a_request_is_refused_is_kept(fake):
@@ -367,3 +368,642 @@ def test_the_key_is_in_no_file_and_no_representation(fake, tmp_path, caplog):
     written = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
     for text in (written.decode("latin-1"), str(caught.value), repr(caught.value), repr(engine), caplog.text):
         assert KEY not in text
+
+
+# ---- one question never stops the run
+
+EIGHT = {i: asked(i, 5) for i in range(8)}
+PART = "What is 3 + 1?"
+
+
+def of_question(fake, status: int, body, headers=()) -> None:
+    """Let the server say this to one question, and answer the others."""
+
+    def say(request):
+        if request["messages"][-1]["content"] == PART:
+            return status, dict(headers), body
+        return 200, {}, answer(request)
+
+    fake.faults = [(say, None, None)] * 10_000
+
+
+REFUSALS = {
+    "Azure's filter": (
+        400,
+        {
+            "error": {
+                "message": "The response was filtered due to the prompt triggering Azure OpenAI's content management "
+                "policy. Please modify your prompt and retry.",
+                "type": None,
+                "param": "prompt",
+                "code": "content_filter",
+                "status": 400,
+                "innererror": {"code": "ResponsibleAIPolicyViolation"},
+            }
+        },
+        "content management policy",
+    ),
+    "OpenAI's invalid prompt": (
+        400,
+        {"error": {"message": "Invalid prompt: your prompt was flagged as violating.", "code": "invalid_prompt"}},
+        "was flagged",
+    ),
+    "OpenRouter's moderation": (
+        403,
+        {
+            "error": {
+                "message": "openai/gpt requires moderation on OpenAI. Your input was flagged for violence.",
+                "code": 403,
+                "metadata": {"reasons": ["violence"], "flagged_input": "What is"},
+            }
+        },
+        "flagged for violence",
+    ),
+    "too long, OpenAI": (
+        400,
+        {
+            "error": {
+                "message": "This model's maximum context length is 4096 tokens.",
+                "code": "context_length_exceeded",
+            }
+        },
+        "4096 tokens",
+    ),
+    "too long, llama.cpp": (500, {"error": {"message": "Context size has been exceeded.", "code": 500}}, "exceeded"),
+    "too long, in a 200": (
+        200,
+        {"error": {"message": "This model maximum context length is 2048 tokens. However, your messages have 3000."}},
+        "2048 tokens",
+    ),
+    "too large, Groq": (
+        413,
+        {
+            "error": {
+                "message": "Request too large for model `llama` on tokens per minute (TPM): Limit 6000, Requested 7000",
+                "type": "tokens",
+                "code": "rate_limit_exceeded",
+            }
+        },
+        "Limit 6000",
+    ),
+    "too large, OpenAI": (
+        429,
+        {"error": {"message": "Request too large for gpt-4 on tokens per min (TPM): Limit 10, Requested 15."}},
+        "too large",
+    ),
+    "Alibaba": (
+        400,
+        {"error": {"message": "Input data may contain inappropriate content.", "code": "data_inspection_failed"}},
+        "inappropriate",
+    ),
+    "DeepSeek": (400, {"error": {"message": "Content Exists Risk", "param": None}}, "Content Exists Risk"),
+    "Zhipu": (400, {"error": {"code": "1301", "message": "系统检测到输入可能包含不安全或敏感内容"}}, "敏感"),
+    "Anthropic's length": (
+        400,
+        {"error": {"message": "prompt is too long: 210000 tokens > 200000 maximum"}},
+        "too long",
+    ),
+    "unknown words": (400, {"error": {"message": "this cannot be done"}}, "this cannot be done"),
+    "unknown status": (418, b"<html><body>no <b>tea</b></body></html>", "no tea"),
+    "no words": (422, b"", "status 422, without a word"),
+    "pydantic": (422, {"detail": [{"loc": ["body", "messages", 0], "msg": "bad role", "input": "x"}]}, "bad role"),
+    "Gemini": (
+        400,
+        [{"error": {"code": 400, "message": "Unable to process input image", "status": "INVALID"}}],
+        "process",
+    ),
+    "a gateway's": (
+        400,
+        {
+            "error": {
+                "message": "Provider returned error",
+                "metadata": {"raw": '{"error":{"message":"bad words here"}}'},
+            }
+        },
+        "bad words here",
+    ),
+}
+
+
+@pytest.mark.parametrize(("status", "body", "words"), REFUSALS.values(), ids=REFUSALS)
+def test_a_question_that_is_refused_stops_no_run(fake, status, body, words):
+    of_question(fake, status, body)
+    found = collected(engine_of(fake), EIGHT)
+    for (number, _), reply in found.items():
+        assert reply.kind == ("refused" if number == 3 else "answer")
+        assert words in reply.words or number != 3
+    assert sum(call["messages"][-1]["content"] == PART for call in fake.calls) == 1
+
+
+@pytest.mark.parametrize("concurrency", [1, 16])
+def test_a_question_that_fails_each_time_stops_no_run(fake, concurrency):
+    of_question(fake, 500, {"error": {"message": "litellm.InternalServerError: upstream died"}})
+    found = collected(engine_of(fake, concurrency=concurrency), EIGHT)
+    failed = [reply for (number, _), reply in found.items() if number == 3]
+    assert {reply.kind for reply in failed} == {"failed"} and "upstream died" in failed[0].words
+    assert sum(reply.kind == "answer" for reply in found.values()) == 35
+    seeds = [call["seed"] for call in fake.calls if call["messages"][-1]["content"] == PART]
+    assert len(seeds) == len(set(seeds)) == 8
+
+
+def choice(content, reason="stop", **more) -> dict:
+    return {"message": {"role": "assistant", "content": content, **more}, "finish_reason": reason}
+
+
+ODD_CHOICES = {
+    "refusal": (choice(None, refusal="I cannot help."), "withheld", "I cannot help."),
+    "reasoning alone": (choice(None, reasoning_content="Hm."), "withheld", "no answer after the thinking"),
+    "reasoning, cut": (choice("", "length", reasoning="Hm."), "withheld", "raise max_tokens"),
+    "filter": (choice("", "content_filter"), "withheld", "content_filter"),
+    "Azure's filter": (
+        {**choice(None, "content_filter"), "content_filter_results": {"hate": {"filtered": True, "severity": "high"}}},
+        "withheld",
+        "hate",
+    ),
+    "Gemini": (choice(None, "SAFETY"), "withheld", "safety"),
+    "recitation": (choice("", "RECITATION"), "withheld", "recitation"),
+    "tools": (choice(None, "tool_calls", tool_calls=[{"id": "a"}]), "withheld", "tool"),
+    "empty": (choice(""), "withheld", "empty"),
+    "white space": (choice(" \n"), "withheld", "empty"),
+    "null": (choice(None), "withheld", "empty"),
+    "no message": ({"finish_reason": "stop"}, "withheld", "empty"),
+    "refusal as a part": (choice([{"type": "refusal", "refusal": "Never."}]), "withheld", "Never."),
+    "unknown reason": (choice("It is 4.", "because"), "answer", ""),
+    "no reason": (choice("It is 4.", None), "answer", ""),
+}
+
+
+@pytest.mark.parametrize(("odd", "kind", "words"), ODD_CHOICES.values(), ids=ODD_CHOICES)
+def test_one_odd_choice_discards_no_others(fake, odd, kind, words):
+    fake.faults = [(200, {}, {"choices": [choice(f"text {k}") if k != 2 else odd for k in range(5)]})]
+    found = collected(engine_of(fake), {0: asked(1, 5)})
+    assert len(fake.calls) == 1
+    assert [found[0, k].text for k in (0, 1, 3, 4)] == [f"text {k}" for k in (0, 1, 3, 4)]
+    assert found[0, 2].kind == kind and words in found[0, 2].words
+
+
+def test_a_choice_that_broke_off_is_asked_for_again_alone(fake):
+    broken = {"message": {"content": ""}, "finish_reason": "error", "error": {"code": 502, "message": "idle timeout"}}
+    fake.faults = [(200, {}, {"choices": [choice("a"), broken, choice("c")]})]
+    found = collected(engine_of(fake), {0: asked(1, 3)})
+    assert found[0, 0].text == "a" and found[0, 2].text == "c" and found[0, 1].text.startswith("What is")
+    assert [call.get("n", 1) for call in fake.calls] == [3, 1]
+    fake.faults = [(200, {}, {"choices": [broken]})] * 100
+    with pytest.raises(UserError, match="failed 8 times in a row.*idle timeout"):
+        collected(engine_of(fake), {0: asked(1)})
+
+
+ENDED = ["stop", "STOP", "eos", "end_turn", "tool_calls", "end_of_text", "complete", "FinishReason.STOP", "so be it"]
+CUT = ["length", "MAX_TOKENS", "sensitive", "model_context_window_exceeded", "insufficient_system_resource", "abort"]
+CUT += ["network_error", "repetition", "refusal", "SAFETY", "RECITATION", "content_filter", "error"]
+
+
+@pytest.mark.parametrize("reason", ENDED + CUT)
+def test_a_whole_answer_counts_whatever_ended_it(fake, reason):
+    fake.faults = [(200, {}, {"choices": [choice("It is 4.", reason)]})]
+    reply = collected(engine_of(fake), {0: asked(1)})[0, 0]
+    assert (reply.kind, reply.text, reply.ended, reply.reason) == ("answer", "It is 4.", reason in ENDED, reason)
+    assert len(fake.calls) == 1
+
+
+def test_an_answer_of_an_unknown_end_was_cut_where_it_is_as_long_as_may_be(fake):
+    said = {"choices": [choice("It is", "who knows")], "usage": {"completion_tokens": 50}}
+    fake.faults = [(200, {}, said)]
+    assert not collected(engine_of(fake), {0: asked(1)})[0, 0].ended
+
+
+def test_a_server_that_never_says_why_a_response_ended(fake):
+    fake.answer = lambda body: {"choices": [choice("It is 4.", None)]}
+    found = collected(engine_of(fake, concurrency=1), {i: asked(i) for i in range(6)})
+    assert {(reply.kind, reply.ended) for reply in found.values()} == {("answer", True)}
+    assert len(fake.calls) <= 9  # a few times it was asked for one with a reason
+
+
+# ---- thinking
+
+THINKING = {
+    "reasoning_content": choice("It is 4.", reasoning_content="2 + 2."),
+    "reasoning": choice("It is 4.", reasoning="2 + 2."),
+    "details": choice("It is 4.", reasoning_details=[{"type": "reasoning.text", "text": "2 + 2."}]),
+    "Mistral": choice(
+        [{"type": "thinking", "thinking": [{"type": "text", "text": "2 + 2."}]}, {"type": "text", "text": "It is 4."}]
+    ),
+    "Databricks": choice(
+        [
+            {"type": "reasoning", "summary": [{"type": "summary_text", "text": "2 + 2."}]},
+            {"type": "text", "text": "It is 4."},
+        ]
+    ),
+}
+
+
+@pytest.mark.parametrize("said", THINKING.values(), ids=THINKING)
+def test_thinking_beside_the_text(fake, said):
+    fake.faults = [(200, {}, {"choices": [said]})]
+    engine = engine_of(fake)
+    reply = collected(engine, {0: asked(1)})[0, 0]
+    assert (reply.text, reply.reasoning) == ("It is 4.", "2 + 2.")
+    assert server.completion_of(reply, engine.model, (), ()).text == "It is 4."
+    kept = server.completion_of(reply, engine.model.model_copy(update={"thinking": "keep"}), (), ())
+    assert kept.text == "<think>\n2 + 2.\n</think>\n\nIt is 4."
+
+
+@pytest.mark.parametrize(
+    ("text", "ended", "dropped", "kept", "finished"),
+    [
+        ("<think>Q: 1?</think>It is 4. Q: 5", True, "It is 4.", "<think>Q: 1?</think>It is 4.", True),
+        ("Hm Q: </think>It is 4.", True, "It is 4.", "Hm Q: </think>It is 4.", True),
+        ("<think>Is it Q: 4", False, "<think>Is it Q: 4", "<think>Is it Q: 4", False),
+        ("<think>Is it Q: 4", True, "<think>Is it Q: 4", "<think>Is it Q: 4", False),
+        ("<think>Yes.</think>", True, "", "<think>Yes.</think>", True),
+        ("It is 4. Q: 5", False, "It is 4.", "It is 4.", True),
+        ("It is 4", False, "It is 4", "It is 4", False),
+    ],
+)
+def test_thinking_inside_of_the_text(text, ended, dropped, kept, finished):
+    reply = Reply("answer", text, ended=ended, tokens=7)
+    for thinking, expected in (("drop", dropped), ("keep", kept)):
+        model = Model(model="m", engine="openai", thinking=thinking)
+        completion = server.completion_of(reply, model, ("Q:",), ())
+        assert (completion.text, completion.finished, completion.count) == (expected, finished, 7)
+
+
+@pytest.mark.parametrize(("kind", "count"), [("withheld", 9), ("refused", 0), ("failed", 0)])
+def test_a_sample_without_an_answer_is_an_empty_response(kind, count):
+    completion = server.completion_of(Reply(kind, reasoning="hm", tokens=9, words="no"), Model(model="m"), (), ())
+    assert (completion.text, completion.count, completion.finished) == ("", count, False)
+
+
+# ---- what nothing will pass
+
+HOPELESS = {
+    "no key": (401, {"error": {"message": "No auth credentials found", "code": 401}}, "OPENAI_API_KEY.*No auth cred"),
+    "country": (
+        403,
+        {"error": {"code": "unsupported_country_region_territory", "message": "Country, region not supported"}},
+        "Country, region not supported",
+    ),
+    "credit in a 200": (200, {"error": {"message": "Insufficient credits", "code": 402}}, "Insufficient credits"),
+    "balance": (402, {"error": {"message": "Insufficient Balance"}}, "Insufficient Balance.*is kept"),
+    "Anthropic's credit": (400, {"error": {"message": "Your credit balance is too low to access"}}, "too low.*is kept"),
+    "quota": (
+        429,
+        {"error": {"message": "You exceeded your current quota", "code": "insufficient_quota"}},
+        "is used up",
+    ),
+    "LM Studio": (200, {"error": "Unexpected endpoint or method. (POST /chat/completions)"}, "base_url.*ends in /v1"),
+    "data policy": (404, {"error": {"message": "No endpoints found matching your data policy"}}, "your data policy"),
+    "model": (404, {"error": {"message": "The model `m` does not exist", "code": "model_not_found"}}, "does not exist"),
+    "model, 400": (400, {"error": {"message": "m is not a valid model ID", "code": 400}}, "not a valid model ID"),
+    "bare 404": (404, {"detail": "Not Found"}, "base_url, which usually ends in /v1"),
+    "page": (404, b"<html><title>404 Not Found</title></html>", "base_url, which usually ends in /v1"),
+    "Gemini's key": (
+        400,
+        [{"error": {"message": "API key not valid. Please pass a valid API key."}}],
+        "API key not valid",
+    ),
+    "long": (
+        400,
+        {
+            "error": {
+                "message": "max_tokens is too large: 50. This model supports at most 40 tokens",
+                "param": "max_tokens",
+            }
+        },
+        "lower max_tokens",
+    ),
+}
+
+
+@pytest.mark.parametrize(("status", "body", "words"), HOPELESS.values(), ids=HOPELESS)
+def test_what_nothing_will_pass_ends_with_the_servers_words(fake, status, body, words):
+    fake.faults = [(status, {}, body)] * 1000
+    with pytest.raises(UserError, match=words) as caught:
+        collected(engine_of(fake), EIGHT)
+    assert len(fake.calls) <= 3 and str(caught.value).count("\n") == 0
+    advised = "OPENAI_API_KEY" in str(caught.value), "base_url" in str(caught.value)
+    expected = {401: (True, False), 404: (False, "policy" not in words)}.get(status)
+    assert expected is None or advised == expected
+
+
+@pytest.mark.parametrize("status", [401, 402])
+def test_a_key_that_is_withdrawn_stops_a_run_that_went_well(fake, status):
+    fake.faults = [None] * 4 + [(status, {}, {"error": {"message": "Revoked key."}})] * 1000
+    with pytest.raises(UserError, match="Revoked key"):
+        collected(engine_of(fake, concurrency=1), EIGHT)
+    assert len(fake.calls) == 5
+
+
+def test_a_firewall_that_does_not_like_a_question_stops_no_run(fake):
+    of_question(fake, 403, b"<html><title>Sorry, you have been blocked</title></html>")
+    found = collected(engine_of(fake, concurrency=1), {3: asked(3), **EIGHT})
+    assert found[3, 0].kind in ("failed", "refused") and "have been blocked" in found[3, 0].words
+
+
+@pytest.mark.parametrize(
+    "location", ["https://me:word@api.example/v1/chat/completions?key=word", "/v2/chat/completions"]
+)
+def test_a_redirect_tells_the_address_to_give(fake, location):
+    fake.faults = [(308, {"Location": location}, b"")]
+    with pytest.raises(UserError, match=r"sends requests on to http.*/v[12] \(308\): give that address") as caught:
+        ask(engine_of(fake))
+    assert "word" not in str(caught.value)
+
+
+# ---- parameters
+
+
+def picky(name: str, status: int, body):
+    """A server that refuses whatever has the parameter, if a refusal is given, and answers the rest."""
+    return lambda sent: (status, {}, body) if name in sent else (200, {}, answer(sent))
+
+
+UNKNOWN = {
+    "Gemini's seed": (
+        "seed",
+        400,
+        [
+            {
+                "error": {
+                    "code": 400,
+                    "message": 'Invalid JSON payload received. Unknown name "seed": Cannot find field.',
+                    "status": "INVALID_ARGUMENT",
+                }
+            }
+        ],
+    ),
+    "DeepSeek's n": (
+        "n",
+        400,
+        {"error": {"message": "Invalid n value (currently only n = 1 is supported)", "param": None}},
+    ),
+    "llama.cpp's n": ("n", 400, {"error": {"code": 400, "message": "Only one completion choice is allowed"}}),
+    "llama.cpp's n, 500": ("n", 500, {"error": {"code": 500, "message": "Only one completion choice is allowed"}}),
+    "Gemini's n": (
+        "n",
+        400,
+        [{"error": {"code": 400, "message": "Multiple candidates is not enabled for this model"}}],
+    ),
+    "Groq's n": ("n", 400, {"error": {"message": "'n' : number must be at most 1", "type": "invalid_request_error"}}),
+    "Mistral's seed": (
+        "seed",
+        422,
+        {
+            "object": "error",
+            "message": {
+                "detail": [{"type": "extra_forbidden", "loc": ["body", "seed"], "msg": "Extra inputs are not"}]
+            },
+        },
+    ),
+    "LiteLLM's": (
+        "seed",
+        400,
+        {
+            "error": {
+                "message": "litellm.UnsupportedParamsError: anthropic does not support parameters: ['n', 'seed'], for "
+                "model=claude. To drop these, set `litellm.drop_params=True`"
+            }
+        },
+    ),
+    "together's": (
+        "seed",
+        400,
+        {"error": {"message": "Parameters 'seed' and 'n' cannot be used together", "param": None}},
+    ),
+    "max_tokens": (
+        "max_tokens",
+        400,
+        {
+            "error": {
+                "message": "Unsupported parameter: 'max_tokens' is not supported with this model. Use "
+                "'max_completion_tokens' instead.",
+                "param": "max_tokens",
+                "code": "unsupported_parameter",
+            }
+        },
+    ),
+    "stop": ("stop", 400, {"error": {"message": "Unsupported parameter: 'stop' is not supported.", "param": "stop"}}),
+    "TGI's top_p": ("top_p", 422, {"error": "Input validation error: `top_p` must be > 0.0 and < 1.0"}),
+    "Claude's top_p": (
+        "top_p",
+        400,
+        {
+            "error": {
+                "message": "`temperature` and `top_p` cannot both be specified for this model. Please use only one."
+            }
+        },
+    ),
+    "FastAPI's": ("top_p", 422, {"detail": [{"loc": ["body", "top_p"], "msg": "extra fields not permitted"}]}),
+}
+
+
+@pytest.mark.parametrize(("name", "status", "body"), UNKNOWN.values(), ids=UNKNOWN)
+def test_a_parameter_that_a_server_does_not_take_is_left_out(fake, name, status, body):
+    fake.faults = [(picky(name, status, body), None, None)] * 1000
+    engine = engine_of(fake, stop=("END",))
+    found = collected(engine, EIGHT)
+    assert {reply.kind for reply in found.values()} == {"answer"}
+    assert sum(name in sent for sent in fake.calls) == 1
+    assert all(sent["temperature"] == 1.0 for sent in fake.calls)
+    again = engine_of(fake, stop=("END",))
+    again = server.ServerEngine(again.model, again.settings, KEY, FakeClock(), json.loads(json.dumps(engine.learnt())))
+    fake.calls.clear()
+    collected(again, EIGHT)
+    assert not any(name in sent for sent in fake.calls)
+
+
+def test_seed_goes_and_n_stays_where_they_exclude_each_other(fake):
+    name, status, body = UNKNOWN["together's"]
+    fake.faults = [(picky(name, status, body), None, None)] * 1000
+    collected(engine_of(fake), EIGHT)
+    assert len(fake.calls) == 9 and all(sent["n"] == 5 for sent in fake.calls)
+
+
+def test_max_tokens_by_another_name_and_by_none(fake):
+    def say(sent):
+        name = next((n for n in ("max_tokens", "max_completion_tokens") if n in sent), None)
+        body = {"error": {"message": f"Unknown parameter: '{name}'.", "param": name}}
+        return (400, {}, body) if name else (200, {}, answer(sent))
+
+    fake.faults = [(say, None, None)] * 100
+    engine = engine_of(fake)
+    assert collected(engine, {0: asked(1), 1: asked(2)})[0, 0].text
+    assert len(fake.calls) == 4
+    assert any("max_tokens" in note for note in engine.notes())
+
+
+@pytest.mark.parametrize(
+    ("words", "most"),
+    [
+        ("Field 'n': Value must be between 1 <= value <= 4", 4),
+        ("n must be at most 4", 4),
+        ("'n' : number must be less than or equal to 4", 4),
+        ("n=5 is not supported, the maximum is 3", 3),
+        ("[{'loc': ('body', 'n'), 'msg': 'ensure this value is less than or equal to 2'}]", 2),
+        ("Invalid value for 'n': only 1 is supported", 1),
+    ],
+)
+def test_a_server_that_gives_few_choices_at_once(fake, words, most):
+    def say(sent):
+        return (400, {}, {"error": words}) if sent.get("n", 1) > most else (200, {}, answer(sent))
+
+    fake.faults = [(say, None, None)] * 1000
+    engine = engine_of(fake)
+    found = collected(engine, {i: asked(i, 5) for i in range(3)})
+    assert engine.most_choices == most and engine.learnt()["most_choices"] == most
+    sizes = [sent.get("n", 1) for sent in fake.calls]
+    assert sizes.count(5) == 1 and sizes.count(most) >= 3 and sum(sizes) == 20
+    assert len({reply.text for reply in found.values()}) == 15
+
+
+@pytest.mark.parametrize(
+    "words", ["Invalid control character 'n' at position 3", "the letter `n` must not be asked for", 'strange "n" here']
+)
+def test_a_refusal_that_quotes_n_for_another_reason_leaves_n(fake, words):
+    fake.faults = [(400, {}, {"error": {"message": words}})]
+    collected(engine_of(fake), EIGHT)
+    assert sum(sent.get("n") == 5 for sent in fake.calls[2:]) == 7
+    fake.calls.clear()
+    of_question(fake, 400, {"error": {"message": words}})
+    found = collected(engine_of(fake), EIGHT)
+    assert {found[3, k].kind for k in range(5)} == {"refused"} and words in found[3, 0].words
+    assert sum(sent.get("n") == 5 for sent in fake.calls) == 8
+
+
+TEMPERATURES = {
+    "gpt-5": (
+        lambda t: t != 1,
+        400,
+        {
+            "error": {
+                "message": "Unsupported value: 'temperature' does not support 0.7 with this model. Only the default "
+                "(1) value is supported.",
+                "param": "temperature",
+                "code": "unsupported_value",
+            }
+        },
+    ),
+    "LiteLLM": (
+        lambda t: t != 1,
+        400,
+        {
+            "error": {
+                "message": "UnsupportedParamsError: gpt-5 models don't support temperature=0.7. Only temperature=1"
+            }
+        },
+    ),
+    "TGI": (lambda t: t == 0, 422, {"error": "Input validation error: `temperature` must be strictly positive"}),
+    "o1": (lambda t: True, 400, {"error": {"message": "Unsupported parameter: 'temperature' is not supported"}}),
+    "range": (lambda t: t > 1, 400, {"error": {"message": "temperature: range: 0..1"}}),
+}
+
+
+@pytest.mark.parametrize(("bad", "status", "body"), TEMPERATURES.values(), ids=TEMPERATURES)
+def test_a_temperature_that_a_server_does_not_take_is_told_before_much_is_paid(fake, bad, status, body):
+    def say(sent):
+        return (status, {}, body) if bad(sent["temperature"]) else (200, {}, answer(sent))
+
+    fake.faults = [(say, None, None)] * 1000
+    asks = {i: asked(i, 5, t) for i, t in enumerate([1.0] * 20 + [0.0, 0.7, 1.5] * 20)}
+    with pytest.raises(UserError, match=r"refuses the temperature .*teacher_sampling.temperatures to default"):
+        collected(engine_of(fake), asks)
+    assert len(fake.calls) <= 2
+
+
+def test_the_servers_own_temperature_is_not_sent(fake):
+    collected(engine_of(fake), {0: asked(1, 3, None)})
+    assert "temperature" not in fake.calls[0] and fake.calls[0]["n"] == 3
+
+
+def test_each_temperature_is_asked_alone_first(fake):
+    fake.delay = 0.02
+    asks = {i: asked(i, 1, t) for i, t in enumerate([1.0, None, 0.7, 0.0, 1.5, 1.0, 0.7] * 3)}
+    engine = engine_of(fake)
+    collected(engine, asks)
+    assert [sent.get("temperature") for sent in fake.calls[:5]] == [0.0, 1.5, 0.7, 1.0, None]
+    assert fake.most > 3
+    assert engine.learnt()["temperatures"] == [0.0, 0.7, 1.0, 1.5, None]
+
+
+def test_a_top_p_below_one_is_not_left_out_quietly(fake):
+    fake.faults = [
+        (400, {}, {"error": {"message": "Unsupported parameter: 'top_p' is not supported with this model."}})
+    ]
+    with pytest.raises(UserError, match="refuses top_p 0.9 .*generation.top_p"):
+        ask(engine_of(fake, top_p=0.9))
+
+
+def test_what_is_left_out_by_the_profile_is_never_sent(fake):
+    collected(engine_of(fake, leave_out=["temperature", "seed", "n", "max_tokens", "top_p"]), {0: asked(1, 3)})
+    assert [sorted(sent) for sent in fake.calls] == [["messages", "model"]] * 3
+
+
+def test_the_profiles_own_fields_headers_and_system_prompt_are_sent(fake, monkeypatch):
+    monkeypatch.setenv("AZURE_KEY", "azure-secret-1")
+    extras = {"body": {"reasoning_effort": "low", "top_k": 5}, "headers": {"api-key": "${AZURE_KEY}", "X-Title": "t"}}
+    fake.models = (200, {}, {"data": [{"id": "teacher-70b", "owned_by": "vllm"}]})
+    fake.faults = [(500, {}, b"azure-secret-1")] * 8
+    engine = engine_of(fake, key=None, request=extras, system_prompt="Be brief.", leave_out=["seed"])
+    with pytest.raises(UserError, match="failed 8 times") as caught:
+        collected(engine, {0: asked(1)})
+    assert "azure-secret-1" not in str(caught.value)
+    assert fake.headers[0]["api-key"] == "azure-secret-1" and "Authorization" not in fake.headers[0]
+    assert fake.calls[0]["reasoning_effort"] == "low" and fake.calls[0]["top_k"] == 5
+    assert fake.calls[0]["messages"][0] == {"role": "system", "content": "Be brief."}
+    monkeypatch.delenv("AZURE_KEY")
+    with pytest.raises(UserError, match="needs the environment variable AZURE_KEY, which is not set"):
+        engine_of(fake, request=extras)
+
+
+@pytest.mark.parametrize(
+    ("owner", "header", "sent"),
+    [
+        ("llamacpp", "", {"top_k": 0, "min_p": 0.0, "typical_p": 1.0, "repeat_penalty": 1.0}),
+        ("vllm", "", {"top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0}),
+        ("sglang", "", {"top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0}),
+        (None, "llama.cpp", {"top_k": 0}),
+        ("openai", "", {}),
+        ("library", "", {}),
+    ],
+)
+def test_a_servers_own_defaults_are_made_neutral(fake, owner, header, sent):
+    fake.models = (200, {"Server": header} if header else {}, {"data": [{"id": "teacher-70b", "owned_by": owner}]})
+    engine = engine_of(fake)
+    collected(engine, {0: asked(1)})
+    assert fake.calls[0] | sent == fake.calls[0] and fake.calls[0]["top_p"] == 1.0
+    assert bool(sent) == ("top_k" in fake.calls[0])
+    assert any("top_k" in note for note in engine.notes())
+
+
+def test_a_neutral_value_that_is_refused_is_left_out(fake):
+    fake.models = (200, {}, {"data": [{"id": "teacher-70b", "owned_by": "vllm"}]})
+    fake.faults = [(picky("min_p", 400, {"error": "min_p is not supported"}), None, None)] * 100
+    engine = engine_of(fake)
+    collected(engine, EIGHT)
+    assert "min_p" not in fake.calls[-1] and fake.calls[-1]["top_k"] == -1
+    assert any("got no min_p" in note for note in engine.notes())
+
+
+def test_seeds_are_far_apart_and_fit_31_bits(fake):
+    fake.answer = lambda body: answer(body | {"n": 1})
+    collected(engine_of(fake), {i: asked(1, 30, t) for i, t in enumerate((0.7, 1.0))})
+    seeds = [sent["seed"] for sent in fake.calls]
+    assert all(0 <= seed < 2**31 and seed % 1024 == 0 for seed in seeds)
+    assert len(set(seeds)) == len(seeds) == 60
+
+
+@pytest.mark.parametrize(
+    ("usage", "texts", "counts"),
+    [
+        ({"completion_tokens": 1, "prompt_tokens": 9}, ["a" * 40, "b" * 80], [10, 20]),
+        ({"completion_tokens": 60}, ["a" * 40, "b" * 80], [20, 40]),
+        ({"completion_tokens": 1}, ["a" * 40], [1]),
+        ({}, ["a" * 40], [10]),
+        ([], ["a" * 40], [10]),
+    ],
+)
+def test_tokens_of_each_response(fake, usage, texts, counts):
+    fake.faults = [(200, {}, {"choices": [choice(text) for text in texts], "usage": usage})]
+    found = collected(engine_of(fake), {0: asked(1, len(texts))})
+    assert [found[0, k].tokens for k in range(len(texts))] == counts
+    assert found[0, 0].prompt_tokens == (9 if "prompt_tokens" in usage else None)

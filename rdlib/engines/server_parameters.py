@@ -48,6 +48,12 @@ _CHOICES = any_of(
     r"more than one (choice|completion)|number of (choices|completions|generations|samples|candidates)",
     r"num_(generations|completions)|best_of",
 )
+# Words about 'n' in quotes that can only be about the parameter.
+_PARAMETER_N = any_of(
+    r"[\"'`]n[\"'`].{0,40}(support|at most|less than|between|number must|value must|only (1|one)\b|[<>]|not permitted)",
+    r"(unsupported|unknown|unrecogni[sz]ed|invalid|extra|unexpected)"
+    r"( (parameter|value|argument|field|key|name|for|of))*:? [\"'`]n[\"'`]",
+)
 _LIMIT = re.compile(
     "(?:"
     + any_of(
@@ -77,7 +83,8 @@ def blamed(said: Said, sent: Mapping[str, Any]) -> tuple[tuple[str, ...], bool]:
     ):
         return (), False
     quoted = [name for name in ours if _quoted(said.text, name)] if _REFUSED.search(said.text) else []
-    choices = ["n"] if "n" in sent and _CHOICES.search(said.text) and _REFUSED.search(said.text) else []
+    of_choices = _PARAMETER_N.search(said.text) or (_CHOICES.search(said.text) and _REFUSED.search(said.text))
+    choices = ["n"] if "n" in sent and of_choices else []
     weak = [name for name in ours if len(name) == 1 and re.search(rf"[\"'`\\]{name}[\"'`\\]", said.text)]
     found = list(dict.fromkeys([*explicit, *quoted, *choices, *weak]))
     found = [name for name in ours if name in found]
@@ -173,8 +180,8 @@ class Learnt:
 
     def recognise(self, owner: Any = None, header: str = "") -> None:
         """Take the server's name from its list of models or from its header Server."""
-        found = OWNERS.get(str(owner).lower()) or OWNERS.get(header.lower().split("/")[0].strip())
-        self.server = self.server or found
+        named = [word for word in re.split(r"[\s,/]+", header.lower()) if len(word) > 3 and word != "library"]
+        self.server = self.server or next((OWNERS[n] for n in (str(owner).lower(), *named) if n in OWNERS), None)
 
     def notes(self, model: Model) -> list[str]:
         """What the report says of the parameters, in plain sentences."""
