@@ -54,6 +54,12 @@ def answer(body: dict) -> dict:
     return {"choices": choices, "usage": {"completion_tokens": 10 * len(texts)}}
 
 
+class Listening(ThreadingHTTPServer):
+    """An HTTP server that many may call at once."""
+
+    daemon_threads, request_queue_size = True, 256
+
+
 class FakeServer:
     """Answers chat completions; `faults` are given out first, one a call: (status, headers, body) or a function.
 
@@ -80,8 +86,7 @@ class FakeServer:
             def log_message(self, *args):
                 pass
 
-        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.http.daemon_threads = True
+        self.http = Listening(("127.0.0.1", 0), Handler)
         threading.Thread(target=self.http.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
         self.url = f"http://127.0.0.1:{self.http.server_port}/v1"
 

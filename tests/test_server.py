@@ -1007,3 +1007,428 @@ def test_tokens_of_each_response(fake, usage, texts, counts):
     found = collected(engine_of(fake), {0: asked(1, len(texts))})
     assert [found[0, k].tokens for k in range(len(texts))] == counts
     assert found[0, 0].prompt_tokens == (9 if "prompt_tokens" in usage else None)
+
+
+# ---- rate limits and waits
+
+NEW_YEAR = "Thu, 01 Jan 2026 00:00:00 GMT"
+STRANGE = {"unsupported": 3, "most_choices": "x", "server": [], "temperatures": 1}
+
+
+@pytest.mark.parametrize(
+    ("headers", "body", "seconds"),
+    [
+        ({"Retry-After": "7.5"}, b"", 7.5),
+        ({"Retry-After": "20s"}, b"", 20),
+        ({"Retry-After": "-5"}, b"", 0),
+        ({"retry-after-ms": "1500", "Retry-After": "2"}, b"", 1.5),
+        ({"x-ratelimit-reset-requests": "1s", "x-ratelimit-reset-tokens": "6m0s"}, b"", 1),
+        ({"x-ratelimit-reset-tokens": "120ms"}, b"", 0.12),
+        (
+            {
+                "x-ratelimit-remaining-requests": "9",
+                "x-ratelimit-reset-requests": "1s",
+                "x-ratelimit-remaining-tokens": "0",
+                "x-ratelimit-reset-tokens": "6m0s",
+            },
+            b"",
+            360,
+        ),
+        ({"RateLimit-Reset": "12"}, b"", 12),
+        ({"X-RateLimit-Reset": str(int(time.time() * 1000) + 10**8), "Date": ""}, b"", pytest.approx(10**5, abs=60)),
+        (
+            {"anthropic-ratelimit-tokens-reset": "2026-01-01T00:00:30Z", "Date": "Thu, 01 Jan 2026 00:00:00 GMT"},
+            b"",
+            30,
+        ),
+        ({"Retry-After": "Thu, 01 Jan 2026 00:00:30 GMT", "Date": NEW_YEAR}, b"", 30),
+        ({"Retry-After": "Thu, 01 Jan 2026 00:00:30 -0000", "Date": "Thu, 01 Jan 2026 00:00:00 -0000"}, b"", 30),
+        ({}, [{"error": {"code": 429, "details": [{"@type": "x/RetryInfo", "retryDelay": "45s"}]}}], 45),
+        ({}, [{"error": {"message": "Please retry in 45.2s."}}], 45.2),
+        ({}, {"error": {"message": "Rate limit reached. Please try again in 20s. Visit us."}}, 20),
+        ({}, {"error": {"message": "Please try again in 1m30s"}}, 90),
+        ({}, {"error": {"message": "try again in 500ms"}}, 0.5),
+        ({}, {"error": {"message": "Please retry after 26 seconds."}}, 26),
+        ({}, {"error": {"message": "too many", "retry_after": 3}}, 3),
+        ({}, {"error": {"message": "gave up after 3 attempts"}}, None),
+        ({"Retry-After": "soon"}, b"", None),
+    ],
+)
+def test_waits_in_all_their_forms(headers, body, seconds):
+    assert waits(headers, body) == seconds
+
+
+def test_a_zone_of_this_machine_does_not_matter(monkeypatch):
+    from email.utils import formatdate
+
+    monkeypatch.setenv("TZ", "America/New_York")
+    time.tzset()
+    assert 90 < waits({"Retry-After": formatdate(time.time() + 100).replace("+0000", "-0000")}) <= 100
+    monkeypatch.delenv("TZ")
+    time.tzset()
+
+
+class Bucket(FakeServer):
+    """Answers so many requests a second of the client's clock, the others get 429."""
+
+    def __init__(self, clock, rate: float, headers):
+        super().__init__()
+        self.clock, self.rate, self.left, self.seen, self.limited, self.given = clock, rate, rate, 0.0, 0, headers
+        self.faults = [(self.say, None, None)] * 100_000
+
+    def say(self, body):
+        with self.lock:
+            now = self.clock.now()
+            self.left, self.seen = min(self.rate, self.left + (now - self.seen) * self.rate), now
+            self.left -= 1
+            if self.left >= 0:
+                return 200, {}, answer(body)
+            self.left += 1
+            self.limited += 1
+            return 429, self.given, {"error": {"message": "Rate limit reached for requests per minute"}}
+
+
+class FastClock(server.Clock):
+    """Time that passes fifty times as fast."""
+
+    def now(self) -> float:
+        return time.monotonic() * 50
+
+    def sleep(self, seconds, stop):
+        stop.wait(seconds / 50)
+
+
+@pytest.mark.parametrize("headers", [{"Retry-After": "1"}, {}])
+def test_a_rate_limit_is_no_failure(headers):
+    clock = FastClock()
+    bucket = Bucket(clock, 3, headers)
+    started = clock.now()
+    engine = engine_of(bucket, clock)
+    found = collected(engine, {i: asked(i) for i in range(120)})
+    bucket.close()
+    assert {reply.kind for reply in found.values()} == {"answer"}
+    assert bucket.limited < 80 and clock.now() - started < 240
+    assert engine.requests >= len(bucket.calls)
+
+
+def test_a_server_for_few_requests_at_once():
+    class Narrow(FakeServer):
+        def handle(self, handler):
+            self.faults = [(self.say, None, None)]
+            super().handle(handler)
+
+        def say(self, body):
+            return (429, {}, {"error": "too many concurrent requests"}) if self.now > 2 else (200, {}, answer(body))
+
+    narrow = Narrow()
+    narrow.delay = 0.01
+    found = collected(engine_of(narrow, FastClock()), {i: asked(i) for i in range(60)})
+    narrow.close()
+    assert {reply.kind for reply in found.values()} == {"answer"}
+
+
+def test_the_pace_goes_down_and_up_again():
+    clock = FakeClock()
+    pace = server.Pace(None, 16, clock)
+    for _ in range(20):
+        pace.started()
+    assert pace.interval == 0
+    pace.limited(0.0, 5.0, False)
+    assert 5 <= pace.next <= 5.5 and pace.interval == pytest.approx(0.1)
+    pace.limited(0.0, 5.0, False)  # of those that had started before: no news
+    assert pace.interval == pytest.approx(0.1)
+    clock.time = pace.next
+    pace.started()
+    assert pace.next == pytest.approx(clock.time + 0.1)
+    for _ in range(100):
+        pace.answered()
+    assert pace.interval == 0
+    pace.timed_out(clock.time)
+    assert pace.open_at_once == 8
+    for _ in range(200):
+        pace.answered()
+    assert pace.open_at_once == 16
+    assert pace.limited(clock.time + 1, None, True) == 0 and pace.open_at_once == 8
+
+
+def test_rate_limits_without_end_name_the_settings(fake):
+    fake.faults = [(429, {"Retry-After": "0"}, {"error": "Too many requests"})] * 10_000
+    clock = FakeClock()
+    with pytest.raises(UserError, match=r"Too many requests\): lower concurrency or set requests_per_minute .*is kept"):
+        collected(engine_of(fake, clock), EIGHT)
+    assert server.LONGEST_RETRY_AFTER < clock.time < 3000 and len(fake.calls) < 200
+
+
+DAYS = {
+    "Gemini's day": [
+        {
+            "error": {
+                "code": 429,
+                "message": "You exceeded your current quota, please check your plan.",
+                "details": [
+                    {"violations": [{"quotaId": "GenerateRequestsPerDayPerProjectPerModel-FreeTier"}]},
+                    {"retryDelay": "22s"},
+                ],
+            }
+        }
+    ],
+    "OpenRouter's day": {"error": {"message": "Rate limit exceeded: free-models-per-day", "code": 429}},
+    "a long wait": {"error": {"message": "Rate limit. Try again in 5h10m"}},
+    "no wait": {"error": {"message": "You exceeded your current quota, please check your plan and billing details"}},
+}
+
+
+@pytest.mark.parametrize("body", DAYS.values(), ids=DAYS)
+def test_a_days_quota_ends_the_run_with_the_words(fake, body):
+    fake.faults = [(429, {}, body)]
+    with pytest.raises(UserError, match=r"quota is used up \(.*(quota|[lL]imit).*\): what it has answered is kept"):
+        ask(engine_of(fake))
+
+
+MINUTES = {
+    "Gemini's minute": (
+        429,
+        [
+            {
+                "error": {
+                    "code": 429,
+                    "message": "You exceeded your current quota, please check your plan and billing details.",
+                    "details": [
+                        {"violations": [{"quotaId": "GenerateRequestsPerMinutePerProjectPerModel"}]},
+                        {"retryDelay": "45s"},
+                    ],
+                }
+            }
+        ],
+        45,
+    ),
+    "Groq's day, rolling": (429, {"error": {"message": "on requests per day (RPD). Please try again in 1m26s"}}, 86),
+    "529": (529, {"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}}, 0.5),
+    "498": (498, {"error": {"message": "flex capacity exceeded"}}, 0.5),
+    "503": (503, {"error": {"message": "The engine is currently overloaded, please try again later"}}, 0.5),
+    "LiteLLM's": (500, {"error": {"message": "litellm.RateLimitError: AnthropicException"}}, 0.5),
+    "in a 200": (200, {"error": {"code": 429, "message": "Rate limited upstream"}}, 0.5),
+}
+
+
+@pytest.mark.parametrize(("status", "body", "wait"), MINUTES.values(), ids=MINUTES)
+def test_a_minutes_quota_is_waited_for(fake, status, body, wait):
+    fake.faults = [(status, {}, body)] * 2
+    clock = FakeClock()
+    ((completion,),) = engine_of(fake, clock, attempts=1).generate([Request(prompt_of(1), 1, 1.0)], 0)
+    assert completion.text.startswith("What is 1 + 1?")
+    assert clock.waits[0] >= wait and len(clock.waits) == 2
+    assert len({sent["seed"] for sent in fake.calls}) == 1  # nothing was sampled: the seed stays
+
+
+def test_time_outs_name_the_settings_and_fewer_are_asked_at_once(fake):
+    fake.faults = [no_answer] * 1000
+    engine = engine_of(fake, timeout=0.1, attempts=2, concurrency=4)
+    with pytest.raises(UserError, match="did not answer within 0.1 s: raise timeout or lower concurrency"):
+        collected(engine, EIGHT)
+    assert engine.pace.open_at_once < 4
+
+
+# ---- many at once
+
+
+def test_sixteen_workers_and_answers_out_of_order(fake):
+    seen = []
+
+    def slow(body):
+        time.sleep(0.03 * (hash(body["messages"][-1]["content"]) % 3))
+        seen.append(body)
+        return answer(body | {"n": 1})
+
+    fake.answer, fake.delay = slow, 0.03
+    found = collected(engine_of(fake), {i: asked(i, 3) for i in range(40)})
+    assert len(found) == 120 and len({reply.text for reply in found.values()}) == 120
+    assert fake.most == 16
+
+
+def test_closing_the_iterator_stops_the_asking(fake):
+    fake.delay = 0.02
+    replies = engine_of(fake, concurrency=4).replies({i: asked(i) for i in range(1000)})
+    next(replies)
+    replies.close()
+    time.sleep(0.1)
+    made = len(fake.calls)
+    assert made < 20
+    time.sleep(0.1)
+    assert len(fake.calls) == made
+
+
+def test_closing_the_iterator_ends_a_long_wait(fake):
+    fake.faults = [None, *[(429, {"Retry-After": "800"}, b"")] * 100]
+    engine = engine_of(fake, server.Clock(), concurrency=2)
+    replies = engine.replies({i: asked(i) for i in range(10)})
+    next(replies)
+    for _ in range(100):
+        if engine.waiting > 700:
+            break
+        time.sleep(0.02)
+    assert engine.waiting > 700
+    started = time.monotonic()
+    replies.close()
+    engine.close()
+    assert time.monotonic() - started < 1
+
+
+def test_no_asks_and_no_samples(fake):
+    assert list(engine_of(fake).replies({})) == []
+    assert list(engine_of(fake).replies({0: Ask(Request(prompt_of(1), 3, 1.0), (), 0)})) == []
+
+
+def test_greedy_samples_are_asked_for_once_and_paid_once(fake):
+    fake.faults = [(200, {}, {"choices": [choice("It is 4.")], "usage": {"completion_tokens": 5, "prompt_tokens": 8}})]
+    found = collected(engine_of(fake), {0: Ask(Request(prompt_of(1), 5, 0.0), (1, 3, 4), 0)})
+    assert [reply.text for reply in found.values()] == ["It is 4."] * 3
+    assert [reply.prompt_tokens for reply in found.values()] == [8, 0, 0]
+
+
+@pytest.mark.parametrize(
+    "known", [None, {}, [], {"unsupported": 3, "most_choices": "x", "server": [], "temperatures": 1}]
+)
+def test_strange_things_learnt_before_are_left_alone(fake, known):
+    model = engine_of(fake).model
+    engine = server.ServerEngine(model, server.Settings("teacher-70b", 50), KEY, FakeClock(), known)
+    assert collected(engine, {0: asked(1, 2)})
+
+
+# ---- the check of models
+
+
+def owned(owner: str, *names: str) -> tuple[int, dict, dict]:
+    return 200, {}, {"data": [{"id": name, "owned_by": owner} for name in names]}
+
+
+TAKEN = {
+    "LiteLLM's pattern": ("gpt-4o", listing("*")),
+    "a provider's pattern": ("openai/gpt-4o", listing("openai/*")),
+    "no scope": ("gpt-4o", (403, {}, {"error": "insufficient permissions: missing scope api.model.read"})),
+    "another header": ("claude", (401, {}, {"error": "x-api-key header is required"})),
+    "Ollama's tag": ("llama3.2", owned("library", "llama3.2:latest", "qwen:7b")),
+    "a suffix": ("openai/gpt-4o:nitro", listing("openai/gpt-4o")),
+    "a provider behind": ("meta/llama:together", listing("meta/llama")),
+    "llama.cpp": ("qwen", owned("llamacpp", "models/qwen2.5.gguf")),
+    "Together's bare list": ("gpt", (200, {}, [{"id": "gpt", "object": "model"}])),
+    "no list": ("gpt", (501, {}, b"")),
+    "a redirect to itself": ("gpt", (307, {"Location": "/v1/models/"}, b"")),
+}
+
+
+@pytest.mark.parametrize(("name", "models"), TAKEN.values(), ids=TAKEN)
+def test_a_list_that_does_not_refuse_the_model(fake, name, models):
+    fake.models = models
+    engine = server.ServerEngine(Model(model=name, base_url=fake.url), server.Settings(name, 5), None, FakeClock())
+    engine.check()
+    assert not fake.calls
+
+
+def test_pages_of_models(fake):
+    def page(path):
+        number = int(path.partition("after=m")[2].partition("&")[0] or 0)
+        data = [{"id": f"m{number + 1}"}] if number < 4 else [{"id": "teacher-70b"}]
+        return 200, {}, {"data": data, "has_more": number < 4, "last_id": data[0]["id"]}
+
+    fake.models = page
+    engine_of(fake).check()
+    assert len(fake.lists) == 5
+    fake.models = lambda path: page(path.replace("after=m4", "after=m3"))
+    with pytest.raises(UserError, match="has no model 'teacher-70b' but m1, m2, m3, m4"):
+        fake.models = lambda path: (200, {}, {"data": [{"id": f"m{k}"} for k in range(1, 5)], "has_more": False})
+        engine_of(fake).check()
+
+
+def test_azures_list_and_its_version(fake):
+    fake.models = listing("gpt-4o-2024-11-20")
+    fake.url += "/deployments/mine?api-version=2024-10-21"
+    engine = engine_of(fake)
+    engine.check()
+    ask(engine)
+    assert fake.paths == ["/v1/deployments/mine/chat/completions?api-version=2024-10-21"]
+    assert fake.lists[0] == "/v1/deployments/mine/models?api-version=2024-10-21"
+    assert any("list of models" in note for note in engine.notes())
+
+
+def test_the_check_can_be_switched_off_and_never_waits_long(fake, monkeypatch):
+    fake.models = listing("another")
+    engine = engine_of(fake, check_models=False)
+    engine.check()
+    ask(engine)
+    assert not fake.lists
+    monkeypatch.setattr("rdlib.engines.server_models.PATIENCE", 0.2)
+
+    def hang(path):
+        time.sleep(1)
+        return listing("teacher-70b")
+
+    fake.models = hang
+    started = time.monotonic()
+    engine = engine_of(fake, timeout=600)
+    engine.check()
+    assert time.monotonic() - started < 0.9
+    assert any("in time" in note for note in engine.notes())
+
+
+def test_a_wrong_address_is_told_by_the_check(fake):
+    fake.models = (200, {}, {"error": "Unexpected endpoint or method. (GET /models)"})
+    with pytest.raises(UserError, match="base_url, which usually ends in /v1.*Unexpected endpoint"):
+        engine_of(fake).check()
+    fake.models = (301, {"Location": "https://api.example/v1/models"}, b"")
+    with pytest.raises(UserError, match=r"sends requests on to https://api.example/v1 \(301\)"):
+        engine_of(fake).check()
+
+
+# ---- the environment
+
+
+@pytest.fixture
+def bare(monkeypatch):
+    """An environment without proxies and certificates."""
+    for name in ("ALL_PROXY", "HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.lower(), raising=False)
+    return monkeypatch
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("ALL_PROXY", "socks5://me:word@localhost:1080"),
+        ("all_proxy", "socks://localhost:1080"),
+        ("HTTPS_PROXY", "ftp://localhost"),
+        ("SSL_CERT_FILE", "/no/such/file.pem"),
+    ],
+)
+def test_an_environment_that_will_not_do_is_told_in_a_sentence(bare, fake, name, value):
+    bare.setenv(name, value)
+    with pytest.raises(UserError, match=name) as caught:
+        engine_of(SimpleNamespace(url="https://api.example/v1"))
+    assert "word" not in str(caught.value)
+    ask(engine_of(fake))  # this machine needs neither
+
+
+@pytest.mark.parametrize("name", ["HTTP_PROXY", "ALL_PROXY"])
+def test_this_machine_is_never_asked_through_a_proxy(bare, fake, name):
+    bare.setenv(name, "http://127.0.0.1:9")
+    fake.models = listing("teacher-70b")
+    for host in ("127.0.0.1", "localhost"):
+        engine = engine_of(SimpleNamespace(url=fake.url.replace("127.0.0.1", host)))
+        engine.check()
+        ask(engine)
+
+
+def test_a_certificate_that_nobody_signed(fake, bare):
+    import httpx
+
+    engine = engine_of(SimpleNamespace(url="https://localhost/v1"))
+    text = "[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed: self-signed certificate (_ssl.c:1010)"
+
+    def fail(*_, **__):
+        raise httpx.ConnectError(text)
+
+    engine.client = SimpleNamespace(get=fail, post=fail, close=lambda: None)
+    for start in (engine.check, lambda: ask(engine)):
+        with pytest.raises(UserError, match=r"certificate of .* \(self-signed certificate\).*SSL_CERT_FILE"):
+            start()

@@ -55,6 +55,7 @@ WITHHELD = any_of(
     r"violat\w+ .{0,60}(polic|guideline|terms|safety)|(prompt|input|content|request|response)\w* (was|is|were) blocked",
     r"blocked (by|due|because)|policy[ _]violation|敏感|不安全|违规|不适当",
 )
+FOR_NOW = any_of(r"unavailable|timed? ?out|temporar|try again|retry")
 TOO_LARGE = any_of(r"request (entity |body )?too large|reduce your message|tokens must be reduced|payload too large")
 CONTEXT = any_of(
     r"context[ _-]?(length|window|size|limit)|maximum context|available context|\bn_ctx\b|max_model_len",
@@ -133,6 +134,8 @@ def _bounded(wait: float | None) -> float | None:
 
 
 def _redirect(said: Said, _: Any) -> Outcome | None:
+    if said.status == 407:
+        return Outcome("hopeless", "proxy")
     return Outcome("hopeless", "redirect") if 300 <= said.status < 400 else None
 
 
@@ -153,7 +156,8 @@ def _of_this_request(said: Said, sent: Mapping[str, Any]) -> Outcome | None:
     """Content that is not wanted, or a prompt that is too long."""
     if said.status in LIMITS | {402}:
         return Outcome("refused") if TOO_LARGE.search(said.text) else None
-    if WITHHELD.search(said.text) or said.status in (413, 414, 451) or TOO_LARGE.search(said.text):
+    passing = said.status >= 500 and FOR_NOW.search(said.text)
+    if (WITHHELD.search(said.text) and not passing) or said.status in (413, 414, 451) or TOO_LARGE.search(said.text):
         return Outcome("refused")
     if too_many_tokens(said, sent):
         return Outcome("hopeless", "max_tokens")
@@ -227,11 +231,11 @@ KEPT = "what it has answered is kept, and the same command goes on from there."
 
 @dataclass(frozen=True)
 class Place:
-    """Of which server and model a sentence speaks, and where its key comes from."""
+    """Of which server and model a sentence speaks, and what to do about its key."""
 
     url: str
     model: str
-    key_variable: str
+    mend_key: str
     location: str = ""  # where a redirect points
 
     def hopeless(self, why: str, said: Said, limit: int | None = None) -> str:
@@ -240,8 +244,9 @@ class Place:
         says = f"; it says: {words}" if words else ""
         told = f"{status}: {words}" if words else f"{status}"
         return {
-            "access": f"The server {self.url} refuses access to {self.model} ({status}): set the environment variable "
-            f"{self.key_variable} to a key that may use it{says}",
+            "access": f"The server {self.url} refuses access to {self.model} ({status}): {self.mend_key}{says}",
+            "proxy": f"The proxy on the way to {self.url} refuses to pass requests on ({told}): mend the proxy "
+            f"that the environment names",
             "forbidden": f"The server {self.url} refuses {self.model} to you ({told})",
             "credit": f"The server {self.url} says that the credit is used up ({words or status}): {KEPT}",
             "quota": f"The server {self.url} says that the quota is used up ({words or status}): {KEPT}",

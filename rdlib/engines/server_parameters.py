@@ -136,7 +136,7 @@ class Learnt:
         self.unsupported |= {name for name in _list(known, "unsupported") if isinstance(name, str)}
         most = known.get("most_choices")
         self.most_choices = most if type(most) is int and most > 0 else None
-        self.server = known["server"] if known.get("server") in {*OWNERS.values()} else None
+        self.server = next((name for name in OWNERS.values() if name == known.get("server")), None)
         self.temperatures |= {t for t in _list(known, "temperatures") if t is None or type(t) in (int, float)}
         return self
 
@@ -177,6 +177,10 @@ class Learnt:
     def never_tells_reasons(self) -> bool:
         """Whether the server seems to have no reasons for the end of a response."""
         return not self.reasons and self.reasonless > 2
+
+    def remark(self, sentence: str) -> None:
+        """Keep a sentence for the report, once."""
+        self.remarks += [sentence] if sentence not in self.remarks else []
 
     def recognise(self, owner: Any = None, header: str = "") -> None:
         """Take the server's name from its list of models or from its header Server."""
