@@ -132,6 +132,10 @@ class Run:
         text = "" if response.status_code == 200 and said.body is None else _without_prompt(said.text, body)
         outcome = judge(replace(said, text=text), body)
         if job.doubt and outcome.kind in ("refused", "parameter", "doubtful") and said.words == job.doubt.words:
+            if job.most and "n" in job.doubt.names:  # fewer choices would not do either: one
+                job.most, job.without = None, job.without | {"n"}
+                self.left.back(job)
+                return
             self._undo(job)
             outcome = Outcome("refused")
         self._handle(job, outcome, said, body, started)
@@ -144,7 +148,9 @@ class Run:
             status = (
                 "its answer was no chat completion" if not said.status else f"it answered with status {said.status}"
             )
-            self._again(job, f"{status} ({said.words})" if said.words else status, outcome.wait, words=said.quoted)
+            advice = _ADDRESS if said.page and not self.answered else ""
+            failure = f"{status} ({said.words})" if said.words else status
+            self._again(job, failure, outcome.wait, words=said.quoted, advice=advice)
         elif outcome.kind == "parameter":
             self._leave_out(job, outcome, said, body)
         elif outcome.kind == "refused":
@@ -280,7 +286,8 @@ class Run:
         """Wait for another request to pass; where several in a row do not, the run is over."""
         with self.lock:
             self.aside.append(Aside(job, reply, sentence))
-            if len({one.job.number for one in self.aside}) >= HOPELESS_TOGETHER:
+            together = max(HOPELESS_TOGETHER, self.model.concurrency) if self.answered else HOPELESS_TOGETHER
+            if len({one.job.number for one in self.aside}) >= together:
                 raise UserError(self.aside[0].sentence)
         self.left.finished(job, proves=False)
 
@@ -313,7 +320,6 @@ class Run:
     def _undo(self, job: Job) -> None:
         """Leaving parameters out changed nothing: they were not to blame."""
         job.without -= set(job.doubt.names)
-        job.most = None if "n" in job.doubt.names else job.most
         job.doubt = None
 
     def _require_dispensable(self, names: tuple[str, ...], said: Said, body: dict[str, Any]) -> None:
@@ -332,6 +338,7 @@ class Run:
             raise UserError(f"{where} the field {own[0]} {told}: take it out of the teacher's request.body; {KEPT}")
 
 
+_ADDRESS = "check base_url, which usually ends in /v1; "
 _SLOW = "raise timeout or lower concurrency in the profile; "
 
 

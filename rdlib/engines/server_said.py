@@ -54,6 +54,11 @@ class Said:
         return self.words or f"status {self.status}, without a word"
 
 
+def any_of(*patterns: str) -> re.Pattern:
+    """What matches where any of the patterns does."""
+    return re.compile("|".join(patterns))
+
+
 def read(status: int, headers: Mapping[str, str], content: bytes, secrets: tuple[str, ...] = ()) -> Said:
     """What a response said; none of the `secrets` is in it."""
     raw = content[: 50 * LONGEST_TEXT].decode("utf-8", "replace")
@@ -140,7 +145,7 @@ def _of_object(value: dict[str, Any], depth: int) -> list[str]:
 
 def _codes(body: Any) -> list[str]:
     """The codes of an error, as texts."""
-    found = [str(value) for name, value in fields(body) if name in CODES and type(value) in (str, int)]
+    found = [one_line(str(value)) for name, value in fields(body) if name in CODES and type(value) in (str, int)]
     return [code for code in dict.fromkeys(found) if 0 < len(code) <= 60 and not code.count(" ") > 1]
 
 
