@@ -100,7 +100,7 @@ def put(settings: Dataset, question: str, options: Sequence[str]) -> str:
     template, instruction = settings.prompt.template, instruction_of(settings)
     if template is None:
         return f"{listed(question, options)}\n\n{instruction}"
-    values = {"question": question, "options": lettered(options), "instruction": instruction}
+    values = {"question": question, "options": "\n".join(lettered(options)), "instruction": instruction}
     return re.sub(r"\{(question|options|instruction)\}", lambda match: values[match[1]], template)
 
 
@@ -119,14 +119,14 @@ def _plain(
     return "\n\n".join([first, *shown, f"Question: {listed(question, options)}\nAnswer:"])
 
 
-def lettered(options: Sequence[str]) -> str:
+def lettered(options: Sequence[str]) -> list[str]:
     """Options, a line each, lettered from A."""
-    return "\n".join(f"({letter}) {value}" for letter, value in zip(LETTERS, options, strict=False))
+    return [f"({letter}) {value}" for letter, value in zip(LETTERS, options, strict=False)]
 
 
 def listed(question: str, options: Sequence[str]) -> str:
     """A question with its options below it, a line each, lettered from A."""
-    return "\n".join([question, lettered(options)]) if options else question
+    return "\n".join([question, *lettered(options)])
 
 
 def micro_question(question: str, options: Sequence[str]) -> str:
