@@ -169,9 +169,11 @@ def too_many_tokens(said: Said, sent: Mapping[str, Any]) -> bool:
     name = next((n for n in ("max_tokens", "max_completion_tokens") if n in sent), None)
     if name is None or said.status not in MAY_BLAME:
         return False
-    context = re.search(r"context (?:length|window|size)\D{0,20}(\d[\d,]*)", said.text)
+    context = re.search(r"context (?:length|window|size)(?: limit)?(?: is| of|:)?(?: only)? \(?(\d[\d,]*)", said.text)
     if context:
         return int(context[1].replace(",", "")) <= sent[name]
+    if re.search(r"\b(prompt|messages|inputs?)\b", said.text):  # it depends on them
+        return False
     named = name in said.params or re.search(r"\bmax_(completion_)?tokens\b", said.text)
     return bool(named and FEWER_TOKENS.search(said.text) and not UNKNOWN_LIMIT.search(said.text))
 

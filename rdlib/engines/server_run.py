@@ -18,7 +18,7 @@ from rdlib.engines.server_answers import Fault, replies_of
 from rdlib.engines.server_failures import KEPT, Outcome, Place, judge
 from rdlib.engines.server_pace import LONGEST_RETRY_AFTER, Clock, pause
 from rdlib.engines.server_parameters import Learnt
-from rdlib.engines.server_said import Said, one_line
+from rdlib.engines.server_said import Said, one_line, scrubbed
 from rdlib.engines.server_work import Doubt, Job, Work
 from rdlib.errors import UserError
 from rdlib.settings import Model
@@ -40,6 +40,7 @@ class Caller(Protocol):
     address: str
     place: Place
     reached: bool
+    secrets: tuple[str, ...]
 
     def body(self, request: Request, n: int, seed: int, without: frozenset[str]) -> dict[str, Any]:
         """What a call for `n` samples sends."""
@@ -184,8 +185,8 @@ class Run:
             good, faults = good | settled, {s: one for s, one in faults.items() if s not in settled}
         for sample, reply in good.items():
             self._give(job, sample, reply)
+        self.known.gave(len(came), asked)
         if len(came) < asked:
-            self.known.gave_fewer(len(came))
             self.left.back(job.of(job.samples[len(came) :]), closed=False)
         if faults:
             self._ask_for_better(job, faults)
@@ -225,6 +226,7 @@ class Run:
             self._out(one.job, one.reply)
 
     def _give(self, job: Job, sample: int, reply: Reply) -> None:
+        reply = replace(reply, words=scrubbed(reply.words, self.engine.secrets)) if reply.words else reply
         self.done.put((job.number, sample, reply))
         for copy in job.copies:  # of a greedy sample: the same, and not paid for again
             self.done.put((job.number, copy, replace(reply, prompt_tokens=reply.prompt_tokens and 0)))
