@@ -34,10 +34,8 @@ CASES = [
         "refused",
         400,
         error(
-
-                "The prompt could not be submitted. This prompt contains sensitive words that violate "
-                "Google's Responsible AI practices."
-
+            "The prompt could not be submitted. This prompt contains sensitive words that violate "
+            "Google's Responsible AI practices."
         ),
     ),
     ("refused", 400, error("litellm.ContentPolicyViolationError: AzureException")),
@@ -45,10 +43,8 @@ CASES = [
         "refused",
         400,
         error(
-
-                "litellm.ContextWindowExceededError: This model's maximum prompt length is 131072 but "
-                "the request contains 200000 tokens."
-
+            "litellm.ContextWindowExceededError: This model's maximum prompt length is 131072 but "
+            "the request contains 200000 tokens."
         ),
     ),
     (
@@ -127,10 +123,8 @@ CASES = [
         "hopeless",
         400,
         error(
-
-                "`max_tokens` must be less than or equal to `256`, the maximum value for `max_tokens` is "
-                "less than the `context_window` for this model"
-
+            "`max_tokens` must be less than or equal to `256`, the maximum value for `max_tokens` is "
+            "less than the `context_window` for this model"
         ),
     ),
     ("hopeless", 400, error("Range of max_tokens should be [1, 256]", code="invalid_parameter_error")),
@@ -149,10 +143,8 @@ CASES = [
         "refused",
         400,
         error(
-
-                "input length and `max_tokens` exceed context limit: 190000 + 20000 > 200000, decrease "
-                "input length or `max_tokens` and try again"
-
+            "input length and `max_tokens` exceed context limit: 190000 + 20000 > 200000, decrease "
+            "input length or `max_tokens` and try again"
         ),
     ),
     (
@@ -208,10 +200,8 @@ CASES = [
         "hopeless",
         400,
         error(
-
-                "/chat/completions: Invalid model name passed in model=foo. Call `/v1/models` to view "
-                "available models for your key."
-
+            "/chat/completions: Invalid model name passed in model=foo. Call `/v1/models` to view "
+            "available models for your key."
         ),
     ),
     ("hopeless", 400, error("Model Not Exist")),

@@ -249,12 +249,14 @@ class Place:
             "access": f"The server {self.url} refuses access to {self.model} ({status}): {self.mend_key}{says}",
             "proxy": f"The proxy on the way to {self.url} refuses to pass requests on ({told}): mend the proxy "
             f"that the environment names",
-            "forbidden": f"The server {self.url} refuses {self.model} to you ({told})",
+            "forbidden": f"The server {self.url} refuses {self.model} to you ({told}): settle that with its "
+            f"provider, or name another model in the profile",
             "credit": f"The server {self.url} says that the credit is used up ({words or status}): {KEPT}",
             "quota": f"The server {self.url} says that the quota is used up ({words or status}): {KEPT}",
             "model": f"The server {self.url} has no model {self.model!r} ({status}): check base_url and the model's "
             f"name in the profile{says}",
-            "not found": f"The server {self.url} does not serve {self.model!r} ({told})",
+            "not found": f"The server {self.url} does not serve {self.model!r} ({told}): settle that with its "
+            f"provider, or name another model in the profile",
             "address": f"The server {self.url} knows no such address or no model {self.model!r} ({status}): check "
             f"base_url, which usually ends in /v1, and the model's name in the profile{says}",
             "max_tokens": f"The server {self.url} gives no responses of {limit} tokens ({told}): lower max_tokens of "

@@ -194,7 +194,8 @@ class Learnt:
         left -= {"max_completion_tokens"}
         found = list(self.remarks)
         if left:
-            found.append(f"The server got no {', '.join(sorted(left))}, so its own defaults for them apply.")
+            applies = "its own default applies" if len(left) == 1 else "its own defaults apply"
+            found.append(f"The server got no {', '.join(sorted(left))}, so {applies}.")
         if "max_tokens" in self.unsupported and "max_completion_tokens" not in self.unsupported:
             found.append("The server calls max_tokens max_completion_tokens.")
         if self.most_choices:

@@ -15,6 +15,7 @@ from typing import Any
 
 LONGEST_WORDS = 300  # characters that a message quotes
 LONGEST_TEXT = 20_000  # characters that are looked through
+LONGEST_PAGE = 4000  # of HTML
 DEEPEST = 8  # levels of an error inside of an error
 CODES = ("code", "type", "status", "reason", "error_code", "err_code", "error_type", "errorCode")
 VAGUE = {
@@ -114,7 +115,7 @@ def _page(raw: str) -> str:
     """The words of a page of HTML, or of plain text."""
     if "<" not in raw:
         return raw[:LONGEST_TEXT]
-    raw = re.sub(r"(?is)<(script|style|head\b(?!.*<title))[^>]*>.*?</\1>", " ", raw[:LONGEST_TEXT])
+    raw = re.sub(r"(?is)<(script|style)\b[^>]*>.*?</\1>", " ", raw[:LONGEST_PAGE])
     return html.unescape(re.sub(r"<[^<>]{0,500}>", " ", raw))
 
 
