@@ -63,7 +63,7 @@ class Listening(ThreadingHTTPServer):
 class FakeServer:
     """Answers chat completions; `faults` are given out first, one a call: (status, headers, body) or a function.
 
-    `models` is (status, headers, body) of its list of models, or a function of the address that gives it.
+    `answer(body)` is a body to send, or (status, headers, body). `models` is (status, headers, body) of its list of models, or a function of the address that gives it.
     """
 
     def __init__(self):
@@ -105,7 +105,8 @@ class FakeServer:
             self.now -= 1
         if callable(fault):
             return fault(handler)
-        status, headers, said = fault or (200, {}, self.answer(body))
+        told = fault or self.answer(body)
+        status, headers, said = told if isinstance(told, tuple) else (200, {}, told)
         if callable(status):
             status, headers, said = status(body)
         send(handler, status, headers, said)

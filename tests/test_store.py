@@ -19,6 +19,7 @@ from rdlib.engines.budget import Spent
 from rdlib.engines.store import Store, Wanted
 from rdlib.errors import UserError
 
+KINDS = ["answer", "withheld", "refused"]
 ASKED = {"model": "m", "messages": [{"role": "user", "content": "Q?"}], "temperature": 1.0}
 ANSWER = Reply("answer", "It is 4.\n#### 4", ended=True, reason="stop", tokens=9, prompt_tokens=5)
 
@@ -173,8 +174,7 @@ def _filling(path, start: int, descriptor: int) -> None:
 @settings(max_examples=40)
 @given(
     st.lists(
-        st.tuples(st.integers(0, 3), st.sampled_from(["answer", "withheld", "refused"]), st.booleans(), st.integers(1, 9)),
-        max_size=12,
+        st.tuples(st.integers(0, 3), st.sampled_from(KINDS), st.booleans(), st.integers(1, 9)), max_size=12
     ),
     st.integers(1, 9),
 )  # fmt: skip

@@ -185,6 +185,7 @@ class ServerEngine:
         raised. Closing the iterator stops the asking.
         """
         self._look()
+        self.pace.begin()
         work = Work(jobs_of(asks), self.pace, self.known.temperatures)
         done: queue.SimpleQueue = queue.SimpleQueue()
         run = Run(self, work, done, may_ask)

@@ -169,9 +169,11 @@ def too_many_tokens(said: Said, sent: Mapping[str, Any]) -> bool:
     name = next((n for n in ("max_tokens", "max_completion_tokens") if n in sent), None)
     if name is None or said.status not in MAY_BLAME:
         return False
-    context = re.search(r"context (?:length|window|size)\D{0,20}(\d[\d,]*)", said.text)
+    context = re.search(r"context (?:length|window|size)(?: limit)?(?: is| of|:)?(?: only)? \(?(\d[\d,]*)", said.text)
     if context:
         return int(context[1].replace(",", "")) <= sent[name]
+    if re.search(r"\b(prompt|messages|inputs?)\b", said.text):  # it depends on them
+        return False
     named = name in said.params or re.search(r"\bmax_(completion_)?tokens\b", said.text)
     return bool(named and FEWER_TOKENS.search(said.text) and not UNKNOWN_LIMIT.search(said.text))
 
@@ -247,12 +249,14 @@ class Place:
             "access": f"The server {self.url} refuses access to {self.model} ({status}): {self.mend_key}{says}",
             "proxy": f"The proxy on the way to {self.url} refuses to pass requests on ({told}): mend the proxy "
             f"that the environment names",
-            "forbidden": f"The server {self.url} refuses {self.model} to you ({told})",
+            "forbidden": f"The server {self.url} refuses {self.model} to you ({told}): settle that with its "
+            f"provider, or name another model in the profile",
             "credit": f"The server {self.url} says that the credit is used up ({words or status}): {KEPT}",
             "quota": f"The server {self.url} says that the quota is used up ({words or status}): {KEPT}",
             "model": f"The server {self.url} has no model {self.model!r} ({status}): check base_url and the model's "
             f"name in the profile{says}",
-            "not found": f"The server {self.url} does not serve {self.model!r} ({told})",
+            "not found": f"The server {self.url} does not serve {self.model!r} ({told}): settle that with its "
+            f"provider, or name another model in the profile",
             "address": f"The server {self.url} knows no such address or no model {self.model!r} ({status}): check "
             f"base_url, which usually ends in /v1, and the model's name in the profile{says}",
             "max_tokens": f"The server {self.url} gives no responses of {limit} tokens ({told}): lower max_tokens of "

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import fnmatch
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,7 +19,6 @@ from rdlib.engines.generation import clean
 from rdlib.engines.server_said import parsed
 
 PATIENCE = 10.0  # seconds for the list; a question may take longer
-PAGES = 20
 # Servers that hold one model and answer under any name: llama.cpp, koboldcpp, MLX's and the like.
 ANY_NAME = {"llamacpp", "llama.cpp", "koboldcpp", "me"}
 
@@ -35,8 +35,8 @@ class Listed:
 
 def listed(get: Callable[..., httpx.Response], url: str) -> Listed:
     """Ask for the list, all its pages; httpx.HTTPError when the first cannot be had."""
-    found, asked = Listed(), {}
-    for _ in range(PAGES):
+    found, asked, end = Listed(), {}, time.monotonic() + PATIENCE
+    while time.monotonic() < end:
         response = get(url, params=asked or None, timeout=PATIENCE)
         found.response = found.response or response
         body = parsed(response.content) if response.status_code == 200 else None

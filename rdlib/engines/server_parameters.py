@@ -34,9 +34,9 @@ OWNERS = {
 }
 
 _REFUSED = any_of(
-    r"(un|not |n[o']t )support|unknown|unrecogni[sz]ed|unexpected|forbidden",
+    r"(un|not |n[o']t )(\w+ )?support|unknown|unrecogni[sz]ed|unexpected|forbidden",
     r"not (permitted|allowed|enabled|implemented|available)",
-    r"extra (inputs|fields)|cannot find|can ?not be (used|combined|specified|set|both)|invalid|deprecated",
+    r"extra (inputs|fields)|cannot find|can ?not (both )?be (used|combined|specified|set)|invalid|deprecated",
     r"additional propert|must be|must not|should be|only|at most|less than|greater than|no longer|exclusive|drop",
     r"does not (accept|take|allow|exist)|(isn't|is not) (a )?(valid|accepted|recogni[sz]ed)|instead|too (large|many)",
     r"disabled|ignored|range|does not match|remove",
@@ -125,7 +125,7 @@ class Learnt:
     server: str | None = None
     temperatures: set[float | None] = field(default_factory=set)
     weak: dict[str, int] = field(default_factory=dict)
-    fewer: int = 0  # answers with fewer choices than were asked for
+    fewer: int = 0  # answers in a row with fewer choices than were asked for
     reasonless: int = 0  # choices that did not say why they ended, before one did
     reasons: bool = False  # whether any said so
     remarks: list[str] = field(default_factory=list)
@@ -162,10 +162,10 @@ class Learnt:
                 else:
                     self.unsupported.add(name)
 
-    def gave_fewer(self, choices: int) -> None:
-        """An answer had fewer choices than were asked for; one of several may be missing by chance, once."""
-        self.fewer += 1
-        if choices == 1 or self.fewer > 1:
+    def gave(self, choices: int, asked: int) -> None:
+        """An answer had so many choices of those asked for; one of several may be missing by chance."""
+        self.fewer = self.fewer + 1 if choices < asked else self.fewer if asked == 1 else 0
+        if choices < asked and (choices == 1 or self.fewer > 2):
             self.limit_choices(choices)
 
     def saw_reasons(self, replies: Sequence[Reply | None]) -> None:
@@ -194,7 +194,8 @@ class Learnt:
         left -= {"max_completion_tokens"}
         found = list(self.remarks)
         if left:
-            found.append(f"The server got no {', '.join(sorted(left))}, so its own defaults for them apply.")
+            applies = "its own default applies" if len(left) == 1 else "its own defaults apply"
+            found.append(f"The server got no {', '.join(sorted(left))}, so {applies}.")
         if "max_tokens" in self.unsupported and "max_completion_tokens" not in self.unsupported:
             found.append("The server calls max_tokens max_completion_tokens.")
         if self.most_choices:

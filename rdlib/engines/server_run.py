@@ -7,21 +7,21 @@ import random
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import httpx
 
 from rdlib.engines import server_address
-from rdlib.engines.asking import Reply
+from rdlib.engines.asking import Reply, Settings
+from rdlib.engines.generation import Request
 from rdlib.engines.server_answers import Fault, replies_of
-from rdlib.engines.server_failures import KEPT, Outcome, judge
-from rdlib.engines.server_pace import LONGEST_RETRY_AFTER, pause
-from rdlib.engines.server_said import Said, one_line
+from rdlib.engines.server_failures import KEPT, Outcome, Place, judge
+from rdlib.engines.server_pace import LONGEST_RETRY_AFTER, Clock, pause
+from rdlib.engines.server_parameters import Learnt
+from rdlib.engines.server_said import Said, one_line, scrubbed
 from rdlib.engines.server_work import Doubt, Job, Work
 from rdlib.errors import UserError
-
-if TYPE_CHECKING:
-    from rdlib.engines.server import ServerEngine
+from rdlib.settings import Model
 
 TRIES_TO_REACH = 3  # of a server that has not answered yet: more likely a wrong address than a short failure
 TRIES_FOR_BETTER = 2  # of choices that are odd, but paid for: one without a reason why it ended, or without content
@@ -30,6 +30,29 @@ MOST_WITHOUT = 12  # parameters that a request can lose before it counts as refu
 
 
 MayAsk = Callable[[int], bool]  # whether another request may go out while so many samples are awaited
+
+
+class Caller(Protocol):
+    """What makes a run's calls: the engine, as far as a run knows it."""
+
+    model: Model
+    settings: Settings
+    known: Learnt
+    clock: Clock
+    base: httpx.URL
+    address: str
+    place: Place
+    reached: bool
+    secrets: tuple[str, ...]
+
+    def body(self, request: Request, n: int, seed: int, without: frozenset[str]) -> dict[str, Any]:
+        """What a call for `n` samples sends."""
+
+    def post(self, body: dict[str, Any]) -> httpx.Response:
+        """Make a call; httpx.HTTPError when nothing comes back."""
+
+    def said(self, response: httpx.Response) -> Said:
+        """What a response says that is no answer, without keys."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +67,7 @@ class Aside:
 class Run:
     """The requests of one `replies`: workers take jobs from `left` and put what came of them into `done`."""
 
-    def __init__(self, engine: ServerEngine, left: Work, done: queue.SimpleQueue, may_ask: MayAsk | None = None):
+    def __init__(self, engine: Caller, left: Work, done: queue.SimpleQueue, may_ask: MayAsk | None = None):
         self.engine, self.left, self.done = engine, left, done
         self.may_ask, self.under_way = may_ask, 0
         self.model, self.known, self.clock = engine.model, engine.known, engine.clock
@@ -183,8 +206,8 @@ class Run:
             good, faults = good | settled, {s: one for s, one in faults.items() if s not in settled}
         for sample, reply in good.items():
             self._give(job, sample, reply)
+        self.known.gave(len(came), asked)
         if len(came) < asked:
-            self.known.gave_fewer(len(came))
             self.left.back(job.of(job.samples[len(came) :]), closed=False)
         if faults:
             self._ask_for_better(job, faults)
@@ -224,6 +247,7 @@ class Run:
             self._out(one.job, one.reply)
 
     def _give(self, job: Job, sample: int, reply: Reply) -> None:
+        reply = replace(reply, words=scrubbed(reply.words, self.engine.secrets)) if reply.words else reply
         self.done.put((job.number, sample, reply))
         for copy in job.copies:  # of a greedy sample: the same, and not paid for again
             self.done.put((job.number, copy, replace(reply, prompt_tokens=reply.prompt_tokens and 0)))
