@@ -337,8 +337,8 @@ def test_responses_name_their_question_so_that_ids_cannot_mislead(finished, tmp_
     root, _ = finished
     table = stage_in(root, "01_teacher_responses", dataset="mine").table("responses")
     shown = stage_in(root, "00_data", dataset="mine").table("questions").set_index("id")["question"]
-    assert (table["question"] == table["id"].map(shown)).all()
-    table.assign(question=table["question"].str.upper()).to_parquet(tmp_path / "r.parquet")
+    assert (table["asked"] == table["id"].map(shown)).all()
+    table.assign(asked=table["asked"].str.upper()).to_parquet(tmp_path / "r.parquet")
     teacher = {"model": str(tmp_path / "r.parquet"), "engine": "replay", "parameters": 1e9}
     copy, _ = changed(finished, tmp_path, setting("teachers", "strong", value=teacher))
     with pytest.raises(UserError, match="with another question"):
