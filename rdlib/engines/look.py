@@ -24,8 +24,8 @@ class Counts:
 
     `unanswered` is of all samples, `cut` (at the limit), `empty` and `unreadable` (no answer can be read) of those that
     were answered. `equal`: questions whose samples at the hottest temperature all have one text; `stuck`: the same of
-    texts of `FEWEST_WORDS` words at least, which would vary if they were sampled. `agreement`: the mean share of the most frequent answer of a question. `tokens`: of
-    a response, the mean.
+    texts of `FEWEST_WORDS` words at least, which would vary if they were sampled. `agreement`: the mean share of the
+    most frequent answer of a question. `tokens`: of a response, the mean.
     """
 
     questions: int
