@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import repeat
 
-from rdlib.tasks import canonical, choices, numbers, places
+from rdlib.tasks import canonical, choices, numbers, phrases, places
 from rdlib.tasks.questions import LETTERS
 from rdlib.tasks.spoken import spoken
 
@@ -163,12 +163,13 @@ _KINDS: dict[str, tuple] = {
         },
     ),
     "phrase": (
-        _alone(canonical.phrase),
+        _alone(phrases.phrase),
         {
-            "hash": places.after_hash,
+            "hash": phrases.after_hash,
             "boxed": places.in_box,
-            "json": places.json_value,
-            "answer_is": places.answer_is,
+            "json": phrases.json_value,
+            "answer_is": phrases.answer_is,
+            "labelled": phrases.labelled,
         },  # as for numbers, without a guess
     ),
 }
