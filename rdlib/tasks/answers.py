@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import repeat
 
-from rdlib.tasks import canonical, choices, numbers, phrases, places
+from rdlib.tasks import canonical, choices, expressions, numbers, phrases, places
 from rdlib.tasks.questions import LETTERS
 from rdlib.tasks.spoken import spoken
 
@@ -171,5 +171,14 @@ _KINDS: dict[str, tuple] = {
             "answer_is": phrases.answer_is,
             "labelled": phrases.labelled,
         },  # as for numbers, without a guess
+    ),
+    "expression": (
+        _alone(expressions.expression),
+        {
+            "hash": expressions.after_hash,
+            "boxed": places.in_box,
+            "json": places.json_value,
+            "answer_is": expressions.answer_is,
+        },
     ),
 }

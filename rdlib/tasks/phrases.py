@@ -78,7 +78,7 @@ _MAY_BE_LABELLED = re.compile(r"[:：\n]|[nN][sS][wW][eE][rR]")
 _FILLER = re.compile(r"\W{0,3}(?:(?:It|it|This|this|That|that) (?:is|was))\s+(?=[\w\"'“*])")
 
 
-def _unlabelled(place: str) -> str:
+def unlabelled(place: str) -> str:
     """A place without the labels before its answer; "" where it is a label, a heading, or what follows one."""
     if not _MAY_BE_LABELLED.search(place):
         return place
@@ -93,12 +93,12 @@ def _unlabelled(place: str) -> str:
 
 def after_hash(text: str) -> Iterator[str]:
     """What follows `####`, or the line below where a label follows it; nothing behind a heading."""
-    return filter(None, (sentence(_unlabelled(place)) for place in places.behind_hash(text)))
+    return filter(None, (sentence(unlabelled(place)) for place in places.behind_hash(text)))
 
 
 def answer_is(text: str) -> Iterator[str]:
     """What the answer "is", up to the end of its sentence; nothing where a heading follows."""
-    return places.answer_is(text, cut=lambda place: sentence(_unlabelled(place)))
+    return places.answer_is(text, cut=lambda place: sentence(unlabelled(place)))
 
 
 _ESCAPE = re.compile(r"\\u([0-9a-fA-F]{4})|\\([\"/n])")
@@ -109,7 +109,7 @@ def json_value(text: str) -> Iterator[str]:
     for place in places.json_value(text):
         if "\\" in place:
             place = _ESCAPE.sub(lambda m: chr(int(m[1], 16)) if m[1] else m[2].replace("n", "\n"), place)
-        yield sentence(_unlabelled(place))
+        yield sentence(unlabelled(place))
 
 
 _LANGUAGES = ("答案", "答え", "Antwort", "Respuesta", "Réponse", "Risposta", "Resposta", "Ответ", "उत्तर")
@@ -200,7 +200,7 @@ def phrase(place: str) -> str | None:
     place = plain(place).strip()
     if not _PLAIN_WORDS.fullmatch(place):
         place = place if place.isascii() else _simple(place)
-        place = _unlabelled(place)
+        place = unlabelled(place)
         if any(map(str.isdigit, place)) and (number := _only_number(place)):
             return number
         place = _written_out(place)
