@@ -206,26 +206,22 @@ def written(expression: Expr) -> str:
     return _Printer({"order": "lex"}).doprint(expression).replace("**", "^")
 
 
-class _Printer(StrPrinter):
-    """SymPy's own, with the names that people write."""
+def _function(name: str):
+    """How a function of one argument is printed."""
+    return lambda self, expression: f"{name}({self._print(expression.args[0])})"
 
-    def _print_Exp1(self, expr: Expr) -> str:
-        return "e"
 
-    def _print_ImaginaryUnit(self, expr: Expr) -> str:
-        return "i"
-
-    def _print_exp(self, expr: Expr) -> str:
-        return f"exp({self._print(expr.args[0])})"
-
-    def _print_log(self, expr: Expr) -> str:
-        return f"ln({self._print(expr.args[0])})"
-
-    def _print_factorial(self, expr: Expr) -> str:
-        return f"({self._print(expr.args[0])})!"
-
-    def _print_binomial(self, expr: Expr) -> str:
-        return "\\binom{" + "}{".join(map(self._print, expr.args)) + "}"
-
-    def _print_Abs(self, expr: Expr) -> str:
-        return f"abs({self._print(expr.args[0])})"
+# SymPy's own printer, with the names that people write
+_Printer = type(
+    "_Printer",
+    (StrPrinter,),
+    {
+        "_print_Exp1": lambda self, expression: "e",
+        "_print_ImaginaryUnit": lambda self, expression: "i",
+        "_print_exp": _function("exp"),
+        "_print_log": _function("ln"),
+        "_print_Abs": _function("abs"),
+        "_print_factorial": lambda self, expression: f"({self._print(expression.args[0])})!",
+        "_print_binomial": lambda self, expression: "\\binom{" + "}{".join(map(self._print, expression.args)) + "}",
+    },
+)
