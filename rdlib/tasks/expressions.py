@@ -71,8 +71,8 @@ _SPACES = re.compile(
 _ALIASES = dict(
     word.split("=", 1)
     for word in (
-        "dfrac=frac tfrac=frac cfrac=frac dbinom=binom tbinom=binom leq=le leqslant=le geq=ge geqslant=ge neq=ne lt=< gt=> "
-        "lvert=| rvert=| vert=| mid=| langle=( rangle=) lbrace=\\{ rbrace=\\} colon=: varnothing=emptyset "
+        "dfrac=frac tfrac=frac cfrac=frac dbinom=binom tbinom=binom leq=le leqslant=le geq=ge geqslant=ge neq=ne "
+        "lt=< gt=> lvert=| rvert=| vert=| mid=| langle=( rangle=) lbrace=\\{ rbrace=\\} colon=: varnothing=emptyset "
         "operatorname=mathrm textbf=text textit=text textrm=text mbox=text to=rightarrow "
         "lor=\\text{or} vee=\\text{or} land=\\text{and} wedge=\\text{and}"
     ).split()
