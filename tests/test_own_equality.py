@@ -1,4 +1,4 @@
-"""An equality of one's own, and aliases of gold answers: from the profile and the file of questions to what is right."""
+"""An equality of one's own, and aliases of gold answers: from profile and questions to what counts as right."""
 
 from __future__ import annotations
 
@@ -17,7 +17,13 @@ from rdlib.tasks import answers, data, own_equality
 from rdlib.tasks.questions import as_gold, read_aliases, read_gold
 
 SIZES = {"train": None, "validation": None, "test": None, "max_tokens": 60}
-FUNCTION = 'def canonical(text):\n    return {"NYC": "New York", "Big Apple": "New York"}.get(text.strip("*. "), text).casefold()\n'
+FUNCTION = """
+NAMES = {"nyc": "new york", "big apple": "new york"}
+
+def canonical(text):
+    text = text.strip("*. ").casefold()
+    return NAMES.get(text, text)
+"""
 
 
 def settings(**given) -> Dataset:
@@ -39,9 +45,9 @@ def test_an_own_equality_reads_answers_of_models_and_of_questions(tmp_path):
     (tmp_path / "cities.py").write_text(FUNCTION)
     own = settings(equality="cities.py:canonical")
     kind = own_equality.kind_of(own, tmp_path)
-    texts = ["#### NYC", "The answer is the Big Apple... or not.", "**Answer:** New York", "#### Boston", "Who knows?"]
+    texts = ["#### NYC", "The answer is Boston, or not.", "**Answer:** New York", "#### Boston", "Who knows?"]
     found = [answers.extract(text, kind) for text in texts]
-    assert found == ["new york", "the big apple... or not", "new york", "boston", None]
+    assert found == ["new york", "boston, or not", "new york", "boston", None]
     assert answers.find("#### NYC", kind).rule == "hash"
     write(tmp_path / "q.jsonl", asked(9, answer="NYC"))
     assert {question.answer for question in data.load("mine", own, tmp_path)} == {"new york"}
