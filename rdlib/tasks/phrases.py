@@ -27,6 +27,7 @@ _TITLES = frozenset(
 )
 _SUFFIXES = frozenset("jr sr inc ltd co corp bros esq etc ave blvd rd".split())  # sentences end with them, too
 _NUMBERED = frozenset(
+    "lb lbs oz ft in yd min sec hr "
     "no nos nr op vol fig ch p pp art sec ed jan feb mar apr jun jul aug sep sept oct nov dec".split()
 )
 _OPENING = re.compile(
@@ -49,6 +50,8 @@ def sentence(place: str) -> str:
 def _ends(before: str, after: str) -> bool:
     """Whether a point between two texts ends a sentence."""
     word = before.rpartition(" ")[2].lstrip("\"'“(*_").casefold()
+    if after[:1] == " " and after[1:2].islower():  # "0.4 in. from the wall"
+        return False
     if word in _TITLES:
         return not after.strip(" *_\"'”’)")
     if word in _NUMBERED:
@@ -182,14 +185,17 @@ _TOKEN = re.compile(
 _INITIALS = re.compile(r"(?<![\w.])(?:[^\W\d_]\. ?){1,8}[^\W\d_](?:\.|(?!\w))(?= |[^\w.]|$)")
 _DEGREE = re.compile(r"\bPh\. ?D\b\.?")
 _PERCENT = re.compile(r"(?<=[0-9])\s?(?:percent|per cent)\W*$")
-_ASIDE = re.compile(r"(?<=[\w.]) ?\(([^()]*)\)[\s.!]*$")
+_SPACED_MINUS = re.compile(r"(?:^|(?<=[(,]) ?)[-−] +(?=[\d.$∞])")
+_ASIDE = re.compile(r"(?<=[\w.]) \(([^()]*)\)[\s.!]*$")
+_BOLD = re.compile(r"(?<!\w)\*{1,3}(?=\S)([^*]*[^*\s])\*{1,3}(?!\w)|\*{2,}|^\*\s")
 _EMAIL = re.compile(r"\be-mail", re.IGNORECASE)
 _PAIRED = re.compile(r"\$(?! )([^$]*)\$(?![0-9])")
 _ARTICLES = frozenset(("a", "an", "the"))
 _BEHIND_A = frozenset("minor major flat sharp level levels positive negative plus minus star and or vs".split())
 _BEFORE_A = frozenset(
     "vitamin hepatitis plan grade group type class section part option choice team series list schedule exhibit "
-    "appendix point level category influenza protein note key chapter block model blood string variable set".split()
+    "appendix point level category influenza protein note key chapter block model blood string variable set brand "
+    "vertex side event city train company".split()
 )
 _PLAIN_WORDS = re.compile(r"[A-Za-z]+(?: [A-Za-z]+)*")
 
@@ -197,13 +203,17 @@ _PLAIN_WORDS = re.compile(r"[A-Za-z]+(?: [A-Za-z]+)*")
 @lru_cache(maxsize=4096)  # the samples of a question say the same
 def phrase(place: str) -> str | None:
     """A short answer without case, articles and punctuation; a place that is just a number as that number."""
-    place = plain(place).strip()
+    place = plain(_SYMBOL.sub(_named, place) if "\\" in place else place).strip()
     if not _PLAIN_WORDS.fullmatch(place):
         place = place if place.isascii() else _simple(place)
         place = unlabelled(place)
         if any(map(str.isdigit, place)) and (number := _only_number(place)):
             return number
-        place = _written_out(place)
+        place = _SPACED_MINUS.sub(" -", place).lstrip()
+        place = _written_out(_TAG.sub(" ", place) if "<" in place or ">" in place else place)
+        if _FORMULA.search(place):
+            return _formula(place)
+        place = _without_aside(place).replace(" & ", " and ")
     while filler := _FILLER.match(place):
         place = place[filler.end() :]
     words = _without_articles(_words(place))
@@ -211,6 +221,39 @@ def phrase(place: str) -> str | None:
         return number
     answer = " ".join(words).casefold()
     return (answer if answer.isascii() else unicodedata.normalize("NFC", answer)) or None
+
+
+_NAMES = (
+    "alpha beta gamma delta epsilon varepsilon theta lambda mu nu pi rho sigma tau phi varphi chi psi omega Gamma "
+    "Delta Theta Lambda Sigma Phi Psi Omega infty sqrt pm mp le leq ge geq ne neq to rightarrow approx circ degree cup "
+    "cap in forall exists neg lnot land wedge lor vee equiv subset sum int partial nabla emptyset"
+)
+_SIGNS = "αβγδεεθλμνπρστφφχψωΓΔΘΛΣΦΨΩ∞√±∓≤≤≥≥≠≠→→≈°°∪∩∈∀∃¬¬∧∧∨∨≡⊂∑∫∂∇∅"
+_SYMBOLS = dict(zip(_NAMES.split(), _SIGNS, strict=True))
+_FUNCTIONS = frozenset("sin cos tan cot sec csc sinh cosh tanh arcsin arccos arctan ln log exp lim max min".split())
+_SYMBOL = re.compile(r"\\+([A-Za-z]+)")
+_TAG = re.compile(r"</?[A-Za-z][^<>]{0,30}>(?=.*\w)|^\s*>\s", re.DOTALL)
+# What has no place in words: signs of mathematics and logic, and one-letter operands around "*" and "/"
+_FORMULA = re.compile(
+    r"[=^√±∓∧∨⊃≡¬∀∃≤≥≠→↔⇒⇔∫∑∂∇∪∩∈⊂<>]|\w\*\w|\S \* \S|(?<!\w)(?:[^\W\d]/(?:\d+|\w)|\d+/[^\W\d]|[a-z]!)(?!\w)|\w\|\w|\w\(-[a-z]|~[A-Z(]"
+    r"|^[-+]?[^\W\d] - \w|^-(?=[^\W\d](?!\w)|[α-ω√∞(]|\w+\()"
+)
+_SIGN = re.compile(rf"\d+(?:,\d{{3}})*(?:\.\d+)?(?:\^-?\w+)?|{_W}+(?:\^-?{_W}+)*|[^\s\w\"'.,:;?$]")
+
+
+def _named(match: re.Match) -> str:
+    """A symbol for the command that names it, which would go without a trace."""
+    if match[1] in _FUNCTIONS:
+        return f" {match[1]} "
+    return f"{_SYMBOLS[match[1]]} " if match[1] in _SYMBOLS else match[0]
+
+
+def _formula(place: str) -> str | None:
+    """A formula sign by sign, its brackets as well."""
+    for typed, sign in ((">=", "≥"), ("<=", "≤"), ("!=", "≠"), ("->", "→"), ("**", "")):
+        place = place.replace(typed, sign)
+    signs = [sign.replace(",", "").strip("_") for sign in _SIGN.findall(place)]
+    return " ".join(filter(None, signs)).casefold() or None
 
 
 def _only_number(place: str) -> str | None:
@@ -224,18 +267,22 @@ def _only_number(place: str) -> str | None:
 
 
 def _written_out(place: str) -> str:
-    """A place with initials joined and marks of mathematics gone, without a long aside at its end."""
+    """A place with initials joined and marks of mathematics gone,."""
     if "$" in place:
         place = _PAIRED.sub(r"\1", place)
     if "^" in place or "_" in place:
         place = _CHARGE.sub(r"\1", _SUBSCRIPT.sub("", place))
     if "." in place:
         place = _INITIALS.sub(_joined, _DEGREE.sub("PhD", place))
-    if place.endswith((")", ").")) and (aside := _ASIDE.search(place)) and _explains(aside[1], place[: aside.start()]):
-        place = place[: aside.start()]
-    if "*" in place and not (place.count("*") == 1 and place[-1] == "*"):  # "A*" is a grade, "**A**" is bold
-        place = place.replace("*", " ")
-    return _EMAIL.sub("email", place).replace(" & ", " and ")
+    if "*" in place:
+        place = _BOLD.sub(r"\1", place)
+    return _EMAIL.sub("email", place)
+
+
+def _without_aside(place: str) -> str:
+    """A place without a bracket at its end that says nothing new."""
+    aside = _ASIDE.search(place) if place.endswith((")", ").")) else None
+    return place[: aside.start()] if aside and _explains(aside[1], place[: aside.start()]) else place
 
 
 def _joined(match: re.Match) -> str:
@@ -245,7 +292,9 @@ def _joined(match: re.Match) -> str:
 def _explains(aside: str, before: str) -> bool:
     """Whether a bracket at the end says nothing new: an abbreviation of what stands before it, or a long remark."""
     words = [word for word in re.findall(r"\w+", before) if word.lower() not in ("of", "the", "and", "for", "in")]
-    return len(aside.split()) > 2 or (len(words) > 1 and aside.upper() == "".join(w[0] for w in words).upper())
+    return len(re.findall(r"[^\W\d]{2,}", aside)) > 2 or (
+        len(words) > 1 and aside.upper() == "".join(w[0] for w in words).upper()
+    )
 
 
 def _words(place: str) -> list[str]:
@@ -288,6 +337,7 @@ def _is_article(words: list[str], i: int, last: int) -> bool:
         return False
     following = words[i + 1]
     if word.lower() == "a":
-        return before not in _BEFORE_A and following.lower() not in _BEHIND_A
+        ampere = before[:1].isdigit()
+        return not ampere and before not in _BEFORE_A and following.lower() not in _BEHIND_A
     # Two bands; the WHO is no band
     return not (i == 0 and last == 1 and following.lower() in ("who", "the") and following != "WHO")
