@@ -176,11 +176,14 @@ def _seen(character: str) -> str:
 
 # Words
 
-_W = r"(?:[A-Za-z0-9_]|[^\x00-\x7f\s])"
+_W = "[A-Za-z0-9_\x80-\U0010ffff]"  # `_simple` has taken out what is punctuation beyond ASCII
 _TOKEN = re.compile(
     r"(?<![\w.])[+]?(-?(?:\d{1,3}(?:,\d{3})+(?!\d|,\d)(?:\.\d+)?|\d+(?:\.\d+)*(?:/\d+)?|\.\d+)[%+]?(?!\+))"
     rf"|((?:(?<![\w.])[.#@](?=[A-Za-z]))?{_W}+(?:(?:['&@]|\^-?){_W}+)*(?:\+{{1,2}}|\#|-(?=[\s.,;!?)]|$)|\*)?(?!{_W}))"
     rf"|(\#\d+|[=<>+]|{_W}+)"
+)
+_UNMARKED_TOKEN = re.compile(  # the same, where there is nothing but words, numbers and simple punctuation
+    rf"(?<![\w.])(\d{{1,3}}(?:,\d{{3}})+(?!\d|,\d)(?:\.\d+)?|\d+(?:\.\d+)*|\.\d+)|({_W}+(?:'{_W}+)*)()"
 )
 _INITIALS = re.compile(r"(?<![\w.])(?:[^\W\d_]\. ?){1,8}[^\W\d_](?:\.|(?!\w))(?= |[^\w.]|$)")
 _DEGREE = re.compile(r"\bPh\. ?D\b\.?")
@@ -197,26 +200,38 @@ _BEFORE_A = frozenset(
     "appendix point level category influenza protein note key chapter block model blood string variable set brand "
     "vertex side event city train company".split()
 )
-_PLAIN_WORDS = re.compile(r"[A-Za-z]+(?: [A-Za-z]+)*")
+_PLAIN_WORDS = re.compile(r"[A-Za-z]+(?:(?:, ?| )[A-Za-z]+)*\.?")
+_BETWEEN = re.compile(r", ?| ")
+_MARKED = re.compile(
+    r"[^\w\s,.()']|(?<!\w)-|-(?!\w)|\(-|-mail|_|[a-z]!|(?<![\w.])\.(?=[A-Za-z])"
+)  # more than words and numbers
 
 
 @lru_cache(maxsize=4096)  # the samples of a question say the same
 def phrase(place: str) -> str | None:
     """A short answer without case, articles and punctuation; a place that is just a number as that number."""
-    place = plain(_SYMBOL.sub(_named, place) if "\\" in place else place).strip()
-    if not _PLAIN_WORDS.fullmatch(place):
-        place = place if place.isascii() else _simple(place)
-        place = unlabelled(place)
-        if any(map(str.isdigit, place)) and (number := _only_number(place)):
-            return number
-        place = _SPACED_MINUS.sub(" -", place).lstrip()
-        place = _written_out(_TAG.sub(" ", place) if "<" in place or ">" in place else place)
+    place = (plain(_SYMBOL.sub(_named, place)) if "\\" in place else plain(place)).strip()
+    if _PLAIN_WORDS.fullmatch(place):
+        if filler := _FILLER.match(place):
+            return phrase(place[filler.end() :])
+        return " ".join(_without_articles(_BETWEEN.split(place.removesuffix(".")))).lower()
+    place = unlabelled(place if place.isascii() else _simple(place))
+    if _MAY_BE_NUMBER.fullmatch(place) and (number := _only_number(place)):
+        return number
+    if _MARKED.search(place):
+        place = _without_marks(place)
         if _FORMULA.search(place):
             return _formula(place)
-        place = _without_aside(place).replace(" & ", " and ")
+        place = place.replace(" & ", " and ")
+        return _said(_without_aside(_without_points(place)), _TOKEN)
+    return _said(_without_aside(_without_points(place)), _UNMARKED_TOKEN)
+
+
+def _said(place: str, token: re.Pattern) -> str | None:
+    """The words of a place in lower case; a single number as `_only_number` has it."""
     while filler := _FILLER.match(place):
         place = place[filler.end() :]
-    words = _without_articles(_words(place))
+    words = _without_articles(_words(token.findall(place)))
     if len(words) == 1 and words[0][-1] in "0123456789%" and (number := _only_number(words[0])):
         return number
     answer = " ".join(words).casefold()
@@ -235,7 +250,8 @@ _SYMBOL = re.compile(r"\\+([A-Za-z]+)")
 _TAG = re.compile(r"</?[A-Za-z][^<>]{0,30}>(?=.*\w)|^\s*>\s", re.DOTALL)
 # What has no place in words: signs of mathematics and logic, and one-letter operands around "*" and "/"
 _FORMULA = re.compile(
-    r"[=^√±∓∧∨⊃≡¬∀∃≤≥≠→↔⇒⇔∫∑∂∇∪∩∈⊂<>]|\w\*\w|\S \* \S|(?<!\w)(?:[^\W\d]/(?:\d+|\w)|\d+/[^\W\d]|[a-z]!)(?!\w)|\w\|\w|\w\(-[a-z]|~[A-Z(]"
+    r"[=^√±∓∧∨⊃≡¬∀∃≤≥≠→↔⇒⇔∫∑∂∇∪∩∈⊂<>]|\w\*\w|\S \* \S|\w\|\w|\w\(-[a-z]|~[A-Z(]"
+    r"|(?<!\w)(?:[^\W\d]/(?:\d+|\w)|\d+/[^\W\d]|[a-z]!)(?!\w)"
     r"|^[-+]?[^\W\d] - \w|^-(?=[^\W\d](?!\w)|[α-ω√∞(]|\w+\()"
 )
 _SIGN = re.compile(rf"\d+(?:,\d{{3}})*(?:\.\d+)?(?:\^-?\w+)?|{_W}+(?:\^-?{_W}+)*|[^\s\w\"'.,:;?$]")
@@ -256,8 +272,18 @@ def _formula(place: str) -> str | None:
     return " ".join(filter(None, signs)).casefold() or None
 
 
+# What may stand around the digits of a place that is just a number
+_MAY_BE_NUMBER = re.compile(
+    r"[^A-Za-z]*(?:(?:about|approximately|only|is|the|an?|thousand|million|billion|trillion|percent|per cent"
+    r"|(?<=\d)e(?=[-+]?\d))(?![A-Za-z])[^A-Za-z]*)*",
+    re.IGNORECASE,
+)
+
+
 def _only_number(place: str) -> str | None:
     """The number that a place is; "18+" and "#1" are none."""
+    if place.isdigit() and place.isascii() and place[0] != "0" and len(place) < 20:
+        return place
     if re.search(r"\d\s?[+#]|#\d", place):
         return None
     place = _PERCENT.sub("", place.lower().lstrip())
@@ -266,17 +292,23 @@ def _only_number(place: str) -> str | None:
     return numbers.only_number(place.removeprefix("+"))
 
 
-def _written_out(place: str) -> str:
-    """A place with initials joined and marks of mathematics gone,."""
+def _without_marks(place: str) -> str:
+    """A place without emphasis, tags and LaTeX's marks; a minus before a number joins it."""
+    place = _SPACED_MINUS.sub(" -", place).lstrip()
+    if "<" in place or ">" in place:
+        place = _TAG.sub(" ", place)
     if "$" in place:
         place = _PAIRED.sub(r"\1", place)
     if "^" in place or "_" in place:
         place = _CHARGE.sub(r"\1", _SUBSCRIPT.sub("", place))
-    if "." in place:
-        place = _INITIALS.sub(_joined, _DEGREE.sub("PhD", place))
     if "*" in place:
         place = _BOLD.sub(r"\1", place)
     return _EMAIL.sub("email", place)
+
+
+def _without_points(place: str) -> str:
+    """A place with its initials joined: "U.S." and "J. K. Rowling"."""
+    return _INITIALS.sub(_joined, _DEGREE.sub("PhD", place)) if "." in place else place
 
 
 def _without_aside(place: str) -> str:
@@ -297,10 +329,10 @@ def _explains(aside: str, before: str) -> bool:
     )
 
 
-def _words(place: str) -> list[str]:
+def _words(tokens: list[tuple[str, str, str]]) -> list[str]:
     """The words of a place as they are written; numbers without what says nothing."""
     found = []
-    for number, word, other in _TOKEN.findall(place):
+    for number, word, other in tokens:
         if number:
             found.append(_number(number, first=not found or found[-1].lower() in _ARTICLES))
         else:
