@@ -215,7 +215,8 @@ _BARE = re.compile(r"[A-Za-z][A-Za-z ,'.-]*")
 def _as_words(text: str) -> str | None:
     """Words as a phrase, None where the text is a formula."""
     said = re.sub(r"\\text\s*\{([^{}]*)\}", r" \1 ", text)
-    if "\\text" in text and not re.search(r"[\d\\^=<>+*/|]", said) or _is_prose(said):
+    worded = re.fullmatch(r"\\text\s*\{\s*[A-Za-z][^{}\\^=<>+*/|]*\}", text)
+    if worded or "\\text" in text and not re.search(r"[\d\\^=<>+*/|]", said) or _is_prose(said):
         letter = re.fullmatch(r"\W*([A-Za-z])\W*", said)
         if letter or len(said.split()) > _MOST_WORDS:
             return letter[1] if letter else None

@@ -217,6 +217,8 @@ def _relation(text: str) -> str | None:
         return None
     sides = _RELATIONS.split(text)
     signs = [_SIGNS.get(mark[0], mark[0]) for mark in marks]
+    if "≈" in signs and not _NAME.fullmatch(sides[signs.index("≈")]):  # what is exact stands before it
+        return canonical(text[: marks[signs.index("≈")].start()])
     if signs == ["in"] or set(signs) <= {"=", "≈"} and len(signs) > 1:
         return canonical(sides[-1])
     if len(signs) == 1 and signs[0] in ("=", "≈"):
