@@ -169,11 +169,14 @@ class Dataset(Section):
     Real benchmarks come from the hub at the commit `revision` (None: that of tasks.sources), or from `path`: a folder
     of files of the same shape. `source` questions is a file `path` of your own questions, JSONL or Parquet
     (tasks.own_questions). `perturbed_path` and `perturbed_revision` say the same of GSM-Plus, on which students of
-    gsm8k are evaluated. `split_seed` draws the splits, the same for all seeds of a study.
+    gsm8k are evaluated. `equality` is a function of your own, "folder/file.py:name" relative to the repository, that
+    gives an answer's text its canonical form (tasks.own_equality). `split_seed` draws the splits, the same for all
+    seeds of a study.
     """
 
     source: Literal["micro-gsm", "micro-mmlu", "gsm8k", "mmlu_pro", "questions"]
-    answer: Literal["number", "text", "math", "choice", "phrase"]
+    answer: Literal["number", "text", "math", "choice", "phrase", "expression"]
+    equality: Annotated[str, Field(pattern=r"^[^:]+\.py:[A-Za-z_]\w*$")] | None = None
     path: str | None = None
     revision: str | None = None
     perturbed_path: str | None = None
@@ -201,6 +204,17 @@ class Dataset(Section):
     def own(self) -> bool:
         """Whether the questions are the user's own, which may come without gold answers."""
         return self.source == "questions"
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """The settings for a stage's key, in which what came later counts only where it is given."""
+        return self.model_dump(exclude={"equality"} if self.equality is None else set())
+
+    @model_validator(mode="after")
+    def _equality_is_of_free_answers(self) -> Dataset:
+        if self.equality is not None and self.answer not in ("math", "phrase", "expression"):
+            raise ValueError(f"equality is for the answers math, phrase and expression, and not for {self.answer}")
+        return self
 
     @field_validator("revision", "perturbed_revision")
     @classmethod

@@ -32,6 +32,7 @@ import tempfile
 import threading
 import time
 import traceback
+import unicodedata
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -169,11 +170,19 @@ def judge_answer(case: tuple[str, str, int, str | None]) -> None:
         require(found.answer in text, f"the letter {found} does not stand in the text")
     elif re.fullmatch(r"-?[0-9./:]+", found.answer):
         require_number(found.answer, text)
+    elif kind == "phrase":
+        require(is_subsequence(letters_of(found.answer), letters_of(text)), f"{found} does not stand in the text")
     else:
         require(
             is_subsequence(found.answer.replace(" ", ""), re.sub("[−–]", "-", text).lower()),
             f"{found} does not stand in the text",
         )
+
+
+def letters_of(text: str) -> str:
+    """The letters of a text without regard to case and to how they are typed; "&" is "and"."""
+    folded = unicodedata.normalize("NFKC", text.replace("&", "and").replace("İ", "i")).casefold()
+    return "".join(filter(str.isalpha, folded))
 
 
 def require_number(answer: str, text: str) -> None:

@@ -16,10 +16,19 @@ from rdlib.tasks import answers, prompts
 class Agreement:
     """Share of validation questions whose greedy answer equals the pseudo-label.
 
-    `ids` are the questions' ids, `answers` the answers that the last model gave to them.
+    `ids` are the questions' ids, `answers` the answers that the last model gave to them. `kind` says how they are read
+    (`Stage.answer_kind`; None: as the dataset's settings have it).
     """
 
-    def __init__(self, questions: pd.DataFrame, labels: pd.DataFrame, tokenizer, settings: Dataset, batch: int):
+    def __init__(
+        self,
+        questions: pd.DataFrame,
+        labels: pd.DataFrame,
+        tokenizer,
+        settings: Dataset,
+        batch: int,
+        kind: str | None = None,
+    ):
         known = labels.dropna(subset="pseudo_label").set_index("id")["pseudo_label"]
         questions = questions[questions["id"].isin(known.index)]
         if questions.empty:
@@ -30,7 +39,7 @@ class Agreement:
         self.ids = list(questions["id"])
         self.labels = list(known[self.ids])
         self.answers: list[str | None] = []
-        self.tokenizer, self.kind, self.max_tokens = tokenizer, settings.answer, settings.max_tokens
+        self.tokenizer, self.kind, self.max_tokens = tokenizer, kind or settings.answer, settings.max_tokens
         self.batch = batch
 
     def __call__(self, model, accelerator: Accelerator | None = None) -> float:

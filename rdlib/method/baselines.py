@@ -250,7 +250,7 @@ def grpo(stage, work: Path, cell: Cell) -> Trainer:
     dataset = query_rows(stage, cell, steps * queries, labelled=True)
     return AgreementGRPOTrainer(
         models.load_causal_lm(cell.source, stage.profile.training),
-        match_reward(stage.dataset_settings.answer),
+        match_reward(stage.answer_kind),
         GRPOConfig(
             per_device_train_batch_size=queries * samples,
             per_device_eval_batch_size=samples,
@@ -315,6 +315,7 @@ def run(stage, work: Path) -> None:
         cell.tokenizer,
         settings,
         stage.profile.generation.batch_size,
+        stage.answer_kind,
     )
     trainer.add_callback(training.ProgressBar(stage.method))
     with trainer.accelerator.autocast():  # as later, when the trainer has prepared the model

@@ -166,7 +166,7 @@ def reward_function(stage, tokenizer, queries: pd.DataFrame, asked: list[prompts
     profile, scorer, pad = stage.profile, stage.input("reward_model"), tokenizer.pad_token_id
     judge = scoring.load(scorer, pad, profile.training).to(device)
     given = [None if pd.isna(label) else label for label in queries["pseudo_label"]]
-    read = AnswerReader(tokenizer, asked, stage.dataset_settings.answer)
+    read = AnswerReader(tokenizer, asked, stage.answer_kind)
     scale = scale_of(artifacts.read_parquet(scorer / "scores.parquet"), profile.reward)
     ends = {tokenizer.eos_token_id, *tokenizer.all_special_ids}
     guard = RolloutGuard(stage.label, ends, stage.dataset_settings.max_tokens, stage.method == "ours_wo_d")
@@ -195,7 +195,7 @@ def run(stage, work: Path, on_update=None) -> None:
     scale = score.scale if profile.reward.source == "reward_model" else None
     policy, reference, value_model = networks(source, scorer, tokenizer.pad_token_id, profile.training, scale)
     validation = questions[questions["split"] == "validation"]
-    agreement = Agreement(validation, labels, tokenizer, settings, profile.generation.batch_size)
+    agreement = Agreement(validation, labels, tokenizer, settings, profile.generation.batch_size, stage.answer_kind)
     watch = watching.Watch(stage)
     kept = ValidationAnswers(agreement, work, watch.of_updates(on_update))
     longest = max(map(len, encoded))

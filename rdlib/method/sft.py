@@ -172,7 +172,8 @@ def run(stage, work: Path) -> None:
     trainer = make_trainer(stage, work, source, tokenizer, chosen, texts)
     trainer.add_callback(training.ProgressBar("SFT"))
     validation = questions[questions["split"] == "validation"]
-    trainer.agreement = Agreement(validation, labels, tokenizer, settings, profile.generation.batch_size)
+    batch = profile.generation.batch_size
+    trainer.agreement = Agreement(validation, labels, tokenizer, settings, batch, stage.answer_kind)
     history = training.train(trainer, work, stage)
     training.save_model(trainer, tokenizer, work / "model")
     if not training.is_main():

@@ -20,9 +20,10 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import repeat
 
-from rdlib.tasks import canonical, choices, numbers, places
+from rdlib.tasks import canonical, choices, expressions, numbers, own_equality, phrases, places
 from rdlib.tasks.questions import LETTERS
 from rdlib.tasks.spoken import spoken
 
@@ -44,14 +45,13 @@ def find(text: str, kind: str, options: int = len(LETTERS)) -> Found:
     """The final answer a(y) of a response and the rule that found it, in time linear in the text.
 
     `kind` is "number" (strict: what follows the last `####`), "text" (strict: the word that follows the last "the
-    answer is"), "math" (a number in free text), "choice" (the letter of one of so many `options`) or "phrase" (a short
-    free answer). Rules go from the one that a format asked for to the one that guesses: `####` and \\boxed{} say
-    nothing but the final answer, a JSON key may follow reasoning that says "the answer is" of a step, and the fallbacks
-    read what merely came last. For "choice" a box comes after the sentence, since models box numbers of the working.
+    answer is"), "math" (a number in free text), "choice" (the letter of one of so many `options`), "phrase" (a short
+    free answer) or "expression" (of algebra), or what `own_equality.kind_of` makes of one of these. Rules go from the
+    one that a format asked for to the one that guesses: `####` and \\boxed{} say nothing but the final answer, a JSON
+    key may follow reasoning that says "the answer is" of a step, and the fallbacks read what merely came last. For
+    "choice" a box comes after the sentence, since models box numbers of the working.
     """
-    if kind not in _KINDS:
-        raise ValueError(f"unknown answer kind {kind!r}: use {', '.join(map(repr, _KINDS))}")
-    parse, rules = _KINDS[kind]
+    parse, rules = _rules_of(kind)
     said, letters = spoken(text), LETTERS[:options] if kind == "choice" else None
     try:
         for name, offered in rules.items():
@@ -67,6 +67,19 @@ def find(text: str, kind: str, options: int = len(LETTERS)) -> Found:
     except _NoAnswerError as error:
         return Found(None, str(error))
     return Found(None, None if said.strip() or not text.strip() else "unfinished")
+
+
+@lru_cache(maxsize=64)
+def _rules_of(kind: str) -> tuple[Callable[[str, str], str | None], dict[str, Callable]]:
+    """How a place is parsed, and the rules; an equality of one's own takes the place that holds an answer."""
+    alone = own_equality.kind_alone(kind)
+    if alone not in _KINDS:
+        raise ValueError(f"unknown answer kind {alone!r}: use {', '.join(map(repr, _KINDS))}")
+    parse, rules = _KINDS[alone]
+    canonical_form = own_equality.function_of(kind)
+    if canonical_form is None:
+        return parse, rules
+    return lambda place, text: None if parse(place, text) is None else canonical_form(place.strip()), rules
 
 
 def extract(text: str, kind: str, options: int = len(LETTERS)) -> str | None:
@@ -163,12 +176,22 @@ _KINDS: dict[str, tuple] = {
         },
     ),
     "phrase": (
-        _alone(canonical.phrase),
+        _alone(phrases.phrase),
         {
-            "hash": places.after_hash,
+            "hash": phrases.after_hash,
+            "boxed": places.in_box,
+            "json": phrases.json_value,
+            "answer_is": phrases.answer_is,
+            "labelled": phrases.labelled,
+        },  # as for numbers, without a guess
+    ),
+    "expression": (
+        _alone(expressions.expression),
+        {
+            "hash": expressions.after_hash,
             "boxed": places.in_box,
             "json": places.json_value,
-            "answer_is": places.answer_is,
-        },  # as for numbers, without a guess
+            "answer_is": expressions.answer_is,
+        },
     ),
 }

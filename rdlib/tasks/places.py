@@ -63,9 +63,14 @@ def sentence(place: str) -> str:
     return place[: end.start()] if end else place
 
 
+def behind_hash(text: str) -> Iterator[str]:
+    """What stands behind `####`, on the lines below as well."""
+    return map(behind, after(text, "####", _HASH))
+
+
 def after_hash(text: str) -> Iterator[str]:
     """What follows `####`."""
-    return (sentence(behind(match)) for match in after(text, "####", _HASH))
+    return map(sentence, behind_hash(text))
 
 
 def number_after_hash(text: str) -> Iterator[str]:
@@ -98,14 +103,19 @@ def _is_example(match: re.Match) -> bool:
     return "e.g." in before or "xample" in before or "such as" in before
 
 
-def answer_is(text: str, listed: Callable[[str, str], bool] | None = None) -> Iterator[str]:
-    """What the answer "is"; behind "is not ..." what follows "but" or "so". `listed` tells a list of all answers."""
+def answer_is(
+    text: str, listed: Callable[[str, str], bool] | None = None, cut: Callable[[str], str] = sentence
+) -> Iterator[str]:
+    """What the answer "is"; behind "is not ..." what follows "but" or "so". `listed` tells a list of all answers.
+
+    `cut` takes a place's first sentence.
+    """
     for mark in ("nswer", "NSWER"):
         for match in after(text, mark, _SAYS):
             if match[0][5] in "\"'`" and _is_example(match):
                 continue
             place = behind(match)
-            said = sentence(place)
+            said = cut(place)
             if match.lastindex:  # "is not"
                 said = _behind_turn(said)
             if said and (listed is None or len(place) < 20 or not listed(place, said)):

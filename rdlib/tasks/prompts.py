@@ -35,6 +35,7 @@ INSTRUCTIONS = {
     "math": 'Think step by step. Finish with a line of its own: "#### " and then the final answer as a number alone.',
     "choice": 'Think step by step. Finish with the sentence "The answer is (X).", where X is the letter of one option.',
     "phrase": 'Think step by step. Finish with a line of its own: "#### " and then the final answer in a few words.',
+    "expression": 'Think step by step. Finish with a line of its own: "#### " and then the final answer in LaTeX.',
 }
 # How a base model, which knows no end of a turn, goes on behind its answer: with a question of its own, whose answer
 # would be taken for the final one. The micro models have no such strings: they were taught to end.
