@@ -18,13 +18,16 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import repeat
 
 from rdlib.tasks import canonical, choices, numbers, places
 from rdlib.tasks.questions import LETTERS
 from rdlib.tasks.spoken import spoken
+
+Options = int | Sequence[str]  # how many a question has, or their texts
+_ANY = len(LETTERS)
 
 
 @dataclass(frozen=True)
@@ -40,19 +43,22 @@ class Found:
     rule: str | None
 
 
-def find(text: str, kind: str, options: int = len(LETTERS)) -> Found:
+def find(text: str, kind: str, options: Options = _ANY) -> Found:
     """The final answer a(y) of a response and the rule that found it, in time linear in the text.
 
     `kind` is "number" (strict: what follows the last `####`), "text" (strict: the word that follows the last "the
-    answer is"), "math" (a number in free text), "choice" (the letter of one of so many `options`) or "phrase" (a short
-    free answer). Rules go from the one that a format asked for to the one that guesses: `####` and \\boxed{} say
+    answer is"), "math" (a number in free text), "choice" (the letter of one of the `options`) or "phrase" (a short
+    free answer). `options` are the texts of the question's options, or how many it has where the texts are not known.
+    Rules go from the one that a format asked for to the one that guesses: `####` and \\boxed{} say
     nothing but the final answer, a JSON key may follow reasoning that says "the answer is" of a step, and the fallbacks
-    read what merely came last. For "choice" a box comes after the sentence, since models box numbers of the working.
+    read what merely came last. Where forms compete that say the answer, the last one in the text counts.
     """
     if kind not in _KINDS:
         raise ValueError(f"unknown answer kind {kind!r}: use {', '.join(map(repr, _KINDS))}")
     parse, rules = _KINDS[kind]
-    said, letters = spoken(text), LETTERS[:options] if kind == "choice" else None
+    said, letters = spoken(text), None
+    if kind == "choice":
+        parse, letters = _option_reader(options)
     try:
         for name, offered in rules.items():
             beyond = False
@@ -60,7 +66,7 @@ def find(text: str, kind: str, options: int = len(LETTERS)) -> Found:
                 answer = parse(place, said)
                 if answer is not None:
                     if letters is None or answer in letters:
-                        return Found(answer, name)
+                        return _later(said, kind, Found(answer, name), parse, letters)
                     beyond = True
             if beyond and name in choices.STATED:
                 return Found(None, "no option")
@@ -69,7 +75,35 @@ def find(text: str, kind: str, options: int = len(LETTERS)) -> Found:
     return Found(None, None if said.strip() or not text.strip() else "unfinished")
 
 
-def extract(text: str, kind: str, options: int = len(LETTERS)) -> str | None:
+def _option_reader(options: Options) -> tuple[Callable[[str, str], str | None], str]:
+    """How a place is read as one of the options, and their letters."""
+    if isinstance(options, int):
+        return _option, LETTERS[:options]
+    if not options:
+        return _option, LETTERS
+    texts = choices.known(tuple(options))
+    return lambda place, text: _option(place, text, texts), LETTERS[: len(options)]
+
+
+def _option(place: str, text: str, texts: choices.Texts | None = None) -> str | None:
+    try:
+        return choices.option(place, texts)
+    except choices.SeveralError:
+        raise _NoAnswerError("several") from None
+
+
+def _later(said: str, kind: str, found: Found, parse: Callable, letters: str | None) -> Found:
+    """The answer that another form gives behind the one that was found, else that one."""
+    for rule, (mark, offered) in _LATER.get((kind, found.rule), {}).items():
+        rest = said[said.rfind(_MARKS[found.rule]) + 1 :]
+        for place in offered(rest) if mark in rest else ():
+            answer = parse(place, said)
+            if answer is not None and (letters is None or answer in letters):
+                return found if answer == found.answer else Found(answer, rule)
+    return found
+
+
+def extract(text: str, kind: str, options: Options = _ANY) -> str | None:
     """The final answer a(y) of a response, None where it has none; see `find`."""
     return find(text, kind, options).answer
 
@@ -79,12 +113,12 @@ def same(first: str | None, second: str | None) -> bool:
     return first is not None and second is not None and first == second
 
 
-def rule_shares(texts: Iterable[str], kind: str, options: Iterable[int] = repeat(len(LETTERS))) -> dict[str, float]:
+def rule_shares(texts: Iterable[str], kind: str, options: Iterable[Options] = repeat(len(LETTERS))) -> dict[str, float]:
     """Share of responses in (0, 1] by the rule that found their answer, or the reason why there is none.
 
     `options` are those of each response's question; "none" stands for an answer that no rule found.
     """
-    counts = Counter(find(text, kind, number).rule or "none" for text, number in zip(texts, options, strict=False))
+    counts = Counter(find(text, kind, of).rule or "none" for text, of in zip(texts, options, strict=False))
     return {rule: count / counts.total() for rule, count in counts.most_common()}
 
 
@@ -95,6 +129,22 @@ _REFUSAL = re.compile(
     r"|(?:not|n't|n’t|without|lacks?|missing|more) (?:of |have |provide |contain |give |the )*"
     r"(?:enough|sufficient|necessary|needed|required) (?:information|data|details)"
     r"|\bunaware\b|\bis unknown\b|\binsufficient (?:information|data)"
+)
+
+
+# The same of one place, where a careless word does less harm than in a whole response
+_DECLINES = re.compile(
+    r"\b(?:im|not )possible to\b|\blacks? (?:the )?(?:data|information|details)\b"
+    r"|\bno (?:single |unique )?(?:number|answer) (?:can|is|exists)"
+    r"|(?:can(?:not| not|'t|’t)|unable to|won't) (?:be )?(?:help|assist|answer|solve|comply|say|tell|inferred|found)"
+    r"|无法|不能确定|信息不足|no se puede|ne peut pas|nicht (?:bestimm|beantwort)"
+)
+# "The answer is Monday", and not "The answer is clear"
+_WORDS = re.compile(
+    r"\W*(?!(?:not |very |now |as |given |shown |also |indeed |the )*"
+    r"(?:correct|right|wrong|incorrect|clear|simple|easy|obvious|straightforward|below|above|follows?|here|this|that"
+    r"|these|it|found|calculated|reasonable|same|number|following)\b)"
+    r"[^\W\d]+(?:[\s-]+[^\W\d]+){0,2}\W*"
 )
 
 
@@ -116,14 +166,31 @@ class _NoAnswerError(Exception):
 
 def _number(place: str, text: str) -> str | None:
     """The number of a place; _NoAnswerError where it refuses one, or gives one that can be read in two ways."""
+    if isinstance(place, places.Remark):
+        return _require_no_refusal(place)
     try:
-        return numbers.number(place, text, _require_no_refusal)
+        whole, stated = isinstance(place, places.Whole), not isinstance(place, places.Guess)
+        answer = numbers.number(place, text, _require_no_refusal, whole, stated)
     except numbers.AmbiguousError:
         raise _NoAnswerError("ambiguous") from None
+    except numbers.NoNumberError as error:
+        raise _NoAnswerError(str(error)) from None
+    if answer is None and _says_no_number(place):
+        raise _NoAnswerError("no number")
+    return answer
+
+
+def _says_no_number(place: str) -> bool:
+    """Whether a place without a number is an answer in words: a box, or a sentence of a few words."""
+    if any(map(str.isdigit, place)):
+        return False
+    if isinstance(place, places.Whole):
+        return bool(place.strip(" $\n{["))  # an object of JSON on lines of its own is not read here
+    return _WORDS.fullmatch(place) is not None
 
 
 def _require_no_refusal(place: str) -> None:
-    if places.NOTHING.match(place) or _REFUSAL.search(place.lower()):
+    if places.NOTHING.match(place) or _REFUSAL.search(lower := place.lower()) or _DECLINES.search(lower):
         raise _NoAnswerError("refused")
 
 
@@ -146,11 +213,12 @@ _KINDS: dict[str, tuple] = {
             "boxed": places.in_box,  # what models trained on competition problems write, and for nothing else
             "json": places.json_value,  # other prompts' form; before the sentence, which may stand in its reasoning
             "answer_is": places.answer_is,  # said in words
+            "answer_abroad": places.abroad,
             "last_sentence": places.last_sentence,  # a guess: responses end with what they found
         },
     ),
     "choice": (
-        _alone(choices.letter),
+        _option,
         {
             "json": places.json_value,  # a format that was asked for
             "answer_is": choices.answer_is,  # MMLU-Pro's form, which our prompts ask for
@@ -158,7 +226,9 @@ _KINDS: dict[str, tuple] = {
             "correct": choices.correct,  # "(B) is correct"
             "boxed": places.in_box,  # after the sentences, since numbers of the working are boxed too
             "letter": choices.lines,  # a letter alone on the last line, or at the beginning of the first
+            "answer_abroad": choices.abroad,
             "closing": choices.closing,  # a letter at the end of the last sentence
+            "option_text": choices.last_words,  # the text of an option, said last
             "last_letter": choices.last_aside,  # a guess: the option mentioned last
         },
     ),
@@ -171,4 +241,15 @@ _KINDS: dict[str, tuple] = {
             "answer_is": places.answer_is,
         },  # as for numbers, without a guess
     ),
+}
+
+# Where forms compete: by kind and rule, the other rules whose place behind it counts instead
+_MARKS = {"hash": "####", "boxed": "oxed", "answer_is": "nswer", "chosen": "ption", "correct": " correct"}
+_BOX, _SAID = ("oxed", places.in_box), ("nswer", places.said_first)
+_LATER: dict[tuple[str, str], dict[str, tuple[str, Callable]]] = {
+    ("math", "hash"): {"boxed": _BOX, "answer_is": _SAID},
+    ("math", "boxed"): {"answer_is": _SAID},
+    ("choice", "answer_is"): {"boxed": _BOX},
+    ("choice", "chosen"): {"boxed": _BOX},
+    ("choice", "correct"): {"boxed": _BOX},
 }
