@@ -27,6 +27,6 @@ def sampled(
     with closing(engines.open_engine(stage, model)) as engine:
         responses = generation.sample_to_disk(engine, plan, texts, work, seed, stage.profile.generation.shard_size)
     kind, asked = stage.dataset_settings.answer, zip(responses["text"], responses["id"], strict=True)
-    responses["answer"] = [answers.extract(text, kind, texts[key].options) for text, key in asked]
+    responses["answer"] = [answers.extract(text, kind, texts[key].choices) for text, key in asked]
     yield responses
     generation.drop_shards(work)

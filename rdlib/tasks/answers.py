@@ -20,6 +20,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import repeat
 
 from rdlib.tasks import canonical, choices, numbers, places
@@ -70,7 +71,7 @@ def find(text: str, kind: str, options: Options = _ANY) -> Found:
                     beyond = True
             if beyond and name in choices.STATED:
                 return Found(None, "no option")
-    except _NoAnswerError as error:
+    except (_NoAnswerError, choices.SeveralError) as error:
         return Found(None, str(error))
     return Found(None, None if said.strip() or not text.strip() else "unfinished")
 
@@ -78,25 +79,17 @@ def find(text: str, kind: str, options: Options = _ANY) -> Found:
 def _option_reader(options: Options) -> tuple[Callable[[str, str], str | None], str]:
     """How a place is read as one of the options, and their letters."""
     if isinstance(options, int):
-        return _option, LETTERS[:options]
+        return choices.option, LETTERS[:options]
     if not options:
-        return _option, LETTERS
-    texts = choices.known(tuple(options))
-    return lambda place, text: _option(place, text, texts), LETTERS[: len(options)]
-
-
-def _option(place: str, text: str, texts: choices.Texts | None = None) -> str | None:
-    try:
-        return choices.option(place, texts)
-    except choices.SeveralError:
-        raise _NoAnswerError("several") from None
+        return choices.option, LETTERS
+    return partial(choices.option, texts=choices.known(tuple(options))), LETTERS[: len(options)]
 
 
 def _later(said: str, kind: str, found: Found, parse: Callable, letters: str | None) -> Found:
     """The answer that another form gives behind the one that was found, else that one."""
     for rule, (mark, offered) in _LATER.get((kind, found.rule), {}).items():
-        rest = said[said.rfind(_MARKS[found.rule]) + 1 :]
-        for place in offered(rest) if mark in rest else ():
+        start = said.rfind(_MARKS[found.rule]) + 1
+        for place in offered(said[start:]) if said.find(mark, start) >= 0 else ():
             answer = parse(place, said)
             if answer is not None and (letters is None or answer in letters):
                 return found if answer == found.answer else Found(answer, rule)
@@ -136,9 +129,27 @@ _REFUSAL = re.compile(
 _DECLINES = re.compile(
     r"\b(?:im|not )possible to\b|\blacks? (?:the )?(?:data|information|details)\b"
     r"|\bno (?:single |unique )?(?:number|answer) (?:can|is|exists)"
-    r"|(?:can(?:not| not|'t|’t)|unable to|won't) (?:be )?(?:help|assist|answer|solve|comply|say|tell|inferred|found)"
+    r"|(?:can(?:not| not|'t|’t)|unable to|won't) (?:be )?(?:help|assist|answer|solve|comply|inferred|found)"
     r"|无法|不能确定|信息不足|no se puede|ne peut pas|nicht (?:bestimm|beantwort)"
 )
+# Of each a response that declines has a word: looking for them is the faster part
+_DENIALS = ("not", "none", "n't", "n’t", "no ", "unable", "without", "lack", "missing", "more", "unaware", "unknown")
+_DENIALS += ("insufficient", "impossible", "无法", "不能", "不足", "no se", "ne peut", "nicht")
+_DENIED = ("know", "unk", "none", "determin", "calculat", "comput", "specif", "mention", "state", "provide", "given")
+_DENIED += (
+    "unaw",
+    "information",
+    "data",
+    "detail",
+    "possible to",
+    "number",
+    "answer",
+    "help",
+    "assist",
+    "solve",
+    "comply",
+)
+_DENIED += ("found", "inferred", "无法", "不能", "不足", "puede", "peut", "nicht")
 # "The answer is Monday", and not "The answer is clear"
 _WORDS = re.compile(
     r"\W*(?!(?:not |very |now |as |given |shown |also |indeed |the )*"
@@ -189,8 +200,15 @@ def _says_no_number(place: str) -> bool:
     return _WORDS.fullmatch(place) is not None
 
 
+def _declines(place: str) -> bool:
+    """Whether a place in lower case says that there is no answer."""
+    if not any(map(place.__contains__, _DENIALS)) or not any(map(place.__contains__, _DENIED)):
+        return False
+    return bool(_REFUSAL.search(place) or _DECLINES.search(place))
+
+
 def _require_no_refusal(place: str) -> None:
-    if places.NOTHING.match(place) or _REFUSAL.search(lower := place.lower()) or _DECLINES.search(lower):
+    if places.NOTHING.match(place) or _declines(place.lower()):
         raise _NoAnswerError("refused")
 
 
@@ -218,7 +236,7 @@ _KINDS: dict[str, tuple] = {
         },
     ),
     "choice": (
-        _option,
+        choices.option,
         {
             "json": places.json_value,  # a format that was asked for
             "answer_is": choices.answer_is,  # MMLU-Pro's form, which our prompts ask for

@@ -22,16 +22,18 @@ _HEAD = 60  # characters of a place in which its letter stands
 _SYMBOL = r"[\w'’]|-[a-z]| ?[=+^/>]| ?<(?![|/]?[A-Za-z_|]+>)|\((?:\d|[a-z]\b)"
 # A bare letter is an option unless it is a symbol, or the article or the pronoun
 _BARE = rf"([B-HJ])(?!{_SYMBOL})|([AI])(?!{_SYMBOL}|\.[a-z]| (?!because|since|as)[a-z])"
+_ONLY = re.compile(r"[\s*]{0,4}\(([A-J])\)[\s.*]{0,4}")  # most places
 _SMALL = r"(?<=\()([a-j])\)|([a-j])(?:[).:](?=[\s*]|$)|(?=[\W_]*$))"  # "(b)", "b) zinc", or "b" alone
 _LETTER = re.compile(
-    r"[\W_]{0,12}(?:(?i:is|option|choice|letter|statement|answer|most likely|likely|probably|therefore|thus|clearly|indeed"
-    r"|definitely|actually|certainly|obviously|simply|hence|then|now|again)\W{1,4}){0,3}"
+    r"[\W_]{0,12}(?:(?i:is|option|choice|letter|statement|answer|most likely|likely|probably|therefore|thus|clearly"
+    r"|indeed|definitely|actually|certainly|obviously|simply|hence|then|now|again)\W{1,4}){0,3}"
     rf"(?:(?<=\()([A-J])\)|{_BARE}|{_SMALL})"
 )
 # The option behind a text that begins like a letter: "B. subtilis (C)", "vitamin D, which is option (C)"
 _NAMED_AT_END = re.compile(
     r"(?<!\bnot)(?<!\bthan)(?<!\bof)(?<!\band)(?<!\bor)(?<!\bfrom)(?<!\bto)(?<!\bas)(?<!\bwith)(?<!\blike)(?<!\bsince)"
-    r"(?<!\bbut)(?<![A-J]\)),? \(?(?:(?:i\.e\.|namely|which is|that is),? )?(?:[Oo]ption \(?([A-J])\)?|\(([A-J])\))[\s.*!]*$"
+    r"(?<!\bbut)(?<![A-J]\)),? \(?(?:(?:i\.e\.|namely|which is|that is),? )?"
+    r"(?:[Oo]ption \(?([A-J])\)?|\(([A-J])\))[\s.*!]*$"
 )
 _BOTH = re.compile(r"[\W_]{0,6}both\W{1,4}(?:option |statement )?\(?[A-J]\)?\W{1,4}and\b", re.IGNORECASE)
 # "A or B" chooses none; "(A) or (B)", in the form that prompts ask for, is read as its first letter, as MMLU-Pro does
@@ -80,15 +82,17 @@ def _form(text: str) -> str:
     return " ".join([w for w in words if w not in ("a", "an", "the")] or words)
 
 
-def option(place: str, texts: Texts | None = None) -> str | None:
+def option(place: str, text: str = "", texts: Texts | None = None) -> str | None:
     """The letter of the option that a place begins with or, where the texts are known, gives the text of.
 
-    SeveralError where it names two options as right.
+    `text`, the whole response, is not asked. SeveralError where the place names two options as right.
     """
+    if only := _ONLY.fullmatch(place):
+        return only[1]
     if isinstance(place, Words):
         return by_text(place, texts) if texts else None
     if _BOTH.match(place):
-        raise SeveralError
+        raise SeveralError("several")
     found = letter(place)
     return found if found or not texts or _EITHER.match(place) else by_text(place, texts)
 
@@ -164,7 +168,7 @@ _PICKED = re.compile(
     r"(?: only)?(?: the)?(?: option| choice| answer)?[\s:*]{1,4}"
     rf"(?:\(([A-J])\)|([B-HJ])(?!{_SYMBOL}))(?! (?:or|and)\b)"
 )
-_PICKS = ("hoose", "elect", "pick", "go with", "going with", "opt for", "leaving", "leaves")
+_PICKS = ("hoose ", "elect ", "pick ", "go with", "going with", "opt for", "leaving ", "leaves ")
 _IS = re.compile(r"(?:\bis\b|:)(?!\W{0,3}(?:not|wrong|incorrect|false)\b)")
 _NAMES = re.compile(
     r"(?<![\w(])(?<!not )(?<!or )(?<!and )(?:\(([A-J])\)|([A-HJ]))[*\"' ]{1,4}(?:option )?(?:is|would be|must be)"
@@ -235,16 +239,22 @@ def lines(text: str) -> Iterator[str]:
                 yield f"({found})"
 
 
+_CAPITALS = frozenset("ABCDEFGHIJＡＢＣＤＥＦＧＨＩＪ")
+
+
 def closing(text: str) -> Iterator[str]:
     """The letter in which the last sentence ends: "Since it isn't (A), it must be B."."""
-    if match := _CLOSING.search(plain(text.rstrip()[-40:])):
+    end = text.rstrip()[-40:]
+    if end.rstrip("*_\"'])$.! }")[-1:] not in _CAPITALS:
+        return
+    if match := _CLOSING.search(plain(end)):
         yield match[match.lastindex]
 
 
 def abroad(text: str) -> Iterator[str]:
     """The letter that is the answer in another language."""
     yield from places.abroad(text)
-    if not text.isascii():
+    if "选" in text:
         yield from (match[1] for match in reversed(list(_CHINESE.finditer(text[-_TAIL:]))))
 
 
@@ -254,15 +264,12 @@ _CHINESE = re.compile(
 
 
 def last_words(text: str) -> Iterator[Words]:
-    """What the last line or the last sentence gives, which may be an option's text: "So it is zinc."."""
+    """What the last line gives, which may be an option's text, or what stands behind its "is": "So it is zinc."."""
     last = text.rstrip()[-places.WIDTH :].rpartition("\n")[2].strip(" *_.")
-    for start in (*_LAST_IS.finditer(last),):
-        yield Words(last[start.end() :])
-    if last:
-        yield Words(last)
-
-
-_LAST_IS = re.compile(r"\b(?:is|are|be|choose|select|pick|it['’]s):? ")
+    yield Words(last)
+    for mark in (" is ", " are ", " be ", ": ", "hoose ", "'s "):
+        if (at := last.rfind(mark)) >= 0:
+            yield Words(last[at + len(mark) :])
 
 
 def last_aside(text: str) -> Iterator[str]:

@@ -51,8 +51,17 @@ _FIRST = re.compile(
     re.ASCII,
 )
 _LEADING = re.compile(_LEAD)
-_BARE = re.compile(r"\s?\$?(-?)(\d{1,15})(\.\d{1,2})?\.?\s*", re.ASCII)  # most answers, read without the rest
+# Most answers, read without the rest: a number alone or with one word behind it, which does not make it another one
+_BARE = re.compile(
+    r"\s?\$?(-?)(\d{1,15})(\.\d{1,2})?(?:%| (?!lakh|lacs|crore|thous|milli|billi|trilli|sqrt|base|infin|alpha|beta"
+    r"|theta|lambda|plus|minus|times)[a-z]{4,})?\.?\s*",
+    re.ASCII,
+)
 _GOES_ON = re.compile(r"[)\s%$]*(?:[-+*/^]|x\s)")  # behind a number: there may be something to work out
+# Nothing, or a unit and words without a further number: what most numbers are followed by
+_HARMLESS = re.compile(
+    r"[%\s]*(?:[.!,]?\s*$|[a-z]{4,}\b(?<!sqrt)(?<!base)(?<!infinity)(?<!alpha)(?<!beta)(?<!theta)(?<!lambda)\D*$)"
+)
 _MORE = re.compile(rf",?\s(?:and\s)?(\d{{1,3}})\s({_SCALE_WORDS})\b", re.ASCII)  # "1 million 200 thousand"
 # Behind the number that begins a side of an equation: it is the first of an expression, whose value another side tells
 _EXPRESSION = re.compile(
@@ -197,7 +206,7 @@ def _in_words(part: str, stated: bool) -> str | None:
     """The number that the words of a place say; NoNumberError where they say something else."""
     if match := _ABSOLUTE.fullmatch(part):
         return _fraction(Fraction(match[1]))
-    if reason := shapes.opening(part):
+    if (stated or not part[:2].isalpha()) and (reason := shapes.opening(part)):
         raise NoNumberError(reason)
     value = spelled.value(part) if stated else None
     return None if value is None else _short(signed(value < 0, _fraction(abs(value))))
@@ -206,7 +215,7 @@ def _in_words(part: str, stated: bool) -> str | None:
 def _value(part: str, match: re.Match, start: int, text: str, spans: bool, whole: bool = False) -> str | None:
     """The number that was matched, or the value of the expression that begins with it or, behind a lead, at `start`."""
     end = match.end()
-    if end == len(part):
+    if _HARMLESS.match(part, end):
         return _canonical(match, text)
     if _GOES_ON.match(part, end):
         try:

@@ -11,7 +11,7 @@ that of str.rfind on any text.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from rdlib.tasks import numbers
 
@@ -34,8 +34,8 @@ _FILLING = re.compile(
     r"[\s:,*]{1,3}){0,8}"
 )
 _SENTENCE_END = re.compile(
-    r"\n|</|。|(?:(?<=[a-z][a-z])(?<!\bMrs)(?<!\bSgt)(?<!\bProf)(?<!pprox)(?<!\bvs)(?<!\bca)(?<!\bRs)(?<!\bJr)"
-    r"|(?<=[0-9)\]\"'*%}$ ]))[.!?](?=[\s*\"']|$)"
+    r"\n|</|。|[.!?](?=[\s*\"']|$)(?:(?<=[0-9)\]\"'*%}$ ].)|(?<=[a-z][a-z].)"
+    r"(?<!\bMrs.)(?<!\bSgt.)(?<!\bProf.)(?<!pprox.)(?<!\bvs.)(?<!\bca.)(?<!\bRs.)(?<!\bJr.))"
 )
 _JSON_VALUE = re.compile(r"\"((?:[^\"\\]|\\.)*)|'([^'\n]*)|([^}\n]*)")
 
@@ -46,8 +46,8 @@ _HOPES = ("hope this a", "hope that a", "hope the a", "hope my a")  # "I hope th
 # "Answer:" and "the answer is" of other languages
 _ABROAD = {
     mark: re.compile(
-        re.escape(mark)
-        + r"[\w ]{0,12}?[*_\"'`)\]】」]{0,4}\s{0,3}(?:[:：=]|ঃ|是|为|為|は|هو|هي|है|\b(?:ist|lautet|es|est|è|é|is|adalah)\b)"
+        re.escape(mark) + r"[\w ]{0,12}?[*_\"'`)\]】」]{0,4}\s{0,3}"
+        r"(?:[:：=]|ঃ|是|为|為|は|هو|هي|है|\b(?:ist|lautet|es|est|è|é|is|adalah)\b)"
     )
     for mark in (
         *("ntwort", "espuesta", "isposta", "esposta", "awaban", "ntwoord", "Jibu"),
@@ -70,6 +70,9 @@ _ABROAD = {
         *("твет", "dpowiedź", "Cevap"),
     )
 }
+
+
+_LATIN_MARKS = [mark for mark in _ABROAD if mark.isascii()]
 
 
 class Whole(str):
@@ -130,8 +133,13 @@ def _is_heading(match: re.Match) -> bool:
     return counts and ("####" in text[: match.start()] or "\n" in text[end:].strip())
 
 
-def number_after_hash(text: str) -> Iterator[str]:
+def number_after_hash(text: str) -> Iterable[str]:
     """`####` with a number right behind it, or what stands for none: "#### Step 3" is a heading."""
+    return _numbers_after_hash(text) if "####" in text else ()
+
+
+def _numbers_after_hash(text: str) -> Iterator[str]:
+    """The same where there is a `####`; words count only as the last line of a response: "#### Monday"."""
     words = None
     for place in after_hash(text):
         if place[:1].isdigit() or numbers.begins_with_answer(place) or NOTHING.match(place):
@@ -139,14 +147,19 @@ def number_after_hash(text: str) -> Iterator[str]:
         elif words is None:
             words = place
     if words and text.count("####") == 1 and text.rstrip().endswith(words.rstrip()[-20:]) and not _DIGIT.search(words):
-        yield Whole(words)  # in the last line: "#### Monday"
+        yield Whole(words)
 
 
 _DIGIT = re.compile(r"\d")
 
 
-def in_box(text: str) -> Iterator[str]:
+def in_box(text: str) -> Iterable[str]:
     """What stands in \\boxed{...}; nothing where it is empty or its end was cut off."""
+    return _in_boxes(text) if "oxed" in text else ()
+
+
+def _in_boxes(text: str) -> Iterator[str]:
+    """What stands between a box's braces."""
     for place in map(behind, after(text, "oxed", _BOXED)):
         depth = 1
         for brace in re.finditer(r"[{}]", place):
@@ -157,8 +170,13 @@ def in_box(text: str) -> Iterator[str]:
                 break
 
 
-def json_value(text: str) -> Iterator[str]:
+def json_value(text: str) -> Iterable[str]:
     """The value of a JSON key that ends in "answer"."""
+    return _json_values(text) if 'nswer"' in text or "nswer'" in text or "nswer”" in text else ()
+
+
+def _json_values(text: str) -> Iterator[str]:
+    """The values, but not those of an example that repeats the prompt."""
     for match in after(text, "nswer", _JSON):
         if not _is_example(match):
             value = _JSON_VALUE.match(behind(match))
@@ -198,10 +216,10 @@ def said_first(text: str) -> Iterator[str]:
 
 def abroad(text: str) -> Iterator[str]:
     """What the answer is in another language."""
-    foreign = not text.isascii()
-    for mark, pattern in _ABROAD.items():
-        if foreign or mark.isascii():
-            for match in after(text, mark, pattern, most=5):
+    text = text[-2 * WIDTH :]  # at the end, where a guess would look else
+    for mark in _LATIN_MARKS if text.isascii() else _ABROAD:
+        if mark in text:
+            for match in after(text, mark, _ABROAD[mark], most=5):
                 if said := sentence(behind(match)):
                     yield said
 
@@ -210,8 +228,7 @@ def last_sentence(text: str) -> Iterator[str]:
     """The last sentence that holds a digit, offers of further help left out."""
     if 'answer"' in text:
         text = _EXAMPLE.sub("", text)
-    if "ope " in text or "sk " in text or "know" in text or "free " in text:
-        text = _without_offers(text)
+    text = _without_offers(text)
     end = 1 + max(map(text.rfind, "0123456789"))
     if end:
         start = max(0, end - WIDTH)
@@ -242,8 +259,10 @@ _OFFER = re.compile(r"(?:^|[\n.!?])\s*(?:I hope|Hope|Let me know|Feel free|Pleas
 
 def _without_offers(text: str) -> str:
     """A text without the offer that it ends in: "Ask if you have 1 more question."."""
-    tail = max(0, len(text) - WIDTH)
-    offer = _OFFER.search(text, tail)
+    tail = text[-WIDTH:]
+    if not ("ope " in tail or "sk " in tail or "et me " in tail or "eel free" in tail):
+        return text
+    offer = _OFFER.search(text, len(text) - len(tail))
     return text[: offer.start() + 1] if offer else text
 
 

@@ -45,7 +45,8 @@ class Prompt:
     """What a model is asked: chat messages (role, content), and the same as text for a model without a chat.
 
     `id` and `question` say which question it is of, for an engine that looks its responses up. `stop` are the strings
-    that end a response to the plain text; `options` says how many letters an answer may be.
+    that end a response to the plain text; `options` says how many letters an answer may be, `option_texts` what stands
+    behind them where the question has options.
     """
 
     messages: tuple[tuple[str, str], ...]
@@ -54,6 +55,12 @@ class Prompt:
     question: str = ""
     stop: tuple[str, ...] = ()
     options: int = len(LETTERS)
+    option_texts: tuple[str, ...] = ()
+
+    @property
+    def choices(self) -> int | tuple[str, ...]:
+        """What `answers.find` needs to know of the options: their texts, or how many there are where none are known."""
+        return self.option_texts or self.options
 
     @property
     def chat(self) -> list[dict[str, str]]:
@@ -79,7 +86,7 @@ def few_shot(
     if settings.answer not in INSTRUCTIONS:
         shown = [f"{micro_question(q, o)} {response}" for q, o, response in examples]
         plain = " ".join([*shown, micro_question(question, options)])
-        return Prompt((("user", plain),), plain, options=len(options) or len(LETTERS))
+        return Prompt((("user", plain),), plain, options=len(options) or len(LETTERS), option_texts=tuple(options))
     instruction = INSTRUCTIONS[settings.answer]
     turns = []
     for asked, choices, response in examples:
@@ -87,7 +94,8 @@ def few_shot(
     turns.append(("user", f"{listed(question, options)}\n\n{instruction}"))
     shown = [f"Question: {listed(q, o)}\nAnswer: {response}" for q, o, response in examples]
     plain = [f"Answer each question. {instruction}", *shown, f"Question: {listed(question, options)}\nAnswer:"]
-    return Prompt(tuple(turns), "\n\n".join(plain), stop=STOP, options=len(options) or len(LETTERS))
+    told = {"options": len(options) or len(LETTERS), "option_texts": tuple(options)}
+    return Prompt(tuple(turns), "\n\n".join(plain), stop=STOP, **told)
 
 
 def listed(question: str, options: Sequence[str]) -> str:

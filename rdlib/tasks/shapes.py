@@ -1,7 +1,7 @@
 """What a place holds that is no number, although digits stand in it: its first number would be a wrong answer.
 
     opening("(2, 5)")  ->  "several"        opening("x > 3")  ->  "no number"      opening("12 apples")  ->  None
-    going_on("2 sqrt(3)", 1)  ->  "no number"    going_on("12 km", 2)  ->  None           several("27 and 64", 2)  ->  what shows it, " and 64"
+    going_on("2 sqrt(3)", 1)  ->  "no number"    going_on("12 km", 2)  ->  None    several("2 or 3", 1)  ->  " or 3"
 
 Each function takes a place of a few hundred characters, in plain characters (`plain`). "several" stands for more than
 one number: a tuple, a set, an interval, a range, alternatives; "no number" for an expression with letters, a root, pi,
@@ -98,7 +98,10 @@ def span(place: str, end: int) -> bool:
 
 def compared(place: str, start: int, end: int) -> bool:
     """Whether the number from `start` to `end` stands behind an inequality sign or in a root; not that of "<18>"."""
-    return _COMPARED.search(place, max(0, start - 8), start) is not None and place[end : end + 1] != ">"
+    before = place[max(0, start - 8) : start]
+    if "<" in before or ">" in before or "sqrt" in before or "log" in before:
+        return _COMPARED.search(before) is not None and place[end : end + 1] != ">"
+    return False
 
 
 def solutions(place: str) -> bool:
