@@ -150,6 +150,10 @@ _DENIED += (
     "comply",
 )
 _DENIED += ("found", "inferred", "无法", "不能", "不足", "puede", "peut", "nicht")
+# "The answer is rounded to 2 decimals", which says something of an answer that was given before
+_OF_THE_ANSWER = re.compile(
+    r"(?:rounded|expressed|correct|accurate|helpful|based|reasonable|verified|consistent|shown|explained)\b(?!\W{0,4}$)"
+)
 # "The answer is Monday", and not "The answer is clear"
 _WORDS = re.compile(
     r"\W*(?!(?:not |very |now |as |given |shown |also |indeed |the )*"
@@ -179,6 +183,8 @@ def _number(place: str, text: str) -> str | None:
     """The number of a place; _NoAnswerError where it refuses one, or gives one that can be read in two ways."""
     if isinstance(place, places.Remark):
         return _require_no_refusal(place)
+    if place[:1].isalpha() and _OF_THE_ANSWER.match(place):
+        return None
     try:
         whole, stated = isinstance(place, places.Whole), not isinstance(place, places.Guess)
         answer = numbers.number(place, text, _require_no_refusal, whole, stated)
@@ -242,6 +248,7 @@ _KINDS: dict[str, tuple] = {
             "answer_is": choices.answer_is,  # MMLU-Pro's form, which our prompts ask for
             "chosen": choices.chosen,  # "the correct option is B", "the statement that is true about X is: D"
             "correct": choices.correct,  # "(B) is correct"
+            "hash": choices.after_hash,
             "boxed": places.in_box,  # after the sentences, since numbers of the working are boxed too
             "letter": choices.lines,  # a letter alone on the last line, or at the beginning of the first
             "answer_abroad": choices.abroad,

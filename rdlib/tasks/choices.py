@@ -17,16 +17,17 @@ from rdlib.tasks.plain import plain
 from rdlib.tasks.questions import LETTERS
 
 STATED = ("json", "answer_is", "chosen", "correct")  # rules that read what a response says, and do not guess
+_LETTERED = 3  # characters that are a letter with its punctuation, and no text of an option
 _HEAD = 60  # characters of a place in which its letter stands
 # What makes a letter a symbol ("C = 5", "P(A)", "C(5, 2)", "A's", "D-glucose") and no option; "C<EOS>" is one
 _SYMBOL = r"[\w'’]|-[a-z]| ?[=+^/>]| ?<(?![|/]?[A-Za-z_|]+>)|\((?:\d|[a-z]\b)"
 # A bare letter is an option unless it is a symbol, or the article or the pronoun
-_BARE = rf"([B-HJ])(?!{_SYMBOL})|([AI])(?!{_SYMBOL}|\.[a-z]| (?!because|since|as)[a-z])"
+_BARE = rf"([B-HJ])(?!{_SYMBOL})|([AI])(?!{_SYMBOL}|\.[a-z]|,? (?:and )?I[IV]| (?!because|since|as)[a-z])"
 _ONLY = re.compile(r"[\s*]{0,4}\(([A-J])\)[\s.*]{0,4}")  # most places
 _SMALL = r"(?<=\()([a-j])\)|([a-j])(?:[).:](?=[\s*]|$)|(?=[\W_]*$))"  # "(b)", "b) zinc", or "b" alone
 _LETTER = re.compile(
     r"[\W_]{0,12}(?:(?i:is|option|choice|letter|statement|answer|most likely|likely|probably|therefore|thus|clearly"
-    r"|indeed|definitely|actually|certainly|obviously|simply|hence|then|now|again)\W{1,4}){0,3}"
+    r"|indeed|definitely|actually|certainly|obviously|simply|hence|then|now|again|la|opción|opção|lettre|letra)\W{1,4}){0,3}"
     rf"(?:(?<=\()([A-J])\)|{_BARE}|{_SMALL})"
 )
 # The option behind a text that begins like a letter: "B. subtilis (C)", "vitamin D, which is option (C)"
@@ -41,7 +42,8 @@ _EITHER = re.compile(r"[\W_]{0,6}(?:either\W{1,4}\(?[A-J]\)?|(?<!\()[A-J]),? or 
 _PARTS = re.compile(r"\([a-j]\)[^()]*\([b-j]\)")  # of a question: "(a) 5 and (b) 7"
 # A letter at the beginning of a line, or alone on it; "I." begins a list of the Romans, "(A) is wrong" does not choose
 _LINE = re.compile(
-    r"[*_\s]{0,6}(?:\(([A-J])\)|([A-HJ])[).:*]|([A-J])\W{0,4}$|\(?([a-j])\)? ?\W{0,3}$|([a-hj])[).](?= .{1,80}$))"
+    r"[*_\s\[{]{0,6}(?:\(([A-J])\)|([A-HJ])[).:*]|([A-J])\W{0,4}$"
+    r"|\(?([a-j])\)? ?\W{0,3}$|\(?([a-hj])[).](?= .{1,80}$))"
     r"(?!\W{0,4}(?:is|are|was|isn['’]t|cannot|and|or)\b)"
 )
 # "(C)", but not the C of "P(C)", nor one that is ruled out, nor one of two
@@ -59,7 +61,13 @@ class SeveralError(Exception):
 
 
 class Words(str):
-    """A place where an option's text may stand, and no letter."""
+    """A place that may be an option's text, whole, and no letter."""
+
+    __slots__ = ()
+
+
+class Letter(str):
+    """A place that may begin with a letter, and not with an option's text."""
 
     __slots__ = ()
 
@@ -90,11 +98,14 @@ def option(place: str, text: str = "", texts: Texts | None = None) -> str | None
     if only := _ONLY.fullmatch(place):
         return only[1]
     if isinstance(place, Words):
-        return by_text(place, texts) if texts else None
+        return texts.get(_form(place)) if texts else None
     if _BOTH.match(place):
         raise SeveralError("several")
-    found = letter(place)
-    return found if found or not texts or _EITHER.match(place) else by_text(place, texts)
+    if not texts or isinstance(place, Letter):
+        return letter(place)
+    if len(place) > _LETTERED and place[0] not in "(*" and (exact := texts.get(_form(places.sentence(place)))):
+        return exact  # "I and II", "C. elegans"
+    return letter(place) or (None if _EITHER.match(place) else by_text(place, texts))
 
 
 def letter(place: str) -> str | None:
@@ -162,6 +173,7 @@ def lists_options(place: str, sentence: str) -> bool:
 
 _TAIL = 600  # characters of a response's end in which the rules below look
 _CHOSEN = re.compile(r"(?:ption|hoice|tatement|lternative)\b")  # "The statement that is true about X is: D"
+_SELECTED = re.compile(r"(?:correct|right|best|chosen) \w?$")  # "the correct option is zinc"
 # "I choose (B), since", "I would pick H", "leaving D"
 _PICKED = re.compile(
     r"(?:hoose|elect|pick|go with|going with|opt for|leaving|leaves)"
@@ -173,6 +185,7 @@ _IS = re.compile(r"(?:\bis\b|:)(?!\W{0,3}(?:not|wrong|incorrect|false)\b)")
 _NAMES = re.compile(
     r"(?<![\w(])(?<!not )(?<!or )(?<!and )(?:\(([A-J])\)|([A-HJ]))[*\"' ]{1,4}(?:option )?(?:is|would be|must be)"
     r"(?: therefore| thus| clearly| also)?(?: the| my)?(?: only| most likely| most| likely| single| one)?$"
+    r"|[Oo]ption \(?([a-j])\)? is(?: the)?(?: only| most likely| most)?$"
 )  # before " correct": "(B) is the only"
 _NAMING = (
     " is",
@@ -193,6 +206,7 @@ _CLOSING = re.compile(
     r"(?:\b(?:is|be|so|but|hence|thus|therefore|choose|select|pick|option|choice|statement|leaves|leaving|with)\b,?"
     r"|\bit['’]s\b|:)[\s*_\"'\[$]{1,6}"
     r"(?:\(([A-J])\)|([A-HJ]))[\s*_\"'\]$.!]{0,6}$"
+    r"|\b[Oo]ption \(?([a-j])\)?\.?$"
 )
 
 
@@ -207,7 +221,8 @@ def chosen(text: str) -> Iterator[str]:
     for mark in ("ption", "hoice", "tatement", "lternative"):
         for match in places.after(tail, mark, _CHOSEN, most=5):
             said = plain(places.sentence(match[0] + places.behind(match)))
-            yield from (said[m.end() :] for m in reversed(list(_IS.finditer(said))))
+            sort = str if _SELECTED.search(tail, max(0, match.start() - 12), match.start()) else Letter
+            yield from (sort(said[m.end() :]) for m in reversed(list(_IS.finditer(said))))
     picks = (match for mark in _PICKS for match in places.after(tail, mark, _PICKED, most=5))
     last = max(picks, key=lambda match: match.end(), default=None)
     if last:
@@ -221,14 +236,21 @@ def correct(text: str) -> Iterator[str]:
         at = len(tail)
         while (at := tail.rfind(mark, 0, at)) >= 0:
             if tail.endswith(_NAMING, 0, at) and (match := _NAMES.search(tail, max(0, at - 60), at)):
-                yield match[match.lastindex]
+                yield match[match.lastindex].upper()
+
+
+def after_hash(text: str) -> Iterator[str]:
+    """What follows `####`: a letter, or what may be an option's text; "#### B cells" is a heading."""
+    for place in places.after_hash(text) if "####" in text else ():
+        yield place if _LINE.match(place) else Words(place)
 
 
 def lines(text: str) -> Iterator[str]:
     """The letter that is the last line or begins the first; not one of a list of options."""
     before, _, last = (text := text.strip()).rpartition("\n")
     for line in (last, text):
-        match = _LINE.match(line[:300].partition("\n")[0])
+        line_start = line[:300].partition("\n")[0]
+        match = _LINE.match(line_start if line_start.isascii() else plain(line_start))
         if match and (match.lastindex < 4 or line is last):
             found = match[match.lastindex].upper()
             if line is last and before:
@@ -245,10 +267,10 @@ _CAPITALS = frozenset("ABCDEFGHIJＡＢＣＤＥＦＧＨＩＪ")
 def closing(text: str) -> Iterator[str]:
     """The letter in which the last sentence ends: "Since it isn't (A), it must be B."."""
     end = text.rstrip()[-40:]
-    if end.rstrip("*_\"'])$.! }")[-1:] not in _CAPITALS:
+    if end.rstrip("*_\"'])$.! }")[-1:] not in _CAPITALS and "ption " not in end:
         return
     if match := _CLOSING.search(plain(end)):
-        yield match[match.lastindex]
+        yield match[match.lastindex].upper()
 
 
 def abroad(text: str) -> Iterator[str]:

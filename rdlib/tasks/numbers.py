@@ -86,7 +86,7 @@ _INTRODUCTION = re.compile(
 )
 _POWERS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻", "0123456789-")
 _POWER = re.compile("(?<=[0-9])[⁰¹²³⁴⁵⁶⁷⁸⁹⁻]+")  # not m²
-_APOSTROPHE = re.compile(r"(?<=\d)['’](?=\d{3}(?!\d))")  # between thousands, as in Switzerland
+_APOSTROPHE = re.compile(r"(?<=\d)['’_](?=\d{3}(?!\d))")  # between thousands, as in Switzerland
 _CODE = re.compile(
     r"(?<![A-Za-z])(?:(?:US|AU|CA|NZ|HK|SG|[ACSR])\$|(?:USD|EUR|GBP|INR|CNY|RMB|JPY|CHF|CAD|AUD|Rs\.?)\s?)(?=-?[\d.])"
 )
@@ -143,9 +143,9 @@ def _prepared(place: str) -> str:
     place = plain(place)
     if not place.isascii():
         place = _POWER.sub(lambda m: "^" + m[0].translate(_POWERS), place)
-    if "'" in place or "’" in place:
+    if "'" in place or "’" in place or "_" in place:
         place = _APOSTROPHE.sub(",", place)
-    if "-" in place or "=" in place:
+    if "-" in place or "=" in place or "Rs" in place:
         place = _CODE.sub("$", place)
     if "<" in place:
         place = _TAG.sub(" ", place)
@@ -215,6 +215,8 @@ def _in_words(part: str, stated: bool) -> str | None:
 def _value(part: str, match: re.Match, start: int, text: str, spans: bool, whole: bool = False) -> str | None:
     """The number that was matched, or the value of the expression that begins with it or, behind a lead, at `start`."""
     end = match.end()
+    if whole and part.startswith("!", end):  # a factorial; a sentence may exclaim
+        raise NoNumberError("no number")
     if _HARMLESS.match(part, end):
         return _canonical(match, text)
     if _GOES_ON.match(part, end):

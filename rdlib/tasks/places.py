@@ -228,6 +228,8 @@ def last_sentence(text: str) -> Iterator[str]:
     """The last sentence that holds a digit, offers of further help left out."""
     if 'answer"' in text:
         text = _EXAMPLE.sub("", text)
+    if text.lstrip().startswith(_SORRY):
+        yield Remark(text[:WIDTH])
     text = _without_offers(text)
     end = 1 + max(map(text.rfind, "0123456789"))
     if end:
@@ -252,6 +254,19 @@ class Remark(str):
     """What is said behind the last number: it may say that there is no answer, and gives none."""
 
     __slots__ = ()
+
+
+_SORRY = (
+    "I'm sorry",
+    "I’m sorry",
+    "I am sorry",
+    "Sorry",
+    "I can",
+    "I am unable",
+    "I'm unable",
+    "As an AI",
+    "Unfortunately",
+)
 
 
 _OFFER = re.compile(r"(?:^|[\n.!?])\s*(?:I hope|Hope|Let me know|Feel free|Please (?:ask|feel|let)|Ask )[^\n]*\s*$")

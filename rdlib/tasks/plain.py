@@ -57,7 +57,7 @@ _DASH = re.compile(r"(?<![\w.)%])[–‑](?=[$€£]?\.?[0-9])|(?<=[0-9] )–(?=
 def plain(place: str) -> str:
     """A place without LaTeX's commands and braces, fractions as a/b, operators and digits as ASCII has them."""
     if not place.isascii():
-        place = _THIN.sub(",", _DASH.sub("-", place)).translate(_CHARACTERS)
+        place = _THIN.sub(",", _DASH.sub("-", place)).translate(_CHARACTERS).replace("  ", " ")
     if "\\" not in place and "{" not in place:
         return place
     return _without_latex(place)

@@ -28,7 +28,7 @@ _OPENING = re.compile(
     r"|(?:either|both)\s[^.,]{0,40}\d[^.,]{0,40}\s(?:or|and)\s[^.,]{0,20}\d"
     r"|from\s\$?\d[\d.,]*\s?\w*\sto\s\$?\d"
     r")"
-    rf"|[(\s-]*(?:\d\s?)?{_FUNCTION}"
+    rf"|±\s?\d|[(\s-]*(?:\d\s?)?{_FUNCTION}"
     r"|>\s?=?\s?[-$]?[\d.]|<\s?=?\s?[-$]?\d[\d.,]*(?![\d.,]*>)"
     r"|[(-]{0,2}[b-hj-zB-HJ-Z](?:_?\d)?\s?(?:[\^<>±]|[+/]\s?[\w(]|\*(?!\*)\s?[\w(]|-\s?\d)(?!a\b)"
     r"|[ai]\s?\^|[ai]\s[+*-]\s\d"
@@ -65,6 +65,7 @@ _SEVERAL = re.compile(
     rf"\s?[,;]\s?(?:and\s)?{_NUMBER}\s*(?:$|[,;)\]}}.!?*\"$]|(?:and|or)\b)"
     rf"|\s(?:and|&|or(?=\s(?P<or>{_NUMBER})))\s{_NUMBER}(?!\d)(?!\s(?:of|more|less|fewer)\b)"
     rf"|(?:\s[A-Za-z]+){{1,3}},?\s(?:and|or|&)\s{_NUMBER}(?:\s?[A-Za-z]+){{1,3}}\W{{0,4}}$"
+    rf"|'\s?\d{{1,2}}\s?(?:\"|''|$)"
     rf"|\s?{_UNIT},?\s?(?:and\s)?\d+(?:\.\d+)?\s?{_SMALL_UNIT}\b"
 )
 _COMPARED = re.compile(r"[<>]\s?=?\s?\$?-?$|sqrt\s?\(?$|\blog\s?\(?$")
