@@ -127,14 +127,15 @@ _REFUSAL = re.compile(
 
 # The same of one place, where a careless word does less harm than in a whole response
 _DECLINES = re.compile(
-    r"\b(?:im|not )possible to\b|\blacks? (?:the )?(?:data|information|details)\b"
+    r"\b(?:im|not )possible to\b|\bneeds? more (?:information|data|details)\b"
+    r"|\bno (?:real |integer |valid )?solutions?\b|\binfinitely many\b|\blacks? (?:the )?(?:data|information|details)\b"
     r"|\bno (?:single |unique )?(?:number|answer) (?:can|is|exists)"
     r"|(?:can(?:not| not|'t|’t)|unable to|won't) (?:be )?(?:help|assist|answer|solve|comply|inferred|found)"
     r"|无法|不能确定|信息不足|no se puede|ne peut pas|nicht (?:bestimm|beantwort)"
 )
 # Of each a response that declines has a word: looking for them is the faster part
 _DENIALS = ("not", "none", "n't", "n’t", "no ", "unable", "without", "lack", "missing", "more", "unaware", "unknown")
-_DENIALS += ("insufficient", "impossible", "无法", "不能", "不足", "no se", "ne peut", "nicht")
+_DENIALS += ("insufficient", "impossible", "infinitely", "无法", "不能", "不足", "no se", "ne peut", "nicht")
 _DENIED = ("know", "unk", "none", "determin", "calculat", "comput", "specif", "mention", "state", "provide", "given")
 _DENIED += (
     "unaw",
@@ -149,7 +150,7 @@ _DENIED += (
     "solve",
     "comply",
 )
-_DENIED += ("found", "inferred", "无法", "不能", "不足", "puede", "peut", "nicht")
+_DENIED += ("found", "inferred", "solution", "infinitely", "无法", "不能", "不足", "puede", "peut", "nicht")
 # "The answer is rounded to 2 decimals", which says something of an answer that was given before
 _OF_THE_ANSWER = re.compile(
     r"(?:rounded|expressed|correct|accurate|helpful|based|reasonable|verified|consistent|shown|explained)\b(?!\W{0,4}$)"
@@ -159,7 +160,7 @@ _WORDS = re.compile(
     r"\W*(?!(?:not |very |now |as |given |shown |also |indeed |the )*"
     r"(?:correct|right|wrong|incorrect|clear|simple|easy|obvious|straightforward|below|above|follows?|here|this|that"
     r"|these|it|found|calculated|reasonable|same|number|following)\b)"
-    r"[^\W\d]+(?:[\s-]+[^\W\d]+){0,2}\W*"
+    r"[^\W\d]+(?:[\s-]+[^\W\d]+){0,3}\W*"
 )
 
 

@@ -47,7 +47,9 @@ _LEAD = (
 _FIRST = re.compile(
     _LEAD
     + r"(?:[\s(*]|-(?=\()){0,5}"
-    + _NUMBER.format(sign=r"(?:[-+]\s?)?", groups=r"\d{1,3}(?: \d{3})+(?![\d-])|", scales=_SCALE_WORDS),
+    + _NUMBER.format(
+        sign=r"(?:[-+]\s?)?", groups=r"\d{1,3}(?: \d{3})+(?:,\d{1,2}(?![\d,])|(?![\d-]))|", scales=_SCALE_WORDS
+    ),
     re.ASCII,
 )
 _LEADING = re.compile(_LEAD)
@@ -62,6 +64,7 @@ _GOES_ON = re.compile(r"[)\s%$]*(?:[-+*/^]|x\s)")  # behind a number: there may 
 _HARMLESS = re.compile(
     r"[%\s]*(?:[.!,]?\s*$|[a-z]{4,}\b(?<!sqrt)(?<!base)(?<!infinity)(?<!alpha)(?<!beta)(?<!theta)(?<!lambda)\D*$)"
 )
+_TERM = re.compile(r"\s?[-+*^]\s?\w")
 _MORE = re.compile(rf",?\s(?:and\s)?(\d{{1,3}})\s({_SCALE_WORDS})\b", re.ASCII)  # "1 million 200 thousand"
 # Behind the number that begins a side of an equation: it is the first of an expression, whose value another side tells
 _EXPRESSION = re.compile(
@@ -78,7 +81,7 @@ _BOLD = re.compile(r"\*\*([^*\n]*\d[^*\n]*)\*\*")
 # "After 3 days, she has 24": the circumstances come first, and a comma behind them
 _INTRODUCTION = re.compile(
     r"\W{0,3}(?:(?:so|then|thus|therefore|hence|and|but|finally)\b,? )?"
-    r"(?:in (?:19|20)\d\d\s(?=\D*\d)"
+    r"(?:in (?:19|20)\d\d\s(?=\D*\d)|(?:in|after|within) \d+ (?:second|minute|hour|day|week|month|year)s?\s(?=\D*\d)"
     r"|(?:in|after|for|over|within|at|by|on|with|if|since|when|out of|from|during|because|as|to|before|every|each)\b"
     r"(?:[^,]|,(?=\d)){1,150},\s(?=.*\d))"
     r"|\W{0,3}(?:step|part|day|week|option|case|question|problem) \d+\s?[:.)]",
@@ -121,8 +124,8 @@ def number(
     if match := _BARE.fullmatch(place):
         return signed(match[1] == "-", decimal(match[2], match[3]))
     place = _prepared(place)
-    if "=" in place and shapes.solutions(place):
-        raise NoNumberError("several")
+    if "=" in place:
+        _require_one_unknown(place, stated)
     for part, spans in _sides(place, stated):
         if match := _FIRST.match(part):
             _require_number(part, match)
@@ -132,8 +135,7 @@ def number(
         if (worded := _in_words(part, stated)) is not None:
             return worded
         if match := _of_sentence(part):
-            if shapes.compared(part, match.start("whole"), match.end()):
-                raise NoNumberError("no number")
+            _require_one(part, match)
             return _value(part, match, match.start(), text, spans)
     return None
 
@@ -147,6 +149,8 @@ def _prepared(place: str) -> str:
         place = _APOSTROPHE.sub(",", place)
     if "-" in place or "=" in place or "Rs" in place:
         place = _CODE.sub("$", place)
+    if "!=" in place:  # no equation
+        place = place.replace("!=", "<")
     if "<" in place:
         place = _TAG.sub(" ", place)
     if "$(" in place:  # a formula, not money
@@ -195,6 +199,30 @@ def _approximated(place: str) -> list[tuple[str, bool]]:
     return [(place, True)]
 
 
+def _require_one_unknown(place: str, stated: bool) -> None:
+    """NoNumberError where a place gives the values of several unknowns, or an equation between them."""
+    if shapes.solutions(place):
+        raise NoNumberError("several")
+    if stated and shapes.equation(place):
+        raise NoNumberError("no number")
+
+
+_BRACKETS = ("(", "[", "{")
+_SAYS = (" is", " are", " be", " were", " was")
+
+
+def _require_one(sentence: str, match: re.Match) -> None:
+    """NoNumberError where a sentence compares with its number, or says it of several: "the roots are 2 and 9"."""
+    start, end = match.start("whole"), match.end()
+    if shapes.compared(sentence, start, end):
+        raise NoNumberError("no number")
+    if sentence[max(0, start - 1) : start] in _BRACKETS and shapes.opening(sentence[start - 1 :]):
+        raise NoNumberError("several")
+    before = sentence[max(0, start - 12) : start].rstrip(" $")
+    if before.endswith(" between") or (before.endswith(_SAYS) and _is_first_of_several(sentence, end, match["whole"])):
+        raise NoNumberError("several")
+
+
 def _require_number(part: str, match: re.Match) -> None:
     """NoNumberError where a place begins with a bracket or a sign that makes more of its first number."""
     before = part[: match.start("whole")]
@@ -217,7 +245,7 @@ def _value(part: str, match: re.Match, start: int, text: str, spans: bool, whole
     end = match.end()
     if whole and part.startswith("!", end):  # a factorial; a sentence may exclaim
         raise NoNumberError("no number")
-    if _HARMLESS.match(part, end):
+    if match["suffix"] != "b" and _HARMLESS.match(part, end):
         return _canonical(match, text)
     if _GOES_ON.match(part, end):
         try:
@@ -226,6 +254,8 @@ def _value(part: str, match: re.Match, start: int, text: str, spans: bool, whole
             return None
         if worked_out is not None:
             return _short(signed(worked_out < 0, _fraction(abs(worked_out))))
+    if match["suffix"] and "$" not in match["front"] and (match["suffix"] == "b" or _TERM.match(part, end)):
+        raise NoNumberError("no number")  # 12b, 6k + 1
     if reason := shapes.going_on(part, end):
         raise NoNumberError(reason)
     if match["scale"] and (more := _MORE.match(part, end)):
@@ -274,7 +304,8 @@ def begins_with_number(place: str) -> bool:
 def begins_with_answer(place: str) -> bool:
     """Whether a place begins with a number, in digits or in words, or with something that stands for none."""
     place = _prepared(place)
-    return bool(_FIRST.match(place) or shapes.opening(place)) or spelled.value(place) is not None
+    shown = _FIRST.match(place) or _ABSOLUTE.match(place) or shapes.opening(place)
+    return bool(shown) or spelled.value(place) is not None
 
 
 def first_number(place: str) -> str | None:
@@ -306,6 +337,9 @@ def _canonical(match: re.Match, text: str) -> str | None:
         decimals = f".{digits}"
     elif may_be and _TWO_WAYS.fullmatch(written := whole + (decimals or "")):
         whole, decimals = _settled(written, text)
+    elif " " in whole and "," in whole:  # 1 234,56
+        whole, _, digits = whole.replace(" ", "").partition(",")
+        decimals = f".{digits}"
     elif " " in whole or "." in whole:
         whole = whole.replace(" ", "").replace(".", "")
     number = decimal(whole, decimals)

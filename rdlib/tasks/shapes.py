@@ -30,7 +30,8 @@ _OPENING = re.compile(
     r")"
     rf"|±\s?\d|[(\s-]*(?:\d\s?)?{_FUNCTION}"
     r"|>\s?=?\s?[-$]?[\d.]|<\s?=?\s?[-$]?\d[\d.,]*(?![\d.,]*>)"
-    r"|[(-]{0,2}[b-hj-zB-HJ-Z](?:_?\d)?\s?(?:[\^<>±]|[+/]\s?[\w(]|\*(?!\*)\s?[\w(]|-\s?\d)(?!a\b)"
+    r"|[(-]{0,2}[b-hj-zB-HJ-Z](?:_?\d)?\s?(?:[\^<>±²³⁴⁵ⁿ]|[+/]\s?[\w(]|\*(?!\*)\s?[\w(]|-\s?\d)(?!a\b)"
+    r"|[(\s-]*[b-hj-z](?:\)\s?/|\(\s?[a-z\d])"
     r"|[ai]\s?\^|[ai]\s[+*-]\s\d"
     r"|[b-hj-z]\s(?:in|is in)\s[\[({]"
     r"|(?:an? )?(?:infinite|infinity|undefined|unbounded|indeterminate|imaginary|dne)\b"
@@ -70,6 +71,7 @@ _SEVERAL = re.compile(
 )
 _COMPARED = re.compile(r"[<>]\s?=?\s?\$?-?$|sqrt\s?\(?$|\blog\s?\(?$")
 _SPAN = re.compile(r"\s?-\s?\$?\d")
+_EQUATION = re.compile(rf"{_DECORATION}-?\d+[a-z]\s?[-+]\s?\d*[a-z]?\s?=[^=]*$")
 _SOLUTIONS = re.compile(
     rf"\b[a-zA-Z](?:_?\d)?\s?=\s?{_NUMBER}\s?(?:,|;|,?\s?(?:and|or)\b)\s?(?:and\s|or\s)?"
     rf"[a-zA-Z](?:_?\d)?\s?=\s?{_NUMBER}[\s.)$]*$"
@@ -103,6 +105,11 @@ def compared(place: str, start: int, end: int) -> bool:
     if "<" in before or ">" in before or "sqrt" in before or "log" in before:
         return _COMPARED.search(before) is not None and place[end : end + 1] != ">"
     return False
+
+
+def equation(place: str) -> bool:
+    """Whether a place is an equation between unknowns: "2x + 3y = 5"."""
+    return _EQUATION.match(place) is not None
 
 
 def solutions(place: str) -> bool:
