@@ -36,6 +36,7 @@ _NAMED_AT_END = re.compile(
     r"(?<!\bbut)(?<![A-J]\)),? \(?(?:(?:i\.e\.|namely|which is|that is),? )?"
     r"(?:[Oo]ption \(?([A-J])\)?|\(([A-J])\))[\s.*!]*$"
 )
+_NAME_ENDS = (")", *LETTERS)
 _BOTH = re.compile(r"[\W_]{0,6}both\W{1,4}(?:option |statement )?\(?[A-J]\)?\W{1,4}and\b", re.IGNORECASE)
 # "A or B" chooses none; "(A) or (B)", in the form that prompts ask for, is read as its first letter, as MMLU-Pro does
 _EITHER = re.compile(r"[\W_]{0,6}(?:either\W{1,4}\(?[A-J]\)?|(?<!\()[A-J]),? or \(?[A-J]\b")
@@ -99,7 +100,7 @@ def option(place: str, text: str = "", texts: Texts | None = None) -> str | None
         return only[1]
     if isinstance(place, Words):
         return texts.get(_form(place)) if texts else None
-    if _BOTH.match(place):
+    if "oth" in place[:10] and _BOTH.match(place):
         raise SeveralError("several")
     if not texts or isinstance(place, Letter):
         return letter(place)
@@ -113,7 +114,7 @@ def letter(place: str) -> str | None:
     head = plain(place[:_HEAD])
     match = _LETTER.match(head)
     if match is None:
-        named = _NAMED_AT_END.search(place[-_HEAD:]) if place[-8:].rstrip(" .*!").endswith((")", *LETTERS)) else None
+        named = _NAMED_AT_END.search(place[-_HEAD:]) if place[-8:].rstrip(" .*!").endswith(_NAME_ENDS) else None
         return named[named.lastindex] if named and not named[0].startswith(f" ({named[named.lastindex]}") else None
     if match.lastindex in (2, 3) and head[match.end() : match.end() + 8].strip(" .,):*\"'"):
         named = _NAMED_AT_END.search(place, max(0, len(place) - _HEAD))
@@ -223,7 +224,7 @@ def chosen(text: str) -> Iterator[str]:
             said = plain(places.sentence(match[0] + places.behind(match)))
             sort = str if _SELECTED.search(tail, max(0, match.start() - 12), match.start()) else Letter
             yield from (sort(said[m.end() :]) for m in reversed(list(_IS.finditer(said))))
-    picks = (match for mark in _PICKS for match in places.after(tail, mark, _PICKED, most=5))
+    picks = (match for mark in _PICKS if mark in tail for match in places.after(tail, mark, _PICKED, most=5))
     last = max(picks, key=lambda match: match.end(), default=None)
     if last:
         yield f"({last[last.lastindex]})"
@@ -241,8 +242,11 @@ def correct(text: str) -> Iterator[str]:
 
 def after_hash(text: str) -> Iterator[str]:
     """What follows `####`: a letter, or what may be an option's text; "#### B cells" is a heading."""
-    for place in places.after_hash(text) if "####" in text else ():
+    for place in places.after_hash(text) if "#" in text and "####" in text else ():
         yield place if _LINE.match(place) else Words(place)
+
+
+_WIDE = frozenset("ＡＢＣＤＥＦＧＨＩＪ（")
 
 
 def lines(text: str) -> Iterator[str]:
@@ -250,7 +254,7 @@ def lines(text: str) -> Iterator[str]:
     before, _, last = (text := text.strip()).rpartition("\n")
     for line in (last, text):
         line_start = line[:300].partition("\n")[0]
-        match = _LINE.match(line_start if line_start.isascii() else plain(line_start))
+        match = _LINE.match(plain(line_start) if line_start[:1] in _WIDE else line_start)
         if match and (match.lastindex < 4 or line is last):
             found = match[match.lastindex].upper()
             if line is last and before:
