@@ -48,7 +48,9 @@ _FIRST = re.compile(
     _LEAD
     + r"(?:[\s(*]|-(?=\()){0,5}"
     + _NUMBER.format(
-        sign=r"(?:[-+]\s?)?", groups=r"\d{1,3}(?: \d{3})+(?:,\d{1,2}(?![\d,])|(?![\d-]))|", scales=_SCALE_WORDS
+        sign=r"(?:[-+]\s?)?",
+        groups=r"\d{1,3}(?: \d{3})+(?:,\d{1,2}(?![\d,])|(?![\d-]))|",
+        scales=f"hundred|{_SCALE_WORDS}",
     ),
     re.ASCII,
 )
@@ -93,7 +95,7 @@ _APOSTROPHE = re.compile(r"(?<=\d)['’_](?=\d{3}(?!\d))")  # between thousands,
 _CODE = re.compile(
     r"(?<![A-Za-z])(?:(?:US|AU|CA|NZ|HK|SG|[ACSR])\$|(?:USD|EUR|GBP|INR|CNY|RMB|JPY|CHF|CAD|AUD|Rs\.?)\s?)(?=-?[\d.])"
 )
-_TAG = re.compile(r"</?[A-Za-z]{1,10}>")
+_TAG = re.compile(r"<[/|｜]{0,2}[A-Za-z_▁]{1,30}[|｜]?>")
 _NEGATIVE = re.compile(r"(?<![\d)%]\s)(?<!\w)(?:negative|minus)\s(?=\$?[\d.])", re.IGNORECASE)
 _SCALES = {None: 1, "k": 10**3, "K": 10**3, "m": 10**6, "M": 10**6, "b": 10**9, "B": 10**9, "T": 10**12}
 _MONEY_SCALES = ("m", "b", "T")  # a unit where no currency stands in front: 5m, 3b, 2T
@@ -261,6 +263,8 @@ def _value(part: str, match: re.Match, start: int, text: str, spans: bool, whole
     if match["scale"] and (more := _MORE.match(part, end)):
         return _sum(match, more, text)
     answer = _canonical(match, text)
+    if answer and "-(" in part[match.start() : match.start("front")]:
+        answer = answer[1:] if answer[0] == "-" else signed(True, answer)
     if start == 0 and ((whole and shapes.span(part, end)) or _is_first_of_several(part, end, answer)):
         raise NoNumberError("several")
     return answer
@@ -269,7 +273,7 @@ def _value(part: str, match: re.Match, start: int, text: str, spans: bool, whole
 def _is_first_of_several(part: str, end: int, answer: str | None) -> bool:
     """Whether another number follows that is an answer too: not "0.1 or 1/10", which says one number twice."""
     further = shapes.several(part, end)
-    return further is not None and not (further["or"] and first_number(further["or"]) == answer)
+    return further is not None and not (further["or"] and first_number(part[further.start("or") :]) == answer)
 
 
 def _sum(match: re.Match, more: re.Match, text: str) -> str | None:

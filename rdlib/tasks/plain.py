@@ -21,6 +21,7 @@ _WORDS = {
     "sqrt": "sqrt", "pi": "pi", "infty": "infinity", "emptyset": "none", "varnothing": "none",
     "cup": "cup", "cap": "cap", "in": "in", "mathbb": "", "log": "log", "ln": "ln", "exp": "exp",
     "sin": "sin", "cos": "cos", "tan": "tan", "binom": "binom", "begin": "matrix",
+    "choose": "choose", "lfloor": "floor", "lceil": "ceil",
     "alpha": "alpha", "beta": "beta", "theta": "theta", "lambda": "lambda", "mu": "mu", "phi": "phi",
     "to": "to", "lbrace": "\ue000", "rbrace": "\ue001",
 }  # fmt: skip
@@ -33,7 +34,7 @@ _GROUP = re.compile(
     r"(\\+(?![dtcsx]?(?:nice)?frac)[A-Za-z]+\*?\s?(?:\[[^\]{}]*\])?|[\^_]\s?|(?<![}\w])(?<!frac ))\{([^{}]*)\}"
 )
 _SIMPLE = re.compile(r"\s*[-+]?\s?\$?[\d.,]*\s*")
-_IN_FRACTION = re.compile(r"\s*([-+]?\s?\$?\d[\d.,]*)\s*(?:[A-Za-z]{2,}\s*)*")  # "3 km"
+_IN_FRACTION = re.compile(r"\s*([-+]?\s?\$?\d[\d.,]*)\s*(?:[A-Za-z]{2,}(?![A-Za-z])\s*)*")  # "3 km"
 _REPEATING = re.compile(r"(\d*)\.(\d{0,9})\\+(?:overline|bar|dot)\s?\{?(\d{1,9})\}?")
 _SPACE = re.compile(r"(?<=\d)(?:\{,\}|\\+[,! ]|~)(?:\\+!)?(?=\d{3}(?!\d))")  # between thousands
 _COMMAND = re.compile(r"\\+([$%#&])|(\\+[{}])|\\+[,;:! ()\[\]]|\\+([A-Za-z]+)|[{}]")
@@ -51,7 +52,7 @@ _DIGITS = {
 }
 _CHARACTERS = str.maketrans(_DIGITS | _SIGNS | _VULGAR)
 _THIN = re.compile("(?<=[0-9])[\u00a0\u2009\u202f](?=[0-9]{3}(?![0-9]))")  # between thousands
-_DASH = re.compile(r"(?<![\w.)%])[–‑](?=[$€£]?\.?[0-9])|(?<=[0-9] )–(?= [0-9])")  # a minus, not the one of "3–5"
+_DASH = re.compile(r"(?<![\w.)%])[–‑—](?=[$€£]?\.?[0-9])|(?<=[0-9] )–(?= [0-9])")  # a minus, not the one of "3–5"
 
 
 def plain(place: str) -> str:

@@ -14,7 +14,8 @@ import re
 
 _DECORATION = r"[\s*_\"'`$:~≈]{0,12}"
 _FUNCTION = (
-    r"(?:sqrt|pi|infinity|matrix|pmatrix|binom|alpha|beta|theta|lambda|phi|(?:log|ln|exp|sin|cos|tan)(?=[\s(]*[\dx]))\b"
+    r"(?:sqrt|pi|infinity|matrix|pmatrix|binom|alpha|beta|theta|lambda|phi|floor|ceil|choose"
+    r"|(?:log|ln|exp|sin|cos|tan)(?=[\s(_]*[\dx]))(?![A-Za-z])"
 )
 _NUMBER = r"[-+]?\s?\$?\s?(?:\d[\d.]*|\.\d+)(?:/\d+)?%?"
 _ELEMENT = (
@@ -48,7 +49,7 @@ _OPERAND = rf"\(?\s?-?\d*(?:{_LETTER}|\s?[ixyzn](?![\w'’])|\s?{_FUNCTION})"
 _GOING_ON = re.compile(
     rf"\s?\^?\*?\s?{_FUNCTION}"
     rf"|{_LETTER}(?!\s(?:as|more|the|faster|larger|bigger|times|less)\b)|\s[xyzn](?![\w'’])(?!\s[\d(])"
-    r"|_\(?\d|\s?\(?(?:in )?base[\s-](?!10\b|ten\b)\w"
+    r"|[PC]\d|\)?\((?:-?\d|[a-z]\b)|_\(?\d|\s?\(?(?:in )?base[\s-](?!10\b|ten\b)\w"
     r"|\s?(?:[rR]|rem\.?|,? ?(?:with )?(?:an? )?remainder)\s?(?:of )?\d"
     r"|\s?:\s?\d|\sto\s\$?\d(?!\d* (?:decimal|significant|d\.?p))|\sis to\s\d"
     r"|\s?(?:±|\+/-|\+-)\s?\d"

@@ -18,11 +18,12 @@ THINK = "<think>\n"  # as chat templates that open the thinking write it
 _TAGS = r"(?:seed:)?think(?:ing)?|thoughts?|reason(?:ing)?|reflection|scratchpad|inner_monologue"
 # Marks that open and close thinking: DeepSeek-R1 and Qwen3, Seed, Magistral, Kimi, Command, OpenThinker, gpt-oss
 _OPENS = (
-    rf"<(?:{_TAGS})>|\[THINK\]|◁think▷|<\|START_THINKING\|>|<\|begin_of_thought\|>"
+    rf"<(?:{_TAGS})>|\[THINK\]|◁think▷|<\|START_THINKING\|>|<\|begin_of_thought\|>|<\|think(?:ing)?\|>"
     r"|<\|channel\|>(?:analysis|commentary)(?:<\|message\|>)?"
 )
 _CLOSES = (
-    rf"</(?:{_TAGS})>|\[/THINK\]|◁/think▷|<\|END_THINKING\|>|<\|end_of_thought\|>|<\|channel\|>final(?:<\|message\|>)?"
+    rf"</(?:{_TAGS})>|\[/THINK\]|◁/think▷|<\|END_THINKING\|>|<\|end_of_thought\|>|<\|/think(?:ing)?\|>"
+    r"|<\|channel\|>final(?:<\|message\|>)?"
 )
 _MARKS = re.compile(f"(?=[<[◁])(?:({_OPENS})|{_CLOSES})", re.IGNORECASE)
 _BOX = re.compile(r"<\|(?:(begin)|end)_of_box\|>")  # GLM's
