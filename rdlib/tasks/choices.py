@@ -43,7 +43,7 @@ _EITHER = re.compile(r"[\W_]{0,6}(?:either\W{1,4}\(?[A-J]\)?|(?<!\()[A-J]),? or 
 _PARTS = re.compile(r"\([a-j]\)[^()]*\([b-j]\)")  # of a question: "(a) 5 and (b) 7"
 # A letter at the beginning of a line, or alone on it; "I." begins a list of the Romans, "(A) is wrong" does not choose
 _LINE = re.compile(
-    r"[*_\s\[{]{0,6}(?:\(([A-J])\)|([A-HJ])[).:*]|([A-J])\W{0,4}$"
+    r"[*_\s\[{`\"'$=>→]{0,6}(?:\(([A-J])\)|([A-HJ])[).:*]|([A-J])\W{0,4}$"
     r"|\(?([a-j])\)? ?\W{0,3}$|\(?([a-hj])[).](?= .{1,80}$))"
     r"(?!\W{0,4}(?:is|are|was|isn['’]t|cannot|and|or)\b)"
 )
@@ -101,6 +101,8 @@ def option(place: str, text: str = "", texts: Texts | None = None) -> str | None
     if isinstance(place, Words):
         return texts.get(_form(place)) if texts else None
     if "oth" in place[:10] and _BOTH.match(place):
+        if texts and (exact := texts.get(_form(places.sentence(place)))):
+            return exact  # "Both A and B" is an option of its own
         raise SeveralError("several")
     if not texts or isinstance(place, Letter):
         return letter(place)
@@ -127,14 +129,23 @@ def letter(place: str) -> str | None:
 
 def by_text(place: str, texts: Texts) -> str | None:
     """The letter of the option whose text a place gives, or begins with; of two the longer one."""
-    form = _form(places.sentence(place[: places.WIDTH]))
+    said = _HEDGE.sub("", places.sentence(place[: places.WIDTH]), count=1)
+    form = _form(said)
     if form in texts:
         return texts[form]
+    if found := texts.get(_form(_REMARK.split(said, maxsplit=1)[0])):
+        return found
     words = form.split(" ")
     for count in range(min(len(words), 30), 0, -1):
         if (found := texts.get(" ".join(words[:count]))) and _ends(words, count):
             return found
     return _by_number(place, texts)
+
+
+_HEDGE = re.compile(
+    r"\W{0,4}(?:(?:most likely|likely|probably|therefore|thus|clearly|definitely|indeed|option)\W{1,4}){1,2}"
+)
+_REMARK = re.compile(r"[:;,(]\s?|\*\*\W| [-–—] ")
 
 
 def _ends(words: list[str], count: int) -> bool:
@@ -204,7 +215,7 @@ _NAMING = (
     "also",
 )
 _CLOSING = re.compile(
-    r"(?:\b(?:is|be|so|but|hence|thus|therefore|choose|select|pick|option|choice|statement|leaves|leaving|with)\b,?"
+    r"(?:\b(?:is|be|so|So(?=,)|but|[Hh]ence|[Tt]hus|[Tt]herefore|choose|select|pick|option|choice|statement|leaves|leaving|with)\b,?"
     r"|\bit['’]s\b|:)[\s*_\"'\[$]{1,6}"
     r"(?:\(([A-J])\)|([A-HJ]))[\s*_\"'\]$.!]{0,6}$"
     r"|\b[Oo]ption \(?([a-j])\)?\.?$"
@@ -246,6 +257,7 @@ def after_hash(text: str) -> Iterator[str]:
         yield place if _LINE.match(place) else Words(place)
 
 
+_LATEX = ("$\\", "\\t", "\\b", "\\f", "\\m", "\\(", "\\[")
 _WIDE = frozenset("ＡＢＣＤＥＦＧＨＩＪ（")
 
 
@@ -254,7 +266,8 @@ def lines(text: str) -> Iterator[str]:
     before, _, last = (text := text.strip()).rpartition("\n")
     for line in (last, text):
         line_start = line[:300].partition("\n")[0]
-        match = _LINE.match(plain(line_start) if line_start[:1] in _WIDE else line_start)
+        written = line_start[:1] in _WIDE or (line_start[:2] in _LATEX and len(line_start) < 40)
+        match = _LINE.match(plain(line_start) if written else line_start)
         if match and (match.lastindex < 4 or line is last):
             found = match[match.lastindex].upper()
             if line is last and before:
@@ -290,9 +303,10 @@ _CHINESE = re.compile(
 
 
 def last_words(text: str) -> Iterator[Words]:
-    """What the last line gives, which may be an option's text, or what stands behind its "is": "So it is zinc."."""
+    """The last and the first line, which may be an option's text, and what follows the last "is": "So it is zinc."."""
     last = text.rstrip()[-places.WIDTH :].rpartition("\n")[2].strip(" *_.")
     yield Words(last)
+    yield Words(text.lstrip()[: places.WIDTH].partition("\n")[0])
     for mark in (" is ", " are ", " be ", ": ", "hoose ", "'s "):
         if (at := last.rfind(mark)) >= 0:
             yield Words(last[at + len(mark) :])

@@ -50,7 +50,7 @@ _FIRST = re.compile(
     + _NUMBER.format(
         sign=r"(?:[-+]\s?)?",
         groups=r"\d{1,3}(?: \d{3})+(?:,\d{1,2}(?![\d,])|(?![\d-]))|",
-        scales=f"hundred|{_SCALE_WORDS}",
+        scales=_SCALE_WORDS,
     ),
     re.ASCII,
 )
