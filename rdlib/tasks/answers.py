@@ -215,6 +215,7 @@ def _declines(place: str) -> bool:
 
 
 def _require_no_refusal(place: str) -> None:
+    """_NoAnswerError where a place says that there is no answer."""
     if places.NOTHING.match(place) or _declines(place.lower()):
         raise _NoAnswerError("refused")
 

@@ -284,6 +284,7 @@ def _sum(match: re.Match, more: re.Match, text: str) -> str | None:
 
 
 def _scale(word: str) -> int:
+    """What "million" or "lakhs" multiplies by."""
     return spelled.SCALES[word.removesuffix("s")]
 
 
@@ -369,6 +370,7 @@ def signed(negative: bool, number: str) -> str:
 
 
 def _short(number: str) -> str | None:
+    """A number, None where it is too long for an answer."""
     return number if len(number) <= _LONGEST else None
 
 

@@ -65,6 +65,7 @@ def plain(place: str) -> str:
 
 
 def _without_latex(place: str) -> str:
+    """A place whose groups in braces are resolved from the inside out."""
     place = _SPACE.sub("", place)
     if "overline" in place or "\\bar" in place or "\\dot{" in place:
         place = _REPEATING.sub(_repeating, place)
@@ -118,6 +119,7 @@ def _repeating(match: re.Match) -> str:
 
 
 def _command(match: re.Match) -> str:
+    """The word or sign that stands for a command, a space for any other."""
     sign, brace, name = match.groups()
     if sign:
         return sign

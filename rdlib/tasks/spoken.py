@@ -84,6 +84,7 @@ _SAID_BEFORE = re.compile(r"\w[^\w>|.!?:]*$|[`'\"]$")  # words right before a ma
 
 
 def _without_thoughts(text: str) -> str:
+    """What stands outside of the marks of thinking."""
     parts, at, thinking, closed = [], 0, False, False
     for mark in _marks(text):
         opens = mark[1] is not None
