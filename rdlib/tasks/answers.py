@@ -82,7 +82,7 @@ def _option_reader(options: Options) -> tuple[Callable[[str, str], str | None], 
         return choices.option, LETTERS[:options]
     if not options:
         return choices.option, LETTERS
-    return partial(choices.option, texts=choices.known(tuple(options))), LETTERS[: len(options)]
+    return partial(choices.option, options=tuple(options)), LETTERS[: len(options)]
 
 
 def _later(said: str, kind: str, found: Found, parse: Callable, letters: str | None) -> Found:

@@ -91,24 +91,25 @@ def _form(text: str) -> str:
     return " ".join([w for w in words if w not in ("a", "an", "the")] or words)
 
 
-def option(place: str, text: str = "", texts: Texts | None = None) -> str | None:
-    """The letter of the option that a place begins with or, where the texts are known, gives the text of.
+def option(place: str, text: str = "", options: tuple[str, ...] = ()) -> str | None:
+    """The letter of the option that a place begins with or, where the texts of the `options` are known, gives.
 
     `text`, the whole response, is not asked. SeveralError where the place names two options as right.
     """
     if only := _ONLY.fullmatch(place):
         return only[1]
     if isinstance(place, Words):
-        return texts.get(_form(place)) if texts else None
+        return known(options).get(_form(place)) if options else None
     if "oth" in place[:10] and _BOTH.match(place):
-        if texts and (exact := texts.get(_form(places.sentence(place)))):
+        if options and (exact := known(options).get(_form(places.sentence(place)))):
             return exact  # "Both A and B" is an option of its own
         raise SeveralError("several")
-    if not texts or isinstance(place, Letter):
+    if not options or isinstance(place, Letter):
         return letter(place)
-    if len(place) > _LETTERED and place[0] not in "(*" and (exact := texts.get(_form(places.sentence(place)))):
+    may_be = len(place) > _LETTERED and place[0] not in "(*"
+    if may_be and (exact := known(options).get(_form(places.sentence(place)))):
         return exact  # "I and II", "C. elegans"
-    return letter(place) or (None if _EITHER.match(place) else by_text(place, texts))
+    return letter(place) or (None if _EITHER.match(place) else by_text(place, known(options)))
 
 
 def letter(place: str) -> str | None:
