@@ -35,7 +35,7 @@ class Agreement:
             raise UserError("No validation question has a pseudo-label: lower voting.threshold or take more questions.")
         asked = prompts.of_questions(settings, questions).values()
         self.requests = [generation.Request(prompts.encode(tokenizer, p), 1, 0.0, p.stop) for p in asked]
-        self.options = [prompt.options for prompt in asked]
+        self.options = [prompt.choices for prompt in asked]
         self.ids = list(questions["id"])
         self.labels = list(known[self.ids])
         self.answers: list[str | None] = []
@@ -48,7 +48,7 @@ class Agreement:
         engine = TransformersEngine(model, self.tokenizer, self.batch, self.max_tokens)
         completions = engine.generate(training.share(self.requests, accelerator), seed=0)
         options = training.share(self.options, accelerator)
-        given = [answers.extract(g[0].text, self.kind, n) for g, n in zip(completions, options, strict=True)]
+        given = [answers.extract(g[0].text, self.kind, of) for g, of in zip(completions, options, strict=True)]
         self.answers = training.gather(given, len(self.requests), accelerator)
         agreeing = [answers.same(a, label) for a, label in zip(self.answers, self.labels, strict=True)]
         return sum(agreeing) / len(agreeing)

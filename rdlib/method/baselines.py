@@ -195,7 +195,7 @@ def query_rows(stage, cell: Cell, count: int, labelled: bool) -> Dataset:
     texts = [p.chat if cell.tokenizer.chat_template else p.plain for p in asked]
     labels = [None if pd.isna(label) else label for label in queries["pseudo_label"]]
     order = ppo_schedule.query_order(len(queries), 0, count, stage.seed)
-    columns = {"prompt": texts, "pseudo_label": labels, "options": [p.options for p in asked]}
+    columns = {"prompt": texts, "pseudo_label": labels, "options": [p.choices for p in asked]}
     columns["prompt_tokens"] = [len(prompts.encode(cell.tokenizer, p)) for p in asked]
     return Dataset.from_dict({name: [values[i] for i in order] for name, values in columns.items()})
 
@@ -234,9 +234,9 @@ def heated(teacher: PreTrainedModel, heat: float) -> PreTrainedModel:
 def match_reward(kind: str) -> Callable[..., list[float]]:
     """TRL's reward function: 1 for a completion whose answer (of this `kind`) is the pseudo-label, else 0."""
 
-    def match(completions: list[str], pseudo_label: list[str], options: list[int], **_: Any) -> list[float]:
+    def match(completions: list[str], pseudo_label: list[str], options: list[answers.Options], **_: Any) -> list[float]:
         """One reward a completion."""
-        given = [answers.extract(text, kind, number) for text, number in zip(completions, options, strict=True)]
+        given = [answers.extract(text, kind, of) for text, of in zip(completions, options, strict=True)]
         return vote_reward(given, pseudo_label).tolist()
 
     return match

@@ -144,7 +144,7 @@ def details(table: pd.DataFrame, kind: str, asked: dict[str, prompts.Prompt]) ->
         "by_group": {name: accuracies(part, "group") for name, part in parts.items()},
         "extractable": {name: float(part["answer"].notna().mean()) for name, part in parts.items()},
         "rules": {
-            name: answers.rule_shares(part["text"], kind, (asked[key].options for key in part["id"]))
+            name: answers.rule_shares(part["text"], kind, (asked[key].choices for key in part["id"]))
             for name, part in parts.items()
         },
         "mean_tokens": {name: float(part["tokens"].mean()) for name, part in parts.items()},

@@ -83,7 +83,7 @@ class AnswerReader:
     def __call__(self, index: int, text: str) -> str | None:
         """The answer, None where there is none."""
         said = self.opening + generation.cut_at(text, self.stops[index])
-        return answers.extract(said, self.kind, self.asked[index].options)
+        return answers.extract(said, self.kind, self.asked[index].choices)
 
 
 class RewardFunction:

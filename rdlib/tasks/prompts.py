@@ -47,7 +47,8 @@ class Prompt:
     """What a model is asked: chat messages (role, content), and the same as text for a model without a chat.
 
     `id` and `question` say which question it is of, for an engine that looks its responses up. `stop` are the strings
-    that end a response to the plain text; `options` says how many letters an answer may be.
+    that end a response to the plain text; `options` says how many letters an answer may be, `option_texts` what stands
+    behind them where the question has options.
     """
 
     messages: tuple[tuple[str, str], ...]
@@ -56,6 +57,12 @@ class Prompt:
     question: str = ""
     stop: tuple[str, ...] = ()
     options: int = len(LETTERS)
+    option_texts: tuple[str, ...] = ()
+
+    @property
+    def choices(self) -> int | tuple[str, ...]:
+        """What `answers.find` needs to know of the options: their texts, or how many there are where none are known."""
+        return self.option_texts or self.options
 
     @property
     def chat(self) -> list[dict[str, str]]:
@@ -81,13 +88,14 @@ def few_shot(
     if settings.answer not in INSTRUCTIONS:
         shown = [f"{micro_question(q, o)} {response}" for q, o, response in examples]
         plain = " ".join([*shown, micro_question(question, options)])
-        return Prompt((("user", plain),), plain, options=len(options) or len(LETTERS))
+        return Prompt((("user", plain),), plain, options=len(options) or len(LETTERS), option_texts=tuple(options))
     turns = []
     for asked, choices, response in examples:
         turns += [("user", put(settings, asked, choices)), ("assistant", response)]
     turns.append(("user", put(settings, question, options)))
     plain = _plain(settings, examples, question, options)
-    return Prompt(tuple(turns), plain, stop=STOP, options=len(options) or len(LETTERS))
+    told = {"options": len(options) or len(LETTERS), "option_texts": tuple(options)}
+    return Prompt(tuple(turns), plain, stop=STOP, **told)
 
 
 def instruction_of(settings: Dataset) -> str:
