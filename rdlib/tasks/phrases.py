@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from functools import lru_cache
 
 from rdlib.tasks import numbers, places
-from rdlib.tasks.plain import plain
+from rdlib.tasks.plain import plain_words
 
 # Sentences: a point behind a title or an initial ends none
 
@@ -210,7 +210,7 @@ _MARKED = re.compile(
 @lru_cache(maxsize=4096)  # the samples of a question say the same
 def phrase(place: str) -> str | None:
     """A short answer without case, articles and punctuation; a place that is just a number as that number."""
-    place = (plain(_SYMBOL.sub(_named, place)) if "\\" in place else plain(place)).strip()
+    place = (plain_words(_SYMBOL.sub(_named, place)) if "\\" in place else plain_words(place)).strip()
     if _PLAIN_WORDS.fullmatch(place):
         if filler := _FILLER.match(place):
             return phrase(place[filler.end() :])

@@ -55,6 +55,26 @@ _THIN = re.compile("(?<=[0-9])[\u00a0\u2009\u202f](?=[0-9]{3}(?![0-9]))")  # bet
 _DASH = re.compile(r"(?<![\w.)%])[–‑—](?=[$€£]?\.?[0-9])|(?<=[0-9] )–(?= [0-9])")  # a minus, not the one of "3–5"
 
 
+# Of words, in which signs tell answers apart, just what is typed in several ways is made one
+_WRAP = re.compile(r"\\+(?:text|textbf|mathrm|mathbf|mbox|boxed|bf|rm)\s?\{")
+_WORDS_FRACTION = re.compile(r"(\d?)\\+[dtc]?frac\s?(?:\{([^{}]*)\}\s?\{([^{}]*)\}|(\d)(\d))")
+_OPERATOR = re.compile(r"\\+(times|cdot|div)(?![A-Za-z])")
+_WORDS_COMMAND = re.compile(r"\\+([$%])|\\+[,;:! ()\[\]]|\\+[A-Za-z]+|[{}]")
+_WORDS_CHARACTERS = str.maketrans("−﹣－×⋅·÷（）［］：，＝＄％", "---***/()[]:,=$%")
+_WORDS_DASH = re.compile(r"(?<![\w.)%])[–‑](?=[$€£]?\.?[0-9])|(?<=[0-9] )–(?= [0-9])")
+
+
+def plain_words(place: str) -> str:
+    """A place of words without LaTeX's commands and braces; signs such as ≥, ≠ and π stay apart."""
+    if not place.isascii():
+        place = _THIN.sub(",", _WORDS_DASH.sub("-", place.translate(_WORDS_CHARACTERS)))
+    if "\\" not in place and "{" not in place:
+        return place
+    place = _OPERATOR.sub(lambda m: "/" if m[1] == "div" else "*", _WRAP.sub(" {", place))
+    place = _WORDS_FRACTION.sub(lambda m: f"{m[1]}{' ' * bool(m[1])}{m[2] or m[4]}/{m[3] or m[5]}", place)
+    return _WORDS_COMMAND.sub(lambda m: m[1] or ("" if m[0][-1] in ",;:! {}" else " "), place)
+
+
 def plain(place: str) -> str:
     """A place without LaTeX's commands and braces, fractions as a/b, operators and digits as ASCII has them."""
     if not place.isascii():
