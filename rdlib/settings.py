@@ -86,6 +86,9 @@ class Model(Section):
     `first_look` questions are asked before all others, and the asking ends there when most of what came is of no use
     (0: none). It ends too when more than the share `most_unanswered` of the samples got no answer, or the `budget` is
     used up. `ask_refused_again` asks once more what the server had refused for good.
+
+    `chat_template_kwargs` are what the chat template is told, as `enable_thinking: false` of Qwen3's; a server is told
+    by `request.body`.
     """
 
     model: str
@@ -111,17 +114,24 @@ class Model(Section):
     ask_refused_again: bool = False
     prices: Prices | None = None
     budget: Budget | None = None
+    chat_template_kwargs: dict[Annotated[str, Field(pattern="^[A-Za-z_][A-Za-z0-9_]*$")], bool | int | float | str] = {}
 
     @property
     def identity(self) -> str | dict[str, Any]:
         """What decides the model's responses, for a stage's key."""
         deciding = {
             *("model", "revision", "engine", "adapter", "max_tokens", "system_prompt", "leave_out", "thinking"),
-            "ask_refused_again",
+            *("ask_refused_again", "chat_template_kwargs"),
         }
         kept = self.model_dump(include=deciding, exclude_defaults=True)
         kept |= {"request": self.request.body} if self.request.body else {}
         return self.model if set(kept) == {"model"} else kept
+
+    @model_validator(mode="after")
+    def _templates_are_filled_here(self) -> Model:
+        if self.chat_template_kwargs and self.engine in ("openai", "replay"):
+            raise ValueError("chat_template_kwargs is for models loaded here: tell a server by request.body")
+        return self
 
     @model_validator(mode="after")
     def _money_has_a_price(self) -> Model:

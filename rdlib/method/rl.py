@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 
 from rdlib import artifacts
-from rdlib.engines import generation, models
+from rdlib.engines import endings, generation, models
 from rdlib.engines.transformers_engine import TransformersEngine
 from rdlib.errors import UserError
 from rdlib.method import scoring, training, watching
@@ -218,6 +218,7 @@ def run(stage, work: Path, on_update=None) -> None:
     if not training.is_main():
         return
     summary |= token_counts(trainer.history, ppo, [len(prompt) for prompt in encoded], stage.seed)
+    endings.agree(policy, tokenizer)
     training.merged(policy).save_pretrained(work / "model")
     tokenizer.save_pretrained(work / "model")
     artifacts.write_json(work / "summary.json", summary)
