@@ -43,6 +43,18 @@ def load_tokenizer(source: Model | str | Path) -> PreTrainedTokenizerBase:
     Its end token is the one that its chat template ends a turn with, where there is one; its pad token ends nothing.
     UserError where texts, questions or answers would not reach the model as they are.
     """
+    tokenizer, size = _prepared_tokenizer(source)
+    probe.check(tokenizer, size, _name(source))
+    return tokenizer
+
+
+def vocabulary(source: Model | str | Path) -> dict[str, int]:
+    """The tokens of a model and their numbers, whether or not its embedding has rows for all of them."""
+    return padding.own_tokens(_prepared_tokenizer(source)[0])
+
+
+def _prepared_tokenizer(source: Model | str | Path) -> tuple[PreTrainedTokenizerBase, int | None]:
+    """The tokenizer with its end and pad tokens, and how many rows the model's embedding has."""
     name, revision = _name(source), getattr(source, "revision", None)
     tokenizer = _load(AutoTokenizer, source, padding_side="left")
     tokenizer = probe.as_in_its_file(tokenizer, name, revision)
@@ -56,8 +68,7 @@ def load_tokenizer(source: Model | str | Path) -> PreTrainedTokenizerBase:
     size, ends = _size_and_ends(source)
     if not padding.usable(tokenizer.pad_token, tokenizer, {tokenizer.eos_token_id, *ends}, size):
         tokenizer.pad_token = padding.spare(tokenizer, {tokenizer.eos_token_id, *ends}, size, name)
-    probe.check(tokenizer, size, name)
-    return tokenizer
+    return tokenizer, size
 
 
 def _size_and_ends(source: Model | str | Path) -> tuple[int | None, list[int]]:

@@ -41,6 +41,11 @@ def spare(tokenizer: PreTrainedTokenizerBase, ends: Collection[int], size: int |
     )
 
 
+def own_tokens(tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
+    """The tokens of a tokenizer and their numbers, without one `ADDED` here."""
+    return {token: number for token, number in tokenizer.get_vocab().items() if token != ADDED}
+
+
 def _candidates(tokenizer: PreTrainedTokenizerBase) -> Iterator[str | None]:
     special = [str(token) for token in tokenizer.added_tokens_decoder.values() if token.special]
     yield from (token for token in special if "pad" in token.lower())
