@@ -121,8 +121,8 @@ class VllmEngine:
 
     def _completion(self, sample: Any, request: Request) -> Completion:
         tokens = list(sample.token_ids)
-        text = cut_at(self.tokenizer.decode(tokens, skip_special_tokens=True), self._stops(request)).strip()
-        text = prompts.opening(self.tokenizer, request.prompt) + text
+        text = prompts.said(self.tokenizer, tokens, sample.finish_reason == "stop")
+        text = prompts.opening(self.tokenizer, request.prompt) + cut_at(text, self._stops(request)).strip()
         return Completion(text, tokens, len(tokens), "stop" if sample.finish_reason == "stop" else "length")
 
 

@@ -139,6 +139,19 @@ def opening(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> str:
     return THINK if tokenizer.chat_template and templates.opens_thinking(tokenizer.decode(ids[-8:])) else ""
 
 
+def said(tokenizer: PreTrainedTokenizerBase, tokens: list[int], finished: bool) -> str:
+    """The text of a response's tokens, without control tokens, a character that was cut off, or the mark of a channel.
+
+    That mark is what the template writes before an answer in control tokens, of which their text alone would be left.
+    """
+    hidden = tokenizer.chat_template and tokens and not tokenizer.decode(tokens[:1], skip_special_tokens=True)
+    lead = templates.lead_tokens(tokenizer) if hidden else []
+    if lead and tokens[: len(lead)] == lead:
+        tokens = tokens[len(lead) :]
+    text = tokenizer.decode(tokens, skip_special_tokens=True)
+    return text if finished else text.rstrip("\ufffd")
+
+
 def render(tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]], **options: bool) -> list[int]:
     """Token ids of chat messages by the tokenizer's template; UserError when it refuses them."""
     return templates.rendered_tokens(tokenizer, messages, **options)

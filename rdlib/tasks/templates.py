@@ -166,6 +166,13 @@ def turn_of(tokenizer: PreTrainedTokenizerBase) -> Turn:
     return Turn(lead, str(added[first[0]]) if ends else None, header)
 
 
+@kept_with_tokenizer
+def lead_tokens(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Token ids of a turn's lead, where it holds control tokens."""
+    lead, pattern = turn_of(tokenizer).lead, control_tokens(tokenizer)
+    return tokenizer(lead, add_special_tokens=False)["input_ids"] if pattern and pattern.search(lead) else []
+
+
 def opens_thinking(prompt: str) -> bool:
     """Whether a prompt's text ends in the mark that opens the thinking."""
     return prompt.rstrip().endswith("<think>")
