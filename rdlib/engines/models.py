@@ -100,6 +100,12 @@ def end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> li
     return endings.of(model, tokenizer)
 
 
+def context(config: PreTrainedConfig) -> int | None:
+    """Tokens that a model can read at once; None where its configuration sets no limit."""
+    text = config.get_text_config(decoder=True)
+    return getattr(text, "max_position_embeddings", None) or getattr(text, "max_seq_len", None)
+
+
 def require_room(limit: int | None, prompt: int, response: int) -> None:
     """UserError unless a prompt and a response of so many tokens fit into a context of `limit` tokens."""
     if limit is not None and prompt + response > limit:

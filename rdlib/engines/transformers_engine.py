@@ -109,8 +109,7 @@ class TransformersEngine:
     def encode(self, prompt: Prompt) -> list[int]:
         """Token ids of a prompt; UserError when it leaves no room for a response of `max_tokens`."""
         ids = prompts.encode(self.tokenizer, prompt)
-        limit = getattr(self.model.config, "max_position_embeddings", None)
-        models.require_room(limit, len(ids), self.max_tokens)
+        models.require_room(models.context(self.model.config), len(ids), self.max_tokens)
         return ids
 
     def generate(self, requests: Sequence[Request], seed: int) -> list[list[Completion]]:

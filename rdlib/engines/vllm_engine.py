@@ -54,7 +54,7 @@ class VllmEngine:
         self.source, self.max_tokens, self.top_p, self.stop = model.model, max_tokens, top_p, tuple(stop)
         self.tokenizer = models.load_tokenizer(model)
         self.config = models.load_config(model)
-        self.limit = settings.max_model_len or getattr(self.config, "max_position_embeddings", None)
+        self.limit = settings.max_model_len or models.context(self.config)
         self.end_tokens = sorted({self.tokenizer.eos_token_id, *endings.of_settings(models.generation_settings(model))})
         self.adapter, rank = _adapter(model.adapter)
         lora = {"enable_lora": True, "max_lora_rank": rank} if rank else {}

@@ -249,6 +249,8 @@ def query_rows(stage, cell: Cell, count: int, labelled: bool) -> Dataset:
     order = ppo_schedule.query_order(len(queries), 0, count, stage.seed)
     columns = {"prompt": texts, "pseudo_label": labels, "options": [p.options for p in asked]}
     columns["prompt_tokens"] = [len(cell.tokens[text]) for text in texts]
+    limit = models.context(models.load_config(cell.source))
+    models.require_room(limit, max(columns["prompt_tokens"]), stage.dataset_settings.max_tokens)
     return Dataset.from_dict({name: [values[i] for i in order] for name, values in columns.items()})
 
 

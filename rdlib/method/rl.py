@@ -182,6 +182,8 @@ def run(stage, work: Path, on_update=None) -> None:
         ppo = ppo.without_warmup()
     asked = list(prompts.of_questions(settings, queries).values())
     encoded = [prompts.encode(tokenizer, prompt) for prompt in asked]
+    longest = max(map(len, encoded))
+    models.require_room(models.context(models.load_config(source)), longest, settings.max_tokens)
     accelerator = training.new_accelerator(profile.training)
     score = reward_function(stage, tokenizer, queries, asked, accelerator.device)
     scorer = stage.input("reward_model") / "model"
@@ -191,7 +193,6 @@ def run(stage, work: Path, on_update=None) -> None:
     agreement = Agreement(validation, labels, tokenizer, settings, profile.generation.batch_size)
     watch = watching.Watch(stage)
     kept = ValidationAnswers(agreement, work, watch.of_updates(on_update))
-    longest = max(map(len, encoded))
     with closing(watch), open_sampler(policy, tokenizer, profile, settings.max_tokens, longest) as sample:
         trainer = PPOTrainer(
             policy,
