@@ -73,13 +73,14 @@ def _prepared_tokenizer(source: Model | str | Path) -> tuple[PreTrainedTokenizer
 
 def _size_and_ends(source: Model | str | Path) -> tuple[int | None, list[int]]:
     """Rows of a model's embedding and the end tokens in its settings; (None, []) of a tokenizer without a model."""
-    if (config := _config(source)) is None:
+    if (config := config_of(source)) is None:
         return None, []
     size = getattr(config.get_text_config(decoder=True), "vocab_size", None)
     return size, endings.of_settings(generation_settings(source) or config.get_text_config(decoder=True))
 
 
-def _config(source: Model | str | Path) -> PreTrainedConfig | None:
+def config_of(source: Model | str | Path) -> PreTrainedConfig | None:
+    """The configuration of a model; None where it cannot be read."""
     try:
         return load_config(source)
     except UserError:
@@ -147,7 +148,7 @@ def load_scorer(
 
     The last token is the mask's, see `rdlib.engines.scorers`.
     """
-    kind = scorers.class_for(_config(source))
+    kind = scorers.class_for(config_of(source))
     if kind is AutoModelForSequenceClassification:
         model = _load(kind, source, **_held_for(training), num_labels=1)
     else:

@@ -59,7 +59,7 @@ def reading_by_mask(kind: type[PreTrainedModel]) -> type[PreTrainedModel]:
 
 def read_by_mask(model: PreTrainedModel, source: str) -> PreTrainedModel:
     """The scorer, read where the mask ends; UserError where it has not one linear head on a body."""
-    if not isinstance(getattr(model, "score", None), torch.nn.Linear) or not hasattr(model, model.base_model_prefix):
+    if not has_head(model):
         raise UserError(
             f"The model {source} ({type(model).__name__}) has no linear head that a score could be read from: take a "
             f"decoder-only student of another architecture."
@@ -85,6 +85,28 @@ def class_for(config: PreTrainedConfig | None) -> Any:
     if config is None or type(config) in AutoModelForSequenceClassification._model_mapping:
         return AutoModelForSequenceClassification
     return made_for(type(config)) or AutoModelForSequenceClassification
+
+
+def can_be_made(config: PreTrainedConfig) -> bool:
+    """Whether a model of this configuration can carry a head, tried without weights.
+
+    True also of one that cannot be built so, of which the stage that loads it knows more.
+    """
+    kind = class_for(config)
+    if type(config) not in AutoModelForCausalLM._model_mapping:
+        return False
+    try:
+        with torch.device("meta"):
+            causal = AutoModelForCausalLM.from_config(config)
+            scorer = kind.from_config(config) if kind is AutoModelForSequenceClassification else kind(config)
+    except Exception:  # some architectures fill their weights with numbers that the meta device lacks
+        return True
+    return has_head(scorer) and hasattr(causal, scorer.base_model_prefix)
+
+
+def has_head(model: PreTrainedModel) -> bool:
+    """Whether a model is one linear head on a body."""
+    return isinstance(getattr(model, "score", None), torch.nn.Linear) and hasattr(model, model.base_model_prefix)
 
 
 @functools.cache

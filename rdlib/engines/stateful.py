@@ -46,9 +46,8 @@ def needs_generate(model: PreTrainedModel) -> bool:
     return bool(getattr(inner, "_is_stateful", False)) or not has_cache or keeps_a_state(inner.config)
 
 
-def say(model: PreTrainedModel) -> None:
+def say(kind: str) -> None:
     """Say once that a kind of model is sampled from more slowly."""
-    kind = model.config.model_type
     if kind not in _said:
         _said.add(kind)
         print(f"Models of kind {kind} keep a state, so transformers' own generate samples from them, slower; or vLLM.")

@@ -104,7 +104,7 @@ class TransformersEngine:
         self.may_stop: dict[str, torch.Tensor] = {}  # by the last character of a stop string
         self.by_generate = stateful.needs_generate(model)
         if self.by_generate:
-            stateful.say(model)
+            stateful.say(model.config.model_type)
 
     def encode(self, prompt: Prompt) -> list[int]:
         """Token ids of a prompt; UserError when it leaves no room for a response of `max_tokens`."""
