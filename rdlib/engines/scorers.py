@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Collection
+from copy import deepcopy
 from typing import Any
 
 import torch
@@ -97,8 +98,9 @@ def can_be_made(config: PreTrainedConfig) -> bool:
         return False
     try:
         with torch.device("meta"):
-            causal = AutoModelForCausalLM.from_config(config)
-            scorer = kind.from_config(config) if kind is AutoModelForSequenceClassification else kind(config)
+            causal = AutoModelForCausalLM.from_config(deepcopy(config))
+            known = kind is AutoModelForSequenceClassification
+            scorer = kind.from_config(deepcopy(config)) if known else kind(deepcopy(config))
     except Exception:  # some architectures fill their weights with numbers that the meta device lacks
         return True
     return has_head(scorer) and hasattr(causal, scorer.base_model_prefix)
@@ -119,6 +121,7 @@ def made_for(config: type[PreTrainedConfig]) -> type[PreTrainedModel] | None:
     if base is None or base is PreTrainedModel:
         return None
     name = causal.__name__.removesuffix("ForCausalLM").removesuffix("LMHeadModel") + "ForSequenceClassification"
-    told = {"base_model_prefix": causal.base_model_prefix, "config_class": config, "__module__": __name__}
+    told = {"base_model_prefix": causal.base_model_prefix, "config_class": config}
+    told["__module__"] = causal.__module__  # in whose text transformers looks for the kinds of attention and experts
     told["forward"] = functools.wraps(body.forward)(_forward)  # what the body can be told, such as positions
     return type(name, (GenericForSequenceClassification, base), told)
