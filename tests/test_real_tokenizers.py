@@ -45,6 +45,17 @@ def test_a_tokenizer_is_that_of_its_file_whatever_class_it_names(tmp_path, kind,
     assert models.load_tokenizer(tmp_path)(TEXT)["input_ids"] == tokenizer(TEXT)["input_ids"]
 
 
+def test_a_tokenizer_taken_from_its_file_adds_the_bos_that_its_settings_ask_for(tmp_path):
+    save_tokenizer(tmp_path, None, tokenizer_class="LlamaTokenizer", add_bos_token=True)
+    save_settings(tmp_path, "config.json", model_type="llama", vocab_size=ROWS, eos_token_id=1)
+    tokenizer = models.load_tokenizer(tmp_path)
+    ids = encode(tokenizer, asked())
+    assert ids[0] == tokenizer.bos_token_id and ids.count(tokenizer.bos_token_id) == 1
+    assert tokenizer.decode(ids[1:]) == asked().plain
+    tokenizer.save_pretrained(tmp_path)
+    assert encode(models.load_tokenizer(tmp_path), asked()) == ids
+
+
 def test_a_tokenizer_whose_file_loses_spaces_is_refused(tmp_path):
     tokenizer = make_tokenizer()
     core = tokenizer.backend_tokenizer

@@ -11,6 +11,7 @@ import re
 
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from transformers.models.auto.tokenization_auto import get_tokenizer_config
 from transformers.utils import cached_file
 
 from rdlib.errors import UserError
@@ -46,7 +47,10 @@ def as_in_its_file(tokenizer: PreTrainedTokenizerBase, source: str, revision: st
     """
     if type(tokenizer) is not PreTrainedTokenizerFast and _differs(tokenizer, source, revision):
         filed = PreTrainedTokenizerFast.from_pretrained(source, revision=revision, padding_side="left")
-        tokenizer = filed if survives(filed) else tokenizer
+        if survives(filed):
+            if get_tokenizer_config(source, revision=revision).get("add_bos_token") and filed.bos_token_id is not None:
+                filed.add_bos_token = True  # which its class would have heeded
+            tokenizer = filed
     if not survives(tokenizer):
         back = tokenizer.decode(tokenizer(TEXT, add_special_tokens=False)["input_ids"])
         raise UserError(
