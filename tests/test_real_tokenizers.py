@@ -127,6 +127,7 @@ PARTS = (
 )
 LAST_ALONE = "<|im_start|>user\n{{ messages[-1]['content'] }}<|im_end|>\n<|im_start|>assistant\n"
 NO_ANSWERS = CHATML.replace("m['content']", "(m['content'] if m['role'] == 'user' else '')")
+ESCAPED = CHATML.replace("m['content']", "(m['content'] | tojson)")
 RANDOM = "{{ [1, 2, 3, 4, 5, 6, 7, 8, 9] | random }}" + CHATML
 
 
@@ -136,6 +137,8 @@ RANDOM = "{{ [1, 2, 3, 4, 5, 6, 7, 8, 9] | random }}" + CHATML
         (PARTS, "drops what the user says"),
         (LAST_ALONE, "drops what the user says"),
         (NO_ANSWERS, "drops what the assistant says"),
+        (ESCAPED, "drops what the user says"),
+        (CHATML.replace("m['content']", "(m['content'] | e)"), "drops what the user says"),
         (RANDOM, "gives the same question different prompts"),
     ],
 )

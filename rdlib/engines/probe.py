@@ -20,7 +20,10 @@ from rdlib.tasks import prompts, templates
 
 TEXT = "What is 7 * 6? Yes, it is 42.\n#### 42"
 CALLS = 4  # of a template, which may draw at random
-ASKED = ({"role": "user", "content": "What is 7 * 6?"}, {"role": "assistant", "content": "Yes, it is 42."})
+ASKED = (
+    {"role": "user", "content": 'Is "7 * 6" < 50 & > 40?\nYes or no?'},  # signs that a template might escape
+    {"role": "assistant", "content": "Yes, it is 42.\n#### 42"},
+)
 NEXT = {"role": "user", "content": "Is zinc a metal?"}
 
 
