@@ -88,6 +88,9 @@ class Model(Section):
     `first_look` questions are asked before all others, and the asking ends there when most of what came is of no use
     (0: none). It ends too when more than the share `most_unanswered` of the samples got no answer, or the `budget` (a
     number alone is money) is used up. `ask_refused_again` asks once more what the server had refused for good.
+
+    `chat_template_kwargs` are what the chat template is told, as `enable_thinking: false` of Qwen3's; a server is told
+    by `request.body`.
     """
 
     model: str
@@ -114,6 +117,7 @@ class Model(Section):
     ask_refused_again: bool = False
     prices: Prices | None = None
     budget: Budget | None = None
+    chat_template_kwargs: dict[Annotated[str, Field(pattern="^[A-Za-z_][A-Za-z0-9_]*$")], bool | int | float | str] = {}
 
     @property
     def drops_thinking(self) -> bool:
@@ -126,7 +130,7 @@ class Model(Section):
         """What decides the model's responses, for a stage's key."""
         deciding = {
             *("model", "revision", "engine", "adapter", "max_tokens", "system_prompt", "leave_out", "thinking"),
-            *("ask_refused_again", "recorded"),
+            *("ask_refused_again", "recorded", "chat_template_kwargs"),
         }
         kept = self.model_dump(include=deciding, exclude_defaults=True)
         kept |= {"request": self.request.body} if self.request.body else {}
@@ -136,6 +140,12 @@ class Model(Section):
     @classmethod
     def _a_number_is_money(cls, value: Any) -> Any:
         return {"money": value} if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+    @model_validator(mode="after")
+    def _templates_are_filled_here(self) -> Model:
+        if self.chat_template_kwargs and self.engine in ("openai", "replay"):
+            raise ValueError("chat_template_kwargs is for models loaded here: tell a server by request.body")
+        return self
 
     @model_validator(mode="after")
     def _money_has_a_price(self) -> Model:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 from accelerate import Accelerator, PartialState
 
-from rdlib.engines import generation
+from rdlib.engines import generation, models
 from rdlib.engines.transformers_engine import TransformersEngine
 from rdlib.errors import UserError
 from rdlib.method import training
@@ -45,6 +45,8 @@ class Agreement:
     def __call__(self, model, accelerator: Accelerator | None = None) -> float:
         """The agreement of a model, between 0 and 1; the processes of `accelerator` share the questions."""
         accelerator = accelerator or PartialState()
+        longest = max(len(request.prompt) for request in self.requests)
+        models.require_room(models.context(model.config), longest, self.max_tokens)
         engine = TransformersEngine(model, self.tokenizer, self.batch, self.max_tokens)
         completions = engine.generate(training.share(self.requests, accelerator), seed=0)
         options = training.share(self.options, accelerator)

@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 
 from rdlib import artifacts
-from rdlib.engines import generation, models
+from rdlib.engines import endings, generation, models
 from rdlib.engines.transformers_engine import TransformersEngine
 from rdlib.errors import UserError
 from rdlib.method import scoring, training, watching
@@ -189,6 +189,8 @@ def run(stage, work: Path, on_update=None) -> None:
         ppo = ppo.without_warmup()
     asked = list(prompts.of_questions(settings, queries).values())
     encoded = [prompts.encode(tokenizer, prompt) for prompt in asked]
+    longest = max(map(len, encoded))
+    models.require_room(models.context(models.load_config(source)), longest, settings.max_tokens)
     accelerator = training.new_accelerator(profile.training)
     score = reward_function(stage, tokenizer, queries, asked, accelerator.device)
     scorer = stage.input("reward_model") / "model"
@@ -198,7 +200,6 @@ def run(stage, work: Path, on_update=None) -> None:
     agreement = Agreement(validation, labels, tokenizer, settings, profile.generation.batch_size, stage.answer_kind)
     watch = watching.Watch(stage)
     kept = ValidationAnswers(agreement, work, watch.of_updates(on_update))
-    longest = max(map(len, encoded))
     with closing(watch), open_sampler(policy, tokenizer, profile, settings.max_tokens, longest) as sample:
         trainer = PPOTrainer(
             policy,
@@ -225,6 +226,7 @@ def run(stage, work: Path, on_update=None) -> None:
     if not training.is_main():
         return
     summary |= token_counts(trainer.history, ppo, [len(prompt) for prompt in encoded], stage.seed)
+    endings.agree(policy, tokenizer)
     training.merged(policy).save_pretrained(work / "model")
     tokenizer.save_pretrained(work / "model")
     artifacts.write_json(work / "summary.json", summary)
