@@ -99,7 +99,8 @@ def option(place: str, text: str = "", options: tuple[str, ...] = ()) -> str | N
     if only := _ONLY.fullmatch(place):
         return only[1]
     if isinstance(place, Words):
-        return known(options).get(_form(place)) if options else None
+        may_be = options and len(place) < 20 + 2 * max(map(len, options))  # longer ones are no option's text
+        return known(options).get(_form(place)) if may_be else None
     if "oth" in place[:10] and _BOTH.match(place):
         if options and (exact := known(options).get(_form(places.sentence(place)))):
             return exact  # "Both A and B" is an option of its own
