@@ -131,7 +131,7 @@ def letter(place: str) -> str | None:
 
 def by_text(place: str, texts: Texts) -> str | None:
     """The letter of the option whose text a place gives, or begins with; of two the longer one."""
-    said = _HEDGE.sub("", places.sentence(place[: places.WIDTH]), count=1)
+    said = _HEDGE.sub("", places.sentence(place[: 60 + 2 * max(map(len, texts), default=0)]), count=1)
     form = _form(said)
     if form in texts:
         return texts[form]
@@ -141,9 +141,10 @@ def by_text(place: str, texts: Texts) -> str | None:
     for count in range(min(len(words), 30), 0, -1):
         if (found := texts.get(" ".join(words[:count]))) and _ends(words, count):
             return found
-    return _by_number(place, texts)
+    return _by_number(place, texts) if len(place) < _HEAD and _DIGIT.search(place) else None
 
 
+_DIGIT = re.compile(r"\d")
 _HEDGE = re.compile(
     r"\W{0,4}(?:(?:most likely|likely|probably|therefore|thus|clearly|definitely|indeed|option)\W{1,4}){1,2}"
 )
