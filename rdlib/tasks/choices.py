@@ -84,11 +84,15 @@ def known(options: tuple[str, ...]) -> Texts:
     return texts
 
 
+_THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
+_TOKEN = re.compile(r"-?\d+(?:\.\d+)?|\w+|[^\w\s.,;:!?*_\"'`$()\[\]{}]")
+
+
 def _form(text: str) -> str:
     """A text without case, articles and punctuation, and no commas in numbers: "The 1,000 eggs." is "1000 eggs"."""
     text = plain(text).casefold()
-    words = [w.replace(",", "") for w in re.findall(r"-?\d[\d,]*(?:\.\d+)?|\w+|[^\w\s.,;:!?*_\"'`$()\[\]{}]", text)]
-    return " ".join([w for w in words if w not in ("a", "an", "the")] or words)
+    words = _TOKEN.findall(_THOUSANDS.sub("", text) if "," in text else text)
+    return " ".join([word for word in words if word not in ("a", "an", "the")] or words)
 
 
 def option(place: str, text: str = "", options: tuple[str, ...] = ()) -> str | None:
@@ -135,7 +139,7 @@ def by_text(place: str, texts: Texts) -> str | None:
     form = _form(said)
     if form in texts:
         return texts[form]
-    if found := texts.get(_form(_REMARK.split(said, maxsplit=1)[0])):
+    if (remark := _REMARK.search(said)) and (found := texts.get(_form(said[: remark.start()]))):
         return found
     words = form.split(" ")
     for count in range(min(len(words), 30), 0, -1):
