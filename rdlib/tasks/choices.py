@@ -84,11 +84,15 @@ def known(options: tuple[str, ...]) -> Texts:
     return texts
 
 
+_THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
+_TOKEN = re.compile(r"-?\d+(?:\.\d+)?|\w+|[^\w\s.,;:!?*_\"'`$()\[\]{}]")
+
+
 def _form(text: str) -> str:
     """A text without case, articles and punctuation, and no commas in numbers: "The 1,000 eggs." is "1000 eggs"."""
     text = plain(text).casefold()
-    words = [w.replace(",", "") for w in re.findall(r"-?\d[\d,]*(?:\.\d+)?|\w+|[^\w\s.,;:!?*_\"'`$()\[\]{}]", text)]
-    return " ".join([w for w in words if w not in ("a", "an", "the")] or words)
+    words = _TOKEN.findall(_THOUSANDS.sub("", text) if "," in text else text)
+    return " ".join([word for word in words if word not in ("a", "an", "the")] or words)
 
 
 def option(place: str, text: str = "", options: tuple[str, ...] = ()) -> str | None:
@@ -99,7 +103,8 @@ def option(place: str, text: str = "", options: tuple[str, ...] = ()) -> str | N
     if only := _ONLY.fullmatch(place):
         return only[1]
     if isinstance(place, Words):
-        return known(options).get(_form(place)) if options else None
+        may_be = options and len(place) < 20 + 2 * max(map(len, options))  # longer ones are no option's text
+        return known(options).get(_form(place)) if may_be else None
     if "oth" in place[:10] and _BOTH.match(place):
         if options and (exact := known(options).get(_form(places.sentence(place)))):
             return exact  # "Both A and B" is an option of its own
@@ -130,19 +135,20 @@ def letter(place: str) -> str | None:
 
 def by_text(place: str, texts: Texts) -> str | None:
     """The letter of the option whose text a place gives, or begins with; of two the longer one."""
-    said = _HEDGE.sub("", places.sentence(place[: places.WIDTH]), count=1)
+    said = _HEDGE.sub("", places.sentence(place[: 60 + 2 * max(map(len, texts), default=0)]), count=1)
     form = _form(said)
     if form in texts:
         return texts[form]
-    if found := texts.get(_form(_REMARK.split(said, maxsplit=1)[0])):
+    if (remark := _REMARK.search(said)) and (found := texts.get(_form(said[: remark.start()]))):
         return found
     words = form.split(" ")
     for count in range(min(len(words), 30), 0, -1):
         if (found := texts.get(" ".join(words[:count]))) and _ends(words, count):
             return found
-    return _by_number(place, texts)
+    return _by_number(place, texts) if len(place) < _HEAD and _DIGIT.search(place) else None
 
 
+_DIGIT = re.compile(r"\d")
 _HEDGE = re.compile(
     r"\W{0,4}(?:(?:most likely|likely|probably|therefore|thus|clearly|definitely|indeed|option)\W{1,4}){1,2}"
 )
