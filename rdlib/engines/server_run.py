@@ -5,6 +5,7 @@ from __future__ import annotations
 import queue
 import random
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
@@ -26,6 +27,7 @@ from rdlib.settings import Model
 TRIES_TO_REACH = 3  # of a server that has not answered yet: more likely a wrong address than a short failure
 TRIES_FOR_BETTER = 2  # of choices that are odd, but paid for: one without a reason why it ended, or without content
 HOPELESS_TOGETHER = 3  # requests that fail one after another, with no answer between, are no matter of the requests
+SHORT = 0.05  # seconds between two looks at what is under way
 MOST_WITHOUT = 12  # parameters that a request can lose before it counts as refused
 
 
@@ -86,10 +88,10 @@ class Run:
                 asked = len(job.samples)
                 try:
                     self._ask(job)
+                    self._wait_until_kept()
                 finally:
                     with self.lock:
                         self.under_way -= asked
-                self._wait_until_kept()
             if not self.left.stopped:
                 self._end()
         except Exception as error:
@@ -106,13 +108,16 @@ class Run:
             continue
 
     def _may_ask(self, job: Job) -> bool:
-        """Whether the samples of a job may be asked for, beside those that are awaited."""
-        with self.lock:
-            awaited = self.under_way + self.done.qsize()
-            if self.may_ask is not None and not self.may_ask(awaited):
-                return False
-            self.under_way += len(job.samples)
-        return True
+        """Whether the samples of a job may be asked for; it waits for those under way where they leave no room."""
+        while not self.left.stopped:
+            with self.lock:
+                if self.may_ask is None or self.may_ask(self.under_way):
+                    self.under_way += len(job.samples)
+                    return True
+                if not self.under_way:
+                    return False
+            time.sleep(SHORT)
+        return False
 
     # ---- one call
 
