@@ -1240,7 +1240,7 @@ def test_sixteen_workers_and_answers_out_of_order(fake):
         seen.append(body)
         return answer(body | {"n": 1})
 
-    fake.answer, fake.delay = slow, 0.03
+    fake.answer, fake.delay = slow, 0.1
     found = collected(engine_of(fake), {i: asked(i, 3) for i in range(40)})
     assert len(found) == 120 and len({reply.text for reply in found.values()}) == 120
     assert fake.most == 16
