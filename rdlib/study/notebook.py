@@ -17,7 +17,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from rdlib.errors import UserError
-from rdlib.evidence import looks, shown
+from rdlib.evidence import gallery, looks, shown
+from rdlib.evidence.result_tables import Evidence
 from rdlib.evidence.verdicts import Claim
 from rdlib.settings import Model
 from rdlib.study import environment
@@ -91,6 +92,15 @@ def show_file(path: Path) -> None:
     display(
         Markdown(path.read_text(encoding="utf-8")) if path.suffix == ".md" else Image(filename=str(path), width=850)
     )
+
+
+def show_exhibits(evidence: Evidence, folder: Path, *names: str) -> None:
+    """Show finished tables and figures by their files' names, or why one is left out, in a line."""
+    for name in names:
+        if reason := gallery.find(Path(name).stem).left_out(evidence):
+            display(Markdown(reason))
+        else:
+            show_file(folder / name)
 
 
 def show_trials(folder: Path, *names: str) -> None:
