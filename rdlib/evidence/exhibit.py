@@ -9,7 +9,7 @@ A table is written as CSV and Markdown, a figure as PDF and PNG beside the CSV o
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from rdlib import artifacts
 from rdlib.evidence import looks, tables
 from rdlib.evidence.result_tables import Evidence
 
+GOLD = "questions with gold answers"
 # The setting that each ablation varies, which names its variants.
 VARIED = {
     "lambda": "reward_model.lam",
@@ -42,7 +43,7 @@ class Exhibit:
     the warm-up's learning rate, which few results have.
     `answer`: what its table says, in words that go before the caption. `trials`: the groups of trials that it shows,
     which lie beside the results and are run by `rdlib.study.open_ends`. `methods`: those that it compares and not every
-    study asks for. `of_gold`: it is about answers that gold ones judge. `of_own`: it is about own questions.
+    study asks for. `needs`: what else it needs that own questions may lack. `of_own`: it is about own questions.
     """
 
     name: str
@@ -59,7 +60,7 @@ class Exhibit:
     of_same_rate: bool = False
     trials: tuple[str, ...] = ()
     methods: tuple[str, ...] = ()
-    of_gold: bool = False
+    needs: str = ""
     of_own: bool = False
 
     def is_shown(self, evidence: Evidence) -> bool:
@@ -76,15 +77,19 @@ class Exhibit:
         parts = (notebook.partition("_ablation_")[2] for notebook in self.rests_on)
         return tuple(name for name in parts if name)
 
-    def left_out(self, evidence: Evidence) -> str:
-        """Why a part of a study has nothing to show here, in one sentence; "" where there is something."""
+    def why_left_out(self, evidence: Evidence) -> str:
+        """Why a part of a study has nothing to show here; "" where there is something."""
         whole = evidence.asks_for_all or self.of_questions or self.trials
         if whole or not self.is_shown(evidence) or _says_something(self.table(evidence)):
             return ""
-        reasons = ["it needs questions with gold answers"] if self.of_gold and evidence.correctness.empty else []
-        if options := missing_runs(evidence, self.methods, self.ablations):
-            reasons.insert(0, f'it needs runs that are asked for by name (`ARGS="{options}"`)')
-        return f"*{self.title}* is left out: {' and '.join(reasons) or 'there are no such runs in these results'}."
+        options = missing_runs(evidence, self.methods, self.ablations)
+        needs = "" if self.needs == GOLD and len(evidence.correctness) else self.needs
+        reasons = [f'runs that are asked for by name (`ARGS="{options}"`)'] if options else []
+        return f"it needs {tables.listed([*reasons, *filter(None, [needs])]) or 'runs that these results lack'}"
+
+    def left_out(self, evidence: Evidence) -> str:
+        """The same as a sentence with the title."""
+        return sentence_of([self], why) if (why := self.why_left_out(evidence)) else ""
 
     @property
     def of_questions(self) -> bool:
@@ -99,6 +104,12 @@ class Exhibit:
     def note(self, evidence: Evidence) -> str:
         """The caption, after the answer where it gives one."""
         return self.caption if self.answer is None else f"{self.answer(evidence)} {self.caption}".strip()
+
+
+def sentence_of(left_out: Sequence[Exhibit], why: str) -> str:
+    """What is left out for one reason, in a sentence."""
+    titles = tables.listed([f"*{exhibit.title}*" for exhibit in left_out])
+    return f"{titles} {'is' if len(left_out) == 1 else 'are'} left out: {why}."
 
 
 def _says_something(table: pd.DataFrame) -> bool:

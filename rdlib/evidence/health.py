@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 NAN = float("nan")
 BEFORE, AFTER, UNTRAINED = "ours_wo_r", "ours", "icl"  # the warm-up, PPO, the student before training
+METHODS = (BEFORE, AFTER, UNTRAINED)
 ENDS = 10  # updates at either end of PPO whose mean reward is compared, as in the table of PPO's reach
 SURE = 2.0  # standard errors by which rewards must differ: the normal 95 %
 SHORT = 2 / 3  # of the tokens: who drops a third of an answer drops reasoning, while wording alone moves some per cent
@@ -36,10 +37,11 @@ PLANNED = 5.0  # points of agreement for which questions are counted, the most: 
 
 @dataclass(frozen=True)
 class Change:
-    """A number before and after PPO; NaN where it is not known."""
+    """A number before and after PPO, and of the student before any training; NaN where it is not known."""
 
     before: float = NAN
     after: float = NAN
+    untrained: float = NAN
 
     def fell_to(self, share: float) -> bool:
         """Whether what is left is less than a share of what was there."""
@@ -54,15 +56,13 @@ class Change:
 class Health:
     """What PPO changed in one cell; agreement in per cent, its difference in points, shares from 0 to 1.
 
-    `gold`: it is accuracy. `deviation` is that of a question's difference, `untrained` the agreement before any
-    training. `reward` is the mean of PPO's first and last updates, `reward_error` the standard error of its change.
-    `kept_start`: PPO kept the model that it began with.
+    `gold`: it is accuracy. `deviation` is that of a question's difference. `reward` is the mean of PPO's first and last
+    updates, `reward_error` the standard error of its change. `kept_start`: PPO kept the model that it began with.
     """
 
     cell: str
     questions: int = 0
     gold: bool = False
-    untrained: float = NAN
     agreement: Change = Change()
     gain: float = NAN
     low: float = NAN
@@ -178,41 +178,51 @@ def measured(evidence: Evidence) -> list[Health]:
 
 def _measured(evidence: Evidence, cell: tuple[str, str, str], written: pd.DataFrame) -> Health:
     judged, gold = _judged(evidence, cell)
-    wanted = dict(zip(tables.CELL, cell, strict=True))
-    of_cell = tables.select(written, **wanted).groupby("method")[["tokens", "distinct", "answered"]].mean()
-    changes = {name: Change(*of_cell[name].reindex([BEFORE, AFTER])) for name in of_cell}
-    runs = tables.select(evidence.ppo_history, **wanted, method=AFTER, variant="")
-    shares = {method: 100 * part["correct"].mean() for method, part in judged.items() if len(part)}
-    found = {"agreement": Change(shares.get(BEFORE, NAN), shares.get(AFTER, NAN)), "gold": gold}
-    if len(judged[BEFORE]) and len(judged[AFTER]):
-        found |= _gain(judged[AFTER], judged[BEFORE], cell[0])
-    change, error = reward_change(runs)
+    answers = {method: _of_method(written, cell, method) for method in METHODS}
+    changes = {name: _change(answers, name) for name in ("tokens", "distinct", "answered")}
+    runs = _of_method(tables.select(evidence.ppo_history, variant=""), cell, AFTER)
+    compared = len(judged[BEFORE]) and len(judged[AFTER])
+    difference = _difference(judged[AFTER], judged[BEFORE], cell[0]) if compared else {}
+    reward, error = reward_change(runs)
     return Health(
         "/".join(cell),
-        untrained=shares.get(UNTRAINED, NAN),
-        reward=change,
+        gold=gold,
+        agreement=_change(judged, "correct", 100),
+        reward=reward,
         reward_error=error,
         kept_start=_kept_start(runs),
         **changes,
-        **found,
+        **difference,
     )
+
+
+def _of_method(table: pd.DataFrame, cell: tuple[str, str, str], method: str) -> pd.DataFrame:
+    """The rows of a method in a cell; those of the student before training name no teacher."""
+    dataset, teacher, student = cell
+    return tables.select(
+        table, dataset=dataset, teacher="" if method == UNTRAINED else teacher, student=student, method=method
+    )
+
+
+def _change(by_method: dict[str, pd.DataFrame], column: str, scale: float = 1) -> Change:
+    """The mean of a column for each model, NaN for one without rows."""
+    return Change(*(scale * by_method[method][column].astype(float).mean() for method in METHODS))
 
 
 def _judged(evidence: Evidence, cell: tuple[str, str, str]) -> tuple[dict[str, pd.DataFrame], bool]:
     """The judged held-out answers of each model, and whether gold judges: it does where it has as many questions."""
     dataset, teacher, student = cell
-    methods = (UNTRAINED, BEFORE, AFTER)
-    graded = {m: tables.method_rows(evidence.correctness, dataset, teacher, student, m) for m in methods}
+    graded = {m: tables.method_rows(evidence.correctness, dataset, teacher, student, m) for m in METHODS}
     if not evidence.holds_out:
         return graded, True
     votes = tables.select(evidence.agreement, dataset=dataset, teacher=teacher, student=student, variant="")
     votes = votes.rename(columns={"agrees": "correct"})
-    voted = {method: tables.select(votes, method=method) for method in methods}
+    voted = {method: tables.select(votes, method=method) for method in METHODS}
     gold = len(graded[AFTER]) > 0 and len(graded[AFTER]) >= len(voted[AFTER])
     return (graded if gold else voted), gold
 
 
-def _gain(after: pd.DataFrame, before: pd.DataFrame, key: str) -> dict[str, float]:
+def _difference(after: pd.DataFrame, before: pd.DataFrame, key: str) -> dict[str, float]:
     """The paired difference with its interval, in points, and the deviation of a question's difference."""
     paired = stats.paired_table(after, before)
     interval = stats.paired_difference(after, before, key).interval()
@@ -263,26 +273,20 @@ def table(found: list[Health]) -> pd.DataFrame:
 
 
 def _rows(one: Health) -> Iterator[dict]:
-    ends = {"change_low": one.low, "change_high": one.high}
-    yield _row(f"{one.judge} (%)", one.agreement, untrained=one.untrained) | ends
+    """The rows of one cell; of agreement the interval of its change too."""
+    yield _row(f"{one.judge} (%)", one.agreement) | {"change_low": one.low, "change_high": one.high}
     for measure, (name, scale) in MEASURES.items():
         yield _row(measure, getattr(one, name), scale)
     yield _row("reward of PPO's first and last updates", one.reward)
 
 
-def _row(measure: str, change: Change, scale: float = 1, untrained: float = NAN) -> dict:
-    before, after = scale * change.before, scale * change.after
-    return {
-        "measure": measure,
-        "before_training": untrained,
-        "after_warmup": before,
-        "after_ppo": after,
-        "change": after - before,
-    }
+def _row(measure: str, change: Change, scale: float = 1) -> dict:
+    untrained, before, after = (scale * value for value in (change.untrained, change.before, change.after))
+    columns = {"measure": measure, "before_training": untrained, "after_warmup": before, "after_ppo": after}
+    return columns | {"change": after - before}
 
 
 def verdict(found: list[Health]) -> str:
-    """The sentences of all cells, each after its cell's name where there are several."""
-    if len(found) == 1:
-        return sentence(found[0])
-    return " ".join(f"{one.cell}: {sentence(one)}" for one in found)
+    """The sentences of all cells in bold type, each after its cell's name where there are several."""
+    names = [f"{one.cell}: " if len(found) > 1 else "" for one in found]
+    return " ".join(f"**{name}{sentence(one)}**" for name, one in zip(names, found, strict=True))

@@ -19,7 +19,7 @@ from rdlib.evidence import (
     tables,
 )
 from rdlib.evidence.criteria import load_criteria
-from rdlib.evidence.exhibit import Exhibit
+from rdlib.evidence.exhibit import GOLD, Exhibit
 from rdlib.evidence.result_tables import Evidence
 
 GRID = ("07_evaluate",)  # every cell of Table 2, with all that comes before
@@ -73,7 +73,7 @@ PAPER = (
         draw=None,
         rests_on=(*GRID, *ABLATIONS),
         methods=RIVALS,
-        of_gold=True,
+        needs=GOLD,
         answer=_unjudged,
     ),
     Exhibit(
@@ -85,7 +85,7 @@ PAPER = (
         draw=None,
         rests_on=(*GRID, *ABLATIONS),
         methods=RIVALS,
-        of_gold=True,
+        needs=GOLD,
     ),
     Exhibit(
         name="power",
@@ -98,7 +98,7 @@ PAPER = (
         table=lambda evidence: power_tables.power_table(evidence.estimates),
         draw=None,
         rests_on=(*GRID, *ABLATIONS),
-        of_gold=True,
+        needs=f"{GOLD} and two seeds",
     ),
     Exhibit(
         name="power_plans",
@@ -109,7 +109,7 @@ PAPER = (
         table=lambda evidence: power_tables.plans(evidence.estimates),
         draw=None,
         rests_on=(*GRID, *ABLATIONS),
-        of_gold=True,
+        needs=f"{GOLD} and two seeds",
     ),
     Exhibit(
         name="figure_claims_methods",
@@ -123,7 +123,7 @@ PAPER = (
         draw=paper_figures.claims_of_methods,
         rests_on=GRID,
         methods=RIVALS,
-        of_gold=True,
+        needs=GOLD,
     ),
     Exhibit(
         name="figure_claims_ablations",
@@ -135,7 +135,7 @@ PAPER = (
         table=lambda evidence: claims.cells_and_means(evidence.claims("C5", "C6", "C7", "C8", "C9")),
         draw=paper_figures.claims_of_ablations,
         rests_on=("02_pseudo_labels", *ABLATIONS),
-        of_gold=True,
+        needs=GOLD,
     ),
     Exhibit(
         name="same_rate",
@@ -183,7 +183,7 @@ PAPER = (
         table=lambda evidence: paper_tables.main_table(evidence.points),
         draw=None,
         rests_on=GRID,
-        of_gold=True,
+        needs=GOLD,
     ),
     Exhibit(
         name="figure_main_results",
@@ -193,7 +193,7 @@ PAPER = (
         table=lambda evidence: evidence.points,
         draw=paper_figures.main_results,
         rests_on=GRID,
-        of_gold=True,
+        needs=GOLD,
     ),
     Exhibit(
         name="held_out_agreement",
@@ -236,7 +236,7 @@ PAPER = (
         table=lambda evidence: curve_tables.judged_correctness(evidence.pseudo_labels),
         draw=paper_figures.judged_correctness,
         rests_on=("02_pseudo_labels",),
-        of_gold=True,
+        needs=GOLD,
     ),
     Exhibit(
         name="table_3_reward_model_auc",
@@ -292,7 +292,7 @@ PAPER = (
         table=lambda evidence: paper_tables.reward_source_table(evidence.correctness),
         draw=None,
         rests_on=("10_ablation_reward_source",),
-        of_gold=True,
+        needs=GOLD,
     ),
     Exhibit(
         name="table_7_correctness_validation",
@@ -301,7 +301,7 @@ PAPER = (
         table=lambda evidence: paper_tables.correctness_validation_table(evidence.correctness),
         draw=None,
         rests_on=("11_ablation_correctness",),
-        of_gold=True,
+        needs=GOLD,
     ),
     Exhibit(
         name="gsm_plus_by_perturbation",
@@ -310,7 +310,7 @@ PAPER = (
         table=lambda evidence: paper_tables.accuracy_by_group(evidence.correctness, "gsm_plus", "perturbation"),
         draw=None,
         rests_on=GRID,
-        of_gold=True,
+        needs="GSM-Plus",
     ),
     Exhibit(
         name="figure_gsm_plus_by_perturbation",
@@ -320,7 +320,7 @@ PAPER = (
         table=lambda evidence: paper_tables.accuracy_by_group(evidence.correctness, "gsm_plus", "perturbation"),
         draw=paper_figures.by_group,
         rests_on=GRID,
-        of_gold=True,
+        needs="GSM-Plus",
     ),
     Exhibit(
         name="mmlu_by_category",
@@ -329,7 +329,7 @@ PAPER = (
         table=lambda evidence: paper_tables.accuracy_by_group(evidence.correctness, "mmlu", "category"),
         draw=None,
         rests_on=GRID,
-        of_gold=True,
+        needs="MMLU-Pro",
     ),
     Exhibit(
         name="figure_mmlu_by_category",
@@ -339,7 +339,7 @@ PAPER = (
         table=lambda evidence: paper_tables.accuracy_by_group(evidence.correctness, "mmlu", "category"),
         draw=paper_figures.by_group,
         rests_on=GRID,
-        of_gold=True,
+        needs="MMLU-Pro",
     ),
     Exhibit(
         name="figure_learning_sft",
@@ -418,7 +418,7 @@ PAPER = (
         table=lambda evidence: forgetting.kept_steps(evidence.trainings, evidence.correctness),
         draw=paper_figures.kept_steps,
         rests_on=GRID,
-        of_gold=True,
+        needs=GOLD,
         tells_endings=True,
     ),
     Exhibit(

@@ -112,8 +112,10 @@ def _name_in_the_paper(name: str) -> str:
 
 def claims_of_methods(table: pd.DataFrame) -> Figure:
     """C1 to C4, a panel each: the differences here with intervals, and the paper's."""
-    figure = _claims(table, width=9.0, columns=4, sources=("study", "paper"))
-    figure.supylabel("benchmark / teacher / student", fontsize=8.5)
+    known = bool(table["paper_difference"].notna().any())
+    figure = _claims(table, width=9.0, columns=4, sources=("study", "paper") if known else ("study",))
+    if figure.get_figheight() > 2:  # room for the label
+        figure.supylabel("benchmark / teacher / student", fontsize=8.5)
     return figure
 
 

@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 
 from rdlib.errors import UserError
 from rdlib.evidence import gallery, looks, shown
+from rdlib.evidence.exhibit import Exhibit, sentence_of
 from rdlib.evidence.result_tables import Evidence
 from rdlib.evidence.verdicts import Claim
 from rdlib.settings import Model
@@ -95,12 +96,16 @@ def show_file(path: Path) -> None:
 
 
 def show_exhibits(evidence: Evidence, folder: Path, *names: str) -> None:
-    """Show finished tables and figures by their files' names, or why one is left out, in a line."""
+    """Show finished tables and figures by their files' names, and in a line why some are left out."""
+    left_out: dict[str, list[Exhibit]] = {}
     for name in names:
-        if reason := gallery.find(Path(name).stem).left_out(evidence):
-            display(Markdown(reason))
+        exhibit = gallery.find(Path(name).stem)
+        if why := exhibit.why_left_out(evidence):
+            left_out.setdefault(why, []).append(exhibit)
         else:
             show_file(folder / name)
+    for why, exhibits in left_out.items():
+        display(Markdown(sentence_of(exhibits, why)))
 
 
 def show_trials(folder: Path, *names: str) -> None:
