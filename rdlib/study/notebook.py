@@ -96,14 +96,13 @@ def show_file(path: Path) -> None:
 
 
 def show_exhibits(evidence: Evidence, folder: Path, *names: str) -> None:
-    """Show finished tables and figures by their files' names, and in a line why some are left out."""
+    """Show the tables and figures of these names that the evidence has, and in a line why some are left out."""
     left_out: dict[str, list[Exhibit]] = {}
-    for name in names:
-        exhibit = gallery.find(Path(name).stem)
+    for exhibit in map(gallery.find, names):
         if why := exhibit.why_left_out(evidence):
             left_out.setdefault(why, []).append(exhibit)
-        else:
-            show_file(folder / name)
+        elif exhibit.is_shown(evidence):
+            show_file(folder / f"{exhibit.name}.{'png' if exhibit.draw else 'md'}")
     for why, exhibits in left_out.items():
         display(Markdown(sentence_of(exhibits, why)))
 

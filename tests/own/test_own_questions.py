@@ -99,6 +99,7 @@ def settings(folder: Path, url: str) -> dict:
         "ppo": {"total_updates": 2, "episodes_per_update": 4, "minibatch_size": 4, "learning_rate": 1.0e-4},
         "training": {"lora": {"r": 8, "alpha": 16}, "gradient_accumulation": 1, "gradient_checkpointing": False},
         "generation": {"batch_size": 64, "shard_size": 64},
+        "grid": {"teacher_share": [0.5]},  # one response of a kind has no other share
     }
     changed = {name: content[name] | values for name, values in small.items()}
     students = {"student": {"model": str(MODEL)}}
