@@ -3,6 +3,7 @@ import json
 
 from rdlib.paths import ROOT
 from rdlib.profile import load_profile
+from rdlib.study.grid import KINDS, named
 from rdlib.study.jobs import study_jobs
 from rdlib.study.retrain import jobs_behind
 
@@ -14,7 +15,9 @@ RUNS = ROOT / SETTINGS.runs / SETTINGS.name
 if config.get("exhibit"):
     JOBS = jobs_behind(config["exhibit"], PROFILE, SEEDS)
 else:
-    JOBS = study_jobs(PROFILE, SEEDS, str(config.get("questions", False)) == "True")
+    NAMES = {kind: config.get(kind, []) for kind in KINDS}
+    NAMES = {kind: json.loads(names) if isinstance(names, str) else names for kind, names in NAMES.items()}
+    JOBS = study_jobs(PROFILE, SEEDS, str(config.get("questions", False)) == "True", named(SETTINGS, **NAMES))
 
 
 rule all:

@@ -14,6 +14,8 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(gt=0)]
 Rate = Annotated[float, Field(gt=0, le=1)]
 Mismatch = Literal["negative_abs", "minus", "clip", "fixed", "none"]
+Method = Literal["sft", "ours_wo_r", "ours_wo_d", "ours"]
+Ablation = Literal["lambda", "data_ratio", "reward_source", "correctness"]
 Temperature = Annotated[float, Field(ge=0, le=5)]
 AXES = ("dataset", "teacher", "student")
 SEEDS = 2**32  # NumPy's generators take no more
@@ -556,6 +558,9 @@ class AblationCell(Section):
 class Grid(Section):
     """What `make study` runs: the seeds, the values of each ablation, and the cells that those are of.
 
+    `methods` are those trained and evaluated, `ablations` those run. None means all for a benchmark, and for own
+    questions what the student of Ours needs alone (`rdlib.study.grid`); the command line can add others by name.
+
     For the reviewers' questions: shares of flipped pseudo-labels and thresholds of the vote (R4), and how many times
     the teacher's samples SFT gets to match the pipeline's tokens (R2).
     """
@@ -565,9 +570,18 @@ class Grid(Section):
     teacher_share: list[Annotated[float, Field(gt=0, lt=1)]]
     mismatch: list[Mismatch]
     ablation_cells: list[AblationCell] = Field(min_length=1)
+    methods: list[Method] | None = None
+    ablations: list[Ablation] | None = None
     flip_share: list[Share] = [0.05, 0.1, 0.2, 0.4]
     threshold: list[Share] = [0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]
     compute_factor: Annotated[float, Field(gt=1)] = 2.0
+
+    @field_validator("methods")
+    @classmethod
+    def _ours_is_among_them(cls, methods: list[str] | None) -> list[str] | None:
+        if methods is not None and "ours" not in methods:
+            raise ValueError("ours is missing, which every study trains and all else is compared with: add it")
+        return methods
 
 
 class Hardware(Section):

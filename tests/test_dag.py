@@ -59,6 +59,8 @@ def asked(profile: str, **options) -> argparse.Namespace:
         "questions": False,
         "exhibit": None,
         "workflow_profile": None,
+        "methods": None,
+        "ablations": None,
     }
     return argparse.Namespace(**given | options)
 

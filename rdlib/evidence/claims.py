@@ -372,7 +372,7 @@ def claims_table(claims: list[Claim]) -> pd.DataFrame:
                 "bear_in_mind": claim.rule.bear_in_mind,
             }
         )
-    significant = ["cells_above_zero_holm", "cells_below_zero_holm"]
+    significant = ["cells_above_zero_holm", "cells_below_zero_holm"] if rows else []
     return pd.DataFrame(rows).astype(dict.fromkeys(significant, "Int64"))
 
 

@@ -9,7 +9,7 @@ A table is written as CSV and Markdown, a figure as PDF and PNG beside the CSV o
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +20,15 @@ from matplotlib.figure import Figure
 from rdlib import artifacts
 from rdlib.evidence import looks, tables
 from rdlib.evidence.result_tables import Evidence
+
+GOLD = "questions with gold answers"
+# The setting that each ablation varies, which names its variants.
+VARIED = {
+    "lambda": "reward_model.lam",
+    "data_ratio": "reward_model.teacher_share",
+    "reward_source": "reward_model.source",
+    "correctness": "reward.mismatch",
+}
 
 
 @dataclass(frozen=True)
@@ -33,7 +42,8 @@ class Exhibit:
     `of_rounding`: it is about the same seeds in another numerical mode, `of_same_rate` about SFT of the same seeds with
     the warm-up's learning rate, which few results have.
     `answer`: what its table says, in words that go before the caption. `trials`: the groups of trials that it shows,
-    which lie beside the results and are run by `rdlib.study.open_ends`.
+    which lie beside the results and are run by `rdlib.study.open_ends`. `methods`: those that it compares and not every
+    study asks for. `needs`: what else it needs that own questions may lack. `of_own`: it is about own questions.
     """
 
     name: str
@@ -49,14 +59,37 @@ class Exhibit:
     of_rounding: bool = False
     of_same_rate: bool = False
     trials: tuple[str, ...] = ()
+    methods: tuple[str, ...] = ()
+    needs: str = ""
+    of_own: bool = False
 
     def is_shown(self, evidence: Evidence) -> bool:
         """Whether the evidence has the tables that it needs and not every study has."""
         there = {"of_questions": evidence.answered, "held_out": evidence.holds_out}
         there |= {"tells_endings": evidence.tells_endings, "of_rounding": evidence.rounded}
-        there["of_same_rate"] = evidence.has_same_rate
+        there |= {"of_same_rate": evidence.has_same_rate, "of_own": evidence.of_own_questions}
         there["trials"] = evidence.has_trials(*self.trials)
         return all(found or not getattr(self, needed) for needed, found in there.items())
+
+    @property
+    def ablations(self) -> tuple[str, ...]:
+        """The ablations that it rests on, as the command line names them."""
+        parts = (notebook.partition("_ablation_")[2] for notebook in self.rests_on)
+        return tuple(name for name in parts if name)
+
+    def why_left_out(self, evidence: Evidence) -> str:
+        """Why a part of a study has nothing to show here; "" where there is something."""
+        whole = evidence.asks_for_all or self.of_questions or self.trials
+        if whole or not self.is_shown(evidence) or _says_something(self.table(evidence)):
+            return ""
+        options = missing_runs(evidence, self.methods, self.ablations)
+        needs = "" if self.needs == GOLD and len(evidence.correctness) else self.needs
+        reasons = [f'runs that are asked for by name (`ARGS="{options}"`)'] if options else []
+        return f"it needs {tables.listed([*reasons, *filter(None, [needs])]) or 'runs that these results lack'}"
+
+    def left_out(self, evidence: Evidence) -> str:
+        """The same as a sentence with the title."""
+        return sentence_of([self], why) if (why := self.why_left_out(evidence)) else ""
 
     @property
     def of_questions(self) -> bool:
@@ -71,12 +104,35 @@ class Exhibit:
     def note(self, evidence: Evidence) -> str:
         """The caption, after the answer where it gives one; and how the teacher was sampled, where that is unusual."""
         caption = self.caption if self.answer is None else f"{self.answer(evidence)} {self.caption}"
-        return f"{caption} {evidence.sampling_note}" if evidence.sampling_note else caption
+        return f"{caption} {evidence.sampling_note}".strip()
 
     @property
     def is_of_the_vote(self) -> bool:
         """Whether it shows the teacher's vote, which depends on how the teacher was sampled."""
         return self.rests_on == ("02_pseudo_labels",)
+
+
+def sentence_of(left_out: Sequence[Exhibit], why: str) -> str:
+    """What is left out for one reason, in a sentence."""
+    titles = tables.listed([f"*{exhibit.title}*" for exhibit in left_out])
+    return f"{titles} {'is' if len(left_out) == 1 else 'are'} left out: {why}."
+
+
+def _says_something(table: pd.DataFrame) -> bool:
+    """Whether a table has rows, and values where it shows this study's."""
+    return len(table) > 0 and ("study_pct" not in table or table["study_pct"].notna().any())
+
+
+def missing_runs(evidence: Evidence, methods: Iterable[str], ablations: Iterable[str]) -> str:
+    """The words of the command line that ask for those of these runs that the results lack; "" for none."""
+    costs = evidence.costs
+    evaluated = set(costs["method"][costs["stage"] == "07_evaluate"])
+    varied = {setting.partition("=")[0] for setting in costs["variant"]}
+    lacking = {
+        "--methods": [method for method in methods if method not in evaluated],
+        "--ablations": [ablation for ablation in ablations if VARIED[ablation] not in varied],
+    }
+    return " ".join(" ".join([flag, *names]) for flag, names in lacking.items() if names)
 
 
 def draw(exhibit: Exhibit, evidence: Evidence, out: Path) -> list[Path]:

@@ -22,10 +22,19 @@ EXHIBITS: dict[str, Exhibit] = {one.name: one for one in (*PAPER, *QUESTIONS, *R
 
 
 def draw_all(evidence: Evidence, out: Path) -> list[Path]:
-    """Write every exhibit that the evidence has tables for to `out`; returns the paths written."""
+    """Write every exhibit that the evidence has tables for to `out`; returns the paths written.
+
+    An earlier drawing of one that is left out now is removed: it would show runs that these results lack.
+    """
     make_folder(out)
-    shown = [exhibit for exhibit in EXHIBITS.values() if exhibit.is_shown(evidence)]
-    return [path for exhibit in shown for path in draw(exhibit, evidence, out)]
+    paths = []
+    for exhibit in EXHIBITS.values():
+        if exhibit.left_out(evidence):
+            for ending in exhibit.endings:
+                (out / f"{exhibit.name}.{ending}").unlink(missing_ok=True)
+        elif exhibit.is_shown(evidence):
+            paths += draw(exhibit, evidence, out)
+    return paths
 
 
 def draw_questions(evidence: Evidence, out: Path) -> list[Path]:

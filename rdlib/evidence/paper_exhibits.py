@@ -9,23 +9,34 @@ from rdlib.evidence import (
     convergence,
     curve_tables,
     forgetting,
+    health,
     paper,
     paper_figures,
     paper_tables,
     power_tables,
     ppo_reach,
     same_rate,
+    tables,
 )
-from rdlib.evidence.exhibit import Exhibit
+from rdlib.evidence.criteria import load_criteria
+from rdlib.evidence.exhibit import GOLD, Exhibit
 from rdlib.evidence.result_tables import Evidence
 
 GRID = ("07_evaluate",)  # every cell of Table 2, with all that comes before
 REWARD_MODELS = ("05_reward_model",)
+RIVALS = ("sft", "ours_wo_d")  # methods that Ours is compared with and that its student does not need
 ABLATIONS = ("08_ablation_lambda", "09_ablation_data_ratio", "10_ablation_reward_source", "11_ablation_correctness")
 COLUMNS = "`study_*` columns are this study's; `paper_*` columns are the paper's."
 HELD = "In the pale part of a curve, seeds that have ended are held at their last value."
 SAME = "Where PPO keeps the policy that it starts from, policies are the same and their difference is 0."
 OURS = "`study_*` columns are this study's, with 95 % intervals; `paper_*` columns are the paper's."
+
+
+def _unjudged(evidence: Evidence) -> str:
+    """Which claims a part of a study cannot judge, in a sentence; "" where all are judged."""
+    judged = {claim.name for claim in evidence.claims()}
+    others = [name for name in load_criteria() if name not in judged]
+    return f"Not judged, since these results lack runs to judge them by: {tables.listed(others)}." if others else ""
 
 
 def _sft_curves(evidence: Evidence) -> pd.DataFrame:
@@ -61,6 +72,9 @@ PAPER = (
         table=lambda evidence: claims.claims_table(evidence.claims()),
         draw=None,
         rests_on=(*GRID, *ABLATIONS),
+        methods=RIVALS,
+        needs=GOLD,
+        answer=_unjudged,
     ),
     Exhibit(
         name="claims_cells",
@@ -70,6 +84,8 @@ PAPER = (
         table=lambda evidence: claims.cells_table(evidence.claims()),
         draw=None,
         rests_on=(*GRID, *ABLATIONS),
+        methods=RIVALS,
+        needs=GOLD,
     ),
     Exhibit(
         name="power",
@@ -82,6 +98,7 @@ PAPER = (
         table=lambda evidence: power_tables.power_table(evidence.estimates),
         draw=None,
         rests_on=(*GRID, *ABLATIONS),
+        needs=f"{GOLD} and two seeds",
     ),
     Exhibit(
         name="power_plans",
@@ -92,6 +109,7 @@ PAPER = (
         table=lambda evidence: power_tables.plans(evidence.estimates),
         draw=None,
         rests_on=(*GRID, *ABLATIONS),
+        needs=f"{GOLD} and two seeds",
     ),
     Exhibit(
         name="figure_claims_methods",
@@ -104,6 +122,8 @@ PAPER = (
         table=lambda evidence: claims.cells_and_means(evidence.claims("C1", "C2", "C3", "C4")),
         draw=paper_figures.claims_of_methods,
         rests_on=GRID,
+        methods=RIVALS,
+        needs=GOLD,
     ),
     Exhibit(
         name="figure_claims_ablations",
@@ -115,6 +135,7 @@ PAPER = (
         table=lambda evidence: claims.cells_and_means(evidence.claims("C5", "C6", "C7", "C8", "C9")),
         draw=paper_figures.claims_of_ablations,
         rests_on=("02_pseudo_labels", *ABLATIONS),
+        needs=GOLD,
     ),
     Exhibit(
         name="same_rate",
@@ -162,6 +183,7 @@ PAPER = (
         table=lambda evidence: paper_tables.main_table(evidence.points),
         draw=None,
         rests_on=GRID,
+        needs=GOLD,
     ),
     Exhibit(
         name="figure_main_results",
@@ -171,6 +193,7 @@ PAPER = (
         table=lambda evidence: evidence.points,
         draw=paper_figures.main_results,
         rests_on=GRID,
+        needs=GOLD,
     ),
     Exhibit(
         name="held_out_agreement",
@@ -183,6 +206,18 @@ PAPER = (
         draw=None,
         rests_on=GRID,
         held_out=True,
+    ),
+    Exhibit(
+        name="health",
+        title="What PPO did to your student",
+        caption="Before any training, after the warm-up and after PPO. Agreement with the teacher's vote, or accuracy "
+        "where as many have gold answers, is on held-out questions, its change paired with a 95 % interval in points. "
+        "Answers are greedy, to the test questions. The reward is the mean of PPO's first and last ten updates.",
+        table=lambda evidence: health.table(evidence.health),
+        draw=None,
+        rests_on=GRID,
+        answer=lambda evidence: health.verdict(evidence.health),
+        of_own=True,
     ),
     Exhibit(
         name="figure_3_failure_ratio",
@@ -201,6 +236,7 @@ PAPER = (
         table=lambda evidence: curve_tables.judged_correctness(evidence.pseudo_labels),
         draw=paper_figures.judged_correctness,
         rests_on=("02_pseudo_labels",),
+        needs=GOLD,
     ),
     Exhibit(
         name="table_3_reward_model_auc",
@@ -256,6 +292,7 @@ PAPER = (
         table=lambda evidence: paper_tables.reward_source_table(evidence.correctness),
         draw=None,
         rests_on=("10_ablation_reward_source",),
+        needs=GOLD,
     ),
     Exhibit(
         name="table_7_correctness_validation",
@@ -264,6 +301,7 @@ PAPER = (
         table=lambda evidence: paper_tables.correctness_validation_table(evidence.correctness),
         draw=None,
         rests_on=("11_ablation_correctness",),
+        needs=GOLD,
     ),
     Exhibit(
         name="gsm_plus_by_perturbation",
@@ -272,6 +310,7 @@ PAPER = (
         table=lambda evidence: paper_tables.accuracy_by_group(evidence.correctness, "gsm_plus", "perturbation"),
         draw=None,
         rests_on=GRID,
+        needs="GSM-Plus",
     ),
     Exhibit(
         name="figure_gsm_plus_by_perturbation",
@@ -281,6 +320,7 @@ PAPER = (
         table=lambda evidence: paper_tables.accuracy_by_group(evidence.correctness, "gsm_plus", "perturbation"),
         draw=paper_figures.by_group,
         rests_on=GRID,
+        needs="GSM-Plus",
     ),
     Exhibit(
         name="mmlu_by_category",
@@ -289,6 +329,7 @@ PAPER = (
         table=lambda evidence: paper_tables.accuracy_by_group(evidence.correctness, "mmlu", "category"),
         draw=None,
         rests_on=GRID,
+        needs="MMLU-Pro",
     ),
     Exhibit(
         name="figure_mmlu_by_category",
@@ -298,6 +339,7 @@ PAPER = (
         table=lambda evidence: paper_tables.accuracy_by_group(evidence.correctness, "mmlu", "category"),
         draw=paper_figures.by_group,
         rests_on=GRID,
+        needs="MMLU-Pro",
     ),
     Exhibit(
         name="figure_learning_sft",
@@ -376,6 +418,7 @@ PAPER = (
         table=lambda evidence: forgetting.kept_steps(evidence.trainings, evidence.correctness),
         draw=paper_figures.kept_steps,
         rests_on=GRID,
+        needs=GOLD,
         tells_endings=True,
     ),
     Exhibit(

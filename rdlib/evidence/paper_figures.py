@@ -78,9 +78,13 @@ def data_ratio(table: pd.DataFrame) -> Figure:
 
 
 def main_results(table: pd.DataFrame) -> Figure:
-    """Table 2 as dots: this study with intervals above, the paper's values below; a column a benchmark."""
-    figure = looks.blank(7.6, 6.6)
-    above, below = figure.subfigures(2, 1)
+    """Table 2 as dots: this study with intervals above, the paper's values below; a column a benchmark.
+
+    Of questions that the paper does not have only what is above.
+    """
+    known = bool(table["paper_pct"].notna().any())
+    figure = looks.blank(7.6, 6.6 if known else 3.6)
+    above, *below = figure.subfigures(2 if known else 1, 1, squeeze=False).flat
     names = zip(table.teacher, table.student, strict=True)
     here = table.assign(
         row=table.teacher + " teacher\n" + table.student + " student",
@@ -92,8 +96,9 @@ def main_results(table: pd.DataFrame) -> Figure:
     )
     interval = ("study_low_pct", "study_high_pct")
     draw_dots(above, here, "study_pct", "method", looks.METHODS, interval=interval, seeds="study_seeds")
-    draw_dots(below, theirs, "paper_pct", "method", looks.METHODS)
-    for ax in [*above.axes, *below.axes]:
+    for part in below:
+        draw_dots(part, theirs, "paper_pct", "method", looks.METHODS)
+    for ax in (ax for part in (above, *below) for ax in part.axes):
         ax.set_xlabel("accuracy (%)")
     handles = looks.method_handles(tables.in_order(table.method, paper.METHODS))
     looks.legend_below(figure, [*handles, *looks.interval_handles(table["study_seeds"])], columns=4)
@@ -107,8 +112,10 @@ def _name_in_the_paper(name: str) -> str:
 
 def claims_of_methods(table: pd.DataFrame) -> Figure:
     """C1 to C4, a panel each: the differences here with intervals, and the paper's."""
-    figure = _claims(table, width=9.0, columns=4, sources=("study", "paper"))
-    figure.supylabel("benchmark / teacher / student", fontsize=8.5)
+    known = bool(table["paper_difference"].notna().any())
+    figure = _claims(table, width=9.0, columns=4, sources=("study", "paper") if known else ("study",))
+    if figure.get_figheight() > 2:  # room for the label
+        figure.supylabel("benchmark / teacher / student", fontsize=8.5)
     return figure
 
 

@@ -16,10 +16,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
+import numpy as np
 import pandas as pd
 
 from rdlib.errors import UserError
-from rdlib.evidence import claims, looks, paper, paper_tables, power_tables, reviewers, same_rate, tables
+from rdlib.evidence import claims, health, looks, paper, paper_tables, power_tables, reviewers, same_rate, tables
 from rdlib.evidence.criteria import load_criteria
 from rdlib.evidence.verdicts import Claim
 from rdlib.profile import Profile
@@ -38,6 +39,8 @@ COLUMNS = {
 # Of own questions without answers alone: what their held-out share is called wherever it is shown, and its table.
 AGREEMENT = "agreement with the teacher's vote on held-out questions"
 AGREEMENT_FILE = "agreement.parquet"
+# Of own questions alone: what the greedy answers to test questions look like, a row an evaluation.
+GREEDY, GREEDY_COLUMNS = "greedy_answers.csv", "dataset teacher student method variant seed tokens answered distinct"
 AGREEMENT_COLUMNS = "dataset teacher student method variant seed id group agrees held_out"
 QUESTION_COLUMNS = {
     "reviewers.parquet": "question arm level reference benchmark seed id correct",
@@ -108,6 +111,31 @@ class Evidence:
         return pd.concat(parts, ignore_index=True)
 
     @property
+    def asks_for_all(self) -> bool:
+        """Whether the study is of benchmarks and asks for every method and ablation.
+
+        Of another one, exhibits without any run are left out and claims without any are not judged.
+        """
+        grid, datasets = self.settings.get("grid", {}), self.settings.get("datasets", {})
+        part = any(grid.get(name) is not None for name in ("methods", "ablations"))
+        return not part and all(dataset.get("source") != "questions" for dataset in datasets.values())
+
+    @property
+    def of_own_questions(self) -> bool:
+        """Whether the results say what the answers to own questions look like."""
+        return all((folder / GREEDY).is_file() for folder in self.folders)
+
+    @cached_property
+    def greedy_answers(self) -> pd.DataFrame:
+        """What the greedy answers to own test questions look like, a row an evaluation."""
+        return pd.concat([tables.read_table(f / GREEDY, GREEDY_COLUMNS) for f in self.folders], ignore_index=True)
+
+    @cached_property
+    def health(self) -> list[health.Health]:
+        """What PPO changed in each cell of own questions."""
+        return health.measured(self)
+
+    @property
     def tells_endings(self) -> bool:
         """Whether the results say how every training ended, which those before version 1.0.0 do not."""
         return all((folder / TRAININGS).is_file() for folder in self.folders)
@@ -170,15 +198,17 @@ class Evidence:
 
     @cached_property
     def points(self) -> pd.DataFrame:
-        """Table 2, a row an accuracy, rounded as it is written."""
-        return tables.rounded(paper_tables.main_points(self.correctness))
+        """Table 2, a row an accuracy, rounded as it is written; in a part of a study of what was run alone."""
+        found = tables.rounded(paper_tables.main_points(self.correctness))
+        return found if self.asks_for_all else found[found["n"] > 0].reset_index(drop=True)
 
     def claims(self, *names: str) -> list[Claim]:
-        """The paper's claims, judged: these, or all; each once."""
+        """The paper's claims, judged: these, or all; each once. Of a part of a study those that its runs can judge."""
         for name, criterion in load_criteria().items():
             if name not in self._judged and (not names or name in names):
                 self._judged[name] = claims.judged(name, criterion, self)
-        return [self._judged[name] for name in names or load_criteria()]
+        found = [self._judged[name] for name in names or load_criteria()]
+        return found if self.asks_for_all else [one for one in found if one.cells and np.isfinite(one.pooled.estimate)]
 
     @cached_property
     def _judged(self) -> dict[str, Claim]:

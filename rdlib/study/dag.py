@@ -26,7 +26,18 @@ from rdlib import artifacts
 from rdlib.errors import UserError
 from rdlib.paths import ROOT
 from rdlib.profile import load_profile
-from rdlib.study import cluster, estimate, failures, launch, outlook, requirements, retrain, warm
+from rdlib.study import (
+    cluster,
+    estimate,
+    failures,
+    figures,
+    grid,
+    launch,
+    outlook,
+    requirements,
+    retrain,
+    warm,
+)
 from rdlib.study.grid import ablation_cells
 from rdlib.study.jobs import Job, drop_stale_markers, stages_behind, stages_to_run, study_jobs
 from rdlib.study.teacher_progress import TeacherBars, unanswered, unanswered_lines
@@ -45,6 +56,7 @@ def snakemake_command(arguments: argparse.Namespace, seeds: list[int]) -> list[s
         placed += ["--resources", f"gpu={profile.hardware.gpus}"] if profile.hardware.gpus else []
     config = [f"profile={arguments.profile}", f"seeds={json.dumps(seeds)}", f"questions={arguments.questions}"]
     config += [f"exhibit={arguments.exhibit}"] if arguments.exhibit else []
+    config += [f"{kind}={json.dumps(names)}" for kind in grid.KINDS if (names := getattr(arguments, kind))]
     return [
         *(
             sys.executable,
@@ -70,10 +82,12 @@ def snakemake_command(arguments: argparse.Namespace, seeds: list[int]) -> list[s
 
 def jobs_of(arguments: argparse.Namespace, seeds: list[int]) -> list[Job]:
     """The jobs asked for: of the whole study, or of what one exhibit rests on, whose time is then told."""
+    profile = load_profile(ROOT / arguments.profile)
+    more = grid.named(profile, arguments.methods, arguments.ablations)
     if arguments.exhibit is None:
-        return study_jobs(arguments.profile, seeds, arguments.questions)
+        return study_jobs(arguments.profile, seeds, arguments.questions, more)
     jobs = retrain.jobs_behind(arguments.exhibit, arguments.profile, seeds)
-    print(retrain.told(arguments.exhibit, jobs, load_profile(ROOT / arguments.profile)), flush=True)
+    print(retrain.told(arguments.exhibit, jobs, profile), flush=True)
     return jobs
 
 
@@ -151,6 +165,7 @@ def run_study(arguments: argparse.Namespace) -> int:
         print(line)
     print(f"Study {profile.name}: {what}.\n  tables and figures: {profile.runs}/{profile.name}/figures")
     print(f"  executed notebooks and artifacts: {profile.runs}/{profile.name}/<dataset>/<teacher>/<student>/<method>/")
+    print(*(f"{line}\n" for line in figures.health_lines(arguments.profile, seeds)), sep="", end="")
     return 0
 
 
@@ -293,12 +308,14 @@ def _report_failures(failed: list[failures.Failure]) -> int:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Command line: --profile, --jobs, --seeds, --questions, --for."""
+    """Command line: --profile, --jobs, --seeds, --methods, --ablations, --questions, --for."""
     parser = argparse.ArgumentParser(prog="rdlib.study.dag", description="Run the whole study.")
     parser.add_argument("--profile", default="params/micro.yaml", help="profile, relative to the repository")
     parser.add_argument("--jobs", type=int, default=2, help="notebooks at a time (one torch thread each)")
     parser.add_argument("--seeds", type=int, nargs="*", help="seeds instead of the profile's")
     parser.add_argument("--questions", action="store_true", help="the reviewers' questions as well")
+    parser.add_argument("--methods", nargs="+", help="methods to add to the profile's, as sft ours_wo_d")
+    parser.add_argument("--ablations", nargs="+", help="ablations to add to the profile's, as lambda data_ratio")
     parser.add_argument("--for", dest="exhibit", help="only what this table or figure rests on, as figure_5_lambda")
     parser.add_argument("--dry-run", action="store_true", help="only say what it would take: tokens, hours, memory")
     parser.add_argument("--workflow-profile", help="a Snakemake profile, as params/slurm, that says where jobs run")
@@ -306,6 +323,8 @@ def main(argv: list[str] | None = None) -> int:
         arguments = parser.parse_args(argv)
         if arguments.jobs < 1 or any(seed < 0 for seed in arguments.seeds or []):
             raise UserError("--jobs must be at least 1 and --seeds not below 0.")
+        if arguments.exhibit and (arguments.methods or arguments.ablations):
+            raise UserError("--for names all that it needs itself: leave out --methods and --ablations.")
         return dry_run(arguments) if arguments.dry_run else run_study(arguments)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)

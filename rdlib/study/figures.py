@@ -14,7 +14,7 @@ from pathlib import Path
 import matplotlib
 
 from rdlib.errors import UserError
-from rdlib.evidence import gallery
+from rdlib.evidence import gallery, health
 from rdlib.evidence.exhibit import Exhibit
 from rdlib.evidence.result_tables import Evidence, open_results, seed_of
 from rdlib.paths import ROOT
@@ -29,10 +29,25 @@ def draw_all(results: Path, out: Path, seeds: Iterable[int] | None = None) -> li
 
 
 def draw_one(name: str, evidence: Evidence, out: Path) -> list[Path]:
-    """Write one table or figure, known by its file's stem, to `out`; returns the paths written."""
+    """Write one table or figure, known by its file's stem, to `out`; returns the paths written.
+
+    UserError for one that these results have nothing to show of.
+    """
     exhibit = gallery.find(name)
+    if reason := exhibit.left_out(evidence):
+        raise UserError(reason)
     gallery.make_folder(out)
     return gallery.draw(exhibit, evidence, out)
+
+
+def health_lines(profile_path: str, seeds: Iterable[int]) -> list[str]:
+    """What a finished study of own questions says of PPO, a line a cell, and where its numbers are; else no line."""
+    profile = load_profile(ROOT / profile_path)
+    folder = ROOT / profile.runs / profile.name
+    if not any(dataset.own for dataset in profile.datasets.values()):
+        return []
+    found = open_results(folder / "results", seeds).health
+    return [*(f"{one.cell}: {health.sentence(one)}" for one in found), f"  numbers: {folder}/figures/health.md"]
 
 
 def source(

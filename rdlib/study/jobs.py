@@ -20,8 +20,8 @@ from rdlib import artifacts
 from rdlib.evidence import criteria
 from rdlib.paths import ROOT
 from rdlib.profile import load_profile
-from rdlib.study import arms, code_identity
-from rdlib.study.grid import ablation_cells, ablation_overrides, teacher_stages
+from rdlib.study import arms, code_identity, grid
+from rdlib.study.grid import NOTHING, Named, ablation_cells, ablation_overrides, teacher_stages
 from rdlib.study.opening import make_stage
 from rdlib.study.stage import Stage
 
@@ -35,7 +35,8 @@ GPU_FREE = ("00_data", "00_gold", "02_pseudo_labels", "02_judgement")
 # Notebooks that collect results and draw the report's tables and figures, with the modules that they do it by.
 REPORT = ("rdlib.study.results", "rdlib.study.figures")
 DRAWING = {"12_paper_tables_and_figures": REPORT, "13_reviewer_questions": REPORT}
-CELL_METHODS = ("sft", "ours_wo_r", "ours_wo_d", "ours")
+# The warm-up that a policy of PPO starts from.
+STARTS = {"ours": "ours_wo_r", "ours_wo_d": None}
 
 
 @dataclass
@@ -96,8 +97,8 @@ def _job(notebook: str, stages: list[Stage], after: list[Job], **extra: Any) -> 
     return Job(notebook, parameters, stages[-1].folder.parent, stages, after)
 
 
-def seed_jobs(profile_path: str, seed: int) -> Iterator[Job]:
-    """The jobs of the main grid and the ablations for one seed."""
+def seed_jobs(profile_path: str, seed: int, more: Named = NOTHING) -> Iterator[Job]:
+    """The jobs of the main grid and the ablations for one seed, those asked for by name included."""
     profile = load_profile(ROOT / profile_path)
     for dataset in profile.datasets:
         base = make_stage("00_data", profile_path, seed=seed, dataset=dataset)
@@ -118,32 +119,44 @@ def seed_jobs(profile_path: str, seed: int) -> Iterator[Job]:
                 methods=["teacher"],
             )
             for student in profile.students:
-                yield from _cell_jobs(replace(cell, student=student), data, labels)
+                yield from _cell_jobs(replace(cell, student=student), labels, more)
 
 
-def _cell_jobs(cell: Stage, data: Job, labels: Job) -> Iterator[Job]:
+def _cell_jobs(cell: Stage, labels: Job, more: Named) -> Iterator[Job]:
+    """The jobs of a cell: its methods' trainings, their evaluation, and its ablations."""
+    methods = grid.methods_of(cell.profile, cell.dataset, more)
+    trained = {*methods, *(STARTS.get(method) for method in methods)}
     sft = {
-        m: _job("03_sft_warmup", [replace(cell, name="03_sft_warmup", method=m)], [labels])
-        for m in ("sft", "ours_wo_r")
+        method: _job("03_sft_warmup", [replace(cell, name="03_sft_warmup", method=method)], [labels])
+        for method in ("sft", "ours_wo_r")
+        if method in trained
     }
-    policies, before = [], {"ours": [sft["ours_wo_r"]], "ours_wo_d": [labels]}
     yield from sft.values()
-    for method, start in before.items():
-        after = start
-        for name in ("04_student_responses", "05_reward_model", "06_ppo"):
-            job = _job(name, [replace(cell, name=name, method=method)], after)
-            yield job
-            after = [job]
-        policies.append(job)
-    stages = [replace(cell, name="07_evaluate", method=m) for m in CELL_METHODS]
-    evaluation = _job("07_evaluate", stages, [*sft.values(), *policies], methods=list(CELL_METHODS))
+    policies = {}
+    for method in (method for method in STARTS if method in methods):
+        start = sft[STARTS[method]] if STARTS[method] else labels
+        *before, policies[method] = _policy_jobs(replace(cell, method=method), start)
+        yield from (*before, policies[method])
+    stages = [replace(cell, name="07_evaluate", method=method) for method in methods]
+    evaluation = _job("07_evaluate", stages, [*sft.values(), *policies.values()], methods=list(methods))
     yield evaluation
     if cell.cell_name in {one.cell_name for one in ablation_cells(cell.profile_path, cell.seed)}:
-        yield from _ablation_jobs(replace(cell, method="ours"), policies[0], evaluation)
+        names = grid.ablations_of(cell.profile, cell.dataset, more)
+        yield from _ablation_jobs(replace(cell, method="ours"), policies["ours"], evaluation, names)
 
 
-def _ablation_jobs(cell: Stage, ppo: Job, evaluation: Job) -> Iterator[Job]:
+def _policy_jobs(cell: Stage, start: Job) -> list[Job]:
+    """The jobs from a student's responses to its PPO, one after the other."""
+    jobs = [start]
+    for name in ("04_student_responses", "05_reward_model", "06_ppo"):
+        jobs.append(_job(name, [replace(cell, name=name)], [jobs[-1]]))
+    return jobs[1:]
+
+
+def _ablation_jobs(cell: Stage, ppo: Job, evaluation: Job, names: tuple[str, ...]) -> Iterator[Job]:
     for notebook, (ablation, last) in ABLATIONS.items():
+        if ablation not in names:
+            continue
         stages = [
             replace(cell, name=last).with_overrides(overrides)
             for overrides in ablation_overrides(cell.profile)[ablation]
@@ -153,12 +166,28 @@ def _ablation_jobs(cell: Stage, ppo: Job, evaluation: Job) -> Iterator[Job]:
         yield job
 
 
-def study_jobs(profile_path: str, seeds: list[int], questions: bool = False) -> list[Job]:
+def made_by_name(profile_path: str, seed: int) -> Named:
+    """The methods and ablations that the profile does not ask for and whose every run is finished all the same."""
+    asked = {stage.folder for job in seed_jobs(profile_path, seed) for stage in job.stages}
+    others: dict[str, list[Stage]] = {}
+    for job in seed_jobs(profile_path, seed, grid.EVERYTHING):
+        for stage in job.stages:
+            if stage.folder not in asked and job.notebook in ("07_evaluate", *ABLATIONS):
+                others.setdefault(ABLATIONS.get(job.notebook, (stage.method,))[0], []).append(stage)
+    made = [name for name, stages in others.items() if all(stage.done for stage in stages)]
+    return Named(
+        tuple(name for name in made if name in grid.METHODS),
+        tuple(name for name in made if name in grid.ABLATION_NAMES),
+    )
+
+
+def study_jobs(profile_path: str, seeds: list[int], questions: bool = False, more: Named = NOTHING) -> list[Job]:
     """Every job of the study, the last one being the notebook of tables and figures.
 
-    With `questions`, the runs of the reviewers' questions follow, and the notebook that answers them.
+    With `questions`, the runs of the reviewers' questions follow, and the notebook that answers them. `more`: what is
+    asked for by name beside what the profile asks for.
     """
-    jobs = [job for seed in seeds for job in seed_jobs(profile_path, seed)]
+    jobs = [job for seed in seeds for job in seed_jobs(profile_path, seed, more)]
     profile = load_profile(ROOT / profile_path)
     folder = ROOT / profile.runs / profile.name
     last = Job("12_paper_tables_and_figures", {"profile": profile_path, "seeds": seeds}, folder, [], list(jobs))

@@ -17,7 +17,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from rdlib.errors import UserError
-from rdlib.evidence import looks, shown
+from rdlib.evidence import gallery, looks, shown
+from rdlib.evidence.exhibit import Exhibit, sentence_of
+from rdlib.evidence.result_tables import Evidence
 from rdlib.evidence.verdicts import Claim
 from rdlib.settings import Model
 from rdlib.study import environment
@@ -98,6 +100,18 @@ def show_file(path: Path) -> None:
     display(
         Markdown(path.read_text(encoding="utf-8")) if path.suffix == ".md" else Image(filename=str(path), width=850)
     )
+
+
+def show_exhibits(evidence: Evidence, folder: Path, *names: str) -> None:
+    """Show the tables and figures of these names that the evidence has, and in a line why some are left out."""
+    left_out: dict[str, list[Exhibit]] = {}
+    for exhibit in map(gallery.find, names):
+        if why := exhibit.why_left_out(evidence):
+            left_out.setdefault(why, []).append(exhibit)
+        elif exhibit.is_shown(evidence):
+            show_file(folder / f"{exhibit.name}.{'png' if exhibit.draw else 'md'}")
+    for why, exhibits in left_out.items():
+        display(Markdown(sentence_of(exhibits, why)))
 
 
 def show_trials(folder: Path, *names: str) -> None:

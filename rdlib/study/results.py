@@ -15,12 +15,12 @@ import pandas as pd
 
 from rdlib import artifacts, numerics
 from rdlib.evidence import diagnostics, ledger, reviewers
-from rdlib.evidence.result_tables import AGREEMENT, AGREEMENT_FILE, ANSWERED, QUESTION_TRAININGS, TRAININGS
+from rdlib.evidence.result_tables import AGREEMENT, AGREEMENT_FILE, ANSWERED, GREEDY, QUESTION_TRAININGS, TRAININGS
 from rdlib.paths import ROOT
 from rdlib.profile import load_profile
 from rdlib.study import arms, curves
-from rdlib.study.grid import ablation_cells
-from rdlib.study.jobs import study_jobs
+from rdlib.study.grid import NOTHING, Named, ablation_cells
+from rdlib.study.jobs import made_by_name, study_jobs
 from rdlib.study.opening import make_stage
 from rdlib.study.stage import Stage, without_places
 from rdlib.tasks.questions import as_gold, read_aliases, read_gold
@@ -28,10 +28,10 @@ from rdlib.tasks.questions import as_gold, read_aliases, read_gold
 CELL = ["dataset", "teacher", "student", "method", "variant", "seed"]
 
 
-def study_stages(profile_path: str, seeds: list[int]) -> list[Stage]:
-    """Every stage of the study, ablations included; UserError when one is missing."""
+def study_stages(profile_path: str, seeds: list[int], more: Named = NOTHING) -> list[Stage]:
+    """Every stage of the study, those asked for by name included; UserError when one is missing."""
     stages: dict[Path, Stage] = {}
-    for job in study_jobs(profile_path, seeds):
+    for job in study_jobs(profile_path, seeds, more=more):
         for stage in job.stages:
             stages.setdefault(stage.folder, stage)
             for upstream in stage.upstream():
@@ -87,6 +87,24 @@ def agreement(stages: list[Stage]) -> pd.DataFrame | None:
             frames.append(agreeing(stage).assign(held_out=count, **columns))
     table = pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
     return table[[*CELL, "id", "group", "agrees", "held_out"]] if len(table) else None
+
+
+def greedy_answers(stages: list[Stage]) -> pd.DataFrame | None:
+    """What the greedy answers to own test questions look like, a row an evaluation; None where there are none.
+
+    `questions`, mean `tokens` of an answer, and the shares that are `answered` (an answer can be read) and `distinct`.
+    """
+    rows = []
+    for stage in stages:
+        if stage.name == "07_evaluate" and stage.dataset_settings.own:
+            table = stage.table("answers")
+            row = {
+                "questions": len(table),
+                "tokens": table["tokens"].mean(),
+                "answered": table["answer"].notna().mean(),
+            }
+            rows.append(stage.columns | row | {"distinct": table["text"].nunique() / max(1, len(table))})
+    return pd.DataFrame(rows) if rows else None
 
 
 def judged(stage: Stage) -> pd.DataFrame:
@@ -198,9 +216,10 @@ def collect(profile_path: str, seeds: list[int]) -> Path:
 
 
 def collect_seed(profile_path: str, seed: int) -> Path:
-    """Gather the result tables of one finished seed; returns its folder."""
+    """Gather the result tables of one finished seed, with what was asked for by name; returns its folder."""
     folder = results_folder(profile_path) / f"seed{seed}"
-    gather(folder, profile_path, seed, study_stages(profile_path, [seed]))
+    more = made_by_name(profile_path, seed)
+    gather(folder, profile_path, seed, study_stages(profile_path, [seed], more), more.options)
     return folder
 
 
@@ -212,6 +231,7 @@ def gather(folder: Path, profile_path: str, seed: int, stages: list[Stage], opti
     tables = {
         "correctness.parquet": _stack(stages, "07_evaluate", graded),
         AGREEMENT_FILE: agreement(stages),
+        GREEDY: greedy_answers(stages),
         "reward_scores.parquet": _stack(
             stages, "05_reward_model", lambda s: s.table("scores")[["id", "kind", "score"]]
         ),

@@ -18,8 +18,8 @@ from rdlib.evidence.result_tables import Evidence, open_results
 from rdlib.paths import ROOT
 from rdlib.profile import Profile, load_profile
 from rdlib.study import arms, figures, results
-from rdlib.study.grid import ablation_cells
-from rdlib.study.jobs import Job, study_jobs
+from rdlib.study.grid import Named, ablation_cells
+from rdlib.study.jobs import ABLATIONS, Job, study_jobs
 from rdlib.study.specification import dag_edges
 from rdlib.study.stage import Stage
 
@@ -35,7 +35,8 @@ def jobs_behind(name: str, profile_path: str, seeds: list[int]) -> list[Job]:
     UserError for an exhibit that there is not.
     """
     exhibit = gallery.find(name)
-    jobs = study_jobs(profile_path, seeds, exhibit.of_questions)
+    more = Named(exhibit.methods, tuple(ABLATIONS[name][0] for name in exhibit.rests_on if name in ABLATIONS))
+    jobs = study_jobs(profile_path, seeds, exhibit.of_questions, more)
     maker: dict[Path, Job] = {}
     for job in jobs:
         for stage in job.stages:

@@ -1,0 +1,292 @@
+"""Whether PPO did a student good, in one sentence, by what needs no gold answer.
+
+    for one in measured(evidence):      # a cell of own questions: numbers
+        print(sentence(one))            # words
+
+Agreement with the teacher's vote on held-out questions is the judge (accuracy, where more of them have gold answers).
+Rewards, lengths and texts show what a judge may miss: PPO can raise the reward alone, shorten answers or equal them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from scipy.stats import norm
+
+from rdlib.evidence import power, stats, tables
+
+if TYPE_CHECKING:
+    from rdlib.evidence.result_tables import Evidence
+
+NAN = float("nan")
+BEFORE, AFTER, UNTRAINED = "ours_wo_r", "ours", "icl"  # the warm-up, PPO, the student before training
+METHODS = (BEFORE, AFTER, UNTRAINED)
+ENDS = 10  # updates at either end of PPO whose mean reward is compared, as in the table of PPO's reach
+SURE = 2.0  # standard errors by which rewards must differ: the normal 95 %
+SHORT = 2 / 3  # of the tokens: who drops a third of an answer drops reasoning, while wording alone moves some per cent
+EQUAL = 1 / 2  # of the distinct texts: half of the questions get a text that another question got
+UNREADABLE = 0.05  # of the answers: five in a hundred, more than a format that is learnt loses by chance
+NOTICED = 1.0  # points of agreement that matter, the least
+PLANNED = 5.0  # points of agreement for which questions are counted, the most: more needs no planning
+
+
+@dataclass(frozen=True)
+class Change:
+    """A number before and after PPO, and of the student before any training; NaN where it is not known."""
+
+    before: float = NAN
+    after: float = NAN
+    untrained: float = NAN
+
+    def fell_to(self, share: float) -> bool:
+        """Whether what is left is less than a share of what was there."""
+        return self.after < share * self.before
+
+    def words(self, form: str) -> str:
+        """From one to the other."""
+        return f"from {self.before:{form}} to {self.after:{form}}"
+
+
+@dataclass(frozen=True)
+class Health:
+    """What PPO changed in one cell; agreement in per cent, its difference in points, shares from 0 to 1.
+
+    `gold`: it is accuracy. `deviation` is that of a question's difference. `reward` is the mean of PPO's first and last
+    updates, `reward_error` the standard error of its change. `kept_start`: PPO kept the model that it began with.
+    """
+
+    cell: str
+    questions: int = 0
+    gold: bool = False
+    agreement: Change = Change()
+    gain: float = NAN
+    low: float = NAN
+    high: float = NAN
+    deviation: float = NAN
+    reward: Change = Change()
+    reward_error: float = NAN
+    tokens: Change = Change()
+    distinct: Change = Change()
+    answered: Change = Change()
+    kept_start: bool = False
+
+    @property
+    def judge(self) -> str:
+        """What is compared, in a word."""
+        return "accuracy" if self.gold else "agreement"
+
+    @property
+    def reward_rose(self) -> bool:
+        """Whether the reward rose by more than its noise."""
+        return self.reward.after - self.reward.before > SURE * self.reward_error
+
+    @property
+    def did_not_rise(self) -> bool:
+        """Whether agreement did not rise, or by too little to matter whatever the chance."""
+        return self.gain <= 0 or self.high < NOTICED
+
+    @property
+    def questions_needed(self) -> int:
+        """The held-out questions that tell the difference found, or a point at least, with 80 % power; two digits."""
+        size = min(max(abs(self.gain), NOTICED), PLANNED)
+        z = norm.ppf((1 + stats.LEVEL) / 2) + norm.ppf(power.POWER)
+        needed = math.ceil((z * self.deviation / size) ** 2)
+        return max(10, math.ceil(needed / (digits := 10 ** max(0, len(str(needed)) - 2))) * digits)
+
+
+# ---- the sentence
+
+
+def sentence(health: Health) -> str:
+    """What PPO did to a student, in one sentence: its agreement, then what to worry about."""
+    return "; ".join([_lead(health), *_worries(health)]) + "."
+
+
+def _lead(health: Health) -> str:
+    """What became of agreement, with reward where that went another way."""
+    judge, reward = health.judge, health.reward.words(".2f")
+    if not health.questions:
+        return _unknown(health)
+    if health.kept_start:
+        return f"PPO changed nothing: it kept the model that it began with, the warm-up's ({_level(health)})"
+    if health.low > 0:
+        other = "" if health.reward_rose else ", though reward did not rise"
+        return f"{judge.capitalize()} rose by {health.gain:.1f} points {_interval(health)}{other}"
+    if health.reward_rose and health.did_not_rise:
+        return (
+            f"Reward rose ({reward}) while {judge} did not: {health.gain:+.1f} points {_interval(health)}; reward "
+            f"hacking is suspected, so read the answers that changed in 06_ppo.ipynb"
+        )
+    if health.high < 0:
+        return f"{judge.capitalize()} fell by {-health.gain:.1f} points {_interval(health)}"
+    return _undecided(health)
+
+
+def _undecided(health: Health) -> str:
+    """What to say of an interval that includes 0."""
+    if not health.deviation:
+        return f"Nothing changed in {health.judge}: each held-out question is answered as well as before"
+    moved = f"{health.gain:+.1f} points {_interval(health)}"
+    if health.questions_needed <= health.questions:
+        return f"{health.judge.capitalize()} stayed as it was, to within a point or so: {moved}"
+    return (
+        f"Whether {health.judge} changed is unclear: {moved}; about {health.questions_needed:,} held-out questions "
+        f"would tell"
+    )
+
+
+def _unknown(health: Health) -> str:
+    if np.isfinite(health.agreement.after):
+        return 'What PPO changed is not known: the warm-up was not evaluated (ARGS="--methods ours_wo_r" does)'
+    return "What PPO changed is not known: no held-out question has a vote of the teacher or a gold answer"
+
+
+def _interval(health: Health) -> str:
+    return f"(95 % CI {health.low:.1f} to {health.high:.1f}, {health.questions:,} held-out questions)"
+
+
+def _level(health: Health) -> str:
+    return f"{health.judge} {health.agreement.after:.0f} % on {health.questions:,} held-out questions"
+
+
+def _worries(health: Health) -> list[str]:
+    """What to look at before the student is used, whatever its agreement."""
+    found = []
+    if health.tokens.fell_to(SHORT):
+        found.append(f"answers grew short ({health.tokens.words('.0f')} tokens)")
+    if health.distinct.fell_to(EQUAL):
+        found.append(f"answers grew equal (distinct texts {health.distinct.words('.0%')})")
+    if health.answered.before - health.answered.after > UNREADABLE:
+        found.append(f"fewer answers can be read ({health.answered.words('.0%')})")
+    return found
+
+
+# ---- the numbers
+
+
+def measured(evidence: Evidence) -> list[Health]:
+    """The health of every cell of own questions in which Ours was evaluated."""
+    written = tables.select(evidence.greedy_answers, variant="")
+    ours = written[written["method"] == AFTER]
+    return [_measured(evidence, cell, written) for cell, _ in tables.cells_of(ours, tables.CELL)]
+
+
+def _measured(evidence: Evidence, cell: tuple[str, str, str], written: pd.DataFrame) -> Health:
+    judged, gold = _judged(evidence, cell)
+    answers = {method: _of_method(written, cell, method) for method in METHODS}
+    changes = {name: _change(answers, name) for name in ("tokens", "distinct", "answered")}
+    runs = _of_method(tables.select(evidence.ppo_history, variant=""), cell, AFTER)
+    compared = len(judged[BEFORE]) and len(judged[AFTER])
+    difference = _difference(judged[AFTER], judged[BEFORE], cell[0]) if compared else {}
+    reward, error = reward_change(runs)
+    return Health(
+        "/".join(cell),
+        gold=gold,
+        agreement=_change(judged, "correct", 100),
+        reward=reward,
+        reward_error=error,
+        kept_start=_kept_start(runs),
+        **changes,
+        **difference,
+    )
+
+
+def _of_method(table: pd.DataFrame, cell: tuple[str, str, str], method: str) -> pd.DataFrame:
+    """The rows of a method in a cell; those of the student before training name no teacher."""
+    dataset, teacher, student = cell
+    return tables.select(
+        table, dataset=dataset, teacher="" if method == UNTRAINED else teacher, student=student, method=method
+    )
+
+
+def _change(by_method: dict[str, pd.DataFrame], column: str, scale: float = 1) -> Change:
+    """The mean of a column for each model, NaN for one without rows."""
+    return Change(*(scale * by_method[method][column].astype(float).mean() for method in METHODS))
+
+
+def _judged(evidence: Evidence, cell: tuple[str, str, str]) -> tuple[dict[str, pd.DataFrame], bool]:
+    """The judged held-out answers of each model, and whether gold judges: it does where it has as many questions."""
+    dataset, teacher, student = cell
+    graded = {m: tables.method_rows(evidence.correctness, dataset, teacher, student, m) for m in METHODS}
+    if not evidence.holds_out:
+        return graded, True
+    votes = tables.select(evidence.agreement, dataset=dataset, teacher=teacher, student=student, variant="")
+    votes = votes.rename(columns={"agrees": "correct"})
+    voted = {method: tables.select(votes, method=method) for method in METHODS}
+    gold = len(graded[AFTER]) > 0 and len(graded[AFTER]) >= len(voted[AFTER])
+    return (graded if gold else voted), gold
+
+
+def _difference(after: pd.DataFrame, before: pd.DataFrame, key: str) -> dict[str, float]:
+    """The paired difference with its interval, in points, and the deviation of a question's difference."""
+    paired = stats.paired_table(after, before)
+    interval = stats.paired_difference(after, before, key).interval()
+    by_question = paired.groupby("id")["value"].mean()
+    return {
+        "questions": interval.n,
+        "gain": 100 * interval.estimate,
+        "low": 100 * interval.low,
+        "high": 100 * interval.high,
+        "deviation": 100 * float(by_question.std(ddof=0)),
+    }
+
+
+def reward_change(history: pd.DataFrame) -> tuple[Change, float]:
+    """The mean reward of PPO's first and last updates, and the standard error of their difference.
+
+    Columns update and reward. `ENDS` updates are taken at each end, or half of what there is; of less than two no error
+    is known, so nothing is said.
+    """
+    rewards = history[history["update"] > 0].groupby("update")["reward"].mean().sort_index()
+    count = min(ENDS, len(rewards) // 2)
+    if count < 2:
+        return Change(), NAN
+    first, last = rewards.head(count), rewards.tail(count)
+    return Change(first.mean(), last.mean()), math.sqrt((first.var() + last.var()) / count)
+
+
+def _kept_start(history: pd.DataFrame) -> bool:
+    """Whether no update of any seed agreed better on validation questions than the model before PPO."""
+    evaluated = history.dropna(subset="validation_agreement").sort_values("update")
+    runs = [part["validation_agreement"].to_numpy(dtype=float) for _, part in evaluated.groupby("seed")]
+    return bool(runs) and all(values.argmax() == 0 for values in runs)
+
+
+# ---- the table
+
+
+MEASURES = {
+    "tokens of a greedy answer": ("tokens", 1),
+    "distinct greedy answers (%)": ("distinct", 100),
+    "greedy answers that can be read (%)": ("answered", 100),
+}
+
+
+def table(found: list[Health]) -> pd.DataFrame:
+    """A row a cell and measure: before any training, after the warm-up, after PPO, and what PPO changed."""
+    return pd.DataFrame([{"cell": one.cell} | row for one in found for row in _rows(one)])
+
+
+def _rows(one: Health) -> Iterator[dict]:
+    """The rows of one cell; of agreement the interval of its change too."""
+    yield _row(f"{one.judge} (%)", one.agreement) | {"change_low": one.low, "change_high": one.high}
+    for measure, (name, scale) in MEASURES.items():
+        yield _row(measure, getattr(one, name), scale)
+    yield _row("reward of PPO's first and last updates", one.reward)
+
+
+def _row(measure: str, change: Change, scale: float = 1) -> dict:
+    untrained, before, after = (scale * value for value in (change.untrained, change.before, change.after))
+    columns = {"measure": measure, "before_training": untrained, "after_warmup": before, "after_ppo": after}
+    return columns | {"change": after - before}
+
+
+def verdict(found: list[Health]) -> str:
+    """The sentences of all cells in bold type, each after its cell's name where there are several."""
+    names = [f"{one.cell}: " if len(found) > 1 else "" for one in found]
+    return " ".join(f"**{name}{sentence(one)}**" for name, one in zip(names, found, strict=True))

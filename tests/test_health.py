@@ -1,0 +1,109 @@
+"""The sentence on what PPO did to a student: each case in words, and the numbers behind it by hand."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pandas as pd
+import pytest
+
+from rdlib.evidence import health
+from rdlib.evidence.health import Change, Health, sentence
+
+ROSE = Health(
+    cell="mine/teacher/student",
+    questions=400,
+    agreement=Change(52.0, 58.2, 14.0),
+    gain=6.2,
+    low=2.1,
+    high=10.3,
+    deviation=42.0,
+    reward=Change(-0.2, 0.4),
+    reward_error=0.05,
+    tokens=Change(90.0, 85.0),
+    distinct=Change(0.99, 0.98),
+    answered=Change(0.97, 0.99),
+)
+ENDS = {"gain": -0.5, "low": -4.6, "high": 3.6, "deviation": 42.0}
+FLAT = {"reward": Change(0.1, 0.12), "reward_error": 0.05}
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, "Agreement rose by 6.2 points (95 % CI 2.1 to 10.3, 400 held-out questions)."),
+        ({"gold": True}, "Accuracy rose by 6.2 points (95 % CI"),
+        (FLAT, "rose by 6.2 points (95 % CI 2.1 to 10.3, 400 held-out questions), though reward did not rise."),
+        (ENDS, "Reward rose (from -0.20 to 0.40) while agreement did not: -0.5 points (95 % CI -4.6 to 3.6"),
+        (ENDS, "reward hacking is suspected, so read the answers that changed in 06_ppo.ipynb."),
+        ({"gain": -6.0, "low": -9.0, "high": -3.0}, "reward hacking is suspected"),
+        ({"gain": 0.3, "low": -0.4, "high": 0.9}, "reward hacking is suspected"),
+        ({"gain": -6.0, "low": -9.0, "high": -3.0} | FLAT, "Agreement fell by 6.0 points (95 % CI -9.0 to -3.0"),
+        (ENDS | FLAT, "Whether agreement changed is unclear: -0.5 points (95 % CI -4.6 to 3.6"),
+        ({"gain": 2.0, "low": -2.1, "high": 6.1}, "is unclear: +2.0 points"),
+        (
+            {"questions": 9000, "gain": 0.4, "low": -0.3, "high": 1.1, "deviation": 33.0} | FLAT,
+            "Agreement stayed as it was, to within a point or so: +0.4 points",
+        ),
+        ({"gain": 0.0, "low": 0.0, "high": 0.0, "deviation": 0.0} | FLAT, "Nothing changed in agreement: each"),
+        (
+            {"kept_start": True},
+            "PPO changed nothing: it kept the model that it began with, the warm-up's (agreement 58 %",
+        ),
+        ({"tokens": Change(90.0, 59.0)}, "; answers grew short (from 90 to 59 tokens)."),
+        ({"distinct": Change(0.9, 0.4)}, "; answers grew equal (distinct texts from 90% to 40%)."),
+        ({"answered": Change(0.97, 0.9)}, "; fewer answers can be read (from 97% to 90%)."),
+        ({"questions": 0, "agreement": Change()}, "no held-out question has a vote of the teacher or a gold answer."),
+        (
+            {"questions": 0, "agreement": Change(after=58.2)},
+            'the warm-up was not evaluated (ARGS="--methods ours_wo_r"',
+        ),
+    ],
+)
+def test_each_case_in_words(changes, expected):
+    assert expected in sentence(replace(ROSE, **changes))
+
+
+def test_one_sentence_without_a_worry_that_there_is_no_reason_for():
+    for one in (ROSE, Health("a/b/c"), replace(ROSE, reward=Change(), tokens=Change(), distinct=Change())):
+        said = sentence(one)
+        assert said.endswith(".") and ". " not in said and "nan" not in said and ";" not in said
+
+
+def test_how_many_questions_it_takes_by_hand():
+    """(1.96 + 0.84)^2 42^2 / 2^2 = 3461 for a gain of two points; of five at most; of one at least."""
+    assert replace(ROSE, gain=2.0).questions_needed == 3500
+    assert replace(ROSE, gain=9.0).questions_needed == 560
+    assert replace(ROSE, gain=0.1).questions_needed == 14_000
+
+
+def history(rewards, agreement=None) -> pd.DataFrame:
+    rows = {"update": range(len(rewards)), "seed": 0, "reward": rewards}
+    return pd.DataFrame(rows).assign(validation_agreement=agreement or [0.5] * len(rewards))
+
+
+def test_a_reward_rose_where_it_rose_by_more_than_its_noise():
+    change, error = health.reward_change(history([9.0, *[0.0, 0.2] * 10, *[1.0, 1.2] * 10]))
+    assert (change.before, change.after) == (pytest.approx(0.1), pytest.approx(1.1))
+    assert error == pytest.approx((2 * 0.0111111 / 10) ** 0.5, rel=1e-3)
+    assert replace(ROSE, reward=change, reward_error=error).reward_rose
+    noise, error = health.reward_change(history([9.0, *[-5.0, 5.0] * 10]))
+    assert not replace(ROSE, reward=noise, reward_error=error).reward_rose
+    few, error = health.reward_change(history([0.0, 0.1, 5.0]))
+    assert not replace(ROSE, reward=few, reward_error=error).reward_rose  # two updates tell nothing of noise
+
+
+def test_ppo_kept_its_start_where_no_update_of_any_seed_was_better():
+    flat, better = history([0] * 3, [0.5, 0.4, 0.5]), history([0] * 3, [0.5, None, 0.6]).assign(seed=1)
+    assert health._kept_start(flat) and not health._kept_start(better)
+    assert not health._kept_start(pd.concat([flat, better])) and not health._kept_start(flat.head(0))
+
+
+def test_the_table_has_what_the_sentence_says():
+    table = health.table([ROSE]).set_index("measure")
+    row = table.loc["agreement (%)"]
+    assert row[["before_training", "after_warmup", "after_ppo", "change_low", "change_high"]].tolist() == [
+        *(14.0, 52.0, 58.2, 2.1, 10.3)
+    ]
+    assert table.loc["greedy answers that can be read (%)", "change"] == pytest.approx(2.0)
+    assert health.verdict([ROSE, ROSE]).count("**mine/teacher/student: Agreement rose") == 2
