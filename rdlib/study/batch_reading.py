@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import uuid
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -22,6 +23,8 @@ from rdlib.engines.stored_server import place_of
 from rdlib.errors import UserError
 from rdlib.settings import Model
 from rdlib.study.batch_folder import Origin, Origins
+
+AT_ONCE = 500  # lines that are taken into the store together
 
 
 @dataclass
@@ -71,8 +74,11 @@ class Reading:
         for path in paths:
             self._check(path)
         for path in paths:
-            for result in batch_files.results(path):
-                self._take(result)
+            found = batch_files.results(path)
+            while part := list(itertools.islice(found, AT_ONCE)):
+                with self.store.together():
+                    for result in part:
+                        self._take(result)
         lines = []
         for name, tally in self.tallies.items():
             self._keep_refused(tally)
@@ -156,10 +162,10 @@ class Reading:
                 f"read it after the file of the answers, or mend the cause and ask again."
             )
             return
-        for ticket, origin, words in tally.refused:
-            kept = self.store.kept([ticket.wanted])[0]
-            for sample in ticket.samples:
-                if sample not in kept:
+        with self.store.together():
+            for ticket, origin, words in tally.refused:
+                kept = self.store.kept([ticket.wanted])[0]
+                for sample in [sample for sample in ticket.samples if sample not in kept]:
                     self._add(ticket, origin, sample, Reply("refused", words=words))
 
 
