@@ -139,6 +139,25 @@ class Model(Section):
         return self
 
 
+class Prompting(Section):
+    """How a question is put, to teacher and student alike, in the place of `rdlib.tasks.prompts`' own words.
+
+    `template` holds {question}, for answers of kind choice {options} too (a line each), and may hold {instruction},
+    ours on how to answer; a model without a chat template gets it as it is. `language` asks for responses in it, as
+    "German" does; the form in which the answer is read stays the same.
+    """
+
+    template: str | None = None
+    language: Annotated[str, Field(pattern=r"^[^\W\d_][\w ()-]{0,39}$")] | None = None
+
+    @field_validator("template")
+    @classmethod
+    def _has_the_question(cls, value: str | None) -> str | None:
+        if value is not None and "{question}" not in value:
+            raise ValueError("it has no {question}, so the model would not be told what to answer: put it in")
+        return value
+
+
 class Dataset(Section):
     """One training benchmark with its splits (question counts; None: all there are) and how its answers look.
 
@@ -162,6 +181,16 @@ class Dataset(Section):
     )
     max_tokens: Positive = Field(description="longest response in tokens")
     split_seed: int = Field(0, ge=0)
+    prompt: Prompting = Prompting()
+
+    @model_validator(mode="after")
+    def _can_be_put_so(self) -> Dataset:
+        template = self.prompt.template
+        if self.answer in ("number", "text") and self.prompt != Prompting():
+            raise ValueError("prompt is for real models: those of the micro world know one form of a question alone")
+        if self.answer == "choice" and template is not None and "{options}" not in template:
+            raise ValueError("prompt.template has no {options}, so the model could not choose one: put it in")
+        return self
 
     @property
     def own(self) -> bool:

@@ -22,6 +22,7 @@ import argparse
 import copy
 import json
 import math
+import queue
 import random
 import re
 import signal
@@ -47,8 +48,12 @@ import yaml
 
 from rdlib import profile as profiles
 from rdlib.engines import server
+from rdlib.engines.asking import Ask, Reply
 from rdlib.engines.generation import Request, clean, cut_at
 from rdlib.engines.replay import ReplayEngine
+from rdlib.engines.server_parameters import Learnt
+from rdlib.engines.server_run import Run
+from rdlib.engines.server_work import Work, jobs_of
 from rdlib.errors import UserError
 from rdlib.paths import ROOT
 from rdlib.study import opening
@@ -57,6 +62,7 @@ from rdlib.study.specification import STAGES
 from rdlib.tasks import answers, own_questions
 from rdlib.tasks.prompts import Prompt
 from rdlib.tasks.questions import LETTERS
+from rdlib.tasks.spoken import thought_end
 
 CPU_SECONDS, WALL_SECONDS = 5.0, 120.0  # of one case; the second, for waits, leaves room on a busy machine
 SHOWN = 1500  # characters of a failing case
@@ -632,45 +638,74 @@ class Impatient(server.Clock):
 @cache
 def engine() -> server.ServerEngine:
     """An engine for a server that nobody connects to; making one takes longer than a hundred cases."""
-    model = profiles.Model(model="teacher", engine="openai", base_url="http://localhost/v1", attempts=4)
+    model = profiles.Model(
+        model="teacher", engine="openai", base_url="http://localhost/v1", attempts=4, thinking="keep"
+    )
     return server.ServerEngine(model, server.Settings("teacher", 50, stop=("STOP",)), KEY)
 
 
 def judge_server(said: list[tuple[int, dict[str, str], bytes]]) -> None:
-    """The completions are the server's, or the failure is a sentence without the key."""
+    """The replies are the server's, one for each sample, or the failure is a sentence; the key is in none."""
     left = list(said)
 
-    def post(url: str, json: dict[str, Any]) -> httpx.Response:
+    def post(url: str, **_: Any) -> httpx.Response:
         status, headers, content = left.pop(0) if len(left) > 1 else left[0]
         return httpx.Response(status, headers=headers, content=content)
 
     tested = copy.copy(engine())
-    tested.client, tested.unsupported, tested.clock = SimpleNamespace(post=post), set(), Impatient()
-    tested.pace = server.Pace(None, tested.clock)
+    tested.client, tested.known, tested.clock = SimpleNamespace(post=post), Learnt(), Impatient()
+    tested.pace = server.Pace(None, 1, tested.clock)
     request = Request(Prompt((("user", "?"),), "?", "q1", "?"), 2, 1.0)
-    try:
-        completions = tested._answer(request, 0, threading.Event())
-    except UserError as error:
-        require(KEY not in str(error), f"the key is in the message: {error}")
-        return one_line(error)
-    require(len(completions) == 2, f"{len(completions)} completions where 2 were asked for")
+    found = replies(tested, Ask(request, (0, 1), 5))
+    require(json.dumps(tested.learnt()) is not None and all(tested.notes()), "what was learnt")
+    if isinstance(found, UserError):
+        require(KEY not in str(found), f"the key is in the message: {found}")
+        return one_line(found)
+    require(sorted(found) == [0, 1], f"{len(found)} replies where 2 samples were asked for")
     texts = [text for status, _, content in said if status == 200 for text in texts_of(content)]
-    for completion in completions:
-        require(completion.text in texts, f"the server did not say {completion.text[:80]!r}")
+    for reply in found.values():
+        require(KEY not in reply.words and len(reply.words.splitlines()) < 2, f"the words {reply.words!r}")
+        completion = server.completion_of(reply, tested.model, ("STOP",), ())
+        require(reply.kind == "answer" or not completion.text, f"a text of a sample that was {reply.kind}")
+        require(completion.text in ["", *texts], f"the server did not say {completion.text[:80]!r}")
         require(type(completion.count) is int and 0 <= completion.count < 2**31, f"{completion.count!r} tokens")
         pd.DataFrame([completion.__dict__]).to_json()
     return None
 
 
+def replies(tested: server.ServerEngine, ask: Ask) -> dict[int, Reply] | UserError:
+    """The replies to an ask by their samples, or the error that ended it, from one worker in this thread."""
+    done: queue.SimpleQueue = queue.SimpleQueue()
+    Run(tested, Work(jobs_of({0: ask}), tested.pace, set()), done).work()
+    found = {}
+    while (item := done.get()) is not None:
+        if isinstance(item, Exception):
+            if not isinstance(item, UserError):
+                raise item
+            return item
+        require(item[1] not in found, "a sample came twice")
+        found[item[1]] = item[2]
+    return found
+
+
+def strings_in(content: Any) -> list[str]:
+    """The strings of a content: itself, or those of its parts."""
+    if isinstance(content, list):
+        return [text for part in content for text in strings_in(part)]
+    return [content] if isinstance(content, str) else []
+
+
 def texts_of(content: bytes) -> list[str]:
-    """The texts of an answer, by a second reader; a withheld one is empty."""
+    """The texts of an answer, by a second reader; thinking stays."""
     try:
-        found = [choice["message"]["content"] for choice in json.loads(content)["choices"]]
+        choices = json.loads(content)["choices"]
+        found = [choice["message"] for choice in choices if isinstance(choice, dict) and "message" in choice]
     except (ValueError, TypeError, KeyError, RecursionError):
         return []
-    return [
-        "" if text is None else cut_at(clean(text), ("STOP",)).strip() for text in found if isinstance(text, str | None)
-    ]
+    found = [message.get("content") for message in found if isinstance(message, dict)]
+    texts = [clean("".join(strings_in(content))) for content in found]
+    ends = [thought_end(text) for text in texts]
+    return [(text[:end] + cut_at(text[end:], ("STOP",))).strip() for text, end in zip(texts, ends, strict=True)]
 
 
 # ---- the parameters of notebooks

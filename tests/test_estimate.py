@@ -28,9 +28,7 @@ def work(name: str, profile: str = PAPER, **axes) -> estimate.Work:
 
 
 def test_counts_of_the_papers_runs_by_hand():
-    assert work("01_teacher_responses", method=None) == estimate.Work(
-        7473, 7473 * 46, 7473 * 46 * 190, requests=7473 * 10, prompts=7473 * 10 * 130
-    )
+    assert work("01_teacher_responses", method=None) == estimate.Work(7473, 7473 * 46, 7473 * 46 * 190)
     assert work("03_sft_warmup", method="sft").trained == 6726 * 50 * (130 + 190) * 4
     assert work("04_student_responses").samples == 7473 * 30
     assert work("05_reward_model").trained == 6726 * 3 * 4 * (130 + 190) * 4
@@ -87,8 +85,10 @@ def test_the_profile_for_own_questions_asks_for_the_file_and_takes_it(tmp_path, 
     assert dag.main(["--profile", str(tmp_path / "own.yaml"), "--dry-run"]) == 0
     said = capsys.readouterr().out
     assert "06_ppo" in said and "does not fit" not in said
-    # 45 questions at four temperatures, of which one is greedy, and 5 held out at the first two
-    assert "Asked of the server of teacher: 190 requests" in said and "750 responses" in said
+    # 45 questions at four temperatures, of which one is greedy, and 5 held out at the first two, which the teacher's
+    # own evaluation asks for too
+    assert "Asked of the server of teacher: 190 requests (750 where it gives one sample at a time)" in said
+    assert "750 responses of gpt-4o-mini of at most 0.29 million tokens" in said and "0 responses are in the st" in said
 
 
 def test_the_dry_run_starts_nothing_and_leaves_out_what_is_done(tmp_path, at_root, capsys):
@@ -121,9 +121,6 @@ def test_what_does_not_fit_is_said():
         "source": "a file",
         "advice": "raise it",
         "limit_gib": 80.0,
-        "server": "",
-        "mtokens_prompts": 0.0,
-        "requests": 0,
     }
     table = pd.DataFrame([row | {"stage": "06_ppo", "cell": "gsm/strong/small/ours", "gpu_memory_gib": 90.0}])
     said = estimate.summary(table, profile).splitlines()

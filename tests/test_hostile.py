@@ -13,10 +13,10 @@ import nbformat
 import pandas as pd
 import pytest
 from conftest import MODELS, REPOSITORY
+from fake_server import prompt_of
 from hypothesis import given
 from hypothesis import strategies as st
 from nbconvert.filters import markdown2html
-from test_engines import prompt_of
 
 from rdlib.engines import models
 from rdlib.engines.generation import sample_to_disk
@@ -104,7 +104,7 @@ def test_some_cases_of_each_fuzz_target(target):
         ("answers", "tasks.answers", "find", lambda text, kind, options: answers.Found("12345", "hash")),
         ("equivalence", "tasks.answers", "same", lambda first, second: True),
         ("questions", "tasks.own_questions", "_letter", lambda record, given, options: "A"),
-        ("server", "engines.server", "clean", lambda text: text + "!"),
+        ("server", "engines.server_answers", "clean", lambda text: text + "!"),
         ("parameters", "study.stage", "_may_name_a_folder", lambda text: True),
     ],
 )

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 import yaml
 from conftest import PARAMS, identity, make_root, patch_root, stage_in, tiny_settings
-from test_engines import FakeServer, listing
+from fake_server import FakeServer, listing
 from test_real_data import write
 
 from rdlib import artifacts

@@ -96,9 +96,7 @@ def reason_to_stop(counts: Counts, limit: int) -> tuple[str, str] | None:
             "at num_ctx), does the model follow the instruction"
         )
     if (counts.equal or 0) > NEARLY_ALL:
-        what = (
-            f"at the hottest temperature all samples of a question are one text, in {counts.equal:.0%} of the questions"
-        )
+        what = f"all samples of a question are one text at the hottest temperature, in {counts.equal:.0%} of questions"
         return what, (
             "the server ignores temperature and seed, gives n equal samples, or caches: switch its cache off, or ask "
             "for samples one by one with leave_out: [n] or without seeds with leave_out: [seed]"

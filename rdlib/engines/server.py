@@ -17,6 +17,7 @@ mentions a question. Its responses are cut at them here, behind the thinking.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import queue
 import threading
@@ -65,11 +66,15 @@ class ServerEngine:
         self.address = server_address.shown(self.base)
         self.url = server_address.under(self.base, "/chat/completions")
         headers, self.secrets = server_address.headers_of(model, self.key)
-        self.place = Place(self.address + "/chat/completions", settings.model, model.api_key_env)
+        mend = f"set the environment variable {model.api_key_env} to a key that may use it"
+        if self.secrets and not self.key:
+            mend = "check the key in the teacher's request.headers"
+        self.place = Place(self.address + "/chat/completions", settings.model, mend)
         self.clock = clock or Clock()
         self.pace = Pace(model.requests_per_minute, model.concurrency, self.clock)
         self.known = Learnt().take(known)
-        self.requests, self.reached, self.listed = 0, False, False
+        self.requests, self.reached, self.looked = 0, False, False
+        self.lock = threading.Lock()
         self.client = server_address.client_of(model, self.base, headers)
 
     @property
@@ -108,43 +113,43 @@ class ServerEngine:
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError) as error:
             raise UserError(self._nobody(error)) from None
         except httpx.HTTPError:  # it is there, and slow or at fault: requests are tried again, this is not
-            self.known.remarks.append("The server did not tell its models in time, so the model's name is unchecked.")
+            self.known.remark("The server did not tell its models in time, so the model's name is unchecked.")
             return
-        self._judge_list(found)
+        if sentence := self._take_list(found):
+            raise UserError(sentence)
 
-    def _judge_list(self, found: server_models.Listed) -> None:
-        """UserError where the list of models shows that no request will pass; else a remark where it is of no use."""
+    def _take_list(self, found: server_models.Listed) -> str | None:
+        """Take in what the list of models tells: remarks, and the sentence where it shows that no request will pass."""
         response, name = found.response, self.settings.model
-        self._recognise(found)
+        self.known.recognise(found.owners[0] if found.owners else None, response.headers.get("server", ""))
         if 300 <= response.status_code < 400:
-            self._judge_redirect(response)
-        elif response.status_code in (401, 403):
-            self.known.remarks.append("The server does not show its models to this key, so the name is unchecked.")
-        elif not found.names and response.status_code == 200 and self._wrong_address(response):
-            raise UserError(self.place.hopeless("address", self.said(response)))
+            return self._of_redirect(response)
+        if response.status_code in (401, 403):
+            self.known.remark("The server does not show its models to this key, so the model's name is unchecked.")
+        elif not found.names and response.status_code == 200 and "unexpected endpoint" in self.said(response).text:
+            return self.place.hopeless("address", self.said(response))
         elif found.names and not server_models.has(found.names, name) and not server_models.serves_any_name(found):
-            if self._lists_others(found):
-                self.known.remarks.append(f"The server's list of models has no {name}, which may be right.")
-                return
-            shown = [one[:80] for one in found.names]
-            more = f" and {len(shown) - 5} more" if len(shown) > 5 else ""
-            raise UserError(
-                f"The server {self.address} has no model {name!r} but {', '.join(shown[:5])}{more}: "
-                f"name one of these in the profile, or start the server with the profile's."
-            )
+            return self._of_others(found)
+        return None
 
-    def _wrong_address(self, response: httpx.Response) -> bool:
-        return "unexpected endpoint" in self.said(response).text
+    def _of_others(self, found: server_models.Listed) -> str | None:
+        """The sentence for a list of other models; None where requests may name more than is listed."""
+        azure = self.base.host.endswith("azure.com") or "api-version" in self.base.params  # lists what can be deployed
+        if azure or not found.whole:
+            self.known.remark(f"The server's list of models has no {self.settings.model}, which may be right.")
+            return None
+        shown = [one[:80] for one in found.names]
+        more = f" and {len(shown) - 5} more" if len(shown) > 5 else ""
+        return (
+            f"The server {self.address} has no model {self.settings.model!r} but {', '.join(shown[:5])}{more}: "
+            f"name one of these in the profile, or start the server with the profile's."
+        )
 
-    def _lists_others(self, found: server_models.Listed) -> bool:
-        """Whether the list is of something else than what requests may name: Azure's base models, the first pages."""
-        azure = self.base.host.endswith("azure.com") or "api-version" in self.base.params
-        return azure or not found.whole
-
-    def _judge_redirect(self, response: httpx.Response) -> None:
+    def _of_redirect(self, response: httpx.Response) -> str | None:
         target = server_address.location(self.base, response.headers.get("location", ""))
         if target and target != self.address:
-            raise UserError(replace(self.place, location=target).hopeless("redirect", self.said(response)))
+            return replace(self.place, location=target).hopeless("redirect", self.said(response))
+        return None
 
     def _nobody(self, error: httpx.HTTPError) -> str:
         reason = server_address.unreachable(error)
@@ -155,14 +160,8 @@ class ServerEngine:
         )
 
     def _listed(self) -> server_models.Listed:
-        self.listed = True
+        self.looked = True
         return server_models.listed(self.client.get, server_address.under(self.base, "/models"))
-
-    def _recognise(self, found: server_models.Listed) -> None:
-        if found.response is not None:
-            self.known.recognise(header=found.response.headers.get("server", ""))
-        for owner in found.owners[:1]:
-            self.known.recognise(owner)
 
     def encode(self, prompt: Prompt) -> Prompt:
         """The prompt itself: the server has the chat template and the tokenizer."""
@@ -186,6 +185,7 @@ class ServerEngine:
         raised. Closing the iterator stops the asking.
         """
         self._look()
+        self.pace.begin()
         work = Work(jobs_of(asks), self.pace, self.known.temperatures)
         done: queue.SimpleQueue = queue.SimpleQueue()
         run = Run(self, work, done, may_ask)
@@ -214,11 +214,9 @@ class ServerEngine:
 
     def _look(self) -> None:
         """Find out what server it is, if its list of models may be asked for and was not."""
-        if self.model.check_models and not self.listed and self.known.server is None:
-            try:
-                self._recognise(self._listed())
-            except httpx.HTTPError:
-                return
+        if self.model.check_models and not self.looked and self.known.server is None:
+            with contextlib.suppress(httpx.HTTPError):
+                self._take_list(self._listed())
 
     # ---- one call
 
@@ -228,7 +226,8 @@ class ServerEngine:
 
     def post(self, body: dict[str, Any]) -> httpx.Response:
         """Make a call; httpx.HTTPError when nothing comes back."""
-        self.requests += 1
+        with self.lock:
+            self.requests += 1
         content = clean(json.dumps(body, ensure_ascii=False)).encode()
         response = self.client.post(self.url, content=content, headers={"Content-Type": "application/json"})
         self.reached = True

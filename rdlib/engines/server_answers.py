@@ -150,9 +150,9 @@ def _without_text(
         "withheld", "", reasoning, False, reason, words=refusal or _why_empty(choice, message, reasoning, plain)
     )
     if not refusal and (error := error_of(choice)):
-        return Fault(error, replace(reply, words=error))
+        return Fault(error)
     if not refusal and plain in BROKEN:
-        return Fault(f"the response broke off ({reason})", reply)
+        return Fault(f"the response broke off ({reason})")
     unexplained = not refusal and not reasoning and not message.get("tool_calls") and message.get("content") is None
     if unexplained and plain not in CUTS | WITHHELD | {"tool_calls", "function_call"}:
         return Fault("a response had no content", reply, odd=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import fnmatch
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,7 +19,6 @@ from rdlib.engines.generation import clean
 from rdlib.engines.server_said import parsed
 
 PATIENCE = 10.0  # seconds for the list; a question may take longer
-PAGES = 20
 # Servers that hold one model and answer under any name: llama.cpp, koboldcpp, MLX's and the like.
 ANY_NAME = {"llamacpp", "llama.cpp", "koboldcpp", "me"}
 
@@ -35,8 +35,8 @@ class Listed:
 
 def listed(get: Callable[..., httpx.Response], url: str) -> Listed:
     """Ask for the list, all its pages; httpx.HTTPError when the first cannot be had."""
-    found, asked = Listed(), {}
-    for _ in range(PAGES):
+    found, asked, end = Listed(), {}, time.monotonic() + PATIENCE
+    while time.monotonic() < end:
         response = get(url, params=asked or None, timeout=PATIENCE)
         found.response = found.response or response
         body = parsed(response.content) if response.status_code == 200 else None
@@ -81,16 +81,17 @@ def _next_page(body: Any) -> dict[str, str] | None:
 
 def has(names: list[str], model: str) -> bool:
     """Whether a list has a model: by its name, a pattern, its tag `latest`, or without a provider before or behind."""
-    wanted = {model, model.rpartition(":")[0] or model, f"{model}:latest"}
-    base = model.rpartition("/")[2]
-    for name in names:
-        if name in wanted or name.endswith(f"/{model}") or name.endswith(f"/{model}:latest"):
-            return True
-        if "*" in name and fnmatch.fnmatchcase(model, name.replace("[", "[[]").replace("?", "[?]")):
-            return True
-        if name.lower() == model.lower() or name.removesuffix(":latest") in wanted:
-            return True
-    return "/" in model and model.startswith("models/") and base in names
+    bare = model.rpartition(":")[0] if ":" in model else model
+    return any(_means(name, model) or name in (bare, model.removeprefix("models/")) for name in names)
+
+
+def _means(name: str, model: str) -> bool:
+    """Whether a listed name is that of a model, or a pattern that has it; gateways find the provider of a bare name."""
+    if "*" in name:
+        pattern = name.replace("[", "[[]").replace("?", "[?]")
+        return "/" not in model or fnmatch.fnmatchcase(model, pattern)
+    name, model = name.removesuffix(":latest").lower(), model.removesuffix(":latest").lower()
+    return name == model or name.endswith(f"/{model}")
 
 
 def serves_any_name(found: Listed) -> bool:

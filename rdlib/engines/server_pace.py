@@ -49,6 +49,10 @@ class Pace:
         self.slowed = clock.now() - 1  # when the pace last went down: what had started before says nothing new
         self.strikes, self.since = 0, None  # rate limits in a row without an answer, and when the first of them came
 
+    def begin(self) -> None:
+        """A run begins: what was refused before it is no news."""
+        self.strikes, self.since = 0, None
+
     @property
     def interval(self) -> float:
         """Seconds between two starts."""

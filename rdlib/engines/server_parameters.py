@@ -9,7 +9,7 @@ from typing import Any
 
 from rdlib.engines.asking import Reply, Settings, messages_of
 from rdlib.engines.generation import Request
-from rdlib.engines.server_said import Said
+from rdlib.engines.server_said import Said, any_of
 from rdlib.settings import Model
 
 # What leaves the model's distribution as it is, by the names that each server has for it. Servers apply defaults of
@@ -33,25 +33,36 @@ OWNERS = {
     **{"aphrodite": "Aphrodite", "tabbyapi": "TabbyAPI", "koboldcpp": "KoboldCpp"},
 }
 
-_REFUSED = re.compile(
-    r"(un|not |n[o']t )support|unknown|unrecogni[sz]ed|unexpected|not (permitted|allowed|enabled|implemented|available)"
-    r"|extra (inputs|fields)|cannot find|can ?not be (used|combined|specified|set|both)|invalid|deprecated|forbidden"
-    r"|additional propert|must be|must not|should be|only|at most|less than|greater than|no longer|exclusive"
-    r"|does not (accept|take|allow|exist)|(isn't|is not) (a )?(valid|accepted|recogni[sz]ed)|instead|too (large|many)"
-    r"|disabled|ignored|out of range|not in range|range|does not match|remove|drop"
+_REFUSED = any_of(
+    r"(un|not |n[o']t )(\w+ )?support|unknown|unrecogni[sz]ed|unexpected|forbidden",
+    r"not (permitted|allowed|enabled|implemented|available)",
+    r"extra (inputs|fields)|cannot find|can ?not (both )?be (used|combined|specified|set)|invalid|deprecated",
+    r"additional propert|must be|must not|should be|only|at most|less than|greater than|no longer|exclusive|drop",
+    r"does not (accept|take|allow|exist)|(isn't|is not) (a )?(valid|accepted|recogni[sz]ed)|instead|too (large|many)",
+    r"disabled|ignored|range|does not match|remove",
 )
 _NAMING = "support|unknown|invalid|unexpected|parameter|argument|field|unrecogni|option|unsupported|extra|n't"
-_CHOICES = re.compile(
-    r"\bn ?(value|parameter|=|==|>|>=|<|<=|must|should)|parameter:? n\b|one (completion )?choice"
-    r"|single (choice|complet)|multiple (choices|completions|candidates)|(one|1) candidate|candidate_?count"
-    r"|more than one (choice|completion)|number of (choices|completions|generations|samples|candidates)|num_(generations|completions)|best_of"
+_CHOICES = any_of(
+    r"\bn ?(value|parameter|=|==|>|>=|<|<=|must|should)|parameter:? n\b|one (completion )?choice",
+    r"single (choice|complet)|multiple (choices|completions|candidates)|(one|1) candidate|candidate_?count",
+    r"more than one (choice|completion)|number of (choices|completions|generations|samples|candidates)",
+    r"num_(generations|completions)|best_of",
+)
+# Words about 'n' in quotes that can only be about the parameter.
+_PARAMETER_N = any_of(
+    r"[\"'`]n[\"'`].{0,40}(support|at most|less than|between|number must|value must|only (1|one)\b|[<>]|not permitted)",
+    r"(unsupported|unknown|unrecogni[sz]ed|invalid|extra|unexpected)"
+    r"( (parameter|value|argument|field|key|name|for|of))*:? [\"'`]n[\"'`]",
 )
 _LIMIT = re.compile(
-    r"(?:at most|maximum(?: of| is| value(?: is)?| allowed(?: is)?)?|max(?: is)?:?|up to|<=|≤|no more than"
-    r"|less than or equal to|between 1 and|1 to|1 ?[-–] ?|lower than or equal to|not exceed|limit(?: is| of)?|\[ ?1 ?, ?|in range 1,)"
-    r"\s*[`'\"]?(\d+)"
+    "(?:"
+    + any_of(
+        r"at most|maximum(?: of| is| value(?: is)?| allowed(?: is)?)?|max(?: is)?:?|up to|<=|≤|no more than|1 to",
+        r"(?:less|lower) than or equal to|between 1 and|1 ?[-–] ?|not exceed|limit(?: is| of)?|\[ ?1 ?, ?",
+    ).pattern
+    + r")\s*[`'\"]?(\d+)"
 )
-_TOGETHER = re.compile(
+_TOGETHER = any_of(
     r"both|together|exclusive|combin|simultaneous|same time|along ?with|when|with seed|and seed|with n\b"
 )
 ORDER = ("top_p", "seed", "n", "max_tokens", "max_completion_tokens", "stop", "temperature")
@@ -72,7 +83,8 @@ def blamed(said: Said, sent: Mapping[str, Any]) -> tuple[tuple[str, ...], bool]:
     ):
         return (), False
     quoted = [name for name in ours if _quoted(said.text, name)] if _REFUSED.search(said.text) else []
-    choices = ["n"] if "n" in sent and _CHOICES.search(said.text) and _REFUSED.search(said.text) else []
+    of_choices = _PARAMETER_N.search(said.text) or (_CHOICES.search(said.text) and _REFUSED.search(said.text))
+    choices = ["n"] if "n" in sent and of_choices else []
     weak = [name for name in ours if len(name) == 1 and re.search(rf"[\"'`\\]{name}[\"'`\\]", said.text)]
     found = list(dict.fromkeys([*explicit, *quoted, *choices, *weak]))
     found = [name for name in ours if name in found]
@@ -113,7 +125,7 @@ class Learnt:
     server: str | None = None
     temperatures: set[float | None] = field(default_factory=set)
     weak: dict[str, int] = field(default_factory=dict)
-    fewer: int = 0  # answers with fewer choices than were asked for
+    fewer: int = 0  # answers in a row with fewer choices than were asked for
     reasonless: int = 0  # choices that did not say why they ended, before one did
     reasons: bool = False  # whether any said so
     remarks: list[str] = field(default_factory=list)
@@ -124,7 +136,7 @@ class Learnt:
         self.unsupported |= {name for name in _list(known, "unsupported") if isinstance(name, str)}
         most = known.get("most_choices")
         self.most_choices = most if type(most) is int and most > 0 else None
-        self.server = known["server"] if known.get("server") in {*OWNERS.values()} else None
+        self.server = next((name for name in OWNERS.values() if name == known.get("server")), None)
         self.temperatures |= {t for t in _list(known, "temperatures") if t is None or type(t) in (int, float)}
         return self
 
@@ -150,10 +162,10 @@ class Learnt:
                 else:
                     self.unsupported.add(name)
 
-    def gave_fewer(self, choices: int) -> None:
-        """An answer had fewer choices than were asked for; one of several may be missing by chance, once."""
-        self.fewer += 1
-        if choices == 1 or self.fewer > 1:
+    def gave(self, choices: int, asked: int) -> None:
+        """An answer had so many choices of those asked for; one of several may be missing by chance."""
+        self.fewer = self.fewer + 1 if choices < asked else self.fewer if asked == 1 else 0
+        if choices < asked and (choices == 1 or self.fewer > 2):
             self.limit_choices(choices)
 
     def saw_reasons(self, replies: Sequence[Reply | None]) -> None:
@@ -166,10 +178,14 @@ class Learnt:
         """Whether the server seems to have no reasons for the end of a response."""
         return not self.reasons and self.reasonless > 2
 
+    def remark(self, sentence: str) -> None:
+        """Keep a sentence for the report, once."""
+        self.remarks += [sentence] if sentence not in self.remarks else []
+
     def recognise(self, owner: Any = None, header: str = "") -> None:
         """Take the server's name from its list of models or from its header Server."""
-        found = OWNERS.get(str(owner).lower()) or OWNERS.get(header.lower().split("/")[0].strip())
-        self.server = self.server or found
+        named = [word for word in re.split(r"[\s,/]+", header.lower()) if len(word) > 3 and word != "library"]
+        self.server = self.server or next((OWNERS[n] for n in (str(owner).lower(), *named) if n in OWNERS), None)
 
     def notes(self, model: Model) -> list[str]:
         """What the report says of the parameters, in plain sentences."""
@@ -178,7 +194,8 @@ class Learnt:
         left -= {"max_completion_tokens"}
         found = list(self.remarks)
         if left:
-            found.append(f"The server got no {', '.join(sorted(left))}, so its own defaults for them apply.")
+            applies = "its own default applies" if len(left) == 1 else "its own defaults apply"
+            found.append(f"The server got no {', '.join(sorted(left))}, so {applies}.")
         if "max_tokens" in self.unsupported and "max_completion_tokens" not in self.unsupported:
             found.append("The server calls max_tokens max_completion_tokens.")
         if self.most_choices:

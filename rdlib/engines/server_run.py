@@ -7,21 +7,21 @@ import random
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import httpx
 
 from rdlib.engines import server_address
-from rdlib.engines.asking import Reply
+from rdlib.engines.asking import Reply, Settings
+from rdlib.engines.generation import Request
 from rdlib.engines.server_answers import Fault, replies_of
-from rdlib.engines.server_failures import KEPT, Outcome, judge
-from rdlib.engines.server_pace import LONGEST_RETRY_AFTER, pause
-from rdlib.engines.server_said import Said, one_line
+from rdlib.engines.server_failures import KEPT, Outcome, Place, judge
+from rdlib.engines.server_pace import LONGEST_RETRY_AFTER, Clock, pause
+from rdlib.engines.server_parameters import Learnt
+from rdlib.engines.server_said import Said, one_line, scrubbed
 from rdlib.engines.server_work import Doubt, Job, Work
 from rdlib.errors import UserError
-
-if TYPE_CHECKING:
-    from rdlib.engines.server import ServerEngine
+from rdlib.settings import Model
 
 TRIES_TO_REACH = 3  # of a server that has not answered yet: more likely a wrong address than a short failure
 TRIES_FOR_BETTER = 2  # of choices that are odd, but paid for: one without a reason why it ended, or without content
@@ -30,6 +30,29 @@ MOST_WITHOUT = 12  # parameters that a request can lose before it counts as refu
 
 
 MayAsk = Callable[[int], bool]  # whether another request may go out while so many samples are awaited
+
+
+class Caller(Protocol):
+    """What makes a run's calls: the engine, as far as a run knows it."""
+
+    model: Model
+    settings: Settings
+    known: Learnt
+    clock: Clock
+    base: httpx.URL
+    address: str
+    place: Place
+    reached: bool
+    secrets: tuple[str, ...]
+
+    def body(self, request: Request, n: int, seed: int, without: frozenset[str]) -> dict[str, Any]:
+        """What a call for `n` samples sends."""
+
+    def post(self, body: dict[str, Any]) -> httpx.Response:
+        """Make a call; httpx.HTTPError when nothing comes back."""
+
+    def said(self, response: httpx.Response) -> Said:
+        """What a response says that is no answer, without keys."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +67,7 @@ class Aside:
 class Run:
     """The requests of one `replies`: workers take jobs from `left` and put what came of them into `done`."""
 
-    def __init__(self, engine: ServerEngine, left: Work, done: queue.SimpleQueue, may_ask: MayAsk | None = None):
+    def __init__(self, engine: Caller, left: Work, done: queue.SimpleQueue, may_ask: MayAsk | None = None):
         self.engine, self.left, self.done = engine, left, done
         self.may_ask, self.under_way = may_ask, 0
         self.model, self.known, self.clock = engine.model, engine.known, engine.clock
@@ -132,6 +155,10 @@ class Run:
         text = "" if response.status_code == 200 and said.body is None else _without_prompt(said.text, body)
         outcome = judge(replace(said, text=text), body)
         if job.doubt and outcome.kind in ("refused", "parameter", "doubtful") and said.words == job.doubt.words:
+            if job.most and "n" in job.doubt.names:  # fewer choices would not do either: one
+                job.most, job.without = None, job.without | {"n"}
+                self.left.back(job)
+                return
             self._undo(job)
             outcome = Outcome("refused")
         self._handle(job, outcome, said, body, started)
@@ -144,7 +171,9 @@ class Run:
             status = (
                 "its answer was no chat completion" if not said.status else f"it answered with status {said.status}"
             )
-            self._again(job, f"{status} ({said.words})" if said.words else status, outcome.wait, words=said.quoted)
+            advice = _ADDRESS if said.page and not self.answered else ""
+            failure = f"{status} ({said.words})" if said.words else status
+            self._again(job, failure, outcome.wait, words=said.quoted, advice=advice)
         elif outcome.kind == "parameter":
             self._leave_out(job, outcome, said, body)
         elif outcome.kind == "refused":
@@ -177,8 +206,8 @@ class Run:
             good, faults = good | settled, {s: one for s, one in faults.items() if s not in settled}
         for sample, reply in good.items():
             self._give(job, sample, reply)
+        self.known.gave(len(came), asked)
         if len(came) < asked:
-            self.known.gave_fewer(len(came))
             self.left.back(job.of(job.samples[len(came) :]), closed=False)
         if faults:
             self._ask_for_better(job, faults)
@@ -218,6 +247,7 @@ class Run:
             self._out(one.job, one.reply)
 
     def _give(self, job: Job, sample: int, reply: Reply) -> None:
+        reply = replace(reply, words=scrubbed(reply.words, self.engine.secrets)) if reply.words else reply
         self.done.put((job.number, sample, reply))
         for copy in job.copies:  # of a greedy sample: the same, and not paid for again
             self.done.put((job.number, copy, replace(reply, prompt_tokens=reply.prompt_tokens and 0)))
@@ -280,7 +310,8 @@ class Run:
         """Wait for another request to pass; where several in a row do not, the run is over."""
         with self.lock:
             self.aside.append(Aside(job, reply, sentence))
-            if len({one.job.number for one in self.aside}) >= HOPELESS_TOGETHER:
+            together = max(HOPELESS_TOGETHER, self.model.concurrency) if self.answered else HOPELESS_TOGETHER
+            if len({one.job.number for one in self.aside}) >= together:
                 raise UserError(self.aside[0].sentence)
         self.left.finished(job, proves=False)
 
@@ -313,7 +344,6 @@ class Run:
     def _undo(self, job: Job) -> None:
         """Leaving parameters out changed nothing: they were not to blame."""
         job.without -= set(job.doubt.names)
-        job.most = None if "n" in job.doubt.names else job.most
         job.doubt = None
 
     def _require_dispensable(self, names: tuple[str, ...], said: Said, body: dict[str, Any]) -> None:
@@ -332,6 +362,7 @@ class Run:
             raise UserError(f"{where} the field {own[0]} {told}: take it out of the teacher's request.body; {KEPT}")
 
 
+_ADDRESS = "check base_url, which usually ends in /v1; "
 _SLOW = "raise timeout or lower concurrency in the profile; "
 
 

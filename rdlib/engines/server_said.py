@@ -15,6 +15,7 @@ from typing import Any
 
 LONGEST_WORDS = 300  # characters that a message quotes
 LONGEST_TEXT = 20_000  # characters that are looked through
+LONGEST_PAGE = 4000  # of HTML
 DEEPEST = 8  # levels of an error inside of an error
 CODES = ("code", "type", "status", "reason", "error_code", "err_code", "error_type", "errorCode")
 VAGUE = {
@@ -54,14 +55,17 @@ class Said:
         return self.words or f"status {self.status}, without a word"
 
 
+def any_of(*patterns: str) -> re.Pattern:
+    """What matches where any of the patterns does."""
+    return re.compile("|".join(patterns))
+
+
 def read(status: int, headers: Mapping[str, str], content: bytes, secrets: tuple[str, ...] = ()) -> Said:
     """What a response said; none of the `secrets` is in it."""
-    raw = content[: 50 * LONGEST_TEXT].decode("utf-8", "replace")
-    for secret in secrets:
-        raw = raw.replace(secret, "[key]")
+    raw = scrubbed(content[: 50 * LONGEST_TEXT].decode("utf-8", "replace"), secrets)
     body = parsed(raw)
     page = body is None and bool(re.match(r"\s*(<!doctype|<html)", raw, re.I))
-    text = one_line(_page(raw) if body is None else "; ".join(_messages(body)))[:LONGEST_TEXT]
+    text = one_line(_page(raw) if body is None else scrubbed("; ".join(_messages(body)), secrets))[:LONGEST_TEXT]
     found = _codes(body)
     codes = [c for c in found if not c.isdigit() and c.lower() not in text.lower() and c.lower() not in VAGUE]
     shown = text or ("" if body in ({}, [], None) else one_line(raw[:LONGEST_TEXT]))
@@ -70,6 +74,13 @@ def read(status: int, headers: Mapping[str, str], content: bytes, secrets: tuple
         status = next((int(code) for code in found if re.fullmatch("[3-5][0-9][0-9]", code)), 0)
     lowered = frozenset(code.lower() for code in found)
     return Said(status, words, f"{text} {' '.join(found)}".lower(), lowered, _params(body), body, headers, page)
+
+
+def scrubbed(text: str, secrets: tuple[str, ...]) -> str:
+    """A text without the secrets."""
+    for secret in secrets:
+        text = text.replace(secret, "[key]")
+    return text
 
 
 def parsed(text: str | bytes) -> Any:
@@ -104,7 +115,7 @@ def _page(raw: str) -> str:
     """The words of a page of HTML, or of plain text."""
     if "<" not in raw:
         return raw[:LONGEST_TEXT]
-    raw = re.sub(r"(?is)<(script|style|head\b(?!.*<title))[^>]*>.*?</\1>", " ", raw[:LONGEST_TEXT])
+    raw = re.sub(r"(?is)<(script|style)\b[^>]*>.*?</\1>", " ", raw[:LONGEST_PAGE])
     return html.unescape(re.sub(r"<[^<>]{0,500}>", " ", raw))
 
 
@@ -140,7 +151,7 @@ def _of_object(value: dict[str, Any], depth: int) -> list[str]:
 
 def _codes(body: Any) -> list[str]:
     """The codes of an error, as texts."""
-    found = [str(value) for name, value in fields(body) if name in CODES and type(value) in (str, int)]
+    found = [one_line(str(value)) for name, value in fields(body) if name in CODES and type(value) in (str, int)]
     return [code for code in dict.fromkeys(found) if 0 < len(code) <= 60 and not code.count(" ") > 1]
 
 

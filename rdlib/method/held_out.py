@@ -48,7 +48,7 @@ def run(stage, work: Path) -> None:
     seed = generation.derive_seed("held-out", stage.dataset, stage.teacher, stage.seed)
     with sampled(stage, profile.model_of(stage.teacher), plan, texts, work, seed) as responses:
         responses = teacher.repeat_greedy(responses, profile.teacher_sampling.samples_per_temperature)
-        artifacts.write_parquet(work / "responses.parquet", responses)
+        artifacts.write_parquet(work / "responses.parquet", teacher.with_questions(stage, responses, texts))
         artifacts.write_parquet(work / "labels.parquet", voting.pseudo_labels(responses, profile.voting.threshold))
 
 

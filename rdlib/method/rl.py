@@ -21,6 +21,7 @@ from rdlib.method.policy import policy_source
 from rdlib.method.ppo import PPOTrainer
 from rdlib.method.ppo_schedule import query_order
 from rdlib.method.reward import reward, scale_of
+from rdlib.method.rollout_guard import RolloutGuard
 from rdlib.profile import Profile
 from rdlib.settings import Model, Training
 from rdlib.tasks import answers, prompts
@@ -89,6 +90,7 @@ class RewardFunction:
     """Eq. 7 as PPO calls it: scores sequences with the reward model and corrects them by the pseudo-label.
 
     `read` takes the answer out of the text that was said to the query of an index. Scores are divided by `scale`.
+    `guard` sees all rollouts, and ends PPO where they are of no use.
     """
 
     def __init__(
@@ -99,14 +101,17 @@ class RewardFunction:
         settings,
         pad: int,
         scale: float = 1.0,
+        guard: RolloutGuard | None = None,
     ):
         self.model, self.labels, self.read, self.settings, self.pad = model, labels, read, settings, pad
-        self.scale = scale
+        self.scale, self.guard = scale, guard
 
     def __call__(self, indices: list[int], texts: list[str], sequences: list[list[int]]):
         """Rewards [B] and, for the history, rm_score, extractable and agreement [B] (NaN without a label)."""
         scores = scoring.score(self.model, sequences, self.pad)
         given = [self.read(index, text) for index, text in zip(indices, texts, strict=True)]
+        if self.guard is not None:
+            self.guard(texts, given, sequences)
         labels = [self.labels[i] for i in indices]
         agreement = [
             float("nan") if y is None else float(answers.same(a, y)) for a, y in zip(given, labels, strict=True)
@@ -163,7 +168,9 @@ def reward_function(stage, tokenizer, queries: pd.DataFrame, asked: list[prompts
     given = [None if pd.isna(label) else label for label in queries["pseudo_label"]]
     read = AnswerReader(tokenizer, asked, stage.dataset_settings.answer)
     scale = scale_of(artifacts.read_parquet(scorer / "scores.parquet"), profile.reward)
-    return RewardFunction(judge, given, read, profile.reward, pad, scale)
+    ends = {tokenizer.eos_token_id, *tokenizer.all_special_ids}
+    guard = RolloutGuard(stage.label, ends, stage.dataset_settings.max_tokens, stage.method == "ours_wo_d")
+    return RewardFunction(judge, given, read, profile.reward, pad, scale, guard)
 
 
 def run(stage, work: Path, on_update=None) -> None:

@@ -34,7 +34,11 @@ IGNORED = -100
 def select_responses(
     responses: pd.DataFrame, labels: pd.DataFrame, method: str, cap: int | None, seed: int
 ) -> pd.DataFrame:
-    """The responses trained on, at most `cap` of a question: those that agree with its pseudo-label; all for "sft"."""
+    """The responses trained on, at most `cap` of a question: those that agree with its pseudo-label; all for "sft".
+
+    A sample that a server left unanswered is an empty text that did not end; nobody said it, and nobody learns it.
+    """
+    responses = responses[(responses["text"] != "") | responses["finished"]]
     if method == "ours_wo_r":
         labelled = voting.propagate(responses, labels)
         responses = labelled[labelled["positive"]]

@@ -34,6 +34,16 @@ def repeat_greedy(responses: pd.DataFrame, samples: int) -> pd.DataFrame:
     )
 
 
+def with_questions(stage, responses: pd.DataFrame, texts: dict[str, prompts.Prompt]) -> pd.DataFrame:
+    """Responses to real questions with the text of their question, by which a recording is matched (`engine: replay`).
+
+    The micro world's questions are drawn, so their ids say all.
+    """
+    if stage.dataset_settings.source.startswith("micro"):
+        return responses
+    return responses.assign(question=responses["id"].map({key: prompt.question for key, prompt in texts.items()}))
+
+
 def planned(stage, questions: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, prompts.Prompt]]:
     """The plan of stage 1 and the prompts by question, out of the table of all questions."""
     asked = questions[questions["split"].isin(["train", "validation"])].reset_index(drop=True)
@@ -47,4 +57,4 @@ def run(stage, work: Path) -> None:
     seed = generation.derive_seed("teacher", stage.dataset, stage.teacher, stage.seed)
     with sampled(stage, profile.model_of(stage.teacher), plan, texts, work, seed, look=True) as responses:
         responses = repeat_greedy(responses, profile.teacher_sampling.samples_per_temperature)
-        artifacts.write_parquet(work / "responses.parquet", responses)
+        artifacts.write_parquet(work / "responses.parquet", with_questions(stage, responses, texts))

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from rdlib.profile import load_profile
 from rdlib.study import cluster, estimate, failures, launch, outlook, requirements, retrain, warm
 from rdlib.study.grid import ablation_cells
 from rdlib.study.jobs import Job, drop_stale_markers, stages_behind, stages_to_run, study_jobs
+from rdlib.study.teacher_progress import TeacherBars, unanswered, unanswered_lines
 
 
 def snakemake_command(arguments: argparse.Namespace, seeds: list[int]) -> list[str]:
@@ -125,9 +127,7 @@ def run_study(arguments: argparse.Namespace) -> int:
                 requirements.check_sampler(stage)
             for look in outlook.of(stages_to_run(jobs)):
                 print(*look.lines(), sep="\n", flush=True)
-            watch = Watch()
-            watch.start()
-            with warm.Server(keep=lock.fileno(), here=here) as server:
+            with _watched(runs) as watch, warm.Server(keep=lock.fileno(), here=here) as server:
                 command = snakemake_command(arguments, seeds)
                 while True:
                     placed = cluster.Jobs(runs) if workflow and workflow.slurm else None
@@ -136,7 +136,6 @@ def run_study(arguments: argparse.Namespace) -> int:
                         break
                     print("Snakemake had lost sight of its jobs in SLURM: it is started again.", flush=True)
                     done = drop_stale_markers(jobs, runs)
-            watch.stop.set()
             if failed:
                 return _report_failures(failed)
             if done == 0 and len(seeds) == 1 and here and not arguments.exhibit:
@@ -148,6 +147,8 @@ def run_study(arguments: argparse.Namespace) -> int:
         paths = retrain.draw(arguments.exhibit, arguments.profile, seeds, jobs)
         print(f"Study {profile.name}: {what}.", *(f"  {os.path.relpath(path, ROOT)}" for path in paths), sep="\n")
         return 0
+    for line in unanswered_lines(unanswered(stages_behind(jobs))):
+        print(line)
     print(f"Study {profile.name}: {what}.\n  tables and figures: {profile.runs}/{profile.name}/figures")
     print(f"  executed notebooks and artifacts: {profile.runs}/{profile.name}/<dataset>/<teacher>/<student>/<method>/")
     return 0
@@ -163,6 +164,20 @@ def _record_measurements(runs: Path, seed: int, measured: dict[str, Any], second
         "disk_mb": round(sum(path.stat().st_size for path in files) / 1e6),
     }
     artifacts.write_json(runs / "results" / f"seed{seed}" / "measured.json", measured)
+
+
+@contextlib.contextmanager
+def _watched(runs: Path) -> Iterator[Watch]:
+    """What a study takes, measured, and what its teachers behind servers are at, shown, as long as it runs."""
+    watch, teachers = Watch(), TeacherBars(runs / ".progress")
+    for thread in (watch, teachers):
+        thread.start()
+    try:
+        yield watch
+    finally:
+        for thread in (watch, teachers):
+            thread.stop.set()
+        teachers.join()
 
 
 class Watch(threading.Thread):

@@ -81,10 +81,10 @@ class Outlook:
 
     def lines(self) -> list[str]:
         """The outlook in words."""
-        calls = f"{self.calls:,}" if self.calls == self.requests else f"{self.requests:,} to {self.calls:,}"
+        alone = f" ({self.calls:,} where it gives one sample at a time)" if self.calls > self.requests else ""
         lines = [
-            f"Asked of the server of {self.teacher} ({self.model.model}): {calls} requests of about "
-            f"{_amount(self.prompt_tokens)} tokens in all, {self.samples:,} responses of at most "
+            f"Asked of the server of {self.teacher}: {self.requests:,} requests{alone} of about "
+            f"{_amount(self.prompt_tokens)} tokens in all, {self.samples:,} responses of {self.model.model} of at most "
             f"{_amount(self.tokens)} tokens in all; {self.kept:,} responses are in the store already."
         ]
         if self.hours is not None and self.calls:

@@ -16,6 +16,7 @@ The paper's prompts (its Appendix A) are missing from its text; these are ours. 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -80,20 +81,52 @@ def few_shot(
         shown = [f"{micro_question(q, o)} {response}" for q, o, response in examples]
         plain = " ".join([*shown, micro_question(question, options)])
         return Prompt((("user", plain),), plain, options=len(options) or len(LETTERS))
-    instruction = INSTRUCTIONS[settings.answer]
     turns = []
     for asked, choices, response in examples:
-        turns += [("user", f"{listed(asked, choices)}\n\n{instruction}"), ("assistant", response)]
-    turns.append(("user", f"{listed(question, options)}\n\n{instruction}"))
+        turns += [("user", put(settings, asked, choices)), ("assistant", response)]
+    turns.append(("user", put(settings, question, options)))
+    plain = _plain(settings, examples, question, options)
+    return Prompt(tuple(turns), plain, stop=STOP, options=len(options) or len(LETTERS))
+
+
+def instruction_of(settings: Dataset) -> str:
+    """What a model is told on how to answer."""
+    language = f" Write your response in {settings.prompt.language}." if settings.prompt.language else ""
+    return INSTRUCTIONS[settings.answer] + language
+
+
+def put(settings: Dataset, question: str, options: Sequence[str]) -> str:
+    """A question as a user puts it: by the dataset's template, or followed by the instruction."""
+    template, instruction = settings.prompt.template, instruction_of(settings)
+    if template is None:
+        return f"{listed(question, options)}\n\n{instruction}"
+    values = {"question": question, "options": "\n".join(lettered(options)), "instruction": instruction}
+    return re.sub(r"\{(question|options|instruction)\}", lambda match: values[match[1]], template)
+
+
+def _plain(
+    settings: Dataset,
+    examples: Sequence[tuple[str, Sequence[str], str]],
+    question: str,
+    options: Sequence[str],
+) -> str:
+    """The prompt as text for a model without a chat."""
+    if settings.prompt.template is not None:
+        shown = [f"{put(settings, asked, choices)} {response}" for asked, choices, response in examples]
+        return "\n\n".join([*shown, put(settings, question, options)])
     shown = [f"Question: {listed(q, o)}\nAnswer: {response}" for q, o, response in examples]
-    plain = [f"Answer each question. {instruction}", *shown, f"Question: {listed(question, options)}\nAnswer:"]
-    return Prompt(tuple(turns), "\n\n".join(plain), stop=STOP, options=len(options) or len(LETTERS))
+    first = f"Answer each question. {instruction_of(settings)}"
+    return "\n\n".join([first, *shown, f"Question: {listed(question, options)}\nAnswer:"])
+
+
+def lettered(options: Sequence[str]) -> list[str]:
+    """Options, a line each, lettered from A."""
+    return [f"({letter}) {value}" for letter, value in zip(LETTERS, options, strict=False)]
 
 
 def listed(question: str, options: Sequence[str]) -> str:
     """A question with its options below it, a line each, lettered from A."""
-    lines = [f"({letter}) {value}" for letter, value in zip(LETTERS, options, strict=False)]
-    return "\n".join([question, *lines])
+    return "\n".join([question, *lettered(options)])
 
 
 def micro_question(question: str, options: Sequence[str]) -> str:

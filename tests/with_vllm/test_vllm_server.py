@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 
 from rdlib.engines import server
+from rdlib.engines.asking import Ask
 from rdlib.engines.generation import Request, sample_to_disk
 from rdlib.engines.transformers_engine import TransformersEngine
 from rdlib.errors import UserError
@@ -71,8 +72,9 @@ def test_a_wrong_key_and_a_wrong_name(url):
 
 
 def test_a_prompt_that_is_too_long(url):
-    with pytest.raises(UserError, match="refuses the request of question .*400"):
-        engine_of(url).generate([Request(prompt_of("what " * 5000), 1, 0.0)], 0)
+    ask = Ask(Request(prompt_of("what " * 5000), 1, 0.0), (0,), 0)
+    ((_, _, reply),) = engine_of(url).replies({0: ask})
+    assert reply.kind == "refused" and "context length" in reply.words
 
 
 def test_sampling_to_disk(url, tmp_path):

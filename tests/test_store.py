@@ -1,0 +1,193 @@
+"""The store of paid responses: what serves what, what survives, and how fast it is asked."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import random
+import signal
+import sqlite3
+import time
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rdlib.engines.asking import Reply, digest
+from rdlib.engines.budget import Spent
+from rdlib.engines.store import Store, Wanted
+from rdlib.errors import UserError
+
+KINDS = ["answer", "withheld", "refused"]
+ASKED = {"model": "m", "messages": [{"role": "user", "content": "Q?"}], "temperature": 1.0}
+ANSWER = Reply("answer", "It is 4.\n#### 4", ended=True, reason="stop", tokens=9, prompt_tokens=5)
+
+
+def wanted(samples=(0,), what: object = ASKED, series: str = "0", max_tokens: int = 100) -> Wanted:
+    return Wanted(digest(what), series, samples, max_tokens)
+
+
+def keep(store: Store, sample: int = 0, reply: Reply = ANSWER, one: Wanted | None = None, run: str = "r", what=ASKED):
+    store.add(one or wanted(), what, ("q1", "Q?"), sample, reply, run)
+
+
+def test_a_reply_comes_back_as_it_was_kept(tmp_path):
+    odd = replace(ANSWER, text="\u2028 \x00 ½ 数", reasoning="hm\n", ended=False, reason="SAFETY", words="no")
+    with Store.open(tmp_path / "s.sqlite") as store:
+        keep(store, 3, odd)
+    with Store.open(tmp_path / "s.sqlite") as store:
+        assert store.kept([wanted((2, 3), max_tokens=50)]) == [{3: odd}]
+
+
+@pytest.mark.parametrize(
+    ("reply", "had", "now", "serves"),
+    [
+        (ANSWER, 100, 100, True),
+        (ANSWER, 100, 8000, True),  # it ended, so a higher limit changes nothing
+        (ANSWER, 100, 10, True),
+        (replace(ANSWER, ended=False), 100, 100, True),
+        (replace(ANSWER, ended=False), 100, 101, False),  # it was cut, and might go on
+        (replace(ANSWER, ended=False), 100, 50, True),
+        (Reply("withheld", words="all went into thinking"), 100, 200, False),
+        (Reply("withheld", ended=True, words="I cannot help"), 100, 200, True),
+        (Reply("refused", words="content filter"), 100, 200, True),
+    ],
+)
+def test_what_serves_a_request(tmp_path, reply, had, now, serves):
+    with Store.open(tmp_path / "s.sqlite") as store:
+        keep(store, 0, reply, wanted(max_tokens=had))
+        assert bool(store.kept([wanted(max_tokens=now)])[0]) is serves
+
+
+def test_another_series_or_request_is_not_served(tmp_path):
+    with Store.open(tmp_path / "s.sqlite") as store:
+        keep(store)
+        assert store.kept([wanted(series="1"), wanted(what=ASKED | {"temperature": 0.5})]) == [{}, {}]
+        assert store.kept([wanted(), wanted((0, 1))]) == [{0: ANSWER}, {0: ANSWER}]
+
+
+def test_the_newest_that_serves_is_given(tmp_path):
+    cut = replace(ANSWER, ended=False, text="It is")
+    longer = replace(ANSWER, text="It is 5.\n#### 5")
+    with Store.open(tmp_path / "s.sqlite") as store:
+        keep(store, 0, cut)
+        keep(store, 0, longer, wanted(max_tokens=200))
+        assert store.kept([wanted()]) == [{0: longer}]
+
+
+def test_refusals_of_a_run_that_ended_badly_serve_no_more(tmp_path):
+    refused = Reply("refused", words="filtered")
+    with Store.open(tmp_path / "s.sqlite") as store:
+        keep(store, 0, refused, run="bad")
+        keep(store, 1, refused, run="good")
+        store.void("bad")
+        assert store.kept([wanted((0, 1))]) == [{1: refused}]
+        assert store.kept([wanted((0, 1))], refused=False) == [{}]
+
+
+def test_what_was_spent_and_learnt(tmp_path):
+    with Store.open(tmp_path / "s.sqlite") as store:
+        keep(store, 0)
+        keep(store, 1, replace(ANSWER, prompt_tokens=None))
+        keep(store, 2, Reply("refused", words="no"))
+        keep(store, 0, one=wanted(what=ASKED | {"model": "other"}), what=ASKED | {"model": "other"})
+        assert store.spent("m") == Spent(2, 5, 18) and store.spent("none") == Spent()
+        assert store.models() == {"m": 3, "other": 1}
+        assert store.learnt("m at u") == {}
+        for most in (8, 4):
+            store.remember("m at u", {"most_choices": most})
+        assert store.learnt("m at u") == {"most_choices": 4}
+
+
+def test_what_else_was_asked_of_a_question(tmp_path):
+    other = ASKED | {"messages": [{"role": "user", "content": "Please: Q?"}]}
+    with Store.open(tmp_path / "s.sqlite") as store:
+        keep(store, one=wanted(what=other), what=other)
+        found = store.others(["Q?", "R?"], 1.0, {digest(ASKED)})
+        assert [one["messages"] for one in found] == [other["messages"]]
+        assert store.others(["Q?"], 0.5, set()) == [] and store.others(["Q?"], 1.0, {digest(other)}) == []
+
+
+@pytest.mark.parametrize("content", [b"", b"SQLite format 3\x00", b"\x00" * 5000, b'{"question": "a"}\n' * 900])
+def test_a_file_that_is_no_store_is_named(tmp_path, content):
+    path = tmp_path / "s.sqlite"
+    path.write_bytes(content)
+    if not content:  # as `touch` leaves it: a store without a row
+        with Store.open(path) as store:
+            assert store.models() == {}
+        return
+    with pytest.raises(UserError, match=r"s\.sqlite"), Store.open(path):
+        pass
+
+
+def test_another_database_and_a_later_version_are_refused(tmp_path):
+    connection = sqlite3.connect(tmp_path / "other.sqlite")
+    connection.execute("CREATE TABLE t (a)")
+    connection.close()
+    with pytest.raises(UserError, match="a database of something else"), Store.open(tmp_path / "other.sqlite"):
+        pass
+    with Store.open(tmp_path / "s.sqlite") as store:
+        store.connection.execute("PRAGMA user_version = 99")
+    with pytest.raises(UserError, match="of a later version"), Store.open(tmp_path / "s.sqlite"):
+        pass
+    with pytest.raises(UserError, match="There is no store"), Store.open(tmp_path / "no.sqlite", create=False):
+        pass
+
+
+def test_a_store_that_cannot_be_written_says_so(tmp_path):
+    with Store.open(tmp_path / "s.sqlite") as store:
+        store.connection.execute("PRAGMA query_only = ON")
+        with pytest.raises(UserError, match="cannot be written"):
+            keep(store)
+
+
+@pytest.mark.slow
+def test_thirty_kills_lose_nothing(tmp_path):
+    """A process writes and is killed at a random moment; what it said it had written is there, whole and once."""
+    path, rng, said = tmp_path / "s.sqlite", random.Random(0), 0
+    for kill in range(30):
+        reader, writer = os.pipe()
+        process = multiprocessing.get_context("fork").Process(target=_filling, args=(path, kill * 100_000, writer))
+        process.start()
+        os.close(writer)
+        time.sleep(rng.uniform(0.01, 0.15))
+        os.kill(process.pid, signal.SIGKILL)
+        process.join()
+        with os.fdopen(reader) as lines:
+            written = [int(line) for line in lines.read().split("\n")[:-1]]
+        said += len(written)
+        with Store.open(path) as store:
+            rows = store.connection.execute("SELECT sample FROM responses").fetchall()
+            assert {(n,) for n in written} <= set(rows) and len(rows) == len(set(rows))
+            assert store.connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    assert said > 30
+
+
+def _filling(path, start: int, descriptor: int) -> None:
+    with Store.open(path) as store:
+        for number in range(start, start + 100_000):
+            keep(store, number)
+            os.write(descriptor, f"{number}\n".encode())
+
+
+@settings(max_examples=40)
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 3), st.sampled_from(KINDS), st.booleans(), st.integers(1, 9)), max_size=12
+    ),
+    st.integers(1, 9),
+)  # fmt: skip
+def test_kept_is_the_newest_row_that_serves(rows, limit):
+    """Against a plain reading of the rules."""
+    import tempfile
+    from pathlib import Path
+
+    with tempfile.TemporaryDirectory() as folder, Store.open(Path(folder) / "s.sqlite") as store:
+        expected: dict[int, Reply] = {}
+        for number, (sample, kind, ended, had) in enumerate(rows):
+            reply = Reply(kind, f"text {number}", ended=ended)
+            keep(store, sample, reply, wanted(max_tokens=had))
+            if ended or kind == "refused" or had >= limit:
+                expected[sample] = reply
+        assert store.kept([wanted((0, 1, 2, 3), max_tokens=limit)]) == [expected]

@@ -1,0 +1,459 @@
+"""A teacher whose answers are kept: what is asked of the server, and when the asking ends."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections import Counter
+
+import pytest
+import yaml
+from conftest import PARAMS, make_root, stage_in
+from fake_server import FakeServer, listing, prompt_of
+
+from rdlib.engines.asking import Settings
+from rdlib.engines.generation import Request
+from rdlib.engines.store import Store
+from rdlib.engines.stored_server import StoredServer
+from rdlib.errors import UserError
+from rdlib.settings import Model
+from rdlib.study import outlook, teacher_progress
+
+
+@pytest.fixture
+def fake():
+    server = FakeServer()
+    yield server
+    server.close()
+
+
+def engine_of(fake, folder, seed: int = 0, limit: int = 50, **fields) -> StoredServer:
+    model = Model(model="m", engine="openai", base_url=fake.url, check_models=False, **fields)
+    return StoredServer.open(model, Settings("m", limit), folder / "s.sqlite", seed, None)
+
+
+def texts(engine, *requests: Request) -> list[list[str]]:
+    try:
+        return [[one.text for one in group] for group in engine.generate(requests)]
+    finally:
+        engine.close()
+
+
+def hot(number: int = 0, n: int = 3, temperature: float | None = 1.0) -> Request:
+    return Request(prompt_of(number), n, temperature)
+
+
+def refusing(words: str, when=lambda body: True, status: int = 400):
+    """An answer that refuses some bodies."""
+    from fake_server import answer
+
+    def said(body):
+        return (status, {}, {"error": {"message": words}}) if when(body) else (200, {}, answer(body))
+
+    return said
+
+
+# ---- what is paid for is kept
+
+
+def test_what_was_answered_is_not_asked_again(fake, tmp_path):
+    first = texts(engine_of(fake, tmp_path), hot(0), hot(1), hot(0, 1, 0.0))
+    asked = len(fake.calls)
+    assert texts(engine_of(fake, tmp_path), hot(0), hot(1), hot(0, 1, 0.0)) == first
+    assert len(fake.calls) == asked
+    more = texts(engine_of(fake, tmp_path), hot(0, 5))
+    assert more[0][:3] == first[0] and len(set(more[0])) == 5
+    assert [body.get("n", 1) for body in fake.calls[asked:]] == [2]  # the two that were missing
+
+
+def test_seeds_have_samples_of_their_own_and_share_greedy_ones(fake, tmp_path):
+    first = texts(engine_of(fake, tmp_path), hot(0), hot(0, 1, 0.0))
+    asked = len(fake.calls)
+    second = texts(engine_of(fake, tmp_path, seed=1), hot(0), hot(0, 1, 0.0))
+    assert not set(first[0]) & set(second[0]) and first[1] == second[1] and len(fake.calls) == asked + 1
+
+
+def test_cut_responses_alone_are_asked_again_at_a_higher_limit(fake, tmp_path):
+    def said(body):
+        choices = [
+            {"message": {"content": f"text {k}"}, "finish_reason": "length" if k == 1 else "stop"}
+            for k in range(body.get("n", 1))
+        ]
+        return {"choices": choices, "usage": {"completion_tokens": 50 * len(choices)}}
+
+    fake.answer = said
+    texts(engine_of(fake, tmp_path), hot(0))
+    texts(engine_of(fake, tmp_path, limit=100), hot(0))
+    assert [body.get("n", 1) for body in fake.calls] == [3, 1] and fake.calls[-1]["max_tokens"] == 100
+
+
+@pytest.mark.parametrize(
+    "change", [{"concurrency": 2}, {"timeout": 9.0}, {"api_key_env": "X"}, {"budget": {"tokens": 10**6}}]
+)
+def test_how_it_is_asked_decides_nothing(fake, tmp_path, change):
+    first = texts(engine_of(fake, tmp_path), hot(0))
+    asked = len(fake.calls)
+    assert texts(engine_of(fake, tmp_path, **change), hot(0)) == first and len(fake.calls) == asked
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"system_prompt": "Be brief."}, {"request": {"body": {"reasoning_effort": "low"}}}, {"leave_out": ["top_p"]}],
+)
+def test_what_is_asked_decides(fake, tmp_path, change):
+    texts(engine_of(fake, tmp_path), hot(0))
+    asked = len(fake.calls)
+    texts(engine_of(fake, tmp_path, **change), hot(0))
+    assert len(fake.calls) == asked + 1
+
+
+def test_samples_that_come_one_by_one_are_kept_one_by_one(fake, tmp_path):
+    """The server dies for good after four samples of a request; four are there."""
+    fake.answer = refusing("only one", lambda body: body.get("n", 1) > 1 or len(fake.calls) > 5, 500)
+    with pytest.raises(UserError):
+        texts(engine_of(fake, tmp_path, attempts=1, leave_out=["n"], concurrency=1), hot(0, 8))
+    with Store.open(tmp_path / "s.sqlite") as store:
+        assert store.spent("m").responses == 5
+
+
+def test_thinking_is_dropped_or_kept_without_asking_again(fake, tmp_path):
+    message = {"content": "It is 4.", "reasoning_content": "two and two"}
+    fake.answer = lambda body: {"choices": [{"message": message, "finish_reason": "stop"}]}
+    assert texts(engine_of(fake, tmp_path), hot(0, 1)) == [["It is 4."]]
+    kept = texts(engine_of(fake, tmp_path, thinking="keep"), hot(0, 1))
+    assert kept == [["<think>\ntwo and two\n</think>\n\nIt is 4."]] and len(fake.calls) == 1
+
+
+# ---- one question never stops the run
+
+
+def test_a_refused_question_is_unanswered_and_not_asked_again(fake, tmp_path):
+    fake.answer = refusing("filtered by our policy", lambda body: "3 + 1" in body["messages"][-1]["content"])
+    requests = [hot(number) for number in range(9)]
+    for _ in range(2):
+        engine = engine_of(fake, tmp_path)
+        groups = engine.generate(requests)
+        engine.close()
+        said = [one.words for one in groups[3]]
+        assert all("filtered by our policy" in words for words in said) and len(said) == 3
+        assert not any(one.words for group in groups[:3] + groups[4:] for one in group)
+        assert len(fake.calls) == 9
+    again = engine_of(fake, tmp_path, ask_refused_again=True)
+    again.generate(requests)
+    again.close()
+    assert len(fake.calls) == 10
+
+
+def test_most_unanswered_ends_the_asking_and_is_asked_again(fake, tmp_path):
+    fake.answer = refusing("the content filter is on", lambda body: True)
+    with pytest.raises(UserError, match=r"samples got no answer from m, most often .*the content filter is on"):
+        texts(engine_of(fake, tmp_path), *(hot(number) for number in range(30)))
+    assert len(fake.calls) < 30
+    fake.answer = FakeServer().answer
+    assert all(texts(engine_of(fake, tmp_path), *(hot(number) for number in range(30))))
+
+
+def test_a_share_that_the_profile_allows_does_not_end_it(fake, tmp_path):
+    fake.answer = refusing("no", lambda body: int(body["messages"][-1]["content"].split()[2]) % 4 > 0)
+    groups = texts(engine_of(fake, tmp_path, most_unanswered=0.8), *(hot(number) for number in range(40)))
+    assert sum(group == [""] * 3 for group in groups) == 30
+
+
+# ---- the budget
+
+
+def test_a_budget_ends_the_asking_cleanly(fake, tmp_path):
+    requests = [hot(number, 1) for number in range(40)]
+    with pytest.raises(
+        UserError, match=r"The budget of m is used up: 10 of 10 responses. 10 responses came and are kept, 30"
+    ):
+        texts(engine_of(fake, tmp_path, budget={"responses": 10}), *requests)
+    assert len(fake.calls) == 10
+    with pytest.raises(UserError, match=r"is used up: 10 of 10 responses. 30 responses are missing: raise the budget"):
+        texts(engine_of(fake, tmp_path, budget={"responses": 10}), *requests)
+    assert len(fake.calls) == 10
+    assert len(texts(engine_of(fake, tmp_path, budget={"responses": 100}), *requests)) == 40
+    assert len(fake.calls) == 40
+
+
+def test_money_and_tokens_count(fake, tmp_path):
+    prices = {"input": 0, "output": 1000.0, "currency": "EUR"}  # ten tokens a response: 0.01 each
+    requests = [hot(number, 1) for number in range(40)]
+    with pytest.raises(UserError, match=r"is used up: 0\.\d+ of 0.1 EUR"):
+        texts(engine_of(fake, tmp_path, budget={"money": 0.1}, prices=prices, concurrency=1), *requests)
+    assert 10 <= len(fake.calls) <= 11
+    other = tmp_path / "other"
+    with pytest.raises(UserError, match="tokens"):
+        texts(engine_of(fake, other, budget={"tokens": 200}, concurrency=1), *requests)
+
+
+# ---- through the stages: forty questions, and one change at a time
+
+
+def answering(body: dict) -> dict:
+    question, found = body["messages"][-1]["content"], []
+    for sample in range(body.get("n", 1)):
+        drawn = hashlib.sha256(f"{question}{body.get('seed')}{sample}{body.get('temperature')}".encode()).hexdigest()
+        answer = 7 if int(drawn[0], 16) < 13 else 8
+        found.append(
+            {"message": {"content": f"Step by step, by {drawn[:8]}, it is\n#### {answer}"}, "finish_reason": "stop"}
+        )
+    return {"choices": found, "usage": {"completion_tokens": 20 * len(found), "prompt_tokens": 30}}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """(root, server): a study whose teacher has answered its forty questions."""
+    server = FakeServer()
+    server.models, server.answer = listing("m"), answering
+    root = make_root(tmp_path_factory.mktemp("forty") / "root")
+    content = yaml.safe_load((root / PARAMS).read_text())
+    content |= {"students": {"small": "models/small"}, "generation": {"batch_size": 128, "shard_size": 2048}}
+    content["datasets"] = {"mine": {"source": "questions", "answer": "math", "path": "q.jsonl", "max_tokens": 384}}
+    content["datasets"]["mine"] |= dict.fromkeys(("train", "validation", "test"))
+    content["teachers"] = {"strong": {"model": "m", "engine": "openai", "base_url": server.url, "parameters": 1e9}}
+    content["teacher_sampling"] = {"high_temperatures": [0.0, 0.3], "low_temperatures": [0.7, 1.0]}
+    content["teacher_sampling"]["samples_per_temperature"] = 5
+    content["grid"]["ablation_cells"] = [{"dataset": "mine", "teacher": "strong", "student": "small"}]
+    (root / PARAMS).write_text(yaml.safe_dump(content))
+    rows = [json.dumps({"question": f"What is {i} plus {3 * i}?"}) for i in range(40)]
+    (root / "q.jsonl").write_text("\n".join(rows) + "\n")
+    stage_in(root, "01_teacher_responses", dataset="mine").run_with_inputs()
+    assert len(server.calls) == 144
+    yield root, server
+    server.close()
+
+
+def setting(*path, value):
+    def change(root, content):
+        *sections, name = path
+        for section in sections:
+            content = content[section]
+        content[name] = value
+
+    return change
+
+
+def rows(edit):
+    def change(root, content):
+        lines = (root / "q.jsonl").read_text().splitlines()
+        (root / "q.jsonl").write_bytes(edit(lines))
+
+    return change
+
+
+def joined(lines, end: str = "\n") -> bytes:
+    return (end.join(lines) + end).encode()
+
+
+CHANGES = {
+    "nothing": (setting("name", value="tiny"), 0, 0),
+    "concurrency": (setting("teachers", "strong", "concurrency", value=4), 0, 0),
+    "batch size": (setting("generation", "batch_size", value=64), 0, 0),
+    "shard size": (setting("generation", "shard_size", value=512), 0, 0),
+    "the students' engine": (setting("generation", "engine", value="vllm"), 0, 0),
+    "one temperature more": (setting("teacher_sampling", "low_temperatures", value=[0.7, 1.0, 1.2]), 36, 36),
+    "max_tokens": (setting("datasets", "mine", "max_tokens", value=512), 0, 0),
+    "the teacher's max_tokens": (setting("teachers", "strong", "max_tokens", value=8000), 0, 0),
+    "more held out": (setting("datasets", "mine", "test", value=5), 0, 4),
+    "a question more": (rows(lambda lines: joined([*lines, '{"question": "What is one more?"}'])), 4, 4),
+    "a question less": (rows(lambda lines: joined(lines[:7] + lines[8:])), 0, 2),
+    "a typo mended": (rows(lambda lines: joined([line.replace("is 5 plus", "is five plus") for line in lines])), 4, 4),
+    "an answer given": (rows(lambda lines: joined([lines[0][:-1] + ', "answer": 0}', *lines[1:]])), 0, 4),
+    "line ends": (rows(lambda lines: joined(lines, "\r\n") + b"\r\n"), 0, 0),
+    "the order of the rows": (rows(lambda lines: joined(lines[::-1])), 0, 0),
+    "more samples": (setting("teacher_sampling", "samples_per_temperature", value=8), 108, 108),
+}
+
+
+def changed(finished, folder, change):
+    root, server = finished
+    copy = folder / "root"
+    shutil.copytree(root, copy, symlinks=True)
+    content = yaml.safe_load((copy / PARAMS).read_text())
+    change(copy, content)
+    (copy / PARAMS).write_text(yaml.safe_dump(content))
+    return copy, server
+
+
+@pytest.mark.parametrize("what", CHANGES)
+def test_a_change_asks_for_what_is_missing_alone(finished, tmp_path, what):
+    change, least, most = CHANGES[what]
+    root, server = changed(finished, tmp_path, change)
+    stage = stage_in(root, "01_teacher_responses", dataset="mine")
+    told = sum(look.requests for look in outlook.of([stage]))
+    before = len(server.calls)
+    stage.run_with_inputs()
+    asked = server.calls[before:]
+    assert least <= len(asked) <= most
+    assert told == len(asked)  # the dry run's requests are those that are made
+
+
+def test_held_out_questions_and_the_teachers_own_evaluation_share_what_they_ask(finished, tmp_path):
+    root, server = changed(finished, tmp_path, setting("name", value="tiny"))
+    stages = [stage_in(root, "01_held_out", dataset="mine")]
+    stages.append(stage_in(root, "07_evaluate", "teacher", dataset="mine", student=None))
+    before = len(server.calls)
+    assert [look.requests for look in outlook.of(stages)] == [8]
+    for stage in stages:
+        stage.run_with_inputs()
+    assert len(server.calls) - before == 8  # four questions at two temperatures; greedily once
+
+
+def test_what_looks_paid_already_is_said_before_it_is_asked_again(finished, tmp_path):
+    root, _ = changed(finished, tmp_path, setting("teachers", "strong", "system_prompt", value="Be brief."))
+    (look,) = outlook.of([stage_in(root, "01_teacher_responses", dataset="mine")])
+    assert look.again == look.requests == 144
+    assert (
+        "144 of the 144 requests to m ask again what the store has answers to, since the prompt changed" in look.warning
+    )
+    root, _ = changed(finished, tmp_path / "other", setting("teachers", "strong", "model", value="m2"))
+    (look,) = outlook.of([stage_in(root, "01_teacher_responses", dataset="mine")])
+    assert "since the model changed" in look.warning
+
+
+def test_the_store_is_a_recording_that_can_be_copied(finished, tmp_path):
+    root, server = finished
+    stage = stage_in(root, "01_teacher_responses", dataset="mine")
+    teacher = {"model": "copied.sqlite", "engine": "replay", "parameters": 1e9}
+    copy, _ = changed(finished, tmp_path, setting("teachers", "strong", value=teacher))
+    shutil.move(copy / "responses" / "tiny.sqlite", copy / "copied.sqlite")
+    before = len(server.calls)
+    replayed = stage_in(copy, "01_teacher_responses", dataset="mine").run_with_inputs()
+    assert replayed.table("responses").equals(stage.table("responses")) and len(server.calls) == before
+
+
+def test_a_store_of_another_model_is_refused_before_anything_is_served(finished, tmp_path):
+    teacher = {"model": "responses/tiny.sqlite", "engine": "replay", "parameters": 1e9, "recorded": "gpt"}
+    copy, _ = changed(finished, tmp_path, setting("teachers", "strong", value=teacher))
+    with pytest.raises(UserError, match=r"tiny.sqlite has responses of m and none of gpt: name one of these"):
+        stage_in(copy, "01_teacher_responses", dataset="mine").run_with_inputs()
+
+
+def test_responses_name_their_question_so_that_ids_cannot_mislead(finished, tmp_path):
+    root, _ = finished
+    table = stage_in(root, "01_teacher_responses", dataset="mine").table("responses")
+    shown = stage_in(root, "00_data", dataset="mine").table("questions").set_index("id")["question"]
+    assert (table["question"] == table["id"].map(shown)).all()
+    table.assign(question=table["question"].str.upper()).to_parquet(tmp_path / "r.parquet")
+    teacher = {"model": str(tmp_path / "r.parquet"), "engine": "replay", "parameters": 1e9}
+    copy, _ = changed(finished, tmp_path, setting("teachers", "strong", value=teacher))
+    with pytest.raises(UserError, match="with another question"):
+        stage_in(copy, "01_teacher_responses", dataset="mine").run_with_inputs()
+
+
+def test_the_providers_own_temperature_is_a_plan_of_its_own(finished, tmp_path):
+    plan = {"temperatures": "default", "samples_per_temperature": 6}
+    root, server = changed(finished, tmp_path, setting("teacher_sampling", value=plan))
+    before = len(server.calls)
+    stage = stage_in(root, "01_teacher_responses", dataset="mine").run_with_inputs()
+    asked = server.calls[before:]
+    assert len(asked) == 36 and not any("temperature" in body for body in asked)
+    table = stage.table("responses")
+    assert table["temperature"].isna().all() and (table["confidence"] == "high").all() and len(table) == 36 * 6
+    labels = stage_in(root, "02_pseudo_labels", dataset="mine").run_with_inputs().table("labels")
+    assert len(labels) == 36
+    evaluated = stage_in(root, "07_evaluate", "teacher", dataset="mine", student=None)
+    evaluated.run_with_inputs()
+    assert not any("temperature" in body for body in server.calls[before:])
+
+
+# ---- the first look, and what is unanswered
+
+
+def looked(finished, folder, answer, **fields):
+    """A first run of the study with a server that answers so; returns the stage."""
+    root, _ = changed(finished, folder, setting("name", value="looked"))
+    server = FakeServer()
+    server.models, server.answer = listing("m"), answer
+    content = yaml.safe_load((root / PARAMS).read_text())
+    content["teachers"]["strong"] |= {"base_url": server.url} | fields
+    (root / PARAMS).write_text(yaml.safe_dump(content))
+    return stage_in(root, "01_teacher_responses", dataset="mine"), server
+
+
+def saying(text, reason: str = "stop", tokens: int = 20):
+    def said(body):
+        count = body.get("n", 1)
+        found = [{"message": {"content": text}, "finish_reason": reason} for _ in range(count)]
+        return {"choices": found, "usage": {"completion_tokens": tokens * count}}
+
+    return said
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (
+            saying("Let me think and think", "length", 384),
+            "100% of the responses were cut at max_tokens, now 384: raise",
+        ),
+        (saying("As a helpful assistant I like to talk of flowers."), "no answer can be read in 100% of the responses"),
+        (saying("It is easy to see that it is\n#### 4"), "all samples of a question are one text"),
+        (saying(""), "got no answer from m"),
+    ],
+)
+def test_the_first_look_ends_what_is_of_no_use(finished, tmp_path, answer, words):
+    stage, server = looked(finished, tmp_path, answer)
+    with pytest.raises(UserError, match=words):
+        stage.run_with_inputs()
+    assert len(server.calls) <= 80  # twenty questions at four temperatures
+    server.close()
+
+
+def test_the_first_look_is_one_screen_with_what_is_left(finished, tmp_path, capsys):
+    prices = {"input": 1.0, "output": 10.0, "currency": "USD"}
+    stage, server = looked(finished, tmp_path, answering, prices=prices, requests_per_minute=6000)
+    stage.run_with_inputs()
+    screen = capsys.readouterr().out
+    for words in (
+        "First look: 20 questions, 320 samples of m",
+        "Left to ask: 256 samples in about 64 requests",
+        "by requests_per_minute",
+        "Money: about 0.05 USD",
+        "; read: '",
+    ):
+        assert words in screen
+    assert len(screen.splitlines()) < 40
+    server.close()
+
+
+def test_a_budget_below_the_first_look_is_said_before_anything_is_sent(finished, tmp_path):
+    prices = {"input": 1.0, "output": 10.0, "currency": "USD"}
+    stage, server = looked(finished, tmp_path, answering, prices=prices, budget={"money": 0.01})
+    with pytest.raises(
+        UserError, match=r"The first look at m may take 1\.\d+ USD.* and the budget is 0.01: raise the budget"
+    ):
+        stage.run_with_inputs()
+    assert not server.calls
+    server.close()
+
+
+def test_unanswered_samples_are_counted_and_shown_with_the_servers_words(finished, tmp_path):
+    def said(body):
+        if "is 5 plus" in body["messages"][-1]["content"]:
+            return {
+                "choices": [{"message": {"content": None, "refusal": "I will not"}, "finish_reason": "stop"}]
+                * body.get("n", 1)
+            }
+        return answering(body)
+
+    stage, server = looked(finished, tmp_path, said)
+    stage.run_with_inputs()
+    table = teacher_progress.unanswered([stage])
+    assert table["samples"].sum() == 16 and (table["questions"] == 1).all()
+    assert any("I will not" in line for line in teacher_progress.unanswered_lines(table))
+    responses = stage.table("responses")
+    empty = responses[responses["text"] == ""]
+    assert empty["answer"].isna().all() and not empty["finished"].any()
+    assert Counter(empty["id"]).total() == 20  # the greedy one counts five times
+    server.close()
+
+
+def test_the_terminal_shows_rate_time_and_money():
+    state = {"label": "a", "done": 10, "total": 100, "rate": 60.0, "left": 5400.0, "tokens": 33.3, "process": 1}
+    assert teacher_progress.in_words(state) == "60 a minute, 33 tokens/s, 1:30 h left"
+    state |= {"money_left": 1.234, "currency": "USD"}
+    assert teacher_progress.in_words(state).endswith("about 1.23 USD left to pay")
+    assert teacher_progress.in_words({"label": "a", "done": 0, "total": 9, "process": 1}) == ""
