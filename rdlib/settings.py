@@ -67,7 +67,7 @@ class Extras(Section):
     def _leaves_our_fields_alone(cls, value: dict[str, Any]) -> dict[str, Any]:
         ours = {"model", "messages", "n", "stream", "temperature", "top_p", "max_tokens", "seed", "stop"} & value.keys()
         if ours:
-            raise ValueError(f"{min(ours)} is a setting of its own (docs/servers.md) and cannot be given here")
+            raise ValueError(f"{min(ours)} is a setting of its own (docs/servers/index.md) and cannot be given here")
         return value
 
 
