@@ -343,14 +343,17 @@ def _settings(content: dict) -> dict[str, list[str]]:
 
 
 def _explain(error: ValidationError, path: Path) -> str:
-    first = error.errors()[0]
-    key = ".".join(str(part) for part in first["loc"]) or "the file"
+    errors = error.errors()
+    # a model is a name or a section: where it is a section, that it is no name says nothing
+    first = next((one for one in errors if not (one["loc"] and one["loc"][-1] == "str")), errors[0])
+    place = tuple(part for part in first["loc"] if not re.search(r"^str$|\bModel\b", str(part)))  # unions' branches
+    key = ".".join(map(str, place)) or "the file"
     if first["type"] == "extra_forbidden":
-        known = _keys_of(first["loc"][:-1])
-        close = difflib.get_close_matches(str(first["loc"][-1]), known, n=1)
+        known = _keys_of(place[:-1])
+        close = difflib.get_close_matches(str(place[-1]), known, n=1)
         hint = f"did you mean {close[0]!r}?" if close else f"known keys there: {', '.join(known)}."
         return f"The profile {path} has an unknown key {key!r}: {hint}"
-    if not first["loc"]:
+    if not place:
         return f"The profile {path} contradicts itself: {first['msg'].removeprefix('Value error, ')}."
     if first["type"] == "missing":
         return f"The profile {path} lacks the key {key!r}: add it (params/micro.yaml shows every key)."
@@ -360,11 +363,13 @@ def _explain(error: ValidationError, path: Path) -> str:
 
 def _keys_of(location: tuple) -> list[str]:
     model: Any = Profile
+    of_dict: Any = Dataset
     for part in (part for part in location if isinstance(part, str)):  # an entry of a list has the list's keys
         field = getattr(model, "model_fields", {}).get(part)
-        model = Dataset if field is None else field.annotation
+        of_dict = Model if part in ("teachers", "students") else of_dict
+        model = of_dict if field is None else field.annotation
         if getattr(model, "__origin__", None) is dict:
-            model = Dataset
+            model = of_dict
         if getattr(model, "__origin__", None) is list:
             model = model.__args__[0]
     return list(getattr(model, "model_fields", {}))

@@ -67,7 +67,7 @@ class Extras(Section):
     def _leaves_our_fields_alone(cls, value: dict[str, Any]) -> dict[str, Any]:
         ours = {"model", "messages", "n", "stream", "temperature", "top_p", "max_tokens", "seed", "stop"} & value.keys()
         if ours:
-            raise ValueError(f"{min(ours)} is a setting of its own (docs/servers/index.md) and cannot be given here")
+            raise ValueError(f"{min(ours)} is a setting of its own (docs/servers) and cannot be given here")
         return value
 
 
@@ -86,8 +86,8 @@ class Model(Section):
     stores) leaves it in the store alone. `check_models` false asks nothing of the server before the first question.
 
     `first_look` questions are asked before all others, and the asking ends there when most of what came is of no use
-    (0: none). It ends too when more than the share `most_unanswered` of the samples got no answer, or the `budget` is
-    used up. `ask_refused_again` asks once more what the server had refused for good.
+    (0: none). It ends too when more than the share `most_unanswered` of the samples got no answer, or the `budget` (a
+    number alone is money) is used up. `ask_refused_again` asks once more what the server had refused for good.
     """
 
     model: str
@@ -131,6 +131,11 @@ class Model(Section):
         kept = self.model_dump(include=deciding, exclude_defaults=True)
         kept |= {"request": self.request.body} if self.request.body else {}
         return self.model if set(kept) == {"model"} else kept
+
+    @field_validator("budget", mode="before")
+    @classmethod
+    def _a_number_is_money(cls, value: Any) -> Any:
+        return {"money": value} if isinstance(value, int | float) and not isinstance(value, bool) else value
 
     @model_validator(mode="after")
     def _money_has_a_price(self) -> Model:

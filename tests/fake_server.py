@@ -63,7 +63,8 @@ class Listening(ThreadingHTTPServer):
 class FakeServer:
     """Answers chat completions; `faults` are given out first, one a call: (status, headers, body) or a function.
 
-    `answer(body)` is a body to send, or (status, headers, body). `models` is (status, headers, body) of its list of models, or a function of the address that gives it.
+    `answer(body)` is a body to send, or (status, headers, body). `models` is (status, headers, body) of its list of
+    models, or a function of the address that gives it.
     """
 
     def __init__(self):

@@ -381,3 +381,35 @@ def test_a_bad_base_is_refused(tmp_path, base, problem):
     (tmp_path / "more.yaml").write_text(f"base: {base}\n")
     with pytest.raises(UserError, match=problem):
         load_profile(tmp_path / "more.yaml")
+
+
+@pytest.mark.parametrize(
+    ("teacher", "words"),
+    [
+        ({"prices": {"input": 1, "output": 2}}, "lacks the key 'teachers.t.prices.currency'"),
+        ({"budget": 2.5}, "budget.money needs prices"),
+        (
+            {"request": {"reasoning_effort": "low"}},
+            "unknown key 'teachers.t.request.reasoning_effort': known keys there: body",
+        ),
+        ({"request": {"body": {"n": 4}}}, "n is a setting of its own"),
+        ({"leave_out": ["temperature"]}, "give teacher_sampling.temperatures: default"),
+        ({"leave_out": ["tempature"]}, "bad value for 'teachers.t.leave_out.0'"),
+        ({"sytem_prompt": "x"}, "unknown key 'teachers.t.sytem_prompt': did you mean 'system_prompt'?"),
+        ({"engine": "transformers", "budget": {"tokens": 9}}, "t gives budget, which is for the engine openai alone"),
+        ({"engine": "vllm", "thinking": "keep"}, "t gives thinking, which is for the engines openai and replay"),
+    ],
+)
+def test_a_bad_teacher_behind_a_server_is_said_in_one_sentence(write, teacher, words):
+    content = tiny_settings()
+    content["teachers"] = {"t": {"model": "m", "engine": "openai", "base_url": "http://localhost:1/v1"} | teacher}
+    content["grid"]["ablation_cells"] = [{"dataset": "gsm", "teacher": "t", "student": "small"}]
+    assert words in refused(write(content))
+
+
+def test_temperatures_default_takes_the_place_of_the_lists(write):
+    content = tiny_settings()
+    content["teacher_sampling"]["temperatures"] = "default"
+    assert "takes the place of high_temperatures" in refused(write(content))
+    content["teacher_sampling"] = {"temperatures": "default", "samples_per_temperature": 4}
+    assert "is for teachers behind a server or recorded ones" in refused(write(content))

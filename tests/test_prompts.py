@@ -19,6 +19,7 @@ from rdlib.method.sft import IGNORED, mask_prompt
 from rdlib.micro import gsm, mmlu
 from rdlib.settings import Dataset
 from rdlib.study.pretrain import prompt_text
+from rdlib.tasks import prompts
 from rdlib.tasks.answers import find
 from rdlib.tasks.prompts import (
     INSTRUCTIONS,
@@ -249,3 +250,39 @@ def test_no_prompt_has_a_system_turn():
         prompt = few_shot(settings, [("q", ["x", "y"], "r")], "q", ["x", "y"])
         assert {role for role, _ in prompt.messages} == {"user", "assistant"}
         assert render(make_tokenizer(None, BRACKETS), prompt.chat, add_generation_prompt=True)
+
+
+# ---- a prompt of the dataset's own
+
+
+def own_prompt(answer: str = "math", **prompt) -> Dataset:
+    sizes = dict.fromkeys(("train", "validation", "test"))
+    return Dataset(source="questions", path="q", answer=answer, max_tokens=9, prompt=prompt, **sizes)
+
+
+def test_a_template_puts_the_question_to_chats_and_to_plain_models():
+    settings = own_prompt(template="Frage: {question}\n{instruction} {x}", language="German")
+    prompt = prompts.few_shot(settings, [("1 {question} 1?", [], "2")], "2 + 2?")
+    german = f"{prompts.INSTRUCTIONS['math']} Write your response in German."
+    assert prompt.messages[0] == ("user", f"Frage: 1 {{question}} 1?\n{german} {{x}}")
+    assert prompt.messages[2] == ("user", f"Frage: 2 + 2?\n{german} {{x}}")
+    assert prompt.plain == f"Frage: 1 {{question}} 1?\n{german} {{x}} 2\n\nFrage: 2 + 2?\n{german} {{x}}"
+
+
+def test_a_template_of_choices_lists_the_options():
+    settings = own_prompt("choice", template="{question}\n{options}\nAntwort:")
+    assert prompts.zero_shot(settings, "Welches?", ["a", "b"]).plain == "Welches?\n(A) a\n(B) b\nAntwort:"
+
+
+@pytest.mark.parametrize(
+    ("answer", "prompt", "words"),
+    [
+        ("math", {"template": "Answer!"}, r"has no \{question\}"),
+        ("choice", {"template": "{question}"}, r"has no \{options\}"),
+        ("number", {"language": "German"}, "know one form of a question alone"),
+        ("math", {"language": "{x}"}, "pattern"),
+    ],
+)
+def test_a_prompt_that_cannot_be_is_refused(answer, prompt, words):
+    with pytest.raises(ValueError, match=words):
+        own_prompt(answer, **prompt)

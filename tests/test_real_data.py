@@ -589,3 +589,33 @@ def test_a_large_model_file_is_known_by_blocks_from_its_first_to_its_last(tmp_pa
     assert sources.content_of(file.parent)["model/weights.safetensors"] != whole
     file.write_bytes(bytes(100))
     assert sources.content_of(file.parent)["model/weights.safetensors"] == artifacts.file_hash(file)
+
+
+def test_one_row_moves_no_other(tmp_path):
+    """Ids and splits depend on a question's own text, so paid responses stay with it."""
+    rows = asked(60)
+    before = {q.question: (q.id, q.split) for q in own(tmp_path, rows)}
+    for changed in (rows[1:], rows[::-1], [*rows, {"question": "And one more?"}]):
+        after = {q.question: (q.id, q.split) for q in own(tmp_path, changed)}
+        same = [question for question in before.keys() & after.keys() if before[question] == after[question]]
+        assert len(same) >= len(before.keys() & after.keys()) - 2  # at most one moves at each border of two splits
+        assert all(before[q][0] == after[q][0] for q in before.keys() & after.keys())
+
+
+@pytest.mark.parametrize("answer", [None, "", "  ", float("nan")])
+def test_an_answer_of_a_gap_is_missing(tmp_path, answer):
+    questions = own(tmp_path, [row | {"answer": answer} for row in asked(20)])
+    assert all(question.answer is None for question in questions)
+
+
+def test_repeated_questions_are_counted_and_other_names_hinted_at(tmp_path):
+    with pytest.raises(UserError, match=r"line 21: it asks what line 1 asks \(20 such rows in all\)"):
+        own(tmp_path, asked(20) * 2)
+    decomposed = [
+        {"question": "Was heißt Stra\u00dfe und B\u00e4r?"},
+        {"question": "Was heißt Stra\u00dfe und Ba\u0308r?"},
+    ]
+    with pytest.raises(UserError, match="asks what line 1 asks"):
+        own(tmp_path, [*decomposed, *asked(20)])
+    with pytest.raises(UserError, match="there is 'prompt': rename it to 'question'"):
+        own(tmp_path, [{"prompt": "What?"}])

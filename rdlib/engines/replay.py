@@ -148,7 +148,7 @@ def _read_parquet(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 READERS = {".jsonl": _read_jsonl, ".parquet": _read_parquet}
 LARGEST = 2**31  # no temperature, count or number of a sample reaches it
-FIELDS = ("id", "question", "text", "temperature", "sample", "tokens", "finished", "finish_reason")
+FIELDS = ("id", "question", "asked", "text", "temperature", "sample", "tokens", "finished", "finish_reason")
 
 
 @dataclass(frozen=True)
@@ -199,6 +199,7 @@ def plain_question(text: str) -> str:
 def _key(record: dict[str, Any], where: str) -> tuple[Key, str | None]:
     """What a record is looked up by, its question's text where it has one, and its id."""
     found = {name: _name(record, name, where) for name in ("id", "question")}
+    found["question"] = found["question"] or _name(record, "asked", where)  # as a stage's table calls it
     if found["question"]:
         return ("question", plain_question(found["question"])), found["id"]
     if found["id"]:

@@ -152,7 +152,8 @@ class StoredServer:
     def _ask(self, asks: dict[int, Ask], wanted: Sequence[Wanted], found: list[dict[int, Reply]]) -> None:
         """Ask the server, keeping each reply as it comes; UserError where the asking has to end."""
         total, missing = sum(map(len, (one.samples for one in wanted))), sum(len(ask.samples) for ask in asks.values())
-        guard = Guard(self.model, self.settings, self.store.spent(self.settings.model), missing)
+        kept = sum(reply.kind == "answer" for replies in found for reply in replies.values())
+        guard = Guard(self.model, self.settings, self.store.spent(self.settings.model), missing, kept)
         guard.require_budget()
         told: set[int] = set()  # asks whose prompt's tokens are counted
         with AskingProgress(self.label, total, total - missing, self.progress_file, self.model.prices) as progress:
@@ -204,10 +205,13 @@ class MostUnansweredError(Exception):
 
 
 class Guard:
-    """Watches an asking of so many `missing` samples: how many stay unanswered, and what is left of the budget."""
+    """Watches an asking of so many `missing` samples, beside `kept` ones that have an answer already.
 
-    def __init__(self, model: Model, settings: asking.Settings, spent: Spent, missing: int):
-        self.model, self.settings, self.spent, self.missing = model, settings, spent, missing
+    It counts how many stay unanswered, and what is left of the budget.
+    """
+
+    def __init__(self, model: Model, settings: asking.Settings, spent: Spent, missing: int, kept: int):
+        self.model, self.settings, self.spent, self.missing, self.kept = model, settings, spent, missing, kept
         self.answered, self.unanswered = 0, Counter()
 
     def require_budget(self) -> None:
@@ -228,7 +232,9 @@ class Guard:
         else:
             self.unanswered[reply.words] += 1
         came, unanswered = self.answered + self.unanswered.total(), self.unanswered.total()
-        if came >= min(FEWEST, self.missing) and unanswered > self.model.most_unanswered * came:
+        counted = came if self.missing >= FEWEST else came + self.kept  # a few alone say nothing of the rest
+        enough = came >= min(FEWEST, self.missing)
+        if enough and unanswered > self.model.most_unanswered * counted:
             words, times = self.unanswered.most_common(1)[0]
             raise MostUnansweredError(
                 f"{unanswered} of the first {came} samples got no answer from {self.settings.model}, most often "

@@ -69,8 +69,14 @@ class Exhibit:
         return ("csv", "md") if self.draw is None else ("csv", "pdf", "png")
 
     def note(self, evidence: Evidence) -> str:
-        """The caption, after the answer where it gives one."""
-        return self.caption if self.answer is None else f"{self.answer(evidence)} {self.caption}"
+        """The caption, after the answer where it gives one; and how the teacher was sampled, where that is unusual."""
+        caption = self.caption if self.answer is None else f"{self.answer(evidence)} {self.caption}"
+        return f"{caption} {evidence.sampling_note}" if evidence.sampling_note else caption
+
+    @property
+    def is_of_the_vote(self) -> bool:
+        """Whether it shows the teacher's vote, which depends on how the teacher was sampled."""
+        return self.rests_on == ("02_pseudo_labels",)
 
 
 def draw(exhibit: Exhibit, evidence: Evidence, out: Path) -> list[Path]:
@@ -81,7 +87,10 @@ def draw(exhibit: Exhibit, evidence: Evidence, out: Path) -> list[Path]:
         note = exhibit.note(evidence)
         return [*paths, tables.write_markdown(table, out / f"{exhibit.name}.md", exhibit.title, note)]
     with looks.style(evidence.benchmarks):
-        return paths + save(exhibit.draw(table), out / exhibit.name)
+        figure = exhibit.draw(table)
+        if exhibit.is_of_the_vote and evidence.sampling_note:
+            figure.supxlabel(evidence.sampling_note, fontsize="small")
+        return paths + save(figure, out / exhibit.name)
 
 
 def save(figure: Figure, stem: Path) -> list[Path]:

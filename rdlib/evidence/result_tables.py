@@ -156,6 +156,13 @@ class Evidence:
         """A question with its responses and their scores, for Table 1."""
         return read_json(self.folders[0] / "example.json")
 
+    @property
+    def sampling_note(self) -> str:
+        """How the teacher was sampled, where not at temperatures that the profile names; else empty."""
+        sampling = self.settings.get("teacher_sampling", {})
+        own = sampling.get("temperatures") == "default"
+        return "The teacher was sampled at its provider's own temperature." if own else ""
+
     @cached_property
     def settings(self) -> dict:
         """The profile that the seeds were run with."""

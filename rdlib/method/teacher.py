@@ -35,13 +35,13 @@ def repeat_greedy(responses: pd.DataFrame, samples: int) -> pd.DataFrame:
 
 
 def with_questions(stage, responses: pd.DataFrame, texts: dict[str, prompts.Prompt]) -> pd.DataFrame:
-    """Responses to real questions with the text of their question, by which a recording is matched (`engine: replay`).
+    """Responses to real questions with what was `asked`, by which a recording is matched (`engine: replay`).
 
     The micro world's questions are drawn, so their ids say all.
     """
     if stage.dataset_settings.source.startswith("micro"):
         return responses
-    return responses.assign(question=responses["id"].map({key: prompt.question for key, prompt in texts.items()}))
+    return responses.assign(asked=responses["id"].map({key: prompt.question for key, prompt in texts.items()}))
 
 
 def planned(stage, questions: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, prompts.Prompt]]:

@@ -24,6 +24,7 @@ from rdlib.study import environment
 from rdlib.study.specification import METHODS
 from rdlib.study.stage import Stage
 
+PROVIDERS_OWN = "the provider's own"
 TEXT_STYLE = (
     "<style>.texts td, .texts th {text-align: left !important; white-space: pre-wrap; vertical-align: top}</style>"
 )
@@ -63,6 +64,12 @@ def texts(table: pd.DataFrame) -> dict[str, str]:
 def show_texts(table: pd.DataFrame) -> None:
     """Show a table as `texts` has it."""
     display(texts(table), raw=True)
+
+
+def shown_temperatures(responses: pd.DataFrame) -> pd.Series:
+    """The temperatures of responses for tables and axes; words where a provider sampled at its own."""
+    temperatures = responses["temperature"]
+    return temperatures if temperatures.notna().all() else temperatures.map("{:g}".format).replace("nan", PROVIDERS_OWN)
 
 
 def show_claim(claim: Claim) -> None:
