@@ -14,8 +14,9 @@ from test_real_data import write
 from rdlib.engines import batch_files
 from rdlib.engines.batch_files import Ticket
 from rdlib.engines.store import Store
+from rdlib.errors import UserError
 from rdlib.settings import Model
-from rdlib.study import batch, batch_plan, batch_reading
+from rdlib.study import batch, batch_plan, batch_reading, requirements
 from rdlib.study.batch_folder import Folder
 
 KEY = "sk-secret-0123456789"
@@ -308,7 +309,9 @@ def test_a_batch_is_sent_waited_for_and_read(root, server, capsys):
     assert server.batches["batch_0"]["endpoint"] == "/v1/chat/completions"
     assert server.batches["batch_0"]["completion_window"] == "24h"
     assert "beside the 28 under way: give `collect`" in said("send", capsys)
-    assert "64 samples of t are under way in batches and would be paid for twice" in batch.under_way(stages(root))
+    assert "64 samples of t are under way in batches and would be paid for twice" in batch_plan.under_way(stages(root))
+    with pytest.raises(UserError, match="would be paid for twice"):
+        requirements.check_teachers(stages(root))
     assert run("collect", "--once") == 0
     assert "batch_0 (t-" in (told := capsys.readouterr().out) and "in_progress, 0 of 28 answered" in told
     server.finish("batch_0", results(server.files["file-0"]))
@@ -316,7 +319,7 @@ def test_a_batch_is_sent_waited_for_and_read(root, server, capsys):
     assert "completed, 3 of 3 answered" in (told := capsys.readouterr().out) and "64 responses were added" in told
     assert "Nothing that was sent is under way" in said("collect", capsys)
     study(root)
-    assert not server.chats and not batch.under_way(stages(root))
+    assert not server.chats and not batch_plan.under_way(stages(root))
     assert KEY not in "".join(path.read_text() for path in folder_of(root).path.iterdir() if path.is_file())
 
 

@@ -240,17 +240,6 @@ def origins_of(stages: Iterable[Stage], folder: Folder) -> Origins:
     return found
 
 
-def under_way(stages: Iterable[Stage]) -> str:
-    """One sentence where batches are under way whose answers these stages would ask for once more; else empty."""
-    for post in batch_plan.posts(stages):
-        if waiting := sum(ticket.count for ticket in Folder(post.folder).under_way(post.teacher)):
-            return (
-                f"{waiting:,} samples of {post.teacher} are under way in batches and would be paid for twice: give "
-                f"`python -m rdlib.study.batch collect` first."
-            )
-    return ""
-
-
 def shown(path: Path) -> str:
     """A path as a user has it: from the repository where it lies in there."""
     return os.path.relpath(path, ROOT) if path.is_relative_to(ROOT) else str(path)

@@ -54,15 +54,21 @@ TEXT_ALONE = ("openai", "replay")
 def check_teachers(stages: Iterable) -> None:
     """UserError for the first stage that is not done and cannot get from its teacher what it needs.
 
-    Each server that stages would ask is asked once, for its models.
+    Each server that stages would ask is asked once, for its models. What is under way in a batch is not asked too.
     """
+    from rdlib.study import batch_plan
+
     asked: dict[tuple[str | None, str], Model] = {}
+    asking = []
     for stage in stages:
         needs_weights, asks = _needs_weights(stage), _asks(stage)
         if (needs_weights or asks) and not stage.done:
             if needs_weights:
                 raise UserError(needs_weights)
             asked.setdefault((asks.base_url, asks.model), asks)
+            asking.append(stage)
+    if waiting := batch_plan.under_way(asking):
+        raise UserError(waiting)
     for model in asked.values():
         _check_server(model)
 
