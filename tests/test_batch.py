@@ -16,7 +16,7 @@ from rdlib.engines.batch_files import Ticket
 from rdlib.engines.store import Store
 from rdlib.errors import UserError
 from rdlib.settings import Model
-from rdlib.study import batch, batch_plan, batch_reading, requirements
+from rdlib.study import batch, batch_folder, batch_plan, batch_reading, requirements
 from rdlib.study.batch_folder import Folder
 
 KEY = "sk-secret-0123456789"
@@ -37,7 +37,8 @@ def root(tmp_path, server, at_root, monkeypatch):
     """A study of ten questions: six to train on, two for validation, two held out; nothing was asked."""
     root = make_root(tmp_path / "root", grid={"ablation_cells": [{"dataset": "mine", "teacher": "t", "student": "s"}]})
     settings = {"source": "questions", "answer": "math", "path": "q.jsonl", "max_tokens": 60}
-    teacher = {"model": "teacher-70b", "engine": "openai", "base_url": server.url, "attempts": 2, "first_look": 0}
+    teacher = {"model": "teacher-70b", "engine": "openai", "base_url": server.url, "concurrency": 2}
+    teacher |= {"attempts": 2, "first_look": 0}
     content = yaml.safe_load((root / PARAMS).read_text())
     content["teacher_sampling"] = {"high_temperatures": [0.0, 0.3], "low_temperatures": [1.0]}
     content["teacher_sampling"] |= {"samples_per_temperature": 3}
@@ -309,7 +310,9 @@ def test_a_batch_is_sent_waited_for_and_read(root, server, capsys):
     assert server.batches["batch_0"]["endpoint"] == "/v1/chat/completions"
     assert server.batches["batch_0"]["completion_window"] == "24h"
     assert "beside the 28 under way: give `collect`" in said("send", capsys)
-    assert "64 samples of t are under way in batches and would be paid for twice" in batch_plan.under_way(stages(root))
+    assert "64 samples of t are under way in batches and would be paid for twice" in batch_folder.under_way(
+        stages(root)[0]
+    )
     with pytest.raises(UserError, match="would be paid for twice"):
         requirements.check_teachers(stages(root))
     assert run("collect", "--once") == 0
@@ -319,7 +322,7 @@ def test_a_batch_is_sent_waited_for_and_read(root, server, capsys):
     assert "completed, 3 of 3 answered" in (told := capsys.readouterr().out) and "64 responses were added" in told
     assert "Nothing that was sent is under way" in said("collect", capsys)
     study(root)
-    assert not server.chats and not batch_plan.under_way(stages(root))
+    assert not server.chats and not batch_folder.under_way(stages(root)[0])
     assert KEY not in "".join(path.read_text() for path in folder_of(root).path.iterdir() if path.is_file())
 
 

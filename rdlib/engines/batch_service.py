@@ -120,7 +120,8 @@ class BatchService:
             return UserError(f"The server {self.address} has no batches ({said.quoted}): {self._instead()}")
         if outcome.kind == "hopeless" and outcome.why in ("access", "credit", "quota", "forbidden", "redirect"):
             target = server_address.location(self.base, (said.headers or {}).get("location", ""))
-            place = Place(self.address + path, self.model.model, self.model.api_key_env, target)
+            mend = f"set the environment variable {self.model.api_key_env} to a key that may use it"
+            place = Place(self.address + path, self.model.model, mend, target)
             return UserError(place.hopeless(outcome.why, said))
         return UserError(f"The server {self.address} {what} ({said.quoted}); {GO_ON}")
 

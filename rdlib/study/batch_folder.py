@@ -19,9 +19,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from rdlib import artifacts
+from rdlib import artifacts, engines
 from rdlib.engines.batch_files import Ticket
 from rdlib.errors import UserError
+
+SUFFIX = ".batches"  # of the folder, in the place of the store's own
 
 
 @dataclass(frozen=True)
@@ -114,3 +116,15 @@ class Folder:
         """What was sent to a teacher and has not come back."""
         waiting = [one.file for one in self.sent() if one.teacher == teacher and one.batch_id and not one.finished]
         return [ticket for file in waiting for ticket in self.tickets(file)]
+
+
+def under_way(stage) -> str:
+    """One sentence where batches are under way whose answers a stage would ask for once more; else empty."""
+    folder = Folder(engines.store_path(stage).with_suffix(SUFFIX))
+    waiting = sum(ticket.count for ticket in folder.under_way(stage.teacher))
+    if not waiting:
+        return ""
+    return (
+        f"{waiting:,} samples of {stage.teacher} are under way in batches and would be paid for twice: give "
+        f"`python -m rdlib.study.batch collect` first, or cancel them at the provider and then give it."
+    )

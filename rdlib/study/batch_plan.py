@@ -19,7 +19,7 @@ from rdlib.engines.stored_server import place_of
 from rdlib.errors import UserError
 from rdlib.settings import Model
 from rdlib.study import outlook
-from rdlib.study.batch_folder import Folder, Origin, Origins
+from rdlib.study.batch_folder import SUFFIX, Origin, Origins
 from rdlib.study.outlook import Asking
 from rdlib.study.stage import Stage
 
@@ -36,7 +36,7 @@ class Post:
     @property
     def folder(self) -> Path:
         """Where the files of its batches lie."""
-        return self.store.with_suffix(".batches")
+        return self.store.with_suffix(SUFFIX)
 
 
 def posts(stages: Iterable[Stage], teacher: str | None = None) -> list[Post]:
@@ -50,22 +50,6 @@ def posts(stages: Iterable[Stage], teacher: str | None = None) -> list[Post]:
         known = ", ".join(found) or "none"
         raise UserError(f"No stage that is left asks a teacher {teacher!r} behind a server (there is {known}).")
     return [post for name, post in found.items() if teacher in (None, name)]
-
-
-def under_way(stages: Iterable[Stage]) -> str:
-    """One sentence where batches are under way whose answers these stages would ask for once more; else empty."""
-    asking = [stage for stage in stages if _folder(stage).notes.is_file()]
-    for post in posts(asking):
-        if waiting := sum(ticket.count for ticket in Folder(post.folder).under_way(post.teacher)):
-            return (
-                f"{waiting:,} samples of {post.teacher} are under way in batches and would be paid for twice: give "
-                f"`python -m rdlib.study.batch collect` first, or cancel them at the provider and then give it."
-            )
-    return ""
-
-
-def _folder(stage: Stage) -> Folder:
-    return Folder(engines.store_path(stage).with_suffix(".batches"))
 
 
 @dataclass

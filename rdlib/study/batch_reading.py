@@ -116,8 +116,8 @@ class Reading:
     def _answers(self, tally: Tally, ticket: Ticket, origin: Origin, read: Sequence[Reply | Fault]) -> None:
         """Keep the choices that are answers, and those that are odd but whole; the others are missing."""
         kept = self.store.kept([ticket.wanted], refused=False)[0]
+        tally.learnt.gave(len(read), ticket.count)
         if len(read) < ticket.count:
-            tally.learnt.gave_fewer(len(read))
             tally.failed["the server gave fewer choices than were asked for"] += ticket.count - len(read)
         for place, (sample, one) in enumerate(zip(ticket.samples, read, strict=False)):
             reply = one if isinstance(one, Reply) else one.fallback if one.odd else None
@@ -149,7 +149,7 @@ class Reading:
                 again = f"The service takes no {', '.join(outcome.names)}: the next batch goes without."
                 tally.sentences[again] = None
         elif outcome.kind == "hopeless":
-            place = Place(str(tally.model.base_url), tally.model.model, tally.model.api_key_env)
+            place = Place(str(tally.model.base_url), tally.model.model, f"check the key in {tally.model.api_key_env}")
             tally.sentences[place.hopeless(outcome.why, said, ticket.max_tokens)] = None
 
     def _keep_refused(self, tally: Tally) -> None:

@@ -8,6 +8,7 @@ from contextlib import closing
 
 from rdlib.errors import UserError
 from rdlib.settings import Model, Training
+from rdlib.study import batch_folder
 
 # By the name that a setting knows them by: the module, and what pip calls it.
 REPORTERS = {name: (name, name) for name in ("tensorboard", "wandb", "trackio")}
@@ -56,19 +57,15 @@ def check_teachers(stages: Iterable) -> None:
 
     Each server that stages would ask is asked once, for its models. What is under way in a batch is not asked too.
     """
-    from rdlib.study import batch_plan
-
     asked: dict[tuple[str | None, str], Model] = {}
-    asking = []
     for stage in stages:
         needs_weights, asks = _needs_weights(stage), _asks(stage)
         if (needs_weights or asks) and not stage.done:
             if needs_weights:
                 raise UserError(needs_weights)
+            if waiting := batch_folder.under_way(stage):
+                raise UserError(waiting)
             asked.setdefault((asks.base_url, asks.model), asks)
-            asking.append(stage)
-    if waiting := batch_plan.under_way(asking):
-        raise UserError(waiting)
     for model in asked.values():
         _check_server(model)
 
