@@ -326,9 +326,11 @@ def test_a_batch_is_sent_waited_for_and_read(root, server, capsys):
     assert KEY not in "".join(path.read_text() for path in folder_of(root).path.iterdir() if path.is_file())
 
 
-@pytest.mark.parametrize("step, batches", [("POST /files", 0), ("POST /batches", 1)])
-def test_a_sending_that_broke_off_is_taken_up_and_nothing_sent_twice(root, server, capsys, step, batches):
-    server.faults = [(step, 0, None)]
+@pytest.mark.parametrize("step, said_then, batches", [
+    ("POST /files", None, 0), ("POST /batches", None, 1), ("POST /batches", {"error": "overloaded"}, 0),
+])  # fmt: skip
+def test_a_sending_that_broke_off_is_taken_up_and_nothing_sent_twice(root, server, capsys, step, said_then, batches):
+    server.faults = [(step, 503, said_then)]
     assert "did not take the batch" in said("send", capsys) and len(server.batches) == batches
     if batches:
         told = said("send", capsys)
@@ -451,6 +453,11 @@ def test_a_service_that_lists_no_batches_cannot_tell_what_was_sent(root, server,
     said("send", capsys)
     server.faults = [("GET /batches", 404, {"detail": "Not Found"})]
     assert "whether t-" in (told := said("send", capsys)) and "cannot be told" in told and len(server.batches) == 1
+
+
+def test_words_that_a_command_does_not_take(root, capsys):
+    assert "`write` takes no files" in said("write", capsys, "x.jsonl")
+    assert "--seeds must not be below 0" in said("write", capsys, "--seeds=-1")
 
 
 def test_a_teacher_that_there_is_not(root, capsys):

@@ -259,9 +259,18 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--once", action="store_true", help="for collect: look once instead of waiting")
     try:
         arguments = parser.parse_intermixed_args(argv)
+        if any(seed < 0 for seed in arguments.seeds or []):
+            raise UserError("--seeds must not be below 0.")
+        if arguments.files and arguments.what != "read":
+            raise UserError(f"`{arguments.what}` takes no files: leave {arguments.files[0]} out, or give `read`.")
         return {"write": write, "send": send, "collect": collect, "read": read}[arguments.what](arguments)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        if not artifacts.is_disk_full(error):
+            raise
+        print("error: The disk is full: make room, then give the same command again.", file=sys.stderr)
         return 2
 
 
