@@ -88,6 +88,9 @@ class Model(Section):
     `first_look` questions are asked before all others, and the asking ends there when most of what came is of no use
     (0: none). It ends too when more than the share `most_unanswered` of the samples got no answer, or the `budget` (a
     number alone is money) is used up. `ask_refused_again` asks once more what the server had refused for good.
+
+    `chat_template_kwargs` are what the chat template is told, as `enable_thinking: false` of Qwen3's; a server is told
+    by `request.body`.
     """
 
     model: str
@@ -114,6 +117,7 @@ class Model(Section):
     ask_refused_again: bool = False
     prices: Prices | None = None
     budget: Budget | None = None
+    chat_template_kwargs: dict[Annotated[str, Field(pattern="^[A-Za-z_][A-Za-z0-9_]*$")], bool | int | float | str] = {}
 
     @property
     def drops_thinking(self) -> bool:
@@ -126,7 +130,7 @@ class Model(Section):
         """What decides the model's responses, for a stage's key."""
         deciding = {
             *("model", "revision", "engine", "adapter", "max_tokens", "system_prompt", "leave_out", "thinking"),
-            *("ask_refused_again", "recorded"),
+            *("ask_refused_again", "recorded", "chat_template_kwargs"),
         }
         kept = self.model_dump(include=deciding, exclude_defaults=True)
         kept |= {"request": self.request.body} if self.request.body else {}
@@ -136,6 +140,12 @@ class Model(Section):
     @classmethod
     def _a_number_is_money(cls, value: Any) -> Any:
         return {"money": value} if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+    @model_validator(mode="after")
+    def _templates_are_filled_here(self) -> Model:
+        if self.chat_template_kwargs and self.engine in ("openai", "replay"):
+            raise ValueError("chat_template_kwargs is for models loaded here: tell a server by request.body")
+        return self
 
     @model_validator(mode="after")
     def _money_has_a_price(self) -> Model:
@@ -169,11 +179,14 @@ class Dataset(Section):
     Real benchmarks come from the hub at the commit `revision` (None: that of tasks.sources), or from `path`: a folder
     of files of the same shape. `source` questions is a file `path` of your own questions, JSONL or Parquet
     (tasks.own_questions). `perturbed_path` and `perturbed_revision` say the same of GSM-Plus, on which students of
-    gsm8k are evaluated. `split_seed` draws the splits, the same for all seeds of a study.
+    gsm8k are evaluated. `equality` is a function of your own, "folder/file.py:name" relative to the repository, that
+    gives an answer's text its canonical form (tasks.own_equality). `split_seed` draws the splits, the same for all
+    seeds of a study.
     """
 
     source: Literal["micro-gsm", "micro-mmlu", "gsm8k", "mmlu_pro", "questions"]
-    answer: Literal["number", "text", "math", "choice", "phrase"]
+    answer: Literal["number", "text", "math", "choice", "phrase", "expression"]
+    equality: Annotated[str, Field(pattern=r"^[^:]+\.py:[A-Za-z_]\w*$")] | None = None
     path: str | None = None
     revision: str | None = None
     perturbed_path: str | None = None
@@ -201,6 +214,17 @@ class Dataset(Section):
     def own(self) -> bool:
         """Whether the questions are the user's own, which may come without gold answers."""
         return self.source == "questions"
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """The settings for a stage's key, in which what came later counts only where it is given."""
+        return self.model_dump(exclude={"equality"} if self.equality is None else set())
+
+    @model_validator(mode="after")
+    def _equality_is_of_free_answers(self) -> Dataset:
+        if self.equality is not None and self.answer not in ("math", "phrase", "expression"):
+            raise ValueError(f"equality is for the answers math, phrase and expression, and not for {self.answer}")
+        return self
 
     @field_validator("revision", "perturbed_revision")
     @classmethod

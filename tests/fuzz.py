@@ -32,6 +32,7 @@ import tempfile
 import threading
 import time
 import traceback
+import unicodedata
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -151,7 +152,15 @@ PLANT: dict[str, Callable[[random.Random], str]] = {
 }
 
 
-WITHOUT = (None, "unfinished", "refused", "no option", "ambiguous")  # what stands for a rule where there is no answer
+WITHOUT = (
+    None,
+    "unfinished",
+    "refused",
+    "no option",
+    "ambiguous",
+    "several",
+    "no number",
+)  # what stands for a rule where there is no answer
 
 
 def judge_answer(case: tuple[str, str, int, str | None]) -> None:
@@ -164,16 +173,38 @@ def judge_answer(case: tuple[str, str, int, str | None]) -> None:
     if found.answer is None:
         return
     require(found.answer and len(found.answer) <= 400, f"no answer at all, or a long one: {found}")
+    text = in_ascii_digits(text)
     if kind == "choice":
         require(found.answer in LETTERS[:options], f"{found} is none of {options} options")
-        require(found.answer in text, f"the letter {found} does not stand in the text")
+        require(found.answer in text.upper(), f"the letter {found} does not stand in the text")
     elif re.fullmatch(r"-?[0-9./:]+", found.answer):
         require_number(found.answer, text)
+    elif kind == "phrase":
+        require(is_subsequence(letters_of(found.answer), letters_of(text)), f"{found} does not stand in the text")
     else:
         require(
             is_subsequence(found.answer.replace(" ", ""), re.sub("[−–]", "-", text).lower()),
             f"{found} does not stand in the text",
         )
+
+
+def letters_of(text: str) -> str:
+    """The letters of a text without regard to case and to how they are typed; "&" is "and"."""
+    folded = unicodedata.normalize("NFKC", text.replace("&", "and").replace("İ", "i")).casefold()
+    return "".join(filter(str.isalpha, folded))
+
+
+def in_ascii_digits(text: str) -> str:
+    """A text with the digits, fractions and full-width letters of every script as ASCII has them."""
+    return "".join(map(_in_ascii, text))
+
+
+def _in_ascii(c: str) -> str:
+    if c.isascii() or (unicodedata.category(c) not in ("Nd", "No") and not "Ａ" <= c <= "ｚ") or c in "⁰¹²³⁴⁵⁶⁷⁸⁹":
+        return c
+    if unicodedata.category(c) == "Nd":
+        return str(unicodedata.digit(c))
+    return f" {unicodedata.normalize('NFKC', c)}".replace("⁄", "/")
 
 
 def require_number(answer: str, text: str) -> None:
@@ -182,10 +213,14 @@ def require_number(answer: str, text: str) -> None:
     if re.sub(r"[^0-9]", "", answer).lstrip("0") in re.sub(r"[^0-9]", "", text):
         return
     worked_out = r"[-–−+*×^²]|\de[-+]?\d"
-    told = re.search(worked_out, re.sub("[{}]", "", text))
+    told = re.search(worked_out, re.sub("[{}]", "", text)) or re.search(r"overline|\dk\b|\d[KMB]\b", text)
+    told = told or re.search(rf"\b(?:{'|'.join(NUMBER_WORDS)})s?\b", text, re.IGNORECASE)
     require(told or re.search(r"/|frac|thousand|[mbtr]illion", text), f"{answer} does not stand in the text")
     if len(text) < 120 and not told:  # all that longer ones could mean is too much
         require(abs(Fraction(answer.partition(":")[0])) in values_in(text), f"{answer} cannot come from the text")
+
+
+NUMBER_WORDS = "one two three ten eleven twelve half third quarter dozen hundred lakh crore bn".split()
 
 
 def values_in(text: str) -> set[Fraction]:

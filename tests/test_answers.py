@@ -145,7 +145,7 @@ CHOICES = [
     ("Cells divide.\n**C**", "C", "letter"),
     ("I think P(A) = 0.5", None, None),
     ("the answer is (K)", None, None),
-    ("the answer is (b)", None, None),
+    ("the answer is (b)", "B", "answer_is"),
     ("the answer is Apples", None, None),
     ("The answer is a matter of taste", None, None),
     ("The answer is I think unclear", None, None),
@@ -200,7 +200,7 @@ TODAY = {
         "a date": ("#### 2024-05-12", "2024", "hash"),
         "both sides of an equation": ("#### $7 = 10 - 3$", "7", "hash"),
         "behind the sign": ("The answer is x = 3 - 8.", "-5", "answer_is"),
-        "an unknown has no value": ("The answer is 4x - 4.", "4", "answer_is"),
+        "an unknown has no value": ("The answer is 4x - 4.", None, "no number"),
         "a value beyond any answer": ("#### 9^9^9", None, None),
         "a division by zero": ("The answer is 1 + 1/0.", None, None),
         "bold is no power": ("The answer is **18** dollars.", "18", "answer_is"),
@@ -555,10 +555,10 @@ PUBLISHED = {
     "meta-llama/Meta-Llama-3.1-8B-Instruct": 84.00,
 }
 RIGHT = {
-    "meta-llama/Meta-Llama-3-8B-Instruct": (1319, 1035),
+    "meta-llama/Meta-Llama-3-8B-Instruct": (1316, 1035),
     "meta-llama/Meta-Llama-3-70B-Instruct": (1319, 1229),
-    "meta-llama/Meta-Llama-3.1-8B-Instruct": (1319, 1108),
-}  # answers found, and right, of 1,319
+    "meta-llama/Meta-Llama-3.1-8B-Instruct": (1318, 1108),
+}  # answers found, and right, of 1,319; the four without one give "4x - 4", "x - 2", "86, 42" and "2x + 4x = 6x. Since"
 # Every response that is graded here unlike its source did, by question and model, and why
 REGRADED = {
     (265, "meta-llama/Meta-Llama-3-70B-Instruct"): "$9 500 is 9500: a space between thousands",
@@ -607,7 +607,7 @@ def test_few_solvable_questions_are_refused():
 
 LETTERED = {
     "meta-llama/Meta-Llama-3-8B-Instruct": (11_604, 4936),
-    "llama-3-8b-quantized": (11_238, 4233),
+    "llama-3-8b-quantized": (11_239, 4233),
 }  # letters found, and right, of 12,032. One more would be right if what a response "rules out" were its answer
 
 

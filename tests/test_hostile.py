@@ -48,7 +48,7 @@ def responses(tmp_path_factory) -> pd.DataFrame:
 
 
 @pytest.mark.parametrize("number", range(len(HOSTILE)), ids=HOSTILE)
-@pytest.mark.parametrize("kind", ["number", "text", "math", "choice", "phrase"])
+@pytest.mark.parametrize("kind", ["number", "text", "math", "choice", "phrase", "expression"])
 def test_an_answer_is_found_in_time(responses, number, kind):
     text, expected = responses["text"][number], list(HOSTILE.values())[number][1]
     started = time.process_time()

@@ -194,11 +194,12 @@ def test_held_out_are_questions_by_whether_they_have_an_answer_and_not_by_which(
 
 
 # Ways to gold answers, and who may name them: what writes, judges, gathers and shows.
-WAYS = {"read_gold", "run_gold", "worked_examples", "mmlu_pro_examples", "GOLD", "00_gold", "gold", "gold.parquet"}
+WAYS = {"read_gold", "read_aliases", "run_gold", "worked_examples", "mmlu_pro_examples"}
+WAYS |= {"GOLD", "00_gold", "gold", "gold.parquet"}
 MAY_NAME_GOLD = {
     "tasks/data.py": {"run_gold", "worked_examples"},
-    "tasks/questions.py": {"read_gold"},
-    "method/voting.py": {"judgement", "run_judgement"},
+    "tasks/questions.py": {"read_gold", "read_aliases"},
+    "method/voting.py": {"is_gold", "judgement", "run_judgement"},
     "method/evaluate.py": {
         "run",
         "grade",

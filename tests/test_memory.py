@@ -7,6 +7,7 @@ import weakref
 import pytest
 import torch
 import trl.trainer.utils
+from tiny_models import make_model
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from transformers import (
@@ -340,3 +341,24 @@ def test_adapters_are_float32_on_weights_of_either_kind():
     for numbers in (m.AUTOCAST, m.BF16):
         found = m.states(1e6, 1e9, numbers, m.Sharding(), adapters=True)
         assert found.weights == 4e6 + 1e9 * numbers.weight and found.optimizer == 8e6
+
+
+# ---- other architectures
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "qwen3", "olmoe", "lfm2", "mamba", "granitemoehybrid", "gemma3_text", "phi3"])
+def test_the_parameters_of_any_architecture_are_counted_and_the_rest_is_called_a_guess(tmp_path, kind):
+    model = make_model(kind)
+    model.config.save_pretrained(tmp_path / "model")
+    shape, source = architectures.of(Model(model="model"), tmp_path)
+    assert shape.parameters == sum(parameter.numel() for parameter in model.parameters())
+    assert source == f"model/config.json; activations and cache of {kind} are a guess, as Llama's"
+    assert 0 < shape.scorer_parameters <= shape.parameters + shape.hidden
+
+
+@pytest.mark.parametrize("config", ['{"model_type": "of_somebody"}', "{}", '{"model_type": "gpt2", "n_embd": "x"}'])
+def test_a_configuration_that_transformers_does_not_know_is_a_guess(tmp_path, config):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model/config.json").write_text(config)
+    shape, source = architectures.of(Model(model="model"), tmp_path, 0.5e9)
+    assert shape == KNOWN["Qwen2.5-0.5B"] and source == "a guess: model counts as Qwen2.5-0.5B"

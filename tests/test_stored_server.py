@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import multiprocessing
+import os
+import random
 import shutil
+import signal
 from collections import Counter
 
 import pytest
@@ -14,6 +18,7 @@ from fake_server import FakeServer, answer, listing, prompt_of
 
 from rdlib.engines.asking import Settings
 from rdlib.engines.generation import Request
+from rdlib.engines.store import Store
 from rdlib.engines.stored_server import StoredServer
 from rdlib.errors import UserError
 from rdlib.settings import Model
@@ -459,3 +464,42 @@ def test_the_terminal_shows_rate_time_and_money():
     state |= {"money_left": 1.234, "currency": "USD"}
     assert teacher_progress.in_words(state).endswith("about 1.23 USD left to pay")
     assert teacher_progress.in_words({"label": "a", "done": 0, "total": 9, "process": 1}) == ""
+
+
+# ---- kills
+
+
+def _asking(url: str, folder, requests) -> None:
+    engine = StoredServer.open(
+        Model(model="m", engine="openai", base_url=url, check_models=False, concurrency=KILLED_WORKERS),
+        Settings("m", 50),
+        folder / "s.sqlite",
+        0,
+        None,
+    )
+    engine.generate(requests)
+    os._exit(0)
+
+
+KILLED_WORKERS = 4
+
+
+@pytest.mark.slow
+def test_kills_lose_nothing_and_ask_nothing_twice_that_had_come(fake, tmp_path):
+    """Thirty kills at random moments: each costs at most what was under way."""
+    fake.delay, rng, requests = 0.004, random.Random(0), [hot(number, 2) for number in range(400)]
+    context, kills = multiprocessing.get_context("fork"), 0
+    while True:
+        process = context.Process(target=_asking, args=(fake.url, tmp_path, requests))
+        process.start()
+        process.join(rng.uniform(0.02, 0.12) if kills < 30 else 120)
+        if process.exitcode is not None:
+            break
+        os.kill(process.pid, signal.SIGKILL)
+        process.join()
+        kills += 1
+    assert process.exitcode == 0 and kills >= 20
+    with Store.open(tmp_path / "s.sqlite") as store:
+        rows = store.connection.execute("SELECT asked, sample, count(*) FROM responses GROUP BY 1, 2").fetchall()
+    assert len(rows) == 800 and {count for *_, count in rows} == {1}
+    assert len(fake.calls) <= 400 + kills * (KILLED_WORKERS + 1)  # and the one that proves the temperature

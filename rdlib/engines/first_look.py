@@ -32,9 +32,9 @@ def take(stage, engine: StoredServer, plan: pd.DataFrame, texts: dict[str, Promp
     seconds = time.time() - started
     table = generation.table_of(part, groups)
     table["words"] = [completion.words for group in groups for completion in group]
-    kind = stage.dataset_settings.answer
+    kind = stage.answer_kind
     table["answer"] = [
-        answers.extract(t, kind, texts[key].options) for t, key in zip(table["text"], table["id"], strict=True)
+        answers.extract(t, kind, texts[key].choices) for t, key in zip(table["text"], table["id"], strict=True)
     ]
     counts = look.count(table)
     left = engine.count_missing(generation.requests_of(engine, plan, texts))

@@ -23,9 +23,9 @@ class Counts:
     """What became of responses; shares are in [0, 1], None where there is nothing to count.
 
     `unanswered` is of all samples, `cut` (at the limit), `empty` and `unreadable` (no answer can be read) of those that
-    were answered. `equal`: groups of samples of one question at the hottest temperature that all have one text, of
-    `FEWEST_WORDS` words at least. `agreement`: the mean share of the most frequent answer of a question. `tokens`: of
-    a response, the mean.
+    were answered. `equal`: questions whose samples at the hottest temperature all have one text; `stuck`: the same of
+    texts of `FEWEST_WORDS` words at least, which would vary if they were sampled. `agreement`: the mean share of the
+    most frequent answer of a question. `tokens`: of a response, the mean.
     """
 
     questions: int
@@ -35,6 +35,7 @@ class Counts:
     empty: float | None
     unreadable: float | None
     equal: float | None
+    stuck: float | None
     agreement: float | None
     tokens: float | None
 
@@ -50,6 +51,7 @@ def count(table: pd.DataFrame) -> Counts:
         empty=_share(answered["text"].str.strip() == ""),
         unreadable=_share(answered["answer"].isna()),
         equal=_equal(answered),
+        stuck=_equal(answered[answered["text"].str.split().str.len() >= FEWEST_WORDS]),
         agreement=_agreement(table),
         tokens=float(answered["tokens"].mean()) if len(answered) else None,
     )
@@ -62,7 +64,7 @@ def _share(flags: pd.Series) -> float | None:
 def _equal(answered: pd.DataFrame) -> float | None:
     """Share of the questions whose samples at the hottest temperature are all one text; None where none were hot."""
     heat = answered["temperature"].fillna(1.0)  # the provider's own
-    hot = answered[(heat == heat.max()) & (heat >= HOT) & (answered["text"].str.split().str.len() >= FEWEST_WORDS)]
+    hot = answered[(heat == heat.max()) & (heat >= HOT)]
     groups = hot.groupby("id")["text"].agg(["size", "nunique"])
     groups = groups[groups["size"] > 1]
     return float((groups["nunique"] == 1).mean()) if len(groups) else None
@@ -95,8 +97,8 @@ def reason_to_stop(counts: Counts, limit: int) -> tuple[str, str] | None:
             "look at the examples: is the kind of answer right, does the whole prompt reach the model (Ollama cuts it "
             "at num_ctx), does the model follow the instruction"
         )
-    if (counts.equal or 0) > NEARLY_ALL:
-        what = f"all samples of a question are one text at the hottest temperature, in {counts.equal:.0%} of questions"
+    if (counts.stuck or 0) > NEARLY_ALL:
+        what = f"all samples of a question are one text at the hottest temperature, in {counts.stuck:.0%} of questions"
         return what, (
             "the server ignores temperature and seed, gives n equal samples, or caches: switch its cache off, or ask "
             "for samples one by one with leave_out: [n] or without seeds with leave_out: [seed]"

@@ -13,6 +13,7 @@ from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     AutoTokenizer,
+    GenerationConfig,
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -20,6 +21,7 @@ from transformers import (
 from transformers.utils import logging
 
 from rdlib import numerics
+from rdlib.engines import endings, padding, probe, scorers
 from rdlib.errors import UserError
 from rdlib.settings import Model, Training
 from rdlib.tasks import prompts
@@ -36,40 +38,73 @@ def resolve(model: Model, root: Path) -> Model:
 
 
 def load_tokenizer(source: Model | str | Path) -> PreTrainedTokenizerBase:
-    """The tokenizer of a model, padding on the left; it has an end token and a pad token that differs from it.
+    """The tokenizer of a model, padding on the left, probed (`rdlib.engines.probe`).
 
-    The end token is the one that its chat template ends a turn with, where there is one.
+    Its end token is the one that its chat template ends a turn with, where there is one; its pad token ends nothing.
+    UserError where texts, questions or answers would not reach the model as they are.
     """
-    tokenizer = _load(AutoTokenizer, source, padding_side="left")
-    tokenizer.init_kwargs.pop("local_files_only", None)  # HF_HUB_OFFLINE, which is no part of what a stage saves
-    if end := prompts.end_of_turn(tokenizer):
-        tokenizer.eos_token = end
-    if tokenizer.eos_token_id is None:
-        raise UserError(
-            f"The tokenizer of {_name(source)} has no end token: set eos_token in its tokenizer_config.json."
-        )
-    if tokenizer.pad_token_id in (None, tokenizer.eos_token_id):
-        tokenizer.pad_token = _spare_token(tokenizer, _name(source))
+    tokenizer, size = _prepared_tokenizer(source)
+    probe.check(tokenizer, size, _name(source))
     return tokenizer
 
 
-# Tokens that models reserve or never put out, tried in this order as padding where a tokenizer has none of its own.
-PAD_CANDIDATES = ("<|finetune_right_pad_id|>", "<|reserved_special_token_0|>", "<|endoftext|>", "<|im_start|>", "<pad>")
+def vocabulary(source: Model | str | Path) -> dict[str, int]:
+    """The tokens of a model and their numbers, whether or not its embedding has rows for all of them."""
+    return padding.own_tokens(_prepared_tokenizer(source)[0])
 
 
-def _spare_token(tokenizer: PreTrainedTokenizerBase, source: str) -> str:
-    vocabulary = tokenizer.get_vocab()
-    for token in (*PAD_CANDIDATES, tokenizer.unk_token, tokenizer.bos_token):
-        if token in vocabulary and token != tokenizer.eos_token:
-            return token
-    raise UserError(f"The tokenizer of {source} has no pad token and none to spare: set one that is not its end token.")
+def _prepared_tokenizer(source: Model | str | Path) -> tuple[PreTrainedTokenizerBase, int | None]:
+    """The tokenizer with its end and pad tokens, and how many rows the model's embedding has."""
+    name, revision = _name(source), getattr(source, "revision", None)
+    tokenizer = _load(AutoTokenizer, source, padding_side="left")
+    tokenizer = probe.as_in_its_file(tokenizer, name, revision)
+    tokenizer.init_kwargs.pop("local_files_only", None)  # HF_HUB_OFFLINE, which is no part of what a stage saves
+    if isinstance(source, Model):
+        probe.set_options(tokenizer, source)
+    if end := prompts.end_of_turn(tokenizer):
+        tokenizer.eos_token = end
+    if tokenizer.eos_token_id is None:
+        raise UserError(f"The tokenizer of {name} has no end token: set eos_token in its tokenizer_config.json.")
+    size, ends = _size_and_ends(source)
+    if not padding.usable(tokenizer.pad_token, tokenizer, {tokenizer.eos_token_id, *ends}, size):
+        tokenizer.pad_token = padding.spare(tokenizer, {tokenizer.eos_token_id, *ends}, size, name)
+    return tokenizer, size
+
+
+def _size_and_ends(source: Model | str | Path) -> tuple[int | None, list[int]]:
+    """Rows of a model's embedding and the end tokens in its settings; (None, []) of a tokenizer without a model."""
+    if (config := config_of(source)) is None:
+        return None, []
+    size = getattr(config.get_text_config(decoder=True), "vocab_size", None)
+    return size, endings.of_settings(generation_settings(source) or config.get_text_config(decoder=True))
+
+
+def config_of(source: Model | str | Path) -> PreTrainedConfig | None:
+    """The configuration of a model; None where it cannot be read."""
+    try:
+        return load_config(source)
+    except UserError:
+        return None
+
+
+def generation_settings(source: Model | str | Path) -> GenerationConfig | None:
+    """The generation settings that a model comes with; None where it has none, as some on the hub."""
+    revision = {"revision": source.revision} if isinstance(source, Model) and source.revision else {}
+    try:
+        return GenerationConfig.from_pretrained(_name(source), **revision)
+    except (OSError, ValueError):
+        return None
 
 
 def end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """The tokens that end a response: the tokenizer's, and those of the model's generation settings."""
-    more = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
-    more = more if isinstance(more, list) else [more]
-    return sorted({tokenizer.eos_token_id, *(token for token in more if token is not None)})
+    return endings.of(model, tokenizer)
+
+
+def context(config: PreTrainedConfig) -> int | None:
+    """Tokens that a model can read at once; None where its configuration sets no limit."""
+    text = config.get_text_config(decoder=True)
+    return getattr(text, "max_position_embeddings", None) or getattr(text, "max_seq_len", None)
 
 
 def require_room(limit: int | None, prompt: int, response: int) -> None:
@@ -92,8 +127,13 @@ WEIGHTS = {"dtype": torch.float32, "use_safetensors": True}  # never a pickle, w
 
 
 def load_causal_lm(source: Model | str | Path, training: Training | None = None) -> PreTrainedModel:
-    """A language model in evaluation mode: in float32, or as the settings of a training hold it."""
-    return _load(AutoModelForCausalLM, source, **_held_for(training)).eval()
+    """A language model in evaluation mode: in float32, or as the settings of a training hold it.
+
+    Of its generation settings the tokens alone are left.
+    """
+    model = _load(AutoModelForCausalLM, source, **_held_for(training)).eval()
+    endings.settle(model)
+    return model
 
 
 def load_config(source: Model | str | Path) -> PreTrainedConfig:
@@ -104,8 +144,17 @@ def load_config(source: Model | str | Path) -> PreTrainedConfig:
 def load_scorer(
     source: Model | str | Path, pad_token_id: int | None = None, training: Training | None = None
 ) -> PreTrainedModel:
-    """A model with one linear head on the last token's final embedding (a new head is zero), as `load_causal_lm`."""
-    model = _load(AutoModelForSequenceClassification, source, **_held_for(training), num_labels=1)
+    """A model with one linear head on the last token's final embedding (a new head is zero), as `load_causal_lm`.
+
+    The last token is the mask's, see `rdlib.engines.scorers`.
+    """
+    kind = scorers.class_for(config_of(source))
+    if kind is AutoModelForSequenceClassification:
+        model = _load(kind, source, **_held_for(training), num_labels=1)
+    else:
+        model, report = _load(kind, source, **_held_for(training), num_labels=1, output_loading_info=True)
+        scorers.require_body(report["missing_keys"], _name(source))
+    scorers.read_by_mask(model, _name(source))
     if pad_token_id is not None:
         model.config.pad_token_id = pad_token_id
     return model.eval()

@@ -42,8 +42,8 @@ def sampled(
 
 def with_answers(stage, responses: pd.DataFrame, texts: dict[str, Prompt]) -> pd.DataFrame:
     """Responses with their extracted answers, by the dataset's kind."""
-    kind, asked = stage.dataset_settings.answer, zip(responses["text"], responses["id"], strict=True)
-    responses["answer"] = [answers.extract(text, kind, texts[key].options) for text, key in asked]
+    kind, asked = stage.answer_kind, zip(responses["text"], responses["id"], strict=True)
+    responses["answer"] = [answers.extract(text, kind, texts[key].choices) for text, key in asked]
     return responses
 
 

@@ -201,6 +201,8 @@ class ServerEngine:
                     work.stop()
                 elif item is None:
                     workers -= 1
+                elif isinstance(item, threading.Event):
+                    item.set()  # what came before it was taken
                 else:
                     yield item
         finally:

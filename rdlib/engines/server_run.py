@@ -89,6 +89,7 @@ class Run:
                 finally:
                     with self.lock:
                         self.under_way -= asked
+                self._wait_until_kept()
             if not self.left.stopped:
                 self._end()
         except Exception as error:
@@ -96,6 +97,13 @@ class Run:
             self.left.stop()
         finally:
             self.done.put(None)
+
+    def _wait_until_kept(self) -> None:
+        """Wait until the replies so far were taken, and so kept: a kill costs no more than what is under way."""
+        taken = threading.Event()
+        self.done.put(taken)
+        while not (taken.wait(1.0) or self.left.stopped):
+            continue
 
     def _may_ask(self, job: Job) -> bool:
         """Whether the samples of a job may be asked for, beside those that are awaited."""

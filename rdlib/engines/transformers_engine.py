@@ -7,12 +7,13 @@ have finished. What is sampled depends on the seed, the requests and their order
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import chain, groupby, islice
 
 import torch
 from transformers import DynamicCache, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.cache_utils import DynamicLayer
 
-from rdlib.engines import models
+from rdlib.engines import models, stateful
 from rdlib.engines.generation import Completion, Request, cut_at
 from rdlib.tasks import prompts
 from rdlib.tasks.prompts import Prompt
@@ -101,12 +102,14 @@ class TransformersEngine:
         self.batch_size, self.max_tokens, self.top_p, self.stop = batch_size, max_tokens, top_p, tuple(stop)
         self.end_tokens = torch.tensor(models.end_tokens(model, tokenizer), device=model.device)
         self.may_stop: dict[str, torch.Tensor] = {}  # by the last character of a stop string
+        self.by_generate = stateful.needs_generate(model)
+        if self.by_generate:
+            stateful.say(model.config.model_type)
 
     def encode(self, prompt: Prompt) -> list[int]:
         """Token ids of a prompt; UserError when it leaves no room for a response of `max_tokens`."""
         ids = prompts.encode(self.tokenizer, prompt)
-        limit = getattr(self.model.config, "max_position_embeddings", None)
-        models.require_room(limit, len(ids), self.max_tokens)
+        models.require_room(models.context(self.model.config), len(ids), self.max_tokens)
         return ids
 
     def generate(self, requests: Sequence[Request], seed: int) -> list[list[Completion]]:
@@ -140,6 +143,8 @@ class TransformersEngine:
 
     @torch.no_grad()
     def _decode(self, requests: list[Request], generator: torch.Generator) -> list[list[Completion]]:
+        if self.by_generate:
+            return self._decode_by_generate(requests, generator)
         device = self.model.device
         counts = torch.tensor([r.n for r in requests], device=device)
         temperature = torch.tensor([r.temperature for r in requests], device=device).repeat_interleave(counts)
@@ -169,6 +174,33 @@ class TransformersEngine:
         asked = [request for request in requests for _ in range(request.n)]
         flat = [self._completion(tokens[i, :n].tolist(), done[i], asked[i]) for i, n in enumerate(lengths.tolist())]
         return [flat[end - r.n : end] for end, r in zip(ends, requests, strict=True)]
+
+    def _decode_by_generate(self, requests: list[Request], generator: torch.Generator) -> list[list[Completion]]:
+        """`_decode` for a model with a state: prompts of equal length together, which come in that order."""
+        results = []
+        for _, group in groupby(requests, key=lambda request: len(request.prompt)):
+            group = list(group)
+            asked = [request for request in group for _ in range(request.n)]
+            size = 1 if self.model.config.model_type in stateful.ALONE else len(asked)
+            parts = [asked[start : start + size] for start in range(0, len(asked), size)]
+            sampled = (map(self._completion, *self._sample_whole(part, generator), part) for part in parts)
+            completions = chain.from_iterable(sampled)
+            results += [list(islice(completions, request.n)) for request in group]
+        return results
+
+    def _sample_whole(self, asked: list[Request], generator: torch.Generator) -> tuple[list[list[int]], list[bool]]:
+        temperature = torch.tensor([request.temperature for request in asked], device=self.model.device)
+        stops = [self._stops(request) for request in asked]
+
+        def ended(tokens: torch.Tensor) -> torch.Tensor:
+            at_end = torch.isin(tokens[:, -1], self.end_tokens)
+            return at_end | self._stopped(tokens, stops) if any(stops) else at_end
+
+        def pick(logits: torch.Tensor) -> torch.Tensor:
+            return pick_tokens(logits, temperature, generator, self.top_p)
+
+        prompts = [request.prompt for request in asked]
+        return stateful.sample(self.model, prompts, self.tokenizer.pad_token_id, self.max_tokens, pick, ended)
 
     def _stops(self, request: Request) -> tuple[str, ...]:
         return self.stop if self.tokenizer.chat_template else (*self.stop, *request.stop)
@@ -206,8 +238,8 @@ class TransformersEngine:
         return self.may_stop[character]
 
     def _completion(self, tokens: list[int], finished: bool, request: Request) -> Completion:
-        text = cut_at(self.tokenizer.decode(tokens, skip_special_tokens=True), self._stops(request)).strip()
-        text = prompts.opening(self.tokenizer, request.prompt) + text
+        text = prompts.said(self.tokenizer, tokens, finished)
+        text = prompts.opening(self.tokenizer, request.prompt) + cut_at(text, self._stops(request)).strip()
         return Completion(text, tokens, len(tokens), "stop" if finished else "length")
 
     def _prefill(self, prompts: list[list[int]], counts: torch.Tensor):

@@ -13,7 +13,7 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from rdlib.engines import models
+from rdlib.engines import endings, models
 from rdlib.engines.generation import Completion, Request, cut_at, derive_seed
 from rdlib.errors import UserError
 from rdlib.settings import Model, Vllm
@@ -54,8 +54,8 @@ class VllmEngine:
         self.source, self.max_tokens, self.top_p, self.stop = model.model, max_tokens, top_p, tuple(stop)
         self.tokenizer = models.load_tokenizer(model)
         self.config = models.load_config(model)
-        self.limit = settings.max_model_len or getattr(self.config, "max_position_embeddings", None)
-        self.end_tokens = models.end_tokens(_generation_settings(model), self.tokenizer)
+        self.limit = settings.max_model_len or models.context(self.config)
+        self.end_tokens = sorted({self.tokenizer.eos_token_id, *endings.of_settings(models.generation_settings(model))})
         self.adapter, rank = _adapter(model.adapter)
         lora = {"enable_lora": True, "max_lora_rank": rank} if rank else {}
         self.llm = _start(model, _options(model, settings) | lora | (more or {}))
@@ -121,8 +121,8 @@ class VllmEngine:
 
     def _completion(self, sample: Any, request: Request) -> Completion:
         tokens = list(sample.token_ids)
-        text = cut_at(self.tokenizer.decode(tokens, skip_special_tokens=True), self._stops(request)).strip()
-        text = prompts.opening(self.tokenizer, request.prompt) + text
+        text = prompts.said(self.tokenizer, tokens, sample.finish_reason == "stop")
+        text = prompts.opening(self.tokenizer, request.prompt) + cut_at(text, self._stops(request)).strip()
         return Completion(text, tokens, len(tokens), "stop" if sample.finish_reason == "stop" else "length")
 
 
@@ -184,18 +184,6 @@ def _start(model: Model, options: dict[str, Any]) -> Any:
             f"or the model's length is the reason, set generation.vllm.max_model_len and gpu_memory_utilization lower "
             f"or tensor_parallel higher."
         ) from None
-
-
-def _generation_settings(model: Model) -> Any:
-    """An object with the model's generation settings, which some hub models come without."""
-    from transformers import GenerationConfig
-
-    revision = {} if model.revision is None else {"revision": model.revision}
-    try:
-        settings = GenerationConfig.from_pretrained(model.model, **revision)
-    except OSError:
-        settings = None
-    return type("Model", (), {"generation_config": settings})
 
 
 def _adapter(source: str | None) -> tuple[Any, int | None]:

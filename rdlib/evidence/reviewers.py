@@ -7,7 +7,8 @@ and its level how much of what that question varies it has. `rdlib.study.arms` s
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 
 import pandas as pd
 
@@ -97,17 +98,23 @@ def _of_levels(ours: pd.DataFrame) -> str:
     return f"Ours goes from {first.study_pct:.1f} % to {tables.listed(falls)}; with as many labels flipped it"
 
 
-def threshold_sweep(responses: pd.DataFrame, gold: pd.Series, thresholds: list[float]) -> pd.DataFrame:
+def threshold_sweep(
+    responses: pd.DataFrame,
+    gold: pd.Series,
+    thresholds: list[float],
+    aliases: Mapping[str, Mapping[str, str]] = MappingProxyType({}),
+) -> pd.DataFrame:
     """What the vote's threshold trades: a row a threshold with failure_ratio, coverage and label accuracy.
 
-    `responses`: the teacher's; `gold`: answers by id, of the questions that are judged. Wilson intervals.
+    `responses`: the teacher's; `gold`: answers by id, of the questions that are judged; `aliases`: by
+    `questions.read_aliases`. Wilson intervals.
     """
     asked = responses[responses["id"].isin(gold.index)]
     rows = []
     for threshold in thresholds:
         labels = voting.pseudo_labels(asked, threshold)
         known = labels.dropna(subset="pseudo_label")
-        right = int((known["pseudo_label"] == known["id"].map(gold)).sum())
+        right = int(voting.is_gold(known["pseudo_label"], known["id"], gold, aliases).sum())
         row = {"threshold": threshold, "failure_ratio": 1 - len(known) / len(labels), "n": len(labels)}
         for name, share in (
             ("coverage", stats.wilson(len(known), len(labels))),

@@ -13,7 +13,8 @@ student included.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -21,11 +22,12 @@ from typing import Any
 
 import pandas as pd
 from datasets import Dataset
+from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer
 from trl import DistillationConfig, DistillationTrainer, DPOConfig, DPOTrainer, GRPOConfig, GRPOTrainer
 
 from rdlib import artifacts, roots
-from rdlib.engines import models
+from rdlib.engines import generation, models, padding
 from rdlib.errors import UserError
 from rdlib.method import ppo_schedule, reward_model, rl, sft, trainers, training
 from rdlib.method.agreement import Agreement
@@ -55,6 +57,11 @@ class Cell:
         """The prompt of each question, by id."""
         return prompts.of_questions(self.settings, self.questions)
 
+    @cached_property
+    def tokens(self) -> dict[str, list[int]]:
+        """The token ids of each prompt, by its plain text."""
+        return {prompt.plain: prompts.encode(self.tokenizer, prompt) for prompt in self.prompts.values()}
+
 
 class AgreementMixin(trainers.FiniteSteps):
     """A trainer whose evaluation is the validation agreement alone, by which the checkpoint is chosen."""
@@ -76,12 +83,57 @@ class AgreementDPOTrainer(AgreementMixin, DPOTrainer, trainers.PlainCheckpoints)
         return dataset
 
 
-class AgreementGRPOTrainer(AgreementMixin, GRPOTrainer, trainers.PlainCheckpoints):
+class OwnPrompts:
+    """A trainer of TRL's that samples, whose prompts are the study's: `tokens` holds their ids by their plain text.
+
+    (TRL would fill the chat template anew, and add a second BOS to a prompt that has one.)
+    """
+
+    tokens: dict[str, list[int]]
+
+    def _tokenize_prompts(self, prompts: list[str]) -> tuple[list[list[int]], None, dict]:
+        return [self.tokens[prompt] for prompt in prompts], None, {}
+
+
+class AgreementGRPOTrainer(OwnPrompts, AgreementMixin, GRPOTrainer, trainers.PlainCheckpoints):
     """GRPOTrainer chosen by agreement."""
 
 
-class AgreementDistillationTrainer(AgreementMixin, DistillationTrainer, trainers.PlainCheckpoints):
-    """DistillationTrainer chosen by agreement."""
+class AgreementDistillationTrainer(OwnPrompts, AgreementMixin, DistillationTrainer, trainers.PlainCheckpoints):
+    """DistillationTrainer chosen by agreement, on the `shared` first ids of student and teacher.
+
+    Models of one tokenizer have embeddings of different sizes where these are filled up to a round number.
+    """
+
+    shared: int | None = None
+
+    def _compute_loss(self, unwrapped_student, inputs, num_items_in_batch):
+        teacher = self.accelerator.unwrap_model(self.teacher_model)
+        with first_outputs(unwrapped_student, self.shared), first_outputs(teacher, self.shared):
+            return super()._compute_loss(unwrapped_student, inputs, num_items_in_batch)
+
+
+@dataclass(frozen=True)
+class Head:
+    """An output layer as TRL's loss reads it: weight [V, H] and bias [V] or None."""
+
+    weight: Tensor
+    bias: Tensor | None
+
+
+@contextmanager
+def first_outputs(model: PreTrainedModel, count: int | None) -> Iterator[None]:
+    """A model whose output layer shows its first `count` rows alone; None: as it is."""
+    whole = model.get_output_embeddings()
+    if count is None or len(whole.weight) == count:
+        yield
+        return
+    bias = getattr(whole, "bias", None)
+    model.get_output_embeddings = lambda: Head(whole.weight[:count], None if bias is None else bias[:count])
+    try:
+        yield
+    finally:
+        del model.get_output_embeddings
 
 
 def arguments(stage, work: Path) -> dict[str, Any]:
@@ -192,11 +244,13 @@ def query_rows(stage, cell: Cell, count: int, labelled: bool) -> Dataset:
     if queries.empty:
         raise UserError(f"{stage.label}: the student failed no query, so there is nothing to train on.")
     asked = [cell.prompts[key] for key in queries["id"]]
-    texts = [p.chat if cell.tokenizer.chat_template else p.plain for p in asked]
+    texts = [prompt.plain for prompt in asked]
     labels = [None if pd.isna(label) else label for label in queries["pseudo_label"]]
     order = ppo_schedule.query_order(len(queries), 0, count, stage.seed)
-    columns = {"prompt": texts, "pseudo_label": labels, "options": [p.options for p in asked]}
-    columns["prompt_tokens"] = [len(prompts.encode(cell.tokenizer, p)) for p in asked]
+    columns = {"prompt": texts, "pseudo_label": labels, "options": [p.choices for p in asked]}
+    columns["prompt_tokens"] = [len(cell.tokens[text]) for text in texts]
+    limit = models.context(models.load_config(cell.source))
+    models.require_room(limit, max(columns["prompt_tokens"]), stage.dataset_settings.max_tokens)
     return Dataset.from_dict({name: [values[i] for i in order] for name, values in columns.items()})
 
 
@@ -204,23 +258,42 @@ def distillation(stage, work: Path, cell: Cell) -> Trainer:
     """On-policy distillation from the cell's teacher; UserError where its vocabulary is not the student's."""
     settings = stage.profile.baselines
     source = models.resolve(stage.profile.model_of(stage.teacher), stage.root)
-    if models.load_tokenizer(source).get_vocab() != cell.tokenizer.get_vocab():
+    if models.vocabulary(source) != padding.own_tokens(cell.tokenizer):
         raise UserError(
             f"{stage.label}: the teacher {source.model} has another vocabulary than the student, so their token "
             f"distributions cannot be compared: take a teacher with the student's tokenizer."
         )
     size, steps = settings.distillation_prompts_per_step, settings.distillation_steps
     dataset = query_rows(stage, cell, steps * size, labelled=False).select_columns(["prompt", "prompt_tokens"])
-    return AgreementDistillationTrainer(
-        models.load_causal_lm(cell.source, stage.profile.training),
-        heated(models.load_causal_lm(source, stage.profile.training), stage.profile.teacher_sampling.heat),
+    student = models.load_causal_lm(cell.source, stage.profile.training)
+    teacher = heated(models.load_causal_lm(source, stage.profile.training), stage.profile.teacher_sampling.heat)
+    shared, unshared = share_ids(student, teacher)
+    trainer = AgreementDistillationTrainer(
+        student,
+        teacher,
         DistillationConfig(
             per_device_train_batch_size=size,
             learning_rate=settings.distillation_learning_rate,
+            generation_kwargs={"suppress_tokens": unshared} if unshared else None,
             **on_policy_arguments(stage, work),
         ),
         **learns_from(stage, dataset, cell),
     )
+    trainer.shared, trainer.tokens = shared, cell.tokens
+    return trainer
+
+
+def share_ids(student: PreTrainedModel, teacher: PreTrainedModel) -> tuple[int | None, list[int]]:
+    """How many ids student and teacher share where their embeddings differ in size, and the student's other ids.
+
+    The teacher then says that it has the student's number, which TRL's trainer asks for.
+    """
+    own, other = student.config.get_text_config(), teacher.config.get_text_config()
+    if own.vocab_size == other.vocab_size:
+        return None, []
+    shared = min(own.vocab_size, other.vocab_size)
+    other.vocab_size = own.vocab_size
+    return shared, list(range(shared, own.vocab_size))
 
 
 def heated(teacher: PreTrainedModel, heat: float) -> PreTrainedModel:
@@ -231,12 +304,16 @@ def heated(teacher: PreTrainedModel, heat: float) -> PreTrainedModel:
     return teacher
 
 
-def match_reward(kind: str) -> Callable[..., list[float]]:
-    """TRL's reward function: 1 for a completion whose answer (of this `kind`) is the pseudo-label, else 0."""
+def match_reward(kind: str, opening: str = "", stop: Sequence[str] = ()) -> Callable[..., list[float]]:
+    """TRL's reward function: 1 for a completion whose answer (of this `kind`) is the pseudo-label, else 0.
 
-    def match(completions: list[str], pseudo_label: list[str], options: list[int], **_: Any) -> list[float]:
+    It is read as PPO reads it: `opening` is what the prompt says of the response, which ends at a string of `stop`.
+    """
+
+    def match(completions: list[str], pseudo_label: list[str], options: list[answers.Options], **_: Any) -> list[float]:
         """One reward a completion."""
-        given = [answers.extract(text, kind, number) for text, number in zip(completions, options, strict=True)]
+        said = [opening + generation.cut_at(text, tuple(stop)) for text in completions]
+        given = [answers.extract(text, kind, of) for text, of in zip(said, options, strict=True)]
         return vote_reward(given, pseudo_label).tolist()
 
     return match
@@ -248,9 +325,11 @@ def grpo(stage, work: Path, cell: Cell) -> Trainer:
     settings = stage.profile.baselines
     queries, samples, steps = settings.grpo_prompts_per_step, settings.grpo_samples_per_prompt, settings.grpo_steps
     dataset = query_rows(stage, cell, steps * queries, labelled=True)
-    return AgreementGRPOTrainer(
+    asked = next(iter(cell.prompts.values()))
+    opening = prompts.opening(cell.tokenizer, cell.tokens[asked.plain])
+    trainer = AgreementGRPOTrainer(
         models.load_causal_lm(cell.source, stage.profile.training),
-        match_reward(stage.dataset_settings.answer),
+        match_reward(stage.answer_kind, opening, prompts.stops(cell.tokenizer, asked)),
         GRPOConfig(
             per_device_train_batch_size=queries * samples,
             per_device_eval_batch_size=samples,
@@ -262,6 +341,8 @@ def grpo(stage, work: Path, cell: Cell) -> Trainer:
         ),
         **learns_from(stage, dataset, cell),
     )
+    trainer.tokens = cell.tokens
+    return trainer
 
 
 # ---- the stage
@@ -315,6 +396,7 @@ def run(stage, work: Path) -> None:
         cell.tokenizer,
         settings,
         stage.profile.generation.batch_size,
+        stage.answer_kind,
     )
     trainer.add_callback(training.ProgressBar(stage.method))
     with trainer.accelerator.autocast():  # as later, when the trainer has prepared the model

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 import pandas as pd
 
@@ -14,7 +15,7 @@ from rdlib.engines.sampling import sampled
 from rdlib.errors import UserError
 from rdlib.settings import Model
 from rdlib.tasks import answers, data, prompts
-from rdlib.tasks.questions import PERTURBED, TESTED, read_gold, read_questions
+from rdlib.tasks.questions import PERTURBED, TESTED, as_gold, read_aliases, read_gold, read_questions
 
 
 def few_shot_examples(stage, count: int) -> list[tuple[str, list[str], str]]:
@@ -57,11 +58,11 @@ def run(stage, work: Path) -> None:
     plan, texts = planned(stage, questions, examples)
     seed = generation.derive_seed("evaluate", stage.seed)
     with sampled(stage, evaluated_model(stage), plan, texts, work, seed) as responses:
-        table = grade(responses, read_gold(stage.input("gold")), stage)
+        table = grade(responses, read_gold(stage.input("gold")), stage, read_aliases(stage.input("gold")))
         artifacts.write_parquet(work / "answers.parquet", table)
     summary = {"accuracy": accuracies(table, "benchmark"), "tokens": int(table["tokens"].sum())}
     if not settings.source.startswith("micro"):
-        summary |= details(table, settings.answer, texts) | {"few_shot": len(examples)}
+        summary |= details(table, stage.answer_kind, texts) | {"few_shot": len(examples)}
     artifacts.write_json(work / "summary.json", summary)
 
 
@@ -73,24 +74,27 @@ def run_validation(stage, work: Path) -> None:
     """
     questions = read_questions(stage.input("data"), "validation")
     labels = artifacts.read_parquet(stage.input("labels") / "labels.parquet").set_index("id")["pseudo_label"]
-    gold = read_gold(stage.input("gold"))
+    gold, aliases = read_gold(stage.input("gold")), read_aliases(stage.input("gold"))
     texts = prompts.of_questions(stage.dataset_settings, questions)
     plan = questions[["id", "split"]].assign(temperature=float(stage.profile.evaluation.temperature), n=1)
     seed = generation.derive_seed("validation answers", stage.seed)
     with sampled(stage, evaluated_model(stage), plan, texts, work, seed) as responses:
+        given = as_gold(responses["answer"], responses["id"], aliases)
         table = responses[["id", "answer", "tokens"]].assign(
             agrees=pd.array(correctness(responses["answer"], responses["id"].map(labels)), dtype="boolean"),
-            correct=pd.array(correctness(responses["answer"], responses["id"].map(gold)), dtype="boolean"),
+            correct=pd.array(correctness(given, responses["id"].map(gold)), dtype="boolean"),
         )
         artifacts.write_parquet(work / "answers.parquet", table)
 
 
-def grade(responses: pd.DataFrame, gold: pd.Series, stage) -> pd.DataFrame:
+def grade(
+    responses: pd.DataFrame, gold: pd.Series, stage, aliases: Mapping[str, Mapping[str, str]] = MappingProxyType({})
+) -> pd.DataFrame:
     """benchmark, id, group, text, answer, gold, correct, tokens of each test response.
 
     `correct` is missing where a question of the user's own has no gold answer (`rdlib.method.held_out` holds those to
     the teacher's vote); any other must have one. A GSM-Plus question that lacks what an answer needs is answered right
-    by saying so, as its authors have it.
+    by saying so, as its authors have it. One of a question's `aliases` (by `questions.read_aliases`) is right as well.
     """
     benchmark = responses["split"].replace({"test": stage.dataset})
     answer = responses["answer"].tolist()
@@ -111,7 +115,7 @@ def grade(responses: pd.DataFrame, gold: pd.Series, stage) -> pd.DataFrame:
             "text": responses["text"],
             "answer": answer,
             "gold": truth,
-            "correct": correctness(answer, truth),
+            "correct": correctness(as_gold(answer, responses["id"], aliases), truth),
             "tokens": responses["tokens"],
         }
     )
@@ -140,7 +144,7 @@ def details(table: pd.DataFrame, kind: str, asked: dict[str, prompts.Prompt]) ->
         "by_group": {name: accuracies(part, "group") for name, part in parts.items()},
         "extractable": {name: float(part["answer"].notna().mean()) for name, part in parts.items()},
         "rules": {
-            name: answers.rule_shares(part["text"], kind, (asked[key].options for key in part["id"]))
+            name: answers.rule_shares(part["text"], kind, (asked[key].choices for key in part["id"]))
             for name, part in parts.items()
         },
         "mean_tokens": {name: float(part["tokens"].mean()) for name, part in parts.items()},

@@ -15,7 +15,7 @@ from rdlib.engines.sampling import sampled
 from rdlib.method import evaluate, scoring, voting
 from rdlib.settings import Model
 from rdlib.tasks import prompts
-from rdlib.tasks.questions import read_gold, read_questions
+from rdlib.tasks.questions import as_gold, read_aliases, read_gold, read_questions
 
 
 def run(stage, work: Path) -> None:
@@ -47,9 +47,10 @@ def judge(stage, responses: pd.DataFrame, texts: dict[str, prompts.Prompt]) -> p
     sequences = [encode(r.id, r.text, r.finished) for r in responses.itertuples()]
     model = scoring.load(source, tokenizer.pad_token_id)
     truth = responses["id"].map(read_gold(stage.input("gold")))
+    given = as_gold(responses["answer"], responses["id"], read_aliases(stage.input("gold")))
     responses = responses.rename(columns={"positive": "agrees"}).assign(
         score=scoring.score(model, sequences, tokenizer.pad_token_id, responses["id"].tolist()).numpy(),
-        correct=evaluate.correctness(responses["answer"], truth),
+        correct=evaluate.correctness(given, truth),
         text=responses.groupby("id")["text"].transform(lambda texts: pd.factorize(texts)[0]).astype("int32"),
     )
     return responses[["policy", "id", "sample", "tokens", "text", "answer", "agrees", "correct", "score"]]

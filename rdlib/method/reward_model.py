@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from transformers import TrainingArguments
 
 from rdlib import artifacts
-from rdlib.engines import models
+from rdlib.engines import models, padding
 from rdlib.errors import UserError
 from rdlib.method import metrics, scoring, trainers, training, voting
 from rdlib.method.policy import policy_source
@@ -381,7 +381,8 @@ def initial_model(stage) -> Model:
     if "warmup" not in stage.inputs:
         raise UserError(f"{stage.label}: reward_model.student names a warm-up, and ours_wo_d has none: leave it out.")
     own = models.resolve(stage.profile.model_of(stage.student), stage.root)
-    if models.load_tokenizer(source).get_vocab() != models.load_tokenizer(own).get_vocab():
+    ours, theirs = (padding.own_tokens(models.load_tokenizer(m)) for m in (source, own))
+    if ours != theirs:
         raise UserError(
             f"{stage.label}: {other} has another vocabulary than {stage.student}, so it cannot read its tokens: take "
             f"a reward_model.student with the policy's tokenizer."

@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 
 from rdlib import artifacts
-from rdlib.engines import generation, models
+from rdlib.engines import endings, generation, models
 from rdlib.engines.transformers_engine import TransformersEngine
 from rdlib.errors import UserError
 from rdlib.method import scoring, training, watching
@@ -83,7 +83,7 @@ class AnswerReader:
     def __call__(self, index: int, text: str) -> str | None:
         """The answer, None where there is none."""
         said = self.opening + generation.cut_at(text, self.stops[index])
-        return answers.extract(said, self.kind, self.asked[index].options)
+        return answers.extract(said, self.kind, self.asked[index].choices)
 
 
 class RewardFunction:
@@ -166,7 +166,7 @@ def reward_function(stage, tokenizer, queries: pd.DataFrame, asked: list[prompts
     profile, scorer, pad = stage.profile, stage.input("reward_model"), tokenizer.pad_token_id
     judge = scoring.load(scorer, pad, profile.training).to(device)
     given = [None if pd.isna(label) else label for label in queries["pseudo_label"]]
-    read = AnswerReader(tokenizer, asked, stage.dataset_settings.answer)
+    read = AnswerReader(tokenizer, asked, stage.answer_kind)
     scale = scale_of(artifacts.read_parquet(scorer / "scores.parquet"), profile.reward)
     ends = {tokenizer.eos_token_id, *tokenizer.all_special_ids}
     guard = RolloutGuard(stage.label, ends, stage.dataset_settings.max_tokens, stage.method == "ours_wo_d")
@@ -189,16 +189,17 @@ def run(stage, work: Path, on_update=None) -> None:
         ppo = ppo.without_warmup()
     asked = list(prompts.of_questions(settings, queries).values())
     encoded = [prompts.encode(tokenizer, prompt) for prompt in asked]
+    longest = max(map(len, encoded))
+    models.require_room(models.context(models.load_config(source)), longest, settings.max_tokens)
     accelerator = training.new_accelerator(profile.training)
     score = reward_function(stage, tokenizer, queries, asked, accelerator.device)
     scorer = stage.input("reward_model") / "model"
     scale = score.scale if profile.reward.source == "reward_model" else None
     policy, reference, value_model = networks(source, scorer, tokenizer.pad_token_id, profile.training, scale)
     validation = questions[questions["split"] == "validation"]
-    agreement = Agreement(validation, labels, tokenizer, settings, profile.generation.batch_size)
+    agreement = Agreement(validation, labels, tokenizer, settings, profile.generation.batch_size, stage.answer_kind)
     watch = watching.Watch(stage)
     kept = ValidationAnswers(agreement, work, watch.of_updates(on_update))
-    longest = max(map(len, encoded))
     with closing(watch), open_sampler(policy, tokenizer, profile, settings.max_tokens, longest) as sample:
         trainer = PPOTrainer(
             policy,
@@ -225,6 +226,7 @@ def run(stage, work: Path, on_update=None) -> None:
     if not training.is_main():
         return
     summary |= token_counts(trainer.history, ppo, [len(prompt) for prompt in encoded], stage.seed)
+    endings.agree(policy, tokenizer)
     training.merged(policy).save_pretrained(work / "model")
     tokenizer.save_pretrained(work / "model")
     artifacts.write_json(work / "summary.json", summary)

@@ -130,13 +130,16 @@ def make_trainer(
     has no response.
     """
     splits, encode = {}, prompts.Encoder(texts, tokenizer)
+    limit = models.context(models.load_config(source))
+    models.require_room(limit, max(map(len, encode.prompts.values())), stage.dataset_settings.max_tokens)
+    longest = min(stage.profile.sft.max_length, limit or stage.profile.sft.max_length)
     for split, responses in chosen.items():
         if responses.empty:
             raise UserError(
                 f"{stage.label}: no {split} response agrees with a pseudo-label, so there is nothing to train on: "
                 f"lower voting.threshold or take more questions."
             )
-        splits[split] = build_dataset(responses, encode, stage.profile.sft.max_length)
+        splits[split] = build_dataset(responses, encode, longest)
         if not len(splits[split]):
             raise UserError(
                 f"{stage.label}: sft.max_length {stage.profile.sft.max_length} leaves nothing of any {split} response: "
@@ -172,7 +175,8 @@ def run(stage, work: Path) -> None:
     trainer = make_trainer(stage, work, source, tokenizer, chosen, texts)
     trainer.add_callback(training.ProgressBar("SFT"))
     validation = questions[questions["split"] == "validation"]
-    trainer.agreement = Agreement(validation, labels, tokenizer, settings, profile.generation.batch_size)
+    batch = profile.generation.batch_size
+    trainer.agreement = Agreement(validation, labels, tokenizer, settings, batch, stage.answer_kind)
     history = training.train(trainer, work, stage)
     training.save_model(trainer, tokenizer, work / "model")
     if not training.is_main():
@@ -182,5 +186,7 @@ def run(stage, work: Path) -> None:
     tokens = round(sum(responses["length"]) * trainer.state.epoch)
     summary = {"responses": len(responses), "tokens_trained": tokens} | training.outcome(trainer)
     summary["truncated"] = sum(responses["truncated"])
+    if left_out := len(chosen["train"]) - len(responses):
+        summary["left_out"] = left_out  # of those max_length leaves nothing to learn
     artifacts.write_json(work / "summary.json", summary)
     training.drop_checkpoints(work)

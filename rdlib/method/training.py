@@ -35,6 +35,7 @@ from transformers import (
 )
 from transformers.trainer import TRAINER_STATE_NAME
 
+from rdlib.engines import endings
 from rdlib.errors import UserError
 from rdlib.method import watching
 from rdlib.settings import Stopping, Training
@@ -237,6 +238,7 @@ def save_model(trainer: Trainer, tokenizer: PreTrainedTokenizerBase, folder: Pat
     weights = _gathered_by_fsdp(trainer) if trainer.accelerator.distributed_type == DistributedType.FSDP else None
     with whole_model(trainer) as model:
         if trainer.accelerator.is_main_process:
+            endings.agree(model, tokenizer)
             merged(model).save_pretrained(folder, state_dict=weights)
             tokenizer.save_pretrained(folder)
     trainer.accelerator.wait_for_everyone()

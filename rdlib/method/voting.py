@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 import pandas as pd
 
 from rdlib import artifacts, streams
-from rdlib.tasks.questions import read_gold
+from rdlib.tasks.questions import as_gold, read_aliases, read_gold
 
 VOTE = ["id", "split", "confidence", "answer"]  # what the vote reads of the teacher's responses
 
@@ -69,24 +70,37 @@ def propagate(responses: pd.DataFrame, labels: pd.DataFrame) -> pd.DataFrame:
     return labelled.assign(positive=(labelled["answer"] == labelled["pseudo_label"]).fillna(False).astype(bool))
 
 
-def judgement(responses: pd.DataFrame, labels: pd.DataFrame, gold: pd.Series) -> dict[str, int]:
+def judgement(
+    responses: pd.DataFrame,
+    labels: pd.DataFrame,
+    gold: pd.Series,
+    aliases: Mapping[str, Mapping[str, str]] = MappingProxyType({}),
+) -> dict[str, int]:
     """Figure 4's counts: pseudo-labels equal to gold, and responses judged as gold would judge them.
 
-    `questions` and `failed` count all, the others only questions with a gold answer.
+    `questions` and `failed` count all, the others only questions with a gold answer. One of its `aliases` (by
+    `questions.read_aliases`) is right as well; a response is positive where it says what the label says.
     """
     counts = {"questions": len(labels), "failed": int(labels["pseudo_label"].isna().sum())}
     labels = labels[labels["id"].isin(gold.dropna().index)]
     labelled = propagate(responses, labels)
-    truth = labelled["answer"] == labelled["id"].map(gold)
+    truth = is_gold(labelled["answer"], labelled["id"], gold, aliases)
     known = labels.dropna(subset="pseudo_label")
     return counts | {
         "labelled": len(known),
-        "label_correct": int((known["pseudo_label"] == known["id"].map(gold)).sum()),
+        "label_correct": int(is_gold(known["pseudo_label"], known["id"], gold, aliases).sum()),
         "responses": len(labelled),
         "judged_right": int((labelled["positive"] == truth).sum()),
         "positives": int(labelled["positive"].sum()),
         "positives_right": int((labelled["positive"] & truth).sum()),
     }
+
+
+def is_gold(answers: pd.Series, ids: pd.Series, gold: pd.Series, aliases: Mapping) -> pd.Series:
+    """Whether each answer is its question's gold answer or an alias of it."""
+    if aliases:
+        answers = pd.Series(as_gold(answers, ids, aliases), answers.index, dtype="str")
+    return answers == ids.map(gold)
 
 
 def labels_of(responses: pd.DataFrame, path: Path) -> pd.DataFrame:
@@ -114,10 +128,10 @@ def run(stage, work: Path) -> None:
 def run_judgement(stage, work: Path) -> None:
     """Stage 02_judgement: write judgement.json, the pseudo-labels against gold by split (Figure 4)."""
     responses, labels = stage.input("teacher") / "responses.parquet", stage.input("labels") / "labels.parquet"
-    gold = read_gold(stage.input("gold"))
+    gold, aliases = read_gold(stage.input("gold")), read_aliases(stage.input("gold"))
     counts = {split: Counter() for split in ("train", "validation")}
     for chunk in streams.whole_questions(responses, VOTE):
         known = labels_of(chunk, labels)
         for split, total in counts.items():
-            total.update(judgement(chunk[chunk["split"] == split], known[known["split"] == split], gold))
+            total.update(judgement(chunk[chunk["split"] == split], known[known["split"] == split], gold, aliases))
     artifacts.write_json(work / "judgement.json", counts)

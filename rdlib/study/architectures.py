@@ -19,7 +19,10 @@ from rdlib.settings import Model
 
 @dataclass(frozen=True)
 class Shape:
-    """An architecture's numbers; `tied`: input and output embedding are one matrix."""
+    """An architecture's numbers; `tied`: input and output embedding are one matrix.
+
+    `counted` are the parameters of an architecture whose layers are others than these (0: they are not).
+    """
 
     hidden: int
     layers: int
@@ -30,6 +33,7 @@ class Shape:
     vocabulary: int
     tied: bool = False
     qkv_bias: bool = False
+    counted: int = 0
 
     @property
     def queries(self) -> int:
@@ -73,11 +77,13 @@ class Shape:
     @property
     def parameters(self) -> int:
         """Parameters of the language model."""
-        return self.embedding * (1 if self.tied else 2) + self.layers * self.layer + self.hidden
+        return self.counted or self.embedding * (1 if self.tied else 2) + self.layers * self.layer + self.hidden
 
     @property
     def scorer_parameters(self) -> int:
         """Parameters of a reward or value model: a head of one output in the output layer's place."""
+        if self.counted:
+            return self.counted - (0 if self.tied else self.embedding) + self.hidden
         return self.embedding + self.layers * self.layer + 2 * self.hidden
 
     def adapter_parameters(self, rank: int, targets: str | list[str] = "all-linear") -> int:
@@ -105,9 +111,14 @@ def of(model: Model, root: Path, parameters: float = 0.0) -> tuple[Shape, str]:
 
     Of any other model, that of the KNOWN one nearest in size to `parameters`: a guess, and called one.
     """
-    config = root / model.model / "config.json"
-    if config.is_file():
-        return of_config(json.loads(config.read_text(encoding="utf-8"))), f"{model.model}/config.json"
+    path = root / model.model / "config.json"
+    if path.is_file():
+        config = json.loads(path.read_text(encoding="utf-8"))
+        if is_llamas(config):
+            return of_config(config), f"{model.model}/config.json"
+        if (other := of_another(path.parent)) is not None:
+            kind = config.get("model_type")
+            return other, f"{model.model}/config.json; activations and cache of {kind} are a guess, as Llama's"
     name = family(model.model)
     if name in KNOWN:
         return KNOWN[name], f"{name}'s config.json on the hub, kept in rdlib"
@@ -120,8 +131,52 @@ def family(name: str) -> str:
     return re.sub(r"^Meta-|-(Instruct|Base)$", "", name.rpartition("/")[2])
 
 
+def is_llamas(config: dict) -> bool:
+    """Whether a config.json is of an architecture whose layers are those of `Shape`."""
+    bias = config.get("attention_bias") or config.get("mlp_bias")
+    return (
+        config.get("model_type") in ("llama", "qwen2", "mistral") and not bias and "quantization_config" not in config
+    )
+
+
+def of_another(folder: Path) -> Shape | None:
+    """The shape of a model of any other architecture by its folder, its parameters counted on one without weights.
+
+    None where transformers does not know the architecture. Widths that it does not have are those of a Llama its size.
+    """
+    from rdlib.engines import adapters, models
+
+    try:
+        whole = models.load_config(folder)
+        text = whole.get_text_config(decoder=True)
+        model = adapters.without_weights(whole)
+    except Exception:  # a configuration of code that is not here, or one that it does not take
+        return None
+    hidden = text.hidden_size
+    heads = getattr(text, "num_attention_heads", None) or max(1, hidden // 64)
+    return Shape(
+        hidden,
+        text.num_hidden_layers,
+        heads,
+        getattr(text, "num_key_value_heads", None) or heads,
+        getattr(text, "head_dim", None) or hidden // heads,
+        _intermediate(text),
+        text.vocab_size,
+        tied=bool(getattr(text, "tie_word_embeddings", False)),
+        counted=sum(parameter.numel() for parameter in model.parameters()),
+    )
+
+
+def _intermediate(text) -> int:
+    """How wide a layer is between its maps, for one token: of a mixture, the experts that it goes through."""
+    width = getattr(text, "intermediate_size", None) or getattr(text, "ffn_hidden_size", None) or 4 * text.hidden_size
+    width = max(width) if isinstance(width, list | tuple) else width
+    experts = getattr(text, "num_experts_per_tok", None)
+    return experts * (getattr(text, "moe_intermediate_size", None) or width) if experts else width
+
+
 def of_config(config: dict) -> Shape:
-    """The shape in a config.json of transformers."""
+    """The shape in a config.json of a Llama, Qwen2 or Mistral."""
     heads, hidden = config["num_attention_heads"], config["hidden_size"]
     kind = config.get("model_type")
     return Shape(
@@ -133,5 +188,5 @@ def of_config(config: dict) -> Shape:
         config["intermediate_size"],
         config["vocab_size"],
         tied=config.get("tie_word_embeddings", False),
-        qkv_bias=kind == "qwen2" or config.get("attention_bias", False),
+        qkv_bias=kind == "qwen2",
     )

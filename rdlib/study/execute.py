@@ -17,6 +17,7 @@ import nbformat
 import nbformat.reader
 import papermill
 from jupyter_client.manager import KernelManager
+from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
 from rdlib import artifacts
@@ -63,12 +64,48 @@ def execute(
             coalesce_streams=True,
             **extra,
         )
-    except PapermillExecutionError as error:
-        message = f"{error.evalue}" if error.ename == "UserError" else f"{error.ename}: {error.evalue}"
+    except (PapermillExecutionError, RuntimeError) as error:  # nbclient's DeadKernelError is one of the latter
+        if isinstance(error, PapermillExecutionError):
+            message = told_by(error)
+        elif isinstance(error, DeadKernelError) or "Kernel died" in str(error):  # the latter while it starts
+            message = killed(output)
+        else:
+            raise
         problem.write_text(message + "\n")
         raise UserError(message) from None
     finally:
         scrub_paths(output, notebook)
+
+
+def told_by(error: PapermillExecutionError) -> str:
+    """What a notebook failed with, in a line."""
+    return f"{error.evalue}" if error.ename == "UserError" else f"{error.ename}: {error.evalue}"
+
+
+def killed(output: Path) -> str:
+    """What to say of a notebook whose kernel died without a word, which is also written into it, below the cell."""
+    return (
+        f"The kernel of {output.name} was killed{_mark_killed(output)}, most likely because memory ran out: run fewer "
+        f"jobs at a time, lower generation.batch_size or raise training.gradient_accumulation, then run this again; it "
+        f"goes on from what was kept."
+    )
+
+
+def _mark_killed(output: Path) -> str:
+    """Leave an error in the cell that was being run, the last one that had started; returns which it was, in words."""
+    if not output.is_file():
+        return ""
+    content = nbformat.read(output, as_version=4)
+    cells = [cell for cell in content.cells if cell.cell_type == "code"]
+    started = [n for n, cell in enumerate(cells) if cell.metadata.get("papermill", {}).get("start_time")]
+    if not started:
+        return ""
+    last = cells[started[-1]]
+    said = {"ename": "KilledKernel", "evalue": "", "traceback": ["The kernel was killed."]}
+    last.outputs.append(nbformat.v4.new_output("error", **said))
+    nbformat.write(content, output)
+    first = last.source.strip().splitlines()[:1]
+    return f" in its code cell {started[-1] + 1}" + (f" ({first[0][:60]})" if first else "")
 
 
 def scrub_paths(output: Path, notebook: Path) -> None:

@@ -186,7 +186,7 @@ class Explorer:
         encoded = engine.encode(prompt)
         requests = [generation.Request(encoded, row.n, row.temperature) for row in plan.itertuples()]
         seed = generation.derive_seed("explore", self.stage.seed, name, prompt.plain)
-        table = _table(plan, engine.generate(requests, seed), self.stage.dataset_settings.answer)
+        table = _table(plan, engine.generate(requests, seed), self.stage.answer_kind)
         if name == TEACHER:
             table = teacher.repeat_greedy(table, profile.teacher_sampling.samples_per_temperature)
         return table[RESPONSE].assign(model=name)

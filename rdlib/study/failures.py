@@ -45,7 +45,7 @@ class Failure:
             return f"SLURM did not take it ({' '.join(refused.group(1).split())})"
         if broken := re.search(r"submission failed with exception: (.+)", text):
             return f"it could not be submitted ({broken.group(1).strip()})"
-        return "no message"
+        return "no message: its process was killed, most likely because memory ran out; run fewer jobs at a time"
 
     def logs(self) -> list[Path]:
         """Log files beside the executed notebook, as SLURM's of the job."""

@@ -231,5 +231,5 @@ def _greedy(stage: Stage, model: Model, questions: pd.DataFrame) -> pd.DataFrame
     with closing(engines.open_engine(stage, engines.own(stage, model))) as engine:
         requests = [generation.Request(engine.encode(prompt), 1, 0.0, prompt.stop) for prompt in asked]
         responses = [group[0].text for group in engine.generate(requests, seed=0)]
-    given = [answers.extract(text, settings.answer, p.options) for text, p in zip(responses, asked, strict=True)]
+    given = [answers.extract(text, stage.answer_kind, p.choices) for text, p in zip(responses, asked, strict=True)]
     return pd.DataFrame({"text": responses, "answer": given}, index=questions.index)

@@ -26,7 +26,7 @@ from rdlib.study import results, trials
 from rdlib.study.stage import Stage
 from rdlib.study.trials import Run
 from rdlib.tasks.answers import same
-from rdlib.tasks.questions import read_gold
+from rdlib.tasks.questions import as_gold, read_aliases, read_gold
 
 FILE = "params/trials/open_ends.yaml"
 ANSWERS, JUDGED, STYLE, EVALUATION = "13_validation_answers", "13_judged_responses", "13_style", "07_evaluate"
@@ -88,10 +88,11 @@ def graded_along(stage: Stage) -> pd.DataFrame:
     """PPO's answers at each evaluation: update, id, agrees, correct."""
     given = stage.table("validation")
     labels = stage.at("02_pseudo_labels").table("labels").set_index("id")["pseudo_label"]
-    gold = read_gold(stage.at("00_gold").require())
+    source = stage.at("00_gold").require()
+    named = as_gold(given["answer"], given["id"], read_aliases(source))
     marks = {
-        name: [same(a, y) for a, y in zip(given["answer"], given["id"].map(known), strict=True)]
-        for name, known in (("agrees", labels), ("correct", gold))
+        name: [same(a, y) for a, y in zip(answers, given["id"].map(known), strict=True)]
+        for name, answers, known in (("agrees", given["answer"], labels), ("correct", named, read_gold(source)))
     }
     return given[["update", "id"]].assign(**marks)
 

@@ -8,7 +8,7 @@ from contextlib import closing
 
 from rdlib.errors import UserError
 from rdlib.settings import Model, Training
-from rdlib.study import batch_folder
+from rdlib.study import batch_folder, preflight
 
 # By the name that a setting knows them by: the module, and what pip calls it.
 REPORTERS = {name: (name, name) for name in ("tensorboard", "wandb", "trackio")}
@@ -53,11 +53,12 @@ TEXT_ALONE = ("openai", "replay")
 
 
 def check_teachers(stages: Iterable) -> None:
-    """UserError for the first stage that is not done and cannot get from its teacher what it needs.
+    """UserError for the first stage that is not done and cannot get what it needs from its teacher or its models.
 
     Each server that stages would ask is asked once, for its models. What is under way in a batch is not asked too.
     """
     asked: dict[tuple[str | None, str], Model] = {}
+    stages = list(stages)
     for stage in stages:
         needs_weights, asks = _needs_weights(stage), _asks(stage)
         if (needs_weights or asks) and not stage.done:
@@ -66,6 +67,7 @@ def check_teachers(stages: Iterable) -> None:
             if waiting := batch_folder.under_way(stage):
                 raise UserError(waiting)
             asked.setdefault((asks.base_url, asks.model), asks)
+    preflight.check(stages)
     for model in asked.values():
         _check_server(model)
 

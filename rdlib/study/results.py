@@ -23,7 +23,7 @@ from rdlib.study.grid import ablation_cells
 from rdlib.study.jobs import study_jobs
 from rdlib.study.opening import make_stage
 from rdlib.study.stage import Stage, without_places
-from rdlib.tasks.questions import read_gold
+from rdlib.tasks.questions import as_gold, read_aliases, read_gold
 
 CELL = ["dataset", "teacher", "student", "method", "variant", "seed"]
 
@@ -293,8 +293,11 @@ def _of_cells(cells: list[Stage], read: Callable[[Stage], pd.DataFrame]) -> pd.D
 
 def _over_optimisation(cell: Stage) -> pd.DataFrame:
     """Reward and true accuracy along PPO in one cell."""
-    ppo, gold = cell.at("06_ppo"), read_gold(cell.at("00_gold").require())
-    return diagnostics.over_optimisation(ppo.jsonl("history"), ppo.table("validation"), gold)
+    ppo, source = cell.at("06_ppo"), cell.at("00_gold").require()
+    given = ppo.table("validation")
+    if aliases := read_aliases(source):
+        given["answer"] = as_gold(given["answer"], given["id"], aliases)
+    return diagnostics.over_optimisation(ppo.jsonl("history"), given, read_gold(source))
 
 
 def _teachers(profile_path: str, seed: int) -> list[Stage]:
@@ -312,9 +315,11 @@ def _thresholds(stages: list[Stage]) -> pd.DataFrame:
     frames = []
     for stage in stages:
         if stage.name == "01_teacher_responses" and not stage.variant:
-            gold = read_gold(stage.at("00_gold").require()).dropna()
+            source = stage.at("00_gold").require()
+            gold = read_gold(source).dropna()
             if len(gold):
-                table = reviewers.threshold_sweep(stage.table("responses"), gold, stage.profile.grid.threshold)
+                thresholds = stage.profile.grid.threshold
+                table = reviewers.threshold_sweep(stage.table("responses"), gold, thresholds, read_aliases(source))
                 frames.append(table.assign(dataset=stage.dataset, teacher=stage.teacher))
     return pd.concat(frames, ignore_index=True)
 

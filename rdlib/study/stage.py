@@ -31,7 +31,7 @@ from rdlib.profile import Profile, load_profile
 from rdlib.settings import Section
 from rdlib.study import launch, requirements
 from rdlib.study.specification import CELL, STAGES, Input, StageSpec, decides
-from rdlib.tasks import sources
+from rdlib.tasks import own_equality, sources
 
 LONGEST_VARIANT = 200  # bytes; file systems take names of 255
 
@@ -91,6 +91,11 @@ class Stage:
     def dataset_settings(self):
         """The profile's settings of this stage's dataset."""
         return self.profile.datasets[self.dataset]
+
+    @cached_property
+    def answer_kind(self) -> str:
+        """How answers are read, as `tasks.answers` takes it; UserError where an equality of one's own is missing."""
+        return own_equality.kind_of(self.dataset_settings, self.root)
 
     @cached_property
     def overrides(self) -> dict[str, Any]:
@@ -181,7 +186,7 @@ class Stage:
     def settings(self) -> dict[str, Any]:
         """The settings that the stage reads: sections of the profile, its dataset's and its models' settings."""
         read = {name: getattr(self.profile, name).model_dump() for name in self.spec.sections}
-        read["dataset"] = self.dataset_settings.model_dump()
+        read["dataset"] = self.dataset_settings.identity
         models = {"teachers": self.teacher, "students": self.student}
         read["models"] = {kind: self.profile.model_of(name).identity for kind, name in models.items() if name}
         return read
@@ -201,7 +206,8 @@ class Stage:
         models = [self.profile.model_of(name) for name in (self.teacher, self.student) if name]
         paths = [path for model in models for path in (model.model, model.adapter) if path]
         local = {path: content for path in paths if (content := sources.content_of(self.root / path))}
-        return {"dataset": sources.identity(self.dataset_settings, self.root), "models": local}
+        dataset = sources.identity(self.dataset_settings, self.root)
+        return {"dataset": dataset | own_equality.content_of(self.dataset_settings, self.root), "models": local}
 
     @property
     def key(self) -> str | None:

@@ -18,13 +18,17 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache, partial
 from itertools import repeat
 
-from rdlib.tasks import canonical, choices, numbers, places
+from rdlib.tasks import canonical, choices, expressions, numbers, own_equality, phrases, places
 from rdlib.tasks.questions import LETTERS
 from rdlib.tasks.spoken import spoken
+
+Options = int | Sequence[str]  # how many a question has, or their texts
+_ANY = len(LETTERS)
 
 
 @dataclass(frozen=True)
@@ -40,19 +44,21 @@ class Found:
     rule: str | None
 
 
-def find(text: str, kind: str, options: int = len(LETTERS)) -> Found:
+def find(text: str, kind: str, options: Options = _ANY) -> Found:
     """The final answer a(y) of a response and the rule that found it, in time linear in the text.
 
     `kind` is "number" (strict: what follows the last `####`), "text" (strict: the word that follows the last "the
-    answer is"), "math" (a number in free text), "choice" (the letter of one of so many `options`) or "phrase" (a short
-    free answer). Rules go from the one that a format asked for to the one that guesses: `####` and \\boxed{} say
-    nothing but the final answer, a JSON key may follow reasoning that says "the answer is" of a step, and the fallbacks
-    read what merely came last. For "choice" a box comes after the sentence, since models box numbers of the working.
+    answer is"), "math" (a number in free text), "choice" (the letter of one of the `options`), "phrase" (a short free
+    answer) or "expression" (of algebra), or what `own_equality.kind_of` makes of one of these. `options` are the texts
+    of the question's options, or how many it has where the texts are not known. Rules go from the one that a format
+    asked for to the one that guesses: `####` and \\boxed{} say nothing but the final answer, a JSON key may follow
+    reasoning that says "the answer is" of a step, and the fallbacks read what merely came last. Where forms that say
+    the answer compete, the last one in the text counts.
     """
-    if kind not in _KINDS:
-        raise ValueError(f"unknown answer kind {kind!r}: use {', '.join(map(repr, _KINDS))}")
-    parse, rules = _KINDS[kind]
-    said, letters = spoken(text), LETTERS[:options] if kind == "choice" else None
+    parse, rules = _rules_of(kind)
+    said, letters = spoken(text), None
+    if kind == "choice":
+        parse, letters = _option_reader(options)
     try:
         for name, offered in rules.items():
             beyond = False
@@ -60,16 +66,49 @@ def find(text: str, kind: str, options: int = len(LETTERS)) -> Found:
                 answer = parse(place, said)
                 if answer is not None:
                     if letters is None or answer in letters:
-                        return Found(answer, name)
+                        return _later(said, kind, Found(answer, name), parse, letters)
                     beyond = True
             if beyond and name in choices.STATED:
                 return Found(None, "no option")
-    except _NoAnswerError as error:
+    except (_NoAnswerError, choices.SeveralError) as error:
         return Found(None, str(error))
     return Found(None, None if said.strip() or not text.strip() else "unfinished")
 
 
-def extract(text: str, kind: str, options: int = len(LETTERS)) -> str | None:
+@lru_cache(maxsize=64)
+def _rules_of(kind: str) -> tuple[Callable[[str, str], str | None], dict[str, Callable]]:
+    """How a place is parsed, and the rules; an equality of one's own takes the place that holds an answer."""
+    alone = own_equality.kind_alone(kind)
+    if alone not in _KINDS:
+        raise ValueError(f"unknown answer kind {alone!r}: use {', '.join(map(repr, _KINDS))}")
+    parse, rules = _KINDS[alone]
+    canonical_form = own_equality.function_of(kind)
+    if canonical_form is None:
+        return parse, rules
+    return lambda place, text: None if parse(place, text) is None else canonical_form(place.strip()), rules
+
+
+def _option_reader(options: Options) -> tuple[Callable[[str, str], str | None], str]:
+    """How a place is read as one of the options, and their letters."""
+    if isinstance(options, int):
+        return choices.option, LETTERS[:options]
+    if not options:
+        return choices.option, LETTERS
+    return partial(choices.option, options=tuple(options)), LETTERS[: len(options)]
+
+
+def _later(said: str, kind: str, found: Found, parse: Callable, letters: str | None) -> Found:
+    """The answer that another form gives behind the one that was found, else that one."""
+    for rule, (mark, offered) in _LATER.get((own_equality.kind_alone(kind), found.rule), {}).items():
+        start = said.rfind(_MARKS[found.rule]) + 1
+        for place in offered(said[start:]) if said.find(mark, start) >= 0 else ():
+            answer = parse(place, said)
+            if answer is not None and (letters is None or answer in letters):
+                return found if answer == found.answer else Found(answer, rule)
+    return found
+
+
+def extract(text: str, kind: str, options: Options = _ANY) -> str | None:
     """The final answer a(y) of a response, None where it has none; see `find`."""
     return find(text, kind, options).answer
 
@@ -79,12 +118,12 @@ def same(first: str | None, second: str | None) -> bool:
     return first is not None and second is not None and first == second
 
 
-def rule_shares(texts: Iterable[str], kind: str, options: Iterable[int] = repeat(len(LETTERS))) -> dict[str, float]:
+def rule_shares(texts: Iterable[str], kind: str, options: Iterable[Options] = repeat(len(LETTERS))) -> dict[str, float]:
     """Share of responses in (0, 1] by the rule that found their answer, or the reason why there is none.
 
     `options` are those of each response's question; "none" stands for an answer that no rule found.
     """
-    counts = Counter(find(text, kind, number).rule or "none" for text, number in zip(texts, options, strict=False))
+    counts = Counter(find(text, kind, of).rule or "none" for text, of in zip(texts, options, strict=False))
     return {rule: count / counts.total() for rule, count in counts.most_common()}
 
 
@@ -95,6 +134,45 @@ _REFUSAL = re.compile(
     r"|(?:not|n't|n’t|without|lacks?|missing|more) (?:of |have |provide |contain |give |the )*"
     r"(?:enough|sufficient|necessary|needed|required) (?:information|data|details)"
     r"|\bunaware\b|\bis unknown\b|\binsufficient (?:information|data)"
+)
+
+
+# The same of one place, where a careless word does less harm than in a whole response
+_DECLINES = re.compile(
+    r"\b(?:im|not )possible to\b|\bneeds? more (?:information|data|details)\b"
+    r"|\bno (?:real |integer |valid )?solutions?\b|\binfinitely many\b|\blacks? (?:the )?(?:data|information|details)\b"
+    r"|\bno (?:single |unique )?(?:number|answer) (?:can|is|exists)"
+    r"|(?:can(?:not| not|'t|’t)|unable to|won't) (?:be )?(?:help|assist|answer|solve|comply|inferred|found)"
+    r"|无法|不能确定|信息不足|no se puede|ne peut pas|nicht (?:bestimm|beantwort)"
+)
+# Of each a response that declines has a word: looking for them is the faster part
+_DENIALS = ("not", "none", "n't", "n’t", "no ", "unable", "without", "lack", "missing", "more", "unaware", "unknown")
+_DENIALS += ("insufficient", "impossible", "infinitely", "无法", "不能", "不足", "no se", "ne peut", "nicht")
+_DENIED = ("know", "unk", "none", "determin", "calculat", "comput", "specif", "mention", "state", "provide", "given")
+_DENIED += (
+    "unaw",
+    "information",
+    "data",
+    "detail",
+    "possible to",
+    "number",
+    "answer",
+    "help",
+    "assist",
+    "solve",
+    "comply",
+)
+_DENIED += ("found", "inferred", "solution", "infinitely", "无法", "不能", "不足", "puede", "peut", "nicht")
+# "The answer is rounded to 2 decimals", which says something of an answer that was given before
+_OF_THE_ANSWER = re.compile(
+    r"(?:rounded|expressed|correct|accurate|helpful|based|reasonable|verified|consistent|shown|explained)\b(?!\W{0,4}$)"
+)
+# "The answer is Monday", and not "The answer is clear"
+_WORDS = re.compile(
+    r"\W*(?!(?:not |very |now |as |given |shown |also |indeed |the )*"
+    r"(?:correct|right|wrong|incorrect|clear|simple|easy|obvious|straightforward|below|above|follows?|here|this|that"
+    r"|these|it|found|calculated|reasonable|same|number|following)\b)"
+    r"[^\W\d]+(?:[\s-]+[^\W\d]+){0,3}\W*"
 )
 
 
@@ -116,14 +194,41 @@ class _NoAnswerError(Exception):
 
 def _number(place: str, text: str) -> str | None:
     """The number of a place; _NoAnswerError where it refuses one, or gives one that can be read in two ways."""
+    if isinstance(place, places.Remark):
+        return _require_no_refusal(place)
+    if place[:1].isalpha() and _OF_THE_ANSWER.match(place):
+        return None
     try:
-        return numbers.number(place, text, _require_no_refusal)
+        whole, stated = isinstance(place, places.Whole), not isinstance(place, places.Guess)
+        answer = numbers.number(place, text, _require_no_refusal, whole, stated)
     except numbers.AmbiguousError:
         raise _NoAnswerError("ambiguous") from None
+    except numbers.NoNumberError as error:
+        raise _NoAnswerError(str(error)) from None
+    if answer is None and _says_no_number(place):
+        raise _NoAnswerError("no number")
+    return answer
+
+
+def _says_no_number(place: str) -> bool:
+    """Whether a place without a number is an answer in words: a box, or a sentence of a few words."""
+    if any(map(str.isdigit, place)):
+        return False
+    if isinstance(place, places.Whole):
+        return bool(place.strip(" $\n{["))  # an object of JSON on lines of its own is not read here
+    return _WORDS.fullmatch(place) is not None
+
+
+def _declines(place: str) -> bool:
+    """Whether a place in lower case says that there is no answer."""
+    if not any(map(place.__contains__, _DENIALS)) or not any(map(place.__contains__, _DENIED)):
+        return False
+    return bool(_REFUSAL.search(place) or _DECLINES.search(place))
 
 
 def _require_no_refusal(place: str) -> None:
-    if places.NOTHING.match(place) or _REFUSAL.search(place.lower()):
+    """_NoAnswerError where a place says that there is no answer."""
+    if places.NOTHING.match(place) or _declines(place.lower()):
         raise _NoAnswerError("refused")
 
 
@@ -146,29 +251,54 @@ _KINDS: dict[str, tuple] = {
             "boxed": places.in_box,  # what models trained on competition problems write, and for nothing else
             "json": places.json_value,  # other prompts' form; before the sentence, which may stand in its reasoning
             "answer_is": places.answer_is,  # said in words
+            "answer_abroad": places.abroad,
             "last_sentence": places.last_sentence,  # a guess: responses end with what they found
         },
     ),
     "choice": (
-        _alone(choices.letter),
+        choices.option,
         {
             "json": places.json_value,  # a format that was asked for
             "answer_is": choices.answer_is,  # MMLU-Pro's form, which our prompts ask for
             "chosen": choices.chosen,  # "the correct option is B", "the statement that is true about X is: D"
             "correct": choices.correct,  # "(B) is correct"
+            "hash": choices.after_hash,
             "boxed": places.in_box,  # after the sentences, since numbers of the working are boxed too
             "letter": choices.lines,  # a letter alone on the last line, or at the beginning of the first
+            "answer_abroad": choices.abroad,
             "closing": choices.closing,  # a letter at the end of the last sentence
+            "option_text": choices.last_words,  # the text of an option, said last
             "last_letter": choices.last_aside,  # a guess: the option mentioned last
         },
     ),
     "phrase": (
-        _alone(canonical.phrase),
+        _alone(phrases.phrase),
         {
-            "hash": places.after_hash,
+            "hash": phrases.after_hash,
             "boxed": places.in_box,
-            "json": places.json_value,
-            "answer_is": places.answer_is,
+            "json": phrases.json_value,
+            "answer_is": phrases.answer_is,
+            "labelled": phrases.labelled,
         },  # as for numbers, without a guess
     ),
+    "expression": (
+        _alone(expressions.expression),
+        {
+            "hash": expressions.after_hash,
+            "boxed": places.in_box,
+            "json": places.json_value,
+            "answer_is": expressions.answer_is,
+        },
+    ),
+}
+
+# Where forms compete: by kind and rule, the other rules whose place behind it counts instead
+_MARKS = {"hash": "####", "boxed": "oxed", "answer_is": "nswer", "chosen": "ption", "correct": " correct"}
+_BOX, _SAID = ("oxed", places.in_box), ("nswer", places.said_first)
+_LATER: dict[tuple[str, str], dict[str, tuple[str, Callable]]] = {
+    ("math", "hash"): {"boxed": _BOX, "answer_is": _SAID},
+    ("math", "boxed"): {"answer_is": _SAID},
+    ("choice", "answer_is"): {"boxed": _BOX},
+    ("choice", "chosen"): {"boxed": _BOX},
+    ("choice", "correct"): {"boxed": _BOX},
 }

@@ -16,7 +16,8 @@ from fractions import Fraction
 _TOKENS, _BITS = 60, 256
 _OPERAND = re.compile(
     r"\s*(?:(?P<open>[(\[])|(?P<minus>-)|[$€£]?\s?"
-    r"(?P<number>(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|\.\d+)(?:[eE](?P<power>[+-]?\d{1,2})(?!\w))?)",
+    r"(?P<number>(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|\.\d+)(?:[eE](?P<power>[+-]?\d{1,2})(?!\w))?"
+    r"(?:\s(?P<above>\d+)/(?P<below>\d+)(?![\d/]))?)",
     re.ASCII,
 )
 _OPERATOR = re.compile(r"\s*%?\s*(?:(?P<close>[)\]])|(?P<operator>(?<=\d)\*\*(?=\d)|[-+*/^]|(?<=\s)x(?=\s)))", re.ASCII)
@@ -24,6 +25,7 @@ _RANK = {"+": 1, "-": 1, "*": 2, "x": 2, "/": 2, "negative": 3, "^": 4, "**": 4}
 _RIGHT = {"negative", "^", "**"}  # those that are worked out from the right
 # What looks like arithmetic and is none: "3-5 days", "2024-05-12", "1/2/2024"
 _SPAN = re.compile(r"\s*[$€£]?([\d.,]+)\s?-\s?[$€£]?([\d.,]+)(?![\d.,]*\s?[-+*/^(=])")
+_SCORE = re.compile(r"\s*\d+-\d+ [a-z]{2}")  # "21-14 in points"
 _DATE = re.compile(r"\s*(?:\d+-\d+-\d|\d+/\d+/\d)")
 
 
@@ -55,6 +57,8 @@ def value(text: str, spans: bool = True) -> Fraction | None:
 
 
 def _is_span(text: str) -> bool:
+    if _SCORE.match(text):
+        return True
     if match := _SPAN.match(text):
         low, high = (part.replace(",", "").strip(".") for part in match.groups())
         return low.count(".") < 2 and high.count(".") < 2 and bool(low and high) and float(low) <= float(high)
@@ -90,10 +94,16 @@ def _read(text: str, numbers: list[Fraction], waiting: list[str]) -> int:
 
 
 def _number(match: re.Match) -> Fraction:
+    """A number, also a mixed one: 2 1/2."""
     written = match["number"].replace(",", "")
     if len(written) > _BITS // 4:
         raise NoValueError
-    return Fraction(written) * Fraction(10) ** int(match["power"] or 0)
+    number = Fraction(written) * Fraction(10) ** int(match["power"] or 0)
+    if match["below"] is None:
+        return number
+    if len(match["above"] + match["below"]) > _BITS // 4 or not int(match["below"]):
+        raise NoValueError
+    return number + Fraction(int(match["above"]), int(match["below"]))
 
 
 def _goes_first(waiting: str, name: str) -> bool:

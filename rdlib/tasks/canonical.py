@@ -1,6 +1,6 @@
-"""Canonical forms of short free answers, and of the strict answers that the micro models are taught.
+"""Canonical forms of the strict answers that the micro models are taught.
 
-    phrase("The  Eiffel Tower!") -> "eiffel tower"    phrase("1,000.50") -> "1000.5"    strict_number(" $12 .") -> "12"
+    strict_number(" $12 .") -> "12"    strict_word(" Iron .") -> "iron"
 
 Each function takes a few hundred characters at most (`answers` cuts them) and gives None where it finds no answer.
 """
@@ -10,19 +10,9 @@ from __future__ import annotations
 import re
 
 from rdlib.tasks import numbers
-from rdlib.tasks.plain import plain
 
-_TOKEN = re.compile(r"(?<!\w)-?\d[\d,]*(?:\.\d+)?|\w+")
 _STRICT_NUMBER = re.compile(r"\s*(-?)\$?([0-9][0-9,]*)(\.[0-9]+)?")
 _STRICT_WORD = re.compile(r"\s+([A-Za-z][A-Za-z'-]{0,49})(?![A-Za-z'-])")
-
-
-def phrase(place: str) -> str | None:
-    """A short answer in lower case without articles and punctuation; a place that is just a number as that number."""
-    place = plain(place).lower()
-    words = [token.replace(",", "") for token in _TOKEN.findall(place)]
-    words = " ".join([word for word in words if word not in ("a", "an", "the")] or words)
-    return numbers.only_number(place) or numbers.only_number(words) or words or None
 
 
 def strict_number(place: str) -> str | None:

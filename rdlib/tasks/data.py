@@ -149,9 +149,14 @@ def split_ids(questions: list[Question]) -> dict[str, list[str]]:
 
 
 def run_gold(stage, work: Path) -> None:
-    """Stage 00_gold: write gold.parquet (id, answer), the answer missing where a question has none."""
+    """Stage 00_gold: write gold.parquet (id, answer), the answer missing where a question has none.
+
+    A column `aliases` holds the other forms of answers that count as right, where a question has some.
+    """
     questions = load(stage.dataset, stage.dataset_settings, stage.root)
     frame = pd.DataFrame([(q.id, q.answer) for q in questions], columns=["id", "answer"]).astype({"answer": "str"})
+    if any(question.aliases for question in questions):
+        frame["aliases"] = [list(question.aliases) or None for question in questions]
     artifacts.write_parquet(work / "gold.parquet", frame)
 
 

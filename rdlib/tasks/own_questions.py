@@ -7,10 +7,10 @@ be a letter or an option's text:
     {"question": "Which is a metal?", "options": ["zinc", "chalk"], "answer": "zinc"}
     {"question": "Who wrote Emma?"}
 
-`solution` may hold a worked solution for few-shot prompts; `split` (train, validation or test) is in every row or in
-none. Where no row has one, the seed draws them: 80 / 10 / 10 or the profile's counts. The test split takes questions
-with answers first. Those without are held out: the evaluation holds them to the teacher's vote
-(`rdlib.method.held_out`), and nothing else sees them.
+`aliases`, a list beside `answer`, holds other forms of it that count as right. `solution` may hold a worked solution
+for few-shot prompts; `split` (train, validation or test) is in every row or in none. Where no row has one, the seed
+draws them: 80 / 10 / 10 or the profile's counts. The test split takes questions with answers first. Those without are
+held out: the evaluation holds them to the teacher's vote (`rdlib.method.held_out`), and nothing else sees them.
 """
 
 from __future__ import annotations
@@ -26,21 +26,22 @@ from typing import Any
 
 from rdlib.errors import UserError
 from rdlib.settings import Dataset
-from rdlib.tasks import answers
+from rdlib.tasks import answers, own_equality
 from rdlib.tasks.questions import LETTERS, SPLITS, Question, require_sound
 from rdlib.tasks.records import Record, kind_of, read_records
 from rdlib.tasks.splits import assign_ranked, cap
 
 HELD_OUT_SHARE = 0.1  # of all questions, for test and for validation
 OTHER_NAMES = ("prompt", "messages", "input", "instruction", "problem", "query", "text")  # of other formats
-FIELDS = ("question", "id", "answer", "options", "split", "group", "solution")
+FIELDS = ("question", "id", "answer", "aliases", "options", "split", "group", "solution")
 
 
 def load(name: str, settings: Dataset, root: Path) -> list[Question]:
     """The questions of the file `settings.path`, in their splits; UserError naming the line of a bad row."""
     records = read_records(root / settings.path)
     _refuse_misspelt_fields(records)
-    questions = [read_question(record, name, settings.answer) for record in records]
+    kind = own_equality.kind_of(settings, root)
+    questions = [read_question(record, name, kind) for record in records]
     _refuse_duplicates(questions, records)
     if any(question.split for question in questions):
         questions = _given_splits(questions, records, settings, name)
@@ -63,7 +64,8 @@ def read_question(record: Record, name: str, kind: str) -> Question:
     if len({_plain(record, option, "an option") for option in options}) < len(options):
         raise record.error("two of its options are the same; leave one out.")
     answer = _answer(record, kind, options) if _has(record, "answer") else None
-    return Question(key, _split(record), group or "", question, options, answer, solution)
+    aliases = _aliases(record, kind, answer) if _has(record, "aliases") else ()
+    return Question(key, _split(record), group or "", question, options, answer, solution, aliases)
 
 
 def own_id(name: str, question: str, options: Sequence[str] = ()) -> str:
@@ -92,10 +94,10 @@ def _has(record: Record, name: str) -> bool:
 
 
 def _has_options(record: Record, kind: str) -> bool:
-    given = record.fields.get("options") not in (None, [])
+    given, kind = record.fields.get("options") not in (None, []), own_equality.kind_alone(kind)
     if kind in ("choice", "option") and not given:
         raise record.error(f"'options' is missing, which answers of the kind {kind!r} need; add it.")
-    if kind in ("math", "number", "phrase") and given:
+    if kind in ("math", "number", "phrase", "expression") and given:
         raise record.error(f"it has 'options', but the profile says answer: {kind}; use answer: choice.")
     return given
 
@@ -111,16 +113,18 @@ def _plain(record: Record, text: str, name: str) -> str:
 
 def _scalar(record: Record, name: str) -> Any:
     """A field that is text or a number, the number written without exponent."""
-    value = record.fields[name]
+    return _as_text(record, record.fields[name], f"{name!r}")
+
+
+def _as_text(record: Record, value: Any, name: str) -> Any:
+    """A value that is text or a number, the number written without exponent."""
     if isinstance(value, bool) or not isinstance(value, str | int | float | Decimal):
-        raise record.error(f"{name!r} is {kind_of(value)} where text or a number belongs.")
+        raise record.error(f"{name} is {kind_of(value)} where text or a number belongs.")
     if isinstance(value, str):
         return value
     number = Decimal(str(value))
     if not number.is_finite() or abs(number.adjusted()) > 30:
-        raise record.error(
-            f"{name!r} is {str(value)[:40]}, which is no number that an answer can be; write it as text."
-        )
+        raise record.error(f"{name} is {str(value)[:40]}, which is no number that an answer can be; write it as text.")
     return f"{number:f}"
 
 
@@ -131,10 +135,30 @@ def _answer(record: Record, kind: str, options: tuple[str, ...]) -> str:
         return _letter(record, given, options)
     if options and given not in options:
         raise record.error(f"its answer {given[:40]!r} is not among its options.")
+    return _read(record, given, kind, "its answer")
+
+
+def _read(record: Record, given: str, kind: str, name: str) -> str:
+    """A given answer in the form that answers are extracted in; UserError where it is none of its kind."""
     answer = answers.extract(f"the answer is {given}" if kind == "text" else f"#### {given}", kind)
     if answer is None:
-        raise record.error(f"its answer {given[:40]!r} is none of the kind {kind!r} that the profile asks for.")
+        alone = own_equality.kind_alone(kind)
+        raise record.error(f"{name} {given[:40]!r} is none of the kind {alone!r} that the profile asks for.")
     return answer
+
+
+def _aliases(record: Record, kind: str, answer: str | None) -> tuple[str, ...]:
+    """Other forms of the gold answer that count as right, as they are extracted; the answer itself is none."""
+    given = record.fields["aliases"]
+    if kind in ("choice", "option"):
+        raise record.error("it has 'aliases', but an option needs none; take them out.")
+    if answer is None:
+        raise record.error("it has 'aliases' but no 'answer'; give one of them as the answer.")
+    if not isinstance(given, list):
+        raise record.error(f"'aliases' is {kind_of(given)} where a list of texts belongs.")
+    texts = [_plain(record, _as_text(record, alias, "an alias"), "an alias") for alias in given]
+    found = dict.fromkeys(_read(record, text, kind, "its alias") for text in texts)
+    return tuple(alias for alias in found if alias != answer)
 
 
 def _letter(record: Record, given: str, options: tuple[str, ...]) -> str:

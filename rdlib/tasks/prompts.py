@@ -23,10 +23,11 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from rdlib.errors import UserError
 from rdlib.settings import Dataset
+from rdlib.tasks import templates
 from rdlib.tasks.questions import LETTERS
-from rdlib.tasks.spoken import THINK
+from rdlib.tasks.spoken import THINK, thought_end
+from rdlib.tasks.templates import tokens_of
 
 if TYPE_CHECKING:  # a notebook imports this module before it sets the environment up that transformers reads
     from transformers import PreTrainedTokenizerBase
@@ -35,6 +36,7 @@ INSTRUCTIONS = {
     "math": 'Think step by step. Finish with a line of its own: "#### " and then the final answer as a number alone.',
     "choice": 'Think step by step. Finish with the sentence "The answer is (X).", where X is the letter of one option.',
     "phrase": 'Think step by step. Finish with a line of its own: "#### " and then the final answer in a few words.',
+    "expression": 'Think step by step. Finish with a line of its own: "#### " and then the final answer in LaTeX.',
 }
 # How a base model, which knows no end of a turn, goes on behind its answer: with a question of its own, whose answer
 # would be taken for the final one. The micro models have no such strings: they were taught to end.
@@ -46,7 +48,8 @@ class Prompt:
     """What a model is asked: chat messages (role, content), and the same as text for a model without a chat.
 
     `id` and `question` say which question it is of, for an engine that looks its responses up. `stop` are the strings
-    that end a response to the plain text; `options` says how many letters an answer may be.
+    that end a response to the plain text; `options` says how many letters an answer may be, `option_texts` what stands
+    behind them where the question has options.
     """
 
     messages: tuple[tuple[str, str], ...]
@@ -55,6 +58,12 @@ class Prompt:
     question: str = ""
     stop: tuple[str, ...] = ()
     options: int = len(LETTERS)
+    option_texts: tuple[str, ...] = ()
+
+    @property
+    def choices(self) -> int | tuple[str, ...]:
+        """What `answers.find` needs to know of the options: their texts, or how many there are where none are known."""
+        return self.option_texts or self.options
 
     @property
     def chat(self) -> list[dict[str, str]]:
@@ -80,13 +89,14 @@ def few_shot(
     if settings.answer not in INSTRUCTIONS:
         shown = [f"{micro_question(q, o)} {response}" for q, o, response in examples]
         plain = " ".join([*shown, micro_question(question, options)])
-        return Prompt((("user", plain),), plain, options=len(options) or len(LETTERS))
+        return Prompt((("user", plain),), plain, options=len(options) or len(LETTERS), option_texts=tuple(options))
     turns = []
     for asked, choices, response in examples:
         turns += [("user", put(settings, asked, choices)), ("assistant", response)]
     turns.append(("user", put(settings, question, options)))
     plain = _plain(settings, examples, question, options)
-    return Prompt(tuple(turns), plain, stop=STOP, options=len(options) or len(LETTERS))
+    told = {"options": len(options) or len(LETTERS), "option_texts": tuple(options)}
+    return Prompt(tuple(turns), plain, stop=STOP, **told)
 
 
 def instruction_of(settings: Dataset) -> str:
@@ -152,8 +162,9 @@ def encode(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> list[int]:
     token, which some tokenizers add to any text. UserError when the template refuses the messages.
     """
     if tokenizer.chat_template:
-        return render(tokenizer, prompt.chat, add_generation_prompt=True)
-    ids = tokenizer(prompt.plain)["input_ids"]
+        ids, header = render(tokenizer, prompt.chat, add_generation_prompt=True), templates.turn_of(tokenizer).header
+        return ids + tokenizer(header, add_special_tokens=False)["input_ids"] if header else ids
+    ids = tokens_of(tokenizer, prompt.plain)
     return ids[:-1] if ids[-1:] == [tokenizer.eos_token_id] else ids
 
 
@@ -167,34 +178,43 @@ def opening(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> str:
 
     It belongs to the response's text: thinking that was cut off could not be told from an answer without it.
     """
-    return THINK if tokenizer.chat_template and tokenizer.decode(ids[-8:]).rstrip().endswith(THINK.strip()) else ""
+    return THINK if tokenizer.chat_template and templates.opens_thinking(tokenizer.decode(ids[-8:])) else ""
+
+
+def said(tokenizer: PreTrainedTokenizerBase, tokens: list[int], finished: bool) -> str:
+    """The text of a response's tokens, without control tokens, a character that was cut off, or the mark of a channel.
+
+    That mark is what the template writes before an answer in control tokens, of which their text alone would be left.
+    """
+    hidden = tokenizer.chat_template and tokens and not tokenizer.decode(tokens[:1], skip_special_tokens=True)
+    lead = templates.lead_tokens(tokenizer) if hidden else []
+    if lead and tokens[: len(lead)] == lead:
+        tokens = tokens[len(lead) :]
+    text = tokenizer.decode(tokens, skip_special_tokens=True)
+    return text if finished else text.rstrip("\ufffd")
 
 
 def render(tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]], **options: bool) -> list[int]:
     """Token ids of chat messages by the tokenizer's template; UserError when it refuses them."""
-    try:
-        return tokenizer.apply_chat_template(messages, return_dict=False, **options)
-    except Exception as error:  # a template is a program of its own: it raises what it likes
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-        raise UserError(
-            f"The chat template of {tokenizer.name_or_path or 'the tokenizer'} refuses user and assistant turns "
-            f"({reason}): mend its chat_template, or remove it and the model is asked in plain text."
-        ) from None
+    return templates.rendered_tokens(tokenizer, messages, **options)
 
 
 def joint(tokenizer: PreTrainedTokenizerBase) -> str:
     """What stands between a prompt and its response, so that their tokens are those of the whole text.
 
-    After a chat's prompt most templates put nothing, some a space or a line; after plain text it is a space, which
-    tokenizers with a prefix space of their own already put.
+    After a chat's prompt most templates put nothing, some a space, a line or an empty thought; after plain text it is a
+    space, which tokenizers with a prefix space of their own already put.
     """
-    leads = ("", " ", "\n") if tokenizer.chat_template else (" ", "")
-    turn = _probe_turn(tokenizer)
-    for lead in leads:
-        ids = tokenizer(lead + PROBE[1], add_special_tokens=False)["input_ids"]
+    if tokenizer.chat_template:
+        return templates.turn_of(tokenizer).lead
+    question, answer = templates.PROBE
+    start, whole = encode(tokenizer, Prompt((), question)), tokenizer(f"{question} {answer}")["input_ids"]
+    turn = whole[len(start) :] if whole[: len(start)] == start else []
+    for lead in (" ", ""):
+        ids = tokenizer(lead + answer, add_special_tokens=False)["input_ids"]
         if turn[: len(ids)] == ids:
             return lead
-    return leads[0]
+    return " "
 
 
 def end_of_turn(tokenizer: PreTrainedTokenizerBase) -> str | None:
@@ -202,27 +222,7 @@ def end_of_turn(tokenizer: PreTrainedTokenizerBase) -> str | None:
 
     Some tokenizers name another one their end token: that of a base model, or of a careless conversion.
     """
-    if not tokenizer.chat_template:
-        return None
-    answer = tokenizer(joint(tokenizer) + PROBE[1], add_special_tokens=False)["input_ids"]
-    behind = _probe_turn(tokenizer)[len(answer) : len(answer) + 1]
-    added = tokenizer.added_tokens_decoder
-    return str(added[behind[0]]) if behind and behind[0] in added and added[behind[0]].special else None
-
-
-PROBE = ("Is it 2?", "Yes, it is 2.")
-
-
-def _probe_turn(tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Token ids behind the prompt in a conversation of one question and one answer."""
-    question, answer = PROBE
-    if tokenizer.chat_template:
-        turns = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
-        start, whole = render(tokenizer, turns[:1], add_generation_prompt=True), render(tokenizer, turns)
-    else:
-        start = encode(tokenizer, Prompt((), question))
-        whole = tokenizer(f"{question} {answer}")["input_ids"]
-    return whole[len(start) :] if whole[: len(start)] == start else []
+    return templates.turn_of(tokenizer).end if tokenizer.chat_template else None
 
 
 class Encoder:
@@ -234,10 +234,26 @@ class Encoder:
         self.opening = opening(tokenizer, next(iter(self.prompts.values()), []))
 
     def response(self, text: str, finished: bool) -> list[int]:
-        """Token ids of a response as it follows its prompt, with the end token only where the response ended."""
+        """Token ids of a response as it follows its prompt, with the end token only where the response ended.
+
+        One that does not think follows the template's closed or empty thought; what it says behind a leaked mark of
+        its end is left out.
+        """
+        text, leaked = templates.own_words(text)
+        lead, text = self._lead(text)
+        ids = tokens_of(self.tokenizer, text, lead, add_special_tokens=False)
+        return ids + ([self.tokenizer.eos_token_id] if finished or leaked else [])
+
+    def _lead(self, text: str) -> tuple[str, str]:
+        """What stands before a response, and the response without what the lead or the prompt says already."""
+        thinks = bool(self.opening and text.startswith(self.opening)) or thought_end(text) > 0
         text = text.removeprefix(self.opening) if self.opening else text
-        ids = self.tokenizer(self.joint + text, add_special_tokens=False)["input_ids"]
-        return ids + ([self.tokenizer.eos_token_id] if finished else [])
+        lead, mark = self.joint, self.joint.strip()
+        if not mark:
+            return lead, text
+        if text.lstrip().startswith(mark):  # an empty thought, which the engines strip, as the template writes it
+            return lead, text.lstrip().removeprefix(mark).lstrip()
+        return ("", text) if thinks else (lead, text)
 
     def __call__(self, key: str, text: str, finished: bool) -> list[int]:
         """Token ids of the prompt followed by the response."""

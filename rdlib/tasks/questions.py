@@ -6,11 +6,12 @@ perturbation).
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
+from pyarrow import parquet
 
 from rdlib import artifacts
 from rdlib.errors import UserError
@@ -24,7 +25,9 @@ COLUMNS = ["id", "split", "question", "options", "group"]
 
 @dataclass(frozen=True)
 class Question:
-    """One question with what only the evaluation may read: its gold answer and a worked solution, where there are."""
+    """One question with what only the evaluation may read, where there are: its gold answer, other forms of it that
+    count as right (`aliases`), and a worked solution.
+    """
 
     id: str
     split: str
@@ -33,6 +36,7 @@ class Question:
     options: tuple[str, ...] = ()
     answer: str | None = None
     solution: str | None = None
+    aliases: tuple[str, ...] = ()
 
     @property
     def text(self) -> str:
@@ -59,6 +63,27 @@ def read_questions(folder: Path, *splits: str) -> pd.DataFrame:
     """The questions of the given splits, in their stored order."""
     frame = artifacts.read_parquet(folder / "questions.parquet", COLUMNS)
     return frame[frame["split"].isin(splits)].reset_index(drop=True)
+
+
+def read_aliases(folder: Path) -> dict[str, dict[str, str]]:
+    """By question, the gold answer that each of its aliases stands for; as `read_gold`, for evaluation alone."""
+    path = folder / "gold.parquet"
+    if "aliases" not in parquet.read_schema(path).names:
+        return {}
+    table = artifacts.read_parquet(path, ["id", "answer", "aliases"]).dropna(subset="aliases")
+    rows = zip(table["id"], table["answer"], table["aliases"], strict=True)
+    return {key: dict.fromkeys(aliases, answer) for key, answer, aliases in rows}
+
+
+def as_gold(
+    answers: Iterable[str | None], ids: Iterable[str], aliases: Mapping[str, Mapping[str, str]]
+) -> list[str | None]:
+    """Answers to the questions of these ids, an alias of the gold answer as the gold answer."""
+    if not aliases:
+        return list(answers)
+    nothing: dict[str, str] = {}
+    pairs = zip(answers, ids, strict=True)
+    return [None if pd.isna(answer) else aliases.get(key, nothing).get(answer, answer) for answer, key in pairs]
 
 
 def read_gold(folder: Path) -> pd.Series:

@@ -11,12 +11,22 @@ An answer inside of thinking is none, and thinking that was cut off has none:
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from itertools import chain, islice
 
 THINK = "<think>\n"  # as chat templates that open the thinking write it
-# Marks that open and close thinking: DeepSeek-R1 and Qwen3, Magistral, Kimi, gpt-oss
-_OPENS = r"<think(?:ing)?>|\[THINK\]|◁think▷|<\|channel\|>analysis(?:<\|message\|>)?"
-_CLOSES = r"</think(?:ing)?>|\[/THINK\]|◁/think▷|<\|channel\|>final(?:<\|message\|>)?"
-_MARKS = re.compile(f"({_OPENS})|{_CLOSES}")
+_TAGS = r"(?:seed:)?think(?:ing)?|thoughts?|reason(?:ing)?|reflection|scratchpad|inner_monologue"
+# Marks that open and close thinking: DeepSeek-R1 and Qwen3, Seed, Magistral, Kimi, Command, OpenThinker, gpt-oss
+_OPENS = (
+    rf"<(?:{_TAGS})>|\[THINK\]|◁think▷|<\|START_THINKING\|>|<\|begin_of_thought\|>|<\|think(?:ing)?\|>"
+    r"|<\|channel\|>(?:analysis|commentary)(?:<\|message\|>)?"
+)
+_CLOSES = (
+    rf"</(?:{_TAGS})>|\[/THINK\]|◁/think▷|<\|END_THINKING\|>|<\|end_of_thought\|>|<\|/think(?:ing)?\|>"
+    r"|<\|channel\|>final(?:<\|message\|>)?"
+)
+_MARKS = re.compile(f"(?=[<[◁])(?:({_OPENS})|{_CLOSES})", re.IGNORECASE)
+_BOX = re.compile(r"<\|(?:(begin)|end)_of_box\|>")  # GLM's
 _END = re.compile(
     r"<(?:\|(?:eot_id|im_end|endoftext|end_of_text|end|return|eom_id)\||/s|eos|EOS|end_of_turn|｜end▁of▁sentence｜)>"
 )
@@ -25,12 +35,14 @@ _END = re.compile(
 def spoken(text: str) -> str:
     """The part of a response in which its answer may stand, "" where thinking did not come to its end."""
     if "<" in text or "THINK]" in text or "◁" in text:
-        if "think" in text or "THINK]" in text or "channel" in text:
+        if _MARKS.search(text):
             text = _without_thoughts(text)
         text = text.lstrip()
+        if "_of_box|>" in text:
+            text = _BOX.sub(lambda mark: "\\boxed{" if mark[1] else "}", text)
         end = _END.search(text, 1)  # what a response begins with does not end it
         return text[: end.start()] if end else text
-    if text.startswith("analysis") and text[8:9].isupper():  # gpt-oss, its special tokens left out
+    if text.startswith("analysis") and text[8:9].isalpha():  # gpt-oss, its special tokens left out
         return text.rpartition("assistantfinal")[2] if "assistantfinal" in text else ""
     return text
 
@@ -41,7 +53,7 @@ def with_openings(texts: list[str], finished: list[bool]) -> list[str]:
     A response shows it that closes thinking that it did not open. Where one does, one that shows no thinking and did
     not finish was cut off while it thought.
     """
-    first = [_MARKS.search(text) if "think" in text else None for text in texts]
+    first = [next(_marks(text), None) if "think" in text else None for text in texts]
     unopened = [mark is not None and mark[0] == "</think>" for mark in first]
     if not any(unopened):
         return texts
@@ -53,15 +65,28 @@ def with_openings(texts: list[str], finished: list[bool]) -> list[str]:
 
 def thought_end(text: str) -> int:
     """Where thinking ends in a response: 0 where there is none, the text's end where it was cut off."""
-    marks = list(_MARKS.finditer(text))
-    if not marks:
-        return 0
-    return marks[-1].end() if marks[-1][1] is None else len(text)
+    end = 0
+    for mark in _marks(text):
+        end = mark.end() if mark[1] is None else len(text)
+    return end
+
+
+def _marks(text: str) -> Iterator[re.Match]:
+    """The marks of thinking; not a single one that a sentence only mentions: "Use the <thinking> tag."."""
+    marks = _MARKS.finditer(text)
+    first = list(islice(marks, 2))
+    if len(first) == 1 and first[0][1] and _SAID_BEFORE.search(text[: first[0].start()].rpartition("\n")[2]):
+        return iter(())
+    return chain(first, marks)
+
+
+_SAID_BEFORE = re.compile(r"\w[^\w>|.!?:]*$|[`'\"]$")  # words right before a mark, or a quotation mark
 
 
 def _without_thoughts(text: str) -> str:
+    """What stands outside of the marks of thinking."""
     parts, at, thinking, closed = [], 0, False, False
-    for mark in _MARKS.finditer(text):
+    for mark in _marks(text):
         opens = mark[1] is not None
         if not thinking and (opens or closed):  # a second mark that closes nothing is a slip
             parts.append(text[at : mark.start()])

@@ -1,0 +1,118 @@
+"""What a study's models would meet is said before its first notebook, in one sentence, by their small files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import make_root, stage_in
+from test_chat_students import make_study, stage_of
+from test_prompts import CHATML, make_tokenizer
+from tiny_models import make_model, save_settings, save_tokenizer
+
+from rdlib.engines import models, stateful
+from rdlib.errors import UserError
+from rdlib.study import preflight, requirements
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory) -> Path:
+    """A study of chat models of which nothing has run."""
+    return make_study(tmp_path_factory.mktemp("plain"))
+
+
+def with_student(plain: Path, root: Path, kind: str, profile: dict | None = None, **shape) -> Path:
+    """The same study with a student of an architecture, and changes of its profile."""
+    root.mkdir(exist_ok=True)
+    for name in ("teacher", "q.jsonl"):
+        (root / name).symlink_to(plain / name)
+    save_tokenizer(root / "student", CHATML, make_tokenizer(None, CHATML, "</s>"))
+    make_model(kind, **shape).save_pretrained(root / "student")
+    content = yaml.safe_load((plain / "tiny.yaml").read_text()) | (profile or {})
+    (root / "tiny.yaml").write_text(yaml.safe_dump(content))
+    return root
+
+
+def check(root: Path, method: str = "ours") -> None:
+    last = stage_of(root, "07_evaluate", method)
+    requirements.check_teachers([*last.upstream(), last])
+
+
+LORA = {"training": {"lora": {"r": 2, "alpha": 4, "target_modules": ["q_proj"]}}}
+ALL = {"training": {"lora": {"r": 2, "alpha": 4}}}
+REFUSED = [
+    ("gemma2", {}, {}, r"06_ppo: PPO does not support small .* \(final_logit_softcapping 30.0\)"),
+    ("granite", {}, {"logits_scaling": 4.0}, r"PPO does not support small .* \(logits_scaling 4.0\)"),
+    ("cohere", {}, {"logit_scale": 0.0625}, r"PPO does not support small .* \(logit_scale 0.0625\)"),
+    ("falcon_h1", {}, {"lm_head_multiplier": 0.5}, r"PPO does not support small .* \(lm_head_multiplier 0.5\)"),
+    ("ctrl", {}, {"dff": 48}, "05_reward_model: no reward model can be made of small"),
+    ("phi3", LORA, {}, "training.lora does not fit small .* set its target_modules to some of down_proj, .*qkv_proj"),
+    ("gpt2", LORA, {}, "training.lora does not fit small .* some of c_attn, c_fc, c_proj"),
+    ("mamba", ALL, {}, "training.lora does not fit small .* 'out_proj' is incompatible"),
+    ("gpt2", {}, {"max_position_embeddings": 32}, "do not fit into the model's context of 32"),
+    ("qwen2", {}, {"vocab_size": 290}, "has the token .* the model's embedding has 290 rows"),
+]
+
+
+@pytest.mark.parametrize(("kind", "profile", "shape", "said"), REFUSED)
+def test_what_cannot_work_is_said_before_the_first_notebook(plain, tmp_path, kind, profile, shape, said):
+    root = with_student(plain, tmp_path, kind, profile, **shape)
+    with pytest.raises(UserError, match=said) as caught:
+        check(root)
+    assert "\n" not in str(caught.value)
+    with pytest.raises(UserError, match=said):
+        stage_of(root, "07_evaluate").run_with_inputs()
+    assert not (root / "runs").exists()
+
+
+@pytest.mark.parametrize("kind", ["granite", "olmoe", "gemma3_text", "gemma4_text", "gpt2", "qwen2"])
+def test_what_works_passes_without_weights(plain, tmp_path, kind):
+    root = with_student(plain, tmp_path, kind)
+    for file in (root / "student").glob("*.safetensors"):
+        file.unlink()
+    for method in ("ours", "grpo", "distillation"):
+        check(root, method)
+
+
+def test_a_model_with_a_state_is_said_to_be_slower(plain, tmp_path, capsys):
+    stateful._said.clear()
+    check(with_student(plain, tmp_path, "lfm2"))
+    assert "lfm2 keep a state" in capsys.readouterr().out
+
+
+def test_a_capped_student_may_be_trained_by_what_does_not_need_its_logits(plain, tmp_path):
+    check(with_student(plain, tmp_path, "gemma2"), "sft")
+
+
+def test_another_vocabulary_is_said_before_distillation_alone(plain, tmp_path):
+    root = with_student(plain, tmp_path, "qwen2")
+    made = make_tokenizer(None, CHATML, "</s>")
+    made.add_tokens(["another"])
+    save_tokenizer(root / "student", CHATML, made)
+    check(root, "grpo")
+    with pytest.raises(UserError, match="has another vocabulary than the student small"):
+        check(root, "distillation")
+
+
+def test_a_template_that_drops_the_question_is_said(plain, tmp_path):
+    root = with_student(plain, tmp_path, "qwen2")
+    save_tokenizer(root / "student", "<|im_start|>user\n<|im_end|>\n<|im_start|>assistant\n")
+    with pytest.raises(UserError, match="drops what the user says"):
+        check(root)
+
+
+def test_generation_settings_that_cannot_be_saved_do_no_harm(plain, tmp_path):
+    root = with_student(plain, tmp_path, "qwen2")
+    save_settings(root / "student", "generation_config.json", eos_token_id=1, temperature=0.6, do_sample=False)
+    check(root)
+    models.load_causal_lm(root / "student").save_pretrained(tmp_path / "saved")
+
+
+def test_the_micro_models_and_models_that_are_not_at_hand_are_left_out(tmp_path):
+    root = make_root(tmp_path)
+    last = stage_in(root, "07_evaluate")
+    assert preflight.uses([*last.upstream(), last]) == []
+    away = make_root(tmp_path / "away", students={"small": "org/student", "large": "org/other"})
+    last = stage_in(away, "07_evaluate")
+    requirements.check_teachers([*last.upstream(), last])
