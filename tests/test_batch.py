@@ -401,6 +401,9 @@ def test_a_budget_below_what_the_batch_may_cost_is_refused(root, server, capsys)
     assert not server.calls and not written(root)
     change(root, budget={"responses": 64})
     assert run("write") == 0
+    capsys.readouterr()
+    change(root, budget={"money": 9}, prices={"input": 1.0, "output": 8.0, "currency": "EUR"})
+    assert run("write") == 0 and "tokens and 0.03 EUR:" in capsys.readouterr().out
     change(root, budget={"money": 0.001}, prices={"input": 1.0, "output": 8.0, "currency": "EUR"})
     assert "EUR, with what was spent before, and the budget is 0.001" in said("write", capsys)
 

@@ -20,7 +20,7 @@ from contextlib import closing
 from pathlib import Path
 
 from rdlib import artifacts
-from rdlib.engines import asking, batch_service
+from rdlib.engines import asking, batch_service, budget
 from rdlib.engines.batch_files import ADDRESSES, packed
 from rdlib.engines.batch_service import Away, BatchService
 from rdlib.engines.store import Store
@@ -87,6 +87,8 @@ def _nothing(post: Post, waiting: int) -> str:
 
 def _summary(post: Post, batch: Batch) -> str:
     most = f"at most {batch.most.prompt_tokens + batch.most.tokens:,} tokens"
+    if prices := post.model.prices:
+        most += f" and {budget.money(prices, batch.most):,.2f} {prices.currency}"
     return f"{post.teacher}: {len(batch.lines):,} requests for {batch.samples:,} samples are missing, {most}:"
 
 
