@@ -96,7 +96,7 @@ own-test: env ## own questions, a vLLM server as teacher, killed half way, to th
 	@$(BIN)/python scripts/smollm2.py
 	@$(BIN)/python -m pytest tests/own -s $(PYTEST_ARGS)
 
-llama-test: env ## a real llama.cpp server as teacher through stages 00 to 02, killed and started again (10 minutes; 1 GB of disk)
+llama-test: env ## a real llama.cpp server as teacher through stages 00 to 02, killed and started again (2 to 5 minutes; 1 GB of disk)
 	@$(PYTHON) scripts/llama_environment.py
 	@$(BIN)/python scripts/llama_model.py
 	@$(offline) $(BIN)/python -m pytest tests/llama -s $(PYTEST_ARGS)
