@@ -33,7 +33,7 @@ EMBEDDED := params/micro.yaml params/smoke.yaml $(REFERENCE)
 offline = HF_HUB_OFFLINE=$${HF_HUB_OFFLINE-1}
 
 .DEFAULT_GOAL := help
-.PHONY: help env study reference trials open-ends compare rounding same-rate test crash-test portable-test slurm-test fuzz real-test own-test sharded-test vllm-test
+.PHONY: help env study reference trials open-ends compare rounding same-rate test crash-test portable-test slurm-test fuzz real-test own-test llama-test sharded-test vllm-test
 .PHONY: bench lint format docs figures figure retrain release site lab pins clean distclean
 
 help: ## say what can be made
@@ -95,6 +95,11 @@ own-test: env ## own questions, a vLLM server as teacher, killed half way, to th
 	@$(PYTHON) scripts/vllm_environment.py
 	@$(BIN)/python scripts/smollm2.py
 	@$(BIN)/python -m pytest tests/own -s $(PYTEST_ARGS)
+
+llama-test: env ## a real llama.cpp server as teacher through stages 00 to 02, killed and started again (2 to 5 minutes; 1 GB of disk)
+	@$(PYTHON) scripts/llama_environment.py
+	@$(BIN)/python scripts/llama_model.py
+	@$(offline) $(BIN)/python -m pytest tests/llama -s $(PYTEST_ARGS)
 
 vllm-test: ## run the tests that need vLLM, in .venv-vllm, which it builds first (4 GB; minutes)
 	@$(PYTHON) scripts/vllm_environment.py
@@ -163,4 +168,4 @@ clean: ## remove runs/ (all that studies made); keeps .venv and figures/
 	rm -rf runs
 
 distclean: clean ## remove .venv and caches too
-	rm -rf .venv .venv-vllm .venv-trl .venv-deepspeed .venv.lock .pytest_cache .ruff_cache .hypothesis .snakemake rdlib.egg-info
+	rm -rf .venv .venv-vllm .venv-trl .venv-deepspeed .venv-llama .venv.lock .pytest_cache .ruff_cache .hypothesis .snakemake rdlib.egg-info

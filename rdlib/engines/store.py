@@ -168,7 +168,16 @@ class Store:
         return found
 
     @contextlib.contextmanager
+    def together(self) -> Iterator[None]:
+        """Keep what a block adds as one, all or nothing: much faster than one by one, for what is at hand already."""
+        with self._transaction():
+            yield
+
+    @contextlib.contextmanager
     def _transaction(self) -> Iterator[None]:
+        if self.connection.in_transaction:
+            yield
+            return
         try:
             self.connection.execute("BEGIN IMMEDIATE")
             yield
@@ -180,6 +189,9 @@ class Store:
                 f"The store of responses {self.path} cannot be written ({error}): make room or give back the right to "
                 f"write it, then run this again; what is in it is kept."
             ) from None
+        except BaseException:
+            self.connection.execute("ROLLBACK")
+            raise
 
 
 def _prepare(connection: sqlite3.Connection, path: Path) -> None:

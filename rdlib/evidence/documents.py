@@ -37,7 +37,7 @@ def render(text: str, blocks: dict[str, str], where: str = "README.md") -> str:
 
 def documents(root: Path = ROOT) -> list[Path]:
     """README.md and the pages of docs/."""
-    return [root / "README.md", *sorted((root / "docs").glob("*.md"))]
+    return [root / "README.md", *sorted((root / "docs").rglob("*.md"))]
 
 
 def blocks(figures: Path) -> dict[str, str]:

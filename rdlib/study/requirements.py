@@ -8,7 +8,7 @@ from contextlib import closing
 
 from rdlib.errors import UserError
 from rdlib.settings import Model, Training
-from rdlib.study import preflight
+from rdlib.study import batch_folder, preflight
 
 # By the name that a setting knows them by: the module, and what pip calls it.
 REPORTERS = {name: (name, name) for name in ("tensorboard", "wandb", "trackio")}
@@ -55,7 +55,7 @@ TEXT_ALONE = ("openai", "replay")
 def check_teachers(stages: Iterable) -> None:
     """UserError for the first stage that is not done and cannot get what it needs from its teacher or its models.
 
-    Each server that stages would ask is asked once, for its models.
+    Each server that stages would ask is asked once, for its models. What is under way in a batch is not asked too.
     """
     asked: dict[tuple[str | None, str], Model] = {}
     stages = list(stages)
@@ -64,6 +64,8 @@ def check_teachers(stages: Iterable) -> None:
         if (needs_weights or asks) and not stage.done:
             if needs_weights:
                 raise UserError(needs_weights)
+            if waiting := batch_folder.under_way(stage):
+                raise UserError(waiting)
             asked.setdefault((asks.base_url, asks.model), asks)
     preflight.check(stages)
     for model in asked.values():

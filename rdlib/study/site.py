@@ -55,9 +55,9 @@ def write_source(figures: Path, source: Path) -> None:
     for path in DOCS.rglob("*"):
         if path.is_file() and path.parent.name != "__pycache__":
             _copy(path, source / "docs" / path.relative_to(DOCS))
-    for path in (source / "docs").glob("*.md"):
+    for path in (source / "docs").rglob("*.md"):
         artifacts.write_bytes(path, within_site(path.read_text(encoding="utf-8"), path).encode())
-    names = sorted(path.stem for path in DOCS.glob("*.md"))
+    names = sorted(path.relative_to(DOCS).with_suffix("").as_posix() for path in DOCS.rglob("*.md"))
     pages = {"index.md": site_pages.index(figures), "report.md": site_pages.report(figures)}
     pages |= {"notebooks/index.md": site_pages.notebooks(figures), "docs/index.md": site_pages.documentation(names)}
     pages |= {f"gallery/{name}": text for name, text in site_pages.gallery(figures).items()}

@@ -1,0 +1,486 @@
+"""Batches: what is missing is written out, results of any provider are read back, and nothing is paid for twice."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from batch_server import BatchServer, chat, results
+from conftest import PARAMS, make_root, stage_in
+from test_real_data import write
+
+from rdlib.engines import batch_files
+from rdlib.engines.batch_files import Ticket
+from rdlib.engines.store import Store
+from rdlib.errors import UserError
+from rdlib.settings import Model
+from rdlib.study import batch, batch_folder, batch_plan, batch_reading, requirements
+from rdlib.study.batch_folder import Folder
+
+KEY = "sk-secret-0123456789"
+QUESTIONS = [f"What is {number} + 1?" for number in range(10)]
+
+
+@pytest.fixture
+def server(monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    monkeypatch.setattr(batch, "EVERY", 0.01)
+    fake = BatchServer()
+    yield fake
+    fake.close()
+
+
+@pytest.fixture
+def root(tmp_path, server, at_root, monkeypatch):
+    """A study of ten questions: six to train on, two for validation, two held out; nothing was asked."""
+    root = make_root(tmp_path / "root", grid={"ablation_cells": [{"dataset": "mine", "teacher": "t", "student": "s"}]})
+    settings = {"source": "questions", "answer": "math", "path": "q.jsonl", "max_tokens": 60}
+    teacher = {"model": "teacher-70b", "engine": "openai", "base_url": server.url, "concurrency": 2}
+    teacher |= {"attempts": 2, "first_look": 0}
+    content = yaml.safe_load((root / PARAMS).read_text())
+    content["teacher_sampling"] = {"high_temperatures": [0.0, 0.3], "low_temperatures": [1.0]}
+    content["teacher_sampling"] |= {"samples_per_temperature": 3}
+    content |= {"datasets": {"mine": settings | {"train": None, "validation": 2, "test": 2}}}
+    content |= {"teachers": {"t": teacher}, "students": {"s": "models/small"}}
+    (root / PARAMS).write_text(yaml.safe_dump(content))
+    write(root / "q.jsonl", [{"question": question} for question in QUESTIONS])
+    at_root(root)
+    monkeypatch.setattr(batch, "ROOT", root)
+    return root
+
+
+def change(root: Path, **fields) -> None:
+    """Change settings of the teacher."""
+    content = yaml.safe_load((root / PARAMS).read_text())
+    content["teachers"]["t"] |= fields
+    (root / PARAMS).write_text(yaml.safe_dump(content))
+
+
+def run(what: str, *words: object) -> int:
+    return batch.main([what, "--profile", PARAMS, *map(str, words)])
+
+
+def said(what: str, capsys, *words: object) -> str:
+    """The one sentence in which a command ends."""
+    assert run(what, *words) == 2
+    told = capsys.readouterr().err
+    assert told.startswith("error: ") and told.count("\n") == 1, told
+    return told
+
+
+def folder_of(root: Path) -> Folder:
+    return Folder(root / "responses/tiny.batches")
+
+
+def written(root: Path) -> list[Path]:
+    return sorted(path for path in folder_of(root).path.glob("t-*.jsonl") if ".asked." not in path.name)
+
+
+def lines_of(root: Path) -> list[dict]:
+    return [json.loads(line) for path in written(root) for line in path.read_bytes().splitlines()]
+
+
+def kept(root: Path) -> list[tuple]:
+    with Store.open(root / "responses/tiny.sqlite") as store:
+        return store.connection.execute("SELECT kind, sample, text, words FROM responses ORDER BY rowid").fetchall()
+
+
+def stages(root: Path):
+    return [stage_in(root, name, dataset="mine", teacher="t", student=None) for name in ("01_teacher_responses",)]
+
+
+def study(root: Path) -> None:
+    """The stages that ask the teacher."""
+    base = stage_in(root, "01_teacher_responses", dataset="mine", teacher="t")
+    base.run_with_inputs()
+    stage_in(root, "01_held_out", dataset="mine", teacher="t").run_with_inputs()
+    stage_in(root, "07_evaluate", "teacher", dataset="mine", teacher="t", student=None).run_with_inputs()
+
+
+# ---- the files
+
+
+def test_a_ticket_is_read_as_it_was_written():
+    ticket = Ticket(bytes(range(16)), "4294967295", 12, 5, 38400)
+    assert Ticket.read(ticket.custom_id) == ticket and len(ticket.custom_id) <= 64
+    assert Ticket.read("request-1") is Ticket.read(None) is Ticket.read("rd-12--0-1-5") is None
+
+
+def test_files_are_no_longer_than_a_service_takes(monkeypatch):
+    ticket = Ticket(bytes(16), "", 0, 1, 5)
+    monkeypatch.setattr(batch_files, "MOST_LINES", 3)
+    assert [len(part) for part in batch_files.packed([(ticket, b"x" * 10)] * 8)] == [3, 3, 2]
+    monkeypatch.setattr(batch_files, "MOST_BYTES", 25)
+    assert [len(part) for part in batch_files.packed([(ticket, b"x" * 10)] * 5)] == [2, 2, 1]
+
+
+@pytest.mark.parametrize("form, fields", [
+    ("openai", {"method": "POST", "url": "/v1/chat/completions"}),
+    ("azure", {"method": "POST", "url": "/chat/completions"}),
+    ("bare", {}),
+])  # fmt: skip
+def test_request_lines_are_as_each_provider_wants_them(form, fields):
+    line = batch_files.request_line(Ticket(bytes(16), "0", 0, 1, 5), {"model": "m", "x": "é\u2028\ud800"}, form)
+    assert line.isascii() and line.count(b"\n") == 1
+    found = json.loads(line)
+    assert found.pop("custom_id").startswith("rd-") and found.pop("body") == {"model": "m", "x": "é\u2028�"}
+    assert found == fields
+
+
+ANSWER = chat({"n": 2})
+REFUSAL = {"error": {"message": "flagged by the content management policy", "code": "content_filter"}}
+
+
+@pytest.mark.parametrize("line, status, has", [
+    ({"response": {"status_code": 200, "body": ANSWER}, "error": None}, 200, "choices"),  # OpenAI, Azure, Mistral
+    ({"response": {"status_code": 200, "body": json.dumps(ANSWER)}}, 200, "choices"),
+    ({"response": ANSWER, "error": None}, 200, "choices"),
+    ({"body": ANSWER}, 200, "choices"),
+    ({"response": {"status_code": 400, "body": REFUSAL}, "error": None}, 400, "error"),
+    ({"response": None, "error": REFUSAL["error"]}, 200, "error"),
+    ({"response": {"status_code": 400, "body": None}, "error": REFUSAL}, 400, "error"),  # vLLM's run-batch
+    ({"response": {"status_code": 500, "body": None}, "error": "boom"}, 500, "error"),
+])  # fmt: skip
+def test_result_lines_of_providers_are_read(tmp_path, line, status, has):
+    ticket = Ticket(bytes(16), "0", 0, 2, 60)
+    path = tmp_path / "out.jsonl"
+    path.write_bytes(b"\xef\xbb\xbf" + json.dumps({"custom_id": ticket.custom_id} | line).encode() + b"\r\n\r\n")
+    (found,) = batch_files.results(path)
+    assert (found.ticket, found.status) == (ticket, status) and has in json.loads(found.content)
+
+
+# ---- what is missing
+
+
+def test_what_is_missing_is_written_once(root, server, capsys):
+    assert run("write") == 0
+    lines, (path,) = lines_of(root), written(root)
+    assert len({line["custom_id"] for line in lines}) == len(lines) == 8 * 3 + 2 * 2
+    tickets = [Ticket.read(line["custom_id"]) for line in lines]
+    assert sum(ticket.count for ticket in tickets) == 8 * 7 + 2 * 4
+    greedy = [line["body"] for line in lines if line["body"]["temperature"] == 0]
+    assert len(greedy) == 10 and all("n" not in body for body in greedy)  # of the held out the evaluation's too
+    assert f"{len(lines)} requests for {8 * 7 + 2 * 4} samples" in capsys.readouterr().out
+    content = path.read_bytes()
+    assert run("write") == 0 and written(root) == [path] and path.read_bytes() == content
+    assert not server.calls
+
+
+def test_the_requests_are_those_that_the_client_makes(root, server):
+    run("write")
+    bodies = [line["body"] for line in lines_of(root)]
+    study(root)
+    key = lambda body: json.dumps(body, sort_keys=True)  # noqa: E731
+    assert sorted(map(key, server.chats)) == sorted(map(key, bodies))
+
+
+def test_leave_out_and_the_body_of_a_request_are_as_the_client_has_them(root):
+    change(root, leave_out=["n", "seed"], request={"body": {"reasoning_effort": "low"}}, system_prompt="Be short.")
+    run("write")
+    lines = lines_of(root)
+    assert len(lines) == 8 * 7 + 2 * 4
+    for body in (line["body"] for line in lines):
+        assert body["reasoning_effort"] == "low" and not {"n", "seed"} & body.keys()
+        assert [message["role"] for message in body["messages"]] == ["system", "user"]
+
+
+def test_a_round_trip_leaves_nothing_to_ask(root, server, capsys):
+    run("write")
+    (path,) = written(root)
+    out = root / "out.jsonl"
+    out.write_bytes(results(path.read_bytes()))
+    assert run("read", out) == 0
+    assert f"{8 * 7 + 2 * 4} responses were added to the store, 0 were in it" in capsys.readouterr().out
+    assert len(kept(root)) == 8 * 7 + 2 * 4
+    assert run("read", out) == 0 and len(kept(root)) == 8 * 7 + 2 * 4
+    assert "0 responses were added to the store, 64 were in it" in capsys.readouterr().out
+    study(root)
+    assert not server.chats
+    assert "No request is missing: all that teachers behind servers are asked is in finished" in said("write", capsys)
+
+
+def test_part_of_the_results_leaves_the_rest_to_ask(root, server):
+    run("write")
+    (path,) = written(root)
+    lines = path.read_bytes().splitlines(keepends=True)
+    out = root / "out.jsonl"
+    out.write_bytes(results(b"".join(lines[:10])))
+    run("read", out)
+    study(root)
+    assert len(server.chats) == len(lines) - 10
+
+
+def test_what_was_asked_before_a_question_changed_is_kept_too(root, capsys):
+    run("write")
+    (path,) = written(root)
+    write(root / "q.jsonl", [{"question": question} for question in QUESTIONS[:8]])
+    out = root / "out.jsonl"
+    out.write_bytes(results(path.read_bytes()))
+    assert run("read", out) == 0 and len(kept(root)) == 64
+
+
+def test_fewer_choices_than_asked_for_are_kept_and_learnt(root, capsys):
+    run("write")
+    (path,) = written(root)
+    out = root / "out.jsonl"
+    out.write_bytes(results(path.read_bytes(), lambda body: chat(body | {"n": 1})))
+    run("read", out)
+    assert len(kept(root)) == 8 * 3 + 2 * 2
+    run("write")
+    new = [json.loads(line) for file in set(written(root)) - {path} for line in file.read_bytes().splitlines()]
+    assert len(new) == 8 * 4 + 2 * 2 and all("n" not in line["body"] for line in new)
+
+
+def error_lines(root: Path, count: int, error: dict, response: dict | None = None) -> bytes:
+    rows = [{"custom_id": line["custom_id"], "response": response, "error": error} for line in lines_of(root)[:count]]
+    return b"".join(json.dumps(row).encode() + b"\n" for row in rows)
+
+
+def test_what_the_provider_refuses_for_good_counts_as_unanswered(root, server, capsys):
+    run("write")
+    (path,) = written(root)
+    out, errors = root / "out.jsonl", root / "errors.jsonl"
+    out.write_bytes(results(b"".join(path.read_bytes().splitlines(keepends=True)[3:])))
+    errors.write_bytes(error_lines(root, 3, None, {"status_code": 400, "body": REFUSAL}))
+    run("read", out, errors)
+    told = capsys.readouterr().out
+    assert "7 were refused for good" in told and "flagged by the content management policy" in told
+    refused = [row for row in kept(root) if row[0] == "refused"]
+    assert len(refused) == 7 and "content management" in refused[0][3]
+    run("read", errors)
+    assert len(kept(root)) == 64
+    study(root)
+    assert not server.chats
+
+
+def test_that_most_is_refused_is_not_the_questions_fault(root, capsys):
+    run("write")
+    errors = root / "errors.jsonl"
+    errors.write_bytes(error_lines(root, 30, None, {"status_code": 400, "body": REFUSAL}))
+    run("read", errors)
+    assert "More was refused than most_unanswered (0.5) allows" in capsys.readouterr().out and not kept(root)
+
+
+@pytest.mark.parametrize("error", [
+    {"code": "batch_expired", "message": "This request could not be executed before the completion window expired."},
+    {"code": "rate_limit_exceeded", "message": "Rate limit reached"},
+    {"code": "server_error", "message": "The server had an error"},
+])  # fmt: skip
+def test_what_may_pass_is_asked_again(root, capsys, error):
+    run("write")
+    errors = root / "errors.jsonl"
+    errors.write_bytes(error_lines(root, 2, error))
+    run("read", errors)
+    assert not kept(root) and error["message"].split(".")[0] in capsys.readouterr().out
+
+
+def test_a_parameter_that_the_service_does_not_take_is_left_out_of_the_next_batch(root, capsys):
+    run("write")
+    path = written(root)[0]
+    said = {"error": {"message": "Unsupported parameter: 'max_tokens' is not supported with this model. Use "
+            "'max_completion_tokens' instead.", "param": "max_tokens", "code": "unsupported_parameter"}}  # fmt: skip
+    errors = root / "errors.jsonl"
+    errors.write_bytes(error_lines(root, 2, None, {"status_code": 400, "body": said}))
+    run("read", errors)
+    assert "takes no max_tokens: the next batch goes without" in capsys.readouterr().out
+    run("write")
+    (new,) = set(written(root)) - {path}
+    bodies = [json.loads(line)["body"] for line in new.read_bytes().splitlines()]
+    assert all("max_tokens" not in body and body["max_completion_tokens"] == 60 for body in bodies)
+
+
+def test_a_temperature_that_the_service_does_not_take_is_a_matter_of_the_profile(root, capsys):
+    run("write")
+    said = {"error": {"message": "Unsupported value: 'temperature' does not support 0.3 with this model. Only the "
+            "default (1) value is supported.", "param": "temperature", "code": "unsupported_value"}}  # fmt: skip
+    errors = root / "errors.jsonl"
+    errors.write_bytes(error_lines(root, 2, None, {"status_code": 400, "body": said}))
+    run("read", errors)
+    assert "set teacher_sampling.temperatures to default" in capsys.readouterr().out and not kept(root)
+
+
+# ---- OpenAI's addresses
+
+
+def test_a_batch_is_sent_waited_for_and_read(root, server, capsys):
+    assert run("send") == 0
+    assert server.calls == ["POST /files", "POST /batches"] and set(server.keys) == {f"Bearer {KEY}"}
+    assert server.batches["batch_0"]["endpoint"] == "/v1/chat/completions"
+    assert server.batches["batch_0"]["completion_window"] == "24h"
+    assert "beside the 28 under way: give `collect`" in said("send", capsys)
+    assert "64 samples of t are under way in batches and would be paid for twice" in batch_folder.under_way(
+        stages(root)[0]
+    )
+    with pytest.raises(UserError, match="would be paid for twice"):
+        requirements.check_teachers(stages(root))
+    assert run("collect", "--once") == 0
+    assert "batch_0 (t-" in (told := capsys.readouterr().out) and "in_progress, 0 of 28 answered" in told
+    server.finish("batch_0", results(server.files["file-0"]))
+    assert run("collect") == 0
+    assert "completed, 3 of 3 answered" in (told := capsys.readouterr().out) and "64 responses were added" in told
+    assert "Nothing that was sent is under way" in said("collect", capsys)
+    study(root)
+    assert not server.chats and not batch_folder.under_way(stages(root)[0])
+    assert KEY not in "".join(path.read_text() for path in folder_of(root).path.iterdir() if path.is_file())
+
+
+@pytest.mark.parametrize("step, said_then, batches", [
+    ("POST /files", None, 0), ("POST /batches", None, 1), ("POST /batches", {"error": "overloaded"}, 0),
+])  # fmt: skip
+def test_a_sending_that_broke_off_is_taken_up_and_nothing_sent_twice(root, server, capsys, step, said_then, batches):
+    server.faults = [(step, 503, said_then)]
+    assert "did not take the batch" in said("send", capsys) and len(server.batches) == batches
+    if batches:
+        told = said("send", capsys)
+        assert "beside the 28 under way" in told
+    else:
+        assert run("send") == 0
+    assert len(server.batches) == 1
+    server.finish("batch_0", results(server.files[server.batches["batch_0"]["input_file_id"]]))
+    assert run("collect") == 0 and len(kept(root)) == 64
+
+
+def test_an_expired_batch_gives_what_it_has_and_the_rest_is_sent_again(root, server, capsys):
+    run("send")
+    lines = server.files["file-0"].splitlines(keepends=True)
+    error = {"code": "batch_expired", "message": "This request could not be executed in time."}
+    expired = [{"custom_id": json.loads(line)["custom_id"], "response": None, "error": error} for line in lines[5:]]
+    errors = b"".join(json.dumps(row).encode() + b"\n" for row in expired)
+    server.finish("batch_0", results(b"".join(lines[:5])), errors, "expired")
+    run("collect")
+    assert run("send") == 0 and len(server.batches) == 2
+    assert len(server.files[server.batches["batch_1"]["input_file_id"]].splitlines()) == len(lines) - 5
+
+
+def test_a_collecting_that_broke_off_goes_on(root, server, capsys):
+    run("send")
+    server.finish("batch_0", results(server.files["file-0"]))
+    server.faults = [("GET /files/out-batch_0/content", 503, {"error": "busy"}), ("GET /batches/batch_0", 0, None)]
+    assert run("collect") == 0 and len(kept(root)) == 64
+    assert "asked again later" in capsys.readouterr().out
+
+
+def test_a_reading_that_was_killed_goes_on(root, monkeypatch):
+    run("write")
+    (path,) = written(root)
+    (out := root / "out.jsonl").write_bytes(results(path.read_bytes()))
+    add, count = Store.add, iter(range(100))
+
+    def dies(*words):
+        if next(count) == 20:
+            raise KeyboardInterrupt
+        add(*words)
+
+    monkeypatch.setattr(batch_reading, "AT_ONCE", 2)
+    monkeypatch.setattr(Store, "add", dies)
+    with pytest.raises(KeyboardInterrupt):
+        run("read", out)
+    assert 15 <= len(kept(root)) <= 20
+    monkeypatch.setattr(Store, "add", add)
+    run("read", out)
+    assert len(kept(root)) == 64
+
+
+def test_a_failed_batch_says_why_and_is_missing_again(root, server, capsys):
+    run("send")
+    server.batches["batch_0"] |= {"status": "failed", "errors": {"data": [{"message": "Enqueued token limit reached"}]}}
+    run("collect")
+    assert "failed, 0 of 28 answered; it says: Enqueued token limit reached" in capsys.readouterr().out
+    assert run("send") == 0
+
+
+# ---- bad input
+
+
+def test_a_budget_below_what_the_batch_may_cost_is_refused(root, server, capsys):
+    change(root, budget={"tokens": 3000})
+    told = said("send", capsys)
+    assert "The batch for t may take" in told and "the budget is 3,000" in told and "nothing was written" in told
+    assert not server.calls and not written(root)
+    change(root, budget={"responses": 64})
+    assert run("write") == 0
+    capsys.readouterr()
+    change(root, budget={"money": 9}, prices={"input": 1.0, "output": 8.0, "currency": "EUR"})
+    assert run("write") == 0 and "tokens and 0.03 EUR:" in capsys.readouterr().out
+    change(root, budget={"money": 0.001}, prices={"input": 1.0, "output": 8.0, "currency": "EUR"})
+    assert "EUR, with what was spent before, and the budget is 0.001" in said("write", capsys)
+
+
+def test_what_was_sent_counts_against_the_budget(root, server, capsys):
+    change(root, budget={"responses": 100})
+    run("send")
+    write(root / "q.jsonl", [{"question": f"{question} Now?"} for question in QUESTIONS])
+    assert "the budget is 100" in said("send", capsys)
+
+
+@pytest.mark.parametrize("content, words", [
+    (b'{"custom_id": "rd-00000000000000000000000000000000-0-0-1-60", "response": {}}\n', "of another study, or"),
+    (b'{"custom_id": "request-1", "response": {}}\n', "of another study: 'request-1'"),
+    (b'{"custom_id": "rd-0', "line 29 is cut off"),
+    (b'{"response": {}}\n', "has no custom_id"),
+    (b'{"key": "a", "response": {"candidates": []}}\n', "Gemini's own"),
+    (b'{"custom_id": "rd-00000000000000000000000000000000-0-0-1-60", "result": {"type": "succeeded"}}\n', "Anthropic"),
+])  # fmt: skip
+def test_a_file_that_is_no_result_of_this_study_is_refused_whole(root, capsys, content, words):
+    run("write")
+    (path,) = written(root)
+    (root / "out.jsonl").write_bytes(results(path.read_bytes()) + content)
+    assert words in said("read", capsys, root / "out.jsonl") and not kept(root)
+
+
+def test_requests_are_no_results(root, capsys):
+    run("write")
+    assert "is a request: give the files that the service made of it" in said("read", capsys, written(root)[0])
+    assert "cannot be read" in said("read", capsys, root / "nothing.jsonl")
+    assert "needs the files" in said("read", capsys)
+
+
+def test_a_server_without_batches_says_so(root, server, capsys):
+    server.faults = [("POST /files", 404, {"detail": "Not Found"})]
+    told = said("send", capsys)
+    assert "has no batches (Not Found)" in told and "`write` and `read`" in told and "`make study`" in told
+    assert run("send") == 0
+
+
+def test_a_wrong_key_is_said_and_not_shown(root, server, capsys):
+    error = {"error": {"message": f"Incorrect API key provided: {KEY}", "code": "invalid_api_key"}}
+    server.faults = [("POST /files", 401, error)]
+    told = said("send", capsys)
+    assert "set the environment variable OPENAI_API_KEY" in told and KEY not in told
+
+
+def test_a_service_that_lists_no_batches_cannot_tell_what_was_sent(root, server, capsys):
+    server.faults = [("POST /batches", 0, None)]
+    said("send", capsys)
+    server.faults = [("GET /batches", 404, {"detail": "Not Found"})]
+    assert "whether t-" in (told := said("send", capsys)) and "cannot be told" in told and len(server.batches) == 1
+
+
+def test_words_that_a_command_does_not_take(root, capsys):
+    assert "`write` takes no files" in said("write", capsys, "x.jsonl")
+    assert "--seeds must not be below 0" in said("write", capsys, "--seeds=-1")
+
+
+def test_a_teacher_that_there_is_not(root, capsys):
+    assert "'x' behind a server (there is t)" in said("write", capsys, "--teacher", "x")
+
+
+def test_two_commands_do_not_work_at_once(root, capsys):
+    with folder_of(root).held():
+        assert "Another command is at work" in said("write", capsys)
+
+
+def test_the_samples_of_a_line_have_no_gap():
+    assert list(batch_plan._runs([0, 1, 4, 5, 6, 9], 2)) == [[0, 1], [4, 5], [6], [9]]
+
+
+def test_fields_of_the_profile_are_never_left_out_by_themselves():
+    model = Model(model="m", request={"body": {"effort": "low"}}, leave_out=["seed"])
+    sent = batch_reading.sent_of(
+        model, Ticket(bytes(16), "0", 0, 2, 60), {"temperature": 0.3, "request": {"effort": 1}}
+    )
+    assert sent == {"max_tokens": 60, "n": 2, "temperature": 0.3, "effort": 1}
+    assert batch_reading._needed(("effort",), model, sent) == "effort"
+    assert batch_reading._needed(("n",), model, sent) == ""
