@@ -208,7 +208,7 @@ MAY_NAME_GOLD = {
         "run_validation",
     },  # ICL shows worked training questions
     "method/judged.py": {"judge"},
-    "method/held_out.py": {"run", "unanswered"},
+    "method/held_out.py": {"planned", "run", "unanswered"},
     "study/specification.py": {"GOLD", "STAGES"},
     "study/jobs.py": {"GPU_FREE", "seed_jobs"},
     "study/results.py": {"_over_optimisation", "_thresholds", "judged"},
@@ -219,8 +219,8 @@ MAY_NAME_GOLD = {
 # Stages that judge, and the modules that may name them: none of these chooses a setting, a checkpoint or a sample.
 JUDGING = {"00_gold", "01_held_out", "02_judgement", "07_evaluate", "13_judged_responses", "13_validation_answers"}
 MAY_NAME_JUDGING = (
-    "arms estimate grid jobs notebook open_ends opening requirements results retrain rounding same_rate "
-    "specification stage stage_memory"
+    "arms estimate grid jobs notebook open_ends opening outlook preflight requirements results retrain rounding "
+    "same_rate specification stage stage_memory"
 )
 
 

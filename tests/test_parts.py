@@ -14,7 +14,7 @@ from test_own_study import own_root
 from test_tables_and_figures import invent
 
 from rdlib.errors import UserError
-from rdlib.evidence import gallery
+from rdlib.evidence import gallery, health
 from rdlib.evidence.result_tables import GREEDY, open_results
 from rdlib.profile import load_profile
 from rdlib.study import dag, figures, grid, jobs, retrain
@@ -244,7 +244,7 @@ def test_a_study_that_asks_for_all_shows_all(tmp_path):
 
 
 def test_the_health_of_invented_results(part):
-    (one,) = open_results(part).health
+    (one,) = health.measured(open_results(part))
     assert one.cell == "mine/strong/small" and one.gold and one.questions == 150
     text = gallery.EXHIBITS["health"].note(open_results(part))
     assert text.startswith("**") and "answers grew short (from 60 to 20 tokens)" in text

@@ -213,10 +213,10 @@ PAPER = (
         caption="Before any training, after the warm-up and after PPO. Agreement with the teacher's vote, or accuracy "
         "where as many have gold answers, is on held-out questions, its change paired with a 95 % interval in points. "
         "Answers are greedy, to the test questions. The reward is the mean of PPO's first and last ten updates.",
-        table=lambda evidence: health.table(evidence.health),
+        table=lambda evidence: health.table(health.measured(evidence)),
         draw=None,
         rests_on=GRID,
-        answer=lambda evidence: health.verdict(evidence.health),
+        answer=lambda evidence: health.verdict(health.measured(evidence)),
         of_own=True,
     ),
     Exhibit(

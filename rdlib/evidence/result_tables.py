@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 
 from rdlib.errors import UserError
-from rdlib.evidence import claims, health, looks, paper, paper_tables, power_tables, reviewers, same_rate, tables
+from rdlib.evidence import claims, looks, paper, paper_tables, power_tables, reviewers, same_rate, tables
 from rdlib.evidence.criteria import load_criteria
 from rdlib.evidence.verdicts import Claim
 from rdlib.profile import Profile
@@ -129,11 +129,6 @@ class Evidence:
     def greedy_answers(self) -> pd.DataFrame:
         """What the greedy answers to own test questions look like, a row an evaluation."""
         return pd.concat([tables.read_table(f / GREEDY, GREEDY_COLUMNS) for f in self.folders], ignore_index=True)
-
-    @cached_property
-    def health(self) -> list[health.Health]:
-        """What PPO changed in each cell of own questions."""
-        return health.measured(self)
 
     @property
     def tells_endings(self) -> bool:

@@ -46,7 +46,7 @@ def health_lines(profile_path: str, seeds: Iterable[int]) -> list[str]:
     folder = ROOT / profile.runs / profile.name
     if not any(dataset.own for dataset in profile.datasets.values()):
         return []
-    found = open_results(folder / "results", seeds).health
+    found = health.measured(open_results(folder / "results", seeds))
     return [*(f"{one.cell}: {health.sentence(one)}" for one in found), f"  numbers: {folder}/figures/health.md"]
 
 

@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from rdlib.study.stage import Stage
 
+BAR = "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} responses{postfix}"
 SHOWN = 90  # characters of a server's words in a line
 
 
@@ -45,7 +46,7 @@ class TeacherBars(threading.Thread):
                 tqdm.write(path.read_text(encoding="utf-8"))
         states = {state["label"]: state for state in map(read, self.folder.glob("*.json")) if state}
         for label, state in states.items():
-            bar = self.bars.get(label) or tqdm(total=state["total"], desc=label, unit="resp", leave=False)
+            bar = self.bars.get(label) or tqdm(total=state["total"], desc=label, leave=False, bar_format=BAR)
             self.bars[label] = bar
             bar.total, bar.n = state["total"], state["done"]
             bar.set_postfix_str(in_words(state))
