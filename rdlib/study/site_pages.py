@@ -213,8 +213,10 @@ def sections(notebook: Path, figures: Path) -> list[Section]:
 
 
 def _named(source: str) -> list[str]:
-    """The files that a cell names; names made of a list of stems (f"figure_{name}.png") as well."""
+    """The exhibits that a cell shows by name, or by file; names made of a list of stems (f"figure_{name}.png") too."""
     named = _SHOWN.findall(source)
+    for call in re.findall(r"\bshow\(([^)]*)\)", source):
+        named += re.findall(r'"(\w+)"', call)
     if stems := re.search(r"names = \(([^)]*)\)", source):
         pattern = re.search(r'f"([a-z_]*)\{name\}([a-z_]*)\.(?:png|md)"', source)
         named = [f"{pattern[1]}{stem}{pattern[2]}" for stem in re.findall(r'"(\w+)"', stems[1])] + named
