@@ -215,6 +215,8 @@ def sections(notebook: Path, figures: Path) -> list[Section]:
 def _named(source: str) -> list[str]:
     """The files that a cell names; names made of a list of stems (f"figure_{name}.png") as well."""
     named = _SHOWN.findall(source)
+    for names in re.findall(r"\bshow\(([^)]*)\)", source):  # the exhibits by name, as notebook 12 shows them
+        named += re.findall(r'"(\w+)"', names)
     if stems := re.search(r"names = \(([^)]*)\)", source):
         pattern = re.search(r'f"([a-z_]*)\{name\}([a-z_]*)\.(?:png|md)"', source)
         named = [f"{pattern[1]}{stem}{pattern[2]}" for stem in re.findall(r'"(\w+)"', stems[1])] + named
