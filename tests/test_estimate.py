@@ -85,6 +85,8 @@ def test_the_profile_for_own_questions_asks_for_the_file_and_takes_it(tmp_path, 
     assert dag.main(["--profile", str(tmp_path / "own.yaml"), "--dry-run"]) == 0
     said = capsys.readouterr().out
     assert "06_ppo" in said and "does not fit" not in said
+    teacher = next(line for line in said.splitlines() if line.startswith("01_teacher_responses"))
+    assert teacher.split()[-2] == "0.00"  # GPU hours: the server's are not ours
     # 45 questions at four temperatures, of which one is greedy, and 5 held out at the first two, which the teacher's
     # own evaluation asks for too
     assert "Asked of the server of teacher: 190 requests (750 where it gives one sample at a time)" in said

@@ -96,7 +96,7 @@ def row_of(stage: Stage) -> dict[str, Any]:
     """The estimate of one stage as a row of the table."""
     work, parameters, hardware = work_of(stage), ledger.parameters_of(stage), stage.profile.hardware
     reader = ledger.parameters_of_reader(stage)
-    sampling = ledger.flops(stage.name, parameters, work.generated, 0)
+    sampling = 0.0 if _is_sampled_elsewhere(stage) else ledger.flops(stage.name, parameters, work.generated, 0)
     training = ledger.flops(stage.name, parameters, 0, work.trained, work.read, reader)
     peak = hardware.gpu_tflops * 1e12
     seconds = sampling / (peak * hardware.sampling_utilisation) + training / (peak * hardware.training_utilisation)
@@ -120,6 +120,12 @@ def row_of(stage: Stage) -> dict[str, Any]:
         "disk_gb": (work.generated * BYTES_PER_TOKEN + saved) / 1e9,
         **memory,
     }
+
+
+def _is_sampled_elsewhere(stage: Stage) -> bool:
+    """Whether a stage's samples come from a server or a recording, and take no operation here."""
+    asks = stage.name in ("01_teacher_responses", "01_held_out") or stage.method == "teacher"
+    return asks and stage.profile.model_of(stage.teacher).engine in ("openai", "replay")
 
 
 def estimate(stages: list[Stage]) -> pd.DataFrame:
