@@ -21,9 +21,13 @@ class Spent:
 
     def ahead(self, under_way: int, most_tokens: int) -> Spent:
         """What will be spent when `under_way` responses have come, as long as those before or, first, the longest."""
-        each = self.tokens / self.responses if self.responses else most_tokens
-        each_prompt = self.prompt_tokens / self.responses if self.responses else 0
-        return self.plus(under_way, round(under_way * each_prompt), round(under_way * each))
+        more = self.of(under_way) if self.responses else Spent(under_way, 0, under_way * most_tokens)
+        return self.plus(more.responses, more.prompt_tokens, more.tokens)
+
+    def of(self, responses: int) -> Spent:
+        """What so many responses take that are as long as these are on average; nothing where there are none."""
+        share = responses / self.responses if self.responses else 0.0
+        return Spent(responses, round(share * self.prompt_tokens), round(share * self.tokens))
 
 
 def money(prices: Prices, spent: Spent) -> float:

@@ -44,7 +44,7 @@ def take(stage, engine: StoredServer, plan: pd.DataFrame, texts: dict[str, Promp
             f"First look: {counts.questions} questions, {counts.samples} samples of {model.model}",
             *look.lines(counts),
             *engine.notes(),
-            *forecast(model, left.requests, left.samples, mean_spent(engine), speed),
+            *forecast(model, left.requests, left.samples, engine.store.spent(engine.settings.model), speed),
             "Examples:",
             *look.examples(table, {key: prompt.question for key, prompt in texts.items()}),
         ]
@@ -63,11 +63,6 @@ def first_of(plan: pd.DataFrame, questions: int) -> pd.DataFrame:
     return plan[plan["id"].isin(list(dict.fromkeys(plan["id"]))[:questions])]
 
 
-def mean_spent(engine: StoredServer) -> Spent:
-    """What the model's responses took so far."""
-    return engine.store.spent(engine.settings.model)
-
-
 def forecast(model: Model, requests: int, samples: int, spent: Spent, speed: float | None) -> list[str]:
     """What is left to ask, as lines: requests, tokens, hours by the pace allowed and as fast as so far, money.
 
@@ -75,9 +70,7 @@ def forecast(model: Model, requests: int, samples: int, spent: Spent, speed: flo
     """
     if not samples:
         return ["Nothing is left to ask."]
-    rest = Spent().ahead(samples, 0) if not spent.responses else Spent(
-        samples, round(samples * spent.prompt_tokens / spent.responses), round(samples * spent.tokens / spent.responses)
-    )  # fmt: skip
+    rest = spent.of(samples)
     lines = [
         f"Left to ask: {samples:,} samples in about {requests:,} requests; some {rest.prompt_tokens + rest.tokens:,} "
         f"tokens, {rest.tokens:,} of them responses."
@@ -99,7 +92,7 @@ def _require_budget(engine: StoredServer, requests: list[generation.Request]) ->
         approximate_tokens("".join(message["content"] for message in request.prompt.chat)) for request in missing.which
     )
     bound = Spent(missing.samples, prompts, missing.samples * engine.settings.max_tokens)
-    if why := budget.too_small(engine.model, mean_spent(engine), bound):
+    if why := budget.too_small(engine.model, engine.store.spent(engine.settings.model), bound):
         raise UserError(
             f"The first look at {engine.model.model} {why}: raise the budget, lower max_tokens, or look at fewer "
             f"questions (first_look, now {engine.model.first_look})."

@@ -121,7 +121,8 @@ class StoredServer:
         """What would have to be asked of the server for these requests."""
         wanted = [self.wanted(request) for request in requests]
         missing = _missing(wanted, self._kept(wanted))
-        most = self.server.most_choices or max([1, *(len(samples) for samples in missing.values())])
+        known = self.store.learnt(place_of(self.model)).get("most_choices")
+        most = known or max([1, *(len(samples) for samples in missing.values())])
         calls = sum(-(-len(samples) // most) for samples in missing.values())
         return Missing([requests[i] for i in missing], sum(map(len, missing.values())), calls)
 
