@@ -16,6 +16,7 @@ from rdlib import engines
 from rdlib.engines import generation, server
 from rdlib.engines.generation import Completion, Request, sample_to_disk
 from rdlib.engines.replay import ReplayEngine
+from rdlib.engines.stored_server import StoredServer
 from rdlib.engines.transformers_engine import TransformersEngine, nucleus, pick_tokens
 from rdlib.errors import UserError
 from rdlib.settings import Model
@@ -91,7 +92,7 @@ def test_the_profile_picks_the_engine(kind, tmp_path, fake, monkeypatch):
     root = make_root(tmp_path, teachers={"strong": teacher, "weak": "models/weak"}, generation={"stop": ["Q:"]})
     stage = stage_in(root, "01_teacher_responses")
     engine = engines.open_engine(stage, stage.profile.model_of("strong"))
-    kinds = {"transformers": TransformersEngine, "openai": server.ServerEngine, "replay": ReplayEngine}
+    kinds = {"transformers": TransformersEngine, "openai": StoredServer, "replay": ReplayEngine}
     assert type(engine) is kinds[kind]
     if kind == "openai":
         assert engine.settings == server.Settings("gpt", stage.dataset_settings.max_tokens, 1.0, ("Q:",))
@@ -240,7 +241,7 @@ def test_answers_are_letters_of_the_questions_own_options(tmp_path):
 
     (tmp_path / "r.jsonl").write_text("".join(json.dumps({"id": f"q{i}", "text": "So (D)."}) + "\n" for i in range(2)))
     settings = SimpleNamespace(generation=SimpleNamespace(shard_size=8))
-    stage = SimpleNamespace(root=tmp_path, profile=settings, dataset_settings=SimpleNamespace(answer="choice"))
+    stage = SimpleNamespace(root=tmp_path, profile=settings, answer_kind="choice")
     plan, prompts = plan_of(2, n=1, temperatures=(1.0,))
     prompts = {
         key: replace(prompt, options=number) for (key, prompt), number in zip(prompts.items(), (3, 4), strict=True)

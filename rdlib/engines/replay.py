@@ -210,7 +210,7 @@ def _key(record: dict[str, Any], where: str) -> tuple[Key, str | None]:
 def _name(record: dict[str, Any], name: str, where: str) -> str | None:
     """An id or a question as text, a whole number without a point; None where the record has none."""
     value = record.get(name)
-    if value in (None, ""):
+    if value is None or (isinstance(value, str) and not value):
         return None
     if not isinstance(value, str | int | float | Decimal) or isinstance(value, bool):
         raise UserError(f"{where} has the {name} {str(value)[:40]!r}: give text or a number.")

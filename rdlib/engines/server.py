@@ -188,7 +188,7 @@ class ServerEngine:
         self.pace.begin()
         work = Work(jobs_of(asks), self.pace, self.known.temperatures)
         done: queue.SimpleQueue = queue.SimpleQueue()
-        run = Run(self, work, done, may_ask)
+        run = Run(self, work, done, may_ask, taken_at_once=True)
         workers = min(self.model.concurrency, sum(len(ask.samples) for ask in asks.values()))
         for _ in range(workers):  # daemons: Ctrl-C waits for no server
             threading.Thread(target=run.work, daemon=True).start()

@@ -67,11 +67,21 @@ class Aside:
 
 
 class Run:
-    """The requests of one `replies`: workers take jobs from `left` and put what came of them into `done`."""
+    """The requests of one `replies`: workers take jobs from `left` and put what came of them into `done`.
 
-    def __init__(self, engine: Caller, left: Work, done: queue.SimpleQueue, may_ask: MayAsk | None = None):
+    `taken_at_once`: somebody takes from `done` while they work, and they ask on once what came was taken.
+    """
+
+    def __init__(
+        self,
+        engine: Caller,
+        left: Work,
+        done: queue.SimpleQueue,
+        may_ask: MayAsk | None = None,
+        taken_at_once: bool = False,
+    ):
         self.engine, self.left, self.done = engine, left, done
-        self.may_ask, self.under_way = may_ask, 0
+        self.may_ask, self.taken_at_once, self.under_way = may_ask, taken_at_once, 0
         self.model, self.known, self.clock = engine.model, engine.known, engine.clock
         self.lock = threading.Lock()
         self.answered = 0
@@ -88,7 +98,8 @@ class Run:
                 asked = len(job.samples)
                 try:
                     self._ask(job)
-                    self._wait_until_kept()
+                    if self.taken_at_once:
+                        self._wait_until_kept()
                 finally:
                     with self.lock:
                         self.under_way -= asked
