@@ -198,12 +198,13 @@ def plain_question(text: str) -> str:
 
 def _key(record: dict[str, Any], where: str) -> tuple[Key, str | None]:
     """What a record is looked up by, its question's text where it has one, and its id."""
-    found = {name: _name(record, name, where) for name in ("id", "question")}
-    found["question"] = found["question"] or _name(record, "asked", where)  # as a stage's table calls it
-    if found["question"]:
-        return ("question", plain_question(found["question"])), found["id"]
-    if found["id"]:
-        return ("id", found["id"]), found["id"]
+    key = _name(record, "id", where)
+    told = [name for name in ("question", "asked") if key is None or isinstance(record.get(name), str | int | float)]
+    asked = next((text for name in told if (text := _name(record, name, where))), None)  # "asked": of a stage's table
+    if asked:
+        return ("question", plain_question(asked)), key
+    if key:
+        return ("id", key), key
     raise UserError(f"{where} does not say which question it answers: give it an id or a question.")
 
 
