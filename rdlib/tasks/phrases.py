@@ -207,6 +207,9 @@ _MARKED = re.compile(
 )  # more than words and numbers
 
 
+_LONE_TAG = re.compile(r"<([A-Za-z][\w-]*)>")
+
+
 @lru_cache(maxsize=4096)  # the samples of a question say the same
 def phrase(place: str) -> str | None:
     """A short answer without case, articles and punctuation; a place that is just a number as that number."""
@@ -215,6 +218,8 @@ def phrase(place: str) -> str | None:
         if filler := _FILLER.match(place):
             return phrase(place[filler.end() :])
         return " ".join(_without_articles(_BETWEEN.split(place.removesuffix(".")))).lower()
+    if tag := _LONE_TAG.fullmatch(place):
+        return tag[1].lower()
     place = unlabelled(place if place.isascii() else _simple(place))
     if _MAY_BE_NUMBER.fullmatch(place) and (number := _only_number(place)):
         return number

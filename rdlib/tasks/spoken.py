@@ -75,12 +75,15 @@ def _marks(text: str) -> Iterator[re.Match]:
     """The marks of thinking; not a single one that a sentence only mentions: "Use the <thinking> tag."."""
     marks = _MARKS.finditer(text)
     first = list(islice(marks, 2))
-    if len(first) == 1 and first[0][1] and _SAID_BEFORE.search(text[: first[0].start()].rpartition("\n")[2]):
-        return iter(())
+    if len(first) == 1 and first[0][1]:
+        before, behind = text[: first[0].start()].rpartition("\n")[2], text[first[0].end() :]
+        if _SAID_BEFORE.search(before) or (not behind.strip() and _ANSWER_BEFORE.search(before)):
+            return iter(())
     return chain(first, marks)
 
 
 _SAID_BEFORE = re.compile(r"\w[^\w>|.!?:]*$|[`'\"]$")  # words right before a mark, or a quotation mark
+_ANSWER_BEFORE = re.compile(r"####\s?$")  # "#### <think>", with nothing behind it: the mark is the answer
 
 
 def _without_thoughts(text: str) -> str:
