@@ -21,7 +21,7 @@ import contextlib
 import json
 import queue
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -176,10 +176,13 @@ class ServerEngine:
             groups[number][sample] = done
         return [[group[sample] for sample in sorted(group)] for group in groups]
 
-    def replies(self, asks: Mapping[int, Ask], may_ask: MayAsk | None = None) -> Iterator[tuple[int, int, Reply]]:
+    def replies(
+        self, asks: Mapping[int, Ask], may_ask: MayAsk | None = None, keep: Callable[[], None] | None = None
+    ) -> Iterator[tuple[int, int, Reply]]:
         """(number of the ask, sample, reply) as they come: one for every sample of every ask, in any order.
 
-        `may_ask` is told how many samples are awaited; once it says no, nothing new is asked.
+        `may_ask` is told how many samples are awaited; once it says no, nothing new is asked. `keep` is called when all
+        replies of a call were given out, before its worker asks on: what it keeps, a kill cannot take.
 
         After what no request can pass nothing new is asked, what is under way is still given out, then UserError is
         raised. Closing the iterator stops the asking.
@@ -201,8 +204,10 @@ class ServerEngine:
                     work.stop()
                 elif item is None:
                     workers -= 1
-                elif isinstance(item, threading.Event):
-                    item.set()  # what came before it was taken
+                elif isinstance(item, threading.Event):  # what came before it was taken
+                    if keep is not None:
+                        keep()
+                    item.set()
                 else:
                     yield item
         finally:

@@ -157,12 +157,20 @@ class StoredServer:
         guard = Guard(self.model, self.settings, self.store.spent(self.settings.model), missing, kept)
         guard.require_budget()
         told: set[int] = set()  # asks whose prompt's tokens are counted
+        came: list[tuple[int, int, Reply]] = []  # and not kept yet
+
+        def keep() -> None:
+            with self.store.together():  # the samples of a call are one write
+                for index, sample, reply in came:
+                    self._keep(wanted[index], asks[index], sample, reply)
+            came.clear()
+
         with AskingProgress(self.label, total, total - missing, self.progress_file, self.model.prices) as progress:
-            replies = self.server.replies(asks, guard.may_ask)
+            replies = self.server.replies(asks, guard.may_ask, keep)
             try:
                 for index, sample, reply in replies:
                     reply = _with_prompt_tokens(reply, asks[index], told, index)
-                    self._keep(wanted[index], asks[index], sample, reply)
+                    came.append((index, sample, reply))
                     found[index][sample] = reply
                     progress.came_in(reply.tokens, reply.prompt_tokens or 0)
                     guard.came(reply)
@@ -170,6 +178,7 @@ class StoredServer:
                 self.store.void(self.run)
                 raise UserError(str(error)) from None
             finally:
+                keep()
                 replies.close()
                 self.store.remember(place_of(self.model), self.server.learnt())
         guard.require_whole(_missing(wanted, found))
