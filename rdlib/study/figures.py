@@ -47,7 +47,10 @@ def health_lines(profile_path: str, seeds: Iterable[int]) -> list[str]:
     if not any(dataset.own for dataset in profile.datasets.values()):
         return []
     found = health.measured(open_results(folder / "results", seeds))
-    return [*(f"{one.cell}: {health.sentence(one)}" for one in found), f"  numbers: {folder}/figures/health.md"]
+    return [
+        *(f"{one.cell}: {health.sentence(one)}" for one in found),
+        f"  numbers: {profile.runs}/{profile.name}/figures/health.md",
+    ]
 
 
 def source(
