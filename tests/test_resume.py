@@ -79,10 +79,10 @@ def interrupt(stage, monkeypatch, owner, name: str, number: int) -> None:
 @pytest.mark.parametrize("name", ["01_teacher_responses", "04_student_responses", "07_evaluate"])
 def test_sampling_between_shards(study, tmp_path, monkeypatch, name):
     stage = without(study, tmp_path, name)
-    interrupt(stage, monkeypatch, generation, "_table", 1)
+    interrupt(stage, monkeypatch, generation, "table_of", 1)
     assert not list((partial_of(stage) / "shards").glob("*.parquet"))  # it crashed before writing
     if name != "07_evaluate":  # which has one shard
-        interrupt(stage, monkeypatch, generation, "_table", 3)
+        interrupt(stage, monkeypatch, generation, "table_of", 3)
         assert len(list((partial_of(stage) / "shards").glob("*.parquet"))) == 2
     stage.run()
     assert_same(stage, study)
@@ -233,12 +233,12 @@ def test_ppo_done_and_its_artifacts_not_yet_written(study, tmp_path, monkeypatch
 def test_an_interrupted_stage_under_other_settings_starts_again(study, tmp_path, monkeypatch):
     """A partial folder belongs to its key: another threshold must not go on from it."""
     stage = without(study, tmp_path, "01_teacher_responses")
-    interrupt(stage, monkeypatch, generation, "_table", 3)
+    interrupt(stage, monkeypatch, generation, "table_of", 3)
     first = sorted((partial_of(stage) / "shards").iterdir())[0].stat().st_mtime_ns
     other = stage.with_overrides({"teacher_sampling.low_temperatures": [0.9]})
     assert partial_of(other) != partial_of(stage)
     (partial_of(stage) / ".key").write_text("key of an older profile")
-    interrupt(stage, monkeypatch, generation, "_table", 2)
+    interrupt(stage, monkeypatch, generation, "table_of", 2)
     assert sorted((partial_of(stage) / "shards").iterdir())[0].stat().st_mtime_ns > first
 
 
@@ -276,7 +276,11 @@ def kill(action, place: str, number: int) -> None:
 
 
 # Of each stage three moments, one after the other: each run goes on from what the one before it left
-SAMPLING = [("rdlib.engines.generation:_table", 2), ("rdlib.engines.generation:_table", 2), ("rdlib.artifacts:seal", 1)]
+SAMPLING = [
+    ("rdlib.engines.generation:table_of", 2),
+    ("rdlib.engines.generation:table_of", 2),
+    ("rdlib.artifacts:seal", 1),
+]
 KILLS = {
     "00_data": [
         ("rdlib.artifacts:write_parquet", 1),
@@ -306,7 +310,7 @@ KILLS = {
         ("rdlib.artifacts:seal", 1),
     ],
     "07_evaluate": [
-        ("rdlib.engines.generation:_table", 1),
+        ("rdlib.engines.generation:table_of", 1),
         ("rdlib.artifacts:write_parquet", 2),
         ("rdlib.artifacts:write_json", 1),
     ],

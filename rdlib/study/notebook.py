@@ -74,6 +74,13 @@ def shown_temperatures(responses: pd.DataFrame) -> pd.Series:
     return temperatures if temperatures.notna().all() else temperatures.map("{:g}".format).replace("nan", PROVIDERS_OWN)
 
 
+def unanswered(stages: Iterable[Stage]) -> pd.DataFrame:
+    """The samples that a teacher behind a server left unanswered, counted by the server's words."""
+    from rdlib.study import teacher_progress  # late: it loads what reads the environment
+
+    return teacher_progress.unanswered(stages)
+
+
 def show_claim(claim: Claim) -> None:
     """Show a judged claim: verdict, the number it rests on, the cells in which it holds, and its criterion."""
     pooled, paper = claim.pooled, [cell.paper for cell in claim.cells if cell.paper is not None]
