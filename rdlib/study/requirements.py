@@ -8,7 +8,7 @@ from contextlib import closing
 
 from rdlib.errors import UserError
 from rdlib.settings import Model, Training
-from rdlib.study import batch_folder, preflight
+from rdlib.study import preflight
 
 # By the name that a setting knows them by: the module, and what pip calls it.
 REPORTERS = {name: (name, name) for name in ("tensorboard", "wandb", "trackio")}
@@ -64,12 +64,18 @@ def check_teachers(stages: Iterable) -> None:
         if (needs_weights or asks) and not stage.done:
             if needs_weights:
                 raise UserError(needs_weights)
-            if waiting := batch_folder.under_way(stage):
-                raise UserError(waiting)
+            _require_no_batch(stage)
             asked.setdefault((asks.base_url, asks.model), asks)
     preflight.check(stages)
     for model in asked.values():
         _check_server(model)
+
+
+def _require_no_batch(stage) -> None:
+    from rdlib.study import batch_folder  # late: it loads the engines, which read the environment
+
+    if waiting := batch_folder.under_way(stage):
+        raise UserError(waiting)
 
 
 def check_gold(stage) -> None:
