@@ -27,6 +27,7 @@ from rdlib.engines.generation import Completion, Request, approximate_tokens, de
 from rdlib.engines.progress import AskingProgress
 from rdlib.engines.server import ServerEngine, key_of
 from rdlib.engines.server_answers import completion_of
+from rdlib.engines.server_parameters import Learnt
 from rdlib.engines.store import Store, Wanted
 from rdlib.errors import UserError
 from rdlib.settings import Model
@@ -128,7 +129,9 @@ class StoredServer:
 
     def notes(self) -> list[str]:
         """What the report says of the server: parameters that it does not take, and whose defaults apply."""
-        return self.server.notes() if self._server is not None else []
+        if self._server is not None:
+            return self._server.notes()
+        return Learnt().take(self.store.learnt(place_of(self.model))).notes(self.model)  # as it was asked before
 
     def say(self, text: str) -> None:
         """Show a text here and in the terminal."""
