@@ -15,7 +15,6 @@ from rdlib.engines.generation import approximate_tokens
 from rdlib.engines.stored_server import StoredServer
 from rdlib.errors import UserError
 from rdlib.settings import Model
-from rdlib.tasks import answers
 from rdlib.tasks.prompts import Prompt
 
 
@@ -32,11 +31,7 @@ def take(stage, engine: StoredServer, plan: pd.DataFrame, texts: dict[str, Promp
     seconds = time.time() - started
     table = generation.table_of(part, groups)
     table["words"] = [completion.words for group in groups for completion in group]
-    kind = stage.answer_kind
-    table["answer"] = [
-        answers.extract(t, kind, texts[key].choices) for t, key in zip(table["text"], table["id"], strict=True)
-    ]
-    counts = look.count(table)
+    counts = look.count(generation.with_answers(table, stage.answer_kind, texts))
     left = engine.count_missing(generation.requests_of(engine, plan, texts))
     speed = missing.samples / seconds if missing.samples else None
     screen = "\n".join(

@@ -14,6 +14,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from rdlib import artifacts
+from rdlib.tasks import answers
 from rdlib.tasks.prompts import Prompt
 from rdlib.tasks.spoken import thought_end, with_openings
 
@@ -125,11 +126,18 @@ def sample_to_disk(
                 progress.skip(int(plan["n"].iloc[start:end].sum()))
             else:
                 asked = requests_of(engine, plan.iloc[start:end], prompts)
-                answers = engine.generate(asked, derive_seed(seed, start))
-                progress.add([completion for group in answers for completion in group])
-                artifacts.write_parquet(path, table_of(plan.iloc[start:end], answers))
+                groups = engine.generate(asked, derive_seed(seed, start))
+                progress.add([completion for group in groups for completion in group])
+                artifacts.write_parquet(path, table_of(plan.iloc[start:end], groups))
             frames.append(pd.read_parquet(path))
     return opened(pd.concat(frames, ignore_index=True))
+
+
+def with_answers(responses: pd.DataFrame, kind: str, prompts: dict[str, Prompt]) -> pd.DataFrame:
+    """Responses with their extracted answers, of the dataset's kind and the question's own options."""
+    asked = zip(responses["text"], responses["id"], strict=True)
+    responses["answer"] = [answers.extract(text, kind, prompts[key].choices) for text, key in asked]
+    return responses
 
 
 def opened(frame: pd.DataFrame) -> pd.DataFrame:
@@ -189,11 +197,11 @@ def requests_of(engine: Engine, plan: pd.DataFrame, prompts: dict[str, Prompt]) 
     return [Request(encoded[row.id], row.n, temperature, prompts[row.id].stop) for row, temperature in rows]
 
 
-def table_of(plan: pd.DataFrame, answers: Sequence[Sequence[Completion]]) -> pd.DataFrame:
+def table_of(plan: pd.DataFrame, groups: Sequence[Sequence[Completion]]) -> pd.DataFrame:
     """The completions of a plan's requests, one row a sample; see `sample_to_disk`."""
     rows = []
     keep = [column for column in plan.columns if column != "n"]
-    for row, completions in zip(plan[keep].itertuples(index=False), answers, strict=True):
+    for row, completions in zip(plan[keep].itertuples(index=False), groups, strict=True):
         for sample, completion in enumerate(completions):
             rows.append((*row, sample, completion.text, completion.count, completion.finished))
     return pd.DataFrame(rows, columns=[*keep, "sample", "text", "tokens", "finished"])

@@ -12,7 +12,6 @@ from rdlib import artifacts, engines
 from rdlib.engines import first_look, generation
 from rdlib.engines.stored_server import StoredServer
 from rdlib.settings import Model
-from rdlib.tasks import answers
 from rdlib.tasks.prompts import Prompt
 
 UNANSWERED = ["id", "temperature", "sample", "words"]  # columns of the table of samples without an answer
@@ -36,15 +35,8 @@ def sampled(
         else:
             shard_size = stage.profile.generation.shard_size
             responses = generation.sample_to_disk(engine, plan, texts, work, seed, shard_size)
-    yield with_answers(stage, responses, texts)
+    yield generation.with_answers(responses, stage.answer_kind, texts)
     generation.drop_shards(work)
-
-
-def with_answers(stage, responses: pd.DataFrame, texts: dict[str, Prompt]) -> pd.DataFrame:
-    """Responses with their extracted answers, by the dataset's kind."""
-    kind, asked = stage.answer_kind, zip(responses["text"], responses["id"], strict=True)
-    responses["answer"] = [answers.extract(text, kind, texts[key].choices) for text, key in asked]
-    return responses
 
 
 def _asked(stage, engine: StoredServer, plan: pd.DataFrame, texts: dict[str, Prompt], work: Path) -> pd.DataFrame:

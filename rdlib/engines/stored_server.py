@@ -87,7 +87,7 @@ class StoredServer:
         return [
             [
                 completion_of(replies[number], self.model, self.settings.stop, request.stop)
-                for number in self._numbers(request)
+                for number in self.wanted(request).samples
             ]
             for request, replies in zip(requests, answers, strict=True)
         ]
@@ -100,9 +100,7 @@ class StoredServer:
 
     def wanted(self, request: Request) -> Wanted:
         """What a request wants of the store."""
-        content = asking.asked(self.model, self.settings, request)
-        series = asking.series_of(content, self.seed)
-        return Wanted(asking.digest(content), series, self._numbers(request), self.settings.max_tokens)
+        return wanted_of(self.model, self.settings, request, self.seed)
 
     def replies(self, requests: Sequence[Request]) -> list[dict[int, Reply]]:
         """The reply to every sample of each request, by its number."""
@@ -141,10 +139,6 @@ class StoredServer:
 
     # ---- what has to be asked
 
-    def _numbers(self, request: Request) -> tuple[int, ...]:
-        greedy = request.temperature == 0 and "temperature" not in self.model.leave_out
-        return tuple(range(1 if greedy else request.n))
-
     def _kept(self, wanted: Sequence[Wanted]) -> list[dict[int, Reply]]:
         found = self.store.kept(wanted, refused=not self.model.ask_refused_again)
         for one, replies in zip(wanted, found, strict=True) if self._refused else ():
@@ -163,6 +157,7 @@ class StoredServer:
         came: list[tuple[int, int, Reply]] = []  # and not kept yet
 
         def keep() -> None:
+            """Put what came since the last time into the store."""
             with self.store.together():  # the samples of a call are one write
                 for index, sample, reply in came:
                     self._keep(wanted[index], asks[index], sample, reply)
@@ -206,6 +201,13 @@ class StoredServer:
                 print(f"Another notebook of this study is asking {self.settings.model}; waiting for it.", flush=True)
                 fcntl.flock(file, fcntl.LOCK_EX)
             yield
+
+
+def wanted_of(model: Model, settings: asking.Settings, request: Request, seed: int) -> Wanted:
+    """What a request of a study with a seed wants of the store; of greedy samples, which are equal, one."""
+    content = asking.asked(model, settings, request)
+    samples = tuple(range(1 if content["temperature"] == 0 else request.n))
+    return Wanted(asking.digest(content), asking.series_of(content, seed), samples, settings.max_tokens)
 
 
 def place_of(model: Model) -> str:

@@ -19,7 +19,7 @@ from rdlib.engines.asking import Settings
 from rdlib.engines.budget import Spent
 from rdlib.engines.generation import Request, approximate_tokens
 from rdlib.engines.store import Store, Wanted
-from rdlib.engines.stored_server import place_of
+from rdlib.engines.stored_server import place_of, wanted_of
 from rdlib.method import evaluate, held_out, teacher
 from rdlib.settings import Model
 from rdlib.study.stage import Stage
@@ -40,10 +40,7 @@ class Asking:
 
     def wanted(self, request: Request) -> Wanted:
         """What a request wants of the store."""
-        content = asking.asked(self.model, self.settings, request)
-        series = asking.series_of(content, self.stage.seed)
-        samples = tuple(range(1 if content["temperature"] == 0 else request.n))
-        return Wanted(asking.digest(content), series, samples, self.settings.max_tokens)
+        return wanted_of(self.model, self.settings, request, self.stage.seed)
 
 
 @dataclass
