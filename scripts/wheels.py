@@ -33,6 +33,14 @@ def pip(*words: str) -> None:
     subprocess.run([sys.executable, "-m", "pip", "--disable-pip-version-check", *words, "--quiet"], check=True)
 
 
+def require_room(folder: Path, wanted: int) -> None:
+    """End the program with one sentence unless the disk of `folder` has `wanted` bytes to spare."""
+    folder.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(folder).free
+    if free < wanted:
+        sys.exit(f"{folder} has {free / 2**30:.1f} GiB of disk left, and {wanted / 2**30:.1f} are needed: make room.")
+
+
 def assemble(pieces: Sequence[Piece], target: Path, sha256: str) -> None:
     """Write the pieces, one behind another, to `target`, which appears as a whole or not at all.
 
