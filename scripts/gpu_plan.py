@@ -163,9 +163,8 @@ def in_a_process(
 def stop(process: multiprocessing.process.BaseProcess) -> None:
     """End a process, and those that it started."""
     process.join(2)
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        if os.getpgid(process.pid) == process.pid:
-            os.killpg(process.pid, signal.SIGKILL)
+    with contextlib.suppress(ProcessLookupError, PermissionError):  # its group, of which it may be the last or gone
+        os.killpg(process.pid, signal.SIGKILL)
     if process.is_alive():
         process.kill()
     process.join()

@@ -8,12 +8,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
+import torch
 from conftest import REPOSITORY
 
 from rdlib import numerics
+from rdlib.engines import vllm_policy
 from rdlib.evidence import documents, gpu_rows
 from rdlib.study.sizes import LENGTHS
 from scripts import gpu_check, gpu_jobs, gpu_plan, gpu_sizes
@@ -175,6 +178,43 @@ def test_what_is_missing_is_said_before_anything_runs(monkeypatch, capsys):
     assert capsys.readouterr().err == (
         "error: Missing here: a_package_that_is_not_there. Install them, and run this again.\n"
     )
+
+
+class Rollouts:
+    """A stand-in of vLLM's engine, which samples one token again and again and tells the policy's probabilities."""
+
+    def __init__(self, policy, tokenizer, max_tokens, settings):
+        self.length, self.closed = max_tokens, False
+        made.append(self)
+
+    def rollouts(self, policy, queries, temperature, seed):
+        tokens = [[number % 200] * self.length for number in range(len(queries))]
+        pairs = zip(queries, tokens, strict=True)
+        return tokens, [(gpu_jobs.logprobs_of(policy, *pair) + shift).tolist() for pair in pairs]
+
+    def awake(self, policy):
+        return nullcontext()
+
+    def close(self):
+        self.closed = True
+
+
+made: list[Rollouts] = []
+shift = 0.01
+
+
+def test_rollouts_by_vllm_are_measured_and_held_to_the_policy(tmp_path, monkeypatch):
+    """With a stand-in, as vLLM itself is not in this environment."""
+    monkeypatch.setattr(vllm_policy, "PolicyEngine", Rollouts)
+    monkeypatch.setattr(gpu_jobs, "require", lambda package: None)
+    one = gpu_jobs.Work("vllm", gpu_sizes.QWEN, gpu_sizes.LORA, gpu_sizes.SDPA, "tiny", tmp_path, CARD)
+    gpu_sizes.write_weights(one.weights, one.scale.shapes[one.model], torch.device("cpu"))
+    rows = {row["row"]: row for row in gpu_plan.rows_of(one, tmp_path)}
+    assert {row["status"] for row in rows.values()} == {"ok"}
+    assert rows[gpu_jobs.ENGINES]["value"] == pytest.approx(shift, rel=0.01) and made[-1].closed
+    row = rows[gpu_jobs.ROLLOUTS]
+    assert row["tokens"] == one.scale.episodes * one.scale.response and row["seconds"] > 0
+    assert row["predicted_gib"] == CARD["memory_gib"] / 2
 
 
 # ---- documents
