@@ -239,6 +239,8 @@ def test_a_cards_result_is_shown_with_its_account(tmp_path):
     assert f"{of} SFT step | 0.50 | 0.40 | 40,960 | 300 | 30.3 % |" in speed.splitlines()
     assert f"{of} a, b | not installed |  |  |  |" in memory.splitlines()
     assert f"{of} log p \\| p | 0.2 | 0.1 | failed |" in speed.splitlines()
+    broken = OF | {"row": "c", "status": "failed", "error": "a | b"}
+    assert f"{of} c | failed: a \\| b |  |  |  |" in gpu_rows.memory_rows(result(rows=[broken])).splitlines()
     assert "NVIDIA H200" in memory and "driver 580.1" in memory and "commit abcdef0" in memory
     assert gpu_rows.NEVER not in memory + speed and "measured on NVIDIA H200" in gpu_rows.seen(tmp_path)
 

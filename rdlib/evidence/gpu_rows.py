@@ -144,7 +144,8 @@ def _is_check(row: Result) -> bool:
 def _line(row: Result, numbers: list[str]) -> str:
     """A line of a table; where there are no numbers, the first says why."""
     if _reason(row) is not None:
-        numbers = [row["status"], *[""] * (len(numbers) - 1)]
+        said = f": {_cell(row['error'])}" if row["status"] in ("failed", "does not fit") else ""
+        numbers = [row["status"] + said, *[""] * (len(numbers) - 1)]
     return f"| {row['model']} | {row['numbers']} | {row['attention']} | {_cell(row['row'])} | {' | '.join(numbers)} |"
 
 
