@@ -34,7 +34,7 @@ offline = HF_HUB_OFFLINE=$${HF_HUB_OFFLINE-1}
 
 .DEFAULT_GOAL := help
 .PHONY: help env study reference trials open-ends compare rounding same-rate test crash-test portable-test slurm-test fuzz real-test own-test llama-test sharded-test vllm-test
-.PHONY: bench lint format docs figures figure retrain release site lab pins clean distclean
+.PHONY: bench gpu-check lint format docs figures figure retrain release site lab pins clean distclean
 
 help: ## say what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -115,6 +115,10 @@ fuzz: env ## hostile input by the hundred thousand: answers, profiles, questions
 bench: env ## measure against other software, and how it grows; into bench/results and docs (BENCH_PARTS="a d")
 	@$(if $(findstring b,$(BENCH_PARTS)),$(PYTHON) scripts/trl_environment.py)
 	@HF_HUB_OFFLINE=1 TQDM_DISABLE=1 $(BIN)/python -m bench $(BENCH_PARTS) --rounds $(BENCH_ROUNDS) $(BENCH_ARGS)
+	@$(BIN)/python -m rdlib.evidence.documents
+
+gpu-check: env ## measure memory and speed on a GPU against the dry run's account, without downloads (8 minutes; ARGS="--minutes 5")
+	@$(BIN)/python scripts/gpu_check.py $(ARGS)
 	@$(BIN)/python -m rdlib.evidence.documents
 
 lint: env ## check style, and that notebooks are without outputs

@@ -2,7 +2,8 @@
 
 A block between `<!-- name -->` and `<!-- /name -->`, each on a line of its own, is replaced by what the released
 files say: five sentences on what was found, claims, the main table, power, the reviewers' questions, benchmarks, what
-runs took on which machine, and the provenance of the constants. No number in such a block is written by hand.
+runs took on which machine, what a GPU showed, and the provenance of the constants. No number in such a block is written
+by hand.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from pathlib import Path
 
 from rdlib import artifacts
 from rdlib.errors import UserError
-from rdlib.evidence import differences, released_rows, run_rows
+from rdlib.evidence import differences, gpu_rows, released_rows, run_rows
 from rdlib.evidence.released_rows import NOT_RELEASED
 from rdlib.paths import ROOT
 
@@ -44,6 +45,7 @@ def blocks(figures: Path) -> dict[str, str]:
     """The text of each block, from the released tables."""
     content = {"provenance": run_rows.provenance_rows(), "bench": run_rows.bench_rows(ROOT / "bench" / "results")}
     content["memory"] = run_rows.memory_rows(ROOT / "docs" / "memory.csv")
+    content |= {"gpu_memory": gpu_rows.memory_text(), "gpu_speed": gpu_rows.speed_text()}
     tried = figures / "trials" / "settings", ROOT / "params" / "trials" / "settings.yaml"
     content |= {"trials": run_rows.trial_rows(*tried), "patience": run_rows.patience_rows(*tried)}
     before = ROOT / "figures" / "trials" / "power_of_0.1.0"

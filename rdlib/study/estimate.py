@@ -15,7 +15,7 @@ from typing import Any
 
 import pandas as pd
 
-from rdlib.evidence import ledger
+from rdlib.evidence import gpu_rows, ledger
 from rdlib.method import rl
 from rdlib.profile import Profile
 from rdlib.study import stage_memory
@@ -164,7 +164,7 @@ def _memory_lines(table: pd.DataFrame) -> list[str]:
     largest = memory_table(table)
     if largest.empty:
         return ["No stage uses a GPU."]
-    lines = ["GiB of one GPU, of each stage's largest run (formulas of rdlib.study.memory, never seen on CUDA):"]
+    lines = [f"GiB of one GPU, of each stage's largest run (formulas of rdlib.study.memory, {gpu_rows.seen()}):"]
     lines.append(largest.to_string(index=False, float_format="{:,.1f}".format))
     lines += [f"Shape from {source}." for source in table.loc[table["gpu_memory_gib"] > 0, "source"].unique()]
     too_large = table[table["gpu_memory_gib"] > table["limit_gib"]].sort_values("gpu_memory_gib", ascending=False)

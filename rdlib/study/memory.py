@@ -13,7 +13,7 @@ computed with and w a number that is held, of H hidden, Q query, K key and I int
     MLP                  4 c I                    gate, its silu, up, and their product
 
 Tests hold the formulas to tensors that autograd saves, and the sums to the peak of this project's own training steps,
-on a CPU. Nothing here was measured on CUDA: RUNTIME, its context, workspaces and fragments, is a guess.
+on a CPU. RUNTIME, CUDA's context, workspaces and fragments, is a guess; docs/memory.md says what a card showed.
 """
 
 from __future__ import annotations

@@ -1,0 +1,227 @@
+"""What `scripts/gpu_check.py` trains and samples with: shapes, settings, weights, a tokenizer and texts.
+
+All is made on the spot. Every sequence is as long as the dry run's account takes it to be (the longest question of
+GSM8K and a response at its limit), so that what is predicted and what is measured are of the same step.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+import yaml
+from tokenizers import AddedToken, Tokenizer
+from tokenizers.decoders import ByteLevel as ByteLevelDecoder
+from tokenizers.models import BPE
+from tokenizers.pre_tokenizers import ByteLevel
+from transformers import (
+    AutoModelForCausalLM,
+    LlamaConfig,
+    PreTrainedConfig,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+    Qwen2Config,
+)
+
+from rdlib.method.reward_model import STUDENT_NEGATIVE, STUDENT_POSITIVE, TEACHER_POSITIVE, Response
+from rdlib.paths import ROOT
+from rdlib.study.architectures import KNOWN, Shape
+from rdlib.study.sizes import LONGEST
+from rdlib.study.stage import Stage
+from rdlib.tasks import prompts
+
+QWEN, LLAMA = "Qwen2.5-0.5B", "Llama-3.2-1B"
+FLOAT32, LORA = "float32, bf16 autocast", "bfloat16, LoRA"
+SDPA, FLASH = "sdpa", "flash_attention_2"
+BASE = ROOT / "params" / "single_gpu.yaml"
+PROMPT = LONGEST["gsm8k"]  # tokens
+CELL = {"dataset": "gsm", "teacher": "strong", "student": "small"}
+PAD, EOS, START, END = "<|pad|>", "<|endoftext|>", "<|im_start|>", "<|im_end|>"
+TEMPLATE = (
+    "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+LETTERS = "abcdefghijklmnopqrstuvwxyz"
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How large everything is: the shapes by name, tokens of a response, and the batches of an optimizer step.
+
+    `rows` of SFT, `queries` of the reward model with `samples` of each kind, `episodes` of PPO in minibatches of
+    `minibatch`; each is shared by `accumulation` passes.
+    """
+
+    name: str
+    shapes: dict[str, Shape]
+    response: int
+    rows: int
+    queries: int
+    samples: int
+    episodes: int
+    minibatch: int
+    accumulation: int = 2
+
+    @property
+    def length(self) -> int:
+        """Tokens of a prompt and its response."""
+        return PROMPT + self.response
+
+
+SCALES = {
+    "full": Scale("full", {name: KNOWN[name] for name in (QWEN, LLAMA)}, 290, 32, 8, 4, 64, 32),
+    "tiny": Scale(
+        "tiny",
+        {
+            QWEN: Shape(64, 2, 4, 2, 16, 128, 2000, tied=True, qkv_bias=True),
+            LLAMA: Shape(96, 2, 4, 2, 24, 192, 2000, tied=True),
+        },
+        24,
+        4,
+        2,
+        2,
+        4,
+        4,
+    ),
+}
+
+
+# ---- settings
+
+
+def training_settings(numbers: str, attention: str, accumulation: int) -> dict[str, Any]:
+    """The profile's section `training`; what is trained whole goes with gradient checkpointing, adapters without."""
+    lora = numbers == LORA
+    return {
+        "gradient_accumulation": accumulation,
+        "gradient_checkpointing": not lora,
+        "precision": "bf16",
+        "weights": "bfloat16" if lora else "float32",
+        "lora": {"r": 16, "alpha": 32} if lora else None,
+        "attention": attention,
+    }
+
+
+def write_profile(
+    path: Path, scale: Scale, model: str, numbers: str, attention: str, hardware: dict[str, Any], weights: Path
+) -> Path:
+    """Write a profile like params/single_gpu.yaml whose student is the model in the folder `weights`."""
+    content = yaml.safe_load(BASE.read_text(encoding="utf-8"))
+    given = {"model": str(weights), "engine": "transformers", "parameters": float(scale.shapes[model].parameters)}
+    content |= {"name": "gpu_check", "students": {"small": given}, "hardware": {"gpus": 1} | hardware}
+    content["datasets"]["gsm"] |= {"train": 64, "validation": 4, "test": 4, "perturbed_test": 0}
+    content["datasets"]["gsm"]["max_tokens"] = scale.response
+    content["sft"] |= {"batch_size": scale.rows}
+    content["reward_model"] |= {"batch_size": scale.queries, "samples_per_kind": scale.samples}
+    content["ppo"] |= {"episodes_per_update": scale.episodes, "minibatch_size": scale.minibatch}
+    content["generation"] |= {"batch_size": scale.episodes, "engine": "transformers"}
+    content["training"] = training_settings(numbers, attention, scale.accumulation)
+    path.write_text(yaml.safe_dump(content), encoding="utf-8")
+    return path
+
+
+def stage_of(name: str, profile: Path) -> Stage:
+    """A stage of the profile's only cell."""
+    return Stage(name, str(profile), method="sft" if name == "03_sft_warmup" else "ours", **CELL)
+
+
+# ---- a model and its tokenizer
+
+
+def make_tokenizer() -> PreTrainedTokenizerBase:
+    """A token a byte, with a chat template; its 260 numbers lie below any vocabulary here."""
+    core = Tokenizer(BPE({letter: number for number, letter in enumerate(sorted(ByteLevel.alphabet()))}, []))
+    core.pre_tokenizer, core.decoder = ByteLevel(add_prefix_space=False, use_regex=False), ByteLevelDecoder()
+    core.add_special_tokens([AddedToken(token, special=True) for token in (PAD, EOS, START, END)])
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, eos_token=EOS, pad_token=PAD)
+    tokenizer.chat_template = TEMPLATE
+    return tokenizer
+
+
+def configuration(shape: Shape, tokenizer: PreTrainedTokenizerBase) -> PreTrainedConfig:
+    """The configuration of a Llama or, where query, key and value have a bias, of a Qwen2."""
+    return (Qwen2Config if shape.qkv_bias else LlamaConfig)(
+        hidden_size=shape.hidden,
+        num_hidden_layers=shape.layers,
+        num_attention_heads=shape.heads,
+        num_key_value_heads=shape.kv_heads,
+        head_dim=shape.head_width,
+        intermediate_size=shape.intermediate,
+        vocab_size=shape.vocabulary,
+        tie_word_embeddings=shape.tied,
+        max_position_embeddings=4096,
+        bos_token_id=None,
+        eos_token_id=tokenizer.convert_tokens_to_ids(END),
+        pad_token_id=tokenizer.pad_token_id,
+    )
+
+
+@torch.no_grad()
+def write_weights(folder: Path, shape: Shape, device: torch.device) -> int:
+    """Write a model with random bfloat16 weights, made on the device, and its tokenizer; returns its parameters.
+
+    The layers' matrices are twice as large as usual: with the usual ones a model says its last token again and again.
+    """
+    tokenizer = make_tokenizer()
+    torch.manual_seed(0)
+    with device:
+        model = AutoModelForCausalLM.from_config(configuration(shape, tokenizer), dtype=torch.bfloat16)
+    for name, parameter in model.named_parameters():
+        if ".layers." in name and parameter.dim() > 1:
+            parameter.mul_(2)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return model.num_parameters()
+
+
+# ---- texts
+
+
+class Texts:
+    """Questions and responses of random letters, as long as the scale says; a letter is a token."""
+
+    def __init__(self, scale: Scale, stage: Stage, tokenizer: PreTrainedTokenizerBase, count: int):
+        self.scale, self.rng = scale, random.Random(0)
+        room = PROMPT - len(self._encoded(stage, tokenizer, ["x"])[0]) + 1
+        asked = [self._letters(room) for _ in range(count)]
+        splits = ["validation" if number < 4 else "train" for number in range(count)]
+        self.questions = self._table(asked, splits)
+        self.prompts = prompts.of_questions(stage.dataset_settings, self.questions)
+        self.encode = prompts.Encoder(self.prompts, tokenizer)
+        lengths = {len(ids) for ids in self.encode.prompts.values()} | {len(self.encode.response("a", True)) - 2}
+        if lengths != {PROMPT, 0}:
+            raise ValueError(f"the made-up texts have {sorted(lengths)} tokens and not {PROMPT}")
+
+    def ids(self, split: str) -> list[str]:
+        """The questions of a split."""
+        return list(self.questions["id"][self.questions["split"] == split])
+
+    def response(self) -> str:
+        """A response whose tokens, with the end token, are as many as there may be."""
+        return self._letters(self.scale.response - 1)
+
+    def responses(self, split: str, count: int) -> pd.DataFrame:
+        """A table of so many responses to the questions of a split, in turn."""
+        ids = self.ids(split)
+        rows = [(ids[number % len(ids)], self.response(), True) for number in range(count)]
+        return pd.DataFrame(rows, columns=["id", "text", "finished"])
+
+    def examples(self, count: int) -> dict[str, list[Response]]:
+        """Of so many queries the responses of each kind that a reward model learns from."""
+        kinds = [STUDENT_POSITIVE, STUDENT_NEGATIVE, TEACHER_POSITIVE] * self.scale.samples
+        return {key: [Response(k, self.response(), True) for k in kinds] for key in self.ids("train")[:count]}
+
+    def _letters(self, count: int) -> str:
+        return "".join(self.rng.choices(LETTERS, k=count))
+
+    def _encoded(self, stage: Stage, tokenizer: PreTrainedTokenizerBase, asked: list[str]) -> list[list[int]]:
+        given = prompts.of_questions(stage.dataset_settings, self._table(asked, ["train"] * len(asked)))
+        return [prompts.encode(tokenizer, prompt) for prompt in given.values()]
+
+    def _table(self, asked: list[str], splits: list[str]) -> pd.DataFrame:
+        table = pd.DataFrame({"id": [f"q{number}" for number in range(len(asked))], "split": splits})
+        return table.assign(question=asked, options=[()] * len(asked), group="made up")
