@@ -98,7 +98,7 @@ own-test: env ## own questions, a vLLM server as teacher, killed half way, to th
 
 llama-test: env ## a real llama.cpp server as teacher through stages 00 to 02, killed and started again (2 to 5 minutes; 1 GB of disk)
 	@$(PYTHON) scripts/llama_environment.py
-	@$(BIN)/python scripts/llama_model.py
+	@$(BIN)/python scripts/real_models.py student
 	@$(offline) $(BIN)/python -m pytest tests/llama -s $(PYTEST_ARGS)
 
 vllm-test: ## run the tests that need vLLM, in .venv-vllm, which it builds first (4 GB; minutes)

@@ -126,6 +126,15 @@ def record() -> dict[str, Any]:
     return {"numerics": PORTABLE if in_mode else NATIVE, **processor(), **kernels}
 
 
+def computes_bfloat16() -> bool:
+    """Whether a GPU or this processor computes with bfloat16 faster than with float32; never in the mode."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    kept_out = {"ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA"} & os.environ.keys()
+    return not kept_out and bool({"avx512_bf16", "amx_bf16"} & set(processor()["instruction_sets"]))
+
+
 @cache
 def processor() -> dict[str, Any]:
     """The name of the processor and those of its instruction sets that matter here, as far as the system tells."""

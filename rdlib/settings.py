@@ -16,6 +16,7 @@ Rate = Annotated[float, Field(gt=0, le=1)]
 Mismatch = Literal["negative_abs", "minus", "clip", "fixed", "none"]
 Method = Literal["sft", "ours_wo_r", "ours_wo_d", "ours"]
 Ablation = Literal["lambda", "data_ratio", "reward_source", "correctness"]
+Weights = Literal["auto", "float32", "bfloat16"]
 Temperature = Annotated[float, Field(ge=0, le=5)]
 AXES = ("dataset", "teacher", "student")
 SEEDS = 2**32  # NumPy's generators take no more
@@ -495,6 +496,8 @@ class Generation(Section):
     """How sampling is carried out: rows decoded together, and rows written to disk at a time.
 
     `engine` samples from the models that the study trains itself; `top_p` and `stop` hold for all sampling but PPO's.
+    `weights` is how the engine transformers holds a model that it samples from: auto is bfloat16 where the GPU or the
+    processor computes with it, and float32 elsewhere. (vLLM has `vllm.dtype`, PPO `training.weights`.)
     """
 
     batch_size: Positive
@@ -502,6 +505,7 @@ class Generation(Section):
     engine: Literal["transformers", "vllm"] = "transformers"
     top_p: Rate = 1.0
     stop: list[Annotated[str, Field(min_length=1)]] = []
+    weights: Weights = "float32"
     vllm: Vllm = Vllm()
 
 
@@ -515,8 +519,8 @@ class Training(Section):
     `precision` is that of the computation; null: bf16 (autocast) on a GPU, fp32 on a CPU. `weights` is how the
     networks of a training are held. float32, the default: an Adam step of this study's learning rates (1e-6 to 1e-5)
     is far below the 2^-8 that bfloat16 resolves of a weight, and would mostly be rounded away. bfloat16 takes half
-    the memory and computes in bf16; with `lora` it holds what is frozen, and the adapters stay float32. (DeepSpeed in
-    bf16 keeps float32 masters of its own in either case.)
+    the memory and computes in bf16; with `lora` it holds what is frozen, and the adapters stay float32. auto is
+    bfloat16 where the GPU or the processor computes with it. (DeepSpeed in bf16 keeps float32 masters of its own.)
 
     `attention` is the implementation that transformers uses (null: its own choice), `compile` passes training's forward
     and backward passes through torch.compile; both change results by rounding alone. `report_to` names where the
@@ -528,7 +532,7 @@ class Training(Section):
     gradient_accumulation: Positive = 1
     gradient_checkpointing: bool = False
     precision: Literal["fp32", "bf16"] | None = None
-    weights: Literal["float32", "bfloat16"] = "float32"
+    weights: Weights = "float32"
     attention: Literal["eager", "sdpa", "flash_attention_2", "flash_attention_3"] | None = None
     compile: bool = False
     report_to: list[Literal["tensorboard", "wandb", "trackio"]] = []
@@ -536,8 +540,8 @@ class Training(Section):
 
     @model_validator(mode="after")
     def _weights_are_no_finer_than_the_computation(self) -> Training:
-        if self.weights == "bfloat16" and self.precision == "fp32":
-            raise ValueError("weights bfloat16 cannot be computed with in fp32: set training.precision to bf16")
+        if self.weights != "float32" and self.precision == "fp32":
+            raise ValueError(f"weights {self.weights} cannot be computed with in fp32: set training.precision to bf16")
         return self
 
     def forward_size(self, minibatch: int, most: int = 16) -> int:

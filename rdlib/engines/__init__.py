@@ -31,7 +31,7 @@ def _open_transformers(stage, model: Model) -> Engine:
 
     source, generation = models.resolve(model, stage.root), stage.profile.generation
     return TransformersEngine(
-        models.load_causal_lm(source).to(models.device()),
+        models.load_causal_lm(source, weights=generation.weights).to(models.device()),
         models.load_tokenizer(source),
         generation.batch_size,
         stage.dataset_settings.max_tokens,

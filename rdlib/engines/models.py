@@ -23,7 +23,7 @@ from transformers.utils import logging
 from rdlib import numerics
 from rdlib.engines import endings, padding, probe, scorers
 from rdlib.errors import UserError
-from rdlib.settings import Model, Training
+from rdlib.settings import Model, Training, Weights
 from rdlib.tasks import prompts
 
 numerics.settle()
@@ -126,12 +126,15 @@ def device() -> torch.device:
 WEIGHTS = {"dtype": torch.float32, "use_safetensors": True}  # never a pickle, which could hold any code
 
 
-def load_causal_lm(source: Model | str | Path, training: Training | None = None) -> PreTrainedModel:
-    """A language model in evaluation mode: in float32, or as the settings of a training hold it.
+def load_causal_lm(
+    source: Model | str | Path, training: Training | None = None, weights: Weights = "float32"
+) -> PreTrainedModel:
+    """A language model in evaluation mode: held as `weights`, or as the settings of a training say.
 
     Of its generation settings the tokens alone are left.
     """
-    model = _load(AutoModelForCausalLM, source, **_held_for(training)).eval()
+    held = _held_for(training) if training is not None else WEIGHTS | {"dtype": dtype_of(weights)}
+    model = _load(AutoModelForCausalLM, source, **held).eval()
     endings.settle(model)
     return model
 
@@ -160,11 +163,18 @@ def load_scorer(
     return model.eval()
 
 
+def dtype_of(weights: Weights) -> torch.dtype:
+    """How weights are held: auto is bfloat16 where this machine computes with it, else float32."""
+    if weights == "auto":
+        return torch.bfloat16 if numerics.computes_bfloat16() else torch.float32
+    return getattr(torch, weights)
+
+
 def _held_for(training: Training | None) -> dict:
     if training is None:
         return WEIGHTS
     chosen = {} if training.attention is None else {"attn_implementation": training.attention}
-    return WEIGHTS | {"dtype": getattr(torch, training.weights)} | chosen
+    return WEIGHTS | {"dtype": dtype_of(training.weights)} | chosen
 
 
 def _name(source: Model | str | Path) -> str:

@@ -4,8 +4,9 @@ A record, here as a line of JSONL, names its question by `id` or by the text of 
 
     {"id": "gsm-train-17", "temperature": 0.7, "sample": 2, "text": "... #### 12", "tokens": 41, "finished": true}
 
-Only the question and `text` are needed. Where a record has the question's text, that decides: an id alone can be that
-of another question by now, so one with another text is refused and never served. Records are served in the order of
+Only the question and `text` are needed. Where a record has the question's text, or its hash as `question_sha256` (of
+`plain_question`), that decides: an id alone can be that of another question by now, so one with another text is refused
+and never served. Records are served in the order of
 `sample`, else of the file. With `temperature`, a request gets those of its own; without it, all requests must be at one
 temperature. `tokens` counts tokens; `finished` (or `finish_reason`: "stop" or "length") tells whether the response
 ended by itself. The table that sampling makes, such as a stage's responses.parquet, is a recording too.
@@ -14,6 +15,7 @@ ended by itself. The table that sampling makes, such as a stage's responses.parq
 from __future__ import annotations
 
 import codecs
+import hashlib
 import math
 import re
 from collections import defaultdict
@@ -31,7 +33,7 @@ from rdlib.tasks.prompts import Prompt
 from rdlib.tasks.records import parse_object
 from rdlib.tasks.spoken import thought_end
 
-Key = tuple[str, str]  # ("id" or "question", which)
+Key = tuple[str, str]  # ("id", "question" or "hash", which)
 
 
 class ReplayEngine:
@@ -43,12 +45,12 @@ class ReplayEngine:
     def __init__(self, source: str | Path, drop_thinking: bool = False):
         self.source, self.drop_thinking = Path(source), drop_thinking
         self.records: dict[Key, dict[float | None, list[Completion]]] = defaultdict(lambda: defaultdict(list))
-        self.texts: dict[str, str] = {}  # by id: the question that the recording says it is of
+        self.texts: dict[str, str] = {}  # by id: the question, or its hash, that the recording says it is of
         self.temperature: float | None = None
         recorded = [_parse(record, where) for where, record in _read(self.source)]
         for response in sorted(recorded, key=lambda response: response.sample):
             self.records[response.key][response.temperature].append(response.completion)
-            if response.id is not None and response.key[0] == "question":
+            if response.id is not None and response.key[0] != "id":
                 self.texts[response.id] = response.key[1]
                 self.records["id", response.id][response.temperature].append(response.completion)
         if not self.records:
@@ -89,8 +91,9 @@ class ReplayEngine:
         return [without_thinking(completion) for completion in served] if self.drop_thinking else served
 
     def _records_of(self, prompt: Prompt) -> dict[float | None, list[Completion]]:
-        """What is recorded of a question: by its text, else by its id; UserError for its id with another text."""
-        if found := self.records.get(("question", plain_question(prompt.question))):
+        """What is recorded of a question: by its text or hash, else by its id; UserError for its id with another."""
+        text = plain_question(prompt.question)
+        if found := self.records.get(("question", text)) or self.records.get(("hash", hash_of(text))):
             return found
         other = self.texts.get(prompt.id)
         if other is not None and prompt.question:
@@ -148,7 +151,10 @@ def _read_parquet(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 READERS = {".jsonl": _read_jsonl, ".parquet": _read_parquet}
 LARGEST = 2**31  # no temperature, count or number of a sample reaches it
-FIELDS = ("id", "question", "asked", "text", "temperature", "sample", "tokens", "finished", "finish_reason")
+FIELDS = (
+    *("id", "question", "asked", "question_sha256", "text", "temperature", "sample", "tokens", "finished"),
+    "finish_reason",
+)
 
 
 @dataclass(frozen=True)
@@ -196,6 +202,11 @@ def plain_question(text: str) -> str:
     return text.replace("\r\n", "\n").replace("\r", "\n").strip()
 
 
+def hash_of(question: str) -> str:
+    """SHA-256 of a question's plain text, by which a recording names a question without holding its text."""
+    return hashlib.sha256(question.encode()).hexdigest()
+
+
 def _key(record: dict[str, Any], where: str) -> tuple[Key, str | None]:
     """What a record is looked up by, its question's text where it has one, and its id."""
     key = _name(record, "id", where)
@@ -203,6 +214,8 @@ def _key(record: dict[str, Any], where: str) -> tuple[Key, str | None]:
     asked = next((text for name in told if (text := _name(record, name, where))), None)  # "asked": of a stage's table
     if asked:
         return ("question", plain_question(asked)), key
+    if hashed := _name(record, "question_sha256", where):
+        return ("hash", hashed), key
     if key:
         return ("id", key), key
     raise UserError(f"{where} does not say which question it answers: give it an id or a question.")

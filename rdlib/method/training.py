@@ -35,7 +35,7 @@ from transformers import (
 )
 from transformers.trainer import TRAINER_STATE_NAME
 
-from rdlib.engines import endings
+from rdlib.engines import endings, models
 from rdlib.errors import UserError
 from rdlib.method import watching
 from rdlib.settings import Stopping, Training
@@ -50,7 +50,7 @@ NON_REENTRANT = {"use_reentrant": False}  # the kind of gradient checkpointing t
 def in_bf16(settings: Training) -> bool:
     """Whether forward passes are computed in bfloat16; UserError where the GPU has none."""
     cuda = torch.cuda.is_available()
-    asked = settings.precision == "bf16" or settings.weights == "bfloat16"
+    asked = settings.precision == "bf16" or models.dtype_of(settings.weights) is torch.bfloat16
     if asked and cuda and not torch.cuda.is_bf16_supported():
         raise UserError("training.precision is bf16, which this GPU does not have: set it to fp32.")
     return asked or (cuda and settings.precision is None)

@@ -24,7 +24,7 @@ from rdlib.study.sizes import LENGTHS, split_sizes
 from rdlib.study.stage import Stage
 
 BYTES_PER_TOKEN = 4.5  # of text, before compression
-WEIGHT = {"float32": 4, "bfloat16": 2}  # bytes of a saved parameter
+WEIGHT = {"float32": 4, "bfloat16": 2, "auto": 2}  # bytes of a saved parameter
 PARTS = [part.name for part in fields(Memory)]
 
 

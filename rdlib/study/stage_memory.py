@@ -77,7 +77,8 @@ def _sampling(stage: Stage, room: float) -> Footprint:
         rows = stage.profile.generation.batch_size
         prompts = -(-rows // _samples(stage))
         found = m.sampling(shape, m.FP32, rows, _longest(stage), _response(stage), prompts)
-        found += Memory(weights=4.0 * shape.parameters, runtime=m.RUNTIME)
+        held = 4.0 if stage.profile.generation.weights == "float32" else 2.0
+        found += Memory(weights=held * shape.parameters, runtime=m.RUNTIME)
         larger = found.weights > found.total / 2
         advice = "sample with engine vllm" if larger else f"lower generation.batch_size (now {rows})"
         return Footprint(found, room, source, advice)
@@ -128,7 +129,7 @@ def numbers_of(training: Training, sharding: Sharding) -> Numbers:
     """How a training on a GPU holds its numbers and computes with them."""
     if training.precision == "fp32":
         return m.FP32
-    if training.weights == "bfloat16" or sharding.kind not in ("none", "ddp"):  # these cast whole modules
+    if training.weights != "float32" or sharding.kind not in ("none", "ddp"):  # these cast whole modules
         return m.BF16
     return m.AUTOCAST
 
@@ -183,7 +184,7 @@ class Setup:
 
     def frozen(self, parameters: float) -> Memory:
         """A network that is only passed through; each process has it whole."""
-        return Memory(weights=parameters * (2 if self.settings.weights == "bfloat16" else 4))
+        return Memory(weights=parameters * (4 if self.settings.weights == "float32" else 2))
 
     def passes(self, rows: int, length: int, padded: bool = True, kept: int = 0) -> float:
         """Bytes of activations at the peak of a backward pass through `rows`, beside `kept` ones of earlier passes."""
