@@ -230,11 +230,11 @@ def response_logprobs(
     responses: Tensor,
     mask: Tensor,
     temperature: float = 1.0,
-) -> tuple[Tensor, Tensor]:
-    """Log-probabilities [B, T] of the response tokens at a sampling temperature, and entropies [B, T] without gradient.
+) -> tuple[Tensor, Tensor | None]:
+    """Log-probabilities [B, T] of the response tokens at a sampling temperature, and entropies [B, T].
 
     Outside `mask` they are any numbers. Logits are computed at the response positions alone, and in tiles where a
-    vocabulary is large: see `token_logprobs`.
+    vocabulary is large: see `logprobs_and_entropy`, which also says when there are entropies.
     """
     states = response_states(policy, sequences, query_lengths, responses.shape[1])
     return logprobs_and_entropy(states, policy.get_output_embeddings(), responses, mask, temperature)
@@ -270,7 +270,7 @@ class PolicyAndValue(nn.Module):
 
     def forward(
         self, sequences: Tensor, query_lengths: Tensor, responses: Tensor, mask: Tensor, temperature: float
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor | None, Tensor]:
         """Log-probabilities and entropies of `response_logprobs`, and values, each [B, T] of the response positions."""
         logprobs, entropies = response_logprobs(self.policy, sequences, query_lengths, responses, mask, temperature)
         return logprobs, entropies, response_values(self.value_model, sequences, query_lengths, responses.shape[1])

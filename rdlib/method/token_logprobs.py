@@ -49,28 +49,28 @@ def entropy_from_logits(logits: Tensor) -> Tensor:
 
 def logprobs_and_entropy(
     states: Tensor, head: nn.Module, tokens: Tensor, mask: Tensor, temperature: float = 1.0
-) -> tuple[Tensor, Tensor]:
-    """Log-probability [B, T] of each of `tokens` [B, T] after `states` [B, T, H], and entropy in nats, not to be learnt.
+) -> tuple[Tensor, Tensor | None]:
+    """Log-probability [B, T] of each of `tokens` [B, T] after `states` [B, T, H], and entropy in nats [B, T].
 
     `head`: the output layer. `temperature` divides its logits. Positions outside `mask` [B, T] have any finite value.
-    A head that is more than a linear layer, as one with an adapter of its own, is computed whole.
+    The entropy has no gradient, and is None where nothing has one: only a training step looks at it. A head that is
+    more than a linear layer, as one with an adapter of its own, is computed whole.
     """
     if type(head) is nn.Linear and tokens.numel() * len(head.weight) > tile_of(states.device):
         return _in_tiles(states, head, tokens, mask, temperature)
     logits = at_least_float32(head(states)) / temperature
-    with torch.no_grad():
-        entropy = entropy_from_logits(logits)
+    entropy = entropy_from_logits(logits.detach()) if torch.is_grad_enabled() else None
     return selective_logprobs(logits, tokens), entropy
 
 
 @torch.compiler.disable  # the number of tiles depends on the data
 def _in_tiles(
     states: Tensor, head: nn.Linear, tokens: Tensor, mask: Tensor, temperature: float
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor | None]:
     """`logprobs_and_entropy` by tiles; 0 outside `mask`, where nothing is computed."""
     found = _Tiled.apply(states[mask], head.weight, head.bias, tokens[mask], temperature)
     logprobs, entropy = (torch.zeros_like(mask, dtype=one.dtype).masked_scatter(mask, one) for one in found)
-    return logprobs, entropy
+    return logprobs, entropy if torch.is_grad_enabled() else None
 
 
 class _Tiled(torch.autograd.Function):
@@ -144,7 +144,7 @@ class Layer:
 
 @dataclass(frozen=True)
 class Sums:
-    """Of the logits z [N, v] seen so far, each [N]: their maximum m, sum exp(z - m), sum (z - m) exp(z - m), and z_y."""
+    """Of the logits z seen so far, each [N]: their maximum m, sum exp(z - m), sum (z - m) exp(z - m), and z_y."""
 
     highest: Tensor
     total: Tensor
@@ -165,12 +165,9 @@ class Sums:
         fallen = self.highest - highest
         below = logits.sub_(highest[:, None]).clamp_(min=torch.finfo(logits.dtype).min)  # -inf times 0 would be NaN
         powers = below.exp()
-        return Sums(
-            highest,
-            fallen.exp() * self.total + powers.sum(1),
-            fallen.exp() * (self.weighed + fallen * self.total) + torch.linalg.vecdot(powers, below),
-            torch.where(here, chosen, self.chosen),
-        )
+        total = fallen.exp() * self.total + powers.sum(1)
+        weighed = fallen.exp() * (self.weighed + fallen * self.total) + powers.mul_(below).sum(1)
+        return Sums(highest, total, weighed, torch.where(here, chosen, self.chosen))
 
 
 def of_tile(logits: Tensor, places: Tensor, log_sum: Tensor, gradient: Tensor) -> Tensor:
