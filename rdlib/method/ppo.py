@@ -367,7 +367,7 @@ def _require_plain_head(model: nn.Module, prompt: list[int]) -> None:
     ids = torch.tensor([prompt], device=device)
     states = core.response_states(model, ids, torch.tensor([len(prompt)], device=device), 1)
     ours = model.get_output_embeddings()(states)[:, 0]
-    theirs = model(input_ids=ids).logits[:, -1]
+    theirs = model(input_ids=ids, logits_to_keep=1).logits[:, -1]
     if changed_by(model.config) or not torch.allclose(ours, theirs, rtol=1e-2, atol=1e-2):
         raise UserError(
             f"PPO does not support {type(model).__name__}, which scales or caps its logits: choose a student "
