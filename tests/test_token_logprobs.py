@@ -111,10 +111,8 @@ def test_bfloat16_is_as_near_to_float64_as_with_whole_logits(tiles, monkeypatch,
     head = head.to(held)
 
     def error(found) -> list[float]:
-        return [
-            float((a.detach().double() - b.detach()).abs().max() / b.abs().max())
-            for a, b in zip(found, exact, strict=True)
-        ]
+        pairs = [(a.detach().double(), b.detach()) for a, b in zip(found, exact, strict=True)]
+        return [float((a - b).abs().max() / b.abs().max()) for a, b in pairs]
 
     with torch.autocast("cpu", torch.bfloat16, enabled=held == torch.float32):
         in_tiles = gradients(states, head, tokens, mask)
