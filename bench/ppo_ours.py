@@ -1,5 +1,7 @@
-"""Our side of part b, in a process of its own: prints the seconds of each update but the first, and the mean length of
-a response in tokens, as JSON; where the spec says `profile`, also what torch's profiler saw the time go into."""
+"""Our side of part b, in a process of its own: prints the seconds of each update but the first, those of its steps
+alone, the mean length of a response in tokens, and the MiB that it held at most above what it held before the training,
+as JSON; where the spec says `profile`, also what torch's profiler saw the time go into. `whole_logits` has all logits
+computed and held at once, as the micro world's few are, and all were in release 1.0.0."""
 
 from __future__ import annotations
 
@@ -11,9 +13,10 @@ from pathlib import Path
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from bench.timing import clock
+from bench.timing import clock, memory_now, peak_memory
 from rdlib.engines import generation, models
 from rdlib.engines.transformers_engine import TransformersEngine
+from rdlib.method import token_logprobs
 from rdlib.method.ppo import PPOTrainer
 from rdlib.method.rl import RewardFunction, sampler
 from rdlib.paths import ROOT
@@ -33,7 +36,9 @@ def endless(tokenizer, limit: int):
 
 
 def main(spec: dict, seed: int) -> dict:
-    """Train, and return the seconds of each update but the first, and the mean length of a response."""
+    """Train, and return the seconds of each update but the first, the mean length of a response, and the memory."""
+    if spec.get("whole_logits"):
+        token_logprobs.CPU_TILE = sys.maxsize
     study = load_profile(ROOT / "params/micro.yaml")
     settings = study.ppo.model_copy(
         update={
@@ -51,6 +56,7 @@ def main(spec: dict, seed: int) -> dict:
     scorer = models.load_scorer(spec["scorer"], pad)
     labels = [None] * len(spec["prompts"])  # TRL has no pseudo-labels either
     ends: list[float] = []
+    steps: list[float] = []
     trainer = PPOTrainer(
         models.load_causal_lm(spec["policy"]),
         models.load_causal_lm(spec["policy"]),
@@ -63,11 +69,22 @@ def main(spec: dict, seed: int) -> dict:
         seed=seed,
         on_update=lambda row: ends.append(clock()),
     )
+    optimise = trainer.optimise
+
+    def timed(*arguments):
+        start = clock()
+        statistics = optimise(*arguments)
+        steps.append(clock() - start)
+        return statistics
+
+    trainer.optimise = timed
+    before = memory_now()
     with profile(activities=[ProfilerActivity.CPU], with_flops=True) if spec.get("profile") else nullcontext() as seen:
         trainer.train(Path(spec["work"]) / f"ours-{seed}-{spec['ends']}")
     lengths = [row["response_length"] for row in trainer.history[1:]]  # row 0 is before the training
     seconds = [end - start for start, end in zip(ends[1:], ends[2:], strict=False)]
-    return {"seconds": seconds, "length": sum(lengths) / len(lengths)} | (spending(seen) if seen else {})
+    found = {"seconds": seconds, "steps": steps[1:], "length": sum(lengths) / len(lengths)}
+    return found | {"memory": peak_memory() - before} | (spending(seen) if seen else {})
 
 
 PRODUCTS = ("aten::mm", "aten::addmm", "aten::bmm")

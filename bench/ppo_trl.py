@@ -1,4 +1,5 @@
-"""TRL's side of part b, run by the Python of .venv-trl: prints the seconds of each update but the first, as JSON."""
+"""TRL's side of part b, run by the Python of .venv-trl: prints the seconds of each update but the first, and
+the MiB that it held at most above what it held before the training, as JSON."""
 
 from __future__ import annotations
 
@@ -19,7 +20,7 @@ from transformers import (
 )
 from trl.experimental.ppo import PPOConfig, PPOTrainer
 
-from bench.timing import clock
+from bench.timing import clock, memory_now, peak_memory
 
 
 class Clock(TrainerCallback):
@@ -34,7 +35,7 @@ class Clock(TrainerCallback):
 
 
 def main(spec: dict, seed: int) -> dict:
-    """Train, and return the seconds of each update but the first."""
+    """Train, and return the seconds of each update but the first, and the memory."""
     tokenizer = AutoTokenizer.from_pretrained(spec["policy"], padding_side="left")
     config = PPOConfig(
         output_dir=str(Path(spec["work"]) / f"trl-{seed}-{spec['ends']}"),
@@ -82,8 +83,10 @@ def main(spec: dict, seed: int) -> dict:
         eval_dataset=dataset.select(range(1)),
         callbacks=[watch],
     )
+    before = memory_now()
     trainer.train()
-    return {"seconds": [end - start for start, end in zip(watch.ends, watch.ends[1:], strict=False)]}
+    seconds = [end - start for start, end in zip(watch.ends, watch.ends[1:], strict=False)]
+    return {"seconds": seconds, "memory": peak_memory() - before}
 
 
 if __name__ == "__main__":

@@ -15,6 +15,8 @@ Seconds = dict[str, list[float]]
 # On a busy machine BENCH_CLOCK=cpu counts the seconds of a core that this process used, its threads' together
 clock = time.process_time if os.environ.get("BENCH_CLOCK") == "cpu" else time.perf_counter
 
+STATUS = Path("/proc/self/status")
+
 
 def seconds_of(work: Callable[[], object]) -> float:
     """How long one call takes."""
@@ -55,8 +57,16 @@ def peak_memory() -> float:
 
     From /proc where there is one: getrusage counts what the parent held before this program was started.
     """
-    status = Path("/proc/self/status")
-    if status.exists():
-        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
-        return int(line.split()[1]) / 1024
+    if STATUS.exists():
+        return _status("VmHWM")
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 1024)
+
+
+def memory_now() -> float:
+    """What this process holds, in MiB; where there is no /proc, the most that it has held."""
+    return _status("VmRSS") if STATUS.exists() else peak_memory()
+
+
+def _status(name: str) -> float:
+    line = next(line for line in STATUS.read_text().splitlines() if line.startswith(name))
+    return int(line.split()[1]) / 1024

@@ -6,6 +6,7 @@ The responses depend on the prompt and the update alone, so that any number of p
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -13,8 +14,10 @@ import torch
 from safetensors.torch import save_file
 from test_ppo import EOS, first_logit, settings, share_of, trainer_for
 
-from rdlib.method import training
+from rdlib.method import token_logprobs, training
 from rdlib.settings import Training
+
+TILES = "RDLIB_TEST_TILES"  # where it is set, logits are computed in tiles of eight columns
 
 
 class GivenResponses:
@@ -36,6 +39,8 @@ class GivenResponses:
 
 def run(work: Path) -> None:
     """Two updates with whitened rewards; the main process writes history.json and weights.safetensors."""
+    if TILES in os.environ:
+        token_logprobs.CPU_TILE, token_logprobs.ALIGNED = 1, 8
     config = settings(total_updates=2, whiten_rewards=True, max_grad_norm=0.5)
     trainer = trainer_for(
         config,

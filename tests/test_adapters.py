@@ -52,8 +52,7 @@ def test_ppo_trains_adapters_and_head_against_the_base_as_reference(tmp_path):
     assert any("policy" in k for k in changed) and any("score" in k for k in changed)
     batch, _, _ = trainer._rollout(3)
     batch = trainer._evaluate_rollouts(batch)
-    logits = core.response_logits(base, batch.sequences, batch.query_lengths, batch.mask.shape[1])
-    expected = core.selective_logprobs(logits, batch.responses)
+    expected, _ = core.response_logprobs(base, *batch.inputs)
     torch.testing.assert_close(batch.ref_logprobs[batch.mask], expected[batch.mask], **CLOSE)
     assert not torch.allclose(batch.logprobs[batch.mask], expected[batch.mask])
     assert trainer.history[2]["kl"] != 0

@@ -7,7 +7,7 @@ import json
 import pandas as pd
 import pytest
 
-from bench import report, responses, roofline, timing, whole_study
+from bench import large_vocabulary, report, responses, roofline, timing, whole_study
 from rdlib import streams
 from rdlib.evidence import run_rows
 from rdlib.method import voting
@@ -94,6 +94,21 @@ def test_growth_leaves_out_what_fits_into_two_chunks():
     time, memory = responses._growth(found)
     assert (time.value, memory.value) == (pytest.approx(1), pytest.approx(0))
     assert time.met and memory.met
+
+
+def test_a_large_vocabulary_is_held_to_both_others_round_by_round():
+    def of(seconds, steps, memory):
+        return {"seconds": seconds, "memory": memory} | ({"steps": steps} if steps else {})
+
+    found = {
+        "ours": [of(4.0, 1.0, 100.0), of(6.0, 3.0, 100.0), of(5.0, 2.0, 300.0)],
+        "whole": [of(8.0, 2.0, 1000.0)] * 3,
+        "trl": [of(10.0, None, 2000.0)] * 3,
+    }
+    memory, step, time, memory_trl, time_trl = large_vocabulary.rows_of(found)
+    assert (memory.value, memory.low, memory.high, memory.met) == (10.0, 10.0, 30.0, True)
+    assert (step.value, step.met, time.value) == (100.0, True, 62.5)
+    assert (memory_trl.value, memory_trl.other, time_trl.value) == (5.0, "2,000 MiB", 50.0)
 
 
 def test_start_up_is_what_no_working_cell_took(tmp_path):

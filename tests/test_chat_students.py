@@ -39,8 +39,8 @@ def learn_the_form(model, encode: prompts.Encoder) -> None:
         texts = [SAID.format(rng.choice("23")) for _ in range(4)]
         said = [encode.response(text, True) for text in texts]
         batch = core.Batch.collate([rng.choice(list(encode.prompts.values())) for _ in said], said)
-        logits = core.response_logits(model, batch.sequences, batch.query_lengths, batch.mask.shape[1])
-        loss = -core.masked_mean(core.selective_logprobs(logits, batch.responses), batch.mask)
+        logprobs, _ = core.response_logprobs(model, *batch.inputs)
+        loss = -core.masked_mean(logprobs, batch.mask)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

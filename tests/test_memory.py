@@ -20,7 +20,7 @@ from trl.trainer.utils import add_fused_lm_head
 
 from rdlib.engines.transformers_engine import new_cache, pick_tokens
 from rdlib.method import ppo_core as core
-from rdlib.method import reward_model, scoring, training
+from rdlib.method import reward_model, scoring, token_logprobs, training
 from rdlib.paths import ROOT
 from rdlib.settings import Lora, Model, Training
 from rdlib.study import architectures
@@ -232,13 +232,10 @@ def ppo_step(shape, numbers, checkpointing, rows, length):
     mask = torch.ones(rows, response, dtype=torch.bool)
 
     def loss():
+        inputs = (ids, torch.full((rows,), length - response), ids[:, -response:], mask)
         with computing(numbers):
-            logits, now = both(ids, torch.full((rows,), length - response), response)
-        logits = logits.float()  # by accelerate
-        logits = logits / 1.0
-        logprobs = core.selective_logprobs(logits, ids[:, -response:])
-        with torch.no_grad():
-            core.masked_mean(core.entropy_from_logits(logits), mask)
+            logprobs, entropies, now = both(*inputs, 1.0)
+        core.masked_mean(entropies, mask)
         policy = core.policy_loss(logprobs, old, advantages, mask, 0.2)[0]
         return policy + 0.1 * core.value_loss(now, values, returns, mask, 0.2)[0]
 
@@ -246,7 +243,7 @@ def ppo_step(shape, numbers, checkpointing, rows, length):
         loss().backward()
     passes = m.training_activations(shape, numbers, rows, length, checkpointing)
     kept = m.kept_activations(shape, numbers, rows, length, checkpointing)
-    return peak.most, passes + kept + m.whole_logits(shape, rows * response, m.PPO_COPIES), [both]
+    return peak.most, passes + kept + m.tiled_logprobs(shape, numbers, rows * response), [both]
 
 
 @pytest.mark.slow
@@ -259,6 +256,8 @@ def test_the_peak_of_a_training_step_is_near_the_formula_and_below_it(monkeypatc
     TRL's tile is narrow here, as folding it takes float32 copies of it on a CPU, which Triton's kernel does not make.
     """
     monkeypatch.setattr(m, "TILE", (4096, 32))
+    monkeypatch.setattr(m, "PPO_TILE", 2**18)
+    monkeypatch.setattr(token_logprobs, "CPU_TILE", 2**18)
     monkeypatch.setattr(trl.trainer.utils, "_CHUNKED_LOGPROB_CHUNK_SIZE", 32)
     numbers, shape = NUMBERS[kind], Shape(64, 4, 4, 2, 16, 176, 2000)
     peak, passes, models = step(shape, numbers, checkpointing, rows=24, length=128)
@@ -267,12 +266,15 @@ def test_the_peak_of_a_training_step_is_near_the_formula_and_below_it(monkeypatc
     assert 0.97 < (passes + gradients + casts) / peak < 1.5
 
 
-def test_ppo_holds_four_copies_of_the_logits():
-    """Where nothing but logits counts."""
-    shape = Shape(16, 1, 4, 2, 4, 16, 20_000)
-    for numbers in NUMBERS.values():
-        peak, _, _ = ppo_step(shape, numbers, False, rows=8, length=64)
-        assert peak == pytest.approx(m.whole_logits(shape, 8 * 32, m.PPO_COPIES), rel=0.05)
+@pytest.mark.parametrize("tile", [2**20, 2**24])
+@pytest.mark.parametrize("kind", NUMBERS)
+def test_ppo_holds_two_copies_of_a_tile_of_logits_or_four_of_all(monkeypatch, kind, tile):
+    """Where nothing but logits counts; whole ones of 5 million."""
+    monkeypatch.setattr(token_logprobs, "CPU_TILE", tile)
+    monkeypatch.setattr(m, "PPO_TILE", tile)
+    shape = Shape(4, 1, 1, 1, 4, 4, 20_000)
+    peak, _, _ = ppo_step(shape, NUMBERS[kind], False, rows=8, length=64)
+    assert peak == pytest.approx(m.tiled_logprobs(shape, NUMBERS[kind], 8 * 32), rel=0.05)
 
 
 def test_sampling_holds_the_cache_and_the_copies_of_a_steps_logits():

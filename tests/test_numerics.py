@@ -29,7 +29,7 @@ from rdlib.engines import models
 from rdlib.engines.generation import Request
 from rdlib.engines.transformers_engine import TransformersEngine, pick_tokens
 from rdlib.errors import UserError
-from rdlib.method import baselines, metrics, reward_model, sft, trainers, training
+from rdlib.method import baselines, metrics, reward_model, sft, token_logprobs, trainers, training
 from rdlib.method import ppo_core as core
 from rdlib.method.ppo import PPOTrainer
 from rdlib.method.reward_model import IGNORED, STUDENT_NEGATIVE, STUDENT_POSITIVE, TEACHER_POSITIVE
@@ -223,7 +223,7 @@ def padded_logprobs(model: nn.Module, pairs: list, side: str) -> list[list[float
     for row, (prompt, response) in enumerate(pairs):
         start = len(prompt) + (width - len(prompt) - len(response) if side == "left" else 0)
         places = logits[row : row + 1, start - 1 : start - 1 + len(response)]
-        result.append(core.selective_logprobs(places, torch.tensor([response]))[0].tolist())
+        result.append(token_logprobs.selective_logprobs(places, torch.tensor([response]))[0].tolist())
     return result
 
 

@@ -109,8 +109,8 @@ def learn_the_form(model: LlamaForCausalLM, tokenizer, questions: list[prompts.P
         texts = [ANSWER.format(rng.choice(LETTERS[:10])) for _ in range(4)]
         said = [tokenizer(text, add_special_tokens=False)["input_ids"] + [EOT] for text in texts]
         batch = core.Batch.collate([rng.choice(asked) for _ in said], said)
-        logits = core.response_logits(model, batch.sequences, batch.query_lengths, batch.mask.shape[1])
-        loss = -core.masked_mean(core.selective_logprobs(logits, batch.responses), batch.mask)
+        logprobs, _ = core.response_logprobs(model, *batch.inputs)
+        loss = -core.masked_mean(logprobs, batch.mask)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

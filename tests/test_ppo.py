@@ -16,6 +16,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassifi
 from rdlib.errors import UserError
 from rdlib.method import ppo, ppo_schedule
 from rdlib.method import ppo_core as core
+from rdlib.method.token_logprobs import entropy_from_logits, selective_logprobs
 from rdlib.settings import Ppo, Stopping
 
 torch.set_num_threads(1)
@@ -164,13 +165,13 @@ def test_gradient_of_the_policy_loss_by_finite_differences():
     generator = torch.Generator().manual_seed(2)
     logits = torch.randn(3, 4, 5, generator=generator, dtype=torch.float64, requires_grad=True)
     tokens = torch.randint(5, (3, 4), generator=generator)
-    old = core.selective_logprobs(logits.detach() + 0.3 * torch.randn(logits.shape, generator=generator), tokens)
+    old = selective_logprobs(logits.detach() + 0.3 * torch.randn(logits.shape, generator=generator), tokens)
     advantages, mask = torch.randn(3, 4, generator=generator, dtype=torch.float64), mask_of([4, 1, 2], 4)
 
     def loss(x):
-        return core.policy_loss(core.selective_logprobs(x, tokens), old, advantages, mask, 0.2)[0]
+        return core.policy_loss(selective_logprobs(x, tokens), old, advantages, mask, 0.2)[0]
 
-    assert 0 < core.policy_loss(core.selective_logprobs(logits, tokens), old, advantages, mask, 0.2)[1] < 1
+    assert 0 < core.policy_loss(selective_logprobs(logits, tokens), old, advantages, mask, 0.2)[1] < 1
     assert torch.autograd.gradcheck(loss, (logits,))
 
 
@@ -193,18 +194,18 @@ def test_value_loss_is_clipped_around_the_old_values():
 def test_sharp_policies_are_defined():
     logits = torch.tensor([[[200.0, 0.0, -200.0]]], requires_grad=True)
     token, mask = torch.tensor([[2]]), torch.ones(1, 1, dtype=torch.bool)
-    logprobs = core.selective_logprobs(logits, token)
+    logprobs = selective_logprobs(logits, token)
     for old in (torch.zeros(1, 1), torch.full((1, 1), -1000.0)):
         for advantage in (1.0, -1.0):
             loss, _ = core.policy_loss(logprobs, old, torch.full((1, 1), advantage), mask, 0.2)
             (gradient,) = torch.autograd.grad(loss, logits, retain_graph=True)
             assert torch.isfinite(loss) and torch.isfinite(gradient).all()
-    assert core.entropy_from_logits(logits).item() == 0
+    assert entropy_from_logits(logits).item() == 0
     assert torch.isfinite(core.token_kl(torch.zeros(1, 1), torch.full((1, 1), 400.0), mask, "k3")).all()
 
 
 def test_entropy_of_uniform_logits():
-    torch.testing.assert_close(core.entropy_from_logits(torch.zeros(1, 1, 8)).item(), math.log(8))
+    torch.testing.assert_close(entropy_from_logits(torch.zeros(1, 1, 8)).item(), math.log(8))
 
 
 def test_explained_variance():
@@ -252,7 +253,7 @@ def test_losses_agree_with_trl(golden, case):
         rows = inside["micro_batch_inds"]
         mask, mask_p1 = numbers["mask"][rows], numbers["mask_p1"][rows]
         old, old_values = numbers["logprobs"][rows], numbers["values"][rows]
-        logprobs = core.selective_logprobs(inside["logits"], numbers["responses"][rows])
+        logprobs = selective_logprobs(inside["logits"], numbers["responses"][rows])
         torch.testing.assert_close(logprobs[mask], inside["new_logprobs"][mask], **CLOSE)
         loss, clipped = core.policy_loss(logprobs, old, numbers["whitened"][rows], mask, float(trl["cliprange"]))
         torch.testing.assert_close(loss, inside["pg_loss"], **CLOSE)
@@ -263,7 +264,7 @@ def test_losses_agree_with_trl(golden, case):
         torch.testing.assert_close(loss, inside["vf_loss"], **CLOSE)
         torch.testing.assert_close(clipped, numbers["statistics/vf_clipfrac"][step], **CLOSE)
         # TRL averages these two over the padding as well
-        entropy = core.entropy_from_logits(inside["logits"]).mean()
+        entropy = entropy_from_logits(inside["logits"]).mean()
         torch.testing.assert_close(entropy, numbers["statistics/entropy"][step], **CLOSE)
         share = mask.float().mean()
         kl = core.approximate_kl(logprobs, old, mask) * share
@@ -344,9 +345,8 @@ def test_padding_changes_nothing():
     policy, value_model = llama().eval(), llama(LlamaForSequenceClassification, seed=1).eval()
     prompts, responses = [[5], [6, 7, 8, 9, 10], [11, 12]], [[4, 5, 6, 7, EOS], [EOS], [3, 2]]
     together = core.Batch.collate(prompts, responses)
-    inputs = (together.sequences, together.query_lengths, together.mask.shape[1])
-    logprobs = core.selective_logprobs(core.response_logits(policy, *inputs) / 0.7, together.responses)
-    values = core.response_values(value_model, *inputs)
+    logprobs, _ = core.response_logprobs(policy, *together.inputs, 0.7)
+    values = core.response_values(value_model, together.sequences, together.query_lengths, together.mask.shape[1])
     for row, (prompt, response) in enumerate(zip(prompts, responses, strict=True)):
         ids, n = torch.tensor([prompt + response]), len(response)
         plain = policy(ids).logits[0, len(prompt) - 1 : -1].div(0.7).log_softmax(-1)
@@ -361,13 +361,13 @@ def test_left_padding_as_in_generation_gives_the_same_logprobs():
     policy = llama().eval()
     prompts, responses = [[5], [6, 7, 8, 9, 10], [11, 12]], [[4, 5, 6], [3, 2, EOS], [3, 2, 4]]
     batch = core.Batch.collate(prompts, responses)
-    logits = core.response_logits(policy, batch.sequences, batch.query_lengths, 3)
+    logprobs, _ = core.response_logprobs(policy, *batch.inputs)
     queries, attention = left_padded(prompts)
     attention = torch.cat([attention, torch.ones(3, 3, dtype=torch.long)], 1)
     positions = (attention.cumsum(1) - 1).clamp(min=0)
     ids = torch.cat([queries, batch.responses], 1)
-    expected = policy(ids, attention_mask=attention, position_ids=positions, logits_to_keep=4).logits[:, :-1]
-    torch.testing.assert_close(logits, expected, **CLOSE)
+    logits = policy(ids, attention_mask=attention, position_ids=positions, logits_to_keep=4).logits[:, :-1]
+    torch.testing.assert_close(logprobs, selective_logprobs(logits, batch.responses), **CLOSE)
 
 
 @pytest.mark.parametrize("forward_size", [1, 2, 8])

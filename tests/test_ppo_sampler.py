@@ -22,9 +22,8 @@ def telling_sampler(shift: float = 0.0, error: float = 0.0):
         logprobs = []
         for prompt, response in zip(prompts, responses, strict=True):
             with torch.no_grad():
-                ids, length = torch.tensor([prompt + response]), torch.tensor([len(prompt)])
-                logits = core.response_logits(policy, ids, length, len(response))
-            own = core.selective_logprobs(logits, torch.tensor([response]))[0] - shift
+                found, _ = core.response_logprobs(policy, *core.Batch.collate([prompt], [response]).inputs)
+            own = found[0] - shift
             own[0] -= error
             logprobs.append(own.tolist())
         return responses, logprobs

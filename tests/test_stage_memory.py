@@ -7,7 +7,7 @@ import pytest
 import yaml
 from conftest import REPOSITORY
 
-from rdlib.method import scoring
+from rdlib.method import scoring, token_logprobs
 from rdlib.study import dag, memory_table, stage_memory
 from rdlib.study import memory as m
 from rdlib.study.architectures import KNOWN
@@ -44,12 +44,12 @@ def test_sft_of_one_gpu_by_hand():
 
 
 def test_ppo_of_one_gpu_by_hand():
-    """Policy and value model in training, reference and reward model beside them; 16 episodes' logits, four times."""
-    memory = found("06_ppo").memory
+    """Policy and value model in training, reference and reward model beside them; one tile of logits, in two types."""
+    memory = found("06_ppo", overrides={"generation.batch_size": 16}).memory
     both = QWEN.parameters + QWEN.scorer_parameters
     assert memory.gradients == 4 * both and memory.optimizer == 8 * both
     assert memory.weights == 8 * both + 2 * 2 * QWEN.layers * QWEN.layer_linear
-    assert memory.logits == 4 * 4 * 16 * 320 * QWEN.vocabulary and memory.cache == 0
+    assert memory.logits == 6 * 2**25 + 4 * 16 * 320 * QWEN.hidden + 4 * QWEN.embedding and memory.cache == 0
 
 
 def test_zero2_of_the_papers_four_gpus_by_hand():
@@ -98,12 +98,13 @@ def test_vllm_that_does_not_fit_beside_the_policy(overrides, advice):
     ("overrides", "part"),
     [
         ({"training.weights": "bfloat16"}, "optimizer"),
-        ({"training.gradient_accumulation": 8}, "logits"),
+        ({"training.gradient_accumulation": 8}, "activations"),
         ({"training.lora": {"r": 16, "alpha": 32}}, "gradients"),
     ],
 )
 def test_settings_that_save_memory_save_it_where_they_say(overrides, part):
-    before, after = found("06_ppo").memory, found("06_ppo", overrides=overrides).memory
+    few = {"generation.batch_size": 16}  # more validation answers at once take more than a step
+    before, after = (found("06_ppo", overrides=few | more).memory for more in ({}, overrides))
     assert getattr(after, part) <= getattr(before, part) / 2 and after.total < before.total
 
 
@@ -116,8 +117,9 @@ def test_checkpointing_and_eager_attention_count():
     assert less < plain / 4 and plain < eager
 
 
-def test_reward_model_parts_are_the_stages_own():
+def test_parts_and_tiles_are_the_stages_own():
     assert (stage_memory.PART, stage_memory.SCORED) == (scoring.PART_SIZE, scoring.SCORED_SIZE)
+    assert m.PPO_TILE == token_logprobs.TILE
 
 
 @pytest.mark.parametrize("profile", [ONE, PAPER])

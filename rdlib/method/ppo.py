@@ -41,7 +41,7 @@ from rdlib.engines.logits import changed_by
 from rdlib.errors import UserError
 from rdlib.method import ppo_checkpoints, training
 from rdlib.method import ppo_core as core
-from rdlib.method.ppo_core import Batch, PolicyAndValue, Tokens, response_logits
+from rdlib.method.ppo_core import Batch, PolicyAndValue, Tokens
 from rdlib.method.ppo_schedule import minibatches, query_order, seed_of, updates_between, warmup_factor
 from rdlib.settings import Ppo, Stopping
 
@@ -267,8 +267,8 @@ class PPOTrainer:
             part = batch.take(rows)
             width = part.mask.shape[1]
             # not through the wrapper: the processes may have different numbers of parts
-            logprobs[rows, :width], values[rows, :width], _ = self._forward(self.both, part)
-            ref_logprobs[rows, :width] = core.selective_logprobs(self._reference_logits(part), part.responses)
+            logprobs[rows, :width], _, values[rows, :width] = self.both(*part.inputs, self.settings.temperature)
+            ref_logprobs[rows, :width] = self._reference_logprobs(part)
         logprobs, ref_logprobs, values = (self.accelerator.reduce(t) for t in (logprobs, ref_logprobs, values))
         batch = replace(batch, logprobs=logprobs, ref_logprobs=ref_logprobs, values=values.masked_fill(~batch.mask, 0))
         cap = self.settings.sampler_ratio_cap
@@ -276,14 +276,13 @@ class PPOTrainer:
             return batch
         return replace(batch, weights=core.sampler_weights(logprobs, batch.sampler_logprobs, batch.mask, cap))
 
-    def _reference_logits(self, part: Batch) -> Tensor:
-        """Logits [B, T, V] of the reference at the sampling temperature."""
+    def _reference_logprobs(self, part: Batch) -> Tensor:
+        """Log-probabilities [B, T] of the reference at the sampling temperature."""
         model, adapters_off = self.reference, nullcontext
         if model is None:
             model, adapters_off = self.policy, self.policy.disable_adapter
         with self.accelerator.autocast(), adapters_off():
-            logits = response_logits(model, part.sequences, part.query_lengths, part.mask.shape[1])
-        return logits.float() / self.settings.temperature
+            return core.response_logprobs(model, *part.inputs, self.settings.temperature)[0]
 
     def _advantages(self, batch: Batch, scores: Tensor) -> Batch:
         settings = self.settings
@@ -335,7 +334,7 @@ class PPOTrainer:
     def _loss(self, part: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Eq. 8 with the value loss, a mean over the tokens of `part`, and its statistics."""
         settings, mask = self.settings, part.mask
-        logprobs, values, logits = self._forward(self.model, part)
+        logprobs, entropies, values = self.model(*part.inputs, self.settings.temperature)
         p_loss, clipped = core.policy_loss(
             logprobs, part.logprobs, part.advantages, mask, settings.clip_range, part.weights
         )
@@ -347,15 +346,9 @@ class PPOTrainer:
                 "clip_fraction": clipped,
                 "value_clip_fraction": v_clipped,
                 "approx_kl": core.approximate_kl(logprobs, part.logprobs, mask),
-                "entropy": core.masked_mean(core.entropy_from_logits(logits), mask),
+                "entropy": core.masked_mean(entropies, mask),
             }
         return p_loss + settings.vf_coef * v_loss, statistics
-
-    def _forward(self, both: nn.Module, part: Batch) -> tuple[Tensor, Tensor, Tensor]:
-        """Log-probabilities [B, T] at the sampling temperature, values [B, T], and logits [B, T, V]."""
-        logits, values = both(part.sequences, part.query_lengths, part.mask.shape[1])
-        logits = logits / self.settings.temperature
-        return core.selective_logprobs(logits, part.responses), values, logits
 
 
 def require_finite(tensor: Tensor, what: str, batch: Batch) -> None:
@@ -372,8 +365,9 @@ def _require_plain_head(model: nn.Module, prompt: list[int]) -> None:
     """
     device = next(model.parameters()).device
     ids = torch.tensor([prompt], device=device)
-    ours = response_logits(model, ids, torch.tensor([len(prompt)], device=device), 1)[:, 0]
-    theirs = model(input_ids=ids).logits[:, -1]
+    states = core.response_states(model, ids, torch.tensor([len(prompt)], device=device), 1)
+    ours = model.get_output_embeddings()(states)[:, 0]
+    theirs = model(input_ids=ids, logits_to_keep=1).logits[:, -1]
     if changed_by(model.config) or not torch.allclose(ours, theirs, rtol=1e-2, atol=1e-2):
         raise UserError(
             f"PPO does not support {type(model).__name__}, which scales or caps its logits: choose a student "

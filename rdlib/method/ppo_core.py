@@ -24,6 +24,8 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor, nn
 
+from rdlib.method.token_logprobs import at_least_float32, logprobs_and_entropy
+
 Tokens = list[list[int]]
 
 # exp(20) is far outside any clip range, and keeps 0 * inf = NaN out of the gradient of the clipped branch
@@ -57,22 +59,6 @@ def response_mask(responses: Tensor, eos_id: int, pad_id: int) -> Tensor:
     ends = is_eos | (responses == pad_id)
     nothing_ended_before = (ends.cumsum(1) - ends.long()) == 0
     return nothing_ended_before & (is_eos | ~ends)
-
-
-def at_least_float32(tensor: Tensor) -> Tensor:
-    """A tensor in float32, or in float64 where it is in that."""
-    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
-
-
-def selective_logprobs(logits: Tensor, tokens: Tensor) -> Tensor:
-    """Log-probability [B, T] of each of `tokens` [B, T] under `logits` [B, T, V], in float32 or better."""
-    logits = at_least_float32(logits)
-    return logits.gather(-1, tokens.unsqueeze(-1)).squeeze(-1) - logits.logsumexp(-1)
-
-
-def entropy_from_logits(logits: Tensor) -> Tensor:
-    """Entropy in nats [B, T] of softmax(`logits` [B, T, V]); 0 for a policy that is sure."""
-    return torch.special.entr(at_least_float32(logits).softmax(-1)).sum(-1)
 
 
 def token_kl(logprobs: Tensor, ref_logprobs: Tensor, mask: Tensor, estimator: str = "k1") -> Tensor:
@@ -210,6 +196,11 @@ class Batch:
         """Tokens [B] of query and response."""
         return self.query_lengths + self.mask.sum(1)
 
+    @property
+    def inputs(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """What the networks' passes read: see `PolicyAndValue.forward`."""
+        return self.sequences, self.query_lengths, self.responses, self.mask
+
     def take(self, rows: Tensor) -> Batch:
         """The episodes `rows`, without the columns that are only padding in them."""
         width = int(self.mask[rows].sum(1).max())
@@ -232,20 +223,32 @@ def pad(rows: list[list]) -> Tensor:
     return torch.tensor([row + [0] * (width - len(row)) for row in rows])
 
 
-def response_logits(policy: nn.Module, sequences: Tensor, query_lengths: Tensor, width: int) -> Tensor:
-    """Logits [B, `width`, V] that predict the response tokens; none are computed at other positions."""
-    model = _without_adapter_wrapper(policy)
-    return model.get_output_embeddings()(_response_states(model, sequences, query_lengths, width))
+def response_logprobs(
+    policy: nn.Module,
+    sequences: Tensor,
+    query_lengths: Tensor,
+    responses: Tensor,
+    mask: Tensor,
+    temperature: float = 1.0,
+) -> tuple[Tensor, Tensor | None]:
+    """Log-probabilities [B, T] of the response tokens at a sampling temperature, and entropies [B, T].
+
+    Outside `mask` they are any numbers. Logits are computed at the response positions alone, and in tiles where a
+    vocabulary is large: see `logprobs_and_entropy`, which also says when there are entropies.
+    """
+    states = response_states(policy, sequences, query_lengths, responses.shape[1])
+    return logprobs_and_entropy(states, policy.get_output_embeddings(), responses, mask, temperature)
 
 
 def response_values(value_model: nn.Module, sequences: Tensor, query_lengths: Tensor, width: int) -> Tensor:
     """Values [B, `width`] of the states before each response token, by the reward model's head."""
-    model = _without_adapter_wrapper(value_model)
-    return at_least_float32(model.score(_response_states(model, sequences, query_lengths, width)).squeeze(-1))
+    states = response_states(value_model, sequences, query_lengths, width)
+    return at_least_float32(_without_adapter_wrapper(value_model).score(states).squeeze(-1))
 
 
-def _response_states(model: nn.Module, sequences: Tensor, query_lengths: Tensor, width: int) -> Tensor:
+def response_states(model: nn.Module, sequences: Tensor, query_lengths: Tensor, width: int) -> Tensor:
     """Final hidden states [B, width, H] at the positions from which the response tokens are predicted."""
+    model = _without_adapter_wrapper(model)
     backbone = getattr(model, model.base_model_prefix)
     hidden = backbone(input_ids=sequences, use_cache=False).last_hidden_state
     positions = query_lengths.unsqueeze(1) - 1 + torch.arange(width, device=sequences.device)
@@ -265,7 +268,9 @@ class PolicyAndValue(nn.Module):
         super().__init__()
         self.policy, self.value_model = policy, value_model
 
-    def forward(self, sequences: Tensor, query_lengths: Tensor, width: int) -> tuple[Tensor, Tensor]:
-        """Logits [B, width, V] and values [B, width] of the response positions."""
-        inputs = (sequences, query_lengths, width)
-        return response_logits(self.policy, *inputs), response_values(self.value_model, *inputs)
+    def forward(
+        self, sequences: Tensor, query_lengths: Tensor, responses: Tensor, mask: Tensor, temperature: float
+    ) -> tuple[Tensor, Tensor | None, Tensor]:
+        """Log-probabilities and entropies of `response_logprobs`, and values, each [B, T] of the response positions."""
+        logprobs, entropies = response_logprobs(self.policy, sequences, query_lengths, responses, mask, temperature)
+        return logprobs, entropies, response_values(self.value_model, sequences, query_lengths, responses.shape[1])

@@ -28,7 +28,8 @@ RUNTIME = 2 * GIB
 TILE = (4096, 32768)  # tokens (or fewer) and vocabulary entries of the logits that TRL's trainers hold at once
 DEEPSPEED_BUCKET = 5e8  # its reduce_bucket_size
 DEEPSPEED_LIVE = 1e9  # parameters that ZeRO-3 leaves gathered: its stage3_max_live_parameters
-PPO_COPIES = 4  # of the logits [B, T, V] in float32, at the peak of a backward pass (tests/test_memory.py)
+PPO_TILE = 2**25  # logits that PPO holds at once on a GPU (TILE of rdlib.method.token_logprobs)
+PPO_COPIES = 4  # of logits in float32 that fit into a tile, at the peak of a backward pass (tests/test_memory.py)
 PICKING_COPIES = 3.25  # of the logits [B, V]: scaled, softmax and its sums, and a comparison
 Kind = Literal["none", "ddp", "zero2", "zero3", "fsdp"]
 
@@ -185,6 +186,19 @@ def tiled_head(shape: Shape, numbers: Numbers, tokens: int, trained: bool = True
     """TRL's head, which never holds all logits: a tile of them, and float32 gradients of states and output layer."""
     tile = min(tokens, TILE[0]) * TILE[1] * numbers.compute
     return tile + 4 * tokens * shape.hidden + (4 * shape.embedding if trained else 0)
+
+
+def tiled_logprobs(shape: Shape, numbers: Numbers, tokens: int, trained: bool = True) -> float:
+    """PPO's head, which holds a tile of logits; whole ones where they fit into a tile.
+
+    Forwards a tile and its powers in float32; backwards its gradient, also in the type of products, and those of
+    states and output layer.
+    """
+    if tokens * shape.vocabulary <= PPO_TILE:
+        return whole_logits(shape, tokens, PPO_COPIES)
+    tile = PPO_TILE * (4 if numbers.compute == 4 else 4 + numbers.compute)
+    gradients = 4 * tokens * shape.hidden + (numbers.weight * shape.embedding if trained else 0)
+    return max(2 * 4 * PPO_TILE, tile + gradients)
 
 
 def whole_logits(shape: Shape, tokens: int, copies: float) -> float:

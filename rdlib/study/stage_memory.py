@@ -241,7 +241,7 @@ def _ppo(setup: Setup, room: float) -> tuple[Memory, list[Memory]]:
     rows = min(setup.settings.forward_size(settings.minibatch_size), -(-settings.minibatch_size // n))
     step = Memory(
         activations=setup.passes(rows, setup.length, padded=False, kept=rows),  # policy and value model
-        logits=m.whole_logits(shape, rows * _response(setup.stage), m.PPO_COPIES),
+        logits=m.tiled_logprobs(shape, setup.numbers, rows * _response(setup.stage), setup.settings.lora is None),
     )
     scoring = Memory(activations=m.passing_activations(shape, m.FP32, SCORED * setup.length))
     phases = [step, scoring, setup.validation()]

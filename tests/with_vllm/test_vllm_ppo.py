@@ -16,7 +16,7 @@ from rdlib.engines.generation import Request
 from rdlib.engines.transformers_engine import TransformersEngine
 from rdlib.engines.vllm_policy import PolicyEngine, PolicyServer
 from rdlib.errors import UserError
-from rdlib.method.ppo_core import response_logits, selective_logprobs
+from rdlib.method.ppo_core import Batch, response_logprobs
 from rdlib.study import launch
 from tests.conftest import MODELS, REPOSITORY, copy_study, stage_in
 from tests.test_generation import prompt_texts
@@ -76,9 +76,7 @@ def with_adapter(model):
 def logprobs_of(policy, prompt, response, temperature):
     """The policy's own log-probabilities of a response."""
     with torch.no_grad():
-        ids, length = torch.tensor([prompt + response]), torch.tensor([len(prompt)])
-        logits = response_logits(policy, ids, length, len(response)) / temperature
-    return selective_logprobs(logits, torch.tensor([response]))[0]
+        return response_logprobs(policy, *Batch.collate([prompt], [response]).inputs, temperature)[0][0]
 
 
 @pytest.mark.parametrize("change", [moved, with_adapter, lambda model: model])
