@@ -43,7 +43,7 @@ def test_hours_are_operations_over_the_peak_that_is_reached():
     stage = Stage("01_teacher_responses", PAPER, dataset="gsm", teacher="strong")
     row = estimate.row_of(stage)
     operations = 2 * 70.6e9 * 7473 * 46 * 190
-    assert row["gpu_hours"] == pytest.approx(operations / (989e12 * 0.15) / 3600)
+    assert row["hours"] == pytest.approx(operations / (989e12 * 0.15) / 3600)
 
 
 def test_a_real_study_did_no_more_than_estimated_and_not_much_less(study):
@@ -118,7 +118,7 @@ def test_a_model_of_unknown_size_is_a_clear_error():
 
 def test_what_does_not_fit_is_said():
     profile = load_profile(REPOSITORY / "params/single_gpu.yaml")
-    counts = ("questions", "samples", "mtokens_generated", "mtokens_trained", "gpu_hours", "disk_gb", *estimate.PARTS)
+    counts = ("questions", "samples", "mtokens_generated", "mtokens_trained", "hours", "disk_gb", *estimate.PARTS)
     row = dict.fromkeys(counts, 1) | {
         "source": "a file",
         "advice": "raise it",

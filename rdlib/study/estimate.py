@@ -2,8 +2,8 @@
 
 A row a stage that is not done yet, with questions, samples, tokens, GPU hours, disk and memory of one GPU. Every
 question counts as labelled and every response as long as `sizes.LENGTHS` says, so the counts are of the right size and
-rather too high. Hours are operations (rdlib.evidence.ledger) over the share of the peak that `hardware` names: expect a
-factor of two or three either way. Memory is rdlib.study.stage_memory's. Without a GPU both are left out.
+rather too high. Hours are operations (rdlib.evidence.ledger) over the share of the peak that `hardware` names, of GPUs
+or of a processor's cores: expect a factor of two or three either way. Memory is rdlib.study.stage_memory's, of GPUs.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ def row_of(stage: Stage) -> dict[str, Any]:
     reader = ledger.parameters_of_reader(stage)
     sampling = 0.0 if _is_sampled_elsewhere(stage) else ledger.flops(stage.name, parameters, work.generated, 0)
     training = ledger.flops(stage.name, parameters, 0, work.trained, work.read, reader)
-    peak = hardware.gpu_tflops * 1e12
+    peak = (hardware.gpu_tflops if hardware.gpus else hardware.cpu_tflops or math.nan) * 1e12
     seconds = sampling / (peak * hardware.sampling_utilisation) + training / (peak * hardware.training_utilisation)
     saved = parameters * WEIGHT[stage.profile.training.weights] if work.trained else 0.0
     memory = {"source": "", "advice": "", "limit_gib": math.nan} | dict.fromkeys([*PARTS, "gpu_memory_gib"], math.nan)
@@ -116,7 +116,7 @@ def row_of(stage: Stage) -> dict[str, Any]:
         "samples": work.samples,
         "mtokens_generated": work.generated / 1e6,
         "mtokens_trained": work.trained / 1e6,
-        "gpu_hours": seconds / 3600 if hardware.gpus else math.nan,
+        "hours": seconds / 3600,
         "disk_gb": (work.generated * BYTES_PER_TOKEN + saved) / 1e9,
         **memory,
     }
@@ -137,16 +137,19 @@ def summary(table: pd.DataFrame, profile: Profile, asked: Sequence[str] = ()) ->
     """The estimate in words: totals by stage, what servers are `asked`, the memory of a GPU, what does not fit."""
     if table.empty:
         return "Everything is done: nothing to do."
-    columns = ["questions", "samples", "mtokens_generated", "mtokens_trained", "gpu_hours", "disk_gb"]
+    columns = ["questions", "samples", "mtokens_generated", "mtokens_trained", "hours", "disk_gb"]
     by_stage = table.groupby("stage")[columns].sum(min_count=1)
     by_stage.insert(0, "runs", table.groupby("stage").size())
     total = by_stage[["runs", *columns]].sum(min_count=1).rename("total")
     shown = pd.concat([by_stage, total.to_frame().T])
     whole = ["runs", "questions", "samples"]
     formats = dict.fromkeys(whole, "{:,.0f}".format)
+    shown = shown.rename(columns={"hours": "gpu_hours" if profile.hardware.gpus else "core_hours"})
     lines = [shown.to_string(na_rep="", float_format="{:,.2f}".format, formatters=formats), *asked, ""]
+    hours = table["hours"].sum()
+    if profile.hardware.cpu_tflops and not profile.hardware.gpus:
+        lines.append(f"About {hours:,.1f} hours of one core; within a factor of three.")
     if gpus := profile.hardware.gpus:
-        hours = table["gpu_hours"].sum()
         lines.append(f"About {hours:,.1f} GPU hours, {hours / gpus:,.1f} h on {gpus} GPUs; within a factor of three.")
         lines += ["", *_memory_lines(table)]
     return "\n".join(lines)
