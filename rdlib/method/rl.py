@@ -196,6 +196,8 @@ def run(stage, work: Path, on_update=None) -> None:
     scale = scale_of(artifacts.read_parquet(scorer / "scores.parquet"), profile.reward)
     first = scale if profile.reward.source == "reward_model" else None
     shares = not training.keeps_in_step(accelerator)
+    if profile.training.lora is not None:
+        torch.manual_seed(stage.seed)  # new adapters are drawn
     policy, reference, value_model, judge = networks(source, scorer, pad, profile.training, first, shares)
     score = reward_function(stage, tokenizer, queries, asked, judge.to(accelerator.device), scale)
     validation = questions[questions["split"] == "validation"]
