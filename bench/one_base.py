@@ -2,13 +2,15 @@
 
 A model of Qwen2.5-0.5B's shape with random weights, a reward model that is an adapter on it, and one update with
 gradient checkpointing, each time in a process of its own, without a GPU. Counted is the most memory that the process
-held (VmHWM), less what one held that has imported the same and loaded nothing; and beside it the weights alone, each
-tensor once. What remains beside them are the logits of a vocabulary, activations and the libraries' workspaces.
+held during the update (VmHWM), less what one holds that has imported the same and loaded nothing; and beside it the
+weights alone, each tensor once. As on a GPU weights are copies of the files, not views of them, and what is freed is
+given back at once (MALLOC_MMAP_THRESHOLD_): else glibc's fragments would outweigh what is measured.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -28,8 +30,9 @@ from rdlib.study.architectures import KNOWN, Shape
 
 PAD, LORA = 0, Lora(r=16, alpha=32)
 QUICK = Shape(64, 2, 4, 2, 16, 176, 2000, tied=True, qkv_bias=True)
-CASES = {"whole": 1, "parts": 4}  # gradient accumulation: episodes of a minibatch that go through at once are fewer
-WORDS = {"one": "one base", "apart": "separate bodies"}
+MODES = ("one", "apart")
+SPEC = {"episodes": 4, "minibatch": 4, "prompt": 64, "response": 64}
+GIVE_BACK = {"MALLOC_MMAP_THRESHOLD_": "262144", "MALLOC_TRIM_THRESHOLD_": "262144"}
 
 
 def prepare(folder: Path, shape: Shape) -> None:
@@ -66,11 +69,14 @@ class Texts:
 def update(folder: Path, spec: dict, mode: str) -> dict:
     """One PPO update; bytes of the weights, each tensor once, and the update's row of the history."""
     torch.manual_seed(0)
-    settings = Training(lora=LORA, gradient_checkpointing=True, gradient_accumulation=spec["accumulation"])
+    settings = Training(lora=LORA, gradient_checkpointing=True)
     source, scorer = Model(model=str(folder / "base")), folder / "reward"
     policy, reference, value_model, judge = rl.networks(source, scorer, PAD, settings, 1.0, mode == "one")
-    held = {p.untyped_storage() for model in (policy, value_model, judge) for p in model.parameters()}
-    weights = sum({storage.data_ptr(): storage.nbytes() for storage in held}.values())
+    held = {id(p): p for model in (policy, value_model, judge) for p in model.parameters()}
+    for parameter in held.values():
+        parameter.data = parameter.data.clone()
+    weights = sum(parameter.nbytes for parameter in held.values())
+    Path("/proc/self/clear_refs").write_text("5")  # the peak from here on
     generator = torch.Generator().manual_seed(0)
     size = (spec["episodes"], spec["prompt"])
     prompts = torch.randint(1, policy.config.vocab_size, size, generator=generator).tolist()
@@ -108,57 +114,54 @@ def update(folder: Path, spec: dict, mode: str) -> dict:
 def in_a_process(mode: str, folder: Path, spec: dict) -> dict:
     """What a new process reports: its peak in MiB, and what `update` found."""
     words = [sys.executable, "-m", "bench.one_base", mode, str(folder), json.dumps(spec)]
-    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, env=os.environ | GIVE_BACK)
     if done.returncode:
         raise RuntimeError(f"bench.one_base {mode} failed:\n{done.stderr[-2000:]}")
     return json.loads(done.stdout.splitlines()[-1])
 
 
 def run(rounds: int, quick: bool) -> list[Row]:
-    """Weights and peak of both, and how far their histories are apart; rounds after the first have the same peak."""
-    spec = {"quick": quick, "episodes": 8, "minibatch": 8, "prompt": 128, "response": 64}
+    """Weights and peak of both, and how far their histories are apart."""
+    spec = SPEC | {"quick": quick}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        in_a_process("prepare", folder, spec | {"accumulation": 1})
-        return [row for case in CASES for row in _compare(folder, spec | {"accumulation": CASES[case]}, rounds)]
+        in_a_process("prepare", folder, spec)
+        idle = in_a_process("idle", folder, spec)["peak"]
+        seen: dict[str, dict] = {}
 
+        def above(mode: str, number: int) -> float:
+            seen[mode] = in_a_process(mode, folder, spec)
+            return seen[mode]["peak"] - idle
 
-def _compare(folder: Path, spec: dict, rounds: int) -> list[Row]:
-    idle = in_a_process("idle", folder, spec)["peak"]
-    seen: dict[str, dict] = {}
-
-    def above(mode: str, number: int) -> float:
-        seen[mode] = in_a_process(mode, folder, spec)
-        return seen[mode]["peak"] - idle
-
-    found = in_turn({mode: partial(above, mode) for mode in WORDS}, rounds)
-    at_once = spec["minibatch"] // spec["accumulation"]
-    what = (
-        f"a PPO update of a 0.5B student with LoRA, {at_once} episodes at once: {WORDS['one']} against {WORDS['apart']}"
-    )
+        found = in_turn({mode: partial(above, mode) for mode in MODES}, rounds)
+    what = "a PPO update with LoRA, 0.5B student: one base against separate bodies"
     settings = (
         f"Qwen2.5-0.5B's shape with random float32 weights, LoRA r {LORA.r} of all linear layers, {spec['episodes']} "
-        f"episodes of {spec['prompt']} + {spec['response']} tokens, gradient checkpointing; above an idle process "
-        f"({idle:.0f} MiB)"
+        f"episodes of {spec['prompt']} + {spec['response']} tokens at once, gradient checkpointing; above an idle "
+        f"process ({idle:.0f} MiB)"
     )
     ratios = middle([a / b for a, b in zip(found["one"], found["apart"], strict=True)])
-    peaks = [f"{middle(found[mode])[0] / 1024:.2f} GiB" for mode in WORDS]
-    rows = [Row("h", f"peak memory of {what}", *ratios, "as much", 0.4, True, *peaks, settings)]
-    if spec["accumulation"] == 1:
-        weights = [seen[mode]["weights"] for mode in WORDS]
-        shown = [f"{w / 2**30:.2f} GiB" for w in weights]
-        share = [weights[0] / weights[1]] * 3
-        rows.insert(0, Row("h", f"weights held by {what}", *share, "as much", 0.4, True, *shown, settings))
-    ours, apart = (seen[mode]["history"] for mode in WORDS)
+    peaks = [f"{middle(found[mode])[0] / 1024:.2f} GiB" for mode in MODES]
+    weights = [seen[mode]["weights"] for mode in MODES]
+    held, share = [f"{w / 2**30:.2f} GiB" for w in weights], weights[0] / weights[1]
+    ours, apart = (seen[mode]["history"] for mode in MODES)
     gap = max(abs(ours[n] - v) / max(abs(v), 1e-3) for n, v in apart.items() if isinstance(v, float))
-    return [*rows, Row("h", f"largest relative gap of the histories: {what}", *[gap] * 3, "", 1e-2, True)]
+    return [
+        Row("h", f"weights of {what}", *[share] * 3, "as much", 0.4, True, *held, settings),
+        Row("h", f"peak memory of {what}", *ratios, "as much", 0.4, True, *peaks, settings),
+        Row("h", f"largest relative gap of the histories of {what}", *[gap] * 3, "", 1e-2, True),
+    ]
+
+
+def main(mode: str, folder: Path, spec: dict) -> dict:
+    """What a process does in a mode, and its peak in MiB."""
+    found: dict = {}
+    if mode == "prepare":
+        prepare(folder, QUICK if spec["quick"] else KNOWN["Qwen2.5-0.5B"])
+    elif mode in MODES:
+        found = update(folder, spec, mode)
+    return found | {"peak": peak_memory()}
 
 
 if __name__ == "__main__":
-    MODE, FOLDER, SPEC = sys.argv[1], Path(sys.argv[2]), json.loads(sys.argv[3])
-    RESULT: dict = {}
-    if MODE == "prepare":
-        prepare(FOLDER, QUICK if SPEC["quick"] else KNOWN["Qwen2.5-0.5B"])
-    elif MODE in WORDS:
-        RESULT = update(FOLDER, SPEC, MODE)
-    print(json.dumps(RESULT | {"peak": peak_memory()}))
+    print(json.dumps(main(sys.argv[1], Path(sys.argv[2]), json.loads(sys.argv[3]))))
