@@ -6,14 +6,18 @@ The responses depend on the prompt and the update alone, so that any number of p
 from __future__ import annotations
 
 import json
+import os
 import sys
+import tempfile
 from pathlib import Path
 
+import test_one_base
 import torch
 from safetensors.torch import save_file
-from test_ppo import EOS, first_logit, settings, share_of, trainer_for
+from test_ppo import EOS, PROMPTS, Words, first_logit, settings, share_of, trainer_for
+from tiny_models import make_model
 
-from rdlib.method import training
+from rdlib.method import ppo, training
 from rdlib.settings import Training
 
 
@@ -35,20 +39,35 @@ class GivenResponses:
 
 
 def run(work: Path) -> None:
-    """Two updates with whitened rewards; the main process writes history.json and weights.safetensors."""
+    """Two updates with whitened rewards; the main process writes history.json and weights.safetensors.
+
+    With ADAPTERS in the environment the networks are adapters on one base.
+    """
     config = settings(total_updates=2, whiten_rewards=True, max_grad_norm=0.5)
-    trainer = trainer_for(
-        config,
-        sample=GivenResponses(),
-        score=share_of(5),
-        validate=first_logit,
-        accelerator=training.new_accelerator(Training()),
-        forward_size=2,
-    )
+    given = {
+        "sample": GivenResponses(),
+        "score": share_of(5),
+        "validate": first_logit,
+        "accelerator": training.new_accelerator(Training()),
+        "forward_size": 2,
+    }
+    if "ADAPTERS" in os.environ:
+        policy, reference, value_model, _ = networks_on_one_base()
+        trainer = ppo.PPOTrainer(policy, reference, value_model, Words(), config, PROMPTS, **given)
+    else:
+        trainer = trainer_for(config, **given)
     trainer.train(work / "run")
     if trainer.accelerator.is_main_process:
         (work / "history.json").write_text(json.dumps(trainer.history))
         save_file({k: v.clone() for k, v in trainer.both.state_dict().items()}, work / "weights.safetensors")
+
+
+def networks_on_one_base() -> tuple:
+    """PPO's networks, the same in every process."""
+    with tempfile.TemporaryDirectory() as folder:
+        base = Path(folder) / "base"
+        make_model("qwen2").save_pretrained(base)
+        return test_one_base.networks(base, test_one_base.trained(Path(folder) / "reward", base))
 
 
 if __name__ == "__main__":

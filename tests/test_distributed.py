@@ -175,8 +175,14 @@ def ppo_in_two(work: Path, program: str, *options: str, **variables: str):
 
 
 @pytest.mark.slow
-def test_ppo_in_two_processes_is_that_of_one_on_the_same_responses(tmp_path):
-    """Whitening, minibatches, clipping of gradients and the history are those of all episodes together."""
+@pytest.mark.parametrize("adapters", [False, True])
+def test_ppo_in_two_processes_is_that_of_one_on_the_same_responses(tmp_path, monkeypatch, adapters):
+    """Whitening, minibatches, clipping of gradients and the history are those of all episodes together.
+
+    Also where the networks are adapters on one base, whose tensors are parameters of several modules.
+    """
+    if adapters:
+        monkeypatch.setenv("ADAPTERS", "1")
     options = ("--multi_gpu", "--config_file", str(launch.CONFIGURATIONS / "cpu_gloo.yaml"))
     two = ppo_in_two(tmp_path / "two", ppo_in_processes.__file__, *options, ACCELERATE_USE_CPU="true")
     assert_same_ppo(ppo_in_one(tmp_path / "one"), two)

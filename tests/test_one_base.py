@@ -161,6 +161,16 @@ def test_the_base_is_held_once_and_what_is_trained_is_float32(tmp_path, base, gi
     assert not (apart[0] & apart[1] or apart[0] & apart[2] or apart[1] & apart[2])
 
 
+def test_moving_one_network_moves_the_base_of_all(tmp_path, base):
+    """As the reward model goes to its device before the others do; here to float64."""
+    policy, _, value_model, judge = networks(base, trained(tmp_path / "reward", base))
+    judge.double()
+    assert {p.dtype for n, p in policy.named_parameters() if "layers" in n and "lora_" not in n} == {torch.float64}
+    for model in (policy, value_model):
+        model.double()
+    assert frozen(value_model).keys() | frozen(judge).keys() <= frozen(policy).keys()
+
+
 def test_training_changes_the_trained_adapters_and_the_head_alone(tmp_path, base):
     scorer = trained(tmp_path / "reward", base)
     found = networks(base, scorer)

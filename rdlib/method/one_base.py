@@ -121,7 +121,8 @@ def starts(shell: PreTrainedModel | None, scorer: Path, pad: int, settings: Trai
             if adapter.base == base:
                 found.append(Start(_with_head(shell, adapter), adapter))
                 continue
-        print(f"PPO holds {folder.name} as a body of its own, since it is no adapter of the policy's weights.")
+        if training.is_main():
+            print(f"PPO holds {folder.name} as a body of its own, since it is no adapter of the policy's weights.")
         found.append(Start(models.load_scorer(folder / "model", pad, settings), None))
     return found
 
