@@ -7,7 +7,7 @@
     e  `make study` where all is done, and `make figures`
     f  the vLLM engine against vLLM itself
     g  the portable numerical mode against torch's own choice
-    h  memory of PPO with adapters: one base against a body for each network
+    i  memory of PPO with adapters: one base against a body for each network
 
 What is compared runs in turn, on one machine, in one run, the order changing from round to round; a result is the
 median of the rounds' own ratios, so that a machine that slows down slows both. Each part writes `results/<part>.csv`,

@@ -17,7 +17,7 @@ PARTS = {
     "e": "warm_commands",
     "f": "vllm_overhead",
     "g": "portable",
-    "h": "one_base",
+    "i": "one_base",
 }
 
 

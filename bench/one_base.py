@@ -1,4 +1,4 @@
-"""Part h: memory of a PPO update with adapters on one base, against a body for each network, for a student of 0.5B.
+"""Part i: memory of a PPO update with adapters on one base, against a body for each network, for a student of 0.5B.
 
 A model of Qwen2.5-0.5B's shape with random weights, a reward model that is an adapter on it, and one update with
 gradient checkpointing, each time in a process of its own, without a GPU. Counted is the most memory that the process
@@ -147,9 +147,9 @@ def run(rounds: int, quick: bool) -> list[Row]:
     ours, apart = (seen[mode]["history"] for mode in MODES)
     gap = max(abs(ours[n] - v) / max(abs(v), 1e-3) for n, v in apart.items() if isinstance(v, float))
     return [
-        Row("h", f"weights of {what}", *[share] * 3, "as much", 0.4, True, *held, settings),
-        Row("h", f"peak memory of {what}", *ratios, "as much", 0.4, True, *peaks, settings),
-        Row("h", f"largest relative gap of the histories of {what}", *[gap] * 3, "", 1e-2, True),
+        Row("i", f"weights of {what}", *[share] * 3, "as much", 0.4, True, *held, settings),
+        Row("i", f"peak memory of {what}", *ratios, "as much", 0.4, True, *peaks, settings),
+        Row("i", f"largest relative gap of the histories of {what}", *[gap] * 3, "", 1e-2, True),
     ]
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import sys
-import tempfile
 from pathlib import Path
 
 import test_one_base
@@ -52,7 +51,7 @@ def run(work: Path) -> None:
         "forward_size": 2,
     }
     if "ADAPTERS" in os.environ:
-        policy, reference, value_model, _ = networks_on_one_base()
+        policy, reference, value_model, _ = networks_on_one_base(work, given["accelerator"])
         trainer = ppo.PPOTrainer(policy, reference, value_model, Words(), config, PROMPTS, **given)
     else:
         trainer = trainer_for(config, **given)
@@ -62,12 +61,13 @@ def run(work: Path) -> None:
         save_file({k: v.clone() for k, v in trainer.both.state_dict().items()}, work / "weights.safetensors")
 
 
-def networks_on_one_base() -> tuple:
-    """PPO's networks, the same in every process."""
-    with tempfile.TemporaryDirectory() as folder:
-        base = Path(folder) / "base"
-        make_model("qwen2").save_pretrained(base)
-        return test_one_base.networks(base, test_one_base.trained(Path(folder) / "reward", base))
+def networks_on_one_base(folder: Path, accelerator) -> tuple:
+    """PPO's networks, of files that the main process writes."""
+    if accelerator.is_main_process:
+        make_model("qwen2").save_pretrained(folder / "base")
+        test_one_base.trained(folder / "reward", folder / "base")
+    accelerator.wait_for_everyone()
+    return test_one_base.networks(folder / "base", folder / "reward")
 
 
 if __name__ == "__main__":

@@ -43,7 +43,7 @@ def documents(root: Path = ROOT) -> list[Path]:
 def blocks(figures: Path) -> dict[str, str]:
     """The text of each block, from the released tables."""
     content = {"provenance": run_rows.provenance_rows(), "bench": run_rows.bench_rows(ROOT / "bench" / "results")}
-    content["one_base"] = run_rows.bench_rows(ROOT / "bench" / "results", "h")
+    content["one_base"] = run_rows.bench_rows(ROOT / "bench" / "results", "i")
     content["memory"] = run_rows.memory_rows(ROOT / "docs" / "memory.csv")
     tried = figures / "trials" / "settings", ROOT / "params" / "trials" / "settings.yaml"
     content |= {"trials": run_rows.trial_rows(*tried), "patience": run_rows.patience_rows(*tried)}
