@@ -14,7 +14,7 @@ SEEDS   ?= 0 1 2 3 4
 # The folder whose seeds `make release` releases; for seeds of several machines, one that they were all copied to.
 RUN     ?= runs/reference/results
 # The parts of `make bench` (all of them), and how often each contestant runs.
-BENCH_PARTS  ?= a b c d e f g h
+BENCH_PARTS  ?= a b c d e f g h i
 BENCH_ROUNDS ?= 5
 # Extra words for the command behind a target: make study ARGS=..., make test PYTEST_ARGS=..., make lab LAB_ARGS=...
 ARGS ?=

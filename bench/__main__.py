@@ -18,6 +18,7 @@ PARTS = {
     "f": "vllm_overhead",
     "g": "portable",
     "h": "large_vocabulary",
+    "i": "one_base",
 }
 
 

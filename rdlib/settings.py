@@ -316,6 +316,8 @@ class Stopping(Section):
 class Lora(Section):
     """Low-rank adapters (Hu et al. 2022), merged into the model when a stage saves it.
 
+    PPO's networks hold the base once (`rdlib.method.one_base`).
+
     `target_modules`: the linear layers that get one; "all-linear" is all but the output head.
     """
 

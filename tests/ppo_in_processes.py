@@ -10,11 +10,13 @@ import os
 import sys
 from pathlib import Path
 
+import test_one_base
 import torch
 from safetensors.torch import save_file
-from test_ppo import EOS, first_logit, settings, share_of, trainer_for
+from test_ppo import EOS, PROMPTS, Words, first_logit, settings, share_of, trainer_for
+from tiny_models import make_model
 
-from rdlib.method import token_logprobs, training
+from rdlib.method import ppo, token_logprobs, training
 from rdlib.settings import Training
 
 TILES = "RDLIB_TEST_TILES"  # where it is set, logits are computed in tiles of eight columns
@@ -38,22 +40,38 @@ class GivenResponses:
 
 
 def run(work: Path) -> None:
-    """Two updates with whitened rewards; the main process writes history.json and weights.safetensors."""
+    """Two updates with whitened rewards; the main process writes history.json and weights.safetensors.
+
+    With ADAPTERS in the environment the networks are adapters on one base.
+    """
     if TILES in os.environ:
         token_logprobs.CPU_TILE, token_logprobs.ALIGNED = 1, 8
     config = settings(total_updates=2, whiten_rewards=True, max_grad_norm=0.5)
-    trainer = trainer_for(
-        config,
-        sample=GivenResponses(),
-        score=share_of(5),
-        validate=first_logit,
-        accelerator=training.new_accelerator(Training()),
-        forward_size=2,
-    )
+    given = {
+        "sample": GivenResponses(),
+        "score": share_of(5),
+        "validate": first_logit,
+        "accelerator": training.new_accelerator(Training()),
+        "forward_size": 2,
+    }
+    if "ADAPTERS" in os.environ:
+        policy, reference, value_model, _ = networks_on_one_base(work, given["accelerator"])
+        trainer = ppo.PPOTrainer(policy, reference, value_model, Words(), config, PROMPTS, **given)
+    else:
+        trainer = trainer_for(config, **given)
     trainer.train(work / "run")
     if trainer.accelerator.is_main_process:
         (work / "history.json").write_text(json.dumps(trainer.history))
         save_file({k: v.clone() for k, v in trainer.both.state_dict().items()}, work / "weights.safetensors")
+
+
+def networks_on_one_base(folder: Path, accelerator) -> tuple:
+    """PPO's networks, of files that the main process writes."""
+    if accelerator.is_main_process:
+        make_model("qwen2").save_pretrained(folder / "base")
+        test_one_base.trained(folder / "reward", folder / "base")
+    accelerator.wait_for_everyone()
+    return test_one_base.networks(folder / "base", folder / "reward")
 
 
 if __name__ == "__main__":

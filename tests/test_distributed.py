@@ -175,12 +175,15 @@ def ppo_in_two(work: Path, program: str, *options: str, **variables: str):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("more", [{}, {ppo_in_processes.TILES: "1"}])
-def test_ppo_in_two_processes_is_that_of_one_on_the_same_responses(tmp_path, more):
+@pytest.mark.parametrize("more", [{}, {ppo_in_processes.TILES: "1"}, {"ADAPTERS": "1"}])
+def test_ppo_in_two_processes_is_that_of_one_on_the_same_responses(tmp_path, monkeypatch, more):
     """Whitening, minibatches, clipping of gradients and the history are those of all episodes together.
 
-    So they are where the two compute their logits in tiles, and the one all at once.
+    So they are where the two compute their logits in tiles, and the one all at once; and where the networks are
+    adapters on one base, whose tensors are parameters of several modules.
     """
+    if "ADAPTERS" in more:
+        monkeypatch.setenv("ADAPTERS", "1")
     options = ("--multi_gpu", "--config_file", str(launch.CONFIGURATIONS / "cpu_gloo.yaml"))
     two = ppo_in_two(tmp_path / "two", ppo_in_processes.__file__, *options, ACCELERATE_USE_CPU="true", **more)
     assert_same_ppo(ppo_in_one(tmp_path / "one"), two)

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import pandas as pd
 import pytest
+import test_memory
+import test_one_base
 import yaml
 from conftest import REPOSITORY
+from transformers import AutoModelForCausalLM
 
 from rdlib.method import scoring, token_logprobs
+from rdlib.settings import Lora, Training
 from rdlib.study import dag, memory_table, stage_memory
 from rdlib.study import memory as m
-from rdlib.study.architectures import KNOWN
+from rdlib.study.architectures import KNOWN, Shape
 from rdlib.study.jobs import study_jobs
 from rdlib.study.stage import Stage
 
@@ -50,6 +54,50 @@ def test_ppo_of_one_gpu_by_hand():
     assert memory.gradients == 4 * both and memory.optimizer == 8 * both
     assert memory.weights == 8 * both + 2 * 2 * QWEN.layers * QWEN.layer_linear
     assert memory.logits == 6 * 2**25 + 4 * 16 * 320 * QWEN.hidden + 4 * QWEN.embedding and memory.cache == 0
+
+
+LORA = {"training.lora": {"r": 16, "alpha": 32}}
+
+
+def test_ppo_with_adapters_by_hand():
+    """One body; three adapters, of which two are trained with the value model's head; the reward model's head."""
+    memory, adapters = found("06_ppo", overrides=LORA).memory, QWEN.adapter_parameters(16)
+    both = 2 * adapters + QWEN.hidden
+    assert memory.gradients == 4 * both and memory.optimizer == 8 * both
+    assert memory.weights == 4 * (QWEN.parameters + 3 * adapters + 2 * QWEN.hidden)
+    half = found("06_ppo", overrides=LORA | {"training.weights": "bfloat16"}).memory
+    assert half.weights == 2 * QWEN.parameters + 4 * (3 * adapters + QWEN.hidden) + 2 * QWEN.hidden
+    several = found("06_ppo", overrides=LORA | {"reward_model.members": 3}).memory
+    assert several.weights == memory.weights + 2 * 4 * (adapters + QWEN.hidden)
+
+
+def test_a_reward_model_of_another_student_is_one_body_more_for_ppo():
+    """Which the value model shares."""
+    other = {"reward_model.student": "strong"}  # a teacher in a student's place
+    memory, adapters = found("06_ppo", overrides=LORA | other).memory, QWEN.adapter_parameters(16)
+    large = KNOWN["Qwen2.5-7B"]
+    values = large.adapter_parameters(16) + large.hidden
+    assert memory.weights == 4 * (QWEN.parameters + adapters + large.scorer_parameters + values)
+
+
+@pytest.mark.parametrize("weights", ["float32", "bfloat16"])
+@pytest.mark.parametrize("kind", ["Qwen2", "Llama"])
+def test_the_weights_of_ppo_with_adapters_are_the_networks_own(tmp_path, kind, weights):
+    """Held to the storages of real networks, each counted once."""
+    shape = Shape(64, 4, 4, 2, 16, 176, 512, tied=kind == "Qwen2", qkv_bias=kind == "Qwen2")
+    test_memory.build(AutoModelForCausalLM, shape).save_pretrained(tmp_path / "base")
+    given = Training(lora=Lora(r=4, alpha=8), weights=weights)
+    scorer = test_one_base.trained(tmp_path / "reward", tmp_path / "base", given)
+    networks = test_one_base.networks(tmp_path / "base", scorer, given)
+    overrides = {"training.lora": {"r": 4, "alpha": 8}, "training.weights": weights, "training.precision": None}
+    stage = Stage("06_ppo", ONE, all_overrides=overrides, **CELL | {"method": "ours"})
+    setup = stage_memory.Setup(
+        stage, shape, stage_memory.numbers_of(stage.profile.training, m.Sharding()), m.Sharding()
+    )
+    expected = stage_memory._networks(setup)
+    assert sum(test_one_base.tensors(networks).values()) == expected.weights
+    trained = [p.nbytes for network in networks if network for p in network.parameters() if p.requires_grad]
+    assert (sum(trained), 2 * sum(trained)) == (expected.gradients, expected.optimizer)
 
 
 def test_zero2_of_the_papers_four_gpus_by_hand():

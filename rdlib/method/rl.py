@@ -12,10 +12,10 @@ import pandas as pd
 import torch
 
 from rdlib import artifacts
-from rdlib.engines import endings, generation, models
+from rdlib.engines import endings, generation, models, scorers
 from rdlib.engines.transformers_engine import TransformersEngine
 from rdlib.errors import UserError
-from rdlib.method import scoring, training, watching
+from rdlib.method import one_base, scoring, training, watching
 from rdlib.method.agreement import Agreement
 from rdlib.method.policy import policy_source
 from rdlib.method.ppo import PPOTrainer
@@ -161,13 +161,13 @@ def _open_vllm(policy, tokenizer, profile: Profile, max_tokens: int) -> PolicyEn
     return vllm_policy.PolicyEngine(policy, tokenizer, max_tokens, profile.generation.vllm, ppo.sampler_sleep)
 
 
-def reward_function(stage, tokenizer, queries: pd.DataFrame, asked: list[prompts.Prompt], device) -> RewardFunction:
-    """The reward of the stage's queries, which are `asked` by these prompts; its reward model is on `device`."""
-    profile, scorer, pad = stage.profile, stage.input("reward_model"), tokenizer.pad_token_id
-    judge = scoring.load(scorer, pad, profile.training).to(device)
+def reward_function(
+    stage, tokenizer, queries: pd.DataFrame, asked: list[prompts.Prompt], judge, scale: float
+) -> RewardFunction:
+    """The reward of the stage's queries, which are `asked` by these prompts, by the reward model `judge`."""
+    profile, pad = stage.profile, tokenizer.pad_token_id
     given = [None if pd.isna(label) else label for label in queries["pseudo_label"]]
     read = AnswerReader(tokenizer, asked, stage.answer_kind)
-    scale = scale_of(artifacts.read_parquet(scorer / "scores.parquet"), profile.reward)
     ends = {tokenizer.eos_token_id, *tokenizer.all_special_ids}
     guard = RolloutGuard(stage.label, ends, stage.dataset_settings.max_tokens, stage.method == "ours_wo_d")
     return RewardFunction(judge, given, read, profile.reward, pad, scale, guard)
@@ -192,10 +192,14 @@ def run(stage, work: Path, on_update=None) -> None:
     longest = max(map(len, encoded))
     models.require_room(models.context(models.load_config(source)), longest, settings.max_tokens)
     accelerator = training.new_accelerator(profile.training)
-    score = reward_function(stage, tokenizer, queries, asked, accelerator.device)
-    scorer = stage.input("reward_model") / "model"
-    scale = score.scale if profile.reward.source == "reward_model" else None
-    policy, reference, value_model = networks(source, scorer, tokenizer.pad_token_id, profile.training, scale)
+    scorer, pad = stage.input("reward_model"), tokenizer.pad_token_id
+    scale = scale_of(artifacts.read_parquet(scorer / "scores.parquet"), profile.reward)
+    first = scale if profile.reward.source == "reward_model" else None
+    shares = not training.keeps_in_step(accelerator)
+    if profile.training.lora is not None:
+        torch.manual_seed(stage.seed)  # new adapters are drawn
+    policy, reference, value_model, judge = networks(source, scorer, pad, profile.training, first, shares)
+    score = reward_function(stage, tokenizer, queries, asked, judge.to(accelerator.device), scale)
     validation = questions[questions["split"] == "validation"]
     agreement = Agreement(validation, labels, tokenizer, settings, profile.generation.batch_size, stage.answer_kind)
     watch = watching.Watch(stage)
@@ -243,21 +247,33 @@ def drop_traces(work: Path, validation: Path) -> None:
     shutil.rmtree(validation, ignore_errors=True)
 
 
-def networks(source: Model, scorer: Path, pad: int, settings: Training, scale: float | None = 1.0) -> tuple:
-    """Policy, reference and value model, whose first values are the reward model's scores over `scale`; None: 0.
+def networks(
+    source: Model, scorer: Path, pad: int, settings: Training, scale: float | None = 1.0, shares: bool = True
+) -> tuple:
+    """Policy, reference, value model, whose first values are the reward model's scores over `scale` (None: 0), and
+    reward model.
 
-    With adapters the policy without them is the reference, which is then None.
+    With adapters the policy without them is the reference, which is then None; and the networks hold what is frozen
+    once (`one_base`), unless not `shares`: DeepSpeed and FSDP take each network's weights apart.
     """
-    policy = training.with_adapters(models.load_causal_lm(source, settings), settings, "CAUSAL_LM")
-    reference = models.load_causal_lm(source, settings) if settings.lora is None else None
-    value_model = models.load_scorer(scorer, pad, settings)
-    with torch.no_grad():
-        value_model.score.weight.zero_() if scale is None else value_model.score.weight.div_(scale)
-    value_model = training.with_adapters(value_model, settings, "SEQ_CLS")
+    policy = models.load_causal_lm(source, settings)
+    shell = scorers.on_body_of(policy, pad) if settings.lora is not None and shares else None
+    policy, reference = training.with_adapters(policy, settings, "CAUSAL_LM"), None
+    if settings.lora is not None and shares:
+        starts = one_base.starts(shell, scorer, pad, settings)
+        value_model, judge = one_base.value_model(starts[0], settings, scale), one_base.reward_model(starts)
+    else:
+        if settings.lora is None:
+            reference = models.load_causal_lm(source, settings)
+        judge = scoring.load(scorer, pad, settings)
+        value_model = models.load_scorer(scorer / "model", pad, settings)
+        with torch.no_grad():
+            value_model.score.weight.zero_() if scale is None else value_model.score.weight.div_(scale)
+        value_model = training.with_adapters(value_model, settings, "SEQ_CLS")
     if settings.gradient_checkpointing:
         for model in (policy, value_model):
             model.gradient_checkpointing_enable(training.NON_REENTRANT)
-    return policy, reference, value_model
+    return policy, reference, value_model, judge
 
 
 # What reads PPO's episodes without gradient: policy, reference, value model and reward model

@@ -51,11 +51,17 @@ def member_folder(folder: Path, number: int) -> Path:
     return folder / f"member_{number}" if number else folder
 
 
+def member_folders(folder: Path) -> list[Path]:
+    """The folders of all reward models that are there."""
+    found = [folder]
+    while (further := member_folder(folder, len(found))).is_dir():
+        found.append(further)
+    return found
+
+
 def load(folder: Path, pad_token_id: int | None = None, training: Training | None = None) -> PreTrainedModel:
     """The reward model in the folder of its stage, or the mean of all that are there."""
-    members = [models.load_scorer(folder / "model", pad_token_id, training)]
-    while (further := member_folder(folder, len(members))).is_dir():
-        members.append(models.load_scorer(further / "model", pad_token_id, training))
+    members = [models.load_scorer(one / "model", pad_token_id, training) for one in member_folders(folder)]
     return MeanScorer(members) if len(members) > 1 else members[0]
 
 

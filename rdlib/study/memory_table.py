@@ -19,24 +19,25 @@ from rdlib.study import estimate
 from rdlib.study.jobs import study_jobs
 from rdlib.study.stage import Stage
 
-PROFILES = ("params/single_gpu.yaml", "params/paper.yaml")
+ONE, PAPER = "params/single_gpu.yaml", "params/paper.yaml"
+ADAPTERS = {"training.lora": {"r": 16, "alpha": 32}, "hardware.gpu_memory_gib": 24}
+ROWS = {ONE: (ONE, {}), f"{ONE}, LoRA": (ONE, ADAPTERS), PAPER: (PAPER, {})}  # by name: profile and other settings
 
 
 def table() -> pd.DataFrame:
     """A row a profile and stage: GiB by what holds them, their sum, and what the stage may take."""
     frames = []
-    for profile in PROFILES:
-        largest = estimate.memory_table(estimate.estimate(_stages(profile))).round(1)
-        frames.append(largest.assign(profile=profile)[["profile", *largest.columns]])
+    for name, (profile, overrides) in ROWS.items():
+        largest = estimate.memory_table(estimate.estimate(_stages(profile, overrides))).round(1)
+        frames.append(largest.assign(profile=name)[["profile", *largest.columns]])
     return pd.concat(frames, ignore_index=True)
 
 
-def _stages(profile: str) -> list[Stage]:
-    """Every stage of a study of one seed, done or not."""
+def _stages(profile: str, overrides: dict) -> list[Stage]:
+    """Every stage of a study of one seed, done or not, under other settings."""
     jobs = study_jobs(profile, [0])
-    return list(
-        {stage.folder: stage for job in jobs for one in job.stages for stage in (*one.upstream(), one)}.values()
-    )
+    found = {stage.folder: stage for job in jobs for one in job.stages for stage in (*one.upstream(), one)}
+    return [stage.with_overrides(overrides) for stage in found.values()]
 
 
 def main(arguments: list[str] | None = None) -> int:

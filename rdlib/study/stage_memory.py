@@ -171,20 +171,28 @@ class Setup:
         """Rows of a batch that go through a network of this process at once."""
         return max(1, batch // (self.sharding.processes * self.settings.gradient_accumulation))
 
-    def trained(self, count: int = 1, scorer: bool = False) -> Memory:
-        """The lasting memory of `count` networks in training."""
-        whole, lora = self.shape.scorer_parameters if scorer else self.shape.parameters, self.settings.lora
-        if lora is None:
-            states = m.states(whole, 0, self.numbers, self.sharding)
-            states += m.casts(self.shape, self.numbers, self.sharding)
-        else:
-            adapters = self.shape.adapter_parameters(lora.r, lora.target_modules) + scorer * self.shape.hidden
-            states = m.states(adapters, whole, self.numbers, self.sharding, adapters=True)
-        return states if count == 1 else states + self.trained(count - 1, scorer)
+    def trained(self, scorer: bool = False, base: bool = True) -> Memory:
+        """The lasting memory of a network in training; not `base`: of what is trained on a base that is there."""
+        whole = self.shape.scorer_parameters if scorer else self.shape.parameters
+        if self.settings.lora is not None:
+            adapters = self.adapters + scorer * self.shape.hidden
+            return m.states(adapters, base * whole, self.numbers, self.sharding, adapters=True)
+        return m.states(whole, 0, self.numbers, self.sharding) + m.casts(self.shape, self.numbers, self.sharding)
+
+    @property
+    def adapters(self) -> int:
+        """Parameters of a network's adapters; none without them."""
+        lora = self.settings.lora
+        return 0 if lora is None else self.shape.adapter_parameters(lora.r, lora.target_modules)
+
+    @property
+    def width(self) -> int:
+        """Bytes of a number in a network that is only passed through."""
+        return 4 if self.settings.weights == "float32" else 2
 
     def frozen(self, parameters: float) -> Memory:
         """A network that is only passed through; each process has it whole."""
-        return Memory(weights=parameters * (4 if self.settings.weights == "float32" else 2))
+        return Memory(weights=parameters * self.width)
 
     def passes(self, rows: int, length: int, padded: bool = True, kept: int = 0) -> float:
         """Bytes of activations at the peak of a backward pass through `rows`, beside `kept` ones of earlier passes."""
@@ -235,9 +243,7 @@ def _reward_model(setup: Setup, room: float) -> tuple[Memory, list[Memory]]:
 
 def _ppo(setup: Setup, room: float) -> tuple[Memory, list[Memory]]:
     settings, shape, n = setup.stage.profile.ppo, setup.shape, setup.sharding.processes
-    lasting = setup.trained() + setup.trained(scorer=True) + setup.frozen(shape.scorer_parameters)  # the last scores
-    if setup.settings.lora is None:
-        lasting += setup.frozen(shape.parameters)  # the reference; adapters off is one, too
+    lasting = _networks(setup)
     rows = min(setup.settings.forward_size(settings.minibatch_size), -(-settings.minibatch_size // n))
     step = Memory(
         activations=setup.passes(rows, setup.length, padded=False, kept=rows),  # policy and value model
@@ -252,6 +258,27 @@ def _ppo(setup: Setup, room: float) -> tuple[Memory, list[Memory]]:
     share = setup.stage.profile.generation.vllm.gpu_memory_utilization or VLLM_SHARE
     rollouts = Memory(cache=share * room)
     return (lasting, [*phases, rollouts]) if settings.sampler_sleep else (lasting + rollouts, phases)
+
+
+def _networks(setup: Setup) -> Memory:
+    """PPO's policy, reference, value and reward model; adapters on one base where `method.one_base` has them so."""
+    judge = setup.stage.profile.reward_model
+    if setup.settings.lora is None:
+        frozen = setup.shape.parameters + setup.shape.scorer_parameters  # reference and reward model
+        return setup.trained() + setup.trained(scorer=True) + setup.frozen(frozen)
+    if setup.sharding.kind not in ("none", "ddp"):
+        return setup.trained() + setup.trained(scorer=True) + setup.frozen(setup.shape.scorer_parameters)
+    if judge.student is None or judge.student == setup.stage.student:
+        reward_model = Memory(weights=4.0 * setup.adapters + setup.width * setup.shape.hidden)
+        lasting = setup.trained() + setup.trained(scorer=True, base=False)
+    else:  # a body of the other student, which the value model shares
+        model = setup.stage.profile.model_of(judge.student)
+        setup_of_other = replace(setup, shape=architectures.of(model, setup.stage.root, model.parameters or 0.0)[0])
+        reward_model = setup_of_other.frozen(setup_of_other.shape.scorer_parameters)
+        lasting = setup.trained() + setup_of_other.trained(scorer=True, base=False)
+    for _ in range(judge.members):
+        lasting += reward_model
+    return lasting
 
 
 def _baseline(setup: Setup, room: float) -> tuple[Memory, list[Memory]]:

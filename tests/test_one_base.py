@@ -1,0 +1,349 @@
+"""PPO with adapters on one base: what it computes, what it holds, and which reward models are put onto the base."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from test_adapters import LORA, again  # noqa: F401
+from test_ppo import CLOSE, KilledError, Words, first_logit, sampler, settings, state_bytes
+from test_resume import interrupt
+from tiny_models import make_model
+from transformers import AutoModelForSequenceClassification
+
+from rdlib.artifacts import hash_files
+from rdlib.engines import models
+from rdlib.method import one_base, ppo, rl, scoring, training
+from rdlib.settings import Lora, Model, Training
+from rdlib.study.stage import Stage
+
+ADAPTED = Training(lora=Lora(r=2, alpha=4.0))
+CHECKPOINTED = Training(lora=Lora(r=2, alpha=4.0), gradient_checkpointing=True)
+BF16 = Training(lora=Lora(r=2, alpha=4.0), weights="bfloat16", gradient_checkpointing=True)
+PAD = 2
+PROMPTS = [[5 + (3 * i + j) % 300 for j in range(1 + i % 3)] for i in range(12)]
+
+
+def trained(folder: Path, base: Path, given: Training = ADAPTED, seed: int = 3) -> Path:
+    """A reward model on `base` with adapters that change it, saved as its stage does."""
+    torch.manual_seed(seed)
+    model = training.with_adapters(models.load_scorer(base, PAD, given), given, "SEQ_CLS")
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.normal_(std=0.2)
+    one_base.save(model, folder)
+    training.merged(model).save_pretrained(folder / "model")
+    return folder
+
+
+@pytest.fixture(params=["llama", "qwen2"])
+def base(request, tmp_path) -> Path:
+    """The folder of a policy to start from."""
+    make_model(request.param).save_pretrained(tmp_path / "base")
+    return tmp_path / "base"
+
+
+def networks(base: Path, scorer: Path, given: Training = ADAPTED, shares: bool = True, seed: int = 0) -> tuple:
+    """PPO's networks, with the same new adapters however they hold the base."""
+    torch.manual_seed(seed)
+    return rl.networks(Model(model=str(base)), scorer, PAD, given, 1.5, shares)
+
+
+def trainer(found: tuple, config, given: Training = ADAPTED, sample=None) -> ppo.PPOTrainer:
+    """A PPO trainer of these networks, with the reward model's scores for rewards."""
+    policy, reference, value_model, judge = found
+
+    def score(indices, texts, sequences):
+        scores = scoring.score(judge, sequences, PAD)
+        return scores, {"rm_score": scores}
+
+    accelerator = training.new_accelerator(given)
+    more = {"accelerator": accelerator, "forward_size": 4}
+    return ppo.PPOTrainer(
+        policy, reference, value_model, Words(), config, PROMPTS, sample or sampler(), score, first_logit, **more
+    )
+
+
+def tensors(found: tuple) -> dict[int, int]:
+    """Bytes of each storage that networks hold for their parameters."""
+    held = {}
+    for model in found:
+        for parameter in model.parameters() if model is not None else ():
+            held[parameter.untyped_storage().data_ptr()] = parameter.untyped_storage().nbytes()
+    return held
+
+
+def frozen(model) -> dict[int, int]:
+    """The same of what is no adapter and no head."""
+    named = {n: p for n, p in model.named_parameters() if "lora_" not in n and "score" not in n}
+    return {p.untyped_storage().data_ptr(): p.untyped_storage().nbytes() for p in named.values()}
+
+
+@pytest.mark.parametrize("given", [ADAPTED, CHECKPOINTED], ids=["plain", "checkpointing"])
+def test_ppo_on_one_base_has_the_history_of_separate_bodies(tmp_path, base, given):
+    scorer, histories = trained(tmp_path / "reward", base), []
+    for shares in (True, False):
+        one = trainer(networks(base, scorer, given, shares), settings(total_updates=3), given)
+        one.train(tmp_path / str(shares))
+        histories.append(one.history)
+    for ours, apart in zip(*histories, strict=True):
+        assert ours.keys() == apart.keys() and ours["update"] == apart["update"]
+        for name, value in apart.items():
+            assert ours[name] == (value if value is None else pytest.approx(value, rel=1e-3, abs=2e-4)), name
+    assert histories[0][3]["kl"] != 0 and histories[0][3]["value_loss"] != histories[0][1]["value_loss"]
+
+
+@pytest.mark.parametrize("given", [ADAPTED, BF16], ids=["float32", "bfloat16"])
+def test_the_networks_start_as_separate_ones_do(tmp_path, base, given):
+    """In bfloat16 as nearly as its eight bits allow."""
+    scorer = trained(tmp_path / "reward", base, given)
+    ids = torch.tensor(PROMPTS[2:12:3])
+    near = CLOSE if given is ADAPTED else {"rtol": 0.05, "atol": 0.15}
+    outputs = []
+    for shares in (True, False):
+        policy, reference, value_model, judge = networks(base, scorer, given, shares)
+        assert reference is None
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=given is BF16):
+            outputs.append([model(input_ids=ids).logits.float() for model in (policy, value_model)])
+        with torch.no_grad():
+            outputs[-1].append(scoring.score(judge, ids.tolist(), PAD))
+    for ours, apart in zip(*outputs, strict=True):
+        torch.testing.assert_close(ours, apart, **near)
+
+
+def test_the_gradients_are_those_of_separate_bodies(tmp_path, base):
+    scorer, found, same = trained(tmp_path / "reward", base), [], None
+    for shares, given in ((True, ADAPTED), (True, CHECKPOINTED), (False, ADAPTED)):
+        config = settings(episodes_per_update=6, minibatch_size=6)
+        one = trainer(networks(base, scorer, given, shares), config, given)
+        batch, scores, _ = one._rollout(1)
+        batch = one._advantages(one._evaluate_rollouts(batch), scores)
+        same = same or batch
+        loss, _ = one._loss(same)
+        gradients = torch.autograd.grad(loss, one.parameters)
+        found.append({name: g for (name, _), g in zip(_trained(one.both), gradients, strict=True)})
+    for other in found[:2]:
+        for name, gradient in found[2].items():
+            torch.testing.assert_close(other[name], gradient, rtol=1e-3, atol=1e-5)
+
+
+def _trained(both) -> list[tuple[str, torch.Tensor]]:
+    """Names of what is trained that do not tell how it is held."""
+    named = [(n, p) for n, p in both.named_parameters() if p.requires_grad]
+    gone = ("base_model.model.", ".default", f".{one_base.VALUE}", "modules_to_save.")
+    for word in gone:
+        named = [(n[:6] + n[6:].replace(word, "" if word[0] != "." else ""), p) for n, p in named]
+    return named
+
+
+@pytest.mark.parametrize("given", [ADAPTED, BF16], ids=["float32", "bfloat16"])
+def test_the_base_is_held_once_and_what_is_trained_is_float32(tmp_path, base, given):
+    scorer = trained(tmp_path / "reward", base, given)
+    found = networks(base, scorer, given)
+    policy, _, value_model, judge = found
+    body = sum(frozen(policy).values())
+    assert body == sum(p.nbytes for p in models.load_causal_lm(base, given).parameters())
+    assert frozen(value_model).keys() | frozen(judge).keys() <= frozen(policy).keys()
+    adapters = {n: p for n, p in policy.named_parameters() if p.requires_grad}
+    assert all("lora_" in name for name in adapters)
+    size = sum(p.nbytes for p in adapters.values())  # the adapter of the reward model is held once, too
+    width = policy.config.hidden_size
+    assert sum(tensors(found).values()) == body + 3 * size + 4 * width + judge.score.weight.nbytes
+    trained_values = {n: p for n, p in value_model.named_parameters() if p.requires_grad}
+    assert len(trained_values) == len(adapters) + 1 and "score.weight" in trained_values
+    assert all(one_base.VALUE in name or name == "score.weight" for name in trained_values)
+    assert {p.dtype for p in (*adapters.values(), *trained_values.values())} == {torch.float32}
+    assert not any(p.requires_grad for p in judge.parameters())
+    apart = [frozen(model).keys() for model in networks(base, scorer, given, shares=False) if model is not None]
+    assert not (apart[0] & apart[1] or apart[0] & apart[2] or apart[1] & apart[2])
+
+
+def test_moving_one_network_moves_the_base_of_all(tmp_path, base):
+    """As the reward model goes to its device before the others do; here to float64."""
+    policy, _, value_model, judge = networks(base, trained(tmp_path / "reward", base))
+    judge.double()
+    assert {p.dtype for n, p in policy.named_parameters() if "layers" in n and "lora_" not in n} == {torch.float64}
+    for model in (policy, value_model):
+        model.double()
+    assert frozen(value_model).keys() | frozen(judge).keys() <= frozen(policy).keys()
+
+
+def test_training_changes_the_trained_adapters_and_the_head_alone(tmp_path, base):
+    scorer = trained(tmp_path / "reward", base)
+    found = networks(base, scorer)
+    policy, _, value_model, judge = found
+    before = [{n: p.clone() for n, p in model.named_parameters()} for model in (policy, value_model, judge)]
+    scores = scoring.score(judge, PROMPTS, PAD)
+    trainer(found, settings(total_updates=2)).train(tmp_path / "work")
+    for model, old in zip((policy, value_model, judge), before, strict=True):
+        changed = {n for n, p in model.named_parameters() if not torch.equal(p, old[n])}
+        assert changed == {n for n, p in model.named_parameters() if p.requires_grad}
+    assert torch.equal(scoring.score(judge, PROMPTS, PAD), scores)
+
+
+@pytest.mark.parametrize("given", [ADAPTED, BF16], ids=["float32", "bfloat16"])
+def test_a_killed_run_goes_on_exactly_from_what_is_trained(tmp_path, base, given):
+    scorer, config, calls = trained(tmp_path / "reward", base, given), settings(total_updates=3), []
+
+    def dying_sample(*arguments):
+        calls.append(1)
+        if len(calls) == 3:
+            raise KilledError
+        return sampler()(*arguments)
+
+    straight = trainer(networks(base, scorer, given), config, given)
+    result = straight.train(tmp_path / "straight")
+    with pytest.raises(KilledError):
+        trainer(networks(base, scorer, given), config, given, dying_sample).train(tmp_path / "killed")
+    resumed = trainer(networks(base, scorer, given, seed=9), config, given)  # whose adapters the checkpoint replaces
+    assert resumed.train(tmp_path / "killed") == result
+    assert state_bytes(tmp_path / "killed", 3) == state_bytes(tmp_path / "straight", 3)
+    held = load_file(tmp_path / "straight/checkpoint-000003/value_model.safetensors")
+    assert all(one_base.VALUE in name or name == "score.weight" for name in held)
+    merged = training.merged(resumed.policy)
+    assert merged.state_dict().keys() == models.load_causal_lm(base).state_dict().keys()
+
+
+# ---- which reward models are put onto the base
+
+
+def test_what_the_stage_saves_is_an_adapter_that_peft_reads(tmp_path, base):
+    from peft import PeftModel
+
+    scorer = trained(tmp_path / "reward", base)
+    plain = models.load_scorer(scorer / "model", PAD)
+    ours = scoring.score(PeftModel.from_pretrained(models.load_scorer(base, PAD), scorer / "adapter"), PROMPTS, PAD)
+    torch.testing.assert_close(ours, scoring.score(plain, PROMPTS, PAD), **CLOSE)
+    text = (scorer / "adapter/adapter_config.json").read_text()
+    assert str(tmp_path) not in text and '"base_model_name_or_path": null' in text
+    assert isinstance(plain, AutoModelForSequenceClassification._model_mapping[type(plain.config)])
+
+
+def test_a_reward_model_of_another_base_is_a_body_of_its_own_that_the_value_model_shares(tmp_path, base, capsys):
+    """One weight that differs is another base; an adapter on it would score something else without a word."""
+    other = models.load_causal_lm(base)
+    with torch.no_grad():
+        other.model.layers[1].mlp.up_proj.weight[0, 0] += 1e-3
+    other.save_pretrained(tmp_path / "other")
+    scorer = trained(tmp_path / "reward", tmp_path / "other")
+    policy, _, value_model, judge = networks(base, scorer)
+    assert "PPO holds reward as a body of its own" in capsys.readouterr().out
+    assert not frozen(judge).keys() & frozen(policy).keys() and frozen(value_model).keys() == frozen(judge).keys()
+    expected = scoring.score(scoring.load(scorer, PAD), PROMPTS, PAD)
+    torch.testing.assert_close(scoring.score(judge, PROMPTS, PAD), expected, **CLOSE)
+    torch.testing.assert_close(scoring.score(value_model, PROMPTS, PAD), expected / 1.5, **CLOSE)
+    assert judge.score.weight.data_ptr() != value_model.score.weight.data_ptr()
+
+
+def test_a_reward_model_that_was_trained_whole_is_a_body_of_its_own(tmp_path, base):
+    scorer = trained(tmp_path / "reward", base)
+    for path in (scorer / "adapter").iterdir():
+        path.unlink()
+    policy, _, value_model, judge = networks(base, scorer)
+    assert one_base.read(scorer) is None and not frozen(judge).keys() & frozen(policy).keys()
+    torch.testing.assert_close(
+        scoring.score(judge, PROMPTS, PAD), scoring.score(scoring.load(scorer, PAD), PROMPTS, PAD), **CLOSE
+    )
+
+
+def test_several_reward_models_have_their_adapters_on_one_base(tmp_path, base):
+    scorer = trained(tmp_path / "reward", base)
+    trained(scoring.member_folder(scorer, 1), base, seed=4)
+    policy, _, value_model, judge = networks(base, scorer)
+    assert isinstance(judge, scoring.MeanScorer) and len(judge.members) == 2
+    assert frozen(judge).keys() <= frozen(policy).keys()
+    expected = scoring.score(scoring.load(scorer, PAD), PROMPTS, PAD)
+    torch.testing.assert_close(scoring.score(judge, PROMPTS, PAD), expected, **CLOSE)
+    first = scoring.score(models.load_scorer(scorer / "model", PAD), [PROMPTS[2]], PAD)
+    assert value_model(input_ids=torch.tensor([PROMPTS[2]])).logits.item() == pytest.approx(
+        first.item() / 1.5, abs=1e-5
+    )
+
+
+@pytest.mark.parametrize("targets", ["all-linear", ["q_proj", "down_proj"]])
+def test_ppo_may_have_other_adapters_than_the_reward_model(tmp_path, base, targets):
+    scorer = trained(
+        tmp_path / "reward", base, Training(lora=Lora(r=3, alpha=3.0, target_modules=["v_proj", "q_proj"]))
+    )
+    given = Training(lora=Lora(r=2, alpha=4.0, target_modules=targets))
+    policy, _, value_model, judge = networks(base, scorer, given)
+    assert frozen(value_model).keys() <= frozen(policy).keys()
+    expected = scoring.score(scoring.load(scorer, PAD), PROMPTS, PAD)
+    torch.testing.assert_close(scoring.score(judge, PROMPTS, PAD), expected, **CLOSE)
+    torch.testing.assert_close(scoring.score(value_model, PROMPTS, PAD), expected / 1.5, **CLOSE)
+
+
+def test_without_adapters_nothing_is_shared(tmp_path, base):
+    scorer = trained(tmp_path / "reward", base)
+    found = networks(base, scorer, Training())
+    assert found[1] is not None
+    assert sum(tensors(found).values()) == sum(p.nbytes for model in found for p in model.parameters())
+
+
+SHARED = ["gpt2", "granite", "qwen3", "phi3", "olmoe", "lfm2", "gemma3_text", "gemma4_text", "mamba"]
+
+
+@pytest.mark.parametrize("kind", SHARED)
+def test_other_architectures_share_their_body_too(tmp_path, kind):
+    """Also those whose scorers are made of their own parts, as transformers has none."""
+    make_model(kind).save_pretrained(tmp_path / "base")
+    names = ["q_proj", "v_proj", "qkv_proj", "c_attn", "in_proj"]
+    given = Training(lora=Lora(r=2, alpha=4.0, target_modules=names))
+    scorer = trained(tmp_path / "reward", tmp_path / "base", given)
+    policy, _, value_model, judge = networks(tmp_path / "base", scorer, given)
+    assert frozen(value_model).keys() | frozen(judge).keys() <= frozen(policy).keys()
+    expected = scoring.score(scoring.load(scorer, PAD), PROMPTS, PAD)
+    torch.testing.assert_close(scoring.score(judge, PROMPTS, PAD), expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(scoring.score(value_model, PROMPTS, PAD), expected / 1.5, rtol=1e-4, atol=1e-4)
+
+
+def test_an_architecture_whose_scorer_cannot_share_the_body_has_bodies_of_its_own(tmp_path, base, monkeypatch):
+    scorer = trained(tmp_path / "reward", base)
+    monkeypatch.setattr(rl.scorers, "on_body_of", lambda model, pad: None)
+    policy, _, value_model, judge = networks(base, scorer)
+    assert not frozen(judge).keys() & frozen(policy).keys() and frozen(value_model).keys() == frozen(judge).keys()
+
+
+# ---- stages
+
+
+@pytest.mark.slow
+def test_the_stages_hold_one_base_and_go_on_exactly(study, again, tmp_path, monkeypatch):  # noqa: F811
+    """The reward model's stage writes its adapter, PPO loads one model, and separate bodies have the same history."""
+    judge = again(tmp_path / "judge", "05_reward_model", LORA).run()
+    assert sorted(path.name for path in (judge.folder / "adapter").iterdir()) == [
+        "adapter_config.json",
+        "adapter_model.safetensors",
+        "base.json",
+    ]
+    loaded, load = [], models._load
+
+    def spy(loader, source, **options):
+        loaded.extend([loader.__name__] if "dtype" in options else [])
+        return load(loader, source, **options)
+
+    def ppo_in(root: Path) -> Stage:
+        return again(root, "06_ppo", LORA)
+
+    read = Stage.input
+    given = {"reward_model": judge.folder}
+    monkeypatch.setattr(Stage, "input", lambda stage, name: given.get(name) or read(stage, name))
+    monkeypatch.setattr(models, "_load", spy)
+    one = ppo_in(tmp_path / "one").run()
+    assert loaded == ["AutoModelForCausalLM"]
+    broken = ppo_in(tmp_path / "broken")
+    interrupt(broken, monkeypatch, ppo.PPOTrainer, "_record", 2)
+    assert hash_files(broken.run().folder) == hash_files(one.folder)
+    loaded.clear()
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "keeps_in_step", lambda accelerator: True)
+        apart = ppo_in(tmp_path / "apart").run()
+    assert len(loaded) == 3
+    ours, theirs = (stage.jsonl("history") for stage in (one, apart))
+    names = ["reward", "rm_score", "kl", "policy_loss", "value_loss", "entropy", "response_length"]
+    assert len(ours) == len(theirs) > 1
+    for name in names:
+        assert ours[name].dropna().tolist() == pytest.approx(theirs[name].dropna().tolist(), rel=1e-3, abs=1e-4)
