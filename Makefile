@@ -32,8 +32,11 @@ export PYTHONHASHSEED ?= 0
 EMBEDDED := params/micro.yaml params/smoke.yaml $(REFERENCE)
 offline = HF_HUB_OFFLINE=$${HF_HUB_OFFLINE-1}
 
+# In the processor's own numerics, which are several times as fast for models of this size
+laptop = RDLIB_NUMERICS=native HF_HUB_OFFLINE=1 $(BIN)/python -m rdlib.study.dag --profile params/gsm8k_laptop.yaml --jobs $(JOBS)
+
 .DEFAULT_GOAL := help
-.PHONY: help env study reference trials open-ends compare rounding same-rate test crash-test portable-test slurm-test fuzz real-test own-test llama-test sharded-test vllm-test
+.PHONY: help env study laptop laptop-teacher reference trials open-ends compare rounding same-rate test crash-test portable-test slurm-test fuzz real-test own-test llama-test sharded-test vllm-test
 .PHONY: bench gpu-check lint format docs figures figure retrain release site lab pins clean distclean
 
 help: ## say what can be made
@@ -49,6 +52,15 @@ env: ## build .venv from the pins, if it is missing, unfinished or stale (VENV=.
 
 study: env ## run the whole study: every notebook, table and figure (PROFILE=params/micro.yaml JOBS=2)
 	@$(if $(filter $(EMBEDDED),$(PROFILE)),$(offline)) $(BIN)/python -m rdlib.study.dag --profile $(PROFILE) --jobs $(JOBS) $(ARGS)
+
+laptop: env ## real models and real questions from the recorded teacher on: the hours are told first, and it goes on where it stopped (docs/laptop.md)
+	@$(BIN)/python scripts/laptop.py prepare
+	@$(laptop) --dry-run
+	@$(laptop) $(ARGS)
+
+laptop-teacher: env ## record the teacher of `make laptop` anew, behind a llama.cpp server (hours; it goes on where it stopped)
+	@$(PYTHON) scripts/llama_environment.py
+	@RDLIB_NUMERICS=native $(BIN)/python scripts/laptop.py record $(ARGS)
 
 reference: env ## the evidence: study and reviewers' questions of SEEDS, trained until patience ends, then release (SEEDS="0 1 2 3 4")
 	@for seed in $(SEEDS); do \

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sys
 from dataclasses import replace
@@ -269,6 +270,16 @@ def test_records_are_found_by_id_or_by_question(tmp_path):
     assert replay(engine, 2)[0].text == "3"
 
 
+def test_a_recording_may_name_questions_by_hash(tmp_path):
+    """So that it can be kept where the questions' texts may not."""
+    hashed = hashlib.sha256(b"What is 1 + 1?").hexdigest()
+    engine = recording(tmp_path / "r.jsonl", [{"id": "other", "question_sha256": hashed, "text": "2"}])
+    assert replay(engine, 1)[0].text == "2"
+    engine = recording(tmp_path / "s.jsonl", [{"id": "q2", "question_sha256": hashed, "text": "2"}])
+    with pytest.raises(UserError, match=r"has the id 'q2' with another question .* than this study .'What is 2 \+ 1"):
+        replay(engine, 2)
+
+
 def test_records_come_by_temperature_and_in_the_order_of_samples(tmp_path):
     records = [
         {"id": "q1", "temperature": t, "sample": s, "text": f"{t}/{s}", "tokens": 9, "finish_reason": reason}
@@ -387,6 +398,25 @@ def test_a_teachers_responses_replayed_give_the_same_stage(study, tmp_path):
     stage.run_with_inputs()
     pd.testing.assert_frame_equal(stage.table("responses"), made.table("responses"))
     assert stage.key != made.key
+
+
+def test_a_recording_that_lacks_responses_is_refused_before_the_first_notebook(study, tmp_path):
+    from conftest import make_root, stage_in
+
+    from rdlib.study import requirements
+
+    responses = stage_in(study, "01_teacher_responses").table("responses")
+    teacher = {"model": "recording.parquet", "engine": "replay"}
+    root = make_root(tmp_path / "root", teachers={"strong": teacher, "weak": "models/weak"})
+    stages = [stage_in(root, "00_data"), stage_in(root, "01_teacher_responses")]
+    responses.to_parquet(root / "recording.parquet")
+    requirements.check_teachers(stages)
+    responses[responses["id"] != responses["id"].iloc[0]].to_parquet(root / "recording.parquet")
+    with pytest.raises(UserError, match="has 0 of the .* responses that are asked for to question"):
+        requirements.check_teachers(stages)
+    (root / "recording.parquet").unlink()
+    with pytest.raises(UserError, match="There is no recording"):
+        requirements.check_teachers(stages)
 
 
 # ---- top_p and stop strings of the transformers engine

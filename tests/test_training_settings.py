@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import closing
 from dataclasses import replace
 
 import pytest
@@ -14,6 +15,7 @@ from test_ppo import PROMPTS, Words, llama, sampler, settings, share_of
 from test_resume import METHODS, interrupt
 from transformers import LlamaForSequenceClassification
 
+from rdlib import engines, numerics
 from rdlib.artifacts import hash_files
 from rdlib.engines import models
 from rdlib.errors import UserError
@@ -149,6 +151,44 @@ def test_the_baselines_networks_are_held_so_too(again, tmp_path, loaded, method,
     trainer = baselines.TRAINERS[method](stage, tmp_path, cell)
     held = [(options["attn_implementation"], options["dtype"]) for options in loaded]
     assert held == [("eager", torch.bfloat16)] * networks and trainer.args.bf16
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_auto_is_bfloat16_where_the_machine_computes_with_it(monkeypatch, fast):
+    monkeypatch.setattr(models.numerics, "computes_bfloat16", lambda: fast)
+    expected = torch.bfloat16 if fast else torch.float32
+    assert models.dtype_of("auto") is expected and models.dtype_of("bfloat16") is torch.bfloat16
+    assert models.load_causal_lm(MODELS / "small").dtype is torch.float32
+    assert models.load_causal_lm(MODELS / "small", weights="auto").dtype is expected
+    assert models.load_causal_lm(MODELS / "small", Training(weights="auto")).dtype is expected
+    assert training.in_bf16(Training(weights="auto")) is fast
+
+
+@pytest.mark.parametrize(
+    ("variables", "sets", "expected"),
+    [
+        ({}, ["avx2", "amx_bf16"], True),
+        ({}, ["avx2", "avx512f", "avx512_bf16"], True),
+        ({}, ["avx2", "avx512f"], False),
+        ({"ONEDNN_MAX_CPU_ISA": "AVX2"}, ["avx2", "amx_bf16"], False),  # as in the portable mode
+    ],
+)
+def test_a_processor_computes_with_bfloat16_if_it_has_the_instructions_and_may_use_them(
+    monkeypatch, variables, sets, expected
+):
+    for name in numerics.MODE:
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(numerics, "processor", lambda: {"instruction_sets": sets})
+    assert numerics.computes_bfloat16() is expected
+
+
+def test_a_study_samples_with_the_weights_that_its_profile_names(study, monkeypatch):
+    stage = stage_in(study, "04_student_responses").with_overrides({"generation.weights": "bfloat16"})
+    model = stage.profile.model_of("small")
+    with closing(engines.open_engine(stage, model)) as engine:
+        assert engine.model.dtype is torch.bfloat16
 
 
 def test_what_decides_a_key():

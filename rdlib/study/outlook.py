@@ -8,6 +8,7 @@ The requests are those that the stages will make, since both make them by the sa
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -115,17 +116,32 @@ def of(stages: Iterable[Stage]) -> list[Outlook]:
 
 def asking_of(stage: Stage) -> Asking | None:
     """What a stage asks a server; None for a stage that asks none."""
+    model = _teacher_of(stage, "openai")
+    return model and Asking(stage, model, engines.server_settings(stage, model), _requests(stage))
+
+
+def check_recording(stage: Stage) -> None:
+    """UserError where the recording that stands for a stage's teacher lacks a response that the stage will need."""
+    if (model := _teacher_of(stage, "replay")) and not stage.done:
+        with closing(engines.open_engine(stage, model)) as engine:
+            engine.generate(_requests(stage), 0)
+
+
+def _teacher_of(stage: Stage, engine: str) -> Model | None:
+    """The teacher that a stage samples from, if it has this engine."""
     is_teachers = stage.name in ASKING[:2] or (stage.name == ASKING[2] and stage.method == "teacher")
     model = stage.profile.model_of(stage.teacher) if is_teachers else None
-    if model is None or model.engine != "openai":
-        return None
+    return model if model is not None and model.engine == engine else None
+
+
+def _requests(stage: Stage) -> list[Request]:
+    """The requests of a stage, of which engines that take texts make no more."""
     plan, texts = _planned(stage)
     heat = [None if pd.isna(temperature) else temperature for temperature in plan["temperature"]]
-    requests = [
+    return [
         Request(texts[key], n, temperature, texts[key].stop)
         for key, n, temperature in zip(plan["id"], plan["n"], heat, strict=True)
     ]
-    return Asking(stage, model, engines.server_settings(stage, model), requests)
 
 
 def _planned(stage: Stage):

@@ -66,9 +66,17 @@ def check_teachers(stages: Iterable) -> None:
                 raise UserError(needs_weights)
             _require_no_batch(stage)
             asked.setdefault((asks.base_url, asks.model), asks)
+    _check_recordings(stages)
     preflight.check(stages)
     for model in asked.values():
         _check_server(model)
+
+
+def _check_recordings(stages: Iterable) -> None:
+    from rdlib.study import outlook  # late: it loads the engines, which read the environment
+
+    for stage in stages:
+        outlook.check_recording(stage)
 
 
 def _require_no_batch(stage) -> None:
