@@ -99,9 +99,9 @@ portable-test: env ## the same numbers on emulated Intel and AMD processors, see
 slurm-test: env ## the smoke study on a SLURM cluster on this machine, and faults (root and apt; ARGS="refusals faults")
 	@$(offline) $(BIN)/python -m scripts.slurm_test $(ARGS)
 
-real-test: env ## every stage once with a real small model and real questions (10 to 20 minutes, 8 GB)
-	@$(BIN)/python scripts/smollm2.py
-	@$(BIN)/python -m pytest tests/real -s $(PYTEST_ARGS)
+real-test: env ## the first twenty questions of the laptop study through every stage (10 to 20 minutes, 8 GB)
+	@$(BIN)/python scripts/laptop.py prepare
+	@RDLIB_NUMERICS=native $(BIN)/python -m pytest tests/real -s $(PYTEST_ARGS)
 
 own-test: env ## own questions, a vLLM server as teacher, killed half way, to the report (40 minutes on busy cores, 8 GB; 5 GB of disk and .venv-vllm)
 	@$(PYTHON) scripts/vllm_environment.py

@@ -139,6 +139,13 @@ def _answers(port: int) -> bool:
     return False
 
 
+def load_teacher():
+    """The teacher as its profile has it."""
+    from rdlib.profile import load_profile
+
+    return load_profile(ROOT / PROFILE).model_of("teacher")
+
+
 def write_recording(store: Path, target: Path) -> None:
     """The answers of a store as a recording: ids, hashes of questions, temperature, sample, text, tokens, finished."""
     import pandas as pd
@@ -148,11 +155,10 @@ def write_recording(store: Path, target: Path) -> None:
     from rdlib.engines.replay import hash_of, plain_question
     from rdlib.engines.server_answers import completion_of
     from rdlib.engines.store import REPLY
-    from rdlib.profile import load_profile
 
     columns = ("id", "question", "temperature", "sample", *REPLY)
     query = f"SELECT {', '.join(columns)} FROM responses JOIN asked ON digest = asked WHERE kind = 'answer'"
-    teacher, rows = load_profile(ROOT / PROFILE).model_of("teacher"), []
+    teacher, rows = load_teacher(), []
     with contextlib.closing(sqlite3.connect(store)) as connection:
         for key, question, temperature, sample, *values in connection.execute(query):
             one = completion_of(Reply(*values), teacher, (), ())

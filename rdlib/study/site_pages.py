@@ -48,6 +48,7 @@ BADGES = {"supported": "success", "not supported": "danger", "inconclusive": "wa
 FIRST = (
     "running",
     "own_questions",
+    "laptop",
     "real_benchmarks",
     "results",
     "one_figure",
