@@ -26,7 +26,7 @@ from rdlib.study.specification import STAGES
 PAGES = [*documents.documents(), REPOSITORY / "CONTRIBUTING.md", REPOSITORY / "CHANGELOG.md"]
 FOLDERS = {path.name for path in REPOSITORY.iterdir() if path.is_dir()}
 # What a reader makes by following a page.
-MADE = {"params/mine.yaml", "rdlib/engines/echo.py"}
+MADE = {"params/mine.yaml", "rdlib/engines/echo.py", "figures/laptop/teacher_responses.parquet"}
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
 
 
@@ -185,7 +185,7 @@ def test_the_readme_is_a_page():
     filled = re.search(r"<!-- first_screen -->.*<!-- /first_screen -->", text, re.DOTALL)[
         0
     ]  # as long as verdicts make it
-    assert 4000 < len(text) - len(filled) <= 5500 and len(filled) < 2800
+    assert 4000 < len(text) - len(filled) <= 5600 and len(filled) < 2800
 
 
 def test_the_readme_leads_to_every_page():

@@ -18,6 +18,7 @@ from fake_server import FakeServer, answer, listing, prompt_of
 
 from rdlib.engines.asking import Settings
 from rdlib.engines.generation import Request
+from rdlib.engines.progress import EVERY, AskingProgress
 from rdlib.engines.store import Store
 from rdlib.engines.stored_server import StoredServer
 from rdlib.errors import UserError
@@ -503,3 +504,14 @@ def test_kills_lose_nothing_and_ask_nothing_twice_that_had_come(fake, tmp_path):
         rows = store.connection.execute("SELECT asked, sample, count(*) FROM responses GROUP BY 1, 2").fetchall()
     assert len(rows) == 800 and {count for *_, count in rows} == {1}
     assert len(fake.calls) <= 400 + kills * (KILLED_WORKERS + 1)  # and the one that proves the temperature
+
+
+def test_the_terminal_is_told_of_all_samples_of_a_call(tmp_path):
+    """Though they come within a moment, and nothing comes for minutes after."""
+    path = tmp_path / "progress.json"
+    with AskingProgress("teacher", 16, 0, path) as progress:
+        progress.written -= 2 * EVERY
+        for _ in range(8):
+            progress.came_in(50, 0)
+        progress.show()
+        assert json.loads(path.read_text())["done"] == 8

@@ -37,6 +37,9 @@ class AskingProgress(Progress):
         self.prompt_tokens += prompt_tokens
         self.bar.update(1)
         self.bar.set_postfix_str(f"{self.tokens / self.seconds:,.0f} tokens/s", refresh=False)
+
+    def show(self) -> None:
+        """Write the file unless it was written just now; called when all samples of a call have come."""
         if time.time() - self.written > EVERY:
             self.write()
 

@@ -162,6 +162,7 @@ class StoredServer:
                 for index, sample, reply in came:
                     self._keep(wanted[index], asks[index], sample, reply)
             came.clear()
+            progress.show()
 
         with AskingProgress(self.label, total, total - missing, self.progress_file, self.model.prices) as progress:
             replies = self.server.replies(asks, guard.may_ask, keep)
