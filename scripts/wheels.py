@@ -29,8 +29,10 @@ class Piece:
 
 
 def pip(*words: str) -> None:
-    """Run pip of this environment; an error ends the program with pip's own message."""
-    subprocess.run([sys.executable, "-m", "pip", "--disable-pip-version-check", *words, "--quiet"], check=True)
+    """Run pip of this environment; where it fails, one sentence below its own message ends the program."""
+    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", *words, "--quiet"]
+    if subprocess.run(command).returncode:
+        sys.exit("pip could not fetch this (its message is above): a package is gone or has changed, or no network.")
 
 
 def require_room(folder: Path, wanted: int) -> None:

