@@ -32,7 +32,7 @@ PROFILE = "params/gsm8k_laptop_teacher.yaml"
 RECORDING = ROOT / "figures/laptop/teacher_responses.parquet"
 CELL = {"dataset": "gsm", "teacher": "teacher"}
 SERVER = (str(ROOT / ".venv-llama/bin/python"), str(ROOT / "scripts/llama_server.py"))
-SLOTS, CONTEXT, LONGEST_START = 32, 768, 300  # of a server; tokens of a slot; seconds
+SLOTS, CONTEXT, LONGEST_START = 64, 768, 300  # of a server; tokens of a slot; seconds
 
 
 def prepare() -> None:
@@ -76,15 +76,16 @@ def _of_hub(split: str) -> list[tuple[str, str]]:
         sys.exit(f"{error} Here: GSM8K=FOLDER make laptop, a folder with train.jsonl and test.jsonl.")
 
 
-def record(threads: int) -> None:
+def record(server: str | None) -> None:
     """Ask the teacher every question of the study and write the recording; what was asked before is not asked again."""
     from rdlib.study.opening import make_stage
 
-    require_avx2()
+    if server is None:
+        require_avx2()
     real_models.fetch(real_models.TEACHER)
     questions()
     names = (("00_data", {}), ("00_gold", {}), ("01_teacher_responses", {}), ("07_evaluate", {"method": "teacher"}))
-    with serving(threads):
+    with serving(server):
         for name, more in names:
             axes = {axis: value for axis, value in CELL.items() if axis == "dataset" or name[:2] in ("01", "07")}
             run_stage(make_stage(name, PROFILE, **axes, **more))
@@ -111,12 +112,16 @@ def require_avx2() -> None:
 
 
 @contextlib.contextmanager
-def serving(threads: int) -> Iterator[None]:
-    """The teacher behind a llama.cpp server at the profile's address, for as long as the block lasts."""
-    if not Path(SERVER[0]).is_file():
+def serving(server: str | None) -> Iterator[None]:
+    """The teacher behind a llama.cpp server at the profile's address, for as long as the block lasts.
+
+    `server` is a llama-server of your own; None: that of `.venv-llama`.
+    """
+    if server is None and not Path(SERVER[0]).is_file():
         sys.exit("There is no .venv-llama: run python3 scripts/llama_environment.py first.")
-    size = ["--parallel", str(SLOTS), "--ctx-size", str(SLOTS * CONTEXT), "--threads", str(threads)]
-    command = [*SERVER, str(real_models.TEACHER.path), "--alias", "qwen2.5-coder-1.5b", "--port", "8080", *size]
+    start = [server, "--model"] if server else [*SERVER]
+    size = ["--parallel", str(SLOTS), "--ctx-size", str(SLOTS * CONTEXT), "--threads", "1"]
+    command = [*start, str(real_models.TEACHER.path), "--alias", "qwen2.5-coder-1.5b", "--port", "8080", *size]
     with (wheels.HOME / "llama.log").open("w") as log:
         process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
     try:
@@ -177,9 +182,9 @@ def main() -> None:
     """Carry out one of the two commands."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("what", choices=["prepare", "record"])
-    parser.add_argument("--threads", type=int, default=1, help="of the llama.cpp server")
+    parser.add_argument("--server", help="a llama-server compiled for this processor, in place of .venv-llama's")
     options = parser.parse_args()
-    prepare() if options.what == "prepare" else record(options.threads)
+    prepare() if options.what == "prepare" else record(options.server)
 
 
 if __name__ == "__main__":

@@ -91,7 +91,7 @@ def test_without_the_hub_or_a_folder_the_folder_is_asked_for(home, monkeypatch):
 def test_a_processor_without_avx2_begins_at_the_vote(monkeypatch):
     monkeypatch.setattr(numerics, "processor", lambda: {"instruction_sets": ["fma"]})
     with pytest.raises(SystemExit, match="needs a processor with AVX2: begin at the vote"):
-        laptop.record(1)
+        laptop.record(None)
 
 
 def test_the_recording_serves_what_the_store_has_and_holds_no_question(tmp_path, monkeypatch):
