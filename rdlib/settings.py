@@ -593,14 +593,15 @@ class Grid(Section):
 class Hardware(Section):
     """What the machine has, for estimates and for the scheduler: GPUs, and peak bf16 operations of one.
 
-    Without GPUs `cpu_tflops` is the peak of one core, in 10^12 operations a second; None: no hours are told. The
+    Without GPUs `cpu_tflops` is the peak of one core, in 10^12 operations a second, or `measured` by a product of
+    matrices before the estimate; None: no hours are told. The
     utilisations are the shares of the peak that sampling and training usually reach; ours, rough.
     """
 
     gpus: int = Field(0, ge=0)
     gpu_memory_gib: Annotated[float, Field(gt=0)] = 80.0
     gpu_tflops: Annotated[float, Field(gt=0)] = 989.0
-    cpu_tflops: Annotated[float, Field(gt=0)] | None = None
+    cpu_tflops: Annotated[float, Field(gt=0)] | Literal["measured"] | None = None
     sampling_utilisation: Rate = 0.15
     training_utilisation: Rate = 0.35
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import math
 
 import pandas as pd
 import pytest
 import yaml
-from conftest import REPOSITORY, make_root, stage_in
+from conftest import PARAMS, REPOSITORY, make_root, stage_in
 
 from rdlib.errors import UserError
 from rdlib.evidence import ledger, paper
 from rdlib.profile import load_profile
+from rdlib.settings import Hardware
 from rdlib.study import dag, estimate
 from rdlib.study.jobs import stages_to_run, study_jobs
 from rdlib.study.opening import make_stage
@@ -207,3 +209,18 @@ def test_every_baseline_of_the_evidence_may_take_the_operations_of_ppo(dataset):
 
     ppo = most("06_ppo", "ours")
     assert {method: most("13_baseline", method) >= ppo for method in BASELINES} == dict.fromkeys(BASELINES, True)
+
+
+@pytest.mark.parametrize(("given", "expected"), [(0.1, 1e11), (None, math.nan), ("measured", 2e9)])
+def test_hours_of_a_core_are_operations_over_what_it_reaches(monkeypatch, given, expected):
+    monkeypatch.setattr(estimate, "measured_peak", lambda weights: 2e9)
+    profile = load_profile(PARAMS / "micro.yaml")
+    profile = profile.model_copy(update={"hardware": Hardware(cpu_tflops=given)})
+    assert estimate.peak_of(profile) == pytest.approx(expected, nan_ok=True)
+    table = pd.DataFrame([estimate.row_of(Stage("00_data", "params/micro.yaml", dataset="gsm"))]).assign(hours=7.0)
+    shown = estimate.summary(table, profile)
+    assert ("core_hours" in shown, "7.0 hours of one core" in shown) == (True, given is not None)
+
+
+def test_what_a_core_reaches_is_measured():
+    assert 1e8 < estimate.measured_peak("float32", size=256, seconds=0.05) < 1e13

@@ -9,8 +9,10 @@ or of a processor's cores: expect a factor of two or three either way. Memory is
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from functools import cache
 from typing import Any
 
 import pandas as pd
@@ -18,6 +20,7 @@ import pandas as pd
 from rdlib.evidence import gpu_rows, ledger
 from rdlib.method import rl
 from rdlib.profile import Profile
+from rdlib.settings import Weights
 from rdlib.study import stage_memory
 from rdlib.study.memory import GIB, Memory
 from rdlib.study.sizes import LENGTHS, split_sizes
@@ -92,13 +95,39 @@ def _baseline_work(stage: Stage, train: int, prompt: int, response: int) -> Work
     return Work(train, samples, samples * response, whole, whole if with_reference else 0)
 
 
+def peak_of(profile: Profile) -> float:
+    """Operations a second of a GPU, or of a core where the profile computes without one; NaN where nothing tells."""
+    hardware = profile.hardware
+    if hardware.gpus:
+        return hardware.gpu_tflops * 1e12
+    if hardware.cpu_tflops == "measured":
+        return measured_peak(profile.training.weights)
+    return (hardware.cpu_tflops or math.nan) * 1e12
+
+
+@cache
+def measured_peak(weights: Weights, size: int = 1024, seconds: float = 0.3) -> float:
+    """Operations a second that products of square matrices reach here, in the numbers that weights are held in."""
+    import torch  # late: a dry run of a profile with GPUs has no use for it
+
+    from rdlib.engines import models
+
+    a = torch.ones(size, size, dtype=models.dtype_of(weights))
+    a @ a  # the first product chooses its kernel
+    started, count = time.process_time(), 0
+    while (taken := time.process_time() - started) < seconds:
+        a @ a
+        count += 1
+    return count * 2 * size**3 / taken
+
+
 def row_of(stage: Stage) -> dict[str, Any]:
     """The estimate of one stage as a row of the table."""
     work, parameters, hardware = work_of(stage), ledger.parameters_of(stage), stage.profile.hardware
     reader = ledger.parameters_of_reader(stage)
     sampling = 0.0 if _is_sampled_elsewhere(stage) else ledger.flops(stage.name, parameters, work.generated, 0)
     training = ledger.flops(stage.name, parameters, 0, work.trained, work.read, reader)
-    peak = (hardware.gpu_tflops if hardware.gpus else hardware.cpu_tflops or math.nan) * 1e12
+    peak = peak_of(stage.profile)
     seconds = sampling / (peak * hardware.sampling_utilisation) + training / (peak * hardware.training_utilisation)
     saved = parameters * WEIGHT[stage.profile.training.weights] if work.trained else 0.0
     memory = {"source": "", "advice": "", "limit_gib": math.nan} | dict.fromkeys([*PARTS, "gpu_memory_gib"], math.nan)
@@ -148,7 +177,8 @@ def summary(table: pd.DataFrame, profile: Profile, asked: Sequence[str] = ()) ->
     lines = [shown.to_string(na_rep="", float_format="{:,.2f}".format, formatters=formats), *asked, ""]
     hours = table["hours"].sum()
     if profile.hardware.cpu_tflops and not profile.hardware.gpus:
-        lines.append(f"About {hours:,.1f} hours of one core; within a factor of three.")
+        speed = peak_of(profile) / 1e9
+        lines.append(f"About {hours:,.1f} hours of one core of {speed:,.0f} GFLOP/s; within a factor of three.")
     if gpus := profile.hardware.gpus:
         lines.append(f"About {hours:,.1f} GPU hours, {hours / gpus:,.1f} h on {gpus} GPUs; within a factor of three.")
         lines += ["", *_memory_lines(table)]
