@@ -8,7 +8,7 @@ import math
 import pandas as pd
 import pytest
 import yaml
-from conftest import PARAMS, REPOSITORY, make_root, stage_in
+from conftest import REPOSITORY, make_root, stage_in
 
 from rdlib.errors import UserError
 from rdlib.evidence import ledger, paper
@@ -214,10 +214,10 @@ def test_every_baseline_of_the_evidence_may_take_the_operations_of_ppo(dataset):
 @pytest.mark.parametrize(("given", "expected"), [(0.1, 1e11), (None, math.nan), ("measured", 2e9)])
 def test_hours_of_a_core_are_operations_over_what_it_reaches(monkeypatch, given, expected):
     monkeypatch.setattr(estimate, "measured_peak", lambda weights: 2e9)
-    profile = load_profile(PARAMS / "micro.yaml")
+    profile = load_profile(REPOSITORY / "params/micro.yaml")
     profile = profile.model_copy(update={"hardware": Hardware(cpu_tflops=given)})
     assert estimate.peak_of(profile) == pytest.approx(expected, nan_ok=True)
-    table = pd.DataFrame([estimate.row_of(Stage("00_data", "params/micro.yaml", dataset="gsm"))]).assign(hours=7.0)
+    table = pd.DataFrame([estimate.row_of(make_stage("00_data", "params/micro.yaml", dataset="gsm"))]).assign(hours=7.0)
     shown = estimate.summary(table, profile)
     assert ("core_hours" in shown, "7.0 hours of one core" in shown) == (True, given is not None)
 
