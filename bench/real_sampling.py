@@ -253,8 +253,8 @@ def _settings(spec: dict) -> str:
     return (
         f"Qwen2.5-Coder-0.5B-Instruct, native numerics, one thread; {len(sizes)} word problems of {min(sizes)} to "
         f"{max(sizes)} tokens x {spec['samples']} at temperature {TEMPERATURE}, {spec['tokens']} new tokens each, "
-        f"which are counted, over the processor's seconds; llama.cpp (a build for AVX2) multiplies 4-bit weights, which the "
-        f"others hold as float32 or bfloat16: less memory, other roundings and so other probabilities"
+        f"which are counted, over the processor's seconds; llama.cpp (a build for AVX2) multiplies 4-bit weights, "
+        f"which the others hold as float32 or bfloat16: less memory, other roundings and so other probabilities"
     )
 
 
