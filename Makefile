@@ -14,7 +14,7 @@ SEEDS   ?= 0 1 2 3 4
 # The folder whose seeds `make release` releases; for seeds of several machines, one that they were all copied to.
 RUN     ?= runs/reference/results
 # The parts of `make bench` (all of them), and how often each contestant runs.
-BENCH_PARTS  ?= a b c d e f g h i
+BENCH_PARTS  ?= a b c d e f g h i j
 BENCH_ROUNDS ?= 5
 # Extra words for the command behind a target: make study ARGS=..., make test PYTEST_ARGS=..., make lab LAB_ARGS=...
 ARGS ?=
@@ -126,6 +126,8 @@ fuzz: env ## hostile input by the hundred thousand: answers, profiles, questions
 
 bench: env ## measure against other software, and how it grows; into bench/results and docs (BENCH_PARTS="a d")
 	@$(if $(filter b h,$(BENCH_PARTS)),$(PYTHON) scripts/trl_environment.py)
+	@$(if $(filter j,$(BENCH_PARTS)),$(PYTHON) scripts/llama_environment.py)
+	@$(if $(filter j,$(BENCH_PARTS)),$(BIN)/python scripts/real_models.py student student-checkpoint)
 	@HF_HUB_OFFLINE=1 TQDM_DISABLE=1 $(BIN)/python -m bench $(BENCH_PARTS) --rounds $(BENCH_ROUNDS) $(BENCH_ARGS)
 	@$(BIN)/python -m rdlib.evidence.documents
 

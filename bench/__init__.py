@@ -9,6 +9,7 @@
     g  the portable numerical mode against torch's own choice
     h  one PPO update with a large vocabulary: tiles of logits against whole ones, and against TRL 1.12.0
     i  memory of PPO with adapters: one base against a body for each network
+    j  sampling from a real model of 0.5B: ours against transformers.generate and a llama.cpp server
 
 What is compared runs in turn, on one machine, in one run, the order changing from round to round; a result is the
 median of the rounds' own ratios, so that a machine that slows down slows both. Each part writes `results/<part>.csv`,

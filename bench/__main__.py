@@ -19,6 +19,7 @@ PARTS = {
     "g": "portable",
     "h": "large_vocabulary",
     "i": "one_base",
+    "j": "real_sampling",
 }
 
 

@@ -7,7 +7,7 @@ import json
 import pandas as pd
 import pytest
 
-from bench import large_vocabulary, report, responses, roofline, timing, whole_study
+from bench import large_vocabulary, micro, real_sampling, report, responses, roofline, timing, whole_study
 from rdlib import streams
 from rdlib.evidence import run_rows
 from rdlib.method import voting
@@ -109,6 +109,43 @@ def test_a_large_vocabulary_is_held_to_both_others_round_by_round():
     assert (memory.value, memory.low, memory.high, memory.met) == (10.0, 10.0, 30.0, True)
     assert (step.value, step.met, time.value) == (100.0, True, 62.5)
     assert (memory_trl.value, memory_trl.other, time_trl.value) == (5.0, "2,000 MiB", 50.0)
+
+
+SAMPLING = {
+    "questions": ["a", "b"],
+    "prompts": [[20] * 9, [20, 21, 22]],
+    "warm_up": [21, 20],
+    "samples": 3,
+    "tokens": 5,
+}
+
+
+@pytest.mark.parametrize("weights", real_sampling.NUMBERS)
+@pytest.mark.parametrize("way", real_sampling.WAYS)
+def test_both_ways_sample_as_many_tokens_whatever_ends_a_response(way, weights):
+    here = real_sampling.Here(SAMPLING | {"folder": micro.student("small")}, weights)
+    here.model.get_output_embeddings().weight.data.zero_()  # all tokens alike: end tokens come too
+    responses = getattr(here, way)(SAMPLING["prompts"] * 100, SAMPLING["tokens"], 0)
+    assert len(responses) == 600 and {len(tokens) for tokens in responses} == {5}
+    assert here.tokenizer.eos_token_id in {token for tokens in responses for token in tokens[:-1]}
+
+
+def test_sampling_of_a_real_model_is_held_to_the_others_round_by_round():
+    found = {"ours float32": [2.0, 4.0, 3.0], "generate float32": [6.0, 8.0, 12.0], "llama.cpp": [1.0, 1.0, 3.0]}
+    generate, llama = real_sampling.rows_of(found, SAMPLING)
+    assert (generate.value, generate.low, generate.high, generate.met) == (3.0, 2.0, 4.0, None)
+    assert (llama.value, llama.ours, llama.other) == (0.5, "10.0 tokens/s a core", "30.0 tokens/s a core")
+    assert "no instructions for bfloat16" in llama.settings and "3 to 9 tokens" in llama.settings
+    found |= {"ours bfloat16": [1.0, 1.0, 1.0], "generate bfloat16": [2.0, 2.0, 2.0]}
+    against = {row.result.partition("engine in ")[2]: row.value for row in real_sampling.rows_of(found, SAMPLING)}
+    assert against["bfloat16, against generate in bfloat16, batched by hand"] == 2.0
+    assert against["bfloat16, against itself in float32"] == 3.0 and len(against) == 5
+
+
+def test_without_the_real_model_the_part_says_what_fetches_it(monkeypatch, tmp_path):
+    monkeypatch.setattr(real_sampling, "CHECKPOINT", tmp_path / "none")
+    with pytest.raises(report.Skipped, match="real_models.py student student-checkpoint. and .*llama_environment.py"):
+        real_sampling.run(1, True)
 
 
 def test_start_up_is_what_no_working_cell_took(tmp_path):

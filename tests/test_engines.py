@@ -436,6 +436,24 @@ def test_top_p_samples_from_the_nucleus_in_the_models_proportions():
     assert shares[1].item() == pytest.approx(2 / 3, abs=0.01)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("words", [3, 400, 30_000])
+@pytest.mark.parametrize("top_p", [1.0, 0.9])
+def test_what_is_picked_is_the_first_token_that_the_uniform_number_lies_below(words, dtype, top_p):
+    """As release 1.0.0 counted it over the whole vocabulary, so that its bytes stay."""
+    generator = torch.Generator().manual_seed(words)
+    logits = (3 * torch.randn(40, words, generator=generator)).to(dtype)
+    temperature = torch.rand(40, generator=generator) + 0.1
+    picked = pick_tokens(logits, temperature, torch.Generator().manual_seed(0), top_p)
+    chances = (logits / temperature[:, None]).float().softmax(-1)
+    cumulative = (nucleus(chances, top_p) if top_p < 1 else chances).cumsum(-1)
+    uniform = torch.rand(40, 1, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(picked, (cumulative <= uniform * cumulative[:, -1:]).sum(-1).clamp(max=words - 1))
+    temperature[::2] = 0
+    mixed = pick_tokens(logits, temperature, torch.Generator().manual_seed(0), top_p)
+    assert torch.equal(mixed[1::2], picked[1::2]) and torch.equal(mixed[::2], logits[::2].argmax(-1))
+
+
 def test_a_top_p_of_one_and_no_stop_change_nothing(small):
     prompt = small[1]("Q: in history , what is the metal of dorek ? A:")["input_ids"]
     requests = [Request(prompt, 20, 1.0)]

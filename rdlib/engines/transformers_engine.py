@@ -29,11 +29,13 @@ def pick_tokens(
     Sampling inverts the cumulative distribution at one uniform number a row; below a `top_p` of 1 it is that of the
     nucleus: the fewest tokens that hold this share of the probability.
     """
-    chances = (logits / temperature.clamp(min=1e-6)[:, None]).float().softmax(-1)
+    chances = (logits.float() / temperature.clamp(min=1e-6)[:, None]).softmax(-1)
     cumulative = (nucleus(chances, top_p) if top_p < 1 else chances).cumsum(-1)
     uniform = torch.rand(len(logits), 1, generator=generator, device=logits.device)
-    below = (cumulative <= uniform * cumulative[:, -1:]).sum(-1).clamp(max=logits.shape[-1] - 1)
-    return torch.where(temperature > 0, below, logits.argmax(-1))
+    found = torch.searchsorted(cumulative, uniform * cumulative[:, -1:], right=True)[:, 0]
+    picked = found.clamp(max=logits.shape[-1] - 1)
+    sampled = temperature > 0
+    return picked if sampled.all() else torch.where(sampled, picked, logits.argmax(-1))
 
 
 def nucleus(chances: torch.Tensor, top_p: float) -> torch.Tensor:
