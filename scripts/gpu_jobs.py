@@ -21,10 +21,10 @@ from transformers import EarlyStoppingCallback
 
 from rdlib.engines import models
 from rdlib.evidence import ledger
-from rdlib.method import reward_model, rl, scoring, sft, training
+from rdlib.method import one_base, reward_model, rl, sft, training
 from rdlib.method.ppo import PPOTrainer
-from rdlib.method.ppo_core import response_logits, selective_logprobs
-from rdlib.settings import Vllm
+from rdlib.method.ppo_core import response_logprobs
+from rdlib.settings import Model, Training, Vllm
 from rdlib.study import architectures, stage_memory
 from rdlib.study import memory as m
 from rdlib.study.stage import Stage
@@ -251,8 +251,9 @@ def ppo_trainer(work: Work, stage: Stage, phases: gpu_meters.Phases, on_update: 
     texts = Texts(scale, stage, tokenizer, count=4 + scale.episodes)
     queries = [texts.encode.prompts[key] for key in texts.ids("train")]
     accelerator = training.new_accelerator(profile.training)
-    judge = scoring.load(work.weights.parent, pad, profile.training).to(accelerator.device)
-    policy, reference, value_model = rl.networks(source, work.weights, pad, profile.training)
+    write_adapter(work, source, profile.training, pad)
+    policy, reference, value_model, judge = rl.networks(source, work.weights.parent, pad, profile.training)
+    judge = judge.to(accelerator.device)
     read = lambda _, text: answers.extract(text, "math")  # noqa: E731
     reward = rl.RewardFunction(judge, [None] * len(queries), read, profile.reward, pad)
     given = rl.sampler(tokenizer, profile.generation.batch_size, scale.response, profile.ppo.temperature)
@@ -272,6 +273,13 @@ def ppo_trainer(work: Work, stage: Stage, phases: gpu_meters.Phases, on_update: 
     )
     trainer.phases = phases
     return trainer
+
+
+def write_adapter(work: Work, source: Model, settings: Training, pad: int) -> None:
+    """Beside the weights an untrained reward model's adapter, by which PPO's networks share one base."""
+    if settings.lora is not None:
+        scorer = training.with_adapters(models.load_scorer(source, pad, settings), settings, "SEQ_CLS")
+        one_base.save(scorer, work.weights.parent)
 
 
 # ---- rollouts by vLLM
@@ -321,8 +329,9 @@ def gap_of(policy, queries: list[list[int]], tokens: list[list[int]], given: lis
 def logprobs_of(policy, query: list[int], response: list[int]) -> torch.Tensor:
     """The policy's log-probabilities [T] of one response, as PPO computes them."""
     ids = torch.tensor([query + response], device=policy.device)
-    logits = response_logits(policy, ids, torch.tensor([len(query)], device=policy.device), len(response))
-    return selective_logprobs(logits.float(), ids[:, len(query) :])[0]
+    given = ids[:, len(query) :]
+    lengths, mask = torch.tensor([len(query)], device=policy.device), torch.ones_like(given, dtype=torch.bool)
+    return response_logprobs(policy, ids, lengths, given, mask)[0][0]
 
 
 # ---- rows that are no training's
