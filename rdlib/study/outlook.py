@@ -23,7 +23,6 @@ from rdlib.engines.store import Store, Wanted
 from rdlib.engines.stored_server import place_of, wanted_of
 from rdlib.method import evaluate, held_out, teacher
 from rdlib.settings import Model
-from rdlib.study.stage import Stage
 from rdlib.tasks import data
 from rdlib.tasks.questions import TESTED
 
@@ -34,7 +33,7 @@ ASKING = ("01_teacher_responses", "01_held_out", "07_evaluate")
 class Asking:
     """The requests of a stage to the server of its teacher, and the seed of its samples."""
 
-    stage: Stage
+    stage: Any
     model: Model
     settings: Settings
     requests: list[Request]
@@ -102,7 +101,7 @@ class Outlook:
         )
 
 
-def of(stages: Iterable[Stage]) -> list[Outlook]:
+def of(stages: Iterable) -> list[Outlook]:
     """The outlook on each teacher behind a server that these stages would ask, what several ask counted once."""
     found: dict[str, Outlook] = {}
     seen: set[tuple[bytes, str, int]] = set()
@@ -114,13 +113,13 @@ def of(stages: Iterable[Stage]) -> list[Outlook]:
     return list(found.values())
 
 
-def asking_of(stage: Stage) -> Asking | None:
+def asking_of(stage) -> Asking | None:
     """What a stage asks a server; None for a stage that asks none."""
     model = _teacher_of(stage, "openai")
     return model and Asking(stage, model, engines.server_settings(stage, model), _requests(stage))
 
 
-def check_recording(stage: Stage) -> None:
+def check_recording(stage) -> None:
     """UserError where the recording that stands for a stage's teacher lacks a response that the stage will need."""
     if (model := _teacher_of(stage, "replay")) and not stage.done:
         with closing(engines.open_engine(stage, model)) as engine:
@@ -134,7 +133,7 @@ def _teacher_of(stage: Stage, engine: str) -> Model | None:
     return model if model is not None and model.engine == engine else None
 
 
-def _requests(stage: Stage) -> list[Request]:
+def _requests(stage) -> list[Request]:
     """The requests of a stage, of which engines that take texts make no more."""
     plan, texts = _planned(stage)
     heat = [None if pd.isna(temperature) else temperature for temperature in plan["temperature"]]
@@ -144,7 +143,7 @@ def _requests(stage: Stage) -> list[Request]:
     ]
 
 
-def _planned(stage: Stage):
+def _planned(stage):
     questions = data.load(stage.dataset, stage.dataset_settings, stage.root)
     table = data.table_of(questions)
     if stage.name == "01_teacher_responses":
