@@ -126,7 +126,7 @@ def check_recording(stage) -> None:
             engine.generate(_requests(stage), 0)
 
 
-def _teacher_of(stage: Stage, engine: str) -> Model | None:
+def _teacher_of(stage, engine: str) -> Model | None:
     """The teacher that a stage samples from, if it has this engine."""
     is_teachers = stage.name in ASKING[:2] or (stage.name == ASKING[2] and stage.method == "teacher")
     model = stage.profile.model_of(stage.teacher) if is_teachers else None
