@@ -106,6 +106,14 @@ def test_a_score_is_read_at_the_last_token_whatever_it_is(tmp_path, kind):
     assert right[:3].unique().numel() == 3
 
 
+def test_what_one_architecture_can_be_told_is_its_own(tmp_path):
+    """A scorer of another one, loaded after it, takes no positions; prompts are still read once for all responses."""
+    for kind, reads in (("qwen2", True), ("mamba", False)):
+        make_model(kind).save_pretrained(tmp_path / kind)
+        assert scoring.reads_prefixes(models.load_scorer(tmp_path / kind, 2)) is reads
+    assert scoring.reads_prefixes(models.load_scorer(tmp_path / "qwen2", 2))
+
+
 def test_an_architecture_without_a_body_of_its_own_is_refused(tmp_path):
     make_model("ctrl", dff=48).save_pretrained(tmp_path)
     with pytest.raises(UserError, match="no linear head") as caught:

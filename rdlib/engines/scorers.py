@@ -7,7 +7,7 @@ transformers has no such class for half of its causal architectures; these get o
 from __future__ import annotations
 
 import functools
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from copy import deepcopy
 from typing import Any
 
@@ -49,13 +49,23 @@ def _forward(self, input_ids: Tensor | None = None, attention_mask: Tensor | Non
     )
 
 
+def _told_as(known: Callable) -> Callable:
+    """`_forward` as a new function with the signature of `known`, which says what the body can be told."""
+
+    @functools.wraps(known)
+    def forward(self, input_ids: Tensor | None = None, attention_mask: Tensor | None = None, **more: Any):
+        return _forward(self, input_ids, attention_mask, **more)
+
+    forward.reads_by_mask = True
+    return forward
+
+
 @functools.cache
 def reading_by_mask(kind: type[PreTrainedModel]) -> type[PreTrainedModel]:
     """A class of scorers, under its own name, whose score is read where the mask ends."""
-    if getattr(kind.forward, "__wrapped__", None) and kind.forward.__code__ is _forward.__code__:
+    if getattr(kind.forward, "reads_by_mask", False):
         return kind
-    forward = functools.wraps(kind.forward)(_forward)
-    return type(kind.__name__, (kind,), {"forward": forward, "__module__": kind.__module__})
+    return type(kind.__name__, (kind,), {"forward": _told_as(kind.forward), "__module__": kind.__module__})
 
 
 def read_by_mask(model: PreTrainedModel, source: str) -> PreTrainedModel:
@@ -123,7 +133,7 @@ def made_for(config: type[PreTrainedConfig]) -> type[PreTrainedModel] | None:
     name = causal.__name__.removesuffix("ForCausalLM").removesuffix("LMHeadModel") + "ForSequenceClassification"
     told = {"base_model_prefix": causal.base_model_prefix, "config_class": config}
     told["__module__"] = causal.__module__  # in whose text transformers looks for the kinds of attention and experts
-    told["forward"] = functools.wraps(body.forward)(_forward)  # what the body can be told, such as positions
+    told["forward"] = _told_as(body.forward)
     return type(name, (GenericForSequenceClassification, base), told)
 
 
