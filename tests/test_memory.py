@@ -13,8 +13,6 @@ from torch.utils._pytree import tree_leaves
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
-    LlamaConfig,
-    Qwen2Config,
 )
 from trl.trainer.utils import add_fused_lm_head
 
@@ -33,18 +31,7 @@ NUMBERS = {"fp32": m.FP32, "autocast": m.AUTOCAST, "bf16": m.BF16}
 
 def build(loader, shape: Shape, numbers: m.Numbers = m.FP32, attention: str = "sdpa", checkpointing: bool = False):
     """A model of a shape, with random weights, in training mode."""
-    config = (Qwen2Config if shape.qkv_bias else LlamaConfig)(
-        hidden_size=shape.hidden,
-        num_hidden_layers=shape.layers,
-        num_attention_heads=shape.heads,
-        num_key_value_heads=shape.kv_heads,
-        head_dim=shape.head_width,
-        intermediate_size=shape.intermediate,
-        vocab_size=shape.vocabulary,
-        tie_word_embeddings=shape.tied,
-        num_labels=1,
-        pad_token_id=0,
-    )
+    config = architectures.configuration(shape, num_labels=1, pad_token_id=0)
     model = loader.from_config(config, attn_implementation=attention).train()
     if numbers.weight == 2:
         model = model.to(torch.bfloat16)

@@ -13,8 +13,12 @@ import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from rdlib.settings import Model
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
 
 
 @dataclass(frozen=True)
@@ -189,4 +193,21 @@ def of_config(config: dict) -> Shape:
         config["vocab_size"],
         tied=config.get("tie_word_embeddings", False),
         qkv_bias=kind == "qwen2",
+    )
+
+
+def configuration(shape: Shape, **more: Any) -> PreTrainedConfig:
+    """The configuration of a Llama or, where query, key and value have a bias, of a Qwen2 of this shape."""
+    from transformers import LlamaConfig, Qwen2Config  # late: counting parameters needs neither
+
+    return (Qwen2Config if shape.qkv_bias else LlamaConfig)(
+        hidden_size=shape.hidden,
+        num_hidden_layers=shape.layers,
+        num_attention_heads=shape.heads,
+        num_key_value_heads=shape.kv_heads,
+        head_dim=shape.head_width,
+        intermediate_size=shape.intermediate,
+        vocab_size=shape.vocabulary,
+        tie_word_embeddings=shape.tied,
+        **more,
     )
