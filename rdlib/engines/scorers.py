@@ -54,6 +54,7 @@ def _told_as(known: Callable) -> Callable:
 
     @functools.wraps(known)
     def forward(self, input_ids: Tensor | None = None, attention_mask: Tensor | None = None, **more: Any):
+        """The score of each row at its last real token; see `_forward`."""
         return _forward(self, input_ids, attention_mask, **more)
 
     forward.reads_by_mask = True

@@ -84,6 +84,7 @@ def headers_of(model: Model, key: str | None) -> tuple[dict[str, str], tuple[str
 
 def _filled(name: str, value: str) -> str:
     def variable(match: re.Match) -> str:
+        """The value of an environment variable; UserError where it is not set."""
         found = os.environ.get(match[1] or match[2])
         if found is None:
             raise UserError(

@@ -223,13 +223,16 @@ def run(stage, work: Path, on_update=None) -> None:
             stopping=profile.stopping,
         )
         trained = trainer.train(work)
-    summary = trained | {
-        "queries": len(queries),
-        "without_label": int(queries["pseudo_label"].isna().sum()),
-    }
-    if not training.is_main():
-        return
-    summary |= token_counts(trainer.history, ppo, [len(prompt) for prompt in encoded], stage.seed)
+    if training.is_main():
+        unlabelled = int(queries["pseudo_label"].isna().sum())
+        save(trainer, trained | {"queries": len(queries), "without_label": unlabelled}, kept, work)
+
+
+def save(trainer: PPOTrainer, summary: dict, kept: ValidationAnswers, work: Path) -> None:
+    """Write what the stage leaves behind, and remove what only a run in progress needs."""
+    policy, tokenizer = trainer.policy, trainer.tokenizer
+    lengths = [len(prompt) for prompt in trainer.prompts]
+    summary |= token_counts(trainer.history, trainer.settings, lengths, trainer.seed)
     endings.agree(policy, tokenizer)
     training.merged(policy).save_pretrained(work / "model")
     tokenizer.save_pretrained(work / "model")

@@ -37,6 +37,7 @@ def kept_with_tokenizer(function: Callable[[PreTrainedTokenizerBase], T]) -> Cal
 
     @wraps(function)
     def of(tokenizer: PreTrainedTokenizerBase) -> T:
+        """The function's value, computed again where the tokenizer's state changed."""
         state = (tokenizer.chat_template, tokenizer.eos_token, tokenizer.pad_token, len(tokenizer))
         found = kept.get(tokenizer)
         if found is None or found[0] != state:
@@ -117,6 +118,7 @@ def rendered_tokens(tokenizer: PreTrainedTokenizerBase, messages: Messages, **op
     pattern, written = control_tokens(tokenizer), []
 
     def plant(match: re.Match) -> str:
+        """A character that stands for a control token written in a text."""
         written.append(match[0])
         return chr(PLANT + len(written) - 1)
 
