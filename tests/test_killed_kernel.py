@@ -12,8 +12,8 @@ import pytest
 from conftest import REPOSITORY
 
 from rdlib.errors import UserError
-from rdlib.study import execute, failures
-from rdlib.study.forked_kernel import ForkingKernelManager
+from rdlib.study import execute, workflow
+from rdlib.study.execute import ForkingKernelManager
 
 SAID = r"kernel of out.ipynb was killed in its code cell 3 \(import os, signal\), most likely because memory ran out"
 
@@ -57,7 +57,7 @@ def test_the_study_shows_the_sentence(notebook):
     class Job:
         executed, name = notebook.with_name("out.ipynb"), "06_ppo"
 
-    failure = failures.Failure(Job())
+    failure = workflow.Failure(Job())
     assert failure.reason().startswith("no message: its process was killed")
     Job.executed.with_suffix(".error").write_text("The kernel of out.ipynb was killed.\n")
     assert failure.reason() == "The kernel of out.ipynb was killed."

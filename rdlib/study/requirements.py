@@ -80,9 +80,9 @@ def _check_recordings(stages: Iterable) -> None:
 
 
 def _require_no_batch(stage) -> None:
-    from rdlib.study import batch_folder  # late: it loads the engines, which read the environment
+    from rdlib.study import batch_requests  # late: it loads the engines, which read the environment
 
-    if waiting := batch_folder.under_way(stage):
+    if waiting := batch_requests.under_way(stage):
         raise UserError(waiting)
 
 
