@@ -11,7 +11,6 @@ import os
 import re
 import shutil
 import signal
-import subprocess
 import sys
 from pathlib import Path
 
@@ -21,7 +20,7 @@ from conftest import PARAMS, REPOSITORY, make_root
 
 from rdlib.__main__ import main
 from rdlib.errors import UserError
-from rdlib.study import cluster, warm, workflow
+from rdlib.study import cluster, workflow
 from rdlib.study.jobs import study_jobs
 from scripts import local_slurm, slurm_test
 
@@ -364,23 +363,6 @@ def test_a_study_whose_snakemake_lost_its_jobs_goes_on(tmp_path, at_root, monkey
     assert main(["study", "--profile", PARAMS, "--workflow-profile", "params/slurm"]) == 0
     assert len(given) == 2 and given[0][-1] is not given[1][-1]
     assert "Snakemake had lost sight of its jobs in SLURM: it is started again." in capsys.readouterr().out
-
-
-# ---- where notebooks start
-
-
-def test_a_job_elsewhere_has_no_server_and_is_told_so():
-    with warm.Server(here=False) as server:
-        assert server.process is None and server.environment == {warm.ADDRESS: ""}
-
-
-def test_a_notebook_without_a_server_says_so_in_a_line(tmp_path):
-    """Here of a server that is on another host; the notebook is missing, so that this is quick."""
-    words = [sys.executable, "-m", "rdlib", "warm", str(tmp_path / "none.ipynb"), str(tmp_path / "out.ipynb")]
-    environment = os.environ | {warm.ADDRESS: "rdlib-on-another-host"}
-    done = subprocess.run(words, env=environment, capture_output=True, text=True, cwd=REPOSITORY)
-    assert done.returncode == 2 and done.stdout.count(slurm_test.COLD) == 1 and done.stdout.count("\n") == 1
-    assert "There is no notebook" in done.stderr
 
 
 # ---- the cluster of `make check KIND=slurm`
