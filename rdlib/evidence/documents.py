@@ -6,8 +6,8 @@ A template is Markdown with Jinja's placeholders (`rdlib.evidence.prose`):
     {% set c1 = table("claims", claim="C1") %}
     Ours minus SFT is {{ c1.mean_difference | pp(c1.low, c1.high) }}.
 
-`table("claims", ...)` has the rows of figures/claims.csv, `table("docs/memory.csv")` those of another file, and some
-names are `COMPUTED` from several files. A table of a page is a loop over rows that are written as they look.
+`table("claims", ...)` has the rows of figures/claims.csv, `table("docs/memory.csv")` those of another file, or of all
+that match a pattern. Some names are `COMPUTED`. A Markdown table is a loop over rows that are written as they look.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from rdlib import artifacts
 from rdlib.errors import UserError
 from rdlib.evidence import convergence, forgetting, gallery, gpu_rows, paper, prose
 from rdlib.evidence.prose import Rows
-from rdlib.evidence.result_tables import MADE_AGAIN, seed_folders, seed_of
+from rdlib.evidence.result_tables import seed_folders, seed_of
 from rdlib.paths import ROOT
 from rdlib.profile import load_profile
 
@@ -96,15 +96,17 @@ def tables_of(root: Path) -> Callable[..., Rows]:
 def _read(root: Path, name: str) -> Rows:
     if name in COMPUTED:
         return Rows(COMPUTED[name](root), f"the table {name!r}")
-    path = root / name if name.endswith(".csv") else root / "figures" / f"{name}.csv"
-    return Rows(_csv(path), path.relative_to(root).as_posix())
+    path = name if name.endswith(".csv") else f"figures/{name}.csv"
+    paths = sorted(root.glob(path)) if "*" in path else [root / path]
+    return Rows(pd.concat(map(_csv, paths), ignore_index=True), path)
 
 
 def _csv(path: Path, **types: Any) -> pd.DataFrame:
     try:
         return pd.read_csv(path, keep_default_na=False, na_values=[""], dtype=types or None)
     except FileNotFoundError:
-        raise UserError(f"there is no {path.name} in {path.parent.name}/: `make figures` draws the released tables.")
+        message = f"there is no {path.name} in {path.parent.name}/: `make figures` draws the released tables."
+        raise UserError(message) from None
 
 
 def runs(root: Path) -> pd.DataFrame:
@@ -140,12 +142,6 @@ def seeds(root: Path) -> pd.DataFrame:
     return pd.DataFrame([{"seed": seed_of(f), "questions": (f / "reviewers.parquet").is_file()} for f in folders])
 
 
-def recomputed(root: Path) -> pd.DataFrame:
-    """Stages computed on a second processor and compared with the released ones, a row a seed, pair and stage."""
-    found = [_csv(path) for path in sorted((root / "figures/results").glob(f"seed*/{MADE_AGAIN}"))]
-    return pd.concat(found, ignore_index=True)
-
-
 def trials(root: Path) -> pd.DataFrame:
     """The trials of settings, with the group's question, and `chosen` where it is what the profile has now."""
     asked = yaml.safe_load((root / TRIALS).read_text(encoding="utf-8"))
@@ -179,7 +175,7 @@ def bench(root: Path) -> pd.DataFrame:
         clock = "" if made["clock"] == "wall" else f", {made['clock']} seconds"
         commit = made["commit"][:7] + ", with changes" * made["dirty"]
         where = f"{made['processor']}, {made['machine']}, commit {commit}, {made['started'][:10]}{clock}"
-        parts.append(_csv(path, met=str).assign(where=where))
+        parts.append(_csv(path, met=str).assign(measured_on=where))
     return pd.concat(parts, ignore_index=True)
 
 
@@ -203,7 +199,4 @@ def forgotten(root: Path) -> pd.DataFrame:
     return forgetting.within_cells(_csv(root / "figures/figure_kept_step.csv"))
 
 
-COMPUTED = {
-    one.__name__: one
-    for one in (runs, measured, seeds, recomputed, trials, patience, bench, cards, exhibits, forgotten)
-}
+COMPUTED = {one.__name__: one for one in (runs, measured, seeds, trials, patience, bench, cards, exhibits, forgotten)}

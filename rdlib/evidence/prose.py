@@ -1,6 +1,6 @@
 """Sentences that a person writes and whose numbers are filled in: Jinja templates over tables of results.
 
-    fill("Ours minus SFT is {{ rows.mean_difference | pp(rows.low, rows.high) }}.", "README", rows=Rows(table, "claims"))
+    fill("Ours minus SFT is {{ rows.gain | pp(rows.low, rows.high) }}.", "README", rows=Rows(table, "claims"))
 
 A number that is not there is an error: an unknown name or column, an empty value, no row or several where one is asked
 for. `{% do expect(rows.low > 0) %}` writes nothing and is an error where new results contradict the sentence beside it.
@@ -62,7 +62,7 @@ class Rows:
         return next(iter(self))[column]
 
     def where(self, query: str = "", **equal: Any) -> Rows:
-        """The rows that `query` (pandas' query) and each column's value choose; a text may have `*`, as cell="gsm/*"."""
+        """The rows that pandas' `query` and each column's value choose; a text may have `*`, as cell="gsm/*"."""
         frame = self._frame
         for column, value in equal.items():
             values = self._of(frame, column)
@@ -77,25 +77,9 @@ class Rows:
         """The different values of a column, in the order in which they come."""
         return list(dict.fromkeys(self._of(self._frame, column)))
 
-    def mean(self, column: str) -> float:
-        """The mean of a column, empty values left out."""
-        return float(self._of(self._frame, column).mean())
-
-    def rms(self, column: str) -> float:
-        """The root mean square of a column, empty values left out."""
-        return math.sqrt((self._of(self._frame, column) ** 2).mean())
-
-    def sum(self, column: str) -> float:
-        """The sum of a column."""
-        return self._of(self._frame, column).sum()
-
-    def least(self, column: str) -> float:
-        """The smallest value of a column."""
-        return self._of(self._frame, column).min()
-
-    def most(self, column: str) -> float:
-        """The largest value of a column."""
-        return self._of(self._frame, column).max()
+    def column(self, name: str) -> pd.Series:
+        """A column, to be summarised by pandas: `rows.column("gain").mean()`."""
+        return self._of(self._frame, name)
 
     def _of(self, frame: pd.DataFrame, column: str) -> pd.Series:
         return frame[column] if column in frame else Row(dict.fromkeys(frame), self._source)[column]
@@ -104,17 +88,8 @@ class Rows:
 # ---- filters
 
 
-def pp(value: float, low: float | None = None, high: float | None = None) -> str:
-    """A difference in percentage points: +3.2 pp, or with its interval +3.2 pp [+1.7, +4.7]."""
-    return _difference(value, low, high, "pp")
-
-
-def auc(value: float, low: float | None = None, high: float | None = None) -> str:
-    """A difference of AUCs: -0.003 AUC, or with its interval -0.003 AUC [-0.016, +0.010]."""
-    return _difference(value, low, high, "AUC")
-
-
-def _difference(value: float, low: float | None, high: float | None, unit: str) -> str:
+def pp(value: float, low: float | None = None, high: float | None = None, unit: str = "pp") -> str:
+    """A difference with its unit, or with its interval too: +3.2 pp, +3.2 pp [+1.7, +4.7], -0.003 AUC."""
     if low is None:
         return tables.difference(_number(value), 0, 0, unit).partition(" [")[0]
     return tables.difference(_number(value), _number(low), _number(high), unit)
@@ -161,11 +136,6 @@ def dash(value: Any) -> Any:
     return "-" if pd.isna(value) or value == "" else value
 
 
-def cell(text: str) -> str:
-    """A text that may stand in a cell of a table."""
-    return " ".join(str(text).replace("|", "\\|").split())
-
-
 def method(name: str) -> str:
     """The name of a method as tables and figures show it."""
     return looks.BASELINE_NAMES.get(name) or looks.METHODS[name].label
@@ -176,7 +146,7 @@ def _number(value: float) -> float:
         value._fail_with_undefined_error()
     if not isinstance(value, Real) or isinstance(value, bool) or not math.isfinite(value):
         raise UserError(f"a number is wanted and {value!r} found.")
-    return value
+    return float(value)  # numpy's own rounds 0.95 otherwise
 
 
 # ---- templates
@@ -204,12 +174,11 @@ def fill(text: str, where: str, **values: Any) -> str:
 @cache
 def environment() -> jinja2.Environment:
     """Jinja as `fill` uses it."""
+    lines = {"trim_blocks": True, "lstrip_blocks": True, "keep_trailing_newline": True}
     made = jinja2.Environment(
-        extensions=["jinja2.ext.do"], undefined=jinja2.StrictUndefined, finalize=_shown, trim_blocks=True, lstrip_blocks=True,
-        keep_trailing_newline=True, autoescape=False,
-    )  # fmt: skip
-    filters = (pp, auc, pct, ci, number, short, span, words, dash, cell, method)
-    made.filters |= {one.__name__: one for one in filters} | {"listed": tables.listed}
+        undefined=jinja2.StrictUndefined, finalize=_shown, extensions=["jinja2.ext.do"], autoescape=False, **lines
+    )
+    made.filters |= {one.__name__: one for one in (pp, pct, ci, number, short, span, words, dash, method)}
     made.globals["expect"] = expect
     return made
 
