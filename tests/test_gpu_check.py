@@ -17,7 +17,7 @@ from conftest import REPOSITORY
 
 from rdlib import numerics
 from rdlib.engines import vllm_policy
-from rdlib.evidence import documents, gpu_rows, prose
+from rdlib.evidence import documents, gpu_rows
 from rdlib.study import architectures
 from rdlib.study.sizes import LENGTHS
 from scripts import gpu_check, gpu_jobs, gpu_plan, gpu_sizes
@@ -96,7 +96,7 @@ def test_where_numbers_come_from_is_told(measured):
 @pytest.mark.slow
 def test_what_a_cpu_measured_enters_no_document(measured, tmp_path):
     (tmp_path / "gpu_check_cpu.json").write_text(json.dumps(measured))
-    assert gpu_rows.results(tmp_path) == []
+    assert gpu_rows.results(tmp_path) == [] and gpu_rows.NEVER in gpu_rows.memory_text(tmp_path)
     assert gpu_check.place(None, measured["card"]).parent == REPOSITORY / "runs"
 
 
@@ -220,8 +220,9 @@ def test_rollouts_by_vllm_are_measured_and_held_to_the_policy(tmp_path, monkeypa
 # ---- documents
 
 
-def test_without_a_result_the_dry_run_says_that_no_card_was_seen(tmp_path):
+def test_without_a_result_documents_and_the_dry_run_say_that_no_card_was_seen(tmp_path):
     assert gpu_rows.seen(tmp_path) == gpu_rows.NEVER == "never seen on CUDA"
+    assert all(gpu_rows.NEVER in text(tmp_path) for text in (gpu_rows.memory_text, gpu_rows.speed_text))
 
 
 @pytest.mark.parametrize("changes", [{"card": CARD | {"kind": "cpu"}}, {"scale": "tiny"}])
@@ -232,17 +233,7 @@ def test_a_result_of_a_cpu_or_of_cut_shapes_is_left_out(tmp_path, changes):
 
 def test_a_cards_result_is_shown_with_its_account(tmp_path):
     (tmp_path / "gpu_check_nvidia_h200.json").write_text(json.dumps(result()))
-    assert "measured on NVIDIA H200" in gpu_rows.seen(tmp_path)
-    page = """{% for one in table("cards") %}
-{{ one.heading }}
-{{ one.memory }}
-|||
-{{ one.speed }}
-{{ one.checks }}
-{% endfor %}"""
-    (tmp_path / "bench/results").mkdir(parents=True)
-    (tmp_path / "gpu_check_nvidia_h200.json").rename(tmp_path / "bench/results/gpu_check_nvidia_h200.json")
-    memory, speed = prose.fill(page, "a page", table=documents.tables_of(tmp_path)).split("|||")
+    memory, speed = gpu_rows.memory_text(tmp_path), gpu_rows.speed_text(tmp_path)
     of = "| Qwen2.5-0.5B | float32, bf16 autocast | sdpa |"
     assert f"{of} SFT step | 15.0 | 15.5 | 17.0 | 17.5 |" in memory.splitlines()
     assert f"{of} SFT step | 0.50 | 0.40 | 40,960 | 300 | 30.3 % |" in speed.splitlines()
@@ -251,3 +242,11 @@ def test_a_cards_result_is_shown_with_its_account(tmp_path):
     broken = OF | {"row": "c", "status": "failed", "error": "a | b"}
     assert f"{of} c | failed: a \\| b |  |  |  |" in gpu_rows.memory_rows(result(rows=[broken])).splitlines()
     assert "NVIDIA H200" in memory and "driver 580.1" in memory and "commit abcdef0" in memory
+    assert gpu_rows.NEVER not in memory + speed and "measured on NVIDIA H200" in gpu_rows.seen(tmp_path)
+
+
+def test_pages_hold_what_the_result_files_say():
+    for page, column in (("memory", "memory"), ("speed", "speed")):
+        written = (REPOSITORY / "docs" / f"{page}.md").read_text(encoding="utf-8")
+        cards = documents.tables_of(REPOSITORY)("cards")
+        assert all(row[column] in written for row in cards) and ("never" in written) == (len(cards) == 0)

@@ -180,11 +180,10 @@ def bench(root: Path) -> pd.DataFrame:
 
 
 def cards(root: Path) -> pd.DataFrame:
-    """What was measured on GPUs: of each a heading and tables of memory, speed and checks, as Markdown."""
-    found = gpu_rows.results(root / "bench/results")
-    makers = {"heading": gpu_rows.heading, "memory": gpu_rows.memory_rows, "speed": gpu_rows.speed_rows}
-    makers["checks"] = gpu_rows.check_rows
-    return pd.DataFrame([{name: make(one) for name, make in makers.items()} for one in found])
+    """What was measured on GPUs: a row with the tables of `memory` and of `speed` as Markdown, or none."""
+    folder = root / "bench/results"
+    row = {"memory": gpu_rows.memory_text(folder), "speed": gpu_rows.speed_text(folder)}
+    return pd.DataFrame([row] if gpu_rows.results(folder) else [])
 
 
 def exhibits(root: Path) -> pd.DataFrame:

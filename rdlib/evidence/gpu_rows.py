@@ -14,6 +14,7 @@ from rdlib.paths import ROOT
 
 RESULTS = ROOT / "bench" / "results"
 NEVER = "never seen on CUDA"
+HOW = "`make gpu-check` measures it in eight minutes, the first time that a card is at hand"
 MEMORY = "| model | numbers | attention | step | GiB of tensors | predicted | GiB of the card | predicted |"
 SPEED = "| model | numbers | attention | step | seconds | predicted | tokens a second | TFLOP/s | of the peak |"
 CHECKS = "| model | numbers | attention | check | found | at most | |"
@@ -31,6 +32,25 @@ def seen(folder: Path = RESULTS) -> str:
     """In words for a sentence: on which card it was measured, or that it was on none."""
     cards = ", ".join(dict.fromkeys(one["card"]["name"] for one in results(folder)))
     return f"measured on {cards}, see docs/memory.md" if cards else NEVER
+
+
+def memory_text(folder: Path = RESULTS) -> str:
+    """For docs/memory.md: a table a card, or that there is none."""
+    found = results(folder)
+    if not found:
+        return (
+            f"**The account was {NEVER}**: no GPU was at hand, so fused kernels, allocator fragments, DeepSpeed's "
+            f"buffers and\nvLLM's own share are arithmetic alone. {HOW}."
+        )
+    return "\n\n".join(f"{heading(one)}\n\n{memory_rows(one)}" for one in found)
+
+
+def speed_text(folder: Path = RESULTS) -> str:
+    """For docs/speed.md: tables of time and of checks for each card, or that there is none."""
+    found = results(folder)
+    if not found:
+        return f"**Speed was {NEVER}**: all above is of a CPU, and GPU hours of a dry run are arithmetic alone. {HOW}."
+    return "\n\n".join(f"{heading(one)}\n\n{speed_rows(one)}\n\n{check_rows(one)}" for one in found)
 
 
 def tables(result: Result) -> str:
