@@ -155,7 +155,7 @@ def _number(value: float) -> float:
 def expect(holds: bool) -> str:
     """Nothing where a condition holds; UserError where results contradict the sentence that it stands beside."""
     if not holds:
-        raise UserError("the results contradict this sentence: look at the numbers and write it anew.")
+        raise UserError("the results contradict this sentence: look at the numbers and rewrite it.")
     return ""
 
 
