@@ -19,7 +19,7 @@ RUN ?= runs/reference/results
 # The parts of `make bench` (all of them), and how often each contestant runs.
 BENCH_PARTS ?= a b c d e f g h i j
 BENCH_ROUNDS ?= 5
-# The test of `make check`; whether `make laptop` records its teacher anew; whether `make clean` removes all
+# The test of `make check`; whether `make laptop` records its teacher again; whether `make clean` removes all
 KIND ?=
 RECORD ?=
 ALL ?=
@@ -46,7 +46,7 @@ redraw = $(offline) $(rdlib) publish $(REFERENCE) figures && $(MAKE) --no-print-
 
 help: # the list of targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
-	@echo "docs/running.md explains them; $(rdlib) --help lists the commands behind them."
+	@echo "docs/running.md explains them; $(rdlib) --help lists the commands that they run."
 
 env: ## build .venv from the pinned versions, if it is missing or stale (VENV=.venv-vllm: the one with vLLM)
 	@command -v $(PYTHON) > /dev/null || { echo "$(PYTHON) was not found: install Python 3.11 or newer." >&2; exit 1; }
@@ -70,7 +70,7 @@ run.open-ends = $(offline) $(rdlib) open-ends --jobs $(JOBS) $(ARGS)
 run.same-rate = $(offline) $(rdlib) same-rate --seeds $(released_seeds) --jobs $(JOBS) $(ARGS) && $(redraw)
 run.rounding = RDLIB_NUMERICS=native $(offline) $(rdlib) rounding --seeds $(released_seeds) --jobs $(JOBS) $(ARGS) && $(redraw)
 
-laptop: env ## study two real models on two CPU cores, in hours (docs/laptop.md; RECORD=yes: record their teacher anew)
+laptop: env ## study two real models on two CPU cores, in hours (docs/laptop.md; RECORD=yes: record their teacher again)
 	@$(if $(RECORD),$(PYTHON) scripts/llama_environment.py)
 	@$(if $(RECORD),RDLIB_NUMERICS=native) $(python) scripts/laptop.py $(if $(RECORD),record $(ARGS),prepare)
 	@$(if $(RECORD),true,$(laptop) --dry-run)

@@ -65,7 +65,6 @@ def test_the_overview_names_every_command(capsys):
         (("rdlib.study.batch", "read"), "error: `batch` is now `python -m rdlib batch`.\n"),
         (("rdlib", "compared"), "error: `compared` is now `python -m rdlib verify`.\n"),
         (("rdlib", "stduy"), "error: There is no command 'stduy': use one of study, figures, "),
-        (("rdlib", "study", "--profile", "absent.yaml"), "error: There is no profile "),
     ],
 )
 def test_what_cannot_be_done_is_one_sentence(words, said):
