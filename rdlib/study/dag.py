@@ -155,10 +155,10 @@ def _run_jobs(plan: Plan, done: int, lock: int) -> list[workflow.Failure]:
     for look in outlook.of(stages_to_run(plan.jobs)):
         print(*look.lines(), sep="\n", flush=True)
     words = workflow.command(plan.options, plan.profile, plan.seeds, plan.placement)
-    with warm.Server(keep=lock, here=plan.here) as server:
+    with warm.server(lock, plan.here) as variables:
         while True:
             placed = cluster.Jobs(plan.runs) if plan.placement and plan.placement.slurm else None
-            failed = workflow.follow(words, plan.jobs, done, plan.runs, server.environment, lock, placed)
+            failed = workflow.follow(words, plan.jobs, done, plan.runs, variables, lock, placed)
             if not (placed and placed.lost):
                 return failed
             print("Snakemake had lost sight of its jobs in SLURM: it is started again.", flush=True)

@@ -109,7 +109,8 @@ def check_method(stage) -> Path | None:
     if named is None:
         return None
     path = stage.root / named
-    _check_method(stage, read(path), path)
+    if problem := _problem(stage, read(path), path.name):
+        raise UserError(problem)
     return path
 
 
@@ -127,26 +128,28 @@ def read(path: Path):
         ) from None
 
 
-def _check_method(stage, configuration, path: Path) -> None:
+def _problem(stage, configuration, name: str) -> str | None:
+    """Why a stage cannot train by an accelerate configuration of this name; None where it can."""
     kind = configuration.distributed_type.value
     fsdp, zero3 = kind == "FSDP", configuration.deepspeed_config.get("zero_stage") == 3
     if kind in ("FSDP", "DEEPSPEED") and configuration.use_cpu:
-        raise UserError(
-            f"{path.name} says use_cpu, with which accelerate would leave {kind} out: name cpu_gloo.yaml in "
+        return (
+            f"{name} says use_cpu, with which accelerate would leave {kind} out: name cpu_gloo.yaml in "
             f"training.accelerate, or take use_cpu out of it."
         )
     if kind == "DEEPSPEED" and importlib.util.find_spec("deepspeed") is None:
-        raise UserError(f"{path.name} needs DeepSpeed, which is not installed: pip install deepspeed.")
+        return f"{name} needs DeepSpeed, which is not installed: pip install deepspeed."
     if stage.name == "06_ppo" and (fsdp or zero3):
-        raise UserError(
-            f"{stage.label}: PPO samples from its policy, which {path.name} splits over the GPUs: name ddp.yaml or "
+        return (
+            f"{stage.label}: PPO samples from its policy, which {name} splits over the GPUs: name ddp.yaml or "
             f"zero2.yaml in training.accelerate, with training.lora where memory is short."
         )
     if fsdp and stage.profile.training.lora is not None:
-        raise UserError(
-            f"{stage.label}: adapters (training.lora) are merged into the model, which {path.name} splits: name "
+        return (
+            f"{stage.label}: adapters (training.lora) are merged into the model, which {name} splits: name "
             f"ddp.yaml or a zero file in training.accelerate."
         )
+    return None
 
 
 # ---- the launcher, seen from the notebook

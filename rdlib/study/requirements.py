@@ -57,6 +57,8 @@ def check_teachers(stages: Iterable) -> None:
 
     Each server that stages would ask is asked once, for its models. What is under way in a batch is not asked too.
     """
+    from rdlib.study import batch_requests, outlook  # late: they load the engines, which read the environment
+
     asked: dict[tuple[str | None, str], Model] = {}
     stages = list(stages)
     for stage in stages:
@@ -64,26 +66,14 @@ def check_teachers(stages: Iterable) -> None:
         if (needs_weights or asks) and not stage.done:
             if needs_weights:
                 raise UserError(needs_weights)
-            _require_no_batch(stage)
+            if waiting := batch_requests.under_way(stage):
+                raise UserError(waiting)
             asked.setdefault((asks.base_url, asks.model), asks)
-    _check_recordings(stages)
+    for stage in stages:
+        outlook.check_recording(stage)
     preflight.check(stages)
     for model in asked.values():
         _check_server(model)
-
-
-def _check_recordings(stages: Iterable) -> None:
-    from rdlib.study import outlook  # late: it loads the engines, which read the environment
-
-    for stage in stages:
-        outlook.check_recording(stage)
-
-
-def _require_no_batch(stage) -> None:
-    from rdlib.study import batch_requests  # late: it loads the engines, which read the environment
-
-    if waiting := batch_requests.under_way(stage):
-        raise UserError(waiting)
 
 
 def check_gold(stage) -> None:
