@@ -163,7 +163,7 @@ release: env ## make the seeds in RUN (runs/reference/results) the released ones
 	@$(MAKE) --no-print-directory figures
 
 docs: env ## fill README and docs from result files, and draw the packages
-	@$(BIN)/python -m rdlib.study.memory_table
+	@$(BIN)/python -m rdlib memory
 	@$(BIN)/python -m rdlib.evidence.documents
 	@$(BIN)/python -m rdlib.study.architecture
 

@@ -18,8 +18,7 @@ from conftest import REPOSITORY
 from rdlib import numerics
 from rdlib.engines import vllm_policy
 from rdlib.evidence import documents, gpu_rows
-from rdlib.study import architectures
-from rdlib.study.sizes import LENGTHS
+from rdlib.study.sizes import LENGTHS, configuration
 from scripts import gpu_check, gpu_jobs, gpu_plan, gpu_sizes
 
 CARD = {"kind": "cuda", "name": "NVIDIA H200", "memory_gib": 139.8, "driver": "580.1", "measured_tflops": 788.0}
@@ -167,7 +166,7 @@ def test_a_failing_row_says_why_in_a_line_and_the_others_stay(tmp_path, monkeypa
 def test_what_does_not_fit_is_told_before_it_is_loaded(tmp_path):
     small = CARD | {"memory_gib": 1.0}
     one = gpu_jobs.Work("ppo", gpu_sizes.LLAMA, gpu_sizes.FLOAT32, gpu_sizes.SDPA, "full", tmp_path, small)
-    architectures.configuration(one.scale.shapes[one.model]).save_pretrained(one.weights)
+    configuration(one.scale.shapes[one.model]).save_pretrained(one.weights)
     rows = list(gpu_plan.rows_of(one, tmp_path))
     assert {row["status"] for row in rows} == {"does not fit"} and "GiB" in rows[0]["error"]
 
