@@ -13,11 +13,12 @@ from conftest import REPOSITORY, make_root, stage_in
 from rdlib.errors import UserError
 from rdlib.evidence import ledger, paper
 from rdlib.profile import load_profile
-from rdlib.settings import Hardware
+from rdlib.settings import Hardware, Model
 from rdlib.study import dag, estimate
 from rdlib.study.estimate import Workload
 from rdlib.study.jobs import stages_to_run, study_jobs
 from rdlib.study.opening import make_stage
+from rdlib.study.outlook import Outlook
 from rdlib.study.specification import BASELINES
 from rdlib.study.stage import Stage
 
@@ -134,6 +135,18 @@ def test_the_dry_run_starts_nothing_and_leaves_out_what_is_done(tmp_path, at_roo
     make_stage("00_data", "tiny.yaml", dataset="gsm").run()
     assert len(stages_to_run(study_jobs("tiny.yaml", [0]))) == len(before) - 1
     assert estimate.summary(estimate.estimate([]), before[0].profile) == "Everything is done: nothing to do."
+
+
+def test_a_paid_teacher_has_a_least_time_and_a_highest_cost():
+    prices = {"input": 0.5, "output": 2.0, "currency": "EUR"}  # for a million tokens
+    model = Model(model="m", engine="openai", base_url="http://x/v1", requests_per_minute=30, prices=prices)
+    look = Outlook("strong", model, requests=900, calls=900, samples=900, prompt_tokens=4_000_000, tokens=1_000_000)
+    assert look.lines() == [
+        "Asked of the server of strong: 900 requests of about 4.00 million tokens in all, 900 responses of m of at "
+        "most 1.00 million tokens in all; 0 responses are in the store already.",
+        "  At requests_per_minute 30: 0.50 h at least.",
+        "  It costs at most 4.00 EUR.",
+    ]
 
 
 def test_a_profile_without_a_stage_on_a_gpu_says_so():
