@@ -219,34 +219,33 @@ def test_rollouts_by_vllm_are_measured_and_held_to_the_policy(tmp_path, monkeypa
 # ---- documents
 
 
-def test_without_a_result_documents_and_the_dry_run_say_that_no_card_was_seen(tmp_path):
+@pytest.mark.parametrize("changes", [None, {"card": CARD | {"kind": "cpu"}}, {"scale": "tiny"}])
+def test_without_a_result_of_a_card_documents_and_the_dry_run_say_that_none_was_seen(tmp_path, changes):
+    """A result of a CPU, or of cut shapes, is left out."""
+    if changes:
+        (tmp_path / "gpu_check_x.json").write_text(json.dumps(result(**changes)))
     assert gpu_rows.seen(tmp_path) == gpu_rows.NEVER == "never seen on CUDA"
     assert all(gpu_rows.NEVER in text(tmp_path) for text in (gpu_rows.memory_text, gpu_rows.speed_text))
 
 
-@pytest.mark.parametrize("changes", [{"card": CARD | {"kind": "cpu"}}, {"scale": "tiny"}])
-def test_a_result_of_a_cpu_or_of_cut_shapes_is_left_out(tmp_path, changes):
-    (tmp_path / "gpu_check_x.json").write_text(json.dumps(result(**changes)))
-    assert gpu_rows.results(tmp_path) == [] and gpu_rows.seen(tmp_path) == gpu_rows.NEVER
-
-
 def test_a_cards_result_is_shown_with_its_account(tmp_path):
-    (tmp_path / "gpu_check_nvidia_h200.json").write_text(json.dumps(result()))
+    broken = OF | {"row": "c", "status": "failed", "error": "a | b"}
+    (tmp_path / "gpu_check_nvidia_h200.json").write_text(json.dumps(result(rows=[*result()["rows"], broken])))
     memory, speed = gpu_rows.memory_text(tmp_path), gpu_rows.speed_text(tmp_path)
     of = "| Qwen2.5-0.5B | float32, bf16 autocast | sdpa |"
     assert f"{of} SFT step | 15.0 | 15.5 | 17.0 | 17.5 |" in memory.splitlines()
     assert f"{of} SFT step | 0.50 | 0.40 | 40,960 | 300 | 30.3 % |" in speed.splitlines()
-    assert f"{of} a, b | not installed |  |  |  |" in memory.splitlines()
+    assert f"{of} a, b | not installed |  |  |  |" in memory.splitlines()  # two that follow each other, for one reason
     assert f"{of} log p \\| p | 0.2 | 0.1 | failed |" in speed.splitlines()
-    broken = OF | {"row": "c", "status": "failed", "error": "a | b"}
-    assert f"{of} c | failed: a \\| b |  |  |  |" in gpu_rows.memory_rows(result(rows=[broken])).splitlines()
+    assert f"{of} c | failed: a \\| b |  |  |  |" in memory.splitlines()
     assert "NVIDIA H200" in memory and "driver 580.1" in memory and "commit abcdef0" in memory
     assert gpu_rows.NEVER not in memory + speed and "measured on NVIDIA H200" in gpu_rows.seen(tmp_path)
 
 
-@pytest.mark.parametrize(("page", "block"), [("memory", "gpu_memory"), ("speed", "gpu_speed")])
-def test_pages_hold_what_the_result_files_say(page, block):
-    text = {"gpu_memory": gpu_rows.memory_text, "gpu_speed": gpu_rows.speed_text}[block]()
-    path = REPOSITORY / "docs" / f"{page}.md"
-    written = path.read_text(encoding="utf-8")
-    assert block in documents.BLOCK.findall(written) and text in written
+@pytest.mark.parametrize(
+    ("page", "block", "text"),
+    [("memory", "gpu_memory", gpu_rows.memory_text), ("speed", "gpu_speed", gpu_rows.speed_text)],
+)
+def test_pages_hold_what_the_result_files_say(page, block, text):
+    written = (REPOSITORY / "docs" / f"{page}.md").read_text(encoding="utf-8")
+    assert block in documents.BLOCK.findall(written) and text() in written

@@ -127,8 +127,7 @@ def _requests(stage) -> list[Request]:
     if stage.name == "01_teacher_responses":
         plan, texts = teacher.planned(stage, table)
     elif stage.name == "01_held_out":
-        gold = pd.Series({q.id: q.answer for q in questions}, dtype=object)
-        plan, texts = held_out.planned(stage, table, gold)
+        plan, texts = held_out.planned(stage, table, pd.Series({q.id: q.answer for q in questions}, dtype=object))
     else:
         plan, texts = evaluate.planned(stage, table[table["split"].isin(TESTED)].reset_index(drop=True))
     temperatures = [None if pd.isna(temperature) else temperature for temperature in plan["temperature"]]
