@@ -102,7 +102,7 @@ class Work:
 
 def predicted_memory(stage: Stage, sampling: bool = False) -> m.Memory:
     """The account's peak of a stage's passes, or of where it samples: that has a cache."""
-    lasting, phases = m.TRAINED[stage.name](m.Setup.of(stage))
+    lasting, phases = m.TRAINED[stage.name](m.Setup(stage))
     wanted = [phase for phase in phases if bool(phase["cache"]) == sampling]
     return lasting + max(wanted, key=m.Memory.total) + m.Memory(runtime=m.RUNTIME)
 

@@ -10,11 +10,12 @@ import pytest
 import yaml
 from conftest import REPOSITORY, make_root, stage_in
 
+from rdlib.__main__ import main
 from rdlib.errors import UserError
 from rdlib.evidence import ledger, paper
 from rdlib.profile import load_profile
 from rdlib.settings import Hardware, Model
-from rdlib.study import dag, estimate
+from rdlib.study import estimate
 from rdlib.study.estimate import Workload
 from rdlib.study.jobs import stages_to_run, study_jobs
 from rdlib.study.opening import make_stage
@@ -99,7 +100,7 @@ def test_a_model_of_unknown_size_is_a_clear_error():
 @pytest.mark.parametrize("name", ["micro", "smoke", "single_gpu", "paper"])
 def test_the_dry_run_names_every_stage_of_every_profile(name, capsys):
     profile, seeds = f"params/{name}.yaml", [7]  # a seed that nobody has run here
-    assert dag.main(["--profile", profile, "--dry-run", "--questions", "--seeds", "7"]) == 0
+    assert main(["study", "--profile", profile, "--dry-run", "--questions", "--seeds", "7"]) == 0
     shown = capsys.readouterr().out
     stages = {stage.name for job in study_jobs(profile, seeds, questions=True) for stage in job.stages}
     assert [stage for stage in stages if stage not in shown] == []
@@ -109,13 +110,13 @@ def test_the_dry_run_names_every_stage_of_every_profile(name, capsys):
 def test_the_profile_for_own_questions_asks_for_the_file_and_takes_it(tmp_path, capsys):
     """As shipped it names a file that is not there; with one it is estimated."""
     profile = "params/own_questions.yaml"
-    assert dag.main(["--profile", profile, "--dry-run"]) == 2
+    assert main(["study", "--profile", profile, "--dry-run"]) == 2
     assert "questions.jsonl" in capsys.readouterr().err
     content = yaml.safe_load((REPOSITORY / profile).read_text())
     content["datasets"]["mine"]["path"] = str(tmp_path / "q.jsonl")
     (tmp_path / "q.jsonl").write_text("".join(json.dumps({"question": f"What is {n} + 1?"}) + "\n" for n in range(50)))
     (tmp_path / "own.yaml").write_text(yaml.safe_dump(content))
-    assert dag.main(["--profile", str(tmp_path / "own.yaml"), "--dry-run"]) == 0
+    assert main(["study", "--profile", str(tmp_path / "own.yaml"), "--dry-run"]) == 0
     said = capsys.readouterr().out
     assert "06_ppo" in said and "does not fit" not in said
     teacher = next(line for line in said.splitlines() if line.startswith("01_teacher_responses"))
@@ -128,7 +129,7 @@ def test_the_profile_for_own_questions_asks_for_the_file_and_takes_it(tmp_path, 
 
 def test_the_dry_run_starts_nothing_and_leaves_out_what_is_done(tmp_path, at_root, capsys):
     root = at_root(make_root(tmp_path))
-    assert dag.main(["--profile", "tiny.yaml", "--dry-run"]) == 0
+    assert main(["study", "--profile", "tiny.yaml", "--dry-run"]) == 0
     assert not (root / "runs").exists()
     before = stages_to_run(study_jobs("tiny.yaml", [0]))
     assert len({stage.folder for stage in before}) == len(before)

@@ -16,13 +16,13 @@ from torch.utils._pytree import tree_leaves
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 from trl.trainer.utils import add_fused_lm_head
 
+from rdlib.__main__ import main
 from rdlib.engines import models as engine_models
 from rdlib.engines.transformers_engine import new_cache, pick_tokens
 from rdlib.method import ppo_core as core
 from rdlib.method import reward_model, scoring, token_logprobs, training
 from rdlib.paths import ROOT
 from rdlib.settings import Lora, Model, Training
-from rdlib.study import dag
 from rdlib.study import memory as m
 from rdlib.study.jobs import study_jobs
 from rdlib.study.sizes import KNOWN, Shape, configuration, shape_of
@@ -408,8 +408,7 @@ def test_the_weights_of_ppo_with_adapters_are_the_networks_own(tmp_path, kind, w
     networks = test_one_base.networks(tmp_path / "base", scorer, given)
     overrides = {"training.lora": {"r": 4, "alpha": 8}, "training.weights": weights, "training.precision": None}
     stage = Stage("06_ppo", ONE, all_overrides=overrides, **CELL)
-    numbers = m.numbers_of(stage.profile.training, m.Sharding())
-    expected = m._networks(m.Setup(stage, shape, numbers, m.Sharding()))
+    expected = m._networks(m.Setup(stage, shape))
     assert sum(test_one_base.tensors(networks).values()) == expected["weights"]
     trained = sum(p.nbytes for network in networks if network for p in network.parameters() if p.requires_grad)
     assert (trained, 2 * trained) == (expected["gradients"], expected["optimizer"])
@@ -510,7 +509,7 @@ def test_the_dry_run_names_what_does_not_fit(tmp_path, capsys):
     content = yaml.safe_load((REPOSITORY / ONE).read_text())
     content["hardware"] |= {"gpu_memory_gib": 12}
     (tmp_path / "p.yaml").write_text(yaml.safe_dump(content))
-    assert dag.main(["--profile", str(tmp_path / "p.yaml"), "--dry-run"]) == 0
+    assert main(["study", "--profile", str(tmp_path / "p.yaml"), "--dry-run"]) == 0
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("01_teacher_responses (")]
     assert lines == [
         "01_teacher_responses (gsm/strong) does not fit: it wants about 18 GiB of each GPU and may take 11: raise the "

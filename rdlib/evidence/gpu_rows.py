@@ -88,11 +88,11 @@ def rows(result: Result, columns: tuple[tuple[str, str, str], ...]) -> str:
     names = [name for name, _, _ in columns]
     lines = [["model", "numbers", "attention", "check" if checks else "step", *names]]
     lines.append(["---"] * 4 + ["---:" if name else "---" for name in names])
-    for row in _grouped(wanted):
+    for row in wanted:
         cells = [
             form.format(row[key]).replace("%", " %") if row.get(key) is not None else "" for _, key, form in columns
         ]
-        if _reason(row) is not None:
+        if "seconds" not in row and "value" not in row:
             why = f": {_cell(row['error'])}" if row["status"] in ("failed", "does not fit") else ""
             cells = [row["status"] + why, *[""] * (len(columns) - 1)]
         lines.append([row["model"], row["numbers"], row["attention"], _cell(row["row"]), *cells])
@@ -108,24 +108,6 @@ def line(row: Result) -> str:
         return f"{where}: {times}, {memory}, {100 * row['share_of_peak']:.1f} % of the peak"
     found = f"{row['value']:.3g}, at most {row['at_most']:g}" if "value" in row else row.get("settings", "")
     return f"{where}: {row['status']}. {row.get('error') or found}"
-
-
-def _grouped(rows: list[Result]) -> list[Result]:
-    """Rows of which those that follow each other and were not measured for one reason are one."""
-    found: list[Result] = []
-    for row in rows:
-        if found and _reason(row) is not None and _reason(found[-1]) == _reason(row):
-            found[-1] = row | {"row": f"{found[-1]['row']}, {row['row']}"}
-        else:
-            found.append(row)
-    return found
-
-
-def _reason(row: Result) -> tuple | None:
-    """What rows that were not measured have in common; None of a row that was."""
-    if "seconds" in row or "value" in row:
-        return None
-    return tuple(row[name] for name in ("model", "numbers", "attention", "status", "error"))
 
 
 def _is_check(row: Result) -> bool:

@@ -76,11 +76,6 @@ class Health:
         return self.reward.after - self.reward.before > SURE * self.reward_error
 
     @property
-    def did_not_rise(self) -> bool:
-        """Whether agreement did not rise, or by too little to matter whatever the chance."""
-        return self.gain <= 0 or self.high < NOTICED
-
-    @property
     def questions_needed(self) -> int:
         """Held-out questions for 80 % power to detect the difference found, or a point at least; two digits."""
         size = min(max(abs(self.gain), NOTICED), PLANNED)
@@ -89,69 +84,61 @@ class Health:
         return max(10, math.ceil(needed / (digits := 10 ** max(0, len(str(needed)) - 2))) * digits)
 
 
-# ---- the sentence: the first lead whose condition holds, then every worry whose condition holds
+# ---- the sentence
+
 
 INTERVAL = "points (95 % CI {h.low:.1f} to {h.high:.1f}, {h.questions:,} held-out questions)"
-ROSE = "{Judge} rose by {h.gain:.1f} " + INTERVAL
-LEADS = (
-    (
-        lambda h: not h.questions and math.isfinite(h.agreement.after),
-        'What PPO changed is not known: the warm-up was not evaluated (ARGS="--methods ours_wo_r" does)',
-    ),
-    (
-        lambda h: not h.questions,
-        "What PPO changed is not known: no held-out question has a vote of the teacher or a gold answer",
-    ),
-    (
-        lambda h: h.kept_start,
-        "PPO changed nothing: it kept the model that it began with, the warm-up's ({h.judge} {h.agreement.after:.0f} % "
-        "on {h.questions:,} held-out questions)",
-    ),
-    (lambda h: h.low > 0 and h.reward_rose, ROSE),
-    (lambda h: h.low > 0, ROSE + ", though reward did not rise"),
-    (
-        lambda h: h.reward_rose and h.did_not_rise,
-        "Reward rose (from {h.reward.before:.2f} to {h.reward.after:.2f}) while {h.judge} did not: {h.gain:+.1f} "
-        + INTERVAL
-        + "; reward hacking is suspected, so read the answers that changed in 06_ppo.ipynb",
-    ),
-    (lambda h: h.high < 0, "{Judge} fell by {fall:.1f} " + INTERVAL),
-    (
-        lambda h: not h.deviation,
-        "Nothing changed in {h.judge}: each held-out question is answered as well as before",
-    ),
-    (
-        lambda h: h.questions_needed <= h.questions,
-        "{Judge} stayed as it was, to within a point or so: {h.gain:+.1f} " + INTERVAL,
-    ),
-    (
-        lambda h: True,
-        "Whether {h.judge} changed is unclear: {h.gain:+.1f} "
-        + INTERVAL
-        + "; about {h.questions_needed:,} held-out questions would be enough to decide",
-    ),
-)
-WORRIES = (
-    (
-        lambda h: h.tokens.after < SHORT * h.tokens.before,
-        "answers grew short (from {h.tokens.before:.0f} to {h.tokens.after:.0f} tokens)",
-    ),
-    (
-        lambda h: h.distinct.after < EQUAL * h.distinct.before,
-        "answers grew equal (distinct texts from {h.distinct.before:.0%} to {h.distinct.after:.0%})",
-    ),
-    (
-        lambda h: h.answered.before - h.answered.after > UNREADABLE,
-        "fewer answers can be read (from {h.answered.before:.0%} to {h.answered.after:.0%})",
-    ),
-)
+LEADS = {
+    "not evaluated": 'What PPO changed is not known: the warm-up was not evaluated (ARGS="--methods ours_wo_r" does)',
+    "no judge": "What PPO changed is not known: no held-out question has a vote of the teacher or a gold answer",
+    "kept start": "PPO changed nothing: it kept the model that it began with, the warm-up's "
+    "({h.judge} {h.agreement.after:.0f} % on {h.questions:,} held-out questions)",
+    "rose": f"{{Judge}} rose by {{h.gain:.1f}} {INTERVAL}",
+    "rose without reward": f"{{Judge}} rose by {{h.gain:.1f}} {INTERVAL}, though reward did not rise",
+    "reward alone": "Reward rose (from {h.reward.before:.2f} to {h.reward.after:.2f}) while {h.judge} did not: "
+    f"{{h.gain:+.1f}} {INTERVAL}; reward hacking is suspected, so read the answers that changed in 06_ppo.ipynb",
+    "fell": f"{{Judge}} fell by {{fall:.1f}} {INTERVAL}",
+    "same": "Nothing changed in {h.judge}: each held-out question is answered as well as before",
+    "level": f"{{Judge}} stayed as it was, to within a point or so: {{h.gain:+.1f}} {INTERVAL}",
+    "unclear": f"Whether {{h.judge}} changed is unclear: {{h.gain:+.1f}} {INTERVAL}; "
+    "about {h.questions_needed:,} held-out questions would be enough to decide",
+}
+SHORTER = "answers grew short (from {h.tokens.before:.0f} to {h.tokens.after:.0f} tokens)"
+EQUALLED = "answers grew equal (distinct texts from {h.distinct.before:.0%} to {h.distinct.after:.0%})"
+LESS_READABLE = "fewer answers can be read (from {h.answered.before:.0%} to {h.answered.after:.0%})"
 
 
 def sentence(health: Health) -> str:
     """What PPO did to a student, in one sentence: its agreement, then what to worry about."""
-    lead = next(text for holds, text in LEADS if holds(health))
-    parts = [lead, *(text for holds, text in WORRIES if holds(health))]
+    parts = [LEADS[_lead(health)], *_worries(health)]
     return "; ".join(parts).format(h=health, Judge=health.judge.capitalize(), fall=-health.gain) + "."
+
+
+def _lead(health: Health) -> str:
+    """Which of LEADS fits: what became of agreement, with reward where that went another way."""
+    if not health.questions:
+        return "not evaluated" if math.isfinite(health.agreement.after) else "no judge"
+    if health.kept_start:
+        return "kept start"
+    if health.low > 0:
+        return "rose" if health.reward_rose else "rose without reward"
+    if health.reward_rose and (health.gain <= 0 or health.high < NOTICED):
+        return "reward alone"
+    if health.high < 0:
+        return "fell"
+    if not health.deviation:
+        return "same"
+    return "level" if health.questions_needed <= health.questions else "unclear"
+
+
+def _worries(health: Health) -> list[str]:
+    """What to look at before the student is used, whatever its agreement."""
+    worries = {
+        SHORTER: health.tokens.after < SHORT * health.tokens.before,
+        EQUALLED: health.distinct.after < EQUAL * health.distinct.before,
+        LESS_READABLE: health.answered.before - health.answered.after > UNREADABLE,
+    }
+    return [text for text, holds in worries.items() if holds]
 
 
 # ---- the numbers

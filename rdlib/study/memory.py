@@ -24,7 +24,7 @@ model is the exception: its batches of many responses are twice as long as usual
 from __future__ import annotations
 
 from collections import Counter as Memory  # bytes by what holds them; a sum of two adds each part
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import yaml
@@ -218,13 +218,13 @@ class Footprint:
 def footprint(stage: Stage) -> Footprint:
     """The footprint of a stage on one of its profile's GPUs; of nothing where it uses none."""
     if stage.name in SAMPLED:
-        return _sampling(Setup.of(stage))
+        return _sampling(Setup(stage))
     if stage.name not in TRAINED:
         return Footprint(Memory(), 0.0)
-    setup = Setup.of(stage)
+    setup = Setup(stage)
     lasting, phases = TRAINED[stage.name](setup)
     found = lasting + max(phases, key=Memory.total) + Memory(runtime=RUNTIME)
-    return Footprint(found, setup.room, shape_of(setup.model, stage.root)[1], _advice(found, setup))
+    return Footprint(found, setup.room, setup.source, _advice(found, setup))
 
 
 def numbers_of(training: Training, sharding: Sharding) -> Numbers:
@@ -248,65 +248,30 @@ def sharding_of(stage: Stage) -> Sharding:
     return Sharding("fsdp" if content.get("distributed_type") == "FSDP" else "ddp", training.processes)
 
 
-@dataclass(frozen=True)
 class Setup:
-    """A stage's model: its shape, numbers, spread, and what it holds in the stage's lengths and batches."""
+    """A stage's model on one GPU: its shape, numbers and spread, and the stage's lengths, in tokens, and batches.
 
-    stage: Stage
-    shape: Shape
-    numbers: Numbers
-    sharding: Sharding
+    The model is the stage's student, or its teacher where it has no student; `shape` replaces the model's own.
+    """
 
-    @classmethod
-    def of(cls, stage: Stage) -> Setup:
-        """The setup of a stage's own model: its student's, or its teacher's where it has no student."""
-        model, sharding = stage.profile.model_of(stage.student or stage.teacher), sharding_of(stage)
-        return cls(stage, shape_of(model, stage.root)[0], numbers_of(stage.profile.training, sharding), sharding)
+    def __init__(self, stage: Stage, shape: Shape | None = None):
+        self.stage, self.profile = stage, stage.profile
+        self.model = self.profile.model_of(stage.student or stage.teacher)
+        own, self.source = shape_of(self.model, stage.root)
+        self.shape = shape or own
+        self.sharding = sharding_of(stage)
+        self.numbers = numbers_of(self.profile.training, self.sharding)
+        self.room = self.profile.hardware.gpu_memory_gib * GIB
+        self.usual = LENGTHS[stage.dataset_settings.source]  # of a prompt and a response
+        shots = self.profile.evaluation.few_shot if stage.method == "icl" else 0
+        self.prompt = LONGEST[stage.dataset_settings.source] + shots * sum(self.usual)
+        self.response = stage.dataset_settings.max_tokens
+        self.length = self.prompt + self.response
+        self.whole = self.profile.training.lora is None  # whether all parameters are trained, and not adapters
 
     def of_model(self, name: str) -> Setup:
-        """The same with the model of another name."""
-        return replace(self, shape=shape_of(self.profile.model_of(name), self.stage.root)[0])
-
-    @property
-    def profile(self):
-        """The stage's profile."""
-        return self.stage.profile
-
-    @property
-    def model(self):
-        """The stage's model, as its profile names it."""
-        return self.profile.model_of(self.stage.student or self.stage.teacher)
-
-    @property
-    def room(self) -> float:
-        """Bytes of a GPU."""
-        return self.profile.hardware.gpu_memory_gib * GIB
-
-    @property
-    def usual(self) -> tuple[int, int]:
-        """Tokens of a usual prompt and response."""
-        return LENGTHS[self.stage.dataset_settings.source]
-
-    @property
-    def prompt(self) -> int:
-        """Tokens of the longest prompt, with its worked examples in an ICL prompt."""
-        shots = self.profile.evaluation.few_shot if self.stage.method == "icl" else 0
-        return LONGEST[self.stage.dataset_settings.source] + shots * sum(self.usual)
-
-    @property
-    def response(self) -> int:
-        """Tokens of the longest response."""
-        return self.stage.dataset_settings.max_tokens
-
-    @property
-    def length(self) -> int:
-        """Tokens of the longest prompt and response."""
-        return self.prompt + self.response
-
-    @property
-    def whole(self) -> bool:
-        """Whether all parameters are trained, and not adapters."""
-        return self.profile.training.lora is None
+        """The same with the shape of another model of the profile."""
+        return Setup(self.stage, shape_of(self.profile.model_of(name), self.stage.root)[0])
 
     @property
     def adapters(self) -> int:
@@ -356,7 +321,7 @@ class Setup:
 
 def _sampling(setup: Setup) -> Footprint:
     stage, generation = setup.stage, setup.profile.generation
-    name, source = stage.student or stage.teacher, shape_of(setup.model, stage.root)[1]
+    name = stage.student or stage.teacher
     of_study = stage.name in ("04_student_responses", "13_judged_responses")
     trained = of_study or stage.method not in (None, "teacher", "icl")
     engine = generation.engine if trained else setup.model.engine
@@ -364,7 +329,7 @@ def _sampling(setup: Setup) -> Footprint:
         parallel = 1 if trained else setup.model.tensor_parallel
         found, limit = _vllm(setup, parallel)
         advice = "take a smaller student" if trained else f"raise the tensor_parallel of {name} (now {parallel})"
-        return Footprint(found, limit, source, advice)
+        return Footprint(found, limit, setup.source, advice)
     if engine != "transformers":
         return Footprint(Memory(), setup.room)
     rows = generation.batch_size
@@ -373,7 +338,7 @@ def _sampling(setup: Setup) -> Footprint:
     found += Memory(weights=held * setup.shape.parameters, runtime=RUNTIME)
     larger = found["weights"] > found.total() / 2
     advice = "sample with engine vllm" if larger else f"lower generation.batch_size (now {rows})"
-    return Footprint(found, setup.room, source, advice)
+    return Footprint(found, setup.room, setup.source, advice)
 
 
 def _samples(stage: Stage) -> int:

@@ -288,20 +288,16 @@ def make(name: str, folder: Path, trunks: Path) -> None:
     artifacts.write_json(out / "recipe.json", report)
 
 
-def make_all(names: list[str]) -> None:
-    """Make the named models into models/; UserError for a name without a recipe."""
-    for name in names:
-        if name not in TRUNKS | RECIPES:
-            raise UserError(f"There is no recipe {name!r}: use {', '.join(TRUNKS | RECIPES)}.")
-    for name in names:
-        make(name, ROOT / "models", ROOT / "runs" / "trunks")
-
-
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The models to make."""
-    parser.add_argument("names", nargs="*", metavar="NAME", help="models to make; all four where none is named")
+    """The options of `python -m rdlib pretrain`."""
+    known = ", ".join(TRUNKS | RECIPES)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"some of {known} (default: all four models)")
 
 
 def run(options: argparse.Namespace) -> None:
-    """Make the named models, or all four."""
-    make_all(options.names or list(RECIPES))
+    """Make the named models, or all four, in models/; UserError for a name without a recipe."""
+    names = options.names or list(RECIPES)
+    if unknown := [name for name in names if name not in TRUNKS | RECIPES]:
+        raise UserError(f"There is no recipe {unknown[0]!r}: use {', '.join(TRUNKS | RECIPES)}.")
+    for name in names:
+        make(name, ROOT / "models", ROOT / "runs" / "trunks")
