@@ -5,8 +5,8 @@
     judged(asked.students(0.5), vote.label, profile.reward)     # agreement with a*(x), and the reward of Eq. 7
     orderings(scores_by_lambda(asked, vote.label), [0.0, 0.5])  # what Figure 5 measures, on this question alone
 
-`stage` is 06_ppo of the cell; its inputs need not exist yet. Everything is sampled anew, with seeds that the question
-decides, so the same question gets the same answers. `rdlib.study.explore_page` shows the tables.
+`stage` is 06_ppo of the cell; its inputs need not exist yet. Everything is sampled with seeds that depend on the
+question, so the same question gets the same answers. `rdlib.study.explore_page` shows the tables.
 """
 
 from __future__ import annotations
