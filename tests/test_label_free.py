@@ -219,8 +219,8 @@ MAY_NAME_GOLD = {
 # Stages that judge, and the modules that may name them: none of these chooses a setting, a checkpoint or a sample.
 JUDGING = {"00_gold", "01_held_out", "02_judgement", "07_evaluate", "13_judged_responses", "13_validation_answers"}
 MAY_NAME_JUDGING = (
-    "arms estimate experiments grid jobs memory notebook open_ends opening outlook requirements results retrain rounding "
-    "same_rate specification stage"
+    "arms estimate experiments grid jobs memory notebook open_ends opening outlook requirements results retrain "
+    "rounding same_rate specification stage"
 )
 
 

