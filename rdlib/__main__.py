@@ -37,7 +37,7 @@ COMMANDS = {
     "remake": ("rdlib.study.remake", "rerun methods of released seeds after a change of their code"),
     "architecture": ("rdlib.study.architecture", "draw which module imports which, into docs/"),
     "warm": ("rdlib.study.warm", "run one notebook in a fork of the study's warm process (used by studies)"),
-    "worker": ("rdlib.study.launch", "one process of a training stage (used by stages)"),
+    "worker": ("rdlib.study.worker", "one process of a training stage (used by stages)"),
 }
 # What commands and modules were called in version 1.0
 FORMER = {

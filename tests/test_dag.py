@@ -216,10 +216,12 @@ def words_for(profile: str, workflow_profile: str | None = None, **options) -> l
 
 
 def test_snakemake_gets_its_cores_and_the_jobs_asked_for():
-    words = words_for("params/micro.yaml", ablations=["lambda"], jobs=3)
+    words = words_for("params/micro.yaml", methods=["sft"], ablations=["lambda"], jobs=3)
     assert words[words.index("--cores") + 1] == "3" and "--keep-going" in words
-    assert {"profile=params/micro.yaml", "seeds=[0, 1]", "questions=False", 'ablations=["lambda"]'} <= set(words)
+    given = ["profile=params/micro.yaml", "seeds=[0, 1]", "questions=False", 'methods=["sft"]', 'ablations=["lambda"]']
+    assert words[words.index("--config") + 1 :][:5] == given
     assert not {"--resources", "--workflow-profile"} & set(words)
+    assert not [word for word in words_for("params/micro.yaml") if word.startswith(("methods", "ablations", "exhibit"))]
 
 
 def test_gpus_are_shared_on_one_machine_and_asked_for_on_a_cluster():

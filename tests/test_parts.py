@@ -9,7 +9,6 @@ import pandas as pd
 import pytest
 import yaml
 from conftest import PARAMS, REPOSITORY, copy_study, make_root
-from test_dag import asked
 from test_own_study import own_root
 from test_tables_and_figures import invent
 
@@ -18,7 +17,7 @@ from rdlib.errors import UserError
 from rdlib.evidence import gallery, health
 from rdlib.evidence.result_tables import GREEDY, open_results
 from rdlib.profile import load_profile
-from rdlib.study import dag, grid, jobs, retrain
+from rdlib.study import grid, jobs, retrain
 from rdlib.study.grid import Named
 from rdlib.tasks import data
 
@@ -137,12 +136,6 @@ def test_the_dry_run_tells_what_a_name_adds(own, capsys):
     assert runs()["06_ppo"] == runs()["05_reward_model"] == 1
     more = runs("--methods", *BASELINES, "--ablations", "lambda", "reward_source")
     assert (more["06_ppo"], more["05_reward_model"], more["07_evaluate"]) == (3, 5, 7)
-
-
-def test_snakemake_gets_the_names(own):
-    words = dag.snakemake_command(asked(PARAMS, methods=["sft"], ablations=["lambda"]), [0])
-    assert 'methods=["sft"]' in words and 'ablations=["lambda"]' in words
-    assert not [word for word in dag.snakemake_command(asked(PARAMS), [0]) if word.startswith(("methods", "ablations"))]
 
 
 def test_an_exhibit_brings_the_runs_that_it_rests_on(own):
