@@ -79,12 +79,12 @@ compare: env ## hold what is in runs/reference to the released seeds, artifact b
 
 rounding: env ## the released SEEDS once more in torch's own numerics: what rounding alone does (SEEDS="0 1 2 3 4"; hours)
 	@RDLIB_NUMERICS=native $(offline) $(BIN)/python -m rdlib.study.rounding --seeds $(SEEDS) --jobs $(JOBS) $(ARGS)
-	@$(offline) $(BIN)/python -m rdlib.study.published $(REFERENCE) figures
+	@$(offline) $(BIN)/python -m rdlib publish $(REFERENCE) figures
 	@$(MAKE) --no-print-directory figures
 
 same-rate: env ## SFT of the released SEEDS once more with the warm-up's learning rate, in every cell (SEEDS="0 1 2 3 4"; an hour)
 	@$(offline) $(BIN)/python -m rdlib.study.same_rate --seeds $(SEEDS) --jobs $(JOBS) $(ARGS)
-	@$(offline) $(BIN)/python -m rdlib.study.published $(REFERENCE) figures
+	@$(offline) $(BIN)/python -m rdlib publish $(REFERENCE) figures
 	@$(MAKE) --no-print-directory figures
 
 test: lint ## check style, then run the tests
@@ -135,9 +135,10 @@ gpu-check: env ## measure memory and speed on a GPU against the dry run's accoun
 	@$(BIN)/python scripts/gpu_check.py $(ARGS)
 	@$(BIN)/python -m rdlib.evidence.documents
 
-lint: env ## check style, and that notebooks are without outputs
+lint: env ## check style, imports between packages, and that notebooks are without outputs
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
+	@$(BIN)/lint-imports --no-logo --no-cache
 	@set -- notebooks/*.ipynb; [ ! -e "$$1" ] || $(BIN)/nbstripout --keep-id --verify "$$@"
 
 format: env ## fix style and strip notebooks of outputs
@@ -159,16 +160,15 @@ retrain: env ## train again what one table or figure rests on, its time told fir
 
 release: env ## make the seeds in RUN (runs/reference/results) the released ones, execute and keep notebooks of one cell, and redraw
 	@$(BIN)/python -m rdlib.study.release $(RUN) figures/results
-	@$(offline) $(BIN)/python -m rdlib.study.published $(REFERENCE) figures
+	@$(offline) $(BIN)/python -m rdlib publish $(REFERENCE) figures
 	@$(MAKE) --no-print-directory figures
 
-docs: env ## fill README and docs from result files, and draw the packages
+docs: env ## fill README and docs from result files
 	@$(BIN)/python -m rdlib.study.memory_table
 	@$(BIN)/python -m rdlib.evidence.documents
-	@$(BIN)/python -m rdlib.study.architecture
 
-site: env ## build/site: report, gallery, executed notebooks, documents and API as pages to open without network
-	@$(offline) $(BIN)/python -m rdlib.study.site figures build/site
+site: env ## build/site: results, gallery, executed notebooks, documents and API as pages to open without network
+	@$(offline) $(BIN)/python -m rdlib site figures build/site
 
 lab: env ## open the notebooks in JupyterLab
 	@$(BIN)/jupyter lab --ServerApp.root_dir="$(CURDIR)" --LabApp.default_url=/lab/tree/notebooks $(LAB_ARGS)

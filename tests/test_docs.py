@@ -1,4 +1,4 @@
-"""README, docs and CONTRIBUTING name what there is: links, files, modules, commands, settings and the code's walks."""
+"""README, docs and CONTRIBUTING name what there is: links, files, modules, commands and settings."""
 
 from __future__ import annotations
 
@@ -7,20 +7,17 @@ import importlib.util
 import json
 import re
 import shlex
-import sys
 import tomllib
 from pathlib import Path
-from types import FrameType
-from typing import Any
 
 import nbformat
 import pytest
 import yaml
-from conftest import PARAMS, REPOSITORY, make_root
+from conftest import REPOSITORY
 
 from rdlib.evidence import documents
 from rdlib.profile import Profile, load_profile
-from rdlib.study import architecture, dag, opening
+from rdlib.study import dag
 from rdlib.study.specification import STAGES
 
 PAGES = [*documents.documents(), REPOSITORY / "CONTRIBUTING.md", REPOSITORY / "CHANGELOG.md"]
@@ -200,89 +197,12 @@ def test_the_readme_leads_to_every_page():
     assert set(PAGES) - {REPOSITORY / "README.md"} <= seen
 
 
-# ---- the page on architecture
-
-
-ARCHITECTURE = (REPOSITORY / "docs/architecture.md").read_text()
-
-
-def walk(heading: str) -> list[str]:
-    """The functions of a walk's table, in order."""
-    section = ARCHITECTURE.split(f"## {heading}")[1].split("\n## ")[0]
-    return [re.search(r"`(rdlib[\w.]*:[\w.]+)`", line)[1] for line in section.splitlines() if "| `rdlib" in line]
-
-
-def test_the_packages_stand_in_their_order():
-    named = re.findall(r"^\| `rdlib\.(\w+)` \|", ARCHITECTURE, re.MULTILINE)
-    assert tuple(named) == architecture.PACKAGES[1:]
-
-
-class Calls:
-    """The functions of rdlib that are called, in the order of their first calls: `with Calls() as calls: ...`."""
-
-    def __enter__(self) -> Calls:
-        self.first: dict[str, int] = {}
-        sys.setprofile(self._note)
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        sys.setprofile(None)
-
-    def _note(self, frame: FrameType, event: str, argument: Any) -> None:
-        module = frame.f_globals.get("__name__", "")
-        if event == "call" and module.startswith("rdlib"):
-            self.first.setdefault(f"{module}:{frame.f_code.co_qualname}", len(self.first))
-
-    def places(self, functions: list[str]) -> list[int | None]:
-        """The place of each function among the first calls, None where it was not called."""
-        return [self.first.get(name) for name in functions]
-
-
-@pytest.mark.slow
-def test_a_question_goes_the_way_that_is_written_down(tmp_path, at_root):
-    at_root(make_root(tmp_path / "root"))
-    cell = {"profile": PARAMS, "dataset": "gsm", "teacher": "strong", "student": "small", "seed": 0}
-    with Calls() as calls:
-        for name, method in (
-            *((name, None) for name in ("00_data", "00_gold", "01_teacher_responses", "02_pseudo_labels")),
-            ("03_sft_warmup", "ours_wo_r"),
-            *((name, "ours") for name in ("04_student_responses", "05_reward_model", "06_ppo", "07_evaluate")),
-        ):
-            axes = {axis: cell.get(axis, method) for axis in STAGES[name].axes}
-            opening.open_stage(name, axes | {"profile": PARAMS, "seed": 0}).run()
-    functions = walk("One question")
-    training = functions[: functions.index("rdlib.study.results:collect")]
-    places = calls.places(training)
-    assert None not in places, [name for name, place in zip(training, places, strict=True) if place is None]
-    assert places == sorted(places), [training[i] for i in range(1, len(places)) if places[i] < places[i - 1]]
-
-
-@pytest.mark.slow
-def test_released_results_go_the_way_to_table_2_that_is_written_down(tmp_path):
-    from rdlib.evidence import gallery, result_tables
-
-    functions = walk("One question")
-    drawing = functions[functions.index("rdlib.evidence.result_tables:open_results") :]
-    with Calls() as calls:
-        evidence = result_tables.open_results(REPOSITORY / "figures/results", [0])
-        gallery.draw(gallery.EXHIBITS["table_2_main"], evidence, tmp_path)
-    places = calls.places(drawing)
-    assert None not in places and places == sorted(places), dict(zip(drawing, places, strict=True))
-
-
-@pytest.mark.slow
-def test_lambda_goes_the_way_that_is_written_down(study, tmp_path, at_root):
-    from conftest import copy_study
-
-    at_root(copy_study(study, tmp_path / "root", "05_reward_model", "06_ppo", "07_evaluate"))
-    cell = {"profile": PARAMS, "dataset": "gsm", "teacher": "strong", "student": "small", "method": "ours", "seed": 0}
-    with Calls() as calls:
-        stage = opening.open_stage("05_reward_model", cell | {"lam": 0.25})
-        stage.run()
-    functions = walk("One setting")
-    places = calls.places(functions)
-    assert None not in places and places == sorted(places), dict(zip(functions, places, strict=True))
-    assert stage.folder.name == "05_reward_model@reward_model.lam=0.25"
+def test_the_layers_stand_in_their_order():
+    settings = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["tool"]["importlinter"]
+    (layers,) = (contract["layers"] for contract in settings["contracts"] if contract["type"] == "layers")
+    text = (REPOSITORY / "docs/architecture.md").read_text()
+    named = re.findall(r"^\| `rdlib\.(\w+)` \|", text, re.MULTILINE)
+    assert named == [layer for layer in reversed(layers) if layer.isalpha()]
 
 
 # ---- what a study is expected to ship
