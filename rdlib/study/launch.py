@@ -107,8 +107,7 @@ def check_method(stage) -> Path | None:
     if named is None:
         return None
     path = stage.root / named
-    if problem := _problem(stage, read(path), path.name):
-        raise UserError(problem)
+    _check_method(stage, read(path), path)
     return path
 
 
@@ -126,28 +125,26 @@ def read(path: Path):
         ) from None
 
 
-def _problem(stage, configuration, name: str) -> str | None:
-    """Why a stage cannot train by an accelerate configuration of this name; None where it can."""
+def _check_method(stage, configuration, path: Path) -> None:
     kind = configuration.distributed_type.value
     fsdp, zero3 = kind == "FSDP", configuration.deepspeed_config.get("zero_stage") == 3
     if kind in ("FSDP", "DEEPSPEED") and configuration.use_cpu:
-        return (
-            f"{name} says use_cpu, with which accelerate would leave {kind} out: name cpu_gloo.yaml in "
+        raise UserError(
+            f"{path.name} says use_cpu, with which accelerate would leave {kind} out: name cpu_gloo.yaml in "
             f"training.accelerate, or take use_cpu out of it."
         )
     if kind == "DEEPSPEED" and importlib.util.find_spec("deepspeed") is None:
-        return f"{name} needs DeepSpeed, which is not installed: pip install deepspeed."
+        raise UserError(f"{path.name} needs DeepSpeed, which is not installed: pip install deepspeed.")
     if stage.name == "06_ppo" and (fsdp or zero3):
-        return (
-            f"{stage.label}: PPO samples from its policy, which {name} splits over the GPUs: name ddp.yaml or "
+        raise UserError(
+            f"{stage.label}: PPO samples from its policy, which {path.name} splits over the GPUs: name ddp.yaml or "
             f"zero2.yaml in training.accelerate, with training.lora where memory is short."
         )
     if fsdp and stage.profile.training.lora is not None:
-        return (
-            f"{stage.label}: adapters (training.lora) are merged into the model, which {name} splits: name "
+        raise UserError(
+            f"{stage.label}: adapters (training.lora) are merged into the model, which {path.name} splits: name "
             f"ddp.yaml or a zero file in training.accelerate."
         )
-    return None
 
 
 # ---- the launcher, seen from the notebook
@@ -223,3 +220,10 @@ def reason(text: str, failures: Sequence[str] = ()) -> str:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     errors = [line for line in lines if re.match(r"(\[rank\d+\]: *)?[\w.]*(Error|Exception)\b", line)]
     return ([*lines[-1:], *errors] or ["without a word"])[-1][:300]
+
+
+def send(event: dict[str, Any]) -> None:
+    """Give an event to the notebook's process."""
+    sys.stdout.flush()
+    sys.stdout.write(f"{RECORD}{json.dumps(event)}\n")
+    sys.stdout.flush()
