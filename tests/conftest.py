@@ -155,6 +155,16 @@ def word_problems() -> Dataset:
 
 
 @pytest.fixture
+def fake():
+    """A stand-in for a server."""
+    from fake_server import FakeServer
+
+    server = FakeServer()
+    yield server
+    server.close()
+
+
+@pytest.fixture
 def cell(study):
     """The finished stage 07_evaluate of `ours`, from which `at` leads to every other stage."""
     return stage_in(study, "07_evaluate")

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from conftest import cases, groups_of
+from hostile import texts
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
@@ -242,13 +243,6 @@ FORMS = {
     "choice": ["The answer is ({}).", "Answer: **{}**", "\\boxed{{{}}}", '{{"answer": "{}"}}'],
     "phrase": ["#### {}", "the answer is {}", "\\boxed{{{}}}"],
 }
-PIECES = r"""#### |####|\boxed{|}|{|The answer is |the answer is|Answer: |**Answer:** |{"answer": "|"|
-'final_answer': '|is |not |about |=|/|:|\frac|\frac{|\text{|\|\,|$|€|%|\%|,|.|-|−|(|)|(A)|(C)|(J)|(K)|A|B. |I think |
-C because|0|1|7|12|1,234|1 234|2:10|0.50|.5|007|million| thousand|1e9|½|²|</answer>|<think>|</think>|<EOS>|：|（B）|–|
-×|*|+|^|e3|isn't |so |option |is correct|None|unknown|iron|the |a |É|İ|ß|😀|<|eot_id|>"""
-PIECES = [*PIECES.replace("|\n", "|").split("|"), "|", "\n", " ", "\t", "\r", "\0", "\x1b[31m", "\u2028", "\u202e"]
-PIECES += ["\ud800", "\u0663", *"tom has apples total each day 9 friends".split()]
-anything = st.one_of(st.text(), st.lists(st.sampled_from(PIECES), max_size=40).map("".join))
 numbers = st.integers(-(10**9), 10**9).map(str)
 lowercase = st.text("abcdefghijklmnopqrstuvwxyz", min_size=2, max_size=9)
 PLANTS = {"number": numbers, "math": numbers, "text": lowercase, "choice": st.sampled_from(LETTERS)}
@@ -257,7 +251,7 @@ NO_ANSWER = (None, "unfinished", "refused", "no option", "ambiguous", "several",
 
 
 @pytest.mark.fuzz
-@given(anything, st.sampled_from(KINDS), st.integers(2, 10))
+@given(texts, st.sampled_from(KINDS), st.integers(2, 10))
 def test_an_answer_stands_in_its_text_and_reads_as_itself(text, kind, options):
     found = find(text, kind, options)
     refuses(text)
@@ -334,7 +328,7 @@ def values_in(text: str) -> set[Fraction]:
 
 
 @pytest.mark.fuzz
-@given(st.data(), st.sampled_from(sorted(PLANTS)), anything, st.lists(lowercase))
+@given(st.data(), st.sampled_from(sorted(PLANTS)), texts, st.lists(lowercase))
 def test_a_final_answer_is_found_behind_thinking_and_words(data, kind, thought, words):
     answer, form = data.draw(PLANTS[kind]), data.draw(st.sampled_from(FORMS[kind]))
     options = data.draw(st.integers(LETTERS.index(answer) + 1, 10)) if kind == "choice" else 10
