@@ -121,8 +121,8 @@ sharded-test: ## train by ZeRO-2, ZeRO-3 and FSDP in two CPU processes, in .venv
 	@$(PYTHON) scripts/deepspeed_environment.py
 	@$(offline) .venv-deepspeed/bin/python -m pytest tests/with_deepspeed $(PYTEST_ARGS)
 
-fuzz: env ## hostile input by the hundred thousand: answers, profiles, questions, recordings, servers, parameters
-	@PYTHONPATH=. $(offline) $(BIN)/python tests/fuzz.py $(ARGS)
+fuzz: env ## hostile input, 10,000 cases of each property: answers, profiles, questions, recordings, servers, parameters
+	@$(offline) $(BIN)/python -m pytest -m fuzz --hypothesis-profile=fuzz $(PYTEST_ARGS)
 
 bench: env ## measure against other software, and how it grows; into bench/results and docs (BENCH_PARTS="a d")
 	@$(if $(filter b h,$(BENCH_PARTS)),$(PYTHON) scripts/trl_environment.py)

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import sys
 from dataclasses import replace
+from decimal import Decimal
 from types import SimpleNamespace
 
 import pandas as pd
 import pytest
 import torch
-from fake_server import KEY, FakeServer, ask, engine_of, plan_of, prompt_of
+from conftest import MODELS, make_root, stage_in
+from fake_server import KEY, ask, engine_of, plan_of, prompt_of
+from hostile import as_json, assert_one_line, broken, mutated, texts
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from test_real_data import as_parquet, json_rows
 
 from rdlib import engines
 from rdlib.engines import generation, server
@@ -21,17 +28,10 @@ from rdlib.engines.stored_server import StoredServer
 from rdlib.engines.transformers_engine import TransformersEngine, nucleus, pick_tokens
 from rdlib.errors import UserError
 from rdlib.settings import Model
+from rdlib.study import requirements
 from rdlib.tasks import answers
 from rdlib.tasks.prompts import STOP, Prompt
 from rdlib.tasks.spoken import THINK
-
-
-@pytest.fixture
-def fake():
-    fake = FakeServer()
-    yield fake
-    fake.close()
-
 
 # ---- the contract of all engines
 
@@ -84,8 +84,6 @@ def test_every_engine_samples_to_disk_and_its_table_is_a_recording(any_engine, t
 
 @pytest.mark.parametrize("kind", ["transformers", "openai", "replay"])
 def test_the_profile_picks_the_engine(kind, tmp_path, fake, monkeypatch):
-    from conftest import MODELS, make_root, stage_in
-
     (tmp_path / "answers.jsonl").write_text('{"id": "a", "text": "b"}\n')
     model = {"transformers": str(MODELS / "small"), "openai": "gpt", "replay": "answers.jsonl"}[kind]
     monkeypatch.setenv("TEACHER_KEY", KEY)
@@ -184,7 +182,6 @@ def test_tokens_that_cannot_end_a_stop_string_need_no_decoding(small, stop):
 
 RUN_ON_CASES = {
     "run on": (RUN_ON, STOPPED, "stop"),
-    "no run on": (STOPPED, STOPPED, "length"),
     "the question repeated at the beginning stays": (
         f"\nQuestion: 1 + 1?\n{STOPPED}",
         f"\nQuestion: 1 + 1?\n{STOPPED}",
@@ -387,8 +384,6 @@ def test_a_folder_of_recordings(tmp_path):
 
 
 def test_a_teachers_responses_replayed_give_the_same_stage(study, tmp_path):
-    from conftest import make_root, stage_in
-
     made = stage_in(study, "01_teacher_responses")
     root = make_root(tmp_path / "root")
     teacher = {"model": "recording.parquet", "engine": "replay"}
@@ -401,10 +396,6 @@ def test_a_teachers_responses_replayed_give_the_same_stage(study, tmp_path):
 
 
 def test_a_recording_that_lacks_responses_is_refused_before_the_first_notebook(study, tmp_path):
-    from conftest import make_root, stage_in
-
-    from rdlib.study import requirements
-
     responses = stage_in(study, "01_teacher_responses").table("responses")
     teacher = {"model": "recording.parquet", "engine": "replay"}
     root = make_root(tmp_path / "root", teachers={"strong": teacher, "weak": "models/weak"})
@@ -417,6 +408,63 @@ def test_a_recording_that_lacks_responses_is_refused_before_the_first_notebook(s
     (root / "recording.parquet").unlink()
     with pytest.raises(UserError, match="There is no recording"):
         requirements.check_teachers(stages)
+
+
+NAMES = ("id", "question", "text", "temperature", "sample", "tokens", "finished", "finish_reason")
+
+
+@st.composite
+def any_recording(draw) -> tuple[str, list | bytes]:
+    """(file name, records or bytes)."""
+    base = {"id": st.sampled_from(["q0", "q1", "q2"]), "text": texts | st.just("#### 7")}
+    base |= {"temperature": st.sampled_from([0, 0.7, 1.0])} if draw(st.integers(0, 2)) else {}
+    more = {"sample": st.integers(0, 9), "tokens": st.integers(0, 99), "finished": st.booleans()}
+    record = st.fixed_dictionaries(base) | st.fixed_dictionaries(base | more)
+    records = draw(mutated(draw(st.lists(record, min_size=1, max_size=9)), NAMES))
+    if draw(st.integers(0, 9)) == 0:
+        return "r.parquet", records
+    return "r.jsonl", draw(broken(b"\n".join(map(as_json, records))))
+
+
+@pytest.mark.fuzz
+@given(any_recording())
+def test_any_recording_is_served_as_a_whole_or_refused(tmp_path_factory, case):
+    name, content = case
+    path = tmp_path_factory.getbasetemp() / name
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        assume(as_parquet(content, path))
+    try:
+        engine = ReplayEngine(path)
+    except UserError as error:
+        return assert_one_line(error)
+    if isinstance(content, bytes):
+        rows = json_rows(content, b"\n")
+    else:
+        rows = pd.read_parquet(path).astype(object).to_dict("records")
+    groups: dict[tuple, list[dict]] = {}
+    for row in rows:
+        record = {k: v for k, v in row.items() if not (pd.api.types.is_scalar(v) and pd.isna(v))}
+        of = "id" if record.get("id") not in (None, "") else "question"
+        assert isinstance(record[of], str | int | float | Decimal) and not isinstance(record[of], bool)
+        heat = record.get("temperature")
+        groups.setdefault((of, str(record[of]), None if heat is None else round(float(heat), 6)), []).append(record)
+    for (of, key, heat), group in groups.items():
+        prompt = Prompt((), "", key, "") if of == "id" else Prompt((), "", "no such id", key)
+        engine.temperature = None
+        served = engine.generate([Request(prompt, len(group), 1.0 if heat is None else heat)], 0)[0]
+        for record, completion in zip(sorted(group, key=place_of), served, strict=True):
+            assert completion.text == generation.clean(record["text"]) and 0 <= completion.count < 2**31
+            ended = record.get("finished", record.get("finish_reason", "stop") == "stop")
+            assert isinstance(ended, bool | int) and completion.finished == bool(ended)
+
+
+def place_of(record: dict) -> float:
+    """A record's place among its question's; one that is NaN or infinite counts as none."""
+    sample = record.get("sample")
+    assert sample is None or (isinstance(sample, int | float | Decimal) and not isinstance(sample, bool))
+    return sample if sample is not None and math.isfinite(sample) else 0
 
 
 # ---- top_p and stop strings of the transformers engine
