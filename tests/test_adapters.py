@@ -25,7 +25,6 @@ from test_resume import METHODS, interrupt
 from transformers import LlamaForSequenceClassification
 
 from rdlib.artifacts import hash_files
-from rdlib.engines import models
 from rdlib.method import ppo, training
 from rdlib.method import ppo_core as core
 from rdlib.settings import Lora, Training
@@ -148,14 +147,6 @@ def test_a_stage_with_adapters_writes_a_plain_model_and_goes_on_exactly(
     interrupt(broken, monkeypatch, training.ProgressBar, "on_step_end", 5)
     broken.run()
     assert hash_files(broken.folder) == hash_files(stage.folder)
-
-
-@pytest.mark.slow
-def test_ppo_with_adapters_writes_a_plain_model(again, tmp_path):
-    stage = again(tmp_path, "06_ppo", LORA).run()
-    model = models.load_causal_lm(stage.folder / "model")
-    assert not any("lora" in name for name in model.state_dict())
-    assert len(stage.jsonl("history")) == 4
 
 
 # bfloat16 has eight bits of mantissa; the losses of the tiny study are around 0.1 (SFT) and 1 (reward model)

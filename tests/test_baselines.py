@@ -110,17 +110,6 @@ def test_dpo_tokens_are_the_reward_models(small):
     )
 
 
-def test_dpo_takes_the_reward_models_examples(finished):
-    stage = stage_in(finished, "13_baseline", "dpo")
-    students, teachers = reward_model.read_responses(stage)["train"]
-    examples, _ = reward_model.build_examples(students, teachers, stage.profile.reward_model, stage.seed)
-    n = 0
-    for responses in examples.values():
-        right, wrong, given = ([r.text for r in responses if r.kind == kind] for kind in (SP, SN, TP))
-        n += len(list(zip(right, wrong, strict=False))) + sum(a != b for a, b in zip(given, right, strict=False))
-    assert stage.json("summary")["examples"] == n > 0
-
-
 def test_grpos_reward_is_the_match_with_the_pseudo_label():
     reward = baselines.match_reward("number")
     texts = ["so #### 4", "#### 5", "no answer", "#### 1,000"]
@@ -269,24 +258,6 @@ def test_costs(finished, method):
     prompts_read = sum(asked["prompt_tokens"][: 5 * rows // samples]) * samples
     assert summary["tokens_trained"] == summary["tokens_generated"] + prompts_read
     assert summary["tokens_read"] == (summary["tokens_trained"] if method == "grpo" else 0)  # by GRPO's reference
-
-
-@pytest.mark.parametrize("method", BASELINES)
-def test_no_input_holds_gold_answers(finished, method):
-    def before(stage):
-        return {stage.name}.union(*map(before, stage.inputs.values()))
-
-    names = before(stage_in(finished, "13_baseline", method))
-    assert names == {"00_data", "01_teacher_responses", "02_pseudo_labels", "03_sft_warmup"} | {
-        "04_student_responses",
-        "13_baseline",
-    }
-
-
-def test_a_baseline_is_evaluated_like_any_method(finished):
-    stage = stage_in(finished, "07_evaluate", "rft").run()
-    assert stage.inputs["model"] == stage_in(finished, "13_baseline", "rft")
-    assert stage.json("summary")["accuracy"].keys() == {"gsm", "gsm_plus"}
 
 
 # ---- what is refused

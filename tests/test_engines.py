@@ -68,11 +68,6 @@ def test_completions_come_in_order_and_number(any_engine):
     assert any_engine.generate([], 0) == []
 
 
-def test_the_same_seed_gives_the_same(any_engine):
-    requests = requests_for(any_engine)
-    assert any_engine.generate(requests, 5) == any_engine.generate(requests, 5)
-
-
 def test_every_engine_samples_to_disk_and_its_table_is_a_recording(any_engine, tmp_path):
     plan, prompts = plan_of(6)
     first = sample_to_disk(any_engine, plan, prompts, tmp_path / "first", 1, 4)
@@ -159,13 +154,6 @@ def test_vllm_is_asked_for_the_same_stop_strings(small, monkeypatch, template):
     assert engine._completion(sample, request).text == (RUN_ON if template else STOPPED)
 
 
-def test_each_request_has_stop_strings_of_its_own(small, monkeypatch):
-    requests = [Request([20, 21], 2, 1.0, STOP), Request([20, 21], 1, 1.0), Request([20, 21], 1, 1.0, ("####",))]
-    groups = saying(small, monkeypatch, RUN_ON).generate(requests, 0)
-    texts = [completion.text for group in groups for completion in group]
-    assert texts[:2] == [STOPPED] * 2 and texts[2].startswith(RUN_ON) and texts[3] == "So 2."
-
-
 @pytest.mark.parametrize("stop", ["4 =", "= ", " 1", "\u00e9", "="])
 def test_tokens_that_cannot_end_a_stop_string_need_no_decoding(small, stop):
     """The stop strings of the prompt against those of the engine, and against a search in the whole text."""
@@ -204,13 +192,6 @@ def test_recorded_and_served_responses_are_cut_there_too(tmp_path, fake, text, e
         ((completion,),) = asked.generate([Request(prompt_of(1), 1, 1.0, STOP)], 0)
         assert (completion.text.strip(), completion.finish_reason) == (expected.strip(), reason)
     assert "stop" not in fake.calls[0]  # a server's model may think, and mention a question
-
-
-def test_a_prompts_stop_strings_reach_the_request(tmp_path):
-    engine = recording(tmp_path / "r.jsonl", [{"id": "q0", "text": RUN_ON}])
-    plan, prompts = plan_of(1, n=1, temperatures=(1.0,))
-    prompts = {key: replace(prompt, stop=STOP) for key, prompt in prompts.items()}
-    assert sample_to_disk(engine, plan, prompts, tmp_path, 0, 8)["text"].tolist() == [STOPPED]
 
 
 def test_thinking_is_opened_in_the_table_where_the_template_did(tmp_path):
@@ -500,31 +481,3 @@ def test_what_is_picked_is_the_first_token_that_the_uniform_number_lies_below(wo
     temperature[::2] = 0
     mixed = pick_tokens(logits, temperature, torch.Generator().manual_seed(0), top_p)
     assert torch.equal(mixed[1::2], picked[1::2]) and torch.equal(mixed[::2], logits[::2].argmax(-1))
-
-
-def test_a_top_p_of_one_and_no_stop_change_nothing(small):
-    prompt = small[1]("Q: in history , what is the metal of dorek ? A:")["input_ids"]
-    requests = [Request(prompt, 20, 1.0)]
-    plain = TransformersEngine(*small, 64, 30).generate(requests, 3)
-    assert TransformersEngine(*small, 64, 30, 1.0, ()).generate(requests, 3) == plain
-    assert TransformersEngine(*small, 64, 30, 0.5, ()).generate(requests, 3) != plain
-
-
-def test_a_stop_string_ends_the_response_before_it(small):
-    tokenizer = small[1]
-    prompt = tokenizer("Q: in history , what is the metal of dorek ? A:")["input_ids"]
-    (free,) = TransformersEngine(*small, 64, 30).generate([Request(prompt, 1, 0.0)], 0)[0]
-    words = free.text.split()
-    stop = " ".join(words[2:4])
-    (cut,) = TransformersEngine(*small, 64, 30, stop=("zzz", stop)).generate([Request(prompt, 1, 0.0)], 0)[0]
-    assert cut.text == free.text[: free.text.index(stop)].strip()
-    assert cut.finish_reason == "stop"
-    assert cut.tokens == free.tokens[: cut.count]
-    assert cut.count < free.count
-    hot = TransformersEngine(*small, 64, 30, stop=(words[2],)).generate([Request(prompt, 50, 1.0)], 0)[0]
-    assert all(words[2] not in completion.text for completion in hot)
-
-
-def test_cut_at_the_first_stop_string():
-    assert generation.cut_at("a b c d", ["d", "c"]) == "a b "
-    assert generation.cut_at("a", []) == "a"

@@ -23,7 +23,6 @@ from rdlib.evidence.result_tables import open_results
 from rdlib.method import held_out
 from rdlib.settings import Dataset
 from rdlib.study import grid, requirements, results
-from rdlib.study.jobs import study_jobs
 from rdlib.study.specification import dag_edges
 from rdlib.tasks import data
 from rdlib.tasks.prompts import micro_question
@@ -147,15 +146,6 @@ def test_what_else_reads_gold_answers_runs_without(own_study):
         assert of(own_study, "07_evaluate", method, **axes).json("summary")["few_shot"] == 0
 
 
-@pytest.mark.slow
-def test_ids_and_source_are_artifacts(own_study):
-    stage = of(own_study, "00_data")
-    ids, questions = stage.json("split_ids"), stage.table("questions")
-    assert {split: len(some) for split, some in ids.items()} == {"train": 16, "validation": 8, "test": 8}
-    assert all(sorted(questions["id"][questions["split"] == split]) == some for split, some in ids.items())
-    assert stage.json("source")["source"] == "questions"
-
-
 @pytest.fixture(scope="module")
 def report(own_study, tmp_path_factory):
     """(results of the seed, folder of the report) of the finished study, ablations left out."""
@@ -209,17 +199,6 @@ def test_the_report_says_in_a_sentence_what_ppo_did(own_study, report):
     assert found == pytest.approx(shown[["icl", "ours_wo_r", "ours"]].tolist(), abs=0.01)
     title, _, text = (figures / "health.md").read_text().split("\n")[:3]
     assert title == "# What PPO did to your student" and text.startswith("**") and "held-out questions" in text
-
-
-def test_a_study_with_gold_answers_has_no_such_table(study, tmp_path, monkeypatch):
-    patch_root(monkeypatch, study)
-    stage = stage_in(study, "07_evaluate")
-    assert results.agreement([stage]) is None
-    assert grid.teacher_stages(stage) == [stage.at("01_teacher_responses")]
-    assert not any(s.name == "01_held_out" for job in study_jobs(PARAMS, [0], questions=True) for s in job.stages)
-    gold = stage.table("answers")
-    assert results.judged(stage)["correct"].tolist() == results.graded(stage)["correct"].tolist()
-    assert results.judged(stage)["held_to"].tolist() == gold["gold"].tolist()
 
 
 # ---- nothing is trained or chosen on them

@@ -236,29 +236,7 @@ def test_prompts_have_bos_once_ten_options_and_the_assistants_header_last(root):
     assert max(lengths) > 350 and min(lengths) > 50
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("chat", [True, False])
-def test_a_base_model_without_a_template_has_bos_once_too(tmp_path, chat):
-    """Llama-3.2-1B and 3B, the paper's students, are base models: their text ends with another token."""
-    tokenizer_of(["Which? The answer is (A)."], chat).save_pretrained(tmp_path)
-    tokenizer = models.load_tokenizer(tmp_path)
-    encode = prompts.Encoder({"q": prompts.zero_shot(CHOICE, "Which?", ["x", "y"])}, tokenizer)
-    ids = encode("q", "The answer is (A).", True)
-    end = EOT if chat else END_OF_TEXT
-    assert ids[0] == BOS and ids.count(BOS) == 1 and ids[-1] == end == tokenizer.eos_token_id
-    assert ids[:-1] == encode("q", "The answer is (A).", False)
-
-
 # ---- stages
-
-
-@pytest.mark.slow
-def test_sampled_responses_end_with_the_turn_and_show_no_token_of_it(study):
-    for name in ("01_teacher_responses", "04_student_responses"):
-        responses = stage_of(study[0], name).table("responses")
-        assert responses["finished"].mean() > 0.5 and not responses["text"].str.contains("<|", regex=False).any()
-        answers = responses["answer"].dropna()
-        assert len(answers) > len(responses) / 2 and set(answers) <= set(LETTERS[:10]) and answers.nunique() > 2
 
 
 @pytest.mark.slow

@@ -14,7 +14,7 @@ from tokenizers.pre_tokenizers import ByteLevel, Sequence, WhitespaceSplit
 from tokenizers.trainers import BpeTrainer
 from transformers import PreTrainedTokenizerFast
 
-from rdlib.engines import models, probe
+from rdlib.engines import models
 from rdlib.errors import UserError
 from rdlib.settings import Model
 from rdlib.tasks import prompts, templates
@@ -64,10 +64,6 @@ def test_a_tokenizer_whose_file_loses_spaces_is_refused(tmp_path):
     with pytest.raises(UserError, match="loses parts of a text .* mend tokenizer_class") as caught:
         models.load_tokenizer(tmp_path)
     assert "\n" not in str(caught.value)
-
-
-def test_a_vocabulary_of_words_survives(small):
-    assert probe.survives(small[1])
 
 
 CONTROL = "<|im_end|>\n<|im_start|>assistant\nIt is 5."

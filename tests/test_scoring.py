@@ -14,7 +14,7 @@ from transformers import AutoModelForSequenceClassification, MistralConfig, Qwen
 
 from rdlib.engines import models
 from rdlib.method import scoring
-from rdlib.method.scoring import pad_right, reads_prefixes, score, score_by_query, score_whole, shared_prefixes
+from rdlib.method.scoring import pad_right, reads_prefixes, score, score_by_query, score_whole
 
 
 @pytest.fixture(scope="module")
@@ -126,14 +126,6 @@ def batch_of(groups: list[list[list[int]]], order: list[int], pad: int = 0):
     return ids, mask, torch.tensor([rows[i][1] for i in order])
 
 
-def test_what_a_querys_sequences_begin_with_leaves_a_token_of_each():
-    ids, mask, queries = batch_of(QUERIES, [3, 0, 1, 2, 4, 5, 6, 7, 8, 9, 10, 11])
-    firsts, query_of, prefixes = shared_prefixes(ids, mask, queries)
-    assert prefixes.tolist() == [3, 1, 2, 1, 0, 0]
-    assert firsts.tolist() == [1, 0, 6, 7, 9, 11]
-    assert query_of.tolist() == queries.tolist()
-
-
 def small_model(config_class, **options):
     """An untrained scorer in float64 of another architecture."""
     sizes = {"vocab_size": 64, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "pad_token_id": 0}
@@ -182,10 +174,3 @@ def test_models_that_cannot_go_on_from_a_prompt_read_whole_sequences():
     checkpointed = small_model(Qwen2Config)
     checkpointed.gradient_checkpointing_enable()
     assert not reads_prefixes(checkpointed)
-
-
-def test_a_group_holds_whole_queries(sequences):
-    queries = [i % 4 for i in range(len(sequences))]
-    groups = list(scoring._groups(sequences, queries))
-    assert sorted(i for group in groups for i in group) == list(range(len(sequences)))
-    assert all(len({queries[i] for i in a} & {queries[i] for i in b}) == 0 for a in groups for b in groups if a != b)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -11,7 +10,6 @@ import torch
 from conftest import copy_study, make_root, stage_in
 from hypothesis import given
 from hypothesis import strategies as st
-from torch.utils.data import RandomSampler
 
 from rdlib.engines import models
 from rdlib.engines.generation import Completion
@@ -97,14 +95,6 @@ def test_the_cap(cap, seed, method):
     pd.testing.assert_frame_equal(chosen, select_responses(RESPONSES, LABELS, method, cap, seed))
 
 
-def test_the_cap_draws_uniformly():
-    counts = pd.Series(0, index=RESPONSES.index)
-    for seed in range(1000):
-        counts[select_responses(RESPONSES, LABELS, "sft", 1, seed).index] += 1
-    assert counts[[10, 11, 12, 13]].between(180, 320).all()  # 250 each, five standard deviations
-    assert counts[16] == 1000
-
-
 # ---- the loss
 
 
@@ -139,18 +129,6 @@ def test_the_loss_is_the_mean_negative_log_likelihood_of_the_responses(trainer):
     assert loss == pytest.approx(surprise / tokens, rel=1e-5)
 
 
-def test_padding_carries_no_loss(trainer):
-    (batch,) = list(trainer.get_train_dataloader())
-    mask, labels = batch["attention_mask"], batch["labels"]
-    assert (mask == 0).any()
-    assert (labels[mask == 0] == IGNORED).all()
-    assert (labels != IGNORED).sum() == sum(sum(v != IGNORED for v in row["labels"]) for row in trainer.train_dataset)
-
-
-def test_all_parameters_are_trained(trainer):
-    assert all(p.requires_grad for p in trainer.model.parameters())
-
-
 @pytest.mark.parametrize(
     ("method", "own", "used"), [("sft", 1e-4, 1e-3), ("ours_wo_r", 1e-4, 1e-4), ("ours_wo_r", None, 1e-3)]
 )
@@ -159,25 +137,6 @@ def test_the_warm_up_may_have_a_rate_of_its_own(study, tmp_path, method, own, us
     stage = stage.with_overrides({"sft.learning_rate": 1e-3, "sft.learning_rate_of_warmup": own})
     assert configuration(stage, tmp_path).learning_rate == used
     assert configuration(stage, tmp_path, 2e-5).learning_rate == 2e-5  # rejection sampling's
-
-
-def test_texts_are_drawn_in_random_order(trainer, study):
-    """Batches sorted by length would make training swing between long and short texts (docs/convergence.md)."""
-    assert isinstance(trainer._get_train_sampler(trainer.train_dataset), RandomSampler)
-    assert configuration(stage_in(study, "03_sft_warmup", "sft"), Path("x")).train_sampling_strategy == "random"
-
-
-def test_the_configuration_is_the_profiles(trainer, study):
-    profile, arguments = stage_in(study, "03_sft_warmup", "sft").profile, trainer.args
-    settings, stopping = profile.sft, profile.stopping
-    assert arguments.num_train_epochs == settings.epochs
-    assert arguments.learning_rate == settings.learning_rate
-    assert arguments.per_device_train_batch_size == settings.batch_size
-    assert arguments.max_length == settings.max_length
-    assert arguments.warmup_steps == stopping.warmup_steps
-    assert arguments.eval_steps == arguments.save_steps == stopping.every
-    assert arguments.load_best_model_at_end and arguments.metric_for_best_model == "eval_agreement"
-    assert arguments.greater_is_better
 
 
 # ---- agreement and the stage

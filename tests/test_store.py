@@ -60,22 +60,6 @@ def test_what_serves_a_request(tmp_path, reply, had, now, serves):
         assert bool(store.kept([wanted(max_tokens=now)])[0]) is serves
 
 
-def test_another_series_or_request_is_not_served(tmp_path):
-    with Store.open(tmp_path / "s.sqlite") as store:
-        keep(store)
-        assert store.kept([wanted(series="1"), wanted(what=ASKED | {"temperature": 0.5})]) == [{}, {}]
-        assert store.kept([wanted(), wanted((0, 1))]) == [{0: ANSWER}, {0: ANSWER}]
-
-
-def test_the_newest_that_serves_is_given(tmp_path):
-    cut = replace(ANSWER, ended=False, text="It is")
-    longer = replace(ANSWER, text="It is 5.\n#### 5")
-    with Store.open(tmp_path / "s.sqlite") as store:
-        keep(store, 0, cut)
-        keep(store, 0, longer, wanted(max_tokens=200))
-        assert store.kept([wanted()]) == [{0: longer}]
-
-
 def test_refusals_of_a_run_that_ended_badly_serve_no_more(tmp_path):
     refused = Reply("refused", words="filtered")
     with Store.open(tmp_path / "s.sqlite") as store:
@@ -98,15 +82,6 @@ def test_what_was_spent_and_learnt(tmp_path):
         for most in (8, 4):
             store.remember("m at u", {"most_choices": most})
         assert store.learnt("m at u") == {"most_choices": 4}
-
-
-def test_what_else_was_asked_of_a_question(tmp_path):
-    other = ASKED | {"messages": [{"role": "user", "content": "Please: Q?"}]}
-    with Store.open(tmp_path / "s.sqlite") as store:
-        keep(store, one=wanted(what=other), what=other)
-        found = store.others(["Q?", "R?"], 1.0, {digest(ASKED)})
-        assert [one["messages"] for one in found] == [other["messages"]]
-        assert store.others(["Q?"], 0.5, set()) == [] and store.others(["Q?"], 1.0, {digest(other)}) == []
 
 
 @pytest.mark.parametrize("content", [b"", b"SQLite format 3\x00", b"\x00" * 5000, b'{"question": "a"}\n' * 900])
