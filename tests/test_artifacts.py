@@ -100,24 +100,6 @@ def test_seal_and_verify(tmp_path):
     assert not (tmp_path / "s.partial").exists()
 
 
-@pytest.mark.parametrize("moment", ["manifest", "rename"])
-def test_a_crash_while_sealing_leaves_no_final_folder(tmp_path, monkeypatch, moment):
-    partial = tmp_path / "s.partial"
-    artifacts.write_bytes(partial / "a.txt", b"a")
-
-    def fail(*args, **kwargs):
-        raise KeyboardInterrupt
-
-    target = (artifacts, "write_json") if moment == "manifest" else (Path, "rename")
-    with monkeypatch.context() as patch:
-        patch.setattr(*target, fail)
-        with pytest.raises(KeyboardInterrupt):
-            artifacts.seal(partial, tmp_path / "s", {"stage": "s", "key": "k"})
-    assert artifacts.read_manifest(tmp_path / "s") is None
-    artifacts.seal(partial, tmp_path / "s", {"stage": "s", "key": "k"})
-    artifacts.verify(tmp_path / "s", artifacts.read_manifest(tmp_path / "s"), "make it")
-
-
 def test_a_crash_inside_a_stage_leaves_no_final_folder(study, tmp_path, monkeypatch):
     from rdlib.method import voting
 
@@ -240,16 +222,6 @@ def test_two_runs_in_one_folder_the_second_stops(study, tmp_path, monkeypatch):
         stage.run()
     assert len(seen) == 1 and stage.done
     assert artifacts.hash_files(stage.folder) == artifacts.hash_files(stage_in(study, "02_pseudo_labels").folder)
-
-
-def test_a_lock_ends_with_what_failed(tmp_path):
-    with pytest.raises(KeyboardInterrupt), artifacts.hold(tmp_path / "s.partial", "k"):
-        (tmp_path / "s.partial" / "half").write_text("half")
-        raise KeyboardInterrupt
-    with artifacts.hold(tmp_path / "s.partial", "k"):
-        assert (tmp_path / "s.partial" / "half").exists()
-    with artifacts.hold(tmp_path / "s.partial", "another"):
-        assert [path.name for path in (tmp_path / "s.partial").iterdir()] == [artifacts.KEY]
 
 
 def test_a_full_disk_is_one_sentence_and_leaves_no_half_file(study, tmp_path, monkeypatch):

@@ -101,14 +101,6 @@ def test_long_samples_follow_the_model(small, prompts):
     assert tokenizer.pad_token_id not in {t for c in samples for t in c.tokens}
 
 
-def test_seeds(small, prompts):
-    requests = [Request(p, 4, 1.0) for p in prompts]
-    first = engine_of(small).generate(requests, 1)
-    assert engine_of(small).generate(requests, 1) == first
-    assert engine_of(small).generate(requests, 2) != first
-    assert len({tuple(c.tokens) for c in first[0]}) > 1
-
-
 def test_the_global_generator_is_left_alone(small, prompts):
     torch.manual_seed(0)
     expected = torch.rand(1)
@@ -153,14 +145,6 @@ def test_a_sampled_padding_token_is_a_token_like_others(small, prompts, monkeypa
     first, second = engine_of(small).generate([Request(prompts[0], 2, 1.0)], 0)[0]
     assert (second.tokens, second.count, second.finish_reason) == ([20, 21, eos], 3, "stop")
     assert (first.tokens, first.count, first.finish_reason) == ([20, pad, 22, eos], 4, "stop")
-
-
-def test_training_mode_is_restored(small, prompts):
-    model = small[0]
-    for mode in (True, False):
-        model.train(mode)
-        engine_of(small).generate([Request(prompts[0], 1, 0.0)], 0)
-        assert model.training is mode
 
 
 # ---- shards

@@ -121,31 +121,6 @@ def test_the_networks_start_as_separate_ones_do(tmp_path, base, given):
         torch.testing.assert_close(ours, apart, **near)
 
 
-def test_the_gradients_are_those_of_separate_bodies(tmp_path, base):
-    scorer, found, same = trained(tmp_path / "reward", base), [], None
-    for shares, given in ((True, ADAPTED), (True, CHECKPOINTED), (False, ADAPTED)):
-        config = settings(episodes_per_update=6, minibatch_size=6)
-        one = trainer(networks(base, scorer, given, shares), config, given)
-        batch, scores, _ = one._rollout(1)
-        batch = one._advantages(one._evaluate_rollouts(batch), scores)
-        same = same or batch
-        loss, _ = one._loss(same)
-        gradients = torch.autograd.grad(loss, one.parameters)
-        found.append({name: g for (name, _), g in zip(_trained(one.both), gradients, strict=True)})
-    for other in found[:2]:
-        for name, gradient in found[2].items():
-            torch.testing.assert_close(other[name], gradient, rtol=1e-3, atol=1e-5)
-
-
-def _trained(both) -> list[tuple[str, torch.Tensor]]:
-    """Names of what is trained that do not tell how it is held."""
-    named = [(n, p) for n, p in both.named_parameters() if p.requires_grad]
-    gone = ("base_model.model.", ".default", f".{one_base.VALUE}", "modules_to_save.")
-    for word in gone:
-        named = [(n[:6] + n[6:].replace(word, "" if word[0] != "." else ""), p) for n, p in named]
-    return named
-
-
 @pytest.mark.parametrize("given", [ADAPTED, BF16], ids=["float32", "bfloat16"])
 def test_the_base_is_held_once_and_what_is_trained_is_float32(tmp_path, base, given):
     scorer = trained(tmp_path / "reward", base, given)

@@ -11,7 +11,7 @@ import hashlib
 import pandas as pd
 import pytest
 import yaml
-from conftest import PARAMS, identity, make_root, patch_root, stage_in, tiny_settings
+from conftest import PARAMS, make_root, patch_root, stage_in, tiny_settings
 from fake_server import FakeServer, listing
 from test_real_data import write
 
@@ -184,23 +184,6 @@ def test_the_report_shows_agreement_and_no_accuracy(own_study, report):
     assert costs["01_held_out"] > 0
 
 
-@pytest.mark.slow
-def test_the_report_says_in_a_sentence_what_ppo_did(own_study, report):
-    tables, figures = report
-    written = pd.read_csv(tables / "greedy_answers.csv").set_index("method")
-    for method, axes in EVALUATED:
-        answers, row = of(own_study, "07_evaluate", method, **axes).table("answers"), written.loc[method]
-        assert row["questions"] == len(answers) == 8 and row["tokens"] == pytest.approx(answers["tokens"].mean())
-        assert row["answered"] == pytest.approx(answers["answer"].notna().mean())
-        assert row["distinct"] == pytest.approx(len(set(answers["text"])) / 8)
-    shown = pd.read_csv(figures / "held_out_agreement.csv").set_index("method")["agreement_pct"]
-    row = pd.read_csv(figures / "health.csv").set_index("measure").loc["agreement (%)"]
-    found = row[["before_training", "after_warmup", "after_ppo"]].tolist()
-    assert found == pytest.approx(shown[["icl", "ours_wo_r", "ours"]].tolist(), abs=0.01)
-    title, _, text = (figures / "health.md").read_text().split("\n")[:3]
-    assert title == "# What PPO did to your student" and text.startswith("**") and "held-out questions" in text
-
-
 # ---- nothing is trained or chosen on them
 
 
@@ -239,16 +222,6 @@ def test_the_poison_worked(own_study, poisoned):
     answers = [of(root, "07_evaluate").table("answers")["text"].tolist() for root in (own_study, poisoned)]
     assert answers[0] == answers[1]
     assert not results.judged(of(poisoned, "07_evaluate"))["correct"].any()
-
-
-@pytest.mark.slow
-def test_no_override_moves_what_all_variants_are_measured_by(own_study):
-    stage = of(own_study, "07_evaluate")
-    for key, value in (("voting.flip_share", 0.4), ("teacher_sampling.samples_per_temperature", 9)):
-        variant = stage.with_overrides({key: value})
-        assert variant.folder != stage.folder
-        assert identity(variant.at("01_held_out")) == identity(stage.at("01_held_out"))
-        assert variant.at("01_held_out").folder == stage.at("01_held_out").folder
 
 
 # ---- some questions with answers

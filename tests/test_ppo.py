@@ -469,14 +469,6 @@ def test_a_killed_run_continues_exactly(tmp_path, checkpoint_every, dies_in):
         assert torch.equal(a, b)
 
 
-def test_two_updates_and_two_more_are_four(tmp_path):
-    trainer_for(settings(total_updates=2)).train(tmp_path / "split")
-    trainer_for(settings(total_updates=4)).train(tmp_path / "split")
-    trainer_for(settings(total_updates=4)).train(tmp_path / "straight")
-    assert state_bytes(tmp_path / "split", 4) == state_bytes(tmp_path / "straight", 4)
-    assert [p.name for p in (tmp_path / "split").glob("checkpoint*")] == ["checkpoint-000004"]
-
-
 def test_a_finished_run_trains_no_more(tmp_path):
     first = trainer_for(settings(), validate=first_logit)
     result = first.train(tmp_path)
@@ -559,17 +551,6 @@ def test_query_order_is_endless_shuffled_epochs():
     assert order[:7] != order[7:14]
     assert [i for start in range(0, 21, 3) for i in ppo_schedule.query_order(7, start, 3, seed=3)] == order
     assert ppo_schedule.query_order(7, 5, 9, seed=3) == order[5:14]
-
-
-def test_minibatches_are_a_partition_into_equal_parts():
-    parts = ppo_schedule.minibatches(10, 4, seed=0)
-    assert sorted(len(p) for p in parts) == [3, 3, 4]
-    assert sorted(torch.cat(parts).tolist()) == list(range(10))
-
-
-def test_learning_rates_rise_and_stay():
-    rates = [0.4 * ppo_schedule.warmup_factor(settings(warmup_updates=3), u) for u in range(1, 7)]
-    assert rates == pytest.approx([0.1, 0.2, 0.3, 0.4, 0.4, 0.4])
 
 
 def test_the_value_model_has_a_learning_rate_of_its_own(tmp_path):

@@ -29,7 +29,6 @@ from rdlib.tasks.prompts import (
     micro_question,
     opening,
     render,
-    stops,
     zero_shot,
 )
 from rdlib.tasks.spoken import THINK
@@ -179,12 +178,6 @@ def test_the_end_token_is_the_templates_and_never_the_padding(tmp_path, eos, pad
     assert (again.eos_token, again.pad_token) == (tokenizer.eos_token, tokenizer.pad_token)
 
 
-def test_a_chat_has_turns_and_no_stop_strings():
-    prompt = zero_shot(MATH, "What is 7 * 6?")
-    assert stops(make_tokenizer(), prompt) == STOP
-    assert stops(make_tokenizer(None, CHATML), prompt) == ()
-
-
 THINKING = CHATML.replace("assistant\n'", "assistant\n<think>\n'")
 WITHOUT_THINKING = CHATML.replace("assistant\n'", "assistant\n<think>\n\n</think>\n\n'")
 
@@ -239,11 +232,6 @@ def test_a_template_puts_the_question_to_chats_and_to_plain_models():
     assert prompt.messages[0] == ("user", f"Frage: 1 {{question}} 1?\n{german} {{x}}")
     assert prompt.messages[2] == ("user", f"Frage: 2 + 2?\n{german} {{x}}")
     assert prompt.plain == f"Frage: 1 {{question}} 1?\n{german} {{x}} 2\n\nFrage: 2 + 2?\n{german} {{x}}"
-
-
-def test_a_template_of_choices_lists_the_options():
-    settings = own_prompt("choice", template="{question}\n{options}\nAntwort:")
-    assert prompts.zero_shot(settings, "Welches?", ["a", "b"]).plain == "Welches?\n(A) a\n(B) b\nAntwort:"
 
 
 @pytest.mark.parametrize(

@@ -95,15 +95,6 @@ def test_teacher_source_has_a_preference_of_its_own_and_two_classes():
 # ---- data
 
 
-def test_counts_by_kind():
-    equal = {STUDENT_POSITIVE: 4, STUDENT_NEGATIVE: 4, TEACHER_POSITIVE: 4}
-    rng = random.Random(0)
-    assert counts_by_kind(settings(), rng) == equal
-    few = counts_by_kind(settings(teacher_share=0.25), rng)
-    assert few == {STUDENT_POSITIVE: 6, STUDENT_NEGATIVE: 4, TEACHER_POSITIVE: 2}
-    assert counts_by_kind(settings(source="teacher"), rng) == {TEACHER_POSITIVE: 4, TEACHER_NEGATIVE: 4}
-
-
 @pytest.mark.parametrize("share", [0.25, 0.4, 0.5, 0.6, 0.75])
 def test_every_share_holds_on_average(share):
     """Two ratios that rounding makes one would be two points of Figure 6 with the same data."""
@@ -174,15 +165,6 @@ def test_aucs_by_hand():
     assert aucs(np.array([2.0, 0.0, 1.0, 2.0]), kinds) == {"pos_neg_auc": 0.5, "pos_pos_auc": 0.75}
 
 
-def test_collate_flattens_queries():
-    rows = [{"sequences": [[1, 2], [3]], "kinds": [0, 1]}, {"sequences": [[4, 5, 6]], "kinds": [2]}]
-    batch = collate(rows, pad=9)
-    assert batch["input_ids"].tolist() == [[1, 2, 9], [3, 9, 9], [4, 5, 6]]
-    assert batch["attention_mask"].tolist() == [[1, 1, 0], [1, 0, 0], [1, 1, 1]]
-    assert batch["kinds"].tolist() == [0, 1, 2]
-    assert batch["queries"].tolist() == batch["sequence_queries"].tolist() == [0, 0, 1]
-
-
 def test_equal_responses_of_a_query_are_read_once():
     rows = [{"sequences": [[1, 2], [3], [1, 2], [1, 2]], "kinds": [0, 1, 2, 0]}, {"sequences": [[3]], "kinds": [1]}]
     batch = collate(rows, pad=9)
@@ -193,13 +175,6 @@ def test_equal_responses_of_a_query_are_read_once():
 
 
 # ---- the stage
-
-
-def test_a_new_head_scores_zero(study):
-    """Training starts from equal scores, so its first evaluation is at chance."""
-    history = stage_in(study, "05_reward_model").table("history")
-    assert history["step"].iloc[0] == 0
-    assert history[["pos_neg_auc", "pos_pos_auc"]].iloc[0].tolist() == [0.5, 0.5]
 
 
 def test_stage_scores_what_its_model_scores(study):
@@ -232,12 +207,3 @@ def test_stage_summary_and_best_checkpoint(study):
     validation = stage.at("00_data").table("questions").query("split == 'validation'")["id"]
     assert set(table["id"]) <= set(validation)
     assert not (stage.folder / "checkpoints").exists()
-
-
-def test_stage_counts_its_queries(study):
-    stage = stage_in(study, "05_reward_model")
-    student = stage.at("04_student_responses").table("responses").query("split == 'train'")
-    failed = student.groupby("id")["positive"].apply(lambda p: not p.all()).sum()
-    summary = stage.json("summary")
-    assert summary["train_queries"] + summary["skipped_queries"] == failed
-    assert summary["train_queries"] > 0

@@ -52,19 +52,10 @@ def test_the_prompt_is_masked_and_the_end_token_comes_once(small):
     assert row["input_ids"].count(tokenizer.eos_token_id) == 1
     assert row["input_ids"][-1] == tokenizer.eos_token_id
     assert tokenizer.decode(row["input_ids"][:-1]) == PROMPT + " buys : 7 + 5 = 12 . #### 12"
-    assert row["length"] == len(row["input_ids"]) == len(row["labels"])
-
-
-def test_an_unfinished_response_is_not_taught_to_end(small):
-    row = masked(small[1], "buys : 7", False, 512)
-    assert small[1].eos_token_id not in row["input_ids"]
-
-
-def test_a_long_response_is_cut(small):
-    row = masked(small[1], "buys : 7 + 5 = 12 . #### 12", True, 25)
-    assert len(row["input_ids"]) == len(row["labels"]) == 25
-    assert row["truncated"]
-    assert not masked(small[1], "buys : 7 + 5 = 12 . #### 12", True, 512)["truncated"]
+    assert row["length"] == len(row["input_ids"]) == len(row["labels"]) and not row["truncated"]
+    assert tokenizer.eos_token_id not in masked(tokenizer, "buys : 7", False, 512)["input_ids"]  # it did not end
+    cut = masked(tokenizer, "buys : 7 + 5 = 12 . #### 12", True, 25)
+    assert len(cut["input_ids"]) == len(cut["labels"]) == 25 and cut["truncated"]
 
 
 def test_a_response_of_which_nothing_is_left_is_left_out(small):
@@ -185,18 +176,6 @@ def test_stage_keeps_the_best_checkpoint(study, method):
     measure = Agreement(questions, labels, tokenizer, stage.dataset_settings, 64)
     assert measure(models.load_causal_lm(stage.folder / "model")) == agreement.max()
     assert not (stage.folder / training.CHECKPOINTS).exists()
-
-
-def test_sft_reads_more_responses_than_the_warm_up(study):
-    stage = stage_in(study, "03_sft_warmup", "ours_wo_r")
-    baseline, warmup = (stage_in(study, "03_sft_warmup", m).json("summary") for m in ("sft", "ours_wo_r"))
-    assert baseline["responses"] == 16 * 2  # every training question, two responses each
-    labels = stage.at("02_pseudo_labels").table("labels")
-    responses = stage.at("01_teacher_responses").table("responses").query("split == 'train'")
-    agreeing = responses.merge(labels[["id", "pseudo_label"]], on="id").query("answer == pseudo_label")
-    assert warmup["responses"] == agreeing.groupby("id").size().clip(upper=2).sum()
-    every, positive = (select_responses(responses, labels, m, None, 0) for m in ("sft", "ours_wo_r"))
-    assert len(every) == len(responses) > len(positive) == len(agreeing)
 
 
 def test_history_table_merges_a_steps_logs_and_leaves_timing_out():

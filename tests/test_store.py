@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import random
-import signal
 import sqlite3
-import time
 from dataclasses import replace
 
 import pytest
@@ -115,35 +110,6 @@ def test_a_store_that_cannot_be_written_says_so(tmp_path):
         store.connection.execute("PRAGMA query_only = ON")
         with pytest.raises(UserError, match="cannot be written"):
             keep(store)
-
-
-@pytest.mark.slow
-def test_thirty_kills_lose_nothing(tmp_path):
-    """A process writes and is killed at a random moment; what it said it had written is there, whole and once."""
-    path, rng, said = tmp_path / "s.sqlite", random.Random(0), 0
-    for kill in range(30):
-        reader, writer = os.pipe()
-        process = multiprocessing.get_context("fork").Process(target=_filling, args=(path, kill * 100_000, writer))
-        process.start()
-        os.close(writer)
-        time.sleep(rng.uniform(0.01, 0.15))
-        os.kill(process.pid, signal.SIGKILL)
-        process.join()
-        with os.fdopen(reader) as lines:
-            written = [int(line) for line in lines.read().split("\n")[:-1]]
-        said += len(written)
-        with Store.open(path) as store:
-            rows = store.connection.execute("SELECT sample FROM responses").fetchall()
-            assert {(n,) for n in written} <= set(rows) and len(rows) == len(set(rows))
-            assert store.connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
-    assert said > 30
-
-
-def _filling(path, start: int, descriptor: int) -> None:
-    with Store.open(path) as store:
-        for number in range(start, start + 100_000):
-            keep(store, number)
-            os.write(descriptor, f"{number}\n".encode())
 
 
 @settings(max_examples=40)
