@@ -30,14 +30,12 @@ SAID = "So.\n#### {}"
 END_OF_TEXT = 1  # "</s>", an end of the base model; the template's is "<|im_end|>"
 
 
-def learn_the_form(model, encode: prompts.Encoder) -> None:
-    """Teach a model to answer any question by one of two numbers."""
+def learn_the_form(model, asked: list[list[int]], said: list[list[int]], steps: int = 40) -> None:
+    """Teach a model to give one of some responses (token ids) to any prompt."""
     rng = random.Random(0)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
-    for _ in range(50):
-        texts = [SAID.format(rng.choice("23")) for _ in range(4)]
-        said = [encode.response(text, True) for text in texts]
-        batch = core.Batch.collate([rng.choice(list(encode.prompts.values())) for _ in said], said)
+    for _ in range(steps):
+        batch = core.Batch.collate([rng.choice(asked) for _ in range(4)], [rng.choice(said) for _ in range(4)])
         logprobs, _ = core.response_logprobs(model, *batch.inputs)
         loss = -core.masked_mean(logprobs, batch.mask)
         optimizer.zero_grad()
@@ -50,7 +48,8 @@ def make_chat_model(folder: Path, kind: str, rows: int, template: str, questions
     save_tokenizer(folder, template, make_tokenizer(None, template, "</s>", "</s>"))
     model = make_model(kind, vocab_size=rows)
     asked = {question: prompts.zero_shot(MATH, question) for question in questions}
-    learn_the_form(model, prompts.Encoder(asked, models.load_tokenizer(folder)))
+    encode = prompts.Encoder(asked, models.load_tokenizer(folder))
+    learn_the_form(model, list(encode.prompts.values()), [encode.response(SAID.format(n), True) for n in "23"])
     model.save_pretrained(folder)
     save_settings(folder, "generation_config.json", eos_token_id=[END_OF_TEXT], pad_token_id=1, temperature=0.7)
 

@@ -33,10 +33,10 @@ TRAINING = [
 PPO = ("04_student_responses", "05_reward_model", "06_ppo")
 FLIPPED = {"teacher_sampling.samples_per_temperature": 4, "sft.responses_per_question": 3, "voting.flip_share": 0.2}
 FLIPPED |= {"reward_model.lam": 0.25, "reward_model.teacher_share": 0.75, "reward.mismatch": "minus"}
-# What else is trained: method, overrides, stages. Together the overrides are all that ablations and questions make.
+# What else is trained: method, overrides, stages; tests/test_baselines.py trains the baselines so. Together the
+# overrides are all that ablations and questions make.
 OTHERS = [
     ("ours_wo_d", {}, PPO),
-    *((method, {}, ("13_baseline",)) for method in BASELINES),
     ("ours", FLIPPED, PPO),
     ("ours", {"reward_model.source": "teacher", "reward.mismatch": "none"}, PPO[1:]),
     ("ours", {"reward.source": "vote"}, PPO[2:]),
@@ -91,16 +91,21 @@ def no_answer(*args):
     raise AssertionError("a training stage asked for a gold answer")
 
 
+def without_any_gold_answer(patch: pytest.MonkeyPatch) -> None:
+    """Make it an error to ask for a gold answer in any way."""
+    without_files_of_gold(patch)
+    for problem in (gsm.GsmProblem, mmlu.MmluProblem):
+        patch.setattr(problem, "answer", property(no_answer))
+    for way in ("load", "worked_examples", "run_gold"):
+        patch.setattr(data, way, no_answer)
+
+
 @pytest.mark.parametrize(("method", "overrides", "names"), OTHERS, ids=[f"{m}-{len(o)}" for m, o, _ in OTHERS])
 @pytest.mark.slow
 def test_other_methods_and_variants_train_where_no_gold_answer_can_be_asked_for(
     poisoned, monkeypatch, method, overrides, names
 ):
-    without_files_of_gold(monkeypatch)
-    for problem in (gsm.GsmProblem, mmlu.MmluProblem):
-        monkeypatch.setattr(problem, "answer", property(no_answer))
-    for way in ("load", "worked_examples", "run_gold"):
-        monkeypatch.setattr(data, way, no_answer)
+    without_any_gold_answer(monkeypatch)
     for name in names:
         stage = stage_in(poisoned, name, method)
         stage = stage.with_overrides(overrides) if overrides else stage
@@ -114,7 +119,7 @@ def test_these_are_all_the_variants_that_ablations_and_questions_train(study, mo
     asked += [one for some in grid.ablation_overrides(cell.profile).values() for one in some]
     covered = {key for _, overrides, _ in OTHERS for key in overrides}
     assert {key for one in asked for key in one} <= covered, "add the new override to OTHERS"
-    methods = {method for _, method in TRAINING} | {method for method, _, _ in OTHERS}
+    methods = {method for _, method in TRAINING} | {method for method, _, _ in OTHERS} | set(BASELINES)
     assert {arm.stage.method for arm in arms.arms_of(cell)} <= methods | {"teacher"}
 
 
