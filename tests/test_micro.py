@@ -80,6 +80,17 @@ def test_no_problem_of_the_study_was_pretrained_on(study_problems, pretraining_k
         assert not {p.key for *_, p in rows} & pretraining_keys
 
 
+def test_every_pretraining_problem_lies_in_the_pretraining_split(pretraining_keys):
+    """By construction: the split is a function of the key, and the corpus takes one split."""
+    assert {split_of(key) for key in pretraining_keys} == {"pretraining"}
+
+
+def test_every_question_lies_in_its_split(study_problems):
+    for rows in study_problems.values():
+        for _, split, _, problem in rows:
+            assert split_of(problem.key) == ("test" if split == data.PERTURBED else split)
+
+
 @given(st.integers(0, 10_000), st.sampled_from(lexicon.NAMES), st.sampled_from(lexicon.OBJECTS), st.booleans())
 def test_a_key_ignores_names_objects_and_wording(seed, name, item, rephrased):
     problem = gsm.draw(random.Random(seed))
