@@ -17,6 +17,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from rdlib.micro import gsm, lexicon, mmlu
 from rdlib.micro.authors import STYLES, Author
+from rdlib.micro.splits import split_of
 from rdlib.micro.tokenizer import build_tokenizer, vocabulary
 from rdlib.profile import load_profile
 from rdlib.study import pretrain
