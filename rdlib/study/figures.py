@@ -80,7 +80,7 @@ def described(exhibit: Exhibit, evidence: Evidence) -> str:
     if exhibit.rests_on:
         lines += [
             f"It rests on what these notebooks train, and those before them: {', '.join(exhibit.rests_on)}.",
-            f'To train that again, its time told first: make retrain NAME={exhibit.name} SEEDS="{seed_of(folders[0])}"',
+            f'To train that again, its time told first: make study NAME={exhibit.name} SEEDS="{seed_of(folders[0])}"',
         ]
     return "\n".join(lines)
 
