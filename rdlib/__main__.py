@@ -36,7 +36,7 @@ COMMANDS = {
     "rounding": ("rdlib.study.rounding", "compute released seeds in torch's own numerics"),
     "remake": ("rdlib.study.remake", "rerun methods of released seeds after a change of their code"),
     "warm": ("rdlib.study.warm", "run one notebook in a fork of the study's warm process (used by studies)"),
-    "worker": ("rdlib.study.launch", "one process of a training stage (used by stages)"),
+    "worker": ("rdlib.study.worker", "one process of a training stage (used by stages)"),
 }
 # What commands and modules were called in version 1.0
 FORMER = {

@@ -58,7 +58,7 @@ def build(figures: Path, out: Path, strict: bool = False) -> Path:
     `strict`: a warning of Sphinx fails it. UserError without results, or for a folder that holds something else.
     """
     if not seed_folders(figures / "results"):
-        raise UserError(f"{figures} holds no released results: `make release` releases those of a finished study.")
+        raise UserError(f"{figures} holds no released results: `make release` releases a finished study's.")
     if out.exists() and any(out.iterdir()) and not (out / BUILT).is_file():
         raise UserError(f"{out} holds other files than a site: give another folder, or remove it.")
     source, new = out.with_name(f"{out.name}-source"), out.with_name(f"{out.name}-new")
