@@ -43,6 +43,7 @@ python_maximum_signature_line_length = 88
 add_module_names = False
 toc_object_entries = False
 viewcode_line_numbers = True
+viewcode_follow_imported_members = False  # an imported name has no place on its module's page
 
 suppress_warnings = [
     "myst.header",  # a notebook's cells and a table's own title begin at the level that suits them
