@@ -70,7 +70,7 @@ run.open-ends = $(offline) $(rdlib) open-ends --jobs $(JOBS) $(ARGS)
 run.same-rate = $(offline) $(rdlib) same-rate --seeds $(released_seeds) --jobs $(JOBS) $(ARGS) && $(redraw)
 run.rounding = RDLIB_NUMERICS=native $(offline) $(rdlib) rounding --seeds $(released_seeds) --jobs $(JOBS) $(ARGS) && $(redraw)
 
-laptop: env ## study two real models on two CPU cores, in hours (docs/laptop.md; RECORD=yes: record their teacher anew)
+laptop: env ## study two real models on two CPU cores, in hours (docs/laptop.md; RECORD=yes: record their teacher again)
 	@$(if $(RECORD),$(PYTHON) scripts/llama_environment.py)
 	@$(if $(RECORD),RDLIB_NUMERICS=native) $(python) scripts/laptop.py $(if $(RECORD),record $(ARGS),prepare)
 	@$(if $(RECORD),true,$(laptop) --dry-run)
@@ -98,7 +98,7 @@ docs: env ## fill the numbers in README and docs from result files
 	@$(rdlib) memory
 	@$(rdlib) documents
 
-site: env ## write build/site: results, gallery, executed notebooks, documents and API as web pages
+site: env ## write build/site: report, gallery, executed notebooks, documents and API as web pages
 	@$(offline) $(rdlib) site figures build/site
 
 # ---- tests

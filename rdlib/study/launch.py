@@ -3,7 +3,7 @@
     training: {processes: 2}                                            # a GPU each, or two processes on the CPU
     training: {processes: 8, accelerate: params/accelerate/zero2.yaml}  # DeepSpeed
 
-Each worker (`rdlib.study.worker`) runs the stage's own function; `rdlib.method.training` shares the work and
+Each worker (`python -m rdlib worker JOB`) runs the stage's own function; `rdlib.method.training` shares the work and
 lets the first one write. What the caller sees travels through pipes: progress bars on standard error, and on standard
 output events, each a line of JSON after a record separator: the rows of `on_update`, and the sentence of a failure. The
 workers end with their standard input, so that none outlives the notebook.
@@ -220,3 +220,10 @@ def reason(text: str, failures: Sequence[str] = ()) -> str:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     errors = [line for line in lines if re.match(r"(\[rank\d+\]: *)?[\w.]*(Error|Exception)\b", line)]
     return ([*lines[-1:], *errors] or ["without a word"])[-1][:300]
+
+
+def send(event: dict[str, Any]) -> None:
+    """Give an event to the notebook's process."""
+    sys.stdout.flush()
+    sys.stdout.write(f"{RECORD}{json.dumps(event)}\n")
+    sys.stdout.flush()

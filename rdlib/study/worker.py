@@ -1,18 +1,17 @@
-"""One process of a stage that trains in several: `python -m rdlib worker JOB`, started by `rdlib.study.launch`."""
+"""One process of a training stage: `python -m rdlib worker`, started by `rdlib.study.launch`, never by a person."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import os
-import sys
 import threading
 import traceback
 from pathlib import Path
 from typing import Any
 
 from rdlib.errors import UserError
-from rdlib.study import launch
+from rdlib.study.launch import send
 from rdlib.study.stage import Stage
 
 
@@ -46,13 +45,6 @@ def work(job: dict[str, Any]) -> int:
 
 def _sender(hook: str):
     return lambda value: send({"hook": hook, "value": value})
-
-
-def send(event: dict[str, Any]) -> None:
-    """Give an event to the notebook's process."""
-    sys.stdout.flush()
-    sys.stdout.write(f"{launch.RECORD}{json.dumps(event)}\n")
-    sys.stdout.flush()
 
 
 def _end_with_input() -> None:
