@@ -58,7 +58,9 @@ def run(options: argparse.Namespace) -> None:
     warnings.filterwarnings("ignore")  # papermill's and the kernel's, of no use here
     released = result_tables.seed_folders(options.figures / "results")
     if not released:
-        raise UserError(f"{options.figures} holds no released results: run `make reference`, which releases them.")
+        raise UserError(
+            f"{options.figures} holds no released results: `make release` releases those of a finished study."
+        )
     seed, out = result_tables.seed_of(released[0]), options.figures / "notebooks"
     jobs = cell_jobs(options.profile, seed)
     executed, before = of_run(jobs), {path.stem for path in out.glob("*.ipynb")}
