@@ -2,7 +2,7 @@
 
     draw(EXHIBITS["figure_5_lambda"], open_results(Path("figures/results")), Path("figures"))
 
-`python -m rdlib.study.figures` is the command.
+`python -m rdlib figures` is the command.
 """
 
 from __future__ import annotations
