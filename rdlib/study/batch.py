@@ -30,7 +30,7 @@ from rdlib.study import batch_plan
 from rdlib.study.batch_folder import Folder, Origin, Origins, Sent
 from rdlib.study.batch_plan import Batch, Post
 from rdlib.study.batch_reading import Reading
-from rdlib.study.jobs import stages_behind, stages_to_run, study_jobs
+from rdlib.study.jobs import every_stage, stages_to_run, study_jobs
 from rdlib.study.stage import Stage
 
 EVERY = 60.0  # seconds between two looks at batches that are under way
@@ -39,7 +39,7 @@ EVERY = 60.0  # seconds between two looks at batches that are under way
 def stages_of(arguments: argparse.Namespace) -> list[Stage]:
     """Every stage of the study, for the seeds asked for."""
     profile = load_profile(ROOT / arguments.profile)
-    return stages_behind(study_jobs(arguments.profile, arguments.seeds or profile.grid.seeds))
+    return every_stage(study_jobs(arguments.profile, arguments.seeds or profile.grid.seeds))
 
 
 def posts_of(arguments: argparse.Namespace) -> list[Post]:

@@ -24,24 +24,38 @@ from tqdm import tqdm
 
 from rdlib import artifacts
 from rdlib.errors import UserError
+from rdlib.evidence import gallery
 from rdlib.paths import ROOT
 from rdlib.profile import load_profile
 from rdlib.study import (
     cluster,
     estimate,
+    exhibit_runs,
+    experiments,
     failures,
     figures,
-    grid,
     launch,
     outlook,
     requirements,
-    retrain,
     warm,
 )
-from rdlib.study.grid import ablation_cells
-from rdlib.study.jobs import Job, drop_stale_markers, stages_behind, stages_to_run, study_jobs
+from rdlib.study.jobs import (
+    DRAWING,
+    FIGURES,
+    QUESTIONS,
+    Job,
+    drop_stale_markers,
+    every_stage,
+    stages_to_run,
+    study_jobs,
+)
 from rdlib.study.teacher_progress import TeacherBars, unanswered, unanswered_lines
 
+INSTEAD = {  # of options of version 1.0
+    "--questions": "--experiments study ablations questions",
+    "--ablations": "--experiments study and the ablations' names, as in --experiments study lambda",
+}
+KINDS = ("experiments", "methods")  # what can be asked for by name
 INTERRUPTED = "Interrupted: what was finished is kept; the same command goes on from there."
 
 
@@ -56,9 +70,9 @@ def snakemake_command(arguments: argparse.Namespace, seeds: list[int]) -> list[s
     else:
         placed = ["--cores", str(arguments.jobs)]
         placed += ["--resources", f"gpu={profile.hardware.gpus}"] if profile.hardware.gpus else []
-    config = [f"profile={arguments.profile}", f"seeds={json.dumps(seeds)}", f"questions={arguments.questions}"]
+    config = [f"profile={arguments.profile}", f"seeds={json.dumps(seeds)}"]
     config += [f"exhibit={arguments.exhibit}"] if arguments.exhibit else []
-    config += [f"{kind}={json.dumps(names)}" for kind in grid.KINDS if (names := getattr(arguments, kind))]
+    config += [f"{kind}={json.dumps(names)}" for kind in KINDS if (names := getattr(arguments, kind))]
     return [
         *(
             sys.executable,
@@ -83,14 +97,24 @@ def snakemake_command(arguments: argparse.Namespace, seeds: list[int]) -> list[s
 
 
 def jobs_of(arguments: argparse.Namespace, seeds: list[int]) -> list[Job]:
-    """The jobs asked for: of the whole study, or of what one exhibit rests on, whose time is then told."""
-    profile = load_profile(ROOT / arguments.profile)
-    more = grid.named(profile, arguments.methods, arguments.ablations)
+    """The jobs asked for: of experiments, or of what one exhibit depends on, with an estimate of its time."""
     if arguments.exhibit is None:
-        return study_jobs(arguments.profile, seeds, arguments.questions, more)
-    jobs = retrain.jobs_behind(arguments.exhibit, arguments.profile, seeds)
-    print(retrain.told(arguments.exhibit, jobs, profile), flush=True)
+        return study_jobs(arguments.profile, seeds, arguments.experiments, arguments.methods or ())
+    jobs = exhibit_runs.jobs_of(arguments.exhibit, arguments.profile, seeds)
+    print(exhibit_runs.summary_line(arguments.exhibit, jobs), flush=True)
     return jobs
+
+
+def settle(options: argparse.Namespace) -> list[experiments.Experiment]:
+    """Fill in profile and seeds as the experiments asked for have them; returns those. UserError for a bad request."""
+    names = options.experiments
+    if options.exhibit:
+        names = gallery.find(options.exhibit).experiments or None
+    profile, found = experiments.settled(names, options.profile, options.seeds)
+    experiments.require_methods(options.methods or (), found)
+    options.profile = profile
+    options.seeds = list(dict.fromkeys(seed for one in found for seed in one.seeds))
+    return found
 
 
 def workflow_profile(arguments: argparse.Namespace) -> cluster.WorkflowProfile | None:
@@ -107,6 +131,8 @@ def dry_run(arguments: argparse.Namespace) -> int:
         stages = stages_to_run(jobs)
         asked = [line for look in outlook.of(stages) for line in look.lines()]
         print(estimate.summary(estimate.estimate(stages), profile, asked))
+    if arguments.experiments and stages_to_run(jobs):
+        print(exhibit_runs.time_estimate(jobs))
     return 0
 
 
@@ -116,9 +142,9 @@ def run_study(arguments: argparse.Namespace) -> int:
     requirements.check(profile.training)
     seeds = arguments.seeds or profile.grid.seeds
     jobs = jobs_of(arguments, seeds)
-    requirements.check_teachers(stages_behind(jobs))
-    if any(job.notebook.startswith("13_") for job in jobs):
-        for cell in ablation_cells(arguments.profile, seeds[0]):
+    requirements.check_teachers(every_stage(jobs))
+    if questions := any(job.notebook == QUESTIONS for job in jobs):
+        for cell in experiments.ablation_cells(arguments.profile, seeds[0]):
             requirements.check_gold(cell)
     runs = ROOT / profile.runs / profile.name
     here = workflow is None or not workflow.remote
@@ -154,20 +180,24 @@ def run_study(arguments: argparse.Namespace) -> int:
                     done = drop_stale_markers(jobs, runs)
             if failed:
                 return _report_failures(failed)
-            if done == 0 and len(seeds) == 1 and here and not arguments.exhibit:
-                measured = {"questions": arguments.questions, "jobs": len(jobs)}
+            whole = any(job.notebook == FIGURES for job in jobs)
+            if done == 0 and len(seeds) == 1 and here and whole:
+                measured = {"questions": questions, "jobs": len(jobs)}
                 _record_measurements(runs, seeds[0], measured, time.time() - started, watch)
     minutes = (time.time() - started) / 60
     what = f"{len(jobs) - done} of {len(jobs)} jobs in {minutes:.1f} min" if done < len(jobs) else "nothing to do"
     if arguments.exhibit:
-        paths = retrain.draw(arguments.exhibit, arguments.profile, seeds, jobs)
+        paths = exhibit_runs.draw(arguments.exhibit, arguments.profile, seeds, jobs)
         print(f"Study {profile.name}: {what}.", *(f"  {os.path.relpath(path, ROOT)}" for path in paths), sep="\n")
         return 0
-    for line in unanswered_lines(unanswered(stages_behind(jobs))):
+    for line in unanswered_lines(unanswered(every_stage(jobs))):
         print(line)
-    print(f"Study {profile.name}: {what}.\n  tables and figures: {profile.runs}/{profile.name}/figures")
+    print(f"Study {profile.name}: {what}.")
+    if any(job.notebook in DRAWING for job in jobs):
+        print(f"  tables and figures: {profile.runs}/{profile.name}/figures")
     print(f"  executed notebooks and artifacts: {profile.runs}/{profile.name}/<dataset>/<teacher>/<student>/<method>/")
-    print(*(f"{line}\n" for line in figures.health_lines(arguments.profile, seeds)), sep="", end="")
+    if any(job.notebook == FIGURES for job in jobs):
+        print(*(f"{line}\n" for line in figures.health_lines(arguments.profile, seeds)), sep="", end="")
     return 0
 
 
@@ -311,13 +341,18 @@ def _report_failures(failed: list[failures.Failure]) -> int:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `python -m rdlib study`."""
-    parser.add_argument("--profile", default="params/micro.yaml", help="profile, relative to the repository")
+    parser.add_argument(
+        "--profile", help="profile, relative to the repository (default: the experiments' own, or micro)"
+    )
     parser.add_argument("--jobs", type=int, default=2, help="notebooks at a time (one torch thread each)")
     parser.add_argument("--seeds", type=int, nargs="*", help="seeds instead of the profile's")
-    parser.add_argument("--questions", action="store_true", help="the reviewers' questions as well")
-    parser.add_argument("--methods", nargs="+", help="methods to add to the profile's, as sft ours_wo_d")
-    parser.add_argument("--ablations", nargs="+", help="ablations to add to the profile's, as lambda data_ratio")
-    parser.add_argument("--for", dest="exhibit", help="only what this table or figure rests on, as figure_5_lambda")
+    parser.add_argument(
+        "--experiments", nargs="+", help="these alone: names, groups, FILE or FILE:NAME, as study ablations questions"
+    )
+    parser.add_argument("--methods", nargs="+", help="methods to add to those of the profile's grid, as sft ours_wo_d")
+    parser.add_argument("--for", dest="exhibit", help="only what this table or figure depends on, as figure_5_lambda")
+    for gone in INSTEAD:
+        parser.add_argument(gone, nargs="*", help=argparse.SUPPRESS)
     parser.add_argument("--dry-run", action="store_true", help="only say what it would take: tokens, hours, memory")
     parser.add_argument("--workflow-profile", help="a Snakemake profile, as params/slurm, that says where jobs run")
 
@@ -326,6 +361,10 @@ def run(options: argparse.Namespace) -> int:
     """Run the study, or say what it would take."""
     if options.jobs < 1 or any(seed < 0 for seed in options.seeds or []):
         raise UserError("--jobs must be at least 1 and --seeds not below 0.")
-    if options.exhibit and (options.methods or options.ablations):
-        raise UserError("--for names all that it needs itself: leave out --methods and --ablations.")
+    for gone, instead in INSTEAD.items():
+        if getattr(options, gone[2:]) is not None:
+            raise UserError(f"{gone} is gone: give {instead}.")
+    if options.exhibit and (options.methods or options.experiments):
+        raise UserError("--for names all that it needs itself: leave out --methods and --experiments.")
+    experiments.enter_numerics(settle(options))
     return dry_run(options) if options.dry_run else run_study(options)

@@ -26,7 +26,6 @@ from rdlib.method import scoring, teacher
 from rdlib.method.reward import scale_of
 from rdlib.settings import Dataset, Model
 from rdlib.study.explore_tables import TEACHER, Asked
-from rdlib.study.grid import ablation_overrides
 from rdlib.study.stage import Stage
 from rdlib.tasks import answers, data, prompts
 from rdlib.tasks.questions import LETTERS, PERTURBED, Question
@@ -114,7 +113,7 @@ class Explorer:
     def reward_models(self) -> dict[float, Stage]:
         """The stage of the reward model of each lambda of the grid, and of the cell's own."""
         own = self.stage.inputs["reward_model"]
-        stages = [own, *(own.with_overrides(one) for one in ablation_overrides(own.profile)["lambda"])]
+        stages = [own, *(own.with_overrides({"reward_model.lam": lam}) for lam in own.profile.grid.lam)]
         return {stage.profile.reward_model.lam: stage for stage in sorted(stages, key=_lambda)}
 
     @cached_property

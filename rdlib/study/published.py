@@ -33,11 +33,10 @@ from rdlib.evidence.result_tables import open_results
 from rdlib.evidence.tables import listed
 from rdlib.paths import ROOT
 from rdlib.study import execute
-from rdlib.study.grid import ablation_cells
-from rdlib.study.jobs import ABLATIONS, DRAWING, Job, study_jobs
+from rdlib.study.experiments import ablation_cells, load
+from rdlib.study.jobs import FIGURES, QUESTIONS, Job, study_jobs
 from rdlib.study.stage import Stage
 
-QUESTIONS = "13_reviewer_questions"
 WIDEST = 900  # points; a page of text is narrower
 COLORS = 256
 KEPT_TYPES = ("image/png", "text/html", "text/markdown", "text/plain")
@@ -70,10 +69,11 @@ def cell_jobs(profile_path: str, seed: int) -> list[Job]:
     """The jobs whose notebooks show the first of the ablations' cells, by number."""
     cell = ablation_cells(profile_path, seed)[0]
     stages = {stage.folder for stage in (cell, *cell.upstream())}
+    ablations = {one.notebook for one in load().values()}
 
     def shows_cell(job: Job) -> bool:
         """Whether the notebook makes a stage of the cell, or variants of one."""
-        of_cell = job.notebook in ABLATIONS and job.stages[0].cell_name == cell.cell_name
+        of_cell = job.notebook in ablations and job.stages[0].cell_name == cell.cell_name
         return of_cell or bool(stages & {stage.folder for stage in job.stages})
 
     jobs = {job.notebook: job for job in study_jobs(profile_path, [seed]) if shows_cell(job)}
@@ -90,7 +90,7 @@ def of_results(profile_path: str, figures: Path) -> dict[str, NotebookNode]:
     folder = figures / "results"
     folder = folder.relative_to(ROOT) if folder.is_relative_to(ROOT) else folder
     parameters = {"profile": profile_path, "results": str(folder)}
-    names = [name for name in DRAWING if name != QUESTIONS or open_results(ROOT / folder).answered]
+    names = [FIGURES, *([QUESTIONS] if open_results(ROOT / folder).answered else [])]
     made = {}
     with tempfile.TemporaryDirectory() as place:
         for name in names:
