@@ -308,7 +308,8 @@ class Evidence:
         """Graded answers of SFT that was trained with the warm-up's learning rate."""
         if not self.has_same_rate:
             raise UserError(
-                f"Not every seed in {self.folders[0].parent} has {SAME_RATE}: run `python -m rdlib study --experiments same_rate`."
+                f"Not every seed in {self.folders[0].parent} has {SAME_RATE}: run `python -m rdlib study "
+                "--experiments same_rate`."
             )
         parts = [tables.read_table(folder / SAME_RATE, SAME_RATE_COLUMNS) for folder in self.folders]
         return pd.concat(parts, ignore_index=True)

@@ -67,13 +67,13 @@ def time_estimate(jobs: list[Job], released: Path = RELEASED) -> str:
     stages = stages_to_run(jobs)
     if not stages:
         return "All of them are done."
-    left = [job for job in jobs if not all(stage.done for stage in job.stages)]
-    done = f"{len(jobs) - len(left)} of them are done; the others" if len(left) < len(jobs) else "They"
+    done = sum(bool(job.stages) and all(stage.done for stage in job.stages) for job in jobs)
+    head = f"Done: {done} of {len(jobs)} notebooks. The others" if done else "They"
     minutes = minutes_of(stages, released)
     if minutes is None:
         profile = stages[0].profile.name
-        return f"{done} take an unknown time: no run of the profile {profile} is released."
-    return f"{done} take about {max(1, round(minutes))} minutes, two at a time, by the released run."
+        return f"{head} take an unknown time: no run of the profile {profile} is released."
+    return f"{head} take about {max(1, round(minutes))} minutes, two at a time, by the released run."
 
 
 def minutes_of(stages: list[Stage], released: Path) -> float | None:

@@ -5,7 +5,7 @@
     save(one, table, folder)       # experiment_two_arms.csv, .md, .pdf and .png
 
 By its last stage an arm has its accuracy on the test questions (07_evaluate), its agreement on validation questions
-(13_validation_answers), the AUCs of its reward model (05_reward_model), or its best validation value and the step of it.
+(13_validation_answers), the AUCs of its reward model (05_reward_model), or its best validation value.
 """
 
 from __future__ import annotations
@@ -56,8 +56,33 @@ def report(one: Experiment, runs: Sequence[Run]) -> pd.DataFrame:
         raise UserError(
             f"{one.key} ends with a stage that has no measure to tabulate: its notebooks show what it made."
         )
-    table = pd.DataFrame(rows)
+    table = pd.DataFrame(rows).sort_values(["cell", "measure"], kind="stable", ignore_index=True, key=_place)
     return table[[name for name in (*COLUMNS, *GAIN) if name in table and not table[name].isna().all()]]
+
+
+def _place(column: pd.Series) -> pd.Series:
+    """The place of each value, in the order in which they come up."""
+    return pd.Series(pd.factorize(column)[0], column.index)
+
+
+def readable(table: pd.DataFrame) -> pd.DataFrame:
+    """A report with each value and its interval as one text: tenths of a per cent, thousandths of an AUC."""
+    places = [1 if measure.endswith("(%)") else 3 for measure in table["measure"]]
+    shown = table[[name for name in COLUMNS[:4] if name in table]].copy()
+    for parts, sign in ((COLUMNS[4:7], ""), (GAIN, "+")):
+        if parts[0] in table:
+            columns = [table.get(part, pd.Series(None, table.index)) for part in parts]
+            texts = [_interval(*numbers, sign) for numbers in zip(*columns, places, strict=True)]
+            shown[f"{parts[0]} [95 % CI]"] = texts
+    rest = [name for name in ("n", "best_step", "seeds") if name in table]
+    return shown.join(table[rest].astype({"best_step": int} if "best_step" in rest else {}))
+
+
+def _interval(value: float, low: float, high: float, places: int, sign: str) -> str:
+    if pd.isna(value):
+        return ""
+    ends = "" if pd.isna(low) else f" [{low:{sign}.{places}f}, {high:{sign}.{places}f}]"
+    return f"{value:{sign}.{places}f}{ends}"
 
 
 def _by_arm(runs: Sequence[Run]) -> Iterator[tuple[dict, list[Run], list[Run]]]:
@@ -149,7 +174,7 @@ def plot(table: pd.DataFrame) -> Figure:
     """A panel a cell and measure, a dot an arm with its 95 % interval."""
     levels = table["level"] if "level" in table else pd.Series(float("nan"), table.index)
     rows = [arm if pd.isna(level) else f"{arm} ({level:g})" for arm, level in zip(table["arm"], levels, strict=True)]
-    shown = table.assign(row=rows, panel=table["cell"] + "\n" + table["measure"])
+    shown = table.assign(row=rows, look=rows, panel=table["cell"] + "\n" + table["measure"])
     known = {
         row: looks.Look(row, color, marker)
         for row, color, marker in zip(dict.fromkeys(rows), cycle(PALETTE), cycle(MARKERS), strict=False)
@@ -159,7 +184,7 @@ def plot(table: pd.DataFrame) -> Figure:
     height = (0.9 + 0.28 * len(known)) * -(-count // columns) + 0.2
     figure = looks.blank(2.2 + 2.2 * columns, height)
     interval = ("low", "high") if "low" in table else None  # one seed's best value has none
-    draw_dots(figure, shown, "value", "row", known, interval=interval, columns=columns, dodged=False)
+    draw_dots(figure, shown, "value", "look", known, interval=interval, columns=columns, dodged=False)
     return figure
 
 
@@ -167,8 +192,8 @@ def save(one: Experiment, table: pd.DataFrame, folder: Path) -> list[Path]:
     """Write the table (CSV, Markdown) and the plot (PDF, PNG) to a folder; returns the paths, the plot's last."""
     folder.mkdir(parents=True, exist_ok=True)
     stem = folder / f"experiment_{one.name}"
-    against = f" The gain is the arm minus {one.reference}, paired by question or seed." if one.reference else ""
+    against = f" The gain is that over “{one.reference}”, paired by question or seed." if one.reference else ""
     paths = [tables.write_csv(table, stem.with_suffix(".csv"))]
-    paths.append(tables.write_markdown(tables.rounded(table), stem.with_suffix(".md"), one.title, NOTE + against))
+    paths.append(tables.write_markdown(readable(table), stem.with_suffix(".md"), one.title, NOTE + against))
     with looks.style():
         return paths + exhibit.save(plot(table), stem)

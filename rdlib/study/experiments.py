@@ -247,7 +247,7 @@ def _one_profile(found: list[Experiment], given: str | None) -> str:
     if len(profiles) > 1:
         commands = [f"`python -m rdlib study --profile {p} --experiments {' '.join(n)}`" for p, n in profiles.items()]
         raise UserError(
-            f"These experiments are of several profiles, each with a run of its own: give {_and(commands)}."
+            f"These experiments are of several profiles, so one run cannot have them: give {_and(commands)}."
         )
     if 0 < sum(one.numerics is not None for one in found) < len(found):
         native = ", ".join(one.key for one in found if one.numerics)
@@ -272,8 +272,8 @@ def _require_runnable(one: Experiment, profile: Profile) -> None:
             )
     if one.group in CHOOSING and (kept := set(profile.grid.seeds) & set(one.seeds or ())):
         raise UserError(
-            f"The experiment {one.key} uses seed {min(kept)}, which the profile {profile.name} releases: choose settings "
-            f"on another."
+            f"The experiment {one.key} uses seed {min(kept)}, which the profile {profile.name} releases: "
+            f"choose settings on another."
         )
 
 
@@ -432,7 +432,7 @@ def measures_of(run: Run, experiment: Experiment) -> list[Stage]:
 
 
 def variants(name: str, cell: Stage) -> tuple[Stage, ...]:
-    """The stages of an experiment of the study in the cell of a stage, with that stage's overrides: notebooks 08 to 11."""
+    """The stages of an experiment of the study in a stage's cell, with its overrides too: for notebooks 08 to 11."""
     one = load()[name]
     axes = {axis: getattr(cell, axis) for axis in AXES}
     found = _runs_of_cell(one, cell.profile_path, cell.profile, axes, cell.seed, ())
