@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 from rdlib.errors import UserError
 
 COMMANDS = {
-    "study": ("rdlib.study.dag", "run a study: every notebook, table and figure"),
+    "study": ("rdlib.study.dag", "run a study or some experiments: notebooks, tables and figures"),
     "figures": ("rdlib.study.figures", "redraw tables and figures from result tables, without training"),
     "verify": ("rdlib.study.compared", "compare a run with the released results, artifact by artifact"),
     "release": ("rdlib.study.release", "make the seeds of a run the released ones"),
@@ -30,11 +30,6 @@ COMMANDS = {
     "documents": ("rdlib.evidence.documents", "fill README.md and docs/*.md from result files"),
     "memory": ("rdlib.study.memory_table", "write docs/memory.csv: GPU memory of every stage"),
     "pretrain": ("rdlib.study.pretrain", "pretrain the micro models in models/"),
-    "trials": ("rdlib.study.trials", "run the trials by which settings were chosen"),
-    "open-ends": ("rdlib.study.open_ends", "run the follow-up experiments at the end of notebook 13"),
-    "same-rate": ("rdlib.study.same_rate", "train SFT of released seeds with the warm-up's learning rate"),
-    "rounding": ("rdlib.study.rounding", "compute released seeds in torch's own numerics"),
-    "remake": ("rdlib.study.remake", "rerun methods of released seeds after a change of their code"),
     "architecture": ("rdlib.study.architecture", "draw which module imports which, into docs/"),
     "warm": ("rdlib.study.warm", "run one notebook in a fork of the study's warm process (used by studies)"),
     "worker": ("rdlib.study.worker", "one process of a training stage (used by stages)"),
@@ -46,8 +41,11 @@ FORMER = {
     "compared": "verify",
     "published": "publish",
     "memory_table": "memory",
-    "open_ends": "open-ends",
-    "same_rate": "same-rate",
+    "trials": "study --experiments params/trials.yaml",
+    "open_ends": "study --experiments params/followups.yaml",
+    "same_rate": "study --experiments same_rate",
+    "rounding": "study --experiments rounding",
+    "remake": "study --experiments questions",
 }
 
 

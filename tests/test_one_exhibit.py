@@ -59,7 +59,7 @@ def test_one_is_drawn_from_its_own_tables_alone(tmp_path, capsys):
     }
     text = capsys.readouterr().out
     assert "figure_5_lambda.png" in text and gallery.EXHIBITS["figure_5_lambda"].caption in text
-    assert "seeds 0 of" in text and "0123456789" in text and 'make retrain NAME=figure_5_lambda SEEDS="0"' in text
+    assert "seeds 0 of" in text and "0123456789" in text and 'make study NAME=figure_5_lambda SEEDS="0"' in text
 
 
 def test_a_question_that_no_seed_has_answered_is_one_sentence(tmp_path, capsys):

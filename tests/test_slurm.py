@@ -1,6 +1,6 @@
 """Jobs on a SLURM cluster, without one: what is checked first, what the plugin is told, and what failures say.
 
-SLURM's programs are shell scripts here that answer as the real ones (22.05) did. `make slurm-test` runs real ones.
+SLURM's programs are shell scripts here that answer as the real ones (22.05) did; `make check KIND=slurm` runs those.
 """
 
 from __future__ import annotations
@@ -414,7 +414,7 @@ def test_a_notebook_without_a_server_says_so_in_a_line(tmp_path):
     assert "There is no notebook" in done.stderr
 
 
-# ---- the cluster of `make slurm-test`
+# ---- the cluster of `make check KIND=slurm`
 
 
 def test_what_is_missing_is_said_where_it_cannot_be_installed(tmp_path, monkeypatch):

@@ -81,7 +81,7 @@ def trial_rows(folder: Path, trials: Path) -> str:
             ended = "patience" if row.stopped_early else "the most"
             numbers = f"{row.seed} | {row.best:.3f} | {row.best_step} | {row.steps} | {ended}"
             lines.append(f"| {asked['question']} | {name} | {row.cell} | {numbers} |")
-    return "\n".join(lines) if len(lines) > 2 else "*Nothing has been tried yet: `make trials`.*"
+    return "\n".join(lines) if len(lines) > 2 else "*Nothing has been tried yet: `make study EXPERIMENT=trials`.*"
 
 
 def patience_rows(folder: Path, trials: Path) -> str:
@@ -96,7 +96,7 @@ def patience_rows(folder: Path, trials: Path) -> str:
         if (folder / f"{group}_curves.csv").is_file()
     }
     if not tried:
-        return "*Nothing has been tried yet: `make trials`.*"
+        return "*Nothing has been tried yet: `make study EXPERIMENT=trials`.*"
     had = {question: convergence.patience_of(curves) for question, curves in tried.items()}
     patiences = [patience for patience in PATIENCES if patience <= max(had.values())]
     lines = [f"| trials | {' | '.join(f'{p} steps' for p in patiences)} |", f"| --- {'| ---: ' * len(patiences)}|"]

@@ -57,7 +57,7 @@ def summary_line(name: str, jobs: list[Job], released: Path = RELEASED) -> str:
     """What retraining an exhibit takes: its experiments, the notebooks, and minutes by what the released run took."""
     exhibit = gallery.find(name)
     if not exhibit.experiments:
-        return f"{name} ({exhibit.title}) depends on no training: `make figure NAME={name}` draws it."
+        return f"{name} ({exhibit.title}) depends on no training: `make figures NAME={name}` draws it."
     head = f"{name} ({exhibit.title}) depends on {listed(exhibit.experiments)}"
     return f"{head}: {len(jobs)} notebooks. {time_estimate(jobs, released)}"
 

@@ -79,7 +79,7 @@ def described(exhibit: Exhibit, evidence: Evidence) -> str:
     if exhibit.experiments:
         words = "" if exhibit.trials else f' SEEDS="{seed_of(folders[0])}"'
         lines.append(f"It depends on the experiments {', '.join(exhibit.experiments)}.")
-        lines.append(f"To retrain them, after an estimate of the time: make retrain NAME={exhibit.name}{words}")
+        lines.append(f"To retrain them, after an estimate of the time: make study NAME={exhibit.name}{words}")
     return "\n".join(lines)
 
 
