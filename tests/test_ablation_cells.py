@@ -66,7 +66,7 @@ def test_every_cell_has_its_ablations_and_its_questions(root):
 
 def test_cells_make_what_they_share_once_and_not_at_the_same_time(root):
     jobs = study_jobs(PARAMS, [0], questions=True)
-    runs = [job for job in jobs if job.notebook == "13_reviewer_runs"]
+    runs = [job for job in jobs if job.notebook == "13_experiment_runs"]
     tuned = [job for job in runs if job.stages[0].student == "strong"]  # R3: the teacher fine-tuned, of gsm and mmlu
     assert sorted(job.stages[0].dataset for job in tuned) == ["gsm", "mmlu"]
     made = {stage.folder for job in jobs if job not in runs for stage in job.stages}

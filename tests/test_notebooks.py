@@ -34,7 +34,7 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 EXPECTED = (
     "00_data 01_teacher_responses 02_pseudo_labels 03_sft_warmup 04_student_responses 05_reward_model 06_ppo "
     "07_evaluate 08_ablation_lambda 09_ablation_data_ratio 10_ablation_reward_source 11_ablation_correctness "
-    "12_paper_tables_and_figures 13_reviewer_questions 13_reviewer_runs explore micro_models"
+    "12_paper_tables_and_figures 13_reviewer_questions 13_experiment_runs explore micro_models"
 ).split()
 NO_JOBS = ("explore", "micro_models")  # outside of the study's numbering and of its DAG
 PANELS = ("teacher", "student", "lambdas")  # of explore.ipynb

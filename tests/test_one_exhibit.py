@@ -64,7 +64,7 @@ def test_one_is_drawn_from_its_own_tables_alone(tmp_path, capsys):
 
 def test_a_question_that_no_seed_has_answered_is_one_sentence(tmp_path, capsys):
     assert main(["figures", str(invent(tmp_path / "results")), str(tmp_path), "--name", "question_r1"]) == 2
-    assert "has answered the reviewers' questions: run `make study ARGS=--questions`" in capsys.readouterr().err
+    assert "has answered the reviewers' questions: run `make study EXPERIMENTS="study ablations questions"`" in capsys.readouterr().err
 
 
 # ---- training again
@@ -100,7 +100,7 @@ def test_a_figure_about_one_ablation_needs_one_chain():
     assert all([b.name for b in job.after] == [a.name] for a, job in zip(jobs, jobs[1:], strict=False))
     assert {stage.seed for job in jobs for stage in job.stages} == {3}
     arms = retrain.jobs_behind("question_r3", "params/micro.yaml", [0])
-    assert [job.parameters["student"] for job in arms if job.notebook == "13_reviewer_runs"] == ["strong"]
+    assert [job.parameters["student"] for job in arms if job.notebook == "13_experiment_runs"] == ["strong"]
 
 
 def test_minutes_follow_from_what_the_released_run_took(tmp_path):

@@ -143,9 +143,9 @@ def closure(stage) -> set:
 def test_no_two_runs_make_one_stage_at_once():
     """Runs that share a stage that the study does not make come one after the other."""
     jobs = study_jobs("params/micro.yaml", [0], questions=True)
-    study = jobs[: next(i for i, job in enumerate(jobs) if job.notebook == "13_reviewer_runs")]
+    study = jobs[: next(i for i, job in enumerate(jobs) if job.notebook == "13_experiment_runs")]
     made = {stage.folder for job in study for stage in job.stages}
-    runs = [job for job in jobs if job.notebook == "13_reviewer_runs"]
+    runs = [job for job in jobs if job.notebook == "13_experiment_runs"]
     assert len(runs) >= 12 and jobs[-1].notebook == "13_reviewer_questions"
     assert len({job.name for job in jobs}) == len({job.executed for job in jobs}) == len(jobs)
 

@@ -240,7 +240,7 @@ def test_a_table_keeps_alignment_and_cells():
 
 def test_without_notebooks_it_says_what_makes_them(tmp_path):
     page = site_pages.notebooks(tmp_path)
-    assert "make study EXPERIMENT=reference" in page and "toctree" not in page
+    assert "make study PROFILE=params/reference.yaml" in page and "toctree" not in page
 
 
 @pytest.mark.parametrize(("commit", "told"), [("a" * 40, False), ("b" * 40, True)])
@@ -325,7 +325,9 @@ def test_without_released_results_it_says_what_to_do(tmp_path, capsys):
     assert main(["site", str(tmp_path), str(tmp_path / "site")]) == 2
     problem = capsys.readouterr().err
     assert (
-        "make study EXPERIMENT=reference" in problem and problem.count("\n") == 1 and not (tmp_path / "site").exists()
+        "make study PROFILE=params/reference.yaml" in problem
+        and problem.count("\n") == 1
+        and not (tmp_path / "site").exists()
     )
 
 

@@ -147,7 +147,7 @@ def test_inputs_are_made_before_what_reads_them(root):
 
 def test_the_reference_has_what_the_rule_chooses():
     """The highest mean over the cells of the best values; of equals the fewest steps."""
-    asked = trials.load_trials(REPOSITORY / "params/trials/settings.yaml")
+    asked = trials.load_trials(REPOSITORY / "params/trials.yaml")
     reference = load_profile(REPOSITORY / asked.profile).model_dump()
     folder, tried = REPOSITORY / "figures/trials/settings", {}
     for name, group in asked.groups.items():
@@ -163,7 +163,7 @@ def test_the_reference_has_what_the_rule_chooses():
 
 
 def test_settings_of_a_group_are_those_of_all_its_trials():
-    asked = trials.load_trials(REPOSITORY / "params/trials/settings.yaml")
+    asked = trials.load_trials(REPOSITORY / "params/trials.yaml")
     runs = trials.runs_of(asked, "vote_rate")
     assert {run.stage.profile.reward.source for run in runs} == {"vote"}
     assert len({run.stage.profile.ppo.learning_rate for run in runs}) == len(asked.groups["vote_rate"].trials)

@@ -47,7 +47,7 @@ def blocks(figures: Path) -> dict[str, str]:
     content["one_base"] = run_rows.bench_rows(ROOT / "bench" / "results", "i")
     content["memory"] = run_rows.memory_rows(ROOT / "docs" / "memory.csv")
     content |= {"gpu_memory": gpu_rows.memory_text(), "gpu_speed": gpu_rows.speed_text()}
-    tried = figures / "trials" / "settings", ROOT / "params" / "trials" / "settings.yaml"
+    tried = figures / "trials" / "settings", ROOT / "params" / "trials.yaml"
     content |= {"trials": run_rows.trial_rows(*tried), "patience": run_rows.patience_rows(*tried)}
     before = ROOT / "figures" / "trials" / "power_of_0.1.0"
     content["power_before"] = released_rows.plan_rows(before / "power_plans.csv")

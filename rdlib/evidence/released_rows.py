@@ -13,7 +13,7 @@ from rdlib.evidence.question_tables import LEVELS
 from rdlib.evidence.result_tables import MADE_AGAIN, open_results, seed_folders, seed_of
 from rdlib.evidence.verdicts import OF_BEST_CELL, VERDICTS
 
-NOT_RELEASED = "*No reference run has been released yet: `make study EXPERIMENT=reference`.*"
+NOT_RELEASED = "*No reference run has been released yet: `make study PROFILE=params/reference.yaml`.*"
 
 
 def table_rows(markdown: str) -> str:
@@ -217,6 +217,6 @@ def rounding_text(figures: Path) -> str:
     """What rounding alone does: figures/rounding.md without its title, then the figure."""
     path = figures / "rounding.md"
     if not path.is_file():
-        return "*Not yet released: `make study EXPERIMENT=reference`, then `make study EXPERIMENT=rounding`.*"
+        return "*Not yet released: `make study PROFILE=params/reference.yaml`, then `make study EXPERIMENTS=rounding`.*"
     text = path.read_text(encoding="utf-8").partition("\n\n")[2].strip()
     return f"{text}\n\n![The same seeds in two numerical modes](../figures/figure_rounding.png)"

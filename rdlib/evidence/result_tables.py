@@ -293,7 +293,7 @@ class Evidence:
         if not self.rounded:
             raise UserError(
                 f"No seed in {self.folders[0].parent} was computed in another numerical mode: run `make study "
-                f"EXPERIMENT=rounding`."
+                f"EXPERIMENTS=rounding`."
             )
         return pd.concat([tables.read_table(f / name, ROUNDING_COLUMNS[name]) for f in self.rounded], ignore_index=True)
 

@@ -15,6 +15,7 @@ from rdlib.paths import ROOT
 from rdlib.profile import load_profile
 
 # What `bench/machines.csv` calls a released seed too
+NOT_TRIED = "*Nothing has been tried yet: `make study EXPERIMENTS=params/trials.yaml`.*"
 STUDY, WHOLE = "a released seed, the study alone", "a released seed, study and reviewers' questions"
 PATIENCES = (96, 128, 160, 192, 256, 320, 384)  # optimizer steps
 
@@ -71,7 +72,7 @@ def trial_rows(folder: Path, trials: Path) -> str:
         "| question | setting | cell | seed | best | at | steps | ended by |",
         "| --- " * 3 + "| ---: " * 4 + "| --- |",
     ]
-    for group, asked in content["groups"].items():
+    for group, asked in content["experiments"].items():
         if not (folder / f"{group}.csv").is_file():
             continue
         for row in pd.read_csv(folder / f"{group}.csv", dtype={"trial": str}).itertuples():
@@ -80,8 +81,8 @@ def trial_rows(folder: Path, trials: Path) -> str:
             name = f"**{row.trial}**" if chosen else row.trial
             ended = "patience" if row.stopped_early else "the most"
             numbers = f"{row.seed} | {row.best:.3f} | {row.best_step} | {row.steps} | {ended}"
-            lines.append(f"| {asked['question']} | {name} | {row.cell} | {numbers} |")
-    return "\n".join(lines) if len(lines) > 2 else "*Nothing has been tried yet: `make study EXPERIMENT=trials`.*"
+            lines.append(f"| {asked['title']} | {name} | {row.cell} | {numbers} |")
+    return "\n".join(lines) if len(lines) > 2 else NOT_TRIED
 
 
 def patience_rows(folder: Path, trials: Path) -> str:
@@ -91,12 +92,12 @@ def patience_rows(folder: Path, trials: Path) -> str:
     """
     content = yaml.safe_load(trials.read_text(encoding="utf-8"))
     tried = {
-        asked["question"]: pd.read_csv(folder / f"{group}_curves.csv", dtype={"trial": str})
-        for group, asked in content["groups"].items()
+        asked["title"]: pd.read_csv(folder / f"{group}_curves.csv", dtype={"trial": str})
+        for group, asked in content["experiments"].items()
         if (folder / f"{group}_curves.csv").is_file()
     }
     if not tried:
-        return "*Nothing has been tried yet: `make study EXPERIMENT=trials`.*"
+        return NOT_TRIED
     had = {question: convergence.patience_of(curves) for question, curves in tried.items()}
     patiences = [patience for patience in PATIENCES if patience <= max(had.values())]
     lines = [f"| trials | {' | '.join(f'{p} steps' for p in patiences)} |", f"| --- {'| ---: ' * len(patiences)}|"]

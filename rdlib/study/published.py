@@ -123,7 +123,7 @@ def _executed(job: Job) -> NotebookNode:
 
 
 def _command(job: Job) -> str:
-    known = {"params/micro.yaml": "make study", "params/reference.yaml": "make study EXPERIMENT=reference"}
+    known = {"params/micro.yaml": "make study", "params/reference.yaml": "make study PROFILE=params/reference.yaml"}
     profile = job.parameters["profile"]
     return known.get(profile, f"make study PROFILE={profile}")
 
@@ -240,7 +240,8 @@ def run(options: argparse.Namespace) -> None:
     released = result_tables.seed_folders(options.figures / "results")
     if not released:
         raise UserError(
-            f"{options.figures} holds no released results: run `make study EXPERIMENT=reference`, which releases them."
+            f"{options.figures} holds no released results: run "
+            "`make study PROFILE=params/reference.yaml`, then `make release`."
         )
     seed = int(released[0].name.removeprefix("seed"))
     jobs = cell_jobs(options.profile, seed)

@@ -33,7 +33,7 @@ def build(figures: Path, out: Path, strict: bool = False) -> Path:
     """
     if not seed_folders(figures / "results") or not (figures / "claims.csv").is_file():
         raise UserError(
-            f"{figures} holds no released results: run `make study EXPERIMENT=reference`, which releases them."
+            f"{figures} holds no released results: run `make study PROFILE=params/reference.yaml`, then `make release`."
         )
     if out.exists() and any(out.iterdir()) and not (out / BUILT).is_file():
         raise UserError(f"{out} holds something that is no site: give another folder, or remove it.")

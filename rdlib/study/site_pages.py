@@ -42,8 +42,8 @@ LIMITS = (
     "on a seed that is not released.",
 )
 NO_NOTEBOOKS = (
-    "There are no executed notebooks here yet: `make study EXPERIMENT=reference` executes them, and releases those of "
-    "one cell."
+    "There are no executed notebooks here yet: `make study PROFILE=params/reference.yaml` executes "
+    "them, and `make release` releases those of one cell."
 )
 BADGES = {"supported": "success", "not supported": "danger", "inconclusive": "warning", "under-powered": "secondary"}
 FIRST = (
