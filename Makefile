@@ -39,7 +39,7 @@ rdlib = $(python) -m rdlib
 offline = HF_HUB_OFFLINE=$${HF_HUB_OFFLINE-1}
 embedded = $(if $(filter params/micro.yaml params/smoke.yaml $(REFERENCE),$(PROFILE)),$(offline))
 seeds = $(if $(SEEDS)$(filter-out open_% figure_open_%,$(NAME)),--seeds $(or $(SEEDS),0))
-asked = $(if $(EXPERIMENTS),--experiments $(EXPERIMENTS)) $(addprefix --for ,$(NAME))
+asked = $(if $(EXPERIMENTS),--experiments $(EXPERIMENTS))$(addprefix --for ,$(NAME))
 redraw = $(offline) $(rdlib) publish $(REFERENCE) figures && $(MAKE) --no-print-directory figures
 
 .DEFAULT_GOAL := help

@@ -131,7 +131,7 @@ def test_a_value_that_make_does_not_know_is_answered_with_those_that_it_does(tar
         (["study"], "study --profile params/micro.yaml --jobs 2 "),
         (["study", "SEEDS=0 1"], "study --profile params/micro.yaml --jobs 2 --seeds 0 1 "),
         (["study", "NAME=table_4"], "study --profile params/reference.yaml --jobs 2 --seeds 0 --for table_4"),
-        (["study", "EXPERIMENTS=study R1"], "study  --jobs 2  --experiments study R1 "),
+        (["study", "EXPERIMENTS=study R1"], "study  --jobs 2  --experiments study R1"),
         (["figures", "NAME=table_4"], "figures figures/results figures --name table_4\n"),
         (["verify", "SEEDS=1"], "verify --seeds 1 \n"),
     ],

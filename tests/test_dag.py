@@ -6,6 +6,7 @@ import argparse
 import json
 import shlex
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -14,128 +15,137 @@ from conftest import PARAMS, REPOSITORY, copy_study, make_root, patch_root, tiny
 
 from rdlib.__main__ import main
 from rdlib.errors import UserError
-from rdlib.study import dag, failures
+from rdlib.study import dag, experiments, failures
 from rdlib.study.execute import check_parameters
-from rdlib.study.jobs import ABLATIONS, drop_stale_markers, study_jobs
-from rdlib.study.opening import make_stage
+from rdlib.study.jobs import DRAWING, EXPERIMENT, FIGURES, QUESTIONS, drop_stale_markers, study_jobs
+from rdlib.study.opening import make_stage, open_stage
+from rdlib.study.specification import STAGES
+
+# Requests: what the profile asks for, all that there is, parts that share stages, and an experiment of a user's own
+REQUESTS = {
+    "study": None,
+    "everything": ["study", "ablations", "questions"],
+    "parts": ["R2", "R5", "correctness", "same_rate", "13.yaml"],
+    "own": ["13.yaml"],
+}
+OWN = """
+experiments:
+  mine:
+    title: Which?
+    cells: [gsm/strong/small, gsm/strong/large]
+    last: 13_baseline
+    measure: [13_validation_answers, 13_validation_answers of ours_wo_r]
+    arms:
+      "a rate of 1/1000": {method: dpo, settings: {baselines.dpo_learning_rate: 0.001}}
+      Ours: {method: ours, last: 06_ppo, settings: {reward.mismatch: minus}}
+"""
+VARIANTS = "08_ablation_lambda 09_ablation_data_ratio 10_ablation_reward_source 11_ablation_correctness".split()
 
 
-def closure(stage) -> set[Path]:
-    """The folders of a stage and of everything before it."""
-    return {stage.folder}.union(*(closure(upstream) for upstream in stage.inputs.values()))
-
-
-def grid_folders(seed: int) -> set[Path]:
-    """What the issue's grid needs: every evaluation, every judgement, and all that comes before them."""
-    folders = set()
-    for dataset in ("gsm", "mmlu"):
-        cells = [{"teacher": t, "student": s} for t in ("strong", "weak") for s in ("large", "small")]
-        wanted = [(c, m) for c in cells for m in ("sft", "ours_wo_r", "ours_wo_d", "ours")]
-        wanted += [({"teacher": t}, "teacher") for t in ("strong", "weak")]
-        wanted += [({"student": s}, "icl") for s in ("large", "small")]
-        for axes, method in wanted:
-            folders |= closure(make_stage("07_evaluate", PARAMS, seed=seed, dataset=dataset, method=method, **axes))
-        for teacher in ("strong", "weak"):
-            folders |= closure(make_stage("02_judgement", PARAMS, seed=seed, dataset=dataset, teacher=teacher))
-    return folders
-
-
-@pytest.fixture(scope="module")
-def jobs(tmp_path_factory):
-    """(jobs, root) of the tiny profile's study with two seeds."""
-    root = make_root(tmp_path_factory.mktemp("dag"))
+@pytest.fixture(scope="module", params=REQUESTS)
+def jobs(request, tmp_path_factory):
+    """(jobs, root, runs) of a request on the tiny profile with two seeds."""
+    root = make_root(tmp_path_factory.mktemp("dag"), sft={"learning_rate_of_warmup": 0.002})
+    (root / "13.yaml").write_text(OWN)
     with pytest.MonkeyPatch.context() as patch:
         patch_root(patch, root)
-        made = study_jobs(PARAMS, [0, 1])
-        grid = {folder for seed in (0, 1) for folder in grid_folders(seed)}
-        return made, root, grid
+        names = REQUESTS[request.param]
+        path, found = experiments.settled(names, PARAMS, [0, 1])
+        each = [(one, run) for one in found for run in experiments.runs(one, path, one.seeds)]
+        return study_jobs(PARAMS, [0, 1], names), root, each
 
 
 def asked(profile: str, **options) -> argparse.Namespace:
     """The command line's arguments, those not given at their defaults."""
-    given = {
-        "profile": profile,
-        "jobs": 2,
-        "seeds": None,
-        "questions": False,
-        "exhibit": None,
-        "workflow_profile": None,
-        "methods": None,
-        "ablations": None,
-    }
-    return argparse.Namespace(**given | options)
+    given = {"profile": profile, "jobs": 2, "seeds": None, "exhibit": None, "workflow_profile": None}
+    return argparse.Namespace(**given | {"experiments": None, "methods": None} | options)
 
 
-def test_the_jobs_make_every_stage_of_the_grid(jobs):
-    made, _, grid = jobs
-    stages = {stage.folder for job in made for stage in job.stages}
-    assert grid <= stages
-
-
-def test_the_ablations_add_their_variants(jobs):
-    made, _, grid = jobs
-    variants = {(s.name, s.variant) for job in made for s in job.stages if s.folder not in grid}
-    expected = {("05_reward_model", f"reward_model.lam={v}") for v in (0.0, 1.0)}
-    expected |= {("05_reward_model", f"reward_model.teacher_share={v}") for v in (0.25, 0.75)}
-    expected |= {("07_evaluate", "reward_model.source=teacher"), ("07_evaluate", "reward.mismatch=minus")}
-    assert variants == expected
+def test_every_stage_that_the_runs_read_is_made_by_one_job(jobs):
+    made, _, each = jobs
+    wanted = [one for experiment, run in each for one in (run.stage, *experiments.measures_of(run, experiment))]
+    plain = [job for job in made if job.notebook not in VARIANTS]
+    makers = Counter(stage.folder for job in plain for stage in job.stages)
+    assert set(makers.values()) == {1}
+    own = {stage.folder for job in made for stage in job.stages}
+    for stage in experiments.with_upstream(wanted):
+        assert stage.folder in own or stage.variant and any(job.notebook in VARIANTS for job in made), stage.label
 
 
 def test_names_are_unique_and_are_file_names(jobs):
     made, root, _ = jobs
     names = [job.name for job in made]
-    assert len(set(names)) == len(names)
-    assert not [name for name in names if "/" in name or "{" in name or "\n" in name]
+    assert len(set(names)) == len(names) and max(map(len, names)) < 160
+    assert not [name for name in names if set("/{\n:") & set(name)]
     assert len({job.executed for job in made}) == len(made), "two jobs would write the same executed notebook"
 
 
-def test_the_study_has_a_job_for_each_notebook(jobs):
-    made, _, _ = jobs
-    notebooks = {path.stem for path in (REPOSITORY / "notebooks").glob("[01]*.ipynb")}
-    assert {job.notebook for job in made} == {name for name in notebooks if not name.startswith("13")}
-    assert made[-1].notebook == "12_paper_tables_and_figures"
-    assert set(map(id, made[-1].after)) == set(map(id, made[:-1]))
-
-
-def test_edges_follow_the_inputs(jobs):
-    """Whatever a job's stages read is made by a job before it, by itself, or by its own notebook's inputs."""
-    made, _, _ = jobs
-    makers = {}
-    for job in made:
-        for stage in job.stages:
-            makers.setdefault(stage.folder, job)
-
-    def before(job, seen):
-        for other in job.after:
-            if id(other) not in seen:
-                seen[id(other)] = other
-                before(other, seen)
-        return seen
-
-    for job in made:
-        available = {stage.folder for other in before(job, {}).values() for stage in other.stages}
-        available |= {stage.folder for stage in job.stages}
-        for stage in job.stages:
-            for upstream in stage.inputs.values():
-                # An ablation's notebook runs the variant's own chain itself (run_with_inputs)
-                assert upstream.folder in available or (job.notebook in ABLATIONS and upstream.variant), stage.label
-        for other in job.after:
-            assert other in made
-
-
-def test_the_jobs_are_in_an_order_in_which_they_can_run(jobs):
+def test_a_job_waits_for_those_that_make_what_it_reads(jobs):
+    """An ablation's notebook makes the variants that only it reads itself; what another job reads of them waits too."""
     made, _, _ = jobs
     place = {id(job): i for i, job in enumerate(made)}
-    assert all(place[id(other)] < place[id(job)] for job in made for other in job.after)
+    maker = {stage.folder: job for job in reversed(made) for stage in job.stages}
+    for job in made:
+        assert all(place[id(other)] < place[id(job)] and other.priority > job.priority for other in job.after)
+        for stage in job.stages:
+            for one in stage.inputs.values():
+                other = maker.get(one.folder)
+                by_notebook = one.variant and any(near.notebook in VARIANTS for near in (job, *job.after))
+                assert other is job or other in job.after or by_notebook, (job.name, one.label)
 
 
-def test_long_chains_start_first(jobs):
+def test_no_two_jobs_make_one_variant_at_once(jobs):
+    """A variant of an ablation that a question asks for too comes from the ablation's notebook."""
     made, _, _ = jobs
-    assert all(other.priority > job.priority for job in made for other in job.after)
+    for job in (job for job in made if job.notebook in VARIANTS):
+        own = {one.folder for stage in job.stages for one in (stage, *stage.upstream()) if one.variant}
+        for other in made:
+            assert other is job or not own & {stage.folder for stage in other.stages}, (job.name, other.name)
 
 
-def test_every_command_is_accepted_by_its_notebook(jobs):
+def test_the_notebooks_of_tables_and_figures_come_last(jobs, request):
+    made, _, _ = jobs
+    closing = [job.notebook for job in made if job.notebook in DRAWING]
+    assert closing == [job.notebook for job in made][-len(closing) :]
+    assert (
+        closing
+        == {
+            "study": [FIGURES],
+            "everything": [FIGURES, QUESTIONS, QUESTIONS],
+            "parts": [EXPERIMENT] * 4,
+            "own": [EXPERIMENT],
+        }[request.node.callspec.params["jobs"]]
+    )
+    for job in made:
+        assert job.notebook != EXPERIMENT or all(one.stages for one in job.after) and job.after
+    if FIGURES in closing:
+        study = {stage.folder for job in made if job.notebook == FIGURES for one in job.after for stage in one.stages}
+        assert all(stage.folder in study for stage in results_of(made))
+
+
+def results_of(made) -> list:
+    """The evaluations of the grid and the ablations' last stages."""
+    return [stage for job in made if job.notebook in (*VARIANTS,) for stage in job.stages]
+
+
+def test_the_study_has_the_jobs_that_it_had():
+    """The names of the jobs of 1.0.0, which its documents and runs show."""
+    names = [job.name for job in study_jobs("params/micro.yaml", [0])]
+    assert len(names) == 95 and names[-1] == "12_paper_tables_and_figures-[0]-seedall"
+    assert {
+        "00_data-gsm-seed0",
+        "01_teacher_responses-gsm-strong-seed0",
+        "03_sft_warmup-gsm-strong-small-ours_wo_r-seed0",
+        "06_ppo-mmlu-weak-large-ours_wo_d-seed0",
+        "07_evaluate-gsm-strong-small-seed0",
+        "07_evaluate-gsm-small-icl-seed0",
+        "08_ablation_lambda-gsm-strong-small-seed0",
+    } <= set(names)
+
+
+def test_every_command_is_accepted_by_its_notebook_and_opens_its_stage(jobs, at_root):
     made, root, _ = jobs
+    at_root(root)
     for job in made:
         words = shlex.split(job.command)
         assert words[:4] == [sys.executable, "-m", "rdlib", "warm"]
@@ -143,17 +153,9 @@ def test_every_command_is_accepted_by_its_notebook(jobs):
         parameters = json.loads(words[6])
         assert parameters == job.parameters
         check_parameters(REPOSITORY / "notebooks" / f"{job.notebook}.ipynb", parameters)
-
-
-def test_every_stage_job_opens_the_stage_that_it_is_for(jobs, at_root):
-    from rdlib.study.opening import open_stage
-    from rdlib.study.specification import STAGES
-
-    made, root, _ = jobs
-    at_root(root)
-    for job in made:
-        if job.notebook in STAGES and "methods" not in job.parameters:
-            assert open_stage(job.notebook, dict(job.parameters)).folder == job.stages[0].folder
+        name = parameters.get("stage_name", job.notebook)
+        if name in STAGES and "methods" not in parameters:
+            assert open_stage(name, parameters).folder == job.stages[0].folder
 
 
 # ---- markers
@@ -220,7 +222,7 @@ def test_a_second_study_starts_no_snakemake(finished, monkeypatch, capsys):
     root, jobs, runs = finished
     monkeypatch.setattr(dag, "study_jobs", lambda *a: jobs)
     monkeypatch.setattr(dag, "snakemake_command", lambda *a: pytest.fail("it wanted to run something"))
-    assert dag.run_study(asked(PARAMS)) == 0
+    assert main(["study", "--profile", PARAMS]) == 0
     assert "nothing to do" in capsys.readouterr().out
 
 
@@ -247,7 +249,7 @@ def test_two_studies_of_one_profile_do_not_run_at_once(finished):
     with (runs / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         with pytest.raises(UserError, match="Another run is at work in runs/tiny"):
-            dag.run_study(asked(PARAMS))
+            dag.run_study(asked(PARAMS, seeds=[0]))
 
 
 def test_what_a_killed_study_leaves_running_holds_the_lock(tmp_path):
@@ -296,6 +298,9 @@ def test_snakemake_gets_its_cores_and_seeds():
     assert words[words.index("--cores") + 1] == "2"
     assert "seeds=[0, 1]" in words and "profile=params/micro.yaml" in words
     assert "--resources" not in words and "--workflow-profile" not in words
+    assert not [word for word in words if word.startswith(("methods", "experiments"))]
+    words = dag.snakemake_command(asked("params/micro.yaml", methods=["sft"], experiments=["study", "lambda"]), [0])
+    assert 'methods=["sft"]' in words and 'experiments=["study", "lambda"]' in words
 
 
 def test_gpus_are_shared_on_one_machine_and_asked_for_on_a_cluster():

@@ -25,6 +25,8 @@ PAPER = "params/paper.yaml"
 PROFILES = [f"params/{name}.yaml" for name in ("micro", "smoke", "single_gpu", "paper")]
 CELL = {"dataset": "gsm", "teacher": "strong", "student": "small"}
 
+EVERYTHING = ("study", "ablations", "questions")
+
 
 def work(name: str, profile: str = PAPER, **axes) -> estimate.Work:
     return estimate.work_of(Stage(name, profile, **CELL | {"method": "ours"} | axes))
@@ -67,9 +69,25 @@ def test_a_real_study_did_no_more_than_estimated_and_not_much_less(study):
 @pytest.mark.parametrize("profile", PROFILES)
 def test_the_dry_run_names_every_stage_of_every_profile(profile, capsys):
     seeds = [7]  # a seed that nobody has run here
-    assert main(["study", "--profile", profile, "--dry-run", "--questions", "--seeds", *map(str, seeds)]) == 0
+    assert (
+        main(
+            [
+                "study",
+                "--profile",
+                profile,
+                "--dry-run",
+                "--experiments",
+                "study",
+                "ablations",
+                "questions",
+                "--seeds",
+                *map(str, seeds),
+            ]
+        )
+        == 0
+    )
     shown = capsys.readouterr().out
-    stages = {stage.name for job in study_jobs(profile, seeds, questions=True) for stage in job.stages}
+    stages = {stage.name for job in study_jobs(profile, seeds, EVERYTHING) for stage in job.stages}
     for name in stages:
         assert name in shown
     has_gpus = load_profile(REPOSITORY / profile).hardware.gpus > 0

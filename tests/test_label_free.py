@@ -13,14 +13,14 @@ from collections import defaultdict
 
 import pandas as pd
 import pytest
-from conftest import REPOSITORY, make_root, patch_root, stage_in, tiny_settings
+from conftest import PARAMS, REPOSITORY, make_root, patch_root, stage_in, tiny_settings
 from test_real_data import ALL, GSM8K, ROWS, write
 
 from rdlib import artifacts
 from rdlib.method import held_out
 from rdlib.micro import gsm, mmlu
 from rdlib.settings import Dataset
-from rdlib.study import arms, grid
+from rdlib.study import experiments
 from rdlib.study.specification import BASELINES, STAGES
 from rdlib.tasks import data
 from rdlib.tasks.questions import read_questions
@@ -114,13 +114,14 @@ def test_other_methods_and_variants_train_where_no_gold_answer_can_be_asked_for(
 
 def test_these_are_all_the_variants_that_ablations_and_questions_train(study, monkeypatch):
     patch_root(monkeypatch, study)
-    cell = stage_in(study, "07_evaluate", "ours")
-    asked = [arm.stage.all_overrides for arm in arms.arms_of(cell)]
-    asked += [one for some in grid.ablation_overrides(cell.profile).values() for one in some]
+    found = [
+        run.stage for one in experiments.named(["ablations", "questions"]) for run in experiments.runs(one, PARAMS, [0])
+    ]
+    asked = [stage.all_overrides for stage in found]
     covered = {key for _, overrides, _ in OTHERS for key in overrides}
     assert {key for one in asked for key in one} <= covered, "add the new override to OTHERS"
     methods = {method for _, method in TRAINING} | {method for method, _, _ in OTHERS}
-    assert {arm.stage.method for arm in arms.arms_of(cell)} <= methods | {"teacher"}
+    assert {stage.method for stage in found} <= methods | {"teacher"}
 
 
 # ---- questions of other sources
@@ -210,17 +211,17 @@ MAY_NAME_GOLD = {
     "method/judged.py": {"judge"},
     "method/held_out.py": {"planned", "run", "unanswered"},
     "study/specification.py": {"GOLD", "STAGES"},
-    "study/jobs.py": {"GPU_FREE", "seed_jobs"},
+    "study/jobs.py": {"GPU_FREE"},
     "study/results.py": {"_over_optimisation", "_thresholds", "judged"},
-    "study/open_ends.py": {"graded_along"},
+    "study/measures.py": {"graded_along"},
     "study/explore_page.py": {"vote_table"},
     "study/explore_tables.py": {"Asked"},
 }
 # Stages that judge, and the modules that may name them: none of these chooses a setting, a checkpoint or a sample.
 JUDGING = {"00_gold", "01_held_out", "02_judgement", "07_evaluate", "13_judged_responses", "13_validation_answers"}
 MAY_NAME_JUDGING = (
-    "arms estimate grid jobs notebook open_ends opening outlook preflight requirements results retrain rounding "
-    "same_rate specification stage stage_memory"
+    "estimate exhibit_runs experiment_report experiments jobs measures notebook opening outlook preflight requirements "
+    "results specification stage stage_memory"
 )
 
 

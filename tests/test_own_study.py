@@ -22,7 +22,7 @@ from rdlib.evidence import gallery, paper_tables
 from rdlib.evidence.result_tables import open_results
 from rdlib.method import held_out
 from rdlib.settings import Dataset
-from rdlib.study import grid, requirements, results
+from rdlib.study import requirements, results
 from rdlib.study.jobs import study_jobs
 from rdlib.study.specification import dag_edges
 from rdlib.tasks import data
@@ -163,7 +163,7 @@ def report(own_study, tmp_path_factory):
     evaluations = [of(own_study, "07_evaluate", method, **axes) for method, axes in EVALUATED]
     judged = of(own_study, "02_judgement").run()
     stages = {s.folder: s for one in (*evaluations, judged) for s in (one, *one.upstream())}
-    stages |= {s.folder: s for s in grid.teacher_stages(judged)}
+    stages |= {s.folder: s for s in judged.at("01_teacher_responses").together}
     with pytest.MonkeyPatch.context() as patch:
         patch_root(patch, own_study)
         results.gather(folder / "results/seed0", PARAMS, 0, list(stages.values()))
@@ -215,8 +215,12 @@ def test_a_study_with_gold_answers_has_no_such_table(study, tmp_path, monkeypatc
     patch_root(monkeypatch, study)
     stage = stage_in(study, "07_evaluate")
     assert results.agreement([stage]) is None
-    assert grid.teacher_stages(stage) == [stage.at("01_teacher_responses")]
-    assert not any(s.name == "01_held_out" for job in study_jobs(PARAMS, [0], questions=True) for s in job.stages)
+    assert stage.at("01_teacher_responses").together == [stage.at("01_teacher_responses")]
+    assert not any(
+        s.name == "01_held_out"
+        for job in study_jobs(PARAMS, [0], ["study", "ablations", "questions"])
+        for s in job.stages
+    )
     gold = stage.table("answers")
     assert results.judged(stage)["correct"].tolist() == results.graded(stage)["correct"].tolist()
     assert results.judged(stage)["held_to"].tolist() == gold["gold"].tolist()
@@ -335,7 +339,7 @@ def test_a_study_whose_server_or_teacher_will_not_do(tmp_path, problems, at_root
     server.models = listing("apprentice")
     assert "has no model 'authority' but apprentice" in refused(root, capsys)
     server.models = listing("authority")
-    said = refused(root, capsys, "--questions")
+    said = refused(root, capsys, "--experiments", "questions")
     assert "13_baseline: on-policy distillation learns from the teacher's log-probabilities, but the" in said
     server.close()
     assert f"No server answers at {server.url}" in refused(root, capsys)
@@ -348,7 +352,7 @@ def test_reviewers_questions_need_gold_answers(tmp_path, problems, at_root, caps
     content = yaml.safe_load((root / PARAMS).read_text()) | {"teachers": {"strong": "models/strong"}}
     (root / PARAMS).write_text(yaml.safe_dump(content))
     assert "are judged by gold answers, which test questions of datasets.mine lack" in refused(
-        root, capsys, "--questions"
+        root, capsys, "--experiments", "study", "ablations", "questions"
     )
 
 

@@ -270,6 +270,13 @@ def _require_runnable(one: Experiment, profile: Profile) -> None:
                 f"The experiment {one.key} compares values of {key} ({given}), of which the profile {profile.name} has "
                 f"one alone: add others there."
             )
+    for key, given in (pair for arm in one.arms.values() for pair in (one.settings | arm.settings).items()):
+        value = _value(profile, given)
+        if value != given and value in (None, _value(profile, key)):
+            raise UserError(
+                f"The experiment {one.key} sets {key} to {given}, which is the same in the profile {profile.name}: "
+                f"there is nothing to compare."
+            )
     if one.group in CHOOSING and (kept := set(profile.grid.seeds) & set(one.seeds or ())):
         raise UserError(
             f"The experiment {one.key} uses seed {min(kept)}, which the profile {profile.name} releases: "
