@@ -20,7 +20,7 @@ RUN ?= runs/reference/results
 # The parts of `make bench` (all of them), and how often each contestant runs.
 BENCH_PARTS ?= a b c d e f g h i j
 BENCH_ROUNDS ?= 5
-# The test of `make check`; whether `make laptop` records its teacher anew; whether `make clean` removes all
+# The test of `make check`; whether `make laptop` records its teacher again; whether `make clean` removes all
 KIND ?=
 RECORD ?=
 ALL ?=
@@ -47,7 +47,7 @@ redraw = $(offline) $(rdlib) publish $(REFERENCE) figures && $(MAKE) --no-print-
 
 help: # the list of targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
-	@echo "docs/running.md explains them; $(rdlib) --help lists the commands behind them."
+	@echo "docs/running.md explains them; $(rdlib) --help lists the commands that they run."
 
 env: ## build .venv from the pinned versions, if it is missing or stale (VENV=.venv-vllm: the one with vLLM)
 	@command -v $(PYTHON) > /dev/null || { echo "$(PYTHON) was not found: install Python 3.11 or newer." >&2; exit 1; }
@@ -62,7 +62,7 @@ env: ## build .venv from the pinned versions, if it is missing or stale (VENV=.v
 study: env ## run a study: PROFILE=params/mine.yaml SEEDS="0 1" JOBS=2, EXPERIMENTS="study questions" or NAME=figure_5_lambda
 	@$(embedded) $(rdlib) study $(addprefix --profile ,$(PROFILE)) --jobs $(JOBS) $(seeds) $(asked) $(ARGS)
 
-laptop: env ## study two real models on two CPU cores, in hours (docs/laptop.md; RECORD=yes: record their teacher anew)
+laptop: env ## study two real models on two CPU cores, in hours (docs/laptop.md; RECORD=yes: record their teacher again)
 	@$(if $(RECORD),$(PYTHON) scripts/llama_environment.py)
 	@$(if $(RECORD),RDLIB_NUMERICS=native) $(python) scripts/laptop.py $(if $(RECORD),record $(ARGS),prepare)
 	@$(if $(RECORD),true,$(laptop) --dry-run)
@@ -89,7 +89,6 @@ release: env ## release the seeds in RUN (runs/reference/results), keep the note
 docs: env ## fill the numbers in README and docs from result files
 	@$(rdlib) memory
 	@$(rdlib) documents
-	@$(rdlib) architecture
 
 site: env ## write build/site: report, gallery, executed notebooks, documents and API as web pages
 	@$(offline) $(rdlib) site figures build/site
@@ -99,9 +98,10 @@ site: env ## write build/site: report, gallery, executed notebooks, documents an
 test: lint ## check style, then run the tests (PYTEST_ARGS='-m "not slow"')
 	@$(offline) $(python) -m pytest $(PYTEST_ARGS)
 
-lint: env ## check style, and that notebooks have no outputs
+lint: env ## check style, imports between packages, and that notebooks have no outputs
 	@$(VENV)/bin/ruff check .
 	@$(VENV)/bin/ruff format --check .
+	@$(VENV)/bin/lint-imports --no-logo --no-cache
 	@set -- notebooks/*.ipynb; [ ! -e "$$1" ] || $(VENV)/bin/nbstripout --keep-id --verify "$$@"
 
 format: env ## fix style, and remove the outputs of notebooks

@@ -30,9 +30,9 @@ PARAMS = "tiny.yaml"
 
 def patch_root(patch: pytest.MonkeyPatch, root: Path) -> None:
     """Make a folder the repository for everything that opens or lists stages."""
-    from rdlib.study import dag, exhibit_runs, experiments, figures, jobs, opening, results
+    from rdlib.study import dag, exhibit_runs, experiments, figures, jobs, opening, results, workflow
 
-    for module in (opening, experiments, jobs, dag, results, figures, exhibit_runs):
+    for module in (opening, experiments, jobs, dag, results, figures, exhibit_runs, workflow):
         patch.setattr(module, "ROOT", root)
 
 

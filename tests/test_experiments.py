@@ -18,8 +18,9 @@ from rdlib.errors import UserError
 from rdlib.evidence import open_sft_tables, open_tables, paper
 from rdlib.evidence.result_tables import TRIAL_COLUMNS
 from rdlib.profile import load_profile
-from rdlib.study import curves, dag, exhibit_runs, experiment_report, experiments, measures
+from rdlib.study import curves, exhibit_runs, experiment_report, experiments, measures, workflow
 from rdlib.study.experiments import named, runs, settled
+from rdlib.study.jobs import study_jobs
 from rdlib.study.specification import BASELINES
 from rdlib.tasks import data
 
@@ -407,15 +408,15 @@ def test_a_follow_up_is_measured_question_by_question(finished):
 
 
 def test_a_dry_run_tells_what_an_experiment_takes_and_starts_nothing(root, capsys, monkeypatch):
-    monkeypatch.setattr(dag, "_follow", lambda *a: pytest.fail("it started something"))
+    monkeypatch.setattr(workflow, "follow", lambda *a: pytest.fail("it started something"))
     assert main(["study", "--experiments", written(root), "--dry-run"]) == 0
     lines = {line.split()[0]: line.split()[1] for line in capsys.readouterr().out.splitlines() if line[:2].isdigit()}
     assert lines["05_reward_model"] == "2" and lines["04_student_responses"] == "1" and "06_ppo" not in lines
 
 
 def test_the_time_of_any_experiments_is_estimated_from_the_released_run():
-    jobs = dag.study_jobs("params/reference.yaml", [7], ["R3"])
+    jobs = study_jobs("params/reference.yaml", [7], ["R3"])
     assert "notebooks" not in exhibit_runs.time_estimate(jobs)
     assert exhibit_runs.time_estimate(jobs).startswith("They take about ")
-    jobs = dag.study_jobs("params/smoke.yaml", [7], ["R3"])
+    jobs = study_jobs("params/smoke.yaml", [7], ["R3"])
     assert "no run of the profile smoke is released" in exhibit_runs.time_estimate(jobs)

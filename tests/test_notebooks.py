@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import inspect
 import shutil
 import subprocess
 import sys
@@ -59,31 +58,18 @@ def test_every_notebook_is_there() -> None:
 
 
 @each_notebook
-def test_it_is_valid_and_stripped(path: Path) -> None:
-    book = nbformat.read(path, as_version=4)
+def test_it_is_a_stripped_page_that_defines_nothing(path: Path) -> None:
+    book, codes = nbformat.read(path, as_version=4), code_cells(path)
     nbformat.validate(book)
-    assert book.metadata.kernelspec.name == "python3"
-    assert len({cell.id for cell in book.cells}) == len(book.cells)
-    for cell in code_cells(path):
-        assert cell.outputs == [] and cell.execution_count is None
-
-
-@each_notebook
-def test_it_reads_as_a_page(path: Path) -> None:
-    cells = nbformat.read(path, as_version=4).cells
-    assert cells[0].cell_type == "markdown" and cells[0].source.startswith("# ")
-    assert "parameters" in cells[1].metadata.tags
-    assert sum("parameters" in cell.metadata.get("tags", []) for cell in cells) == 1
-    lines = [line for cell in code_cells(path) for line in cell.source.splitlines() if line.strip()]
+    assert book.metadata.kernelspec.name == "python3" and len({cell.id for cell in book.cells}) == len(book.cells)
+    assert all(cell.outputs == [] and cell.execution_count is None for cell in codes)
+    assert book.cells[0].cell_type == "markdown" and book.cells[0].source.startswith("# ")
+    assert [cell for cell in book.cells if "parameters" in cell.metadata.get("tags", [])] == [book.cells[1]]
+    lines = [line for cell in codes for line in cell.source.splitlines() if line.strip()]
     assert len(lines) <= 60
     assert not any(marker in line for line in lines for marker in ("/work", "/home", "/root", "/tmp", "C:\\"))
-
-
-@each_notebook
-def test_it_defines_nothing(path: Path) -> None:
-    for cell in code_cells(path):
-        for node in ast.walk(ast.parse(cell.source)):
-            assert not isinstance(node, ast.FunctionDef | ast.ClassDef), ast.unparse(node)
+    nodes = [node for cell in codes for node in ast.walk(ast.parse(cell.source))]
+    assert not [ast.unparse(node) for node in nodes if isinstance(node, ast.FunctionDef | ast.ClassDef)]
 
 
 def test_setup_comes_before_anything_that_reads_its_environment() -> None:
@@ -135,11 +121,10 @@ def test_open_stage_takes_the_default_parameters() -> None:
 
 def test_an_evaluation_job_and_its_notebook_mean_the_same_stages(jobs: list) -> None:
     defaults = parameters_of(ROOT / "notebooks" / "07_evaluate.ipynb")
-    for job in jobs:
-        if job.notebook == "07_evaluate":
-            parameters = defaults | job.parameters
-            stages = notebook.evaluation_stages(open_stage("07_evaluate", parameters), parameters["methods"])
-            assert [stage.label for stage in stages] == [stage.label for stage in job.stages]
+    for job in (job for job in jobs if job.notebook == "07_evaluate"):
+        parameters = defaults | job.parameters
+        stages = notebook.evaluation_stages(open_stage("07_evaluate", parameters), parameters["methods"])
+        assert [stage.label for stage in stages] == [stage.label for stage in job.stages]
 
 
 def test_evaluation_stages_refuse_what_they_can_not_use() -> None:
@@ -148,12 +133,6 @@ def test_evaluation_stages_refuse_what_they_can_not_use() -> None:
         notebook.evaluation_stages(cell, ["our"])
     with pytest.raises(UserError, match="'ours' needs a student"):
         notebook.evaluation_stages(cell, ["teacher", "ours"])
-
-
-def test_hooks_reach_the_function_of_the_stage_that_takes_them() -> None:
-    from rdlib.method import rl
-
-    assert "on_update" in inspect.signature(rl.run).parameters
 
 
 def test_texts_are_shown_as_plain_text(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:

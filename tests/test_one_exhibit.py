@@ -16,7 +16,7 @@ from rdlib.__main__ import main
 from rdlib.errors import UserError
 from rdlib.evidence import gallery
 from rdlib.evidence.result_tables import open_results
-from rdlib.study import dag, exhibit_runs, figures
+from rdlib.study import exhibit_runs, figures, workflow
 from rdlib.study.results import collect
 
 
@@ -169,7 +169,7 @@ def test_minutes_follow_from_what_the_released_run_took(tmp_path):
 
 def test_telling_starts_nothing(tmp_path, at_root, capsys, monkeypatch):
     at_root(make_root(tmp_path))
-    monkeypatch.setattr(dag, "_follow", lambda *a: pytest.fail("it started something"))
+    monkeypatch.setattr(workflow, "follow", lambda *_: pytest.fail("it started something"))
     assert main(["study", "--profile", PARAMS, "--seeds", "0", "--for", "figure_5_lambda", "--dry-run"]) == 0
     assert "depends on lambda: 7 notebooks" in capsys.readouterr().out
     assert main(["study", "--profile", PARAMS, "--for", "figure_5"]) == 2

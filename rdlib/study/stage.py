@@ -25,7 +25,7 @@ from typing import Any
 import pandas as pd
 
 from rdlib import artifacts, numerics
-from rdlib.errors import UserError
+from rdlib.errors import UserError, is_disk_full
 from rdlib.paths import ROOT
 from rdlib.profile import Profile, load_profile
 from rdlib.settings import Section
@@ -290,7 +290,7 @@ class Stage:
         try:
             self._make(hooks)
         except Exception as error:
-            if artifacts.is_disk_full(error):
+            if is_disk_full(error):
                 raise UserError(
                     f"{self.label}: the disk or the quota of {self.profile.runs} is full: make room, then run this "
                     f"again; what was finished is kept."
@@ -308,7 +308,7 @@ class Stage:
         started, clock = artifacts.now(), time.time()
         with artifacts.hold(work, self.key):
             if launch.is_wanted(self):
-                launch.run(self, work, hooks)
+                launch.in_processes(self, work, hooks)
             else:
                 self.compute(work, **hooks)
             artifacts.seal(work, self.folder, self._record(started, time.time() - clock))
