@@ -55,9 +55,9 @@ def cases(name: str) -> list[list[str | None]]:
 
 def patch_root(patch: pytest.MonkeyPatch, root: Path) -> None:
     """Make a folder the repository for everything that opens or lists stages."""
-    from rdlib.study import dag, figures, grid, jobs, opening, results, retrain, workflow
+    from rdlib.study import dag, exhibit_runs, experiments, figures, jobs, opening, results, workflow
 
-    for module in (opening, grid, jobs, dag, results, figures, retrain, workflow):
+    for module in (opening, experiments, jobs, dag, results, figures, exhibit_runs, workflow):
         patch.setattr(module, "ROOT", root)
 
 

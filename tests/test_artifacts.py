@@ -194,8 +194,6 @@ def test_every_stages_command_is_accepted_by_its_notebook(study):
     for name, spec in STAGES.items():
         stage = stage_in(study, name, (spec.methods or (None,))[-1])
         words = shlex.split(stage.command)
-        if words[2:] == ["rdlib", "open-ends"]:
-            continue
         assert words[:4] == ["python", "-m", "rdlib", "execute"]
         check_parameters(REPOSITORY / words[4], json.loads(words[6]))
     varied = stage_in(study, "05_reward_model").with_overrides({"reward_model.lam": 0.25})

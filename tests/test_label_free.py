@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import pandas as pd
 import pytest
-from conftest import make_root, patch_root, stage_in, tiny_settings
+from conftest import PARAMS, make_root, patch_root, stage_in, tiny_settings
 
 from rdlib import artifacts
 from rdlib.method import held_out
 from rdlib.micro import gsm, mmlu
 from rdlib.settings import Dataset
-from rdlib.study import arms, grid
+from rdlib.study import experiments
 from rdlib.study.specification import BASELINES, STAGES
 from rdlib.tasks import data
 from rdlib.tasks.questions import read_questions
@@ -114,13 +114,14 @@ def test_other_methods_and_variants_train_where_no_gold_answer_can_be_asked_for(
 
 def test_these_are_all_the_variants_that_ablations_and_questions_train(study, monkeypatch):
     patch_root(monkeypatch, study)
-    cell = stage_in(study, "07_evaluate", "ours")
-    asked = [arm.stage.all_overrides for arm in arms.arms_of(cell)]
-    asked += [one for some in grid.ablation_overrides(cell.profile).values() for one in some]
+    found = [
+        run.stage for one in experiments.named(["ablations", "questions"]) for run in experiments.runs(one, PARAMS, [0])
+    ]
+    asked = [stage.all_overrides for stage in found]
     covered = {key for _, overrides, _ in OTHERS for key in overrides}
     assert {key for one in asked for key in one} <= covered, "add the new override to OTHERS"
     methods = {method for _, method in TRAINING} | {method for method, _, _ in OTHERS} | set(BASELINES)
-    assert {arm.stage.method for arm in arms.arms_of(cell)} <= methods | {"teacher"}
+    assert {stage.method for stage in found} <= methods | {"teacher"}
 
 
 # ---- questions of other sources

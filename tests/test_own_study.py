@@ -22,7 +22,7 @@ from rdlib.evidence import gallery, paper_tables
 from rdlib.evidence.result_tables import open_results
 from rdlib.method import held_out
 from rdlib.settings import Dataset
-from rdlib.study import grid, requirements, results
+from rdlib.study import requirements, results
 from rdlib.study.specification import dag_edges
 from rdlib.tasks import data
 from rdlib.tasks.prompts import micro_question
@@ -153,7 +153,7 @@ def report(own_study, tmp_path_factory):
     evaluations = [of(own_study, "07_evaluate", method, **axes) for method, axes in EVALUATED]
     judged = of(own_study, "02_judgement").run()
     stages = {s.folder: s for one in (*evaluations, judged) for s in (one, *one.upstream())}
-    stages |= {s.folder: s for s in grid.teacher_stages(judged)}
+    stages |= {s.folder: s for s in judged.at("01_teacher_responses").together}
     with pytest.MonkeyPatch.context() as patch:
         patch_root(patch, own_study)
         results.gather(folder / "results/seed0", PARAMS, 0, list(stages.values()))
@@ -287,7 +287,7 @@ def test_a_study_whose_server_or_teacher_will_not_do(tmp_path, problems, at_root
     server.models = listing("apprentice")
     assert "has no model 'authority' but apprentice" in refused(root, capsys)
     server.models = listing("authority")
-    said = refused(root, capsys, "--questions")
+    said = refused(root, capsys, "--experiments", "questions")
     assert "13_baseline: on-policy distillation learns from the teacher's log-probabilities, but the" in said
     server.close()
     assert f"No server answers at {server.url}" in refused(root, capsys)
@@ -300,7 +300,7 @@ def test_reviewers_questions_need_gold_answers(tmp_path, problems, at_root, caps
     content = yaml.safe_load((root / PARAMS).read_text()) | {"teachers": {"strong": "models/strong"}}
     (root / PARAMS).write_text(yaml.safe_dump(content))
     assert "are judged by gold answers, which test questions of datasets.mine lack" in refused(
-        root, capsys, "--questions"
+        root, capsys, "--experiments", "study", "ablations", "questions"
     )
 
 

@@ -124,7 +124,8 @@ def show_exhibits(evidence: Evidence, folder: Path, *names: str) -> None:
 def show_trials(folder: Path, *names: str) -> None:
     """Show tables and figures of trials, or say what runs them where they have not been run."""
     if not all((folder / name).is_file() for name in names):
-        display(Markdown("*These trials have not been run: `python -m rdlib open-ends` runs and measures them.*"))
+        command = "python -m rdlib study --experiments params/followups.yaml"
+        display(Markdown(f"*These experiments have not been run: `{command}` runs and measures them.*"))
         return
     for name in names:
         show_file(folder / name)
