@@ -199,7 +199,8 @@ def poisoned(tmp_path_factory, problems, own_study):
         assert "01_held_out" not in path.parts, "a stage read the vote on held-out questions"
         return read(path, *args)
 
-    of(root, "01_held_out").run_with_inputs()
+    vote = of(root, "01_held_out").run_with_inputs().table("labels")
+    assert (vote["pseudo_label"] == "999").all()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(artifacts, "read_parquet", no_vote)
         of(root, "07_evaluate").run_with_inputs()
@@ -213,15 +214,6 @@ def test_artifacts_do_not_depend_on_the_vote_on_held_out_questions(own_study, po
     method = "ours_wo_r" if name == "03_sft_warmup" else None
     expected = artifacts.hash_files(of(own_study, name, method).folder)
     assert artifacts.hash_files(of(poisoned, name, method).folder) == expected
-
-
-@pytest.mark.slow
-def test_the_poison_worked(own_study, poisoned):
-    """Else the test above would prove nothing."""
-    assert (of(poisoned, "01_held_out").table("labels")["pseudo_label"] == "999").all()
-    answers = [of(root, "07_evaluate").table("answers")["text"].tolist() for root in (own_study, poisoned)]
-    assert answers[0] == answers[1]
-    assert not results.judged(of(poisoned, "07_evaluate"))["correct"].any()
 
 
 # ---- some questions with answers
