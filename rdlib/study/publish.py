@@ -58,7 +58,8 @@ def run(options: argparse.Namespace) -> None:
     released = result_tables.seed_folders(options.figures / "results")
     if not released:
         raise UserError(
-            f"{options.figures} holds no released results: run `make study PROFILE=params/reference.yaml`, then `make release`."
+            f"{options.figures} holds no released results: run `make study PROFILE=params/reference.yaml`, then "
+            f"`make release`."
         )
     seed, out = result_tables.seed_of(released[0]), options.figures / "notebooks"
     jobs = cell_jobs(options.profile, seed)
