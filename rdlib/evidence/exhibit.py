@@ -11,10 +11,13 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
+from importlib import resources
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import pandas as pd
+import yaml
 from matplotlib.figure import Figure
 
 from rdlib import artifacts
@@ -92,6 +95,16 @@ class Exhibit:
         return sentence_of([self], why) if (why := self.why_left_out(evidence)) else ""
 
     @property
+    def experiments(self) -> tuple[str, ...]:
+        """The experiments that it needs: names of params/experiments.yaml, or FILE:NAME."""
+        return tuple(_declared()[self.name]["experiments"])
+
+    @property
+    def last(self) -> str | None:
+        """The last stage that it needs of their runs; None: the experiments' own."""
+        return _declared()[self.name].get("last")
+
+    @property
     def of_questions(self) -> bool:
         """Whether it needs answers to the reviewers' questions."""
         return bool(self.questions)
@@ -110,6 +123,13 @@ class Exhibit:
     def is_of_the_vote(self) -> bool:
         """Whether it shows the teacher's vote, which depends on how the teacher was sampled."""
         return self.rests_on == ("02_pseudo_labels",)
+
+
+@cache
+def _declared() -> dict[str, dict]:
+    """The exhibits of exhibits.yaml by name."""
+    content = yaml.safe_load((resources.files("rdlib.evidence") / "exhibits.yaml").read_text(encoding="utf-8"))
+    return {name: one for part in content.values() for name, one in part.items() if isinstance(one, dict)}
 
 
 def sentence_of(left_out: Sequence[Exhibit], why: str) -> str:
