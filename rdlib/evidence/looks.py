@@ -1,6 +1,6 @@
 """How everything is drawn: one colour and one marker or hatch for each method, teacher and kind of response.
 
-They are told apart in greyscale too. Colours are Okabe and Ito's, with four of Tol's where those run out, all safe for
+They differ in greyscale too. Colours are Okabe and Ito's, with four of Tol's where those run out, all safe for
 colour-blind readers. Error bars are 95 % intervals.
 """
 
@@ -50,7 +50,7 @@ BASELINE_NAMES = {
     "distillation": "on-policy distillation",
     "grpo": "GRPO on the vote",
 }
-# The arms of the reviewers' questions, by the names of `rdlib.study.arms`
+# The arms of the reviewers' questions, by their names in params/experiments.yaml
 ARMS = {
     "teacher": METHODS["teacher"],
     "teacher, fine-tuned": Look("teacher, fine-tuned", GREY, "*"),
@@ -96,6 +96,7 @@ LAMBDA_LOOKS = [
     (BLACK, "o", (0, (1, 1))),
 ]
 SPARE = [GREY, BLACK, YELLOW]
+NO_RUNS = "no such runs in these results"
 STYLE = {
     "axes.prop_cycle": mpl.cycler(color=[BLUE, VERMILION, GREEN, ORANGE, SKY, PURPLE, BLACK]),
     "figure.dpi": 110,
@@ -138,7 +139,7 @@ def use_style() -> None:
     mpl.rcParams.update(STYLE)
 
 
-def look(looks: dict[str, Look], name: str) -> Look:
+def look(looks: Mapping[str, Look], name: str) -> Look:
     """The look of a name; an unknown one (another profile's) gets its own name and a spare colour."""
     if name in looks:
         return looks[name]
@@ -210,7 +211,7 @@ def note_if_empty(ax: Axes, table: pd.DataFrame) -> bool:
     """Say on the axes that there is nothing to draw, as in a run without this ablation."""
     if len(table):
         return False
-    ax.text(0.5, 0.5, "no such runs in these results", ha="center", va="center", transform=ax.transAxes)
+    ax.text(0.5, 0.5, NO_RUNS, ha="center", va="center", transform=ax.transAxes)
     ax.set(xticks=[], yticks=[])
     return True
 
