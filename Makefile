@@ -33,7 +33,7 @@ EMBEDDED := params/micro.yaml params/smoke.yaml $(REFERENCE)
 offline = HF_HUB_OFFLINE=$${HF_HUB_OFFLINE-1}
 
 # In the processor's own numerics, which are several times as fast for models of this size
-laptop = RDLIB_NUMERICS=native HF_HUB_OFFLINE=1 $(BIN)/python -m rdlib.study.dag --profile params/gsm8k_laptop.yaml --jobs $(JOBS)
+laptop = RDLIB_NUMERICS=native HF_HUB_OFFLINE=1 $(BIN)/python -m rdlib study --profile params/gsm8k_laptop.yaml --jobs $(JOBS)
 
 .DEFAULT_GOAL := help
 .PHONY: help env study laptop laptop-teacher reference trials open-ends compare rounding same-rate test crash-test portable-test slurm-test fuzz real-test own-test llama-test sharded-test vllm-test
@@ -51,7 +51,7 @@ env: ## build .venv from the pins, if it is missing, unfinished or stale (VENV=.
 	esac
 
 study: env ## run the whole study: every notebook, table and figure (PROFILE=params/micro.yaml JOBS=2)
-	@$(if $(filter $(EMBEDDED),$(PROFILE)),$(offline)) $(BIN)/python -m rdlib.study.dag --profile $(PROFILE) --jobs $(JOBS) $(ARGS)
+	@$(if $(filter $(EMBEDDED),$(PROFILE)),$(offline)) $(BIN)/python -m rdlib study --profile $(PROFILE) --jobs $(JOBS) $(ARGS)
 
 laptop: env ## real models and real questions from the recorded teacher on: the hours are told first, and it goes on where it stopped (docs/laptop.md)
 	@$(BIN)/python scripts/laptop.py prepare
@@ -64,27 +64,27 @@ laptop-teacher: env ## record the teacher of `make laptop` anew, behind a llama.
 
 reference: env ## the evidence: study and reviewers' questions of SEEDS, trained until patience ends, then release (SEEDS="0 1 2 3 4")
 	@for seed in $(SEEDS); do \
-		$(offline) $(BIN)/python -m rdlib.study.dag --profile $(REFERENCE) --jobs $(JOBS) --seeds $$seed --questions $(ARGS) || exit 1; \
+		$(offline) $(BIN)/python -m rdlib study --profile $(REFERENCE) --jobs $(JOBS) --seeds $$seed --questions $(ARGS) || exit 1; \
 	done
 	@$(MAKE) --no-print-directory release
 
 trials: env ## the trials by which the settings of params/reference.yaml were chosen, into figures/trials (hours)
-	@$(offline) $(BIN)/python -m rdlib.study.trials $(TRIALS) --jobs $(JOBS) $(ARGS)
+	@$(offline) $(BIN)/python -m rdlib trials $(TRIALS) --jobs $(JOBS) $(ARGS)
 
 open-ends: env ## the controlled experiments of the open ends, on seeds that are not released, into figures/trials (hours; ARGS="--groups reward_model")
-	@$(offline) $(BIN)/python -m rdlib.study.open_ends --jobs $(JOBS) $(ARGS)
+	@$(offline) $(BIN)/python -m rdlib open-ends --jobs $(JOBS) $(ARGS)
 
 compare: env ## hold what is in runs/reference to the released seeds, artifact by artifact (ARGS="--seeds 0")
-	@$(BIN)/python -m rdlib.study.compared $(ARGS)
+	@$(BIN)/python -m rdlib verify $(ARGS)
 
 rounding: env ## the released SEEDS once more in torch's own numerics: what rounding alone does (SEEDS="0 1 2 3 4"; hours)
-	@RDLIB_NUMERICS=native $(offline) $(BIN)/python -m rdlib.study.rounding --seeds $(SEEDS) --jobs $(JOBS) $(ARGS)
-	@$(offline) $(BIN)/python -m rdlib.study.published $(REFERENCE) figures
+	@RDLIB_NUMERICS=native $(offline) $(BIN)/python -m rdlib rounding --seeds $(SEEDS) --jobs $(JOBS) $(ARGS)
+	@$(offline) $(BIN)/python -m rdlib publish $(REFERENCE) figures
 	@$(MAKE) --no-print-directory figures
 
 same-rate: env ## SFT of the released SEEDS once more with the warm-up's learning rate, in every cell (SEEDS="0 1 2 3 4"; an hour)
-	@$(offline) $(BIN)/python -m rdlib.study.same_rate --seeds $(SEEDS) --jobs $(JOBS) $(ARGS)
-	@$(offline) $(BIN)/python -m rdlib.study.published $(REFERENCE) figures
+	@$(offline) $(BIN)/python -m rdlib same-rate --seeds $(SEEDS) --jobs $(JOBS) $(ARGS)
+	@$(offline) $(BIN)/python -m rdlib publish $(REFERENCE) figures
 	@$(MAKE) --no-print-directory figures
 
 test: lint ## check style, then run the tests
@@ -129,11 +129,11 @@ bench: env ## measure against other software, and how it grows; into bench/resul
 	@$(if $(filter j,$(BENCH_PARTS)),$(PYTHON) scripts/llama_environment.py)
 	@$(if $(filter j,$(BENCH_PARTS)),$(BIN)/python scripts/real_models.py student student-checkpoint)
 	@HF_HUB_OFFLINE=1 TQDM_DISABLE=1 $(BIN)/python -m bench $(BENCH_PARTS) --rounds $(BENCH_ROUNDS) $(BENCH_ARGS)
-	@$(BIN)/python -m rdlib.evidence.documents
+	@$(BIN)/python -m rdlib documents
 
 gpu-check: env ## measure memory and speed on a GPU against the dry run's account, without downloads (8 minutes; ARGS="--minutes 5")
 	@$(BIN)/python scripts/gpu_check.py $(ARGS)
-	@$(BIN)/python -m rdlib.evidence.documents
+	@$(BIN)/python -m rdlib documents
 
 lint: env ## check style, and that notebooks are without outputs
 	@$(BIN)/ruff check .
@@ -146,29 +146,29 @@ format: env ## fix style and strip notebooks of outputs
 	@$(BIN)/ruff format .
 
 figures: env ## redraw every table and figure from the released results, without training
-	@$(offline) $(BIN)/python -m rdlib.study.figures figures/results figures
-	@$(BIN)/python -m rdlib.evidence.documents
+	@$(offline) $(BIN)/python -m rdlib figures figures/results figures
+	@$(BIN)/python -m rdlib documents
 
 figure: env ## redraw one table or figure from the released results, in seconds (NAME=figure_5_lambda)
-	@$(offline) $(BIN)/python -m rdlib.study.figures figures/results figures --name "$(NAME)"
+	@$(offline) $(BIN)/python -m rdlib figures figures/results figures --name "$(NAME)"
 
 retrain: SEEDS = 0
 retrain: PROFILE = $(REFERENCE)
 retrain: env ## train again what one table or figure rests on, its time told first (NAME=figure_5_lambda SEEDS="0" ARGS=--dry-run)
-	@$(if $(filter $(EMBEDDED),$(PROFILE)),$(offline)) $(BIN)/python -m rdlib.study.dag --profile $(PROFILE) --jobs $(JOBS) --seeds $(SEEDS) --for "$(NAME)" $(ARGS)
+	@$(if $(filter $(EMBEDDED),$(PROFILE)),$(offline)) $(BIN)/python -m rdlib study --profile $(PROFILE) --jobs $(JOBS) --seeds $(SEEDS) --for "$(NAME)" $(ARGS)
 
 release: env ## make the seeds in RUN (runs/reference/results) the released ones, execute and keep notebooks of one cell, and redraw
-	@$(BIN)/python -m rdlib.study.release $(RUN) figures/results
-	@$(offline) $(BIN)/python -m rdlib.study.published $(REFERENCE) figures
+	@$(BIN)/python -m rdlib release $(RUN) figures/results
+	@$(offline) $(BIN)/python -m rdlib publish $(REFERENCE) figures
 	@$(MAKE) --no-print-directory figures
 
 docs: env ## fill README and docs from result files, and draw the packages
-	@$(BIN)/python -m rdlib.study.memory_table
-	@$(BIN)/python -m rdlib.evidence.documents
-	@$(BIN)/python -m rdlib.study.architecture
+	@$(BIN)/python -m rdlib memory
+	@$(BIN)/python -m rdlib documents
+	@$(BIN)/python -m rdlib architecture
 
 site: env ## build/site: report, gallery, executed notebooks, documents and API as pages to open without network
-	@$(offline) $(BIN)/python -m rdlib.study.site figures build/site
+	@$(offline) $(BIN)/python -m rdlib site figures build/site
 
 lab: env ## open the notebooks in JupyterLab
 	@$(BIN)/jupyter lab --ServerApp.root_dir="$(CURDIR)" --LabApp.default_url=/lab/tree/notebooks $(LAB_ARGS)

@@ -11,6 +11,7 @@ from batch_server import BatchServer, chat, results
 from conftest import PARAMS, make_root, stage_in
 from test_real_data import write
 
+from rdlib.__main__ import main
 from rdlib.engines import batch_files
 from rdlib.engines.batch_files import Ticket
 from rdlib.engines.store import Store
@@ -59,7 +60,7 @@ def change(root: Path, **fields) -> None:
 
 
 def run(what: str, *words: object) -> int:
-    return batch.main([what, "--profile", PARAMS, *map(str, words)])
+    return main(["batch", what, "--profile", PARAMS, *map(str, words)])
 
 
 def said(what: str, capsys, *words: object) -> str:
@@ -375,8 +376,7 @@ def test_a_reading_that_was_killed_goes_on(root, monkeypatch):
 
     monkeypatch.setattr(batch_reading, "AT_ONCE", 2)
     monkeypatch.setattr(Store, "add", dies)
-    with pytest.raises(KeyboardInterrupt):
-        run("read", out)
+    assert run("read", out) == 130
     assert 15 <= len(kept(root)) <= 20
     monkeypatch.setattr(Store, "add", add)
     run("read", out)
@@ -434,7 +434,6 @@ def test_requests_are_no_results(root, capsys):
     run("write")
     assert "is a request: give the files that the service made of it" in said("read", capsys, written(root)[0])
     assert "cannot be read" in said("read", capsys, root / "nothing.jsonl")
-    assert "needs the files" in said("read", capsys)
 
 
 def test_a_server_without_batches_says_so(root, server, capsys):
@@ -459,7 +458,10 @@ def test_a_service_that_lists_no_batches_cannot_tell_what_was_sent(root, server,
 
 
 def test_words_that_a_command_does_not_take(root, capsys):
-    assert "`write` takes no files" in said("write", capsys, "x.jsonl")
+    for action, words in (("write", ["x.jsonl"]), ("read", [])):
+        with pytest.raises(SystemExit, match="2"):
+            run(action, *words)
+    capsys.readouterr()
     assert "--seeds must not be below 0" in said("write", capsys, "--seeds=-1")
 
 

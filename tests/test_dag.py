@@ -12,6 +12,7 @@ import pytest
 import yaml
 from conftest import PARAMS, REPOSITORY, copy_study, make_root, patch_root, tiny_settings
 
+from rdlib.__main__ import main
 from rdlib.errors import UserError
 from rdlib.study import dag, failures
 from rdlib.study.execute import check_parameters
@@ -137,9 +138,9 @@ def test_every_command_is_accepted_by_its_notebook(jobs):
     made, root, _ = jobs
     for job in made:
         words = shlex.split(job.command)
-        assert words[:3] == [sys.executable, "-m", "rdlib.study.warm"]
-        assert Path(words[3]).name == f"{job.notebook}.ipynb" and words[4] == str(job.executed)
-        parameters = json.loads(words[5])
+        assert words[:4] == [sys.executable, "-m", "rdlib", "warm"]
+        assert Path(words[4]).name == f"{job.notebook}.ipynb" and words[5] == str(job.executed)
+        parameters = json.loads(words[6])
         assert parameters == job.parameters
         check_parameters(REPOSITORY / "notebooks" / f"{job.notebook}.ipynb", parameters)
 
@@ -262,7 +263,7 @@ def test_what_a_killed_study_leaves_running_holds_the_lock(tmp_path):
 
 def test_a_bad_profile_ends_the_command_with_a_sentence(tmp_path, at_root, capsys):
     at_root(tmp_path)
-    assert dag.main(["--profile", "absent.yaml"]) == 2
+    assert main(["study", "--profile", "absent.yaml"]) == 2
     assert capsys.readouterr().err.startswith("error: There is no profile")
 
 
@@ -271,7 +272,7 @@ def test_bad_arguments_end_the_command_with_a_sentence(tmp_path, at_root, capsys
     at_root(make_root(tmp_path))
     monkeypatch.setattr(dag, "_follow", lambda *a: pytest.fail("it started the study"))
     try:
-        code = dag.main(["--profile", PARAMS, *arguments])
+        code = main(["study", "--profile", PARAMS, *arguments])
     except SystemExit as end:  # argparse
         code = end.code
     assert code not in (0, None)

@@ -22,11 +22,12 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 from torch.utils.data import BatchSampler, SequentialSampler
 
+from rdlib.__main__ import main
 from rdlib.errors import UserError
 from rdlib.method import trainers, training
 from rdlib.method.reward_model import IGNORED, count_terms, reward_model_loss
 from rdlib.settings import Training
-from rdlib.study import dag, launch, worker
+from rdlib.study import launch, worker
 
 CONFIGURATIONS = sorted(launch.CONFIGURATIONS.glob("*.yaml"))
 TWO = {"training.processes": 2}
@@ -206,7 +207,7 @@ def assert_same_ppo(one, two) -> None:
 def workers() -> list[psutil.Process]:
     """The training processes that this process has started and that still run."""
     family = psutil.Process().children(recursive=True)
-    return [p for p in family if f"-m {launch.WORKER} " in " ".join(p.cmdline())]  # the launchers write --module
+    return [p for p in family if "-m rdlib worker " in " ".join(p.cmdline())]  # the launchers write --module
 
 
 @pytest.mark.slow
@@ -342,7 +343,7 @@ def test_ppo_needs_a_whole_policy(tmp_path, two_gpus, name):
 @pytest.mark.parametrize("name", ["fsdp", "zero3"])
 def test_a_study_whose_ppo_cannot_be_is_refused_before_its_first_notebook(tmp_path, two_gpus, at_root, capsys, name):
     root = at_root(root_with(tmp_path, name))
-    assert dag.main(["--profile", PARAMS]) == 2
+    assert main(["study", "--profile", PARAMS]) == 2
     assert "06_ppo: PPO samples from its policy" in capsys.readouterr().err
     assert not list(root.rglob("*.ipynb")) and not list(root.glob("runs/*/gsm"))
 

@@ -18,9 +18,10 @@ import pytest
 import yaml
 from conftest import PARAMS, REPOSITORY, make_root
 
+from rdlib.__main__ import main
 from rdlib.evidence import documents
 from rdlib.profile import Profile, load_profile
-from rdlib.study import architecture, dag, opening
+from rdlib.study import architecture, opening
 from rdlib.study.specification import STAGES
 
 PAGES = [*documents.documents(), REPOSITORY / "CONTRIBUTING.md", REPOSITORY / "CHANGELOG.md"]
@@ -136,7 +137,7 @@ def test_targets_and_variables_of_make_exist(page):
 @each_page
 def test_options_of_the_study_exist(page, capsys):
     with pytest.raises(SystemExit):
-        dag.main(["--help"])
+        main(["study", "--help"])
     known = set(re.findall(r"--[a-z-]+", capsys.readouterr().out))
     for words in commands(page.read_text()):
         if words[:2] in (["make", "study"], ["make", "reference"], ["make", "retrain"]):

@@ -10,11 +10,12 @@ import pytest
 import yaml
 from conftest import REPOSITORY, make_root, stage_in
 
+from rdlib.__main__ import main
 from rdlib.errors import UserError
 from rdlib.evidence import ledger, paper
 from rdlib.profile import load_profile
 from rdlib.settings import Hardware
-from rdlib.study import dag, estimate
+from rdlib.study import estimate
 from rdlib.study.jobs import stages_to_run, study_jobs
 from rdlib.study.opening import make_stage
 from rdlib.study.specification import BASELINES
@@ -66,7 +67,7 @@ def test_a_real_study_did_no_more_than_estimated_and_not_much_less(study):
 @pytest.mark.parametrize("profile", PROFILES)
 def test_the_dry_run_names_every_stage_of_every_profile(profile, capsys):
     seeds = [7]  # a seed that nobody has run here
-    assert dag.main(["--profile", profile, "--dry-run", "--questions", "--seeds", *map(str, seeds)]) == 0
+    assert main(["study", "--profile", profile, "--dry-run", "--questions", "--seeds", *map(str, seeds)]) == 0
     shown = capsys.readouterr().out
     stages = {stage.name for job in study_jobs(profile, seeds, questions=True) for stage in job.stages}
     for name in stages:
@@ -78,13 +79,13 @@ def test_the_dry_run_names_every_stage_of_every_profile(profile, capsys):
 def test_the_profile_for_own_questions_asks_for_the_file_and_takes_it(tmp_path, capsys):
     """As shipped it names a file that is not there; with one it is estimated."""
     profile = "params/own_questions.yaml"
-    assert dag.main(["--profile", profile, "--dry-run"]) == 2
+    assert main(["study", "--profile", profile, "--dry-run"]) == 2
     assert "questions.jsonl" in capsys.readouterr().err
     content = yaml.safe_load((REPOSITORY / profile).read_text())
     content["datasets"]["mine"]["path"] = str(tmp_path / "q.jsonl")
     (tmp_path / "q.jsonl").write_text("".join(json.dumps({"question": f"What is {n} + 1?"}) + "\n" for n in range(50)))
     (tmp_path / "own.yaml").write_text(yaml.safe_dump(content))
-    assert dag.main(["--profile", str(tmp_path / "own.yaml"), "--dry-run"]) == 0
+    assert main(["study", "--profile", str(tmp_path / "own.yaml"), "--dry-run"]) == 0
     said = capsys.readouterr().out
     assert "06_ppo" in said and "does not fit" not in said
     teacher = next(line for line in said.splitlines() if line.startswith("01_teacher_responses"))
@@ -97,7 +98,7 @@ def test_the_profile_for_own_questions_asks_for_the_file_and_takes_it(tmp_path, 
 
 def test_the_dry_run_starts_nothing_and_leaves_out_what_is_done(tmp_path, at_root, capsys):
     root = at_root(make_root(tmp_path))
-    assert dag.main(["--profile", "tiny.yaml", "--dry-run"]) == 0
+    assert main(["study", "--profile", "tiny.yaml", "--dry-run"]) == 0
     assert not (root / "runs").exists()
     jobs = study_jobs("tiny.yaml", [0])
     before = stages_to_run(jobs)

@@ -47,9 +47,9 @@ def test_a_killed_kernel_is_one_sentence_in_the_error_file(notebook, manager):
 
 
 def test_the_command_ends_in_that_sentence(notebook):
-    words = [sys.executable, "-m", "rdlib.study.execute", str(notebook), str(notebook.with_name("out.ipynb"))]
+    words = [sys.executable, "-m", "rdlib", "execute", str(notebook), str(notebook.with_name("out.ipynb"))]
     done = subprocess.run(words, cwd=REPOSITORY, capture_output=True, text=True)
-    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert done.returncode == 2 and "Traceback" not in done.stderr
     assert re.search(f"^error: The {SAID}", done.stderr, re.MULTILINE)
 
 

@@ -440,7 +440,7 @@ def test_a_model_is_the_one_of_its_recipe(name):
     report = json.loads((MODELS / name / "recipe.json").read_text())
     assert report["sha256"] == hashlib.sha256((MODELS / name / "model.safetensors").read_bytes()).hexdigest()
     assert report["recipe"] == json.loads(json.dumps(pretrain.recipe_dict(pretrain.RECIPES[name])))
-    assert re.fullmatch(rf"python -m rdlib\.(micro|study)\.pretrain {name}", report["command"])
+    assert re.fullmatch(rf"python -m rdlib(\.micro\.|\.study\.| )pretrain {name}", report["command"])
     assert report["curve"][-1]["step"] == pretrain.RECIPES[name].phase.steps
 
 

@@ -11,6 +11,7 @@ import yaml
 from conftest import PARAMS, REPOSITORY, copy_study, make_root, patch_root, tiny_settings
 from test_tables_and_figures import invent
 
+from rdlib.__main__ import main
 from rdlib.errors import UserError
 from rdlib.evidence import gallery
 from rdlib.evidence.result_tables import open_results
@@ -42,7 +43,7 @@ def test_every_exhibit_says_what_it_shows():
 def test_a_name_that_is_none_gets_the_close_ones(name, hint, tmp_path, capsys):
     with pytest.raises(UserError, match=hint):
         gallery.find(name)
-    assert figures.main([str(tmp_path), str(tmp_path), "--name", name]) == 1
+    assert main(["figures", str(tmp_path), str(tmp_path), "--name", name]) == 2
     assert capsys.readouterr().err.count("\n") == 1
 
 
@@ -52,7 +53,7 @@ def test_one_is_drawn_from_its_own_tables_alone(tmp_path, capsys):
     others = ("correctness.parquet", "sft_history.parquet", "ppo_history.parquet", "costs.csv", "pseudo_labels.csv")
     for other in others:
         (folder / other).unlink()
-    assert figures.main([str(tmp_path / "results"), str(tmp_path / "out"), "--name", "figure_5_lambda"]) == 0
+    assert main(["figures", str(tmp_path / "results"), str(tmp_path / "out"), "--name", "figure_5_lambda"]) == 0
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
         f"figure_5_lambda.{e}" for e in ("csv", "pdf", "png")
     }
@@ -62,7 +63,7 @@ def test_one_is_drawn_from_its_own_tables_alone(tmp_path, capsys):
 
 
 def test_a_question_that_no_seed_has_answered_is_one_sentence(tmp_path, capsys):
-    assert figures.main([str(invent(tmp_path / "results")), str(tmp_path), "--name", "question_r1"]) == 1
+    assert main(["figures", str(invent(tmp_path / "results")), str(tmp_path), "--name", "question_r1"]) == 2
     assert "has answered the reviewers' questions: run `make study ARGS=--questions`" in capsys.readouterr().err
 
 
@@ -127,9 +128,9 @@ def test_minutes_follow_from_what_the_released_run_took(tmp_path):
 def test_telling_starts_nothing(tmp_path, at_root, capsys, monkeypatch):
     at_root(make_root(tmp_path))
     monkeypatch.setattr(dag, "_follow", lambda *a: pytest.fail("it started something"))
-    assert dag.main(["--profile", PARAMS, "--seeds", "0", "--for", "figure_5_lambda", "--dry-run"]) == 0
+    assert main(["study", "--profile", PARAMS, "--seeds", "0", "--for", "figure_5_lambda", "--dry-run"]) == 0
     assert "rests on 7 notebooks, 0 of them done" in capsys.readouterr().out
-    assert dag.main(["--profile", PARAMS, "--for", "figure_5"]) == 2
+    assert main(["study", "--profile", PARAMS, "--for", "figure_5"]) == 2
     assert "did you mean figure_5_lambda?" in capsys.readouterr().err
 
 

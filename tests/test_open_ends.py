@@ -11,6 +11,7 @@ import yaml
 from conftest import PARAMS, REPOSITORY, copy_study, patch_root, stage_in
 from test_tables_and_figures import invent
 
+from rdlib import __main__ as command
 from rdlib.errors import UserError
 from rdlib.evidence import diagnostics, gallery, looks, open_sft_tables, open_tables
 from rdlib.evidence.open_exhibits import OPEN_ENDS
@@ -375,14 +376,14 @@ def test_each_is_drawn_from_its_trials(evidence, exhibit, tmp_path):
     assert {path.suffix[1:] for path in paths} == set(exhibit.endings) and all(path.stat().st_size for path in paths)
     if exhibit.draw is None:
         assert "Answer: " in (tmp_path / f"{exhibit.name}.md").read_text()
-    again = f"python -m rdlib.study.open_ends --groups {' '.join(exhibit.trials)}"
+    again = f"python -m rdlib open-ends --groups {' '.join(exhibit.trials)}"
     assert again in figures.described(exhibit, evidence)
 
 
 def test_without_trials_there_is_no_exhibit_of_them(tmp_path):
     found = open_results(invent(tmp_path / "results"))
     assert not any(exhibit.is_shown(found) for exhibit in OPEN_ENDS)
-    with pytest.raises(UserError, match=r"run `python -m rdlib.study.open_ends --groups ppo_on_mmlu"):
+    with pytest.raises(UserError, match=r"run `python -m rdlib open-ends --groups ppo_on_mmlu"):
         gallery.draw(OPEN_ENDS[0], found, tmp_path)
 
 
@@ -420,7 +421,7 @@ def run_group(root, name, **group):
     """Run a group of one cell and seed into `out`."""
     group = {"question": "Which?", "cells": [GSM]} | group
     (root / "ends.yaml").write_text(yaml.safe_dump({"profile": PARAMS, "seeds": [0], "groups": {name: group}}))
-    open_ends.main(["ends.yaml", "--profile", PARAMS, "--jobs", "1", "--out", "out"])
+    command.run("open-ends", ["ends.yaml", "--profile", PARAMS, "--jobs", "1", "--out", "out"])
 
 
 def test_a_group_is_run_measured_and_written(root):
@@ -442,7 +443,7 @@ def test_a_group_is_run_measured_and_written(root):
     spent = pd.read_csv(root / "out" / "reward_model_costs.csv").set_index("when")["gflop"]
     assert spent["kept"] > spent["warm-up"] > 0
     with pytest.raises(UserError, match="no trials speed: it has reward_model"):
-        open_ends.main(["ends.yaml", "--profile", PARAMS, "--groups", "speed"])
+        command.run("open-ends", ["ends.yaml", "--profile", PARAMS, "--groups", "speed"])
 
 
 def test_the_group_on_perturbed_questions_reads_the_tests_of_seeds_that_are_not_released(root):

@@ -16,12 +16,13 @@ from fake_server import FakeServer, listing
 from test_real_data import write
 
 from rdlib import artifacts
+from rdlib.__main__ import main
 from rdlib.errors import UserError
 from rdlib.evidence import gallery, paper_tables
 from rdlib.evidence.result_tables import open_results
 from rdlib.method import held_out
 from rdlib.settings import Dataset
-from rdlib.study import dag, grid, requirements, results
+from rdlib.study import grid, requirements, results
 from rdlib.study.jobs import study_jobs
 from rdlib.study.specification import dag_edges
 from rdlib.tasks import data
@@ -322,7 +323,7 @@ def test_questions_with_answers_are_graded_and_cost_the_teacher_nothing(tmp_path
 
 
 def refused(root, capsys, *words: str) -> str:
-    assert dag.main(["--profile", PARAMS, *words]) == 2
+    assert main(["study", "--profile", PARAMS, *words]) == 2
     said = capsys.readouterr().err
     assert len(said.splitlines()) == 1 and not (root / "runs").exists()
     return said
@@ -338,7 +339,7 @@ def test_a_study_whose_server_or_teacher_will_not_do(tmp_path, problems, at_root
     assert "13_baseline: on-policy distillation learns from the teacher's log-probabilities, but the" in said
     server.close()
     assert f"No server answers at {server.url}" in refused(root, capsys)
-    assert dag.main(["--profile", PARAMS, "--dry-run"]) == 0  # which asks nobody
+    assert main(["study", "--profile", PARAMS, "--dry-run"]) == 0  # which asks nobody
     assert not server.calls
 
 

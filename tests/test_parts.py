@@ -13,11 +13,12 @@ from test_dag import asked
 from test_own_study import own_root
 from test_tables_and_figures import invent
 
+from rdlib.__main__ import main
 from rdlib.errors import UserError
 from rdlib.evidence import gallery, health
 from rdlib.evidence.result_tables import GREEDY, open_results
 from rdlib.profile import load_profile
-from rdlib.study import dag, figures, grid, jobs, retrain
+from rdlib.study import dag, grid, jobs, retrain
 from rdlib.study.grid import Named
 from rdlib.tasks import data
 
@@ -105,14 +106,14 @@ def test_the_shipped_profile_names_what_an_older_copy_gets():
     ],
 )
 def test_a_bad_name_is_one_sentence(own, capsys, words, expected):
-    assert dag.main(["--profile", PARAMS, *words, "--dry-run"]) == 2
+    assert main(["study", "--profile", PARAMS, *words, "--dry-run"]) == 2
     said = capsys.readouterr().err
     assert expected in said and len(said.splitlines()) == 1
 
 
 def test_an_ablation_of_one_value_is_refused(own, capsys):
     with_grid(own, lam=[0.5])
-    assert dag.main(["--profile", PARAMS, "--ablations", "lambda", "--dry-run"]) == 2
+    assert main(["study", "--profile", PARAMS, "--ablations", "lambda", "--dry-run"]) == 2
     assert "The ablation lambda compares values of grid.lam, of which the profile tiny has one alone" in (
         capsys.readouterr().err
     )
@@ -129,7 +130,7 @@ def test_methods_without_ours_are_refused(own):
 
 def test_the_dry_run_tells_what_a_name_adds(own, capsys):
     def runs(*words: str) -> dict[str, int]:
-        assert dag.main(["--profile", PARAMS, "--dry-run", *words]) == 0
+        assert main(["study", "--profile", PARAMS, "--dry-run", *words]) == 0
         lines = [line.split() for line in capsys.readouterr().out.splitlines()]
         return {line[0]: int(line[1]) for line in lines if line and line[0][:2].isdigit()}
 
@@ -232,7 +233,7 @@ def test_without_gold_answers_no_claim_is_judged_and_no_accuracy_shown(part, tmp
 )
 def test_what_is_left_out_is_one_line_with_what_to_ask_for(part, tmp_path, capsys, name, expected):
     without_answers(part)
-    assert figures.main([str(part), str(tmp_path / "out"), "--name", name]) == 1
+    assert main(["figures", str(part), str(tmp_path / "out"), "--name", name]) == 2
     said = capsys.readouterr().err
     assert expected in said and len(said.splitlines()) == 1 and not list((tmp_path / "out").glob("*"))
 

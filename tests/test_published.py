@@ -12,6 +12,7 @@ from conftest import PARAMS, make_root
 from PIL import Image
 
 from rdlib import artifacts
+from rdlib.__main__ import main
 from rdlib.errors import UserError
 from rdlib.paths import ROOT
 from rdlib.study import published
@@ -162,14 +163,14 @@ def test_the_cells_notebooks_are_those_of_ours(run):
 
 
 def test_the_command_keeps_those_of_the_first_released_seed(run, capsys):
-    assert published.main([PARAMS, str(run / "figures")]) == 0
+    assert main(["publish", PARAMS, str(run / "figures")]) == 0
     out = run / "figures/notebooks"
     assert sorted(path.stem for path in out.iterdir()) == [*STAGES, DRAWN[0]] and "seed 0" in capsys.readouterr().out
     first = nbformat.read(out / "05_reward_model.ipynb", as_version=4)
     assert first.metadata["rdlib"]["commits"] == ["b" * 40] and first.metadata["rdlib"]["parameters"]["seed"] == 0
     (out / "99_gone.ipynb").touch()
     before = {path.name: path.read_bytes() for path in out.glob("0*.ipynb")}
-    assert published.main([PARAMS, str(run / "figures")]) == 0
+    assert main(["publish", PARAMS, str(run / "figures")]) == 0
     assert {path.name: path.read_bytes() for path in out.glob("0*.ipynb")} == before
     assert not (out / "99_gone.ipynb").exists()
 
@@ -177,7 +178,7 @@ def test_the_command_keeps_those_of_the_first_released_seed(run, capsys):
 def test_what_draws_is_executed_from_the_released_results_of_all_seeds(run):
     """A run executes notebook 12 a seed at a time, and has no trials; the reviewers' needs a seed that has answered."""
     artifacts.write_json(run / "figures/results/seed2/question_provenance.json", {"commits": ["e" * 40], "dirty": True})
-    assert published.main([PARAMS, str(run / "figures")]) == 0
+    assert main(["publish", PARAMS, str(run / "figures")]) == 0
     parameters = {"profile": PARAMS, "results": "figures/results"}
     for name in DRAWN:
         content = nbformat.read(run / f"figures/notebooks/{name}.ipynb", as_version=4)
@@ -193,7 +194,7 @@ def test_a_missing_or_failed_notebook_is_one_sentence(run, capsys):
     with pytest.raises(UserError, match="06_ppo.* failed .*make study"):
         published.of_run(list(jobs.values()))
     jobs["06_ppo"].executed.unlink()
-    assert published.main([PARAMS, str(run / "figures")]) == 1
+    assert main(["publish", PARAMS, str(run / "figures")]) == 2
     problem = capsys.readouterr().err
     assert "06_ppo" in problem and "is missing" in problem and problem.count("\n") == 1
     assert not (run / "figures/notebooks").exists()
@@ -213,10 +214,10 @@ def test_without_the_run_its_notebooks_stay_and_what_draws_is_executed(run, caps
     before = (out / "00_data.ipynb").read_bytes()
     for job in published.cell_jobs(PARAMS, 0):
         job.executed.unlink()
-    assert published.main([PARAMS, str(run / "figures")]) == 0
+    assert main(["publish", PARAMS, str(run / "figures")]) == 0
     said = capsys.readouterr().out
     assert "left as they are" in said and "than the released seeds: 03_sft_warmup and 05_reward_model." in said
     assert sorted(path.stem for path in out.iterdir()) == ["00_data", DRAWN[0]]
     assert (out / "00_data.ipynb").read_bytes() == before
-    assert published.main([PARAMS, str(run / "nowhere")]) == 1
+    assert main(["publish", PARAMS, str(run / "nowhere")]) == 2
     assert "make reference" in capsys.readouterr().err

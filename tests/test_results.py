@@ -10,6 +10,7 @@ import yaml
 from conftest import PARAMS, copy_study, patch_root, stage_in, tiny_settings
 
 from rdlib import artifacts
+from rdlib.__main__ import main
 from rdlib.errors import UserError
 from rdlib.evidence import released_rows, result_tables
 from rdlib.method.metrics import auc
@@ -140,7 +141,7 @@ def test_the_example_is_a_validation_question_with_its_scores(collected):
 def test_provenance_names_command_and_stages_and_no_path(collected):
     folder, stages = collected
     provenance = json.loads((folder / "provenance.json").read_text())
-    assert provenance["command"] == f"python -m rdlib.study.dag --profile {PARAMS} --seeds 0"
+    assert provenance["command"] == f"python -m rdlib study --profile {PARAMS} --seeds 0"
     assert provenance["stages"] == {s.label: s.key for s in stages}
     assert str(folder.parent) not in json.dumps(provenance)
     settings = json.loads((folder / "settings.json").read_text())
@@ -187,7 +188,7 @@ def test_a_comparison_tells_of_another_numerical_mode(study, tmp_path, capsys, h
     assert note is None if here == "portable" else "1 of the compared stages" in note and stage.label in note
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(compared, "ROOT", root)
-        assert compared.main(["--profile", PARAMS, "--released", str(tmp_path / "released")]) == 0
+        assert main(["verify", "--profile", PARAMS, "--released", str(tmp_path / "released")]) == 0
     said = capsys.readouterr().out
     assert ("not computed in the portable numerical mode" in said) == (here != there)
     assert "1 released stages, 1 the same." in said
@@ -206,11 +207,11 @@ def test_what_another_processor_made_again_is_counted_beside_the_seed(study, tmp
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(compared, "ROOT", study)
         words = ["--profile", PARAMS, "--released", str(tmp_path)]
-        assert compared.main(words) == 1 and not (released / result_tables.MADE_AGAIN).exists()
+        assert main(["verify", *words]) == 1 and not (released / result_tables.MADE_AGAIN).exists()
         names = result_tables.MADE_AGAIN_COLUMNS.replace(" ", ",")
         (released / result_tables.MADE_AGAIN).write_text(f"{names}\n0,a,b,Chip Y,c,1,1\n")
-        assert compared.main([*words, "--record"]) == 1
-        assert compared.main([*words, "--record"]) == 1  # a second time is the same
+        assert main(["verify", *words, "--record"]) == 1
+        assert main(["verify", *words, "--record"]) == 1  # a second time is the same
     table = pd.read_csv(released / result_tables.MADE_AGAIN)
     assert list(table) == result_tables.MADE_AGAIN_COLUMNS.split()
     assert table["made_on"].iloc[0] == "Chip Y" and table["stage"].iloc[0] == "a"  # of another processor: it stays
@@ -227,6 +228,6 @@ def test_what_another_processor_made_again_is_counted_beside_the_seed(study, tmp
 
 def test_a_release_that_tells_no_contents_cannot_be_compared(tmp_path, capsys):
     artifacts.write_json(tmp_path / "seed0" / "provenance.json", {"stages": {}})
-    assert compared.main(["--released", str(tmp_path)]) == 1
+    assert main(["verify", "--released", str(tmp_path)]) == 2
     assert "before version 1.0.0" in capsys.readouterr().err
-    assert compared.main(["--released", str(tmp_path), "--seeds", "4"]) == 1
+    assert main(["verify", "--released", str(tmp_path), "--seeds", "4"]) == 2

@@ -15,6 +15,7 @@ import pytest
 import yaml
 from conftest import PARAMS, REPOSITORY, copy_study, patch_root, stage_in
 
+from rdlib import __main__ as command
 from rdlib import artifacts, numerics
 from rdlib.errors import UserError
 from rdlib.evidence import gallery, released_rows, result_tables, rounding
@@ -138,7 +139,7 @@ def test_the_portable_mode_is_refused(native):
     for set_it in (lambda: native.delenv(numerics.SWITCH), lambda: native.setenv(numerics.SWITCH, numerics.PORTABLE)):
         set_it()
         with pytest.raises(UserError, match="set RDLIB_NUMERICS=native, as `make rounding` does"):
-            study_rounding.main(["--seeds", "0"])
+            command.run("rounding", ["--seeds", "0"])
 
 
 PROFILE = "rounding.yaml"
@@ -173,7 +174,7 @@ def change_provenance(folder: Path, **changes) -> None:
 
 
 def run(*arguments: str) -> None:
-    study_rounding.main(["--profile", PROFILE, "--released", "released", "--jobs", "1", *arguments])
+    command.run("rounding", ["--profile", PROFILE, "--released", "released", "--jobs", "1", *arguments])
 
 
 def test_what_would_differ_by_more_than_rounding_is_refused(root, monkeypatch):
@@ -246,7 +247,7 @@ def test_a_tiny_study_under_torchs_own_numerics(root):
     """In a process of its own, since the mode is settled before torch is loaded; a second call finds all done."""
     shutil.copytree(REPOSITORY / "rdlib", root / "rdlib", ignore=shutil.ignore_patterns("__pycache__"))
     environment = os.environ | {"PYTHONPATH": str(root), numerics.SWITCH: numerics.NATIVE}  # without MODE: `native`
-    command = [sys.executable, "-m", "rdlib.study.rounding", "--profile", PROFILE, "--released", "released"]
+    command = [sys.executable, "-m", "rdlib", "rounding", "--profile", PROFILE, "--released", "released"]
     command += ["--seeds", "0", "--jobs", "1"]
     for _ in range(2):
         done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True)

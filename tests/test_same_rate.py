@@ -9,6 +9,7 @@ import pytest
 import yaml
 from conftest import make_root
 
+from rdlib import __main__ as command
 from rdlib.errors import UserError
 from rdlib.evidence import differences, same_rate
 from rdlib.evidence.result_tables import SAME_RATE, SAME_RATE_MADE, Evidence
@@ -97,17 +98,17 @@ def test_a_released_seed_gets_its_file_once_its_inputs_are_as_released(root, cap
     (root / "tiny.yaml").write_text(yaml.safe_dump(content))
     folder = root / "figures/results/seed0"
     with pytest.raises(UserError, match="seed0"):
-        study.main(["--profile", "tiny.yaml", "--seeds", "0"])
+        command.run("same-rate", ["--profile", "tiny.yaml", "--seeds", "0"])
     found = study.evaluations("tiny.yaml", 0)
     assert found and all(one.method == "sft" and "sft.learning_rate" in one.label for one in found)
-    trials.run(found, 1)
+    trials.run_stages(found, 1)
     stages = trials.behind(found)
     read = [one for one in stages if "@" not in one.label]
     folder.mkdir(parents=True)
     made = results.provenance(read, "tiny.yaml", 0)
     (folder / "provenance.json").write_text(json.dumps(made))
     compared.require_as_released(read, folder)
-    study.main(["--profile", "tiny.yaml", "--seeds", "0", "--jobs", "1"])
+    command.run("same-rate", ["--profile", "tiny.yaml", "--seeds", "0", "--jobs", "1"])
     assert f"; {len(read)} stages that are read are as released, to the byte." in capsys.readouterr().out
     table = pd.read_parquet(folder / SAME_RATE)
     assert set(table["method"]) == {"sft"} and len(table) == sum(len(one.table("answers")) for one in found)
@@ -118,4 +119,4 @@ def test_a_released_seed_gets_its_file_once_its_inputs_are_as_released(root, cap
     made["contents"] = dict.fromkeys(made["contents"], "0" * 64)
     (folder / "provenance.json").write_text(json.dumps(made))
     with pytest.raises(UserError, match=r"stays as it is: \d+ stages that are read came out other"):
-        study.main(["--profile", "tiny.yaml", "--seeds", "0", "--jobs", "1"])
+        command.run("same-rate", ["--profile", "tiny.yaml", "--seeds", "0", "--jobs", "1"])

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from test_hostile import HOSTILE
 
+from rdlib.__main__ import main
 from rdlib.evidence import shown, tables
 from rdlib.evidence.gallery import EXHIBITS
 from rdlib.evidence.result_tables import open_results, seed_folders
@@ -321,7 +322,7 @@ def mentions(text: str, number: int) -> bool:
 
 
 def test_without_released_results_it_says_what_to_do(tmp_path, capsys):
-    assert site.main([str(tmp_path), str(tmp_path / "site")]) == 1
+    assert main(["site", str(tmp_path), str(tmp_path / "site")]) == 2
     problem = capsys.readouterr().err
     assert "make reference" in problem and problem.count("\n") == 1 and not (tmp_path / "site").exists()
 
@@ -329,5 +330,5 @@ def test_without_released_results_it_says_what_to_do(tmp_path, capsys):
 @released
 def test_a_folder_that_is_no_site_is_left_alone(tmp_path, capsys):
     (tmp_path / "mine.txt").touch()
-    assert site.main([str(FIGURES), str(tmp_path)]) == 1
+    assert main(["site", str(FIGURES), str(tmp_path)]) == 2
     assert "no site" in capsys.readouterr().err and (tmp_path / "mine.txt").is_file()

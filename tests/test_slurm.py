@@ -19,6 +19,7 @@ import pytest
 import yaml
 from conftest import PARAMS, REPOSITORY, make_root
 
+from rdlib.__main__ import main
 from rdlib.errors import UserError
 from rdlib.study import cluster, dag, failures, warm
 from rdlib.study.jobs import study_jobs
@@ -132,10 +133,10 @@ def test_without_slurm_the_command_ends_in_a_sentence_and_starts_nothing(tmp_pat
     shutil.copytree(REPOSITORY / "params/slurm", root / "params/slurm")
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(dag, "_follow", lambda *a: pytest.fail("it started the study"))
-    assert dag.main(["--profile", PARAMS, "--workflow-profile", "params/slurm"]) == 2
+    assert main(["study", "--profile", PARAMS, "--workflow-profile", "params/slurm"]) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ") and "there is none here (sbatch, squeue" in error and error.count("\n") == 1
-    assert dag.main(["--profile", PARAMS, "--workflow-profile", "params/slrum"]) == 2
+    assert main(["study", "--profile", PARAMS, "--workflow-profile", "params/slrum"]) == 2
     assert "There is no workflow profile" in capsys.readouterr().err
 
 
@@ -262,7 +263,7 @@ Error in rule {job.name}:
     output: x/.jobs/{job.name}
     log: {job.executed}, {log} (check log file(s) for error details)
     shell:
-        python -m rdlib.study.warm
+        python -m rdlib warm
         (command exited with non-zero exit code)
     external_jobid: 2
 Finished jobid: 4 (Rule: somewhere-else)
@@ -344,7 +345,7 @@ def test_an_interrupt_cancels_the_jobs_in_slurm(jobs, tmp_path, slurm, interrupt
     words = [sys.executable, "-c", "import os, signal, time; os.kill(os.getppid(), signal.SIGINT); time.sleep(60)"]
     with (
         (tmp_path / "lock").open("w") as lock,
-        pytest.raises(UserError, match="Interrupted: what was finished is kept"),
+        pytest.raises(KeyboardInterrupt, match="Interrupted: what was finished is kept"),
     ):
         dag._follow(words, jobs[0], 0, tmp_path, {}, lock.fileno(), cluster.Jobs(tmp_path))
     assert (tmp_path / "cancelled").read_text() == "7\n"
@@ -381,7 +382,7 @@ def test_a_study_whose_snakemake_lost_its_jobs_goes_on(tmp_path, at_root, monkey
     monkeypatch.setattr(dag, "_follow", follow)
     monkeypatch.setattr(cluster.WorkflowProfile, "check", lambda *a: None)
     monkeypatch.setattr(cluster, "clear_earlier_jobs", lambda *a: None)
-    assert dag.main(["--profile", PARAMS, "--workflow-profile", "params/slurm"]) == 0
+    assert main(["study", "--profile", PARAMS, "--workflow-profile", "params/slurm"]) == 0
     assert len(given) == 2 and given[0][-1] is not given[1][-1]
     assert "Snakemake had lost sight of its jobs in SLURM: it is started again." in capsys.readouterr().out
 
@@ -406,10 +407,10 @@ def test_a_job_elsewhere_has_no_server_and_is_told_so():
 
 def test_a_notebook_without_a_server_says_so_in_a_line(tmp_path):
     """Here of a server that is on another host; the notebook is missing, so that this is quick."""
-    words = [sys.executable, "-m", "rdlib.study.warm", str(tmp_path / "none.ipynb"), str(tmp_path / "out.ipynb")]
+    words = [sys.executable, "-m", "rdlib", "warm", str(tmp_path / "none.ipynb"), str(tmp_path / "out.ipynb")]
     environment = os.environ | {warm.ADDRESS: "rdlib-on-another-host"}
     done = subprocess.run(words, env=environment, capture_output=True, text=True, cwd=REPOSITORY)
-    assert done.returncode == 1 and done.stdout.count(slurm_test.COLD) == 1 and done.stdout.count("\n") == 1
+    assert done.returncode == 2 and done.stdout.count(slurm_test.COLD) == 1 and done.stdout.count("\n") == 1
     assert "There is no notebook" in done.stderr
 
 

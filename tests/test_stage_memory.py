@@ -10,10 +10,11 @@ import yaml
 from conftest import REPOSITORY
 from transformers import AutoModelForCausalLM
 
+from rdlib.__main__ import main
 from rdlib.method import scoring, token_logprobs
 from rdlib.settings import Lora, Training
-from rdlib.study import dag, memory_table, stage_memory
 from rdlib.study import memory as m
+from rdlib.study import memory_table, stage_memory
 from rdlib.study.architectures import KNOWN, Shape
 from rdlib.study.jobs import study_jobs
 from rdlib.study.stage import Stage
@@ -198,7 +199,7 @@ def test_every_stage_of_the_shipped_profiles_fits(profile):
 )
 def test_what_does_not_fit_is_named_with_what_to_change(tmp_path, monkeypatch, capsys, sections, stage, advice):
     root = changed(tmp_path, ONE, **sections)
-    assert dag.main(["--profile", str(root / "p.yaml"), "--dry-run"]) == 0
+    assert main(["study", "--profile", str(root / "p.yaml"), "--dry-run"]) == 0
     (line,) = [s for s in capsys.readouterr().out.splitlines() if s.startswith(f"{stage} (") and "does not fit" in s]
     assert advice in line
 

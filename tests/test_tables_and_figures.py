@@ -17,6 +17,7 @@ import pytest
 import yaml
 from matplotlib.collections import LineCollection
 
+from rdlib.__main__ import main
 from rdlib.errors import UserError
 from rdlib.evidence import (
     curve_tables,
@@ -32,7 +33,6 @@ from rdlib.evidence import (
     tables,
 )
 from rdlib.evidence.dots import draw_dots
-from rdlib.study import figures
 
 ROOT = Path(__file__).resolve().parent.parent
 EDGES = [
@@ -583,7 +583,7 @@ def test_a_missing_or_broken_result_table_is_named_with_the_command(results, tmp
 
 
 def test_command_line_says_what_is_missing_in_one_line(tmp_path, capsys):
-    assert figures.main([str(tmp_path / "none"), str(tmp_path / "out")]) == 1
+    assert main(["figures", str(tmp_path / "none"), str(tmp_path / "out")]) == 2
     message = capsys.readouterr().err
     assert message.count("\n") == 1 and "holds no results of any seed" in message and not (tmp_path / "out").exists()
 

@@ -14,6 +14,7 @@ import pytest
 import yaml
 from conftest import PARAMS, REPOSITORY, copy_study, patch_root, stage_in
 
+from rdlib import __main__ as command
 from rdlib.errors import UserError
 from rdlib.evidence import paper
 from rdlib.profile import load_profile
@@ -46,7 +47,7 @@ def written(root, **changes) -> str:
 
 
 def test_each_trial_is_run_once_and_its_curve_is_the_stages(root, capsys):
-    trials.main([written(root), "--jobs", "1", "--out", "out"])
+    command.run("trials", [written(root), "--jobs", "1", "--out", "out"])
     table = pd.read_csv(root / "out" / "rate.csv").set_index("trial")
     assert json.loads(table["settings"]["usual"]) == {} and json.loads(table["settings"]["faster"]) == FASTER
     found_curves = pd.read_csv(root / "out" / "rate_curves.csv")
@@ -61,7 +62,7 @@ def test_each_trial_is_run_once_and_its_curve_is_the_stages(root, capsys):
         assert (table["best"][name], table["best_step"][name]) == (first_best["value"], first_best["step"])
         assert table["steps"][name] == part["step"].max() and table["start"][name] == part["value"].iloc[0]
     before = {path: path.stat().st_mtime_ns for path in root.rglob("*.parquet")}
-    trials.main(["trials.yaml", "--jobs", "1", "--out", "out"])  # again: nothing is made anew
+    command.run("trials", ["trials.yaml", "--jobs", "1", "--out", "out"])  # again: nothing is made anew
     assert {path: path.stat().st_mtime_ns for path in root.rglob("*.parquet")} == before
     provenance = json.loads((root / "out" / "rate_provenance.json").read_text())
     assert provenance["seeds"][0]["seed"] == 0 and provenance["command"].endswith("--groups rate")
@@ -90,7 +91,7 @@ def test_ppos_curve_is_in_optimizer_steps(study):
 )
 def test_what_cannot_be_tried_is_refused_before_anything_runs(root, changes, problem):
     with pytest.raises(UserError, match=problem):
-        trials.main([written(root, **changes), "--jobs", "1"])
+        command.run("trials", [written(root, **changes), "--jobs", "1"])
 
 
 @pytest.mark.parametrize("name", ["rows.csv", "rows.parquet"])
@@ -115,25 +116,27 @@ def test_seeds_run_apart_are_those_run_together(tmp_path, name):
 
 
 def test_some_of_the_seeds(root):
-    trials.main([written(root, seeds=[0, 1]), "--jobs", "1", "--out", "out", "--seeds", "0"])
+    command.run("trials", [written(root, seeds=[0, 1]), "--jobs", "1", "--out", "out", "--seeds", "0"])
     assert set(pd.read_csv(root / "out" / "rate.csv")["seed"]) == {0}
     there = json.loads((root / "out" / "rate_provenance.json").read_text())
     assert [one["seed"] for one in there["seeds"]] == [0]
     with pytest.raises(UserError, match="rate have no seed 2: give some of 0 and 1"):
-        trials.main(["trials.yaml", "--seeds", "2"])
+        command.run("trials", ["trials.yaml", "--seeds", "2"])
 
 
 def test_unknown_groups_and_files(root):
     with pytest.raises(UserError, match="no trials speed: it has rate"):
-        trials.main([written(root), "--groups", "speed"])
+        command.run("trials", [written(root), "--groups", "speed"])
     with pytest.raises(UserError, match="cannot be read"):
-        trials.main(["missing.yaml"])
+        command.run("trials", ["missing.yaml"])
 
 
 def test_inputs_are_made_before_what_reads_them(root):
     """A variant from the vote on: its own labels, warm-up, samples and reward model, in this order, two at a time."""
     flipped = {"voting.flip_share": 0.2}
-    trials.main([written(root, trials=[{"name": "flipped", "settings": flipped}]), "--jobs", "2", "--out", "out"])
+    command.run(
+        "trials", [written(root, trials=[{"name": "flipped", "settings": flipped}]), "--jobs", "2", "--out", "out"]
+    )
     stage = stage_in(root, "05_reward_model").with_overrides(flipped)
     assert all(one.done for one in (stage, *stage.upstream()))
     assert len(pd.read_csv(root / "out" / "rate.csv")) == 1
@@ -182,7 +185,7 @@ class Slow:
         time.sleep(60)
 
 if __name__ == "__main__":
-    trials.run([Slow()], 1)
+    trials.run_stages([Slow()], 1)
 """
 
 

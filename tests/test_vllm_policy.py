@@ -20,11 +20,12 @@ from conftest import MODELS, REPOSITORY, make_root, stage_in
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file
 
+from rdlib.__main__ import main
 from rdlib.engines import models, vllm_policy
 from rdlib.engines.vllm_policy import PolicyServer, merged_weights
 from rdlib.errors import UserError
 from rdlib.settings import Vllm
-from rdlib.study import dag, requirements
+from rdlib.study import requirements
 
 SMALL, LARGE = str(MODELS / "small"), str(MODELS / "large")
 UNTIED = {"tie_word_embeddings": False}
@@ -305,7 +306,7 @@ def test_without_vllm_nothing_is_computed(tmp_path, at_root, monkeypatch, capsys
     (root / "notebooks").symlink_to(REPOSITORY / "notebooks")
     found = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *more: None if name == "vllm" else found(name, *more))
-    assert dag.main(["--profile", "tiny.yaml"]) == 2
+    assert main(["study", "--profile", "tiny.yaml"]) == 2
     error = capsys.readouterr().err
     assert "needs vLLM, which is not installed here" in error and len(error.strip().splitlines()) == 1
     assert {path.name for path in (root / "runs").rglob("*")} == {"tiny", ".lock"}

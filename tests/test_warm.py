@@ -38,7 +38,7 @@ def write_notebook(path: Path, *cells: str) -> Path:
 
 
 def command(notebook: Path, output: Path, **parameters) -> list[str]:
-    return [sys.executable, "-m", "rdlib.study.warm", str(notebook), str(output), json.dumps(parameters)]
+    return [sys.executable, "-m", "rdlib", "warm", str(notebook), str(output), json.dumps(parameters)]
 
 
 def run(server, notebook: Path, output: Path, **parameters) -> subprocess.CompletedProcess:
@@ -77,11 +77,11 @@ def test_a_failure_is_reported_as_in_a_new_process(server, tmp_path):
         tmp_path / "fail.ipynb", "from rdlib.errors import UserError", "raise UserError('the milk is sour')"
     )
     warm_run, cold_run = (run(where, notebook, tmp_path / "out.ipynb") for where in (server, None))
-    assert warm_run.returncode == cold_run.returncode == 1
+    assert warm_run.returncode == cold_run.returncode == 2
     assert "error: the milk is sour" in warm_run.stderr and "error: the milk is sour" in cold_run.stderr
     assert (tmp_path / "out.error").read_text() == "the milk is sour\n"
     bad = run(server, notebook, tmp_path / "out.ipynb", wrod=1)
-    assert bad.returncode == 1 and "did you mean 'word'?" in bad.stderr
+    assert bad.returncode == 2 and "did you mean 'word'?" in bad.stderr
 
 
 def test_without_a_server_the_notebook_runs_in_a_new_process(tmp_path):
@@ -108,7 +108,7 @@ def test_a_killed_job_leaves_no_kernel_behind(server, tmp_path):
 def test_a_killed_kernel_fails_its_job_with_a_sentence(server, tmp_path):
     notebook = write_notebook(tmp_path / "dies.ipynb", "import os, signal; os.kill(os.getpid(), signal.SIGKILL)")
     done = run(server, notebook, tmp_path / "out.ipynb")
-    assert done.returncode == 1 and "died" in done.stderr.lower()
+    assert done.returncode == 2 and "died" in done.stderr.lower()
 
 
 def wait_for(condition, seconds: float = 30.0):

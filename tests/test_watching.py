@@ -10,11 +10,12 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from test_adapters import again  # noqa: F401
 from test_resume import METHODS, interrupt
 
+from rdlib.__main__ import main
 from rdlib.artifacts import hash_files
 from rdlib.errors import UserError
 from rdlib.method import ppo, training, watching
 from rdlib.settings import Training
-from rdlib.study import dag, requirements
+from rdlib.study import requirements
 from rdlib.study.opening import make_stage
 
 TENSORBOARD = {"training.report_to": ["tensorboard"]}
@@ -121,7 +122,7 @@ def test_a_package_that_is_not_installed_is_one_sentence_before_anything_is_comp
         requirements.importlib.util, "find_spec", lambda name: "here" if name == "tensorboard" else None
     )
     root = at_root(make_root(tmp_path, training=settings))
-    assert dag.main(["--profile", "tiny.yaml"]) == 2
+    assert main(["study", "--profile", "tiny.yaml"]) == 2
     error = capsys.readouterr().err
     assert sentence in error and len(error.strip().splitlines()) == 1
     assert not (root / "runs").exists()

@@ -1,4 +1,4 @@
-"""Fills README.md and docs/*.md from result files: `python -m rdlib.evidence.documents`, a part of `make docs`.
+"""Fills README.md and docs/*.md from result files: `python -m rdlib documents`, a part of `make docs`.
 
 A block between `<!-- name -->` and `<!-- /name -->`, each on a line of its own, is replaced by what the released
 files say: five sentences on what was found, claims, the main table, power, the reviewers' questions, benchmarks, what
@@ -8,8 +8,8 @@ by hand.
 
 from __future__ import annotations
 
+import argparse
 import re
-import sys
 from pathlib import Path
 
 from rdlib import artifacts
@@ -76,18 +76,14 @@ def blocks(figures: Path) -> dict[str, str]:
     return content
 
 
-def main() -> int:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """`python -m rdlib documents` has no options."""
+
+
+def run(options: argparse.Namespace) -> None:
     """Rewrite the blocks of every document in place."""
     found = blocks(ROOT / "figures")
     for path in documents():
         old = path.read_text(encoding="utf-8")
         if (new := render(old, found, path.relative_to(ROOT).as_posix())) != old:
             artifacts.write_bytes(path, new.encode())
-    return 0
-
-
-if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except UserError as error:
-        sys.exit(f"error: {error}")

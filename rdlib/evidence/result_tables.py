@@ -308,7 +308,7 @@ class Evidence:
         """Graded answers of SFT that was trained with the warm-up's learning rate."""
         if not self.has_same_rate:
             raise UserError(
-                f"Not every seed in {self.folders[0].parent} has {SAME_RATE}: run `python -m rdlib.study.same_rate`."
+                f"Not every seed in {self.folders[0].parent} has {SAME_RATE}: run `python -m rdlib same-rate`."
             )
         parts = [tables.read_table(folder / SAME_RATE, SAME_RATE_COLUMNS) for folder in self.folders]
         return pd.concat(parts, ignore_index=True)
@@ -328,9 +328,7 @@ class Evidence:
         """A table of a group of trials; UserError where it has not been run."""
         path = self._trials(group, name)
         if not path.is_file():
-            raise UserError(
-                f"{path} is missing: run `python -m rdlib.study.open_ends --groups {group} --out {path.parent}`."
-            )
+            raise UserError(f"{path} is missing: run `python -m rdlib open-ends --groups {group} --out {path.parent}`.")
         return tables.read_table(path, TRIAL_COLUMNS[name])
 
     def _trials(self, group: str, name: str) -> Path:

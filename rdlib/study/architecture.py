@@ -1,4 +1,4 @@
-"""How the packages build on each other, read from the code and drawn: `python -m rdlib.study.architecture`.
+"""How the packages build on each other, read from the code and drawn: `python -m rdlib architecture`.
 
 It writes docs/architecture.csv, a row a module with what it imports, and docs/architecture.svg, the picture of it.
 tests/test_architecture.py holds the order of the packages, and that both files are of the present code.
@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import ast
 import io
-import sys
 import textwrap
 from collections.abc import Mapping
 from pathlib import Path
@@ -151,19 +150,17 @@ def _draw_counts(ax: Axes, counted: pd.DataFrame, middles: list[float], heights:
         spine.set_visible(False)
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Command line: the folder to write into (docs/)."""
-    parser = argparse.ArgumentParser(prog="python -m rdlib.study.architecture", description=__doc__.splitlines()[0])
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `python -m rdlib architecture`."""
     parser.add_argument("out", type=Path, nargs="?", default=ROOT / "docs", help="folder of both files")
-    out = parser.parse_args(arguments).out
+
+
+def run(options: argparse.Namespace) -> None:
+    """Write both files."""
+    out = options.out
     mpl.use("Agg")
     edges, picture = table(), io.BytesIO()
     with mpl.rc_context({"svg.hashsalt": "rdlib", "svg.fonttype": "path"}):
         draw(edges).savefig(picture, format="svg", metadata={"Date": None, "Creator": None}, facecolor="white")
     artifacts.write_bytes(out / "architecture.csv", edges.to_csv(index=False).encode())
     artifacts.write_bytes(out / "architecture.svg", picture.getvalue())
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,4 +1,4 @@
-"""A teacher's answers by a provider's batch service: cheaper, within a day. `python -m rdlib.study.batch`
+"""A teacher's answers by a provider's batch service: cheaper, within a day. `python -m rdlib batch`
 
     write   --profile params/mine.yaml         request files of what is missing, for any provider's batch
     read    --profile params/mine.yaml FILE... what came back, into the store; after that `make study` goes on
@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 import time
 from collections.abc import Iterable, Sequence
 from contextlib import closing
@@ -148,7 +147,7 @@ def collect(arguments: argparse.Namespace) -> int:
                 break
             time.sleep(EVERY)
     except KeyboardInterrupt:
-        raise UserError("Stopped: what came is kept, and `collect` goes on from there.") from None
+        raise KeyboardInterrupt("Stopped: what came is kept, and `collect` goes on from there.") from None
     return 0
 
 
@@ -212,8 +211,6 @@ def _fetched(folder: Folder, service: BatchService, batch_id: str, kind: str, fi
 
 def read(arguments: argparse.Namespace) -> int:
     """Read files of results into the store."""
-    if not arguments.files:
-        raise UserError("`read` needs the files that the service gave back: name them behind the other words.")
     stages = stages_of(arguments)
     posts = batch_plan.posts(stages, arguments.teacher)
     _require(posts)
@@ -247,34 +244,26 @@ def shown(path: Path) -> str:
     return os.path.relpath(path, ROOT) if path.is_relative_to(ROOT) else str(path)
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Command line: write, send, collect or read, with --profile, --seeds, --teacher, --form, --once."""
-    parser = argparse.ArgumentParser(prog="rdlib.study.batch", description="A teacher's answers by a batch service.")
-    parser.add_argument("what", choices=["write", "send", "collect", "read"])
-    parser.add_argument("files", nargs="*", help="for read: the files that the service gave back")
-    parser.add_argument("--profile", required=True, help="profile, relative to the repository")
-    parser.add_argument("--seeds", type=int, nargs="*", help="seeds instead of the profile's")
-    parser.add_argument("--teacher", help="one teacher of the profile instead of all")
-    parser.add_argument(
-        "--form", choices=list(ADDRESSES), default="openai", help="azure: a shorter address; bare: none"
-    )
-    parser.add_argument("--once", action="store_true", help="for collect: look once instead of waiting")
-    try:
-        arguments = parser.parse_intermixed_args(argv)
-        if any(seed < 0 for seed in arguments.seeds or []):
-            raise UserError("--seeds must not be below 0.")
-        if arguments.files and arguments.what != "read":
-            raise UserError(f"`{arguments.what}` takes no files: leave {arguments.files[0]} out, or give `read`.")
-        return {"write": write, "send": send, "collect": collect, "read": read}[arguments.what](arguments)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        if not artifacts.is_disk_full(error):
-            raise
-        print("error: The disk is full: make room, then give the same command again.", file=sys.stderr)
-        return 2
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `python -m rdlib batch`: write, send, collect or read."""
+    actions = parser.add_subparsers(dest="action", required=True, metavar="{write,read,send,collect}")
+    for action in (write, read, send, collect):
+        one = actions.add_parser(action.__name__, help=action.__doc__, description=action.__doc__)
+        one.set_defaults(action=action)
+        one.add_argument("--profile", required=True, help="profile, relative to the repository")
+        one.add_argument("--seeds", type=int, nargs="*", help="seeds instead of the profile's")
+        one.add_argument("--teacher", help="one teacher of the profile instead of all")
+        if action in (write, send):
+            words = "azure: a shorter address; bare: none"
+            one.add_argument("--form", choices=list(ADDRESSES), default="openai", help=words)
+        if action is collect:
+            one.add_argument("--once", action="store_true", help="look once instead of waiting")
+        if action is read:
+            one.add_argument("files", nargs="+", help="the files that the service gave back")
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+def run(options: argparse.Namespace) -> int:
+    """Write, send, collect or read."""
+    if any(seed < 0 for seed in options.seeds or []):
+        raise UserError("--seeds must not be below 0.")
+    return options.action(options)

@@ -126,5 +126,5 @@ def under_way(stage) -> str:
         return ""
     return (
         f"{waiting:,} samples of {stage.teacher} are under way in batches and would be paid for twice: give "
-        f"`python -m rdlib.study.batch collect` first, or cancel them at the provider and then give it."
+        f"`python -m rdlib batch collect` first, or cancel them at the provider and then give it."
     )

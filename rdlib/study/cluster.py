@@ -276,7 +276,7 @@ def clear_earlier_jobs(runs: Path, seconds: float = 10) -> None:
         while jobs_of(runs):
             time.sleep(seconds)
     except KeyboardInterrupt:
-        raise UserError("Interrupted: the jobs of an earlier run go on in SLURM.") from None
+        raise KeyboardInterrupt("Interrupted: the jobs of an earlier run go on in SLURM.") from None
 
 
 def _last_line(text: str) -> str:

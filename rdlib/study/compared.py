@@ -1,4 +1,4 @@
-"""A run held to the released one, artifact by artifact: `python -m rdlib.study.compared [--profile ...] [--seeds ...]`.
+"""A run held to the released one, artifact by artifact: `python -m rdlib verify [--profile ...] [--seeds ...]`.
 
 With --record, what was made here on another processor than the released is counted beside each seed, in made_again.csv.
 Released results name the content (a hash over all files) of every stage behind them. In the portable numerical mode the
@@ -8,7 +8,6 @@ same commit gives the same content on every machine that can hold it, so whateve
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
 import pandas as pd
@@ -161,23 +160,21 @@ def _is_portable(profile: str) -> bool:
     return path.is_file() and load_profile(path).numerics == numerics.PORTABLE
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Compare what is there of the released seeds; 1 where something differs, or one sentence on what is wrong."""
-    parser = argparse.ArgumentParser(prog="python -m rdlib.study.compared", description=__doc__.splitlines()[0])
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `python -m rdlib verify`."""
     parser.add_argument("--profile", default="params/reference.yaml", help="profile of the run")
     parser.add_argument("--released", type=Path, default=ROOT / "figures" / "results", help="released results")
     parser.add_argument("--seeds", type=int, nargs="+", help="seeds to compare (default: all that are released)")
     parser.add_argument("--record", action="store_true", help=f"write what another processor made again ({MADE_AGAIN})")
-    options = parser.parse_args(arguments)
-    try:
-        runs = ROOT / load_profile(ROOT / options.profile).runs
-        folders = [f for f in seed_folders(options.released) if not options.seeds or seed_of(f) in options.seeds]
-        if not folders:
-            raise UserError(f"{options.released} has none of these seeds.")
-        tables = {seed_of(folder): compare(folder, runs) for folder in folders}
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+
+
+def run(options: argparse.Namespace) -> int:
+    """Compare what is there of the released seeds; 1 where something differs."""
+    runs = ROOT / load_profile(ROOT / options.profile).runs
+    folders = [f for f in seed_folders(options.released) if not options.seeds or seed_of(f) in options.seeds]
+    if not folders:
+        raise UserError(f"{options.released} has none of these seeds.")
+    tables = {seed_of(folder): compare(folder, runs) for folder in folders}
     for seed, table in tables.items():
         print(told(seed, table))
     for folder in folders if options.record else ():
@@ -186,7 +183,3 @@ def main(arguments: list[str] | None = None) -> int:
         if note:
             print(note)
     return int(any((table["here"] == DIFFERENT).any() for table in tables.values()))
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,4 +1,4 @@
-"""The whole study as a DAG of notebooks, run by Snakemake: `python -m rdlib.study.dag --profile params/micro.yaml`.
+"""The whole study as a DAG of notebooks, run by Snakemake: `python -m rdlib study --profile params/micro.yaml`.
 
 Jobs come from `rdlib.study.jobs`, to this program and to the Snakefile alike.
 """
@@ -41,6 +41,8 @@ from rdlib.study import (
 from rdlib.study.grid import ablation_cells
 from rdlib.study.jobs import Job, drop_stale_markers, stages_behind, stages_to_run, study_jobs
 from rdlib.study.teacher_progress import TeacherBars, unanswered, unanswered_lines
+
+INTERRUPTED = "Interrupted: what was finished is kept; the same command goes on from there."
 
 
 def snakemake_command(arguments: argparse.Namespace, seeds: list[int]) -> list[str]:
@@ -269,7 +271,7 @@ def _follow(
                 placed.cancel()
             else:
                 process.terminate()
-            raise UserError("Interrupted: what was finished is kept; the same command goes on from there.") from None
+            raise KeyboardInterrupt(INTERRUPTED) from None
     if process.returncode and not outcome.failed and not (placed and placed.lost):
         tail = log_path.read_text().strip().splitlines()[-1]
         raise UserError(f"Snakemake stopped ({tail}); its log is {os.path.relpath(log_path, ROOT)}.")
@@ -307,9 +309,8 @@ def _report_failures(failed: list[failures.Failure]) -> int:
     return 1
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Command line: --profile, --jobs, --seeds, --methods, --ablations, --questions, --for."""
-    parser = argparse.ArgumentParser(prog="rdlib.study.dag", description="Run the whole study.")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `python -m rdlib study`."""
     parser.add_argument("--profile", default="params/micro.yaml", help="profile, relative to the repository")
     parser.add_argument("--jobs", type=int, default=2, help="notebooks at a time (one torch thread each)")
     parser.add_argument("--seeds", type=int, nargs="*", help="seeds instead of the profile's")
@@ -319,22 +320,12 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--for", dest="exhibit", help="only what this table or figure rests on, as figure_5_lambda")
     parser.add_argument("--dry-run", action="store_true", help="only say what it would take: tokens, hours, memory")
     parser.add_argument("--workflow-profile", help="a Snakemake profile, as params/slurm, that says where jobs run")
-    try:
-        arguments = parser.parse_args(argv)
-        if arguments.jobs < 1 or any(seed < 0 for seed in arguments.seeds or []):
-            raise UserError("--jobs must be at least 1 and --seeds not below 0.")
-        if arguments.exhibit and (arguments.methods or arguments.ablations):
-            raise UserError("--for names all that it needs itself: leave out --methods and --ablations.")
-        return dry_run(arguments) if arguments.dry_run else run_study(arguments)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        if not artifacts.is_disk_full(error):
-            raise
-        print("error: The disk is full: make room, then give the same command again.", file=sys.stderr)
-        return 2
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+def run(options: argparse.Namespace) -> int:
+    """Run the study, or say what it would take."""
+    if options.jobs < 1 or any(seed < 0 for seed in options.seeds or []):
+        raise UserError("--jobs must be at least 1 and --seeds not below 0.")
+    if options.exhibit and (options.methods or options.ablations):
+        raise UserError("--for names all that it needs itself: leave out --methods and --ablations.")
+    return dry_run(options) if options.dry_run else run_study(options)

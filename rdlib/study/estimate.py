@@ -1,4 +1,4 @@
-"""What a study will take before it starts: `python -m rdlib.study.dag --profile params/paper.yaml --dry-run`.
+"""What a study will take before it starts: `python -m rdlib study --profile params/paper.yaml --dry-run`.
 
 A row a stage that is not done yet, with questions, samples, tokens, GPU hours, disk and memory of one GPU. Every
 question counts as labelled and every response as long as `sizes.LENGTHS` says, so the counts are of the right size and

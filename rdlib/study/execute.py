@@ -1,4 +1,4 @@
-"""Run one notebook by papermill: `python -m rdlib.study.execute NOTEBOOK OUTPUT '{"dataset": "gsm", ...}'`.
+"""Run one notebook by papermill: `python -m rdlib execute NOTEBOOK OUTPUT '{"dataset": "gsm", ...}'`.
 
 The same as papermill's own command, and two things more: a parameter that the notebook does not declare
 is an error, and the message of a failed notebook is left beside it in a file ending in `.error`.
@@ -6,9 +6,9 @@ is an error, and the message of a failed notebook is left beside it in a file en
 
 from __future__ import annotations
 
+import argparse
 import difflib
 import json
-import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,6 @@ from jupyter_client.manager import KernelManager
 from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
-from rdlib import artifacts
 from rdlib.errors import UserError
 
 
@@ -127,24 +126,14 @@ def read_parameters(text: str) -> dict[str, Any]:
     return parameters
 
 
-def main(argv: list[str], kernel_manager: type[KernelManager] | None = None) -> int:
-    """Command line of this module."""
-    if len(argv) not in (2, 3):
-        print("usage: python -m rdlib.study.execute NOTEBOOK OUTPUT ['{\"parameter\": value}']", file=sys.stderr)
-        return 2
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `python -m rdlib execute`."""
+    parser.add_argument("notebook", help="a notebook, as notebooks/00_data.ipynb")
+    parser.add_argument("output", help="where the executed notebook goes")
+    parser.add_argument("parameters", nargs="?", default="{}", help='parameters as JSON, as \'{"dataset": "gsm"}\'')
+
+
+def run(options: argparse.Namespace, kernel_manager: type[KernelManager] | None = None) -> None:
+    """Run the notebook."""
     warnings.filterwarnings("ignore")
-    try:
-        execute(Path(argv[0]), Path(argv[1]), read_parameters(argv[2]) if len(argv) == 3 else {}, kernel_manager)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except Exception as error:
-        if not artifacts.is_disk_full(error):
-            raise
-        print(f"error: {argv[1]} cannot be written, the disk is full: make room, then run this again.", file=sys.stderr)
-        return 1
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    execute(Path(options.notebook), Path(options.output), read_parameters(options.parameters), kernel_manager)

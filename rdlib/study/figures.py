@@ -1,4 +1,4 @@
-"""Tables and figures of a study, drawn from its result tables: `python -m rdlib.study.figures RESULTS OUT`.
+"""Tables and figures of a study, drawn from its result tables: `python -m rdlib figures RESULTS OUT`.
 
 With `--name figure_5_lambda` that one alone, and what it shows, what is behind it, and how it is made again.
 """
@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -71,7 +70,7 @@ def source(
 def described(exhibit: Exhibit, evidence: Evidence) -> str:
     """What an exhibit shows, what it rests on, and the command that trains that again."""
     if exhibit.trials:
-        again = f"python -m rdlib.study.open_ends --groups {' '.join(exhibit.trials)}"
+        again = f"python -m rdlib open-ends --groups {' '.join(exhibit.trials)}"
         return "\n".join([exhibit.title, exhibit.caption, f"It shows trials; to run them again: {again}"])
     shown = evidence.rounded if exhibit.of_rounding else evidence.folders
     folders = evidence.answered if exhibit.of_questions else shown
@@ -86,28 +85,21 @@ def described(exhibit: Exhibit, evidence: Evidence) -> str:
     return "\n".join(lines)
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Command line: RESULTS OUT [--name NAME]; prints what it wrote, or one sentence on what is wrong."""
-    parser = argparse.ArgumentParser(prog="python -m rdlib.study.figures", description=__doc__.splitlines()[0])
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `python -m rdlib figures`."""
     parser.add_argument("results", type=Path, help="folder with the result tables of a study, a folder a seed")
     parser.add_argument("out", type=Path, help="folder for the tables and figures")
     parser.add_argument("--name", help="one table or figure alone, as figure_5_lambda")
-    options = parser.parse_args(arguments)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Draw, and print what was written."""
     matplotlib.use("Agg")  # draws to files: no display is needed
-    try:
-        if options.name is None:
-            print(f"{len(draw_all(options.results, options.out))} files written to {options.out}")
-        else:
-            exhibit, evidence = gallery.find(options.name), open_results(options.results, edges=dag_edges())
-            paths = draw_one(options.name, evidence, options.out)
-            print(*map(os.path.relpath, paths), described(exhibit, evidence), sep="\n")
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    if options.name is None:
+        print(f"{len(draw_all(options.results, options.out))} files written to {options.out}")
+    else:
+        exhibit, evidence = gallery.find(options.name), open_results(options.results, edges=dag_edges())
+        paths = draw_one(options.name, evidence, options.out)
+        print(*map(os.path.relpath, paths), described(exhibit, evidence), sep="\n")
     if note := other_mode(options.results):
         print(note)
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

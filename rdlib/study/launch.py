@@ -30,7 +30,7 @@ from rdlib.paths import ROOT
 
 CONFIGURATIONS = ROOT / "params" / "accelerate"
 STAGES = ("03_sft_warmup", "05_reward_model", "06_ppo")
-WORKER = "rdlib.study.worker"
+WORKER = ("rdlib", "worker")  # python -m
 RECORD = "\x1e"  # as in RFC 7464
 SECONDS_TO_STOP = 30.0
 
@@ -160,7 +160,7 @@ def start(stage, configuration: Path, job: str) -> subprocess.Popen:
     if on_cpu:
         environment |= {"ACCELERATE_USE_CPU": "true", "CUDA_VISIBLE_DEVICES": ""}
     pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
-    return subprocess.Popen([*words, "--module", WORKER, job], env=environment, start_new_session=True, **pipes)
+    return subprocess.Popen([*words, "--module", *WORKER, job], env=environment, start_new_session=True, **pipes)
 
 
 def stop(process: subprocess.Popen) -> None:

@@ -1,4 +1,4 @@
-"""Memory of one GPU for every stage of the GPU profiles, as docs/memory.csv: `python -m rdlib.study.memory_table`.
+"""Memory of one GPU for every stage of the GPU profiles, as docs/memory.csv: `python -m rdlib memory`.
 
 A row a profile and stage: the run that takes most, of the study's own (not of the reviewers' questions). docs/memory.md
 shows it; a test holds the file to the present code.
@@ -7,13 +7,11 @@ shows it; a test holds the file to the present code.
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
 import pandas as pd
 
 from rdlib import artifacts
-from rdlib.errors import UserError
 from rdlib.paths import ROOT
 from rdlib.study import estimate
 from rdlib.study.jobs import study_jobs
@@ -40,17 +38,11 @@ def _stages(profile: str, overrides: dict) -> list[Stage]:
     return [stage.with_overrides(overrides) for stage in found.values()]
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Command line: the folder to write into (docs/)."""
-    parser = argparse.ArgumentParser(prog="python -m rdlib.study.memory_table", description=__doc__.splitlines()[0])
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `python -m rdlib memory`."""
     parser.add_argument("out", type=Path, nargs="?", default=ROOT / "docs", help="folder of memory.csv")
-    out = parser.parse_args(arguments).out
-    artifacts.write_bytes(out / "memory.csv", table().to_csv(index=False).encode())
-    return 0
 
 
-if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except UserError as error:
-        sys.exit(f"error: {error}")
+def run(options: argparse.Namespace) -> None:
+    """Write the table."""
+    artifacts.write_bytes(options.out / "memory.csv", table().to_csv(index=False).encode())

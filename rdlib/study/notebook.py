@@ -124,7 +124,7 @@ def show_exhibits(evidence: Evidence, folder: Path, *names: str) -> None:
 def show_trials(folder: Path, *names: str) -> None:
     """Show tables and figures of trials, or say what runs them where they have not been run."""
     if not all((folder / name).is_file() for name in names):
-        display(Markdown("*These trials have not been run: `python -m rdlib.study.open_ends` runs and measures them.*"))
+        display(Markdown("*These trials have not been run: `python -m rdlib open-ends` runs and measures them.*"))
         return
     for name in names:
         show_file(folder / name)

@@ -1,4 +1,4 @@
-"""The open ends of the science: trials that are measured question by question, `python -m rdlib.study.open_ends`.
+"""The open ends of the science: trials that are measured question by question, `python -m rdlib open-ends`.
 
 The trials are those of params/trials/open_ends.yaml, run as `rdlib.study.trials` runs them. Beside its tables, and
 where they say something, a group gets
@@ -15,12 +15,11 @@ Gold answers are read to measure, in stages that nothing is trained or chosen by
 
 from __future__ import annotations
 
-import sys
+import argparse
 from collections.abc import Callable
 
 import pandas as pd
 
-from rdlib.errors import UserError
 from rdlib.evidence import diagnostics, ledger
 from rdlib.study import results, trials
 from rdlib.study.stage import Stage
@@ -159,13 +158,11 @@ def tables_of(group: str, runs: list[Run]) -> dict[str, pd.DataFrame]:
     }
 
 
-def main(arguments: list[str]) -> None:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `python -m rdlib open-ends`."""
+    trials.add_arguments(parser, FILE)
+
+
+def run(options: argparse.Namespace) -> None:
     """Run the open ends' trials, or some groups of them, measure them, and write their tables."""
-    trials.command(arguments, "open_ends", FILE, measuring, tables_of)
-
-
-if __name__ == "__main__":
-    try:
-        main(sys.argv[1:])
-    except UserError as error:
-        sys.exit(str(error))
+    trials.command(options, "open-ends", measuring, tables_of)

@@ -1,6 +1,6 @@
 """The recipe of the four embedded base models: what each has read, its size, its training.
 
-`python -m rdlib.study.pretrain` makes them all (the notebook `micro_models` calls the same function).
+`python -m rdlib pretrain` makes them all (the notebook `micro_models` calls the same function).
 A model's knowledge, gaps and style come from the author whose corpus it reads: word problems, questions and
 encyclopedia entries. The two teachers share a trunk, trained on a corpus that states no facts, and then read
 their own authors; a student reads its author from the start.
@@ -11,10 +11,10 @@ prompt looks familiar; the loss is on the reasoning texts, each of which ends in
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import json
 import random
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -282,7 +282,7 @@ def make(name: str, folder: Path, trunks: Path) -> None:
     started = time.time()
     curve = pretrain(recipe, model, name, probe=probe_accuracy)
     report = {
-        "command": f"python -m rdlib.study.pretrain {name}",
+        "command": f"python -m rdlib pretrain {name}",
         "recipe": recipe_dict(recipe),
         "curve": curve,
         "environment": numerics.record(),
@@ -305,21 +305,17 @@ def probe_accuracy(model: LlamaForCausalLM, count: int = 200) -> dict[str, float
     return result
 
 
-def main(argv: list[str]) -> int:
-    """`python -m rdlib.study.pretrain [NAME ...]`: make the named models, or all four, into models/."""
-    names = argv or list(RECIPES)
-    unknown = [name for name in names if name not in TRUNKS | RECIPES]
-    if unknown:
-        print(f"error: no recipe {unknown[0]!r}: use {', '.join(TRUNKS | RECIPES)}", file=sys.stderr)
-        return 2
-    try:
-        for name in names:
-            make(name, ROOT / "models", ROOT / "runs" / "trunks")
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `python -m rdlib pretrain`."""
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help=f"some of {', '.join(TRUNKS | RECIPES)} (default: all)"
+    )
 
 
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+def run(options: argparse.Namespace) -> None:
+    """Make the named models, or all four, into models/."""
+    names = options.names or list(RECIPES)
+    if unknown := [name for name in names if name not in TRUNKS | RECIPES]:
+        raise UserError(f"There is no recipe {unknown[0]!r}: use {', '.join(TRUNKS | RECIPES)}.")
+    for name in names:
+        make(name, ROOT / "models", ROOT / "runs" / "trunks")

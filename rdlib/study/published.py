@@ -1,4 +1,4 @@
-"""Executed notebooks of one cell, small enough to be kept: `python -m rdlib.study.published PROFILE FIGURES`.
+"""Executed notebooks of one cell, small enough to be kept: `python -m rdlib publish PROFILE FIGURES`.
 
 The cell is the first of the ablations' cells, of the first released seed: every stage once for Ours, then the
 ablations, as the run executed them. The notebooks of tables, figures and reviewers' questions are executed here, from
@@ -225,30 +225,28 @@ def screen_picture(encoded: str, width: int) -> str:
     return base64.b64encode(min(written.getvalue(), content, key=len)).decode()
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Command line: PROFILE FIGURES."""
-    parser = argparse.ArgumentParser(prog="python -m rdlib.study.published", description=__doc__.splitlines()[0])
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `python -m rdlib publish`."""
     parser.add_argument("profile", help="the profile of the run, such as params/micro.yaml")
     parser.add_argument(
         "figures", type=Path, help="folder of the released results; the notebooks go to notebooks/ in it"
     )
-    options = parser.parse_args(arguments)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Keep the notebooks, and print which."""
     warnings.filterwarnings("ignore")  # papermill's and the kernel's, of no use here
     out = options.figures / "notebooks"
-    try:
-        released = result_tables.seed_folders(options.figures / "results")
-        if not released:
-            raise UserError(f"{options.figures} holds no released results: run `make reference`, which releases them.")
-        seed = int(released[0].name.removeprefix("seed"))
-        jobs = cell_jobs(options.profile, seed)
-        ran = any(job.executed.is_file() for job in jobs)
-        made = (of_run(jobs) if ran else {}) | of_results(options.profile, options.figures)
-        kept = [] if ran else of_release(out, options.profile, released)
-        gone = [] if ran else [path.stem for path in out.glob("*.ipynb") if path not in kept and path.stem not in made]
-        paths = publish(made, out, kept)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    released = result_tables.seed_folders(options.figures / "results")
+    if not released:
+        raise UserError(f"{options.figures} holds no released results: run `make reference`, which releases them.")
+    seed = int(released[0].name.removeprefix("seed"))
+    jobs = cell_jobs(options.profile, seed)
+    ran = any(job.executed.is_file() for job in jobs)
+    made = (of_run(jobs) if ran else {}) | of_results(options.profile, options.figures)
+    kept = [] if ran else of_release(out, options.profile, released)
+    gone = [] if ran else [path.stem for path in out.glob("*.ipynb") if path not in kept and path.stem not in made]
+    paths = publish(made, out, kept)
     if not ran:
         print(f"No stage of seed {seed} was executed here: the notebooks of its stages in {out} are left as they are.")
     if gone:
@@ -258,8 +256,3 @@ def main(arguments: list[str] | None = None) -> int:
         )
     size = sum(path.stat().st_size for path in paths) / 1e6
     print(f"{len(paths)} executed notebooks of seed {seed} written to {out} ({size:.1f} MB).")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,4 +1,4 @@
-"""Make the seeds of a run the released ones, a part of `make release`: `python -m rdlib.study.release RUN RELEASED`.
+"""Make the seeds of a run the released ones, a part of `make release`: `python -m rdlib release RUN RELEASED`.
 
 A seed takes the place of the one that was released under its number. Seeds that an earlier release made with other
 settings go, since nothing could be drawn from both; seeds of the same settings stay beside the new ones.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import shutil
-import sys
 from pathlib import Path
 
 from rdlib import artifacts
@@ -104,19 +103,12 @@ def _records(folder: Path) -> list[dict]:
     return [artifacts.read_json(folder / name) for name in (PROVENANCE, ANSWERED) if (folder / name).is_file()]
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Command line: RESULTS RELEASED; prints what was done, or one sentence on what is wrong."""
-    parser = argparse.ArgumentParser(prog="python -m rdlib.study.release", description=__doc__.splitlines()[0])
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `python -m rdlib release`."""
     parser.add_argument("results", type=Path, help="result tables of the run, a folder a seed")
     parser.add_argument("released", type=Path, help="the released results, a folder a seed")
-    options = parser.parse_args(arguments)
-    try:
-        print(*release(options.results, options.released), sep="\n")
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+def run(options: argparse.Namespace) -> None:
+    """Release, and print what was done."""
+    print(*release(options.results, options.released), sep="\n")

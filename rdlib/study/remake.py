@@ -1,6 +1,6 @@
-"""Some methods of released seeds made again, after their code was mended: `python -m rdlib.study.remake METHODS`.
+"""Some methods of released seeds made again, after their code was mended: `python -m rdlib remake METHODS`.
 
-    python -m rdlib.study.remake grpo dpo --results figures/results --seeds 0 1
+    python -m rdlib remake grpo dpo --results figures/results --seeds 0 1
 
 Every run of these methods among the reviewers' questions is made again, with all that it reads. What it reads must come
 out as it was released, to the byte, so that all else of the seed stays true; then the methods' rows take the place of
@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import io
-import sys
 from pathlib import Path
 
 import pandas as pd
@@ -109,7 +108,7 @@ def replace_rows(folder: Path, found: list[arms.Arm], again: list[Stage]) -> Non
 def recorded(record: dict, made: dict, methods: list[str]) -> dict:
     """The provenance of a seed's questions after stages were made again; `made`: those stages' own provenance."""
     again = {key: made[key] for key in ("commits", "dirty", "started", "environment")}
-    again["command"] = f"python -m rdlib.study.remake {' '.join(methods)} --seeds {made['seed']}"
+    again["command"] = f"python -m rdlib remake {' '.join(methods)} --seeds {made['seed']}"
     again["stages"] = sorted(made["stages"])
     earlier = record.get("remade", [])
     remade = [one for one in earlier if not set(one["stages"]) <= set(again["stages"])] + [again]
@@ -131,7 +130,7 @@ def remake(folder: Path, methods: list[str], jobs: int) -> str:
     profile, seed = record["profile"], record["seed"]
     found = arms_again(profile, seed, methods)
     stages = list({one.folder: one for arm in found for one in (*arm.stage.upstream(), arm.stage)}.values())
-    trials.run([arm.stage for arm in found], jobs, folder.name)
+    trials.run_stages([arm.stage for arm in found], jobs, folder.name)
     sentence = told(folder, stages, methods)
     if again := replaced([one for one in stages if one.method in methods], record):
         replace_rows(folder, found, again)
@@ -140,25 +139,18 @@ def remake(folder: Path, methods: list[str], jobs: int) -> str:
     return sentence
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Command line: METHODS, --results, --seeds, --jobs."""
-    parser = argparse.ArgumentParser(prog="python -m rdlib.study.remake", description=__doc__.splitlines()[0])
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `python -m rdlib remake`."""
     parser.add_argument("methods", nargs="+", choices=BASELINES, metavar="METHODS", help=f"some of {listed(BASELINES)}")
     parser.add_argument("--results", type=Path, default=ROOT / "figures" / "results", help="a folder a released seed")
     parser.add_argument("--seeds", type=int, nargs="+", help="some of the seeds (default: all)")
     parser.add_argument("--jobs", type=int, default=2, help="stages at a time (default: 2)")
-    options = parser.parse_args(arguments)
-    try:
-        folders = {seed_of(folder): folder for folder in seed_folders(options.results)}
-        if unknown := set(options.seeds or ()) - set(folders):
-            raise UserError(f"{options.results} has no seed {min(unknown)}.")
-        for seed in options.seeds or folders:
-            print(remake(folders[seed], options.methods, options.jobs), flush=True)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+def run(options: argparse.Namespace) -> None:
+    """Make the methods again, seed by seed."""
+    folders = {seed_of(folder): folder for folder in seed_folders(options.results)}
+    if unknown := set(options.seeds or ()) - set(folders):
+        raise UserError(f"{options.results} has no seed {min(unknown)}.")
+    for seed in options.seeds or folders:
+        print(remake(folders[seed], options.methods, options.jobs), flush=True)

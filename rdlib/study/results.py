@@ -186,7 +186,7 @@ def provenance(stages: list[Stage], profile_path: str, seed: int, options: str =
     manifests = [artifacts.read_manifest(stage.folder) for stage in stages]
     environments = [manifest["environment"] for manifest in manifests]
     return {
-        "command": f"python -m rdlib.study.dag --profile {without_places(profile_path)} --seeds {seed}{options}",
+        "command": f"python -m rdlib study --profile {without_places(profile_path)} --seeds {seed}{options}",
         "profile": profile_path,
         "seed": seed,
         "commits": sorted({e["commit"] for e in environments}),

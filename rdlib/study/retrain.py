@@ -1,4 +1,4 @@
-"""Training again what one table or figure rests on: `python -m rdlib.study.dag --for figure_5_lambda --seeds 0`.
+"""Training again what one table or figure rests on: `python -m rdlib study --for figure_5_lambda --seeds 0`.
 
 The jobs are those of the study that the exhibit needs and no other. How long they take is told first, from what the
 released run took. What comes out lies in `runs/<profile>/retrained/<exhibit>`.
@@ -101,7 +101,7 @@ def told(name: str, jobs: list[Job], profile: Profile, released: Path = RELEASED
     """What training again takes, in words: notebooks, and minutes by what the released run took."""
     exhibit = gallery.find(name)
     if exhibit.trials:
-        return f"{name} ({exhibit.title}) shows trials: `python -m rdlib.study.open_ends` runs them."
+        return f"{name} ({exhibit.title}) shows trials: `python -m rdlib open-ends` runs them."
     if not jobs:
         return f"{name} ({exhibit.title}) rests on no training: `make figure NAME={name}` draws it."
     left = [job for job in jobs if not all(stage.done for stage in job.stages)]

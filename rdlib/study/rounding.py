@@ -1,4 +1,4 @@
-"""What rounding does: released seeds computed again under torch's own numerics, `python -m rdlib.study.rounding`.
+"""What rounding does: released seeds computed again under torch's own numerics, `python -m rdlib rounding`.
 
 The same settings, code and inputs as those of the release, which its keys prove; only the numerical mode is another.
 What comes out stands beside each released seed: the graded answers, and which stages' contents are still the same.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from pathlib import Path
 
 import pandas as pd
@@ -113,7 +112,7 @@ def gather(released: Path, profile_path: str, seed: int) -> None:
     artifacts.write_parquet(released / ROUNDING, answers[ROUNDING_COLUMNS[ROUNDING].split()])
     table = stages_table(found, _of_release(released, "contents"))
     artifacts.write_bytes(released / ROUNDING_STAGES, table.to_csv(index=False).encode())
-    command = f"{numerics.SWITCH}={numerics.NATIVE} python -m rdlib.study.rounding --seeds {seed}"
+    command = f"{numerics.SWITCH}={numerics.NATIVE} python -m rdlib rounding --seeds {seed}"
     stages = trials.behind(found)[
         ::-1
     ]  # an evaluation first: the environment that is told is one in which torch was loaded
@@ -121,14 +120,16 @@ def gather(released: Path, profile_path: str, seed: int) -> None:
     artifacts.write_json(released / ROUNDED, made)
 
 
-def main(arguments: list[str]) -> None:
-    """Compute the seeds under torch's own numerics, going on from what is there, and write what rounding did."""
-    parser = argparse.ArgumentParser(prog="python -m rdlib.study.rounding", description=__doc__.splitlines()[0])
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `python -m rdlib rounding`."""
     parser.add_argument("--profile", default="params/rounding.yaml", help="the profile of the release, natively")
     parser.add_argument("--seeds", type=int, nargs="+", help="seeds (default: the profile's)")
     parser.add_argument("--jobs", type=int, default=2, help="stages at a time (default: 2)")
     parser.add_argument("--released", default="figures/results", help="released results, a folder a seed")
-    options = parser.parse_args(arguments)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Compute the seeds under torch's own numerics, going on from what is there, and write what rounding did."""
     require_native()
     seeds = options.seeds or load_profile(ROOT / options.profile).grid.seeds
     released = {seed: ROOT / options.released / f"seed{seed}" for seed in seeds}
@@ -136,14 +137,7 @@ def main(arguments: list[str]) -> None:
     for seed, folder in released.items():
         require_comparable([stage for stage in stages if stage.seed == seed], folder)
     require_made_natively(stages)
-    trials.run(stages, options.jobs, "rounding")
+    trials.run_stages(stages, options.jobs, "rounding")
     for seed, folder in released.items():
         gather(folder, options.profile, seed)
     print(f"What rounding did to seeds {', '.join(map(str, seeds))}: {options.released}/seed<k>/{ROUNDING}")
-
-
-if __name__ == "__main__":
-    try:
-        main(sys.argv[1:])
-    except UserError as error:
-        sys.exit(str(error))

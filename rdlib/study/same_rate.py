@@ -1,4 +1,4 @@
-"""SFT of released seeds once more, with the warm-up's learning rate: `python -m rdlib.study.same_rate`.
+"""SFT of released seeds once more, with the warm-up's learning rate: `python -m rdlib same-rate`.
 
 SFT's own rate was chosen in the cells of the ablations, and claim C1 is about every cell. What this trains, in every
 cell of the grid, begins from what was released: all that it reads must come out the same, to the byte. Beside each seed
@@ -8,7 +8,6 @@ it writes the graded answers, and where they come from.
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
 import pandas as pd
@@ -47,29 +46,24 @@ def gather(folder: Path, profile_path: str, seed: int) -> str:
     compared.require_as_released(read, folder)
     answers = pd.concat([results.graded(one).assign(**one.columns) for one in found], ignore_index=True)
     artifacts.write_parquet(folder / SAME_RATE, answers[SAME_RATE_COLUMNS.split()])
-    command = f"python -m rdlib.study.same_rate --profile {profile_path} --seeds {seed}"
+    command = f"python -m rdlib same-rate --profile {profile_path} --seeds {seed}"
     made = results.provenance(stages, profile_path, seed) | {"command": command}
     artifacts.write_json(folder / SAME_RATE_MADE, made)
     return f"{folder.name}: {len(found)} cells; {len(read)} stages that are read are as released, to the byte."
 
 
-def main(arguments: list[str]) -> None:
-    """Train and evaluate what is not there yet, then write the tables of each seed."""
-    parser = argparse.ArgumentParser(prog="python -m rdlib.study.same_rate", description=__doc__.splitlines()[0])
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `python -m rdlib same-rate`."""
     parser.add_argument("--profile", default="params/reference.yaml", help="the profile of the release")
     parser.add_argument("--seeds", type=int, nargs="+", help="seeds (default: the profile's)")
     parser.add_argument("--jobs", type=int, default=2, help="stages at a time (default: 2)")
     parser.add_argument("--released", default="figures/results", help="released results, a folder a seed")
-    options = parser.parse_args(arguments)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Train and evaluate what is not there yet, then write the tables of each seed."""
     for seed in options.seeds or load_profile(ROOT / options.profile).grid.seeds:
         folder = ROOT / options.released / f"seed{seed}"
         compared.released_contents(folder)  # a seed that is not there is told before anything is trained
-        trials.run(evaluations(options.profile, seed), options.jobs, f"seed {seed}")
+        trials.run_stages(evaluations(options.profile, seed), options.jobs, f"seed {seed}")
         print(gather(folder, options.profile, seed), flush=True)
-
-
-if __name__ == "__main__":
-    try:
-        main(sys.argv[1:])
-    except UserError as error:
-        sys.exit(str(error))

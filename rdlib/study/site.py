@@ -1,6 +1,6 @@
 """The site: report, gallery, executed notebooks, documents and API as pages that open from a folder without network.
 
-    python -m rdlib.study.site FIGURES OUT      # `make site`
+    python -m rdlib site FIGURES OUT      # `make site`
 
 The pages are written as Markdown and reStructuredText into `<OUT>-source`, laid out as the repository is, and Sphinx
 makes them HTML with the settings in docs/conf.py.
@@ -102,22 +102,15 @@ def run_sphinx(source: Path, out: Path, strict: bool) -> None:
         print(told, file=sys.stderr)
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Command line: FIGURES OUT; prints where to open the site, or one sentence on what is wrong."""
-    parser = argparse.ArgumentParser(prog="python -m rdlib.study.site", description=__doc__.splitlines()[0])
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `python -m rdlib site`."""
     parser.add_argument("figures", type=Path, help="folder of the released results, tables and figures")
     parser.add_argument("out", type=Path, help="folder for the site")
-    options = parser.parse_args(arguments)
-    try:
-        page = build(options.figures, options.out)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+
+
+def run(options: argparse.Namespace) -> None:
+    """Build the site, and print where to open it."""
+    page = build(options.figures, options.out)
     if not any((options.figures / "notebooks").glob("*.ipynb")):
         print(site_pages.NO_NOTEBOOKS.replace("`", ""))
     print(f"The site is ready: open {page} in a browser ({page.resolve().as_uri()}).")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -240,11 +240,11 @@ class Stage:
         if self.name == "07_evaluate":
             parameters["methods"] = [parameters.pop("method")]
         if self.name in ("13_validation_answers", "13_style"):  # trials', which are run by no notebook
-            return "python -m rdlib.study.open_ends"
+            return "python -m rdlib open-ends"
         if self.name == "13_judged_responses":
             parameters = {"profile": self.profile_path, "seeds": [self.seed]}
         notebook = f"notebooks/{self.spec.notebook}.ipynb"
-        return shlex.join(["python", "-m", "rdlib.study.execute", notebook, "out.ipynb", json.dumps(parameters)])
+        return shlex.join(["python", "-m", "rdlib", "execute", notebook, "out.ipynb", json.dumps(parameters)])
 
     def require(self) -> Path:
         """The folder of a stage that must be done already; UserError says which notebook makes it."""

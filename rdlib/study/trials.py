@@ -1,4 +1,4 @@
-"""Trials: settings of a stage compared by their validation curves, `python -m rdlib.study.trials FILE`.
+"""Trials: settings of a stage compared by their validation curves, `python -m rdlib trials FILE`.
 
 The file holds groups of trials, each with a question. A trial is a stage with some settings; it is run in every cell
 and seed of its group, none of them a released one, and on the way makes what it reads. What comes out are two tables
@@ -13,7 +13,6 @@ import json
 import multiprocessing
 import os
 import shlex
-import sys
 import threading
 from collections.abc import Callable, Collection
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -132,7 +131,7 @@ def behind(stages: list[Stage]) -> list[Stage]:
 # ---- running them
 
 
-def run(stages: list[Stage], jobs: int, name: str = "trials") -> None:
+def run_stages(stages: list[Stage], jobs: int, name: str = "trials") -> None:
     """Make these stages and all that they read, each once, `jobs` at a time; what is done is left as it is.
 
     `name` is what the progress bar is called.
@@ -199,10 +198,10 @@ def gather(
     folder: Path,
     path: str,
     profile: str,
-    module: str = "trials",
+    name: str = "trials",
     others: Collection[int] = (),
 ) -> None:
-    """Write the tables of one group's finished trials, and where they come from; `module` of the study made them.
+    """Write the tables of one group's finished trials, and where they come from; by which command, `name`.
 
     What is there of the seeds `others` stays.
     """
@@ -215,7 +214,7 @@ def gather(
     stages = {one.folder: one for run in runs for one in (*run.stage.upstream(), run.stage)}.values()
     seeds = sorted({stage.seed for stage in stages})
     made = [results.provenance([one for one in stages if one.seed == seed], profile, seed) for seed in seeds]
-    command = f"python -m rdlib.study.{module} {shlex.quote(path)} --groups {group}"
+    command = f"python -m rdlib {name} {shlex.quote(path)} --groups {group}"
     record = folder / f"{group}_provenance.json"
     kept = [one for one in artifacts.read_json(record)["seeds"] if one["seed"] in others] if record.is_file() else []
     made = sorted([*kept, *made], key=lambda one: one["seed"])
@@ -250,19 +249,8 @@ def write(folder: Path, group: str, made: dict[str, pd.DataFrame], others: Colle
 # ---- the command
 
 
-def command(
-    arguments: list[str],
-    module: str,
-    file: str,
-    measuring: Callable[[Run], list[Stage]] = lambda run: [],
-    tables_of: Callable[[str, list[Run]], dict[str, pd.DataFrame]] = lambda group, runs: {},
-) -> None:
-    """Run the trials of a file (by default `file`), or some groups of them, and write their tables.
-
-    `module` of the study is the one that was called. It may have more stages that are `measuring` a run, and more
-    tables of a group, by the end of their files' names. A group's tables are written before the next is begun.
-    """
-    parser = argparse.ArgumentParser(prog=f"python -m rdlib.study.{module}")
+def add_arguments(parser: argparse.ArgumentParser, file: str = "params/trials/settings.yaml") -> None:
+    """The options of `python -m rdlib trials`, whose file of trials is `file` by default."""
     parser.add_argument("trials", nargs="?", default=file, help=f"file of trials (default: {file})")
     parser.add_argument("--profile", help="another profile than the file's, as params/smoke.yaml, to see it work")
     parser.add_argument("--groups", nargs="+", help="groups to run (default: all)")
@@ -271,7 +259,19 @@ def command(
     )
     parser.add_argument("--jobs", type=int, default=2, help="trainings at a time (default: 2)")
     parser.add_argument("--out", help="folder of the tables (default: figures/trials/<name of the file>)")
-    options = parser.parse_args(arguments)
+
+
+def command(
+    options: argparse.Namespace,
+    name: str,
+    measuring: Callable[[Run], list[Stage]] = lambda run: [],
+    tables_of: Callable[[str, list[Run]], dict[str, pd.DataFrame]] = lambda group, runs: {},
+) -> None:
+    """Run the trials of a file, or some groups of them, and write their tables.
+
+    `name` is that of the command. It may have more stages that are `measuring` a run, and more tables of a group, by
+    the end of their files' names. A group's tables are written before the next is begun.
+    """
     asked = load_trials(ROOT / options.trials)
     if options.profile:
         asked = asked.model_copy(update={"profile": options.profile})
@@ -288,19 +288,12 @@ def command(
     for group, every in runs.items():
         found = [one for one in every if one.stage.seed in (options.seeds or seeds[group])]
         others = seeds[group] - {one.stage.seed for one in found}
-        run([stage for one in found for stage in (one.stage, *measuring(one))], options.jobs)
-        gather(found, ROOT / out, options.trials, asked.profile, module, others)
+        run_stages([stage for one in found for stage in (one.stage, *measuring(one))], options.jobs)
+        gather(found, ROOT / out, options.trials, asked.profile, name, others)
         write(ROOT / out, group, tables_of(group, found), others)
     print(f"Trials of {', '.join(groups)}: {out}")
 
 
-def main(arguments: list[str]) -> None:
+def run(options: argparse.Namespace) -> None:
     """The trials by which settings are chosen."""
-    command(arguments, "trials", "params/trials/settings.yaml")
-
-
-if __name__ == "__main__":
-    try:
-        main(sys.argv[1:])
-    except UserError as error:
-        sys.exit(str(error))
+    command(options, "trials")

@@ -1,7 +1,7 @@
 """Notebooks that start at once: a process that has imported everything forks one child for each of them.
 
 Imports cost a notebook about ten seconds of a core, twice as much as many of them compute. `rdlib.study.dag` therefore
-keeps one server for a study (`Server`), and a job's command (`python -m rdlib.study.warm NOTEBOOK OUTPUT PARAMETERS`)
+keeps one server for a study (`Server`), and a job's command (`python -m rdlib warm NOTEBOOK OUTPUT PARAMETERS`)
 asks it to run `rdlib.study.execute` in a fork, whose kernel is a fork again (`rdlib.study.forked_kernel`). A fork
 computes what a new process would; without a server the command runs the notebook in a new process.
 
@@ -11,6 +11,7 @@ processors, the memory, the GPUs and the time that the scheduler gave it, and a 
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import importlib
 import json
@@ -22,6 +23,7 @@ import sys
 import threading
 import warnings
 
+from rdlib import __main__ as command
 from rdlib.study import environment
 
 ADDRESS = "RDLIB_WARM_SOCKET"
@@ -56,7 +58,7 @@ class Server:
             listener.bind(address)
             listener.listen(128)
             fds = [listener.fileno(), *([self.keep] if self.keep is not None else [])]
-            words = [sys.executable, "-m", "rdlib.study.warm", "--serve", str(listener.fileno())]
+            words = [sys.executable, "-m", "rdlib", "warm", "--serve", str(listener.fileno())]
             self.process = subprocess.Popen(words, pass_fds=fds, stdin=subprocess.PIPE)
         self.environment = {ADDRESS: address[1:]}
         return self
@@ -110,13 +112,14 @@ def _run_job(connection: socket.socket) -> None:
             os.dup2(descriptor, target)
         connection.sendall(STARTED)
         threading.Thread(target=_end_with, args=(connection,), daemon=True).start()
-        arguments, environment, folder = json.loads(request)
+        asked, environment, folder = json.loads(request)
         os.environ.clear()
         os.environ.update(environment)
         os.chdir(folder)
         from rdlib.study import execute, forked_kernel
 
-        status = execute.main(arguments, forked_kernel.ForkingKernelManager)
+        options = argparse.Namespace(**asked)
+        status = command.status(lambda: execute.run(options, forked_kernel.ForkingKernelManager))
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
@@ -132,9 +135,9 @@ def _end_with(connection: socket.socket) -> None:
     os._exit(1)
 
 
-def ask(address: str, arguments: list[str]) -> int | None:
+def ask(address: str, asked: dict[str, str]) -> int | None:
     """Have the server at `address` run a notebook; returns its exit status, or None when there is no server."""
-    request = json.dumps([arguments, dict(os.environ), os.getcwd()]).encode()
+    request = json.dumps([asked, dict(os.environ), os.getcwd()]).encode()
     with socket.socket(socket.AF_UNIX) as connection:
         try:
             connection.connect("\0" + address)
@@ -150,20 +153,23 @@ def ask(address: str, arguments: list[str]) -> int | None:
     return int(status)
 
 
-def main(arguments: list[str]) -> int:
-    """Command line of this module: that of `rdlib.study.execute`, or `--serve DESCRIPTOR`."""
-    if arguments[:1] == ["--serve"]:
-        serve(int(arguments[1]))
-        return 0
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `python -m rdlib warm`: those of `execute`, or the server's."""
+    parser.add_argument("notebook", nargs="?")
+    parser.add_argument("output", nargs="?")
+    parser.add_argument("parameters", nargs="?", default="{}")
+    parser.add_argument("--serve", type=int, metavar="DESCRIPTOR")
+
+
+def run(options: argparse.Namespace) -> int | None:
+    """Run a notebook by the server, or in this process where there is none."""
+    if options.serve is not None:
+        return serve(options.serve)
     address = os.environ.get(ADDRESS)
-    status = ask(address, arguments) if address else None
+    status = ask(address, vars(options)) if address else None
     if status is None:
         from rdlib.study import execute
 
         print(f"{socket.gethostname()}: no server of warm notebooks for this job, so it starts cold.", flush=True)
-        status = execute.main(arguments)
+        return execute.run(options)
     return status
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

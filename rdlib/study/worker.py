@@ -1,4 +1,4 @@
-"""One process of a training stage that `rdlib.study.launch` started: `python -m rdlib.study.worker JOB`.
+"""One process of a training stage that `rdlib.study.launch` started: `python -m rdlib worker JOB`.
 
 It runs the stage's own function and tells the notebook's process of it on standard output, each event a line of JSON
 after a record separator; it ends with its standard input.
@@ -6,6 +6,7 @@ after a record separator; it ends with its standard input.
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import sys
@@ -50,15 +51,15 @@ def _end_with_input() -> None:
     os._exit(1)
 
 
-def main(arguments: list[str]) -> int:
-    """Command line of a worker: the job as JSON."""
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `python -m rdlib worker`."""
+    parser.add_argument("job", help="the job as JSON")
+
+
+def run(options: argparse.Namespace) -> None:
+    """Do a worker's part of the job."""
     threading.Thread(target=_end_with_input, daemon=True).start()
     if os.environ.get("RANK", "0") != "0":
         os.environ["TQDM_DISABLE"] = "1"  # one bar is enough
-    status = work(json.loads(arguments[0]))
+    status = work(json.loads(options.job))
     os._exit(status) if status else None  # others may wait for this one: no orderly shutdown
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

@@ -1,7 +1,7 @@
 """Own questions from the first to the last, as a user has it (`docs/own_questions.md`): `make own-test`.
 
 A vLLM server with SmolLM2-135M-Instruct is the teacher, fifty questions without answers are all there is, and a student
-learns by LoRA: `python -m rdlib.study.dag`, whose server is killed half way, started again, and a report at the end.
+learns by LoRA: `python -m rdlib study`, whose server is killed half way, started again, and a report at the end.
 The profile is the one that ships, made small. Teacher and student are the same little model, so nothing here is about
 how good it gets.
 """
@@ -108,7 +108,7 @@ def settings(folder: Path, url: str) -> dict:
 
 def study(profile: Path, *words: str) -> subprocess.Popen:
     """A study of a profile, started."""
-    command = [sys.executable, "-m", "rdlib.study.dag", "--profile", str(profile), "--jobs", "1", *words]
+    command = [sys.executable, "-m", "rdlib", "study", "--profile", str(profile), "--jobs", "1", *words]
     environment = os.environ | {"OMP_NUM_THREADS": "2", "OMP_WAIT_POLICY": "passive", "HF_HUB_OFFLINE": "1"}
     return subprocess.Popen(
         command, cwd=REPOSITORY, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True

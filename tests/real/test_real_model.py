@@ -62,7 +62,7 @@ def study(tmp_path_factory) -> Path:
     for notebook, axes, more in NOTEBOOKS:
         parameters = {"profile": str(folder / "real.yaml"), **{axis: AXES[axis] for axis in axes}, **more}
         source, executed = REPOSITORY / f"notebooks/{notebook}.ipynb", folder / f"{notebook}.ipynb"
-        words = [sys.executable, "-m", "rdlib.study.execute", str(source), str(executed), json.dumps(parameters)]
+        words = [sys.executable, "-m", "rdlib", "execute", str(source), str(executed), json.dumps(parameters)]
         started = time.time()
         environment = os.environ | {"OMP_NUM_THREADS": "2", "HF_HUB_OFFLINE": "1"}
         with subprocess.Popen(words, cwd=REPOSITORY, env=environment) as process:

@@ -43,7 +43,7 @@ METHODS = {"03_sft_warmup": "ours_wo_r", "05_reward_model": "ours"}
 def _two_processes_for_gpus(monkeypatch, tmp_path):
     monkeypatch.setenv(sharing.SEEN, str(tmp_path))
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    monkeypatch.setattr(launch, "WORKER", "tests.with_deepspeed.sharing")
+    monkeypatch.setattr(launch, "WORKER", ("tests.with_deepspeed.sharing",))
     for name, value in {"CUDA_VISIBLE_DEVICES": "", "ACCELERATE_TORCH_DEVICE": "cpu", "DS_ACCELERATOR": "cpu"}.items():
         monkeypatch.setenv(name, value)
 
