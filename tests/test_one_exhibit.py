@@ -3,68 +3,20 @@
 from __future__ import annotations
 
 import json
-import shutil
 
 import pandas as pd
 import pytest
 import yaml
 from conftest import PARAMS, REPOSITORY, copy_study, make_root, patch_root, tiny_settings
-from test_tables_and_figures import invent
+from excerpts import excerpt
 
 from rdlib.__main__ import main
-from rdlib.errors import UserError
 from rdlib.evidence import gallery
-from rdlib.evidence.result_tables import open_results
 from rdlib.profile import load_profile
-from rdlib.study import dag, figures, retrain
+from rdlib.study import dag, retrain
 from rdlib.study.jobs import study_jobs
-from rdlib.study.results import collect
 
-KINDS = sorted({(exhibit.rests_on, exhibit.questions) for exhibit in gallery.EXHIBITS.values()})
-
-
-def test_every_exhibit_says_what_it_shows():
-    assert len({exhibit.title for exhibit in gallery.EXHIBITS.values()}) == len(gallery.EXHIBITS)
-    notebooks = {path.stem for path in (REPOSITORY / "notebooks").glob("*.ipynb")}
-    for name, exhibit in gallery.EXHIBITS.items():
-        assert name == exhibit.name and exhibit.title and exhibit.caption.endswith((".", "!")), name
-        assert set(exhibit.rests_on) <= notebooks, name
-
-
-@pytest.mark.parametrize(
-    ("name", "hint"),
-    [
-        ("figure_5", r"did you mean figure_5_lambda\?"),
-        ("table_2_mian", r"did you mean table_2_main"),
-        ("nothing like it", r"give one of claims, .*figure_open_sft_rate\."),
-        ("", r"NAME is missing: give one of claims, "),
-    ],
-)
-def test_a_name_that_is_none_gets_the_close_ones(name, hint, tmp_path, capsys):
-    with pytest.raises(UserError, match=hint):
-        gallery.find(name)
-    assert main(["figures", str(tmp_path), str(tmp_path), "--name", name]) == 2
-    assert capsys.readouterr().err.count("\n") == 1
-
-
-def test_one_is_drawn_from_its_own_tables_alone(tmp_path, capsys):
-    folder = invent(tmp_path / "results") / "seed0"
-    (folder / "provenance.json").write_text(json.dumps({"commits": ["0123456789abcdef"]}))
-    others = ("correctness.parquet", "sft_history.parquet", "ppo_history.parquet", "costs.csv", "pseudo_labels.csv")
-    for other in others:
-        (folder / other).unlink()
-    assert main(["figures", str(tmp_path / "results"), str(tmp_path / "out"), "--name", "figure_5_lambda"]) == 0
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {
-        f"figure_5_lambda.{e}" for e in ("csv", "pdf", "png")
-    }
-    text = capsys.readouterr().out
-    assert "figure_5_lambda.png" in text and gallery.EXHIBITS["figure_5_lambda"].caption in text
-    assert "seeds 0 of" in text and "0123456789" in text and 'make retrain NAME=figure_5_lambda SEEDS="0"' in text
-
-
-def test_a_question_that_no_seed_has_answered_is_one_sentence(tmp_path, capsys):
-    assert main(["figures", str(invent(tmp_path / "results")), str(tmp_path), "--name", "question_r1"]) == 2
-    assert "has answered the reviewers' questions: run `make study ARGS=--questions`" in capsys.readouterr().err
+KINDS = sorted({(exhibit.experiments, exhibit.last or "") for exhibit in gallery.EXHIBITS.values()})
 
 
 # ---- training again
@@ -80,12 +32,12 @@ def one_cell(tmp_path, monkeypatch):
     patch_root(monkeypatch, root)
 
 
-@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: "+".join(kind[0] + kind[1]) or "nothing")
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: "+".join(kind[0]) + kind[1] or "nothing")
 def test_its_jobs_make_all_that_they_read_before_they_read_it(one_cell, kind):
-    name = next(e.name for e in gallery.EXHIBITS.values() if (e.rests_on, e.questions) == kind)
+    name = next(e.name for e in gallery.EXHIBITS.values() if (e.experiments, e.last or "") == kind)
     of_study = {stage.folder for job in study_jobs(PARAMS, [0], questions=True) for stage in job.stages}
     jobs, made = retrain.jobs_behind(name, PARAMS, [0]), set()
-    assert bool(jobs) == bool(kind[0])
+    assert bool(jobs) == any(":" not in name for name in kind[0])
     for job in jobs:
         assert all(any(other is before for other in jobs) for before in job.after)
         for stage in job.stages:  # what no job of the study makes, as a variant's inputs, its own job makes
@@ -105,7 +57,7 @@ def test_a_figure_about_one_ablation_needs_one_chain():
 
 def test_minutes_follow_from_what_the_released_run_took(tmp_path):
     """Two stages of known seconds, and a measured seed that took a minute for 100 s of its stages."""
-    folder = invent(tmp_path / "results") / "seed0"
+    folder = excerpt(tmp_path / "results") / "seed0"
     profile = load_profile(REPOSITORY / "params/micro.yaml")
     jobs = retrain.jobs_behind("figure_5_lambda", "params/micro.yaml", [5])
     stages = [stage for job in jobs for stage in job.stages if stage.name in ("03_sft_warmup", "05_reward_model")]
@@ -150,17 +102,3 @@ def test_what_was_trained_again_is_gathered_and_drawn(study, tmp_path, at_root):
     assert made["command"].endswith(f"--profile {PARAMS} --seeds 0 --for figure_5_lambda")
     assert "finished" not in retrain.told("figure_5_lambda", jobs, load_profile(root / PARAMS))
     assert "it only needs drawing" in retrain.told("figure_5_lambda", jobs, load_profile(root / PARAMS))
-
-
-def test_a_notebook_draws_finished_results_apart(tmp_path, at_root):
-    at_root(make_root(tmp_path))
-    invent(tmp_path / "released", seeds=(0, 3))
-    evidence, out = figures.source(PARAMS, [0], "released", lambda *a: pytest.fail("it gathered"))
-    assert [folder.name for folder in evidence.folders] == ["seed0", "seed3"]
-    assert out == tmp_path / "runs/tiny/released_figures"
-    shutil.copytree(tmp_path / "released", tmp_path / "runs/tiny/results")
-    evidence, out = figures.source(PARAMS, [3], None, lambda *a: tmp_path / "runs/tiny/results")
-    assert [folder.name for folder in evidence.folders] == ["seed3"] and out == tmp_path / "runs/tiny/figures"
-    with pytest.raises(UserError, match="absent holds no results"):
-        figures.source(PARAMS, [0], "absent", collect)
-    assert open_results(tmp_path / "released").folders[0].name == "seed0"

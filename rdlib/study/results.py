@@ -14,7 +14,8 @@ from pathlib import Path
 import pandas as pd
 
 from rdlib import artifacts, numerics
-from rdlib.evidence import diagnostics, ledger, reviewers
+from rdlib.evidence import curves as curve_tables
+from rdlib.evidence import diagnostics, ledger
 from rdlib.evidence.result_tables import AGREEMENT, AGREEMENT_FILE, ANSWERED, GREEDY, QUESTION_TRAININGS, TRAININGS
 from rdlib.paths import ROOT
 from rdlib.profile import load_profile
@@ -339,7 +340,7 @@ def _thresholds(stages: list[Stage]) -> pd.DataFrame:
             gold = read_gold(source).dropna()
             if len(gold):
                 thresholds = stage.profile.grid.threshold
-                table = reviewers.threshold_sweep(stage.table("responses"), gold, thresholds, read_aliases(source))
+                table = curve_tables.threshold_sweep(stage.table("responses"), gold, thresholds, read_aliases(source))
                 frames.append(table.assign(dataset=stage.dataset, teacher=stage.teacher))
     return pd.concat(frames, ignore_index=True)
 

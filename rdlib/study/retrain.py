@@ -17,16 +17,14 @@ from rdlib.evidence.exhibit import Exhibit
 from rdlib.evidence.result_tables import Evidence, open_results
 from rdlib.paths import ROOT
 from rdlib.profile import Profile, load_profile
-from rdlib.study import arms, figures, results
-from rdlib.study.grid import Named, ablation_cells
-from rdlib.study.jobs import ABLATIONS, Job, study_jobs
+from rdlib.study import arms, experiments, figures, results
+from rdlib.study.grid import EVERYTHING, ablation_cells
+from rdlib.study.jobs import Job, study_jobs
 from rdlib.study.specification import dag_edges
 from rdlib.study.stage import Stage
 
 AXES = ["stage", "dataset", "teacher", "student", "method", "variant"]
 RELEASED = ROOT / "figures" / "results"
-# Notebooks of which an exhibit needs the runs of its own questions' arms alone.
-BY_ARM = ("13_reviewer_runs", "13_reviewer_questions")
 
 
 def jobs_behind(name: str, profile_path: str, seeds: list[int]) -> list[Job]:
@@ -35,26 +33,26 @@ def jobs_behind(name: str, profile_path: str, seeds: list[int]) -> list[Job]:
     UserError for an exhibit that there is not.
     """
     exhibit = gallery.find(name)
-    more = Named(exhibit.methods, tuple(ABLATIONS[name][0] for name in exhibit.rests_on if name in ABLATIONS))
-    jobs = study_jobs(profile_path, seeds, exhibit.of_questions, more)
+    jobs = study_jobs(profile_path, seeds, bool(_questions(exhibit)), EVERYTHING)
     maker: dict[Path, Job] = {}
     for job in jobs:
         for stage in job.stages:
             maker.setdefault(stage.folder, job)
-    wanted = [job for job in jobs if job.notebook in exhibit.rests_on and job.notebook not in BY_ARM]
-    needed = _with_inputs(
-        wanted, [stage for seed in seeds for stage in _arm_stages(exhibit, profile_path, seed)], maker
-    )
+    needed = _with_inputs([], [one for one in _stages(exhibit, profile_path, seeds) if one.folder in maker], maker)
     return _alone([job for job in jobs if id(job) in needed])
 
 
-def _arm_stages(exhibit: Exhibit, profile_path: str, seed: int) -> list[Stage]:
-    """The stages that the arms of an exhibit's questions come down to; those of the reward model are PPO's."""
-    found = []
-    for cell in ablation_cells(profile_path, seed):
-        found += [arm.stage for arm in arms.arms_of(cell) if arm.question in exhibit.questions]
-        found += [cell.at("06_ppo")] if arms.REWARD_MODEL in exhibit.questions else []
-    return found
+def _questions(exhibit: Exhibit) -> tuple[str, ...]:
+    """The reviewers' questions among an exhibit's experiments."""
+    return tuple(name for name in exhibit.experiments if name.startswith("R") and ":" not in name)
+
+
+def _stages(exhibit: Exhibit, profile_path: str, seeds: list[int]) -> list[Stage]:
+    """The stages that an exhibit needs and a study makes: of its experiments, up to its last stage."""
+    asked = experiments.named(name for name in exhibit.experiments if ":" not in name)
+    runs = [run for one in asked if one.profile is None for run in experiments.runs(one, profile_path, seeds)]
+    stages = experiments.with_upstream(run.stage for run in runs)
+    return [stage for stage in stages if exhibit.last is None or stage.name == exhibit.last]
 
 
 def _with_inputs(wanted: list[Job], stages: list[Stage], maker: dict[Path, Job]) -> set[int]:
@@ -100,8 +98,8 @@ def _before(job: Job, kept: set[int]) -> list[int]:
 def told(name: str, jobs: list[Job], profile: Profile, released: Path = RELEASED) -> str:
     """What training again takes, in words: notebooks, and minutes by what the released run took."""
     exhibit = gallery.find(name)
-    if exhibit.trials:
-        return f"{name} ({exhibit.title}) shows trials: `python -m rdlib open-ends` runs them."
+    if any(":" in one for one in exhibit.experiments):
+        return f"{name} ({exhibit.title}) shows follow-up experiments: `python -m rdlib open-ends` runs them."
     if not jobs:
         return f"{name} ({exhibit.title}) rests on no training: `make figure NAME={name}` draws it."
     left = [job for job in jobs if not all(stage.done for stage in job.stages)]
@@ -163,13 +161,13 @@ def draw(name: str, profile_path: str, seeds: list[int], jobs: list[Job]) -> lis
     exhibit, profile = gallery.find(name), load_profile(ROOT / profile_path)
     out = ROOT / profile.runs / profile.name / "retrained" / name
     for seed in seeds:
-        if arms.REWARD_MODEL in exhibit.questions:
+        if arms.REWARD_MODEL in _questions(exhibit):
             for cell in ablation_cells(profile_path, seed):
                 cell.at("13_judged_responses").run()  # sampling alone: no job of its own
         stages = {one.folder: one for job in jobs for stage in job.stages for one in (*stage.upstream(), stage)}
         of_seed = sorted((s for s in stages.values() if s.seed == seed), key=lambda stage: stage.label)
         folder, options = out / "results" / f"seed{seed}", f" --for {name}"
         results.gather(folder, profile_path, seed, of_seed, options)
-        if exhibit.of_questions:
-            results.gather_questions(folder, profile_path, seed, of_seed, exhibit.questions, options)
+        if _questions(exhibit):
+            results.gather_questions(folder, profile_path, seed, of_seed, _questions(exhibit), options)
     return figures.draw_one(name, open_results(out / "results", seeds, dag_edges()), out)

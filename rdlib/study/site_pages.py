@@ -290,8 +290,8 @@ def exhibit_page(exhibit: Exhibit, figures: Path) -> str:
         if ending in files
     ]
     commands = f"```shell\nmake figure NAME={exhibit.name}   # from the released results, in seconds\n"
-    if exhibit.rests_on:
-        commands += f"make retrain NAME={exhibit.name}  # trains what it rests on; tells its time first\n"
+    if exhibit.experiments:
+        commands += f"make retrain NAME={exhibit.name}  # retrains what it depends on; a time estimate comes first\n"
     return page(
         as_text(exhibit.title),
         exhibit_body(exhibit, figures, "../figures"),
@@ -305,16 +305,10 @@ def exhibit_page(exhibit: Exhibit, figures: Path) -> str:
 
 
 def _behind(exhibit: Exhibit, figures: Path) -> list[str]:
-    """The notebooks that train what an exhibit rests on, and the seeds and commits of its results."""
-    parts = []
-    if exhibit.rests_on:
-        kept = {path.stem for path in (figures / "notebooks").glob("*.ipynb")}
-        links = [f"[{name}](../notebooks/{name}.ipynb)" if name in kept else f"`{name}`" for name in exhibit.rests_on]
-        parts.append(
-            f"It rests on what {', '.join(links)} and the notebooks before {'it' if len(links) == 1 else 'them'} make."
-        )
-    made = records(figures, None if "R7" in exhibit.questions else exhibit.of_questions)  # R7 is of all seeds
-    seeds = [f"| {r['seed']} | {_commits(r)} | `{r['command']}` |" for r in made]
+    """The experiments that an exhibit depends on, and the seeds and commits of its results."""
+    names = tables.listed([f"`{name}`" for name in exhibit.experiments])
+    parts = [f"It depends on the experiments {names}."] if names else []
+    seeds = [f"| {r['seed']} | {_commits(r)} | `{r['command']}` |" for r in records(figures)]
     return [*parts, "\n".join(["| seed | commit | made by |", "| ---: | --- | --- |", *seeds])]
 
 
