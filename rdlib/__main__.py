@@ -28,7 +28,7 @@ COMMANDS = {
     "batch": ("rdlib.study.batch", "get a teacher's answers from a provider's batch service"),
     "execute": ("rdlib.study.execute", "run one notebook by papermill"),
     "documents": ("rdlib.evidence.documents", "fill README.md and docs/*.md from result files"),
-    "memory": ("rdlib.study.memory_table", "write docs/memory.csv: GPU memory of every stage"),
+    "memory": ("rdlib.study.estimate", "write docs/memory.csv: GPU memory of every stage"),
     "pretrain": ("rdlib.study.pretrain", "pretrain the micro models in models/"),
     "trials": ("rdlib.study.trials", "run the trials by which settings were chosen"),
     "open-ends": ("rdlib.study.open_ends", "run the follow-up experiments at the end of notebook 13"),
@@ -37,7 +37,7 @@ COMMANDS = {
     "remake": ("rdlib.study.remake", "rerun methods of released seeds after a change of their code"),
     "architecture": ("rdlib.study.architecture", "draw which module imports which, into docs/"),
     "warm": ("rdlib.study.warm", "run one notebook in a fork of the study's warm process (used by studies)"),
-    "worker": ("rdlib.study.worker", "one process of a training stage (used by stages)"),
+    "worker": ("rdlib.study.launch", "one process of a training stage (used by stages)"),
 }
 # What commands and modules were called in version 1.0
 FORMER = {

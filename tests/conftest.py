@@ -30,9 +30,9 @@ PARAMS = "tiny.yaml"
 
 def patch_root(patch: pytest.MonkeyPatch, root: Path) -> None:
     """Make a folder the repository for everything that opens or lists stages."""
-    from rdlib.study import dag, figures, grid, jobs, opening, results, retrain
+    from rdlib.study import dag, figures, grid, jobs, opening, results, retrain, workflow
 
-    for module in (opening, grid, jobs, dag, results, figures, retrain):
+    for module in (opening, grid, jobs, dag, results, figures, retrain, workflow):
         patch.setattr(module, "ROOT", root)
 
 

@@ -1,4 +1,4 @@
-"""Hostile input by the hundred thousand: `make fuzz`, or `python tests/fuzz.py --target profiles --cases 5000`.
+"""Hostile input by the hundred thousand: `make check KIND=fuzz ARGS="--target profiles --cases 5000"`.
 
 A target makes cases from a seed and judges each: nothing but a UserError may be raised, within a time limit, and what
 is accepted must be right. What a wrong silent success would be, target by target:

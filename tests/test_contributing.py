@@ -110,6 +110,6 @@ def test_a_method(copy):
 def test_a_figure(copy):
     follow("Add a figure", copy)
     shutil.copytree(REPOSITORY / "figures/results/seed0", copy / "figures/results/seed0")
-    run(copy, "-m", "rdlib", "figures", "figures/results", "figures", "--name", "figure_seconds")  # make figure
+    run(copy, "-m", "rdlib", "figures", "figures/results", "figures", "--name", "figure_seconds")  # make figures
     assert {f"figure_seconds.{kind}" for kind in ("csv", "pdf", "png")} <= set(os.listdir(copy / "figures"))
     assert set(pd.read_csv(copy / "figures/figure_seconds.csv")["stage"]) >= {"00_data", "06_ppo"}

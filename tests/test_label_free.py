@@ -214,13 +214,13 @@ MAY_NAME_GOLD = {
     "study/results.py": {"_over_optimisation", "_thresholds", "judged"},
     "study/open_ends.py": {"graded_along"},
     "study/explore_page.py": {"vote_table"},
-    "study/explore_tables.py": {"Asked"},
+    "study/explore.py": {"Asked"},
 }
 # Stages that judge, and the modules that may name them: none of these chooses a setting, a checkpoint or a sample.
 JUDGING = {"00_gold", "01_held_out", "02_judgement", "07_evaluate", "13_judged_responses", "13_validation_answers"}
 MAY_NAME_JUDGING = (
-    "arms estimate grid jobs notebook open_ends opening outlook preflight requirements results retrain rounding "
-    "same_rate specification stage stage_memory"
+    "arms estimate experiments grid jobs memory notebook open_ends opening outlook requirements results retrain "
+    "rounding same_rate specification stage"
 )
 
 

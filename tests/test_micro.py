@@ -106,14 +106,6 @@ def test_every_question_lies_in_its_split(study_problems):
             assert split_of(problem.key) == ("test" if split == data.PERTURBED else split)
 
 
-def test_the_corpus_is_drawn_only_through_the_split():
-    """Everything that writes a document goes through `_draw_pretraining`."""
-    source = (REPOSITORY / "rdlib/study/pretrain.py").read_text()
-    drawn = [line for line in source.splitlines() if re.search(r"\b(draw_gsm\(rng\)|mmlu\.draw\(|gsm\.draw\()", line)]
-    outside = [line for line in drawn if "_draw_pretraining" not in line and "return gsm.draw" not in line]
-    assert not outside
-
-
 def test_split_shares():
     found = Counter(split_of(f"key{i}") for i in range(20_000))
     for name, share in SHARES.items():

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import random
-
 import pytest
 from tokenizers import Tokenizer
 from tokenizers.decoders import ByteLevel as ByteLevelDecoder
@@ -16,9 +14,7 @@ from transformers import PreTrainedTokenizerFast
 from rdlib.engines import models
 from rdlib.errors import UserError
 from rdlib.method.sft import IGNORED, mask_prompt
-from rdlib.micro import gsm, mmlu
 from rdlib.settings import Dataset
-from rdlib.study.pretrain import prompt_text
 from rdlib.tasks import prompts
 from rdlib.tasks.answers import find
 from rdlib.tasks.prompts import (
@@ -51,14 +47,6 @@ def test_few_shot_repeats_the_zero_shot_format(word_problems: Dataset):
     prompt = few_shot(word_problems, [("q1", [], "r1"), ("q2", ["x"], "r2")], "q3", ["y", "z"])
     assert prompt.plain == "Q: q1 A: r1 Q: q2 (A) x A: r2 Q: q3 (A) y (B) z A:"
     assert few_shot(word_problems, [], "q3") == zero_shot(word_problems, "q3")
-
-
-def test_the_base_models_were_pretrained_on_the_same_prompt():
-    rng = random.Random(0)
-    for _ in range(50):
-        word_problem, choice = gsm.draw(rng), mmlu.draw(rng)
-        assert prompt_text(word_problem) == micro_question(word_problem.question, [])
-        assert prompt_text(choice) == micro_question(choice.question, list(choice.options))
 
 
 # ---- real benchmarks

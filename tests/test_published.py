@@ -220,4 +220,4 @@ def test_without_the_run_its_notebooks_stay_and_what_draws_is_executed(run, caps
     assert sorted(path.stem for path in out.iterdir()) == ["00_data", DRAWN[0]]
     assert (out / "00_data.ipynb").read_bytes() == before
     assert main(["publish", PARAMS, str(run / "nowhere")]) == 2
-    assert "make reference" in capsys.readouterr().err
+    assert "make study EXPERIMENT=reference" in capsys.readouterr().err

@@ -29,7 +29,7 @@ METHODS = study_rounding.METHODS
 
 @pytest.fixture
 def native(monkeypatch):
-    """The environment of `make rounding`."""
+    """The environment of `make study EXPERIMENT=rounding`."""
     for name in numerics.MODE:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv(numerics.SWITCH, numerics.NATIVE)
@@ -46,7 +46,7 @@ def test_the_portable_mode_is_refused(native):
     native.delenv("MKL_CBWR")
     for set_it in (lambda: native.delenv(numerics.SWITCH), lambda: native.setenv(numerics.SWITCH, numerics.PORTABLE)):
         set_it()
-        with pytest.raises(UserError, match="set RDLIB_NUMERICS=native, as `make rounding` does"):
+        with pytest.raises(UserError, match="set RDLIB_NUMERICS=native, as `make study EXPERIMENT=rounding` does"):
             command.run("rounding", ["--seeds", "0"])
 
 
@@ -132,7 +132,7 @@ def test_equal_contents_are_told_and_the_exhibits_are_shown(root):
     made_elsewhere(root, numerics.NATIVE)
     before = result_tables.open_results(root / "released")
     assert not gallery.EXHIBITS["rounding"].is_shown(before)
-    with pytest.raises(UserError, match="run `make rounding`"):
+    with pytest.raises(UserError, match="run `make study EXPERIMENT=rounding`"):
         gallery.draw(gallery.EXHIBITS["rounding"], before, root / "out")
     run("--seeds", "0")
     evidence = result_tables.open_results(root / "released")

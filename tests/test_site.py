@@ -142,7 +142,7 @@ def test_an_exhibit_has_caption_data_command_and_seeds(built, figures, name):
         assert " ".join(re.sub("<[^>]*>", "", caption).split()) in reader.text.replace("’", "'")
     data = next(link for link in reader.links if link.endswith(f"/{name}.csv"))
     assert (built / "gallery" / data).read_bytes() == (figures / f"{name}.csv").read_bytes()
-    assert f"make figure NAME={name}" in reader.text
+    assert f"make figures NAME={name}" in reader.text
     records = site_pages.records(figures)
     assert records
     for record in records:
@@ -239,7 +239,7 @@ def test_a_table_keeps_alignment_and_cells():
 
 def test_without_notebooks_it_says_what_makes_them(tmp_path):
     page = site_pages.notebooks(tmp_path)
-    assert "make reference" in page and "toctree" not in page
+    assert "make study EXPERIMENT=reference" in page and "toctree" not in page
 
 
 @pytest.mark.parametrize(("commit", "told"), [("a" * 40, False), ("b" * 40, True)])
@@ -323,7 +323,9 @@ def mentions(text: str, number: int) -> bool:
 def test_without_released_results_it_says_what_to_do(tmp_path, capsys):
     assert main(["site", str(tmp_path), str(tmp_path / "site")]) == 2
     problem = capsys.readouterr().err
-    assert "make reference" in problem and problem.count("\n") == 1 and not (tmp_path / "site").exists()
+    assert (
+        "make study EXPERIMENT=reference" in problem and problem.count("\n") == 1 and not (tmp_path / "site").exists()
+    )
 
 
 @released

@@ -292,7 +292,8 @@ class Evidence:
     def _rounding(self, name: str) -> pd.DataFrame:
         if not self.rounded:
             raise UserError(
-                f"No seed in {self.folders[0].parent} was computed in another numerical mode: run `make rounding`."
+                f"No seed in {self.folders[0].parent} was computed in another numerical mode: run `make study "
+                f"EXPERIMENT=rounding`."
             )
         return pd.concat([tables.read_table(f / name, ROUNDING_COLUMNS[name]) for f in self.rounded], ignore_index=True)
 

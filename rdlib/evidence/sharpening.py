@@ -1,7 +1,7 @@
 """Does PPO make a policy better, or only surer? Diversity of its samples before and after, question by question.
 
     values = by_question(judged, [1, 4, 16, 30])    # a row (id, measure, k, value)
-    changes(judged, [1, 4, 16, 30])                 # a row (cell, measure, k): before, after and their paired difference
+    changes(judged, [1, 4, 16, 30])                 # a row (cell, measure, k): before, after, paired difference
 
 A policy is sharpened where accuracy of single samples (pass@1) and of the majority (maj@k) rise while pass@k falls for
 large k: right answers that it gave rarely are gone. `judged` is the table of stage 13_judged_responses, as in
@@ -19,7 +19,6 @@ from rdlib.errors import UserError
 from rdlib.evidence import diagnostics, stats
 
 CHOICES = {"any": "pass@k", "majority": "maj@k", "reward": "best of k by reward"}
-SHARES = ("pass@k", "maj@k", "best of k by reward", "majority's share")  # measures that are shares of 1
 DIVERSITY = {"vote entropy": "nats", "majority's share": "", "distinct answers": "", "distinct texts": ""}
 
 

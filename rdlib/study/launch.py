@@ -1,16 +1,17 @@
-"""Training stages in several processes: `accelerate launch` starts them, and the notebook's process follows them.
+"""Training stages in several processes: `accelerate launch` starts workers, and the notebook's process follows them.
 
     training: {processes: 2}                                            # a GPU each, or two processes on the CPU
     training: {processes: 8, accelerate: params/accelerate/zero2.yaml}  # DeepSpeed
 
-Each worker (`rdlib.study.worker`) runs the stage's own function; `rdlib.method.training` shares the work and lets the
-first one write. What the caller sees travels through pipes: progress bars on standard error, and on standard output
-events, each a line of JSON after a record separator: the rows of `on_update`, and the sentence of a failure. The
+Each worker (`python -m rdlib worker JOB`) runs the stage's own function; `rdlib.method.training` shares the work and
+lets the first one write. What the caller sees travels through pipes: progress bars on standard error, and on standard
+output events, each a line of JSON after a record separator: the rows of `on_update`, and the sentence of a failure. The
 workers end with their standard input, so that none outlives the notebook.
 """
 
 from __future__ import annotations
 
+import argparse
 import codecs
 import contextlib
 import importlib.util
@@ -20,6 +21,7 @@ import re
 import subprocess
 import sys
 import threading
+import traceback
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -43,7 +45,7 @@ def is_wanted(stage) -> bool:
     return "training" in stage.spec.sections and (settings.processes > 1 or settings.accelerate is not None)
 
 
-def run(stage, work: Path, hooks: dict[str, Any]) -> None:
+def in_processes(stage, work: Path, hooks: dict[str, Any]) -> None:
     """Run a stage's function in worker processes until they have ended.
 
     `hooks` are called in this process with what the workers' function gives them. UserError with the workers' own
@@ -220,3 +222,53 @@ def reason(text: str, failures: Sequence[str] = ()) -> str:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     errors = [line for line in lines if re.match(r"(\[rank\d+\]: *)?[\w.]*(Error|Exception)\b", line)]
     return ([*lines[-1:], *errors] or ["without a word"])[-1][:300]
+
+
+# ---- a worker
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `python -m rdlib worker`."""
+    parser.add_argument("job", help="the job as JSON")
+
+
+def run(options: argparse.Namespace) -> None:
+    """Do a worker's part of the job."""
+    threading.Thread(target=_end_with_input, daemon=True).start()
+    if os.environ.get("RANK", "0") != "0":
+        os.environ["TQDM_DISABLE"] = "1"  # one bar is enough
+    status = work(json.loads(options.job))
+    os._exit(status) if status else None  # others may wait for this one: no orderly shutdown
+
+
+def work(job: dict[str, Any]) -> int:
+    """Run a job's stage in this worker; returns the exit status."""
+    from rdlib.study.stage import Stage
+
+    stage = Stage(**job["stage"] | {"root": Path(job["stage"]["root"])})
+    try:
+        stage.compute(Path(job["work"]), **{name: _sender(name) for name in job["hooks"]})
+        return 0
+    except UserError as error:
+        send({"sentence": str(error)})
+    except Exception as error:
+        traceback.print_exc()
+        send({"failure": f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0][:300]}"})
+    return 1
+
+
+def _sender(hook: str):
+    return lambda value: send({"hook": hook, "value": value})
+
+
+def send(event: dict[str, Any]) -> None:
+    """Give an event to the notebook's process."""
+    sys.stdout.flush()
+    sys.stdout.write(f"{RECORD}{json.dumps(event)}\n")
+    sys.stdout.flush()
+
+
+def _end_with_input() -> None:
+    while os.read(0, 1024):
+        pass
+    os._exit(1)

@@ -123,7 +123,7 @@ def _executed(job: Job) -> NotebookNode:
 
 
 def _command(job: Job) -> str:
-    known = {"params/micro.yaml": "make study", "params/reference.yaml": "make reference"}
+    known = {"params/micro.yaml": "make study", "params/reference.yaml": "make study EXPERIMENT=reference"}
     profile = job.parameters["profile"]
     return known.get(profile, f"make study PROFILE={profile}")
 
@@ -239,7 +239,9 @@ def run(options: argparse.Namespace) -> None:
     out = options.figures / "notebooks"
     released = result_tables.seed_folders(options.figures / "results")
     if not released:
-        raise UserError(f"{options.figures} holds no released results: run `make reference`, which releases them.")
+        raise UserError(
+            f"{options.figures} holds no released results: run `make study EXPERIMENT=reference`, which releases them."
+        )
     seed = int(released[0].name.removeprefix("seed"))
     jobs = cell_jobs(options.profile, seed)
     ran = any(job.executed.is_file() for job in jobs)

@@ -101,7 +101,7 @@ def told(name: str, jobs: list[Job], profile: Profile, released: Path = RELEASED
     if any(":" in one for one in exhibit.experiments):
         return f"{name} ({exhibit.title}) shows follow-up experiments: `python -m rdlib open-ends` runs them."
     if not jobs:
-        return f"{name} ({exhibit.title}) rests on no training: `make figure NAME={name}` draws it."
+        return f"{name} ({exhibit.title}) rests on no training: `make figures NAME={name}` draws it."
     left = [job for job in jobs if not all(stage.done for stage in job.stages)]
     head = f"{name} ({exhibit.title}) rests on {len(jobs)} notebooks, {len(jobs) - len(left)} of them done"
     if not left:

@@ -47,7 +47,7 @@ def require_native() -> None:
     if os.environ.get(numerics.SWITCH) != numerics.NATIVE:
         raise UserError(
             f"Rounding is seen in torch's own numerics, and this process is in the portable mode of the release: set "
-            f"{numerics.SWITCH}={numerics.NATIVE}, as `make rounding` does."
+            f"{numerics.SWITCH}={numerics.NATIVE}, as `make study EXPERIMENT=rounding` does."
         )
     for name in numerics.MODE:
         if name in os.environ and name not in numerics.THREADS:
@@ -60,14 +60,16 @@ def require_native() -> None:
 def require_comparable(stages: list[Stage], released: Path) -> None:
     """UserError, with the reason, where a released seed and these stages would differ by more than rounding."""
     if not (released / "provenance.json").is_file():
-        raise UserError(f"There is no released seed {released}: release it first (`make reference`).")
+        raise UserError(f"There is no released seed {released}: release it first (`make study EXPERIMENT=reference`).")
     contents, keys = _of_release(released, "contents"), _of_release(released, "stages")
     made = artifacts.read_json(released / "provenance.json")
     if made.get("numerics") != [numerics.PORTABLE]:
         raise UserError(f"{released} was not computed in the portable mode alone: release that seed again in it.")
     for stage in stages:
         if label_of(stage) not in contents.keys() & keys.keys():
-            raise UserError(f"{released} has no stage {label_of(stage)}: release that seed again (`make reference`).")
+            raise UserError(
+                f"{released} has no stage {label_of(stage)}: release that seed (`make study EXPERIMENT=reference`)."
+            )
         read = {name: contents[label_of(one)] for name, one in stage.inputs.items()}
         if stage.key_from(read) != keys[label_of(stage)]:
             raise UserError(

@@ -32,7 +32,9 @@ def build(figures: Path, out: Path, strict: bool = False) -> Path:
     `strict`: a warning of Sphinx fails it. UserError without results, or for a folder that holds something else.
     """
     if not seed_folders(figures / "results") or not (figures / "claims.csv").is_file():
-        raise UserError(f"{figures} holds no released results: run `make reference`, which releases them.")
+        raise UserError(
+            f"{figures} holds no released results: run `make study EXPERIMENT=reference`, which releases them."
+        )
     if out.exists() and any(out.iterdir()) and not (out / BUILT).is_file():
         raise UserError(f"{out} holds something that is no site: give another folder, or remove it.")
     source, new = out.with_name(f"{out.name}-source"), out.with_name(f"{out.name}-new")

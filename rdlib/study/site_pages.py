@@ -42,7 +42,8 @@ LIMITS = (
     "on a seed that is not released.",
 )
 NO_NOTEBOOKS = (
-    "There are no executed notebooks here yet: `make reference` executes them, and releases those of one cell."
+    "There are no executed notebooks here yet: `make study EXPERIMENT=reference` executes them, and releases those of "
+    "one cell."
 )
 BADGES = {"supported": "success", "not supported": "danger", "inconclusive": "warning", "under-powered": "secondary"}
 FIRST = (
@@ -289,9 +290,9 @@ def exhibit_page(exhibit: Exhibit, figures: Path) -> str:
         for ending in exhibit.endings
         if ending in files
     ]
-    commands = f"```shell\nmake figure NAME={exhibit.name}   # from the released results, in seconds\n"
+    commands = f"```shell\nmake figures NAME={exhibit.name}   # from the released results, in seconds\n"
     if exhibit.experiments:
-        commands += f"make retrain NAME={exhibit.name}  # retrains what it depends on; a time estimate comes first\n"
+        commands += f"make study NAME={exhibit.name}  # retrains what it depends on; a time estimate comes first\n"
     return page(
         as_text(exhibit.title),
         exhibit_body(exhibit, figures, "../figures"),

@@ -307,7 +307,7 @@ class Stage:
         started, clock = artifacts.now(), time.time()
         with artifacts.hold(work, self.key):
             if launch.is_wanted(self):
-                launch.run(self, work, hooks)
+                launch.in_processes(self, work, hooks)
             else:
                 self.compute(work, **hooks)
             artifacts.seal(work, self.folder, self._record(started, time.time() - clock))

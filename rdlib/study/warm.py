@@ -1,9 +1,9 @@
 """Notebooks that start at once: a process that has imported everything forks one child for each of them.
 
-Imports cost a notebook about ten seconds of a core, twice as much as many of them compute. `rdlib.study.dag` therefore
-keeps one server for a study (`Server`), and a job's command (`python -m rdlib warm NOTEBOOK OUTPUT PARAMETERS`)
-asks it to run `rdlib.study.execute` in a fork, whose kernel is a fork again (`rdlib.study.forked_kernel`). A fork
-computes what a new process would; without a server the command runs the notebook in a new process.
+Imports cost a notebook about ten seconds of a core, twice as much as many of them compute. A study therefore keeps one
+server (`Server`), and a job's command (`python -m rdlib warm NOTEBOOK OUTPUT PARAMETERS`) asks it to run the notebook
+in a fork, whose kernel is a fork again (`rdlib.study.execute`). A fork computes what a new process would; without a
+server the command runs the notebook in a new process.
 
 A job that a cluster's scheduler placed starts so, even on the server's own host: what it takes must be taken from the
 processors, the memory, the GPUs and the time that the scheduler gave it, and a fork of the server has none of these.
@@ -24,17 +24,27 @@ import threading
 import warnings
 
 from rdlib import __main__ as command
-from rdlib.study import environment
+from rdlib.errors import UserError
 
 ADDRESS = "RDLIB_WARM_SOCKET"
 STARTED = b"+"
 # What a notebook imports sooner or later; papermill and the kernel first.
 MODULES = (
     *("papermill", "ipykernel.kernelapp", "ipykernel.ipkernel", "matplotlib.pyplot", "seaborn", "sklearn.metrics"),
-    *("rdlib.study.execute", "rdlib.study.forked_kernel", "rdlib.study.notebook", "rdlib.study.figures"),
+    *("rdlib.study.execute", "rdlib.study.notebook", "rdlib.study.figures"),
     *(f"rdlib.method.{name}" for name in ("teacher", "voting", "sft", "student", "reward_model", "rl", "evaluate")),
     *("peft", "transformers.models.llama.modeling_llama", "transformers.models.auto.modeling_auto"),
 )
+
+
+def set_environment() -> None:
+    """Set what is not set of the environment of a notebook's process, however it was started.
+
+    Call it before anything imports torch or tqdm, which read the environment once. What decides numbers is set earlier,
+    by `import rdlib` (rdlib.numerics).
+    """
+    os.environ.setdefault("TQDM_MININTERVAL", "1")  # an executed notebook keeps every state of a progress bar
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # of tied weights, and of the reward model's new head
 
 
 class Server:
@@ -71,7 +81,7 @@ class Server:
 
 def serve(descriptor: int) -> None:
     """Import everything, then fork a child for each connection until standard input ends."""
-    environment.set_defaults()
+    set_environment()
     os.environ.setdefault("MPLBACKEND", "module://matplotlib_inline.backend_inline")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -116,10 +126,10 @@ def _run_job(connection: socket.socket) -> None:
         os.environ.clear()
         os.environ.update(environment)
         os.chdir(folder)
-        from rdlib.study import execute, forked_kernel
+        from rdlib.study import execute
 
         options = argparse.Namespace(**asked)
-        status = command.status(lambda: execute.run(options, forked_kernel.ForkingKernelManager))
+        status = command.status(lambda: execute.run(options, execute.ForkingKernelManager))
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
@@ -148,8 +158,9 @@ def ask(address: str, asked: dict[str, str]) -> int | None:
             return None
         status = connection.recv(16)
     if not status:
-        print("error: the notebook's process was killed; was there too little memory?", file=sys.stderr)
-        return 1
+        raise UserError(
+            "The notebook's process was killed, most likely because memory ran out: run fewer jobs at a time."
+        )
     return int(status)
 
 

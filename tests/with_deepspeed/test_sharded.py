@@ -1,6 +1,6 @@
 """Sharded training seen to work on the CPU: ZeRO-2, ZeRO-3 and FSDP in two processes, held to one process.
 
-`make sharded-test` runs these in an environment of its own, which has DeepSpeed. The configurations are those of
+`make check KIND=sharded` runs these in an environment of its own, which has DeepSpeed. The configurations are those of
 params/accelerate; `sharing` has accelerate take two processes on the CPU for two GPUs.
 """
 
