@@ -28,7 +28,7 @@ def changes(title: str) -> list[tuple[str, str, str]]:
     """(file, kind, block) of each change that a recipe makes; the file is the last that is named before the block."""
     parts = re.split(r"^```(python|diff)\n(.*?)^```\n", recipe(title), flags=re.DOTALL | re.MULTILINE)
     triples = zip(parts[::3], parts[1::3], parts[2::3], strict=False)
-    return [(re.findall(r"`(rdlib/[\w/]+\.py)`", before)[-1], kind, block) for before, kind, block in triples]
+    return [(re.findall(r"`(rdlib/[\w/]+\.(?:py|yaml))`", before)[-1], kind, block) for before, kind, block in triples]
 
 
 def apply(diff: str, text: str) -> str:

@@ -6,7 +6,6 @@ import pytest
 import yaml
 from conftest import PARAMS, REPOSITORY, copy_study, make_root
 from excerpts import own_questions
-from test_dag import asked
 from test_own_study import own_root
 
 from rdlib.__main__ import main
@@ -133,12 +132,6 @@ def test_the_dry_run_tells_what_a_name_adds(own, capsys):
     assert runs()["06_ppo"] == runs()["05_reward_model"] == 1
     more = runs("--methods", *BASELINES, "--ablations", "lambda", "reward_source")
     assert (more["06_ppo"], more["05_reward_model"], more["07_evaluate"]) == (3, 5, 7)
-
-
-def test_snakemake_gets_the_names(own):
-    words = dag.snakemake_command(asked(PARAMS, methods=["sft"], ablations=["lambda"]), [0])
-    assert 'methods=["sft"]' in words and 'ablations=["lambda"]' in words
-    assert not [word for word in dag.snakemake_command(asked(PARAMS), [0]) if word.startswith(("methods", "ablations"))]
 
 
 def test_an_exhibit_brings_the_runs_that_it_rests_on(own):
