@@ -70,7 +70,7 @@ run.open-ends = $(offline) $(rdlib) open-ends --jobs $(JOBS) $(ARGS)
 run.same-rate = $(offline) $(rdlib) same-rate --seeds $(released_seeds) --jobs $(JOBS) $(ARGS) && $(redraw)
 run.rounding = RDLIB_NUMERICS=native $(offline) $(rdlib) rounding --seeds $(released_seeds) --jobs $(JOBS) $(ARGS) && $(redraw)
 
-laptop: env ## study two real models on two CPU cores, in hours (docs/laptop.md; RECORD=yes: record their teacher anew)
+laptop: env ## study two real models on two CPU cores, in hours (docs/laptop.md; RECORD=yes: record their teacher again)
 	@$(if $(RECORD),$(PYTHON) scripts/llama_environment.py)
 	@$(if $(RECORD),RDLIB_NUMERICS=native) $(python) scripts/laptop.py $(if $(RECORD),record $(ARGS),prepare)
 	@$(if $(RECORD),true,$(laptop) --dry-run)
@@ -97,7 +97,6 @@ release: env ## release the seeds in RUN (runs/reference/results), keep the note
 docs: env ## fill the numbers in README and docs from result files
 	@$(rdlib) memory
 	@$(rdlib) documents
-	@$(rdlib) architecture
 
 site: env ## write build/site: report, gallery, executed notebooks, documents and API as web pages
 	@$(offline) $(rdlib) site figures build/site
@@ -107,9 +106,10 @@ site: env ## write build/site: report, gallery, executed notebooks, documents an
 test: lint ## check style, then run the tests (PYTEST_ARGS='-m "not slow"')
 	@$(offline) $(python) -m pytest $(PYTEST_ARGS)
 
-lint: env ## check style, and that notebooks have no outputs
+lint: env ## check style, imports between packages, and that notebooks have no outputs
 	@$(VENV)/bin/ruff check .
 	@$(VENV)/bin/ruff format --check .
+	@$(VENV)/bin/lint-imports --no-logo --no-cache
 	@set -- notebooks/*.ipynb; [ ! -e "$$1" ] || $(VENV)/bin/nbstripout --keep-id --verify "$$@"
 
 format: env ## fix style, and remove the outputs of notebooks

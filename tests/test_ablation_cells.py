@@ -17,7 +17,7 @@ from test_reviewers import closure
 
 from rdlib.evidence import claims, gallery, result_tables
 from rdlib.evidence.verdicts import INCONCLUSIVE, SUPPORTED
-from rdlib.study import arms, published, retrain
+from rdlib.study import arms, publish, retrain
 from rdlib.study.grid import ablation_cells
 from rdlib.study.jobs import ABLATIONS, study_jobs
 
@@ -82,7 +82,7 @@ def test_arms_name_the_cell_whose_question_they_answer(root):
 
 
 def test_the_notebooks_that_are_kept_are_of_the_first_cell(root):
-    jobs = published.cell_jobs(PARAMS, 0)
+    jobs = publish.cell_jobs(PARAMS, 0)
     drawing = {"12_paper_tables_and_figures", "13_reviewer_questions"}
     students = {job.parameters.get("student") for job in jobs if job.notebook not in drawing}
     datasets = {job.parameters.get("dataset") for job in jobs if job.notebook not in drawing}

@@ -17,7 +17,7 @@ import pandas as pd
 import pytest
 from conftest import REPOSITORY, copy_study, stage_in
 
-from rdlib import artifacts
+from rdlib import artifacts, errors
 from rdlib.errors import UserError
 from rdlib.study.execute import check_parameters
 from rdlib.study.specification import STAGES
@@ -317,14 +317,14 @@ def test_a_full_disk_is_one_sentence_and_leaves_no_half_file(study, tmp_path, mo
     ],
 )
 def test_a_full_disk_is_known_by_number_or_words(error, full):
-    assert artifacts.is_disk_full(error) is full
+    assert errors.is_disk_full(error) is full
     try:
         try:
             raise error
         except Exception:
             raise UserError("the model cannot be written") from None
     except UserError as outer:
-        assert artifacts.is_disk_full(outer) is full
+        assert errors.is_disk_full(outer) is full
 
 
 def test_a_manifest_names_the_last_part_of_an_absolute_path(tmp_path):

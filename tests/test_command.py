@@ -11,6 +11,7 @@ import pytest
 from conftest import REPOSITORY
 
 from rdlib import __main__ as command
+from rdlib import errors
 from rdlib.errors import UserError
 
 
@@ -37,14 +38,14 @@ def raising(error: BaseException):
     ],
 )
 def test_an_exit_code_means_the_same_for_every_command(work, code, said, capsys):
-    assert command.status(work) == code
+    assert errors.exit_code(work) == code
     error = capsys.readouterr().err
     assert error.startswith(said) and error.count("\n") == bool(said)
 
 
 def test_an_error_that_is_not_for_users_keeps_its_traceback():
     with pytest.raises(ZeroDivisionError):
-        command.status(lambda: 1 / 0)
+        errors.exit_code(lambda: 1 / 0)
 
 
 def test_every_command_shows_its_options():

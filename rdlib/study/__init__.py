@@ -2,9 +2,18 @@
 
 import sys
 
-if sys.argv[:1] == ["-m"]:  # `python -m rdlib.study.NAME`, as commands were given up to version 1.0
-    from rdlib import __main__ as command
+# What commands and modules were called in version 1.0
+FORMER = {
+    "dag": "study",
+    "retrain": "study --for NAME",
+    "compared": "verify",
+    "published": "publish",
+    "memory_table": "memory",
+    "open_ends": "open-ends",
+    "same_rate": "same-rate",
+}
 
-    asked = next((word for word in sys.orig_argv if word.startswith("rdlib.study.")), "rdlib.study.")
-    print(f"error: {command.instead_of(asked.removeprefix('rdlib.study.'))}", file=sys.stderr)
+if sys.argv[:1] == ["-m"]:  # `python -m rdlib.study.NAME`, as commands were given up to version 1.0
+    asked = next((word for word in sys.orig_argv if word.startswith("rdlib.study.")), "").rpartition(".")[2]
+    print(f"error: `{asked}` is now `python -m rdlib {FORMER.get(asked, asked)}`.", file=sys.stderr)
     sys.exit(2)

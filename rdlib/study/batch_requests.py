@@ -34,7 +34,6 @@ from rdlib.errors import UserError
 from rdlib.settings import Model
 from rdlib.study import outlook
 from rdlib.study.outlook import Asking
-from rdlib.study.stage import Stage
 
 SUFFIX = ".batches"  # of the folder, in the place of the store's own
 
@@ -164,7 +163,7 @@ class Post:
         return Folder(self.store.with_suffix(SUFFIX))
 
 
-def posts(stages: Iterable[Stage], teacher: str | None = None) -> list[Post]:
+def posts(stages: Iterable, teacher: str | None = None) -> list[Post]:
     """What each teacher behind a server is asked by these stages; UserError where `teacher` is none of them."""
     found: dict[str, Post] = {}
     for stage in stages:

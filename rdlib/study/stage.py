@@ -25,7 +25,7 @@ from typing import Any
 import pandas as pd
 
 from rdlib import artifacts, numerics
-from rdlib.errors import UserError
+from rdlib.errors import UserError, is_disk_full
 from rdlib.paths import ROOT
 from rdlib.profile import Profile, load_profile
 from rdlib.settings import Section
@@ -289,7 +289,7 @@ class Stage:
         try:
             self._make(hooks)
         except Exception as error:
-            if artifacts.is_disk_full(error):
+            if is_disk_full(error):
                 raise UserError(
                     f"{self.label}: the disk or the quota of {self.profile.runs} is full: make room, then run this "
                     f"again; what was finished is kept."

@@ -23,8 +23,7 @@ import sys
 import threading
 import warnings
 
-from rdlib import __main__ as command
-from rdlib.errors import UserError
+from rdlib.errors import UserError, exit_code
 
 ADDRESS = "RDLIB_WARM_SOCKET"
 STARTED = b"+"
@@ -129,7 +128,7 @@ def _run_job(connection: socket.socket) -> None:
         from rdlib.study import execute
 
         options = argparse.Namespace(**asked)
-        status = command.status(lambda: execute.run(options, execute.ForkingKernelManager))
+        status = exit_code(lambda: execute.run(options, execute.ForkingKernelManager))
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
