@@ -32,7 +32,7 @@ def patch_root(patch: pytest.MonkeyPatch, root: Path) -> None:
     """Make a folder the repository for everything that opens or lists stages."""
     from rdlib.study import dag, experiments, figures, grid, jobs, opening, results, retrain, workflow
 
-    experiments.load()  # the study's own lie beside the code
+    experiments.load(), experiments.load(experiments.STUDY)  # read before: the study's own lie beside the code
     for module in (opening, grid, jobs, dag, results, figures, retrain, workflow, experiments):
         patch.setattr(module, "ROOT", root)
 

@@ -96,7 +96,6 @@ LAMBDA_LOOKS = [
     (BLACK, "o", (0, (1, 1))),
 ]
 SPARE = [GREY, BLACK, YELLOW]
-NO_RUNS = "no such runs in these results"
 STYLE = {
     "axes.prop_cycle": mpl.cycler(color=[BLUE, VERMILION, GREEN, ORANGE, SKY, PURPLE, BLACK]),
     "figure.dpi": 110,
@@ -207,15 +206,6 @@ def legend_below(figure: Figure, handles: list, columns: int | None = None) -> N
         figure.legend(handles=handles, loc="outside lower center", ncols=columns or len(handles))
 
 
-def note_if_empty(ax: Axes, table: pd.DataFrame) -> bool:
-    """Say on the axes that there is nothing to draw, as in a run without this ablation."""
-    if len(table):
-        return False
-    ax.text(0.5, 0.5, NO_RUNS, ha="center", va="center", transform=ax.transAxes)
-    ax.set(xticks=[], yticks=[])
-    return True
-
-
 def error_ends(table: pd.DataFrame, value: str, low: str, high: str) -> np.ndarray:
     """Lengths of error bars below and above a value, (2, N), as matplotlib takes them; 0 where there is none."""
     ends = np.stack([table[value] - table[low], table[high] - table[value]]).astype(float)
@@ -252,11 +242,6 @@ def interval_handles(seeds: Iterable[str]) -> list[Line2D]:
     return found
 
 
-def kind_handles() -> list[Line2D]:
-    """Legend handles of the kinds of responses."""
-    return [Line2D([], [], color=k.color, linestyle=k.line, label=k.label) for k in KINDS.values()]
-
-
-def comparison_handles() -> list[Line2D]:
-    """Legend handles of Pos/Neg and Pos/Pos."""
-    return [Line2D([], [], color=k.color, linestyle=k.line, label=k.label) for k in COMPARISONS.values()]
+def line_handles(looks: Mapping[str, Look]) -> list[Line2D]:
+    """Legend handles of lines alone, as of the kinds of responses."""
+    return [Line2D([], [], color=k.color, linestyle=k.line, label=k.label) for k in looks.values()]

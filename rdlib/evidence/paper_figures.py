@@ -268,12 +268,12 @@ def _handles(table: pd.DataFrame, lines: bool) -> list[Line2D]:
 
 def histograms(table: pd.DataFrame) -> Figure:
     """Scores of the reward models by kind of response, a panel a cell."""
-    return _panels(table, plots.draw_histogram, looks.kind_handles(), shared=False)
+    return _panels(table, plots.draw_histogram, looks.line_handles(looks.KINDS), shared=False)
 
 
 def roc(table: pd.DataFrame) -> Figure:
     """ROC curves of the reward models, a panel a cell."""
-    return _panels(table, plots.draw_roc, looks.comparison_handles())
+    return _panels(table, plots.draw_roc, looks.line_handles(looks.COMPARISONS))
 
 
 def _panels(table: pd.DataFrame, draw: Callable, handles: list, shared: bool = True) -> Figure:

@@ -95,9 +95,6 @@ def draw_dots(
     """
     import seaborn.objects as so
 
-    if table.empty:
-        figure.text(0.5, 0.5, looks.NO_RUNS, ha="center", va="center")
-        return
     names = list(dict.fromkeys(table[by]))
     used = {name: looks.look(known, name) for name in names}
     place = so.Dodge(empty="keep", by=["color"]) if dodged else so.Shift()
@@ -140,8 +137,6 @@ def _with_seeds(table: pd.DataFrame, keys: list[str], column: str | None) -> pd.
 
 def draw_failure_ratios(ax: Axes, table: pd.DataFrame) -> None:
     """Figure 3: share of questions without a pseudo-label, by dataset and teacher, as `failure_ratios` has it."""
-    if looks.note_if_empty(ax, table):
-        return
     _teacher_bars(ax, table)
     ax.set(ylabel="questions without a pseudo-label (%)", ylim=(0, None))
     ax.margins(y=0.25)
@@ -152,11 +147,8 @@ def draw_judged_correctness(axes: Iterable[Axes], table: pd.DataFrame) -> None:
     """Figure 4: share judged as the gold answer judges, of pseudo-labels and of responses, one axes each."""
     titles = {"pseudo-labels": "pseudo-labels equal to gold", "responses": "responses judged as gold judges"}
     for ax, (unit, title) in zip(axes, titles.items(), strict=True):
-        part = table[table["unit"] == unit] if len(table) else table
-        ax.set_title(title)
-        if not looks.note_if_empty(ax, part):
-            _teacher_bars(ax, part)
-            ax.set(ylim=(0, 100), ylabel="judged correctly (%)")
+        _teacher_bars(ax, table[table["unit"] == unit])
+        ax.set(title=title, ylim=(0, 100), ylabel="judged correctly (%)")
 
 
 def _teacher_bars(ax: Axes, table: pd.DataFrame) -> None:
@@ -183,10 +175,7 @@ AUC = ("auc", "auc_low", "auc_high")
 def draw_lambda_curves(axes: Iterable[Axes], table: pd.DataFrame) -> None:
     """Figure 5 of one cell: AUC along training for each lambda, Pos/Neg and Pos/Pos; the checkpoint kept, at right."""
     for ax, (comparison, title) in zip(axes, COMPARISONS.items(), strict=True):
-        ax.set_title(title.label)
         part = table[table["comparison"] == comparison]
-        if looks.note_if_empty(ax, part):
-            continue
         last = part["step"].max()
         for i, (lam, look) in enumerate(_lambdas(table).items()):
             curve = part[(part["lam"] == lam) & (part["point"] == "curve")]
@@ -199,7 +188,7 @@ def draw_lambda_curves(axes: Iterable[Axes], table: pd.DataFrame) -> None:
         ax.axvline(last * 1.035, color=GREY, linewidth=0.8)
         _chance(ax)
         ax.set_xticks([tick for tick in ax.get_xticks() if 0 <= tick <= last])
-        ax.set(xlabel=STEPS, ylabel="validation AUC")
+        ax.set(title=title.label, xlabel=STEPS, ylabel="validation AUC")
 
 
 def _lambdas(table: pd.DataFrame) -> dict[float, Look]:
@@ -224,8 +213,6 @@ def lambda_handles(table: pd.DataFrame) -> list[Line2D]:
 
 def draw_ratio_points(ax: Axes, table: pd.DataFrame) -> None:
     """Figure 6 of one cell: validation AUC against the teacher's share of the positives, intervals over queries."""
-    if looks.note_if_empty(ax, table):
-        return
     for i, (comparison, look) in enumerate(COMPARISONS.items()):
         part = table[table["comparison"] == comparison].sort_values("teacher_share")
         x = part["teacher_share"] + 0.003 * (2 * i - 1)
@@ -242,8 +229,6 @@ def draw_ratio_points(ax: Axes, table: pd.DataFrame) -> None:
 
 def draw_histogram(ax: Axes, table: pd.DataFrame) -> None:
     """Histograms of reward model scores by kind; columns kind, bin_low, bin_high, density."""
-    if looks.note_if_empty(ax, table):
-        return
     for kind, look in KINDS.items():
         part = table[table["kind"] == kind]
         if len(part):
@@ -253,8 +238,6 @@ def draw_histogram(ax: Axes, table: pd.DataFrame) -> None:
 
 def draw_roc(ax: Axes, table: pd.DataFrame) -> None:
     """ROC curves; columns comparison, fpr, tpr."""
-    if looks.note_if_empty(ax, table):
-        return
     for comparison, look in COMPARISONS.items():
         part = table[table["comparison"] == comparison]
         ax.plot(part["fpr"], part["tpr"], color=look.color, linestyle=look.line, label=look.label)
