@@ -13,7 +13,7 @@ from rdlib.errors import UserError
 from rdlib.evidence import gallery, health
 from rdlib.evidence.result_tables import open_results
 from rdlib.profile import load_profile
-from rdlib.study import dag, grid, jobs, retrain
+from rdlib.study import grid, jobs, retrain
 from rdlib.study.grid import Named
 from rdlib.tasks import data
 
