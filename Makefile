@@ -8,9 +8,10 @@
 
 PYTHON ?= python3
 REFERENCE := params/reference.yaml
-# What `make study` runs. NAME: only what one table or figure depends on. EXPERIMENT: one of those below.
-PROFILE ?= $(if $(NAME),$(REFERENCE),params/micro.yaml)
-EXPERIMENT ?= profile
+# What `make study` runs: what the profile asks for; or EXPERIMENTS, names, groups and files of experiments, with the
+# profile of their own where none is given; or NAME, what one table or figure depends on.
+PROFILE ?= $(if $(NAME),$(REFERENCE),$(if $(EXPERIMENTS),,params/micro.yaml))
+EXPERIMENTS ?=
 SEEDS ?=
 NAME ?=
 JOBS ?= 2
@@ -19,7 +20,7 @@ RUN ?= runs/reference/results
 # The parts of `make bench` (all of them), and how often each contestant runs.
 BENCH_PARTS ?= a b c d e f g h i j
 BENCH_ROUNDS ?= 5
-# The test of `make check`; whether `make laptop` records its teacher anew; whether `make clean` removes all
+# The test of `make check`; whether `make laptop` records its teacher again; whether `make clean` removes all
 KIND ?=
 RECORD ?=
 ALL ?=
@@ -37,8 +38,8 @@ rdlib = $(python) -m rdlib
 # What ships with the repository needs no hub; other profiles may load models from it.
 offline = HF_HUB_OFFLINE=$${HF_HUB_OFFLINE-1}
 embedded = $(if $(filter params/micro.yaml params/smoke.yaml $(REFERENCE),$(PROFILE)),$(offline))
-seeds = $(if $(SEEDS)$(NAME),--seeds $(or $(SEEDS),0))
-released_seeds = $(or $(SEEDS),0 1 2 3 4)
+seeds = $(if $(SEEDS)$(filter-out open_% figure_open_%,$(NAME)),--seeds $(or $(SEEDS),0))
+asked = $(if $(EXPERIMENTS),--experiments $(EXPERIMENTS))$(addprefix --for ,$(NAME))
 redraw = $(offline) $(rdlib) publish $(REFERENCE) figures && $(MAKE) --no-print-directory figures
 
 .DEFAULT_GOAL := help
@@ -46,7 +47,7 @@ redraw = $(offline) $(rdlib) publish $(REFERENCE) figures && $(MAKE) --no-print-
 
 help: # the list of targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
-	@echo "docs/running.md explains them; $(rdlib) --help lists the commands behind them."
+	@echo "docs/running.md explains them; $(rdlib) --help lists the commands that they run."
 
 env: ## build .venv from the pinned versions, if it is missing or stale (VENV=.venv-vllm: the one with vLLM)
 	@command -v $(PYTHON) > /dev/null || { echo "$(PYTHON) was not found: install Python 3.11 or newer." >&2; exit 1; }
@@ -58,17 +59,8 @@ env: ## build .venv from the pinned versions, if it is missing or stale (VENV=.v
 
 # ---- running
 
-study: env ## run a study: PROFILE=params/mine.yaml SEEDS="0 1" JOBS=2, NAME=figure_5_lambda or EXPERIMENT=reference
-	@$(call one_of,run,EXPERIMENT)
-
-run.profile = $(embedded) $(rdlib) study --profile $(PROFILE) --jobs $(JOBS) $(seeds) $(addprefix --for ,$(NAME)) $(ARGS)
-run.reference = for seed in $(released_seeds); do \
-		$(offline) $(rdlib) study --profile $(REFERENCE) --jobs $(JOBS) --seeds $$seed --questions $(ARGS) || exit; \
-	done && $(MAKE) --no-print-directory release
-run.trials = $(offline) $(rdlib) trials --jobs $(JOBS) $(ARGS)
-run.open-ends = $(offline) $(rdlib) open-ends --jobs $(JOBS) $(ARGS)
-run.same-rate = $(offline) $(rdlib) same-rate --seeds $(released_seeds) --jobs $(JOBS) $(ARGS) && $(redraw)
-run.rounding = RDLIB_NUMERICS=native $(offline) $(rdlib) rounding --seeds $(released_seeds) --jobs $(JOBS) $(ARGS) && $(redraw)
+study: env ## run a study: PROFILE=params/mine.yaml SEEDS="0 1" JOBS=2, EXPERIMENTS="study questions" or NAME=figure_5_lambda
+	@$(embedded) $(rdlib) study $(addprefix --profile ,$(PROFILE)) --jobs $(JOBS) $(seeds) $(asked) $(ARGS)
 
 laptop: env ## study two real models on two CPU cores, in hours (docs/laptop.md; RECORD=yes: record their teacher again)
 	@$(if $(RECORD),$(PYTHON) scripts/llama_environment.py)
@@ -121,7 +113,7 @@ check: env ## run one of the long tests: KIND=crash, fuzz, portable, slurm, real
 	@$(call one_of,check,KIND)
 
 check.crash = $(offline) $(python) scripts/crash_test.py $(ARGS)
-check.fuzz = PYTHONPATH=. $(offline) $(python) tests/fuzz.py $(ARGS)
+check.fuzz = $(offline) $(python) -m pytest -m fuzz --hypothesis-profile=fuzz $(PYTEST_ARGS)
 check.portable = $(offline) $(python) scripts/portable_test.py $(ARGS)
 check.slurm = $(offline) $(python) -m scripts.slurm_test $(ARGS)
 check.real = $(python) scripts/laptop.py prepare && RDLIB_NUMERICS=native $(python) -m pytest tests/real -s $(PYTEST_ARGS)
@@ -160,11 +152,11 @@ one_of = $(or $($(1).$($(2))),$(error $(2)="$($(2))": give one of $(patsubst $(1
 
 # ---- names of version 1.0, which say what replaced them
 
-new.reference = study EXPERIMENT=reference
-new.trials = study EXPERIMENT=trials
-new.open-ends = study EXPERIMENT=open-ends
-new.rounding = study EXPERIMENT=rounding
-new.same-rate = study EXPERIMENT=same-rate
+new.reference = study PROFILE=$(REFERENCE) EXPERIMENTS=\"study ablations questions\" SEEDS=0
+new.trials = study EXPERIMENTS=params/trials.yaml
+new.open-ends = study EXPERIMENTS=params/followups.yaml
+new.rounding = study EXPERIMENTS=rounding
+new.same-rate = study PROFILE=$(REFERENCE) EXPERIMENTS=same_rate
 new.retrain = study NAME=$(or $(NAME),figure_5_lambda)
 new.figure = figures NAME=$(or $(NAME),figure_5_lambda)
 new.compare = verify

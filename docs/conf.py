@@ -43,9 +43,11 @@ python_maximum_signature_line_length = 88
 add_module_names = False
 toc_object_entries = False
 viewcode_line_numbers = True
+viewcode_follow_imported_members = False  # an imported name has no place on its module's page
 
 suppress_warnings = [
     "myst.header",  # a notebook's cells and a table's own title begin at the level that suits them
+    "image.not_readable",  # documents show figures that another folder of figures may lack
     "myst.xref_missing",  # links to files that are no pages, such as params/; tests/test_docs.py checks that they exist
 ]
 
@@ -100,11 +102,14 @@ class LinkedNames(SphinxTransform):
 
 
 def _without_dead_links(app, doctree, docname):
-    """A link to a file that is no page, such as LICENSE, becomes its text."""
+    """A link to a file that is no page, such as LICENSE, becomes its text; a picture that is not there, its title."""
     ids = {name for node in doctree.findall(nodes.Element) for name in node.get("ids", ())}
     for link in list(doctree.findall(nodes.reference)):
         if link.get("refid") and link["refid"] not in ids:
             link.replace_self(link.children)
+    for image in list(doctree.findall(nodes.image)):
+        if image["uri"].startswith("figures/") and image["uri"] not in app.env.images:
+            image.replace_self(nodes.inline("", image.get("alt", "")))
 
 
 def _inline_math(translator, node):

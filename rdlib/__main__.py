@@ -20,7 +20,7 @@ from rdlib.errors import UserError, exit_code
 from rdlib.study import FORMER
 
 COMMANDS = {
-    "study": ("rdlib.study.dag", "run a study: every notebook, table and figure"),
+    "study": ("rdlib.study.dag", "run a study or some experiments: notebooks, tables and figures"),
     "figures": ("rdlib.study.figures", "redraw tables and figures from result tables, without training"),
     "verify": ("rdlib.study.compared", "compare a run with the released results, artifact by artifact"),
     "release": ("rdlib.study.release", "make the seeds of a run the released ones"),
@@ -31,11 +31,6 @@ COMMANDS = {
     "documents": ("rdlib.evidence.documents", "fill README.md and docs/*.md from result files"),
     "memory": ("rdlib.study.estimate", "write docs/memory.csv: GPU memory of every stage"),
     "pretrain": ("rdlib.study.pretrain", "pretrain the micro models in models/"),
-    "trials": ("rdlib.study.trials", "run the trials by which settings were chosen"),
-    "open-ends": ("rdlib.study.open_ends", "run the follow-up experiments at the end of notebook 13"),
-    "same-rate": ("rdlib.study.same_rate", "train SFT of released seeds with the warm-up's learning rate"),
-    "rounding": ("rdlib.study.rounding", "compute released seeds in torch's own numerics"),
-    "remake": ("rdlib.study.remake", "rerun methods of released seeds after a change of their code"),
     "warm": ("rdlib.study.warm", "run one notebook in a fork of the study's warm process (used by studies)"),
     "worker": ("rdlib.study.worker", "one process of a training stage (used by stages)"),
 }

@@ -66,7 +66,6 @@ def test_the_overview_names_every_command(capsys):
         (("rdlib.study.batch", "read"), "error: `batch` is now `python -m rdlib batch`.\n"),
         (("rdlib", "compared"), "error: `compared` is now `python -m rdlib verify`.\n"),
         (("rdlib", "stduy"), "error: There is no command 'stduy': use one of study, figures, "),
-        (("rdlib", "study", "--profile", "absent.yaml"), "error: There is no profile "),
     ],
 )
 def test_what_cannot_be_done_is_one_sentence(words, said):
@@ -99,7 +98,7 @@ def test_make_has_few_targets_and_help_lists_them():
 @pytest.mark.parametrize(
     ("target", "new"),
     [
-        ("reference", "make study EXPERIMENT=reference"),
+        ("reference", 'make study PROFILE=params/reference.yaml EXPERIMENTS="study ablations questions" SEEDS=0'),
         ("retrain NAME=table_4", "make study NAME=table_4"),
         ("compare", "make verify"),
         ("crash-test", "make check KIND=crash"),
@@ -120,7 +119,7 @@ def test_every_target_of_version_1_is_still_known():
         assert "is now" in done.stdout, name
 
 
-@pytest.mark.parametrize(("target", "variable"), [("check", "KIND"), ("study", "EXPERIMENT")])
+@pytest.mark.parametrize(("target", "variable"), [("check", "KIND")])
 def test_a_value_that_make_does_not_know_is_answered_with_those_that_it_does(target, variable):
     done = make("-n", target, f"{variable}=speed")
     assert done.returncode == 2 and f'{variable}="speed": give one of ' in done.stderr
@@ -132,7 +131,7 @@ def test_a_value_that_make_does_not_know_is_answered_with_those_that_it_does(tar
         (["study"], "study --profile params/micro.yaml --jobs 2 "),
         (["study", "SEEDS=0 1"], "study --profile params/micro.yaml --jobs 2 --seeds 0 1 "),
         (["study", "NAME=table_4"], "study --profile params/reference.yaml --jobs 2 --seeds 0 --for table_4"),
-        (["study", "EXPERIMENT=same-rate"], "same-rate --seeds 0 1 2 3 4 --jobs 2 "),
+        (["study", "EXPERIMENTS=study R1"], "study  --jobs 2  --experiments study R1"),
         (["figures", "NAME=table_4"], "figures figures/results figures --name table_4\n"),
         (["verify", "SEEDS=1"], "verify --seeds 1 \n"),
     ],

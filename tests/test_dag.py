@@ -1,97 +1,26 @@
-"""A study's jobs: complete, in order, rerun only where stale; and the command that runs them, one at a time."""
+"""A study's jobs, rerun only where stale; and the command that runs them, one at a time."""
 
 from __future__ import annotations
 
 import argparse
 import fcntl
-import json
-import shlex
 import shutil
 import sys
 import time
-from pathlib import Path
 
 import pytest
 import yaml
-from conftest import PARAMS, REPOSITORY, copy_study, make_root, patch_root
+from conftest import PARAMS, REPOSITORY, copy_study, make_root
 
 from rdlib.__main__ import main
 from rdlib.profile import load_profile
 from rdlib.study import cluster, dag, warm, workflow
-from rdlib.study.execute import check_parameters
-from rdlib.study.jobs import ABLATIONS, drop_stale_markers, study_jobs
-from rdlib.study.opening import make_stage, open_stage
-from rdlib.study.specification import STAGES
+from rdlib.study.jobs import drop_stale_markers, study_jobs
 
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
     return make_root(tmp_path_factory.mktemp("dag"))
-
-
-@pytest.fixture(scope="module")
-def jobs(root):
-    """The jobs of the tiny profile's study with two seeds."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch_root(patch, root)
-        return study_jobs(PARAMS, [0, 1])
-
-
-def grid_folders(seed: int) -> set[Path]:
-    """The folders of the paper's grid: every evaluation, every judgement, and all that comes before them."""
-    stages = []
-    for dataset in ("gsm", "mmlu"):
-        at = {"profile": PARAMS, "seed": seed, "dataset": dataset}
-        for student in ("large", "small"):
-            stages.append(make_stage("07_evaluate", method="icl", student=student, **at))
-        for teacher in ("strong", "weak"):
-            stages.append(make_stage("07_evaluate", method="teacher", teacher=teacher, **at))
-            stages.append(make_stage("02_judgement", teacher=teacher, **at))
-            for student in ("large", "small"):
-                for method in ("sft", "ours_wo_r", "ours_wo_d", "ours"):
-                    stages.append(make_stage("07_evaluate", method=method, teacher=teacher, student=student, **at))
-    return {one.folder for stage in stages for one in (stage, *stage.upstream())}
-
-
-def test_the_jobs_make_the_grid_and_the_variants_of_the_ablations(jobs, root, at_root):
-    at_root(root)
-    stages = [stage for job in jobs for stage in job.stages]
-    grid = grid_folders(0) | grid_folders(1)
-    assert grid <= {stage.folder for stage in stages}
-    assert {(stage.name, stage.variant) for stage in stages if stage.folder not in grid} == {
-        *(("05_reward_model", f"reward_model.lam={value}") for value in (0.0, 1.0)),
-        *(("05_reward_model", f"reward_model.teacher_share={value}") for value in (0.25, 0.75)),
-        *(("07_evaluate", variant) for variant in ("reward_model.source=teacher", "reward.mismatch=minus")),
-    }
-
-
-def test_a_job_comes_after_those_that_make_what_it_reads(jobs):
-    """Ablations' notebooks make the variant's own chain themselves; longer chains have priority."""
-    before: dict[str, set[str]] = {}
-    made: dict[str, set[Path]] = {}
-    for job in jobs:  # in an order in which they can run
-        before[job.name] = {job.name}.union(*(before[other.name] for other in job.after))
-        made[job.name] = {stage.folder for stage in job.stages}
-        available = set().union(*(made[name] for name in before[job.name]))
-        for stage in job.stages:
-            for read in stage.inputs.values():
-                assert read.folder in available or (job.notebook in ABLATIONS and read.variant), stage.label
-        assert all(other.priority > job.priority for other in job.after)
-    assert jobs[-1].notebook == "12_paper_tables_and_figures" and before[jobs[-1].name] == set(before)
-    assert len(before) == len({job.executed for job in jobs}) == len(jobs)
-    assert not [name for name in before if set("/{\n") & set(name)]
-
-
-def test_a_job_s_command_runs_its_notebook_for_its_stages(jobs, root, at_root):
-    at_root(root)
-    for job in jobs:
-        words = shlex.split(job.command)
-        notebook = REPOSITORY / f"notebooks/{job.notebook}.ipynb"
-        assert words[:4] == [sys.executable, "-m", "rdlib", "warm"] and words[5] == str(job.executed)
-        assert Path(words[4]).name == notebook.name and json.loads(words[6]) == job.parameters
-        check_parameters(notebook, job.parameters)
-        if job.notebook in STAGES and "methods" not in job.parameters:
-            assert open_stage(job.notebook, dict(job.parameters)).folder == job.stages[0].folder
 
 
 # ---- what is done
@@ -216,10 +145,14 @@ def words_for(profile: str, workflow_profile: str | None = None, **options) -> l
 
 
 def test_snakemake_gets_its_cores_and_the_jobs_asked_for():
-    words = words_for("params/micro.yaml", ablations=["lambda"], jobs=3)
+    words = words_for("params/micro.yaml", methods=["sft"], experiments=["study", "lambda"], jobs=3)
     assert words[words.index("--cores") + 1] == "3" and "--keep-going" in words
-    assert {"profile=params/micro.yaml", "seeds=[0, 1]", "questions=False", 'ablations=["lambda"]'} <= set(words)
+    given = ["profile=params/micro.yaml", "seeds=[0, 1]", 'experiments=["study", "lambda"]', 'methods=["sft"]']
+    assert words[words.index("--config") + 1 :][:4] == given
     assert not {"--resources", "--workflow-profile"} & set(words)
+    assert not [
+        word for word in words_for("params/micro.yaml") if word.startswith(("methods", "experiments", "exhibit"))
+    ]
 
 
 def test_gpus_are_shared_on_one_machine_and_asked_for_on_a_cluster():

@@ -26,6 +26,8 @@ from rdlib.study.stage import Stage
 PAPER = "params/paper.yaml"
 CELL = {"dataset": "gsm", "teacher": "strong", "student": "small"}
 
+EVERYTHING = ("study", "ablations", "questions")
+
 
 def work(name: str, profile: str = PAPER, **axes) -> Workload:
     return estimate.workload_of(Stage(name, profile, **CELL | {"method": "ours"} | axes))
@@ -100,9 +102,10 @@ def test_a_model_of_unknown_size_is_a_clear_error():
 @pytest.mark.parametrize("name", ["micro", "smoke", "single_gpu", "paper"])
 def test_the_dry_run_names_every_stage_of_every_profile(name, capsys):
     profile, seeds = f"params/{name}.yaml", [7]  # a seed that nobody has run here
-    assert main(["study", "--profile", profile, "--dry-run", "--questions", "--seeds", "7"]) == 0
+    everything = ["study", "ablations", "questions"]
+    assert main(["study", "--profile", profile, "--dry-run", "--seeds", "7", "--experiments", *everything]) == 0
     shown = capsys.readouterr().out
-    stages = {stage.name for job in study_jobs(profile, seeds, questions=True) for stage in job.stages}
+    stages = {stage.name for job in study_jobs(profile, seeds, everything) for stage in job.stages}
     assert [stage for stage in stages if stage not in shown] == []
     assert ("GPU hours" in shown) == (load_profile(REPOSITORY / profile).hardware.gpus > 0)
 

@@ -115,9 +115,8 @@ def test_a_killed_kernel_is_one_sentence_in_the_error_file_and_in_the_study(tmp_
 
 @pytest.fixture(scope="module")
 def server():
-    with warm.Server() as started:
-        yield started
-    assert started.process.returncode == 0
+    with warm.server(keep=1) as variables:
+        yield variables
 
 
 def command(notebook: Path, output: Path, **parameters) -> list[str]:
@@ -137,7 +136,7 @@ def test_a_fork_does_what_a_new_process_does(server, tmp_path):
         tmp_path / "look.ipynb", "import torch; torch.manual_seed(0);", LOOK, "raise ValueError('the end')"
     )
     seen = {}
-    for name, address in (("warm", server.environment), ("cold", {warm.ADDRESS: "rdlib-nobody-listens"})):
+    for name, address in (("warm", server), ("cold", {warm.ADDRESS: "rdlib-nobody-listens"})):
         done = run(address, notebook, tmp_path / f"{name}.ipynb", word="given")
         assert done.returncode == 2 and "error: ValueError: the end\n" in done.stderr
         assert ("so it starts cold" in done.stdout) == (name == "cold")
@@ -155,15 +154,15 @@ def test_a_killed_job_leaves_no_kernel_behind(server, tmp_path):
     told = tmp_path / "pid"
     slow = f"import os, time; open({str(told)!r}, 'w').write(str(os.getpid())); time.sleep(300)"
     words = command(write(tmp_path / "slow.ipynb", slow), tmp_path / "out.ipynb")
-    client = subprocess.Popen(words, env=os.environ | server.environment)
+    client = subprocess.Popen(words, env=os.environ | server)
     kernel = int(wait_for(lambda: told.exists() and told.read_text()))
     client.kill()
     wait_for(lambda: not psutil.pid_exists(kernel) or psutil.Process(kernel).status() == psutil.STATUS_ZOMBIE)
 
 
 def test_a_job_elsewhere_has_no_server_and_is_told_so():
-    with warm.Server(here=False) as server:
-        assert server.process is None and server.environment == {warm.ADDRESS: ""}
+    with warm.server(keep=1, here=False) as variables:
+        assert variables == {warm.ADDRESS: ""}
 
 
 def wait_for(condition, seconds: float = 30.0):

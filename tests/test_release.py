@@ -97,7 +97,7 @@ def test_what_was_made_again_may_have_a_commit_of_its_own_the_same_in_all_seeds(
 def test_a_run_that_cannot_be_released_leaves_the_release_as_it_is(folders, tmp_path, capsys):
     run, released = folders
     assert main(["release", str(tmp_path / "none"), str(released)]) == 2
-    assert "run `make study EXPERIMENT=reference` first" in capsys.readouterr().err
+    assert "run `make study PROFILE=params/reference.yaml` first" in capsys.readouterr().err
     write_seed(run, 1, "other")
     with pytest.raises(UserError, match="seed1 was made with other settings than .*seed0"):
         release.release(run, released)

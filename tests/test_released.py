@@ -15,7 +15,7 @@ from rdlib.study import figures
 FIGURES = ROOT / "figures"
 released = pytest.mark.skipif(
     not (FIGURES / "results").is_dir(),
-    reason="no reference run has been released yet (make study EXPERIMENT=reference)",
+    reason="no reference run has been released yet (make study PROFILE=params/reference.yaml)",
 )
 
 

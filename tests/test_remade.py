@@ -9,7 +9,7 @@ from rdlib import numerics
 from rdlib.evidence import result_tables
 from rdlib.paths import ROOT
 from rdlib.study import compared, publish, release
-from rdlib.study.jobs import DRAWING
+from rdlib.study.jobs import FIGURES, QUESTIONS
 from rdlib.study.stage import Stage
 
 RELEASED = ROOT / "figures" / "results"
@@ -37,7 +37,7 @@ def test_the_executed_notebooks_show_a_released_seed():
     record = json.loads((FOLDERS[0] / "provenance.json").read_text())
     jobs = publish.cell_jobs(record["profile"], record["seed"])
     kept = publish.of_release(RELEASED.parent / "notebooks", record["profile"], FOLDERS)
-    assert set(kept) == {job.notebook for job in jobs} | set(DRAWING)
+    assert set(kept) == {job.notebook for job in jobs} | {FIGURES, QUESTIONS}
 
 
 @told

@@ -16,13 +16,13 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import PARAMS, REPOSITORY, make_root
+from conftest import PARAMS, REPOSITORY, make_root, patch_root
 
 from rdlib.__main__ import main
 from rdlib.errors import UserError
 from rdlib.study import cluster, workflow
 from rdlib.study.jobs import study_jobs
-from scripts import local_slurm, slurm_test
+from scripts import local_slurm
 
 SINFO = 'case "$*" in *%l*) echo "main* 7-00:00:00"; echo "short 30:00"; echo "gpu infinite";; *) echo idle;; esac'
 ANSWERS = {"sbatch": "exit 0", "squeue": "exit 0", "scancel": "exit 0", "scontrol": 'echo "MinJobAge  = 300 sec"'}
@@ -227,10 +227,14 @@ def jobs(tmp_path_factory):
     """The jobs of the tiny study."""
     root = make_root(tmp_path_factory.mktemp("slurm"))
     with pytest.MonkeyPatch.context() as patch:
-        from conftest import patch_root
-
         patch_root(patch, root)
-        return study_jobs(PARAMS, [0]), root
+        return study_jobs(PARAMS, [0])
+
+
+def follow(jobs, folder: Path, code: str, placed=None) -> list[workflow.Failure]:
+    """The failures that are heard of a process that runs this code in Snakemake's place."""
+    with (folder / "lock").open("w") as lock:
+        return workflow.follow([sys.executable, "-c", code], jobs, 0, folder, {}, lock.fileno(), placed)
 
 
 def written(job, message: str, log: Path) -> str:
@@ -281,32 +285,21 @@ accounting/QOS policy'.
     ],
 )
 def test_a_failed_job_is_named_with_its_reason_and_its_log(jobs, tmp_path, message, sentence):
-    made, root = jobs
-    job = made[3]
-    log = tmp_path / "slurm/2.log"
-    log.parent.mkdir()
-    log.write_text("slurmstepd: error")
-    job.executed.parent.mkdir(parents=True, exist_ok=True)
-    job.executed.with_suffix(".error").write_text("of an earlier run\n")
-    (tmp_path / "said.txt").write_text(written(job, message, log))
-    words = [sys.executable, "-c", "import sys; sys.stdout.write(open(sys.argv[1]).read()); sys.exit(1)"]
-    with (tmp_path / "lock").open("w") as lock:
-        failed = workflow.follow([*words, str(tmp_path / "said.txt")], made, 0, tmp_path, {}, lock.fileno())
-    assert [failure.job.name for failure in failed] == [job.name]
-    told = failed[0].sentence(root)
-    assert told.startswith(f"FAILED {job.name}: {sentence}") and os.path.relpath(log, root) in told
-    assert "an earlier run" not in told and os.path.relpath(job.executed, root) in told
+    job, log = jobs[3], tmp_path / "slurm/2.log"
+    for path, text in ((log, "slurmstepd: error"), (job.executed.with_suffix(".error"), "of an earlier run\n")):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    code = f"import sys; sys.stdout.write({written(job, message, log)!r}); sys.exit(1)"
+    (failed,) = follow(jobs, tmp_path, code)
+    told = failed.sentence(tmp_path)
+    assert told.startswith(f"FAILED {job.name}: {sentence}") and "an earlier run" not in told
+    assert told.endswith(f"see {os.path.relpath(job.executed, tmp_path)} and slurm/2.log")
 
 
 def test_a_job_that_a_second_attempt_finishes_has_not_failed(jobs, tmp_path):
     """As with `retries` in a workflow profile."""
-    made = jobs[0]
-    (tmp_path / "said.txt").write_text(
-        written(made[2], ended("NODE_FAIL"), tmp_path) + f"Finished jobid: 1 (Rule: {made[2].name})\n"
-    )
-    words = [sys.executable, "-c", "import sys; sys.stdout.write(open(sys.argv[1]).read())"]
-    with (tmp_path / "lock").open("w") as lock:
-        assert workflow.follow([*words, str(tmp_path / "said.txt")], made, 0, tmp_path, {}, lock.fileno()) == []
+    lines = written(jobs[2], ended("NODE_FAIL"), tmp_path) + f"Finished jobid: 1 (Rule: {jobs[2].name})\n"
+    assert follow(jobs, tmp_path, f"print({lines!r})") == []
 
 
 @pytest.fixture
@@ -320,31 +313,29 @@ def interruptible():
 def test_an_interrupt_cancels_the_jobs_in_slurm(jobs, tmp_path, slurm, interruptible):
     prefix = cluster.job_prefix(tmp_path)
     slurm(squeue=f'echo "7|RUNNING|{prefix}_1"; echo "9|RUNNING|other_1"', scancel=f'echo "$@" > {tmp_path}/cancelled')
-    words = [sys.executable, "-c", "import os, signal, time; os.kill(os.getppid(), signal.SIGINT); time.sleep(60)"]
-    with (
-        (tmp_path / "lock").open("w") as lock,
-        pytest.raises(KeyboardInterrupt, match="Interrupted: what was finished is kept"),
-    ):
-        workflow.follow(words, jobs[0], 0, tmp_path, {}, lock.fileno(), cluster.Jobs(tmp_path))
+    code = "import os, signal, time; os.kill(os.getppid(), signal.SIGINT); time.sleep(60)"
+    with pytest.raises(KeyboardInterrupt, match="Interrupted: what was finished is kept"):
+        follow(jobs, tmp_path, code, cluster.Jobs(tmp_path))
     assert (tmp_path / "cancelled").read_text() == "7\n"
+
+
+SUBMITTED = "Job 1 has been submitted with SLURM jobid 2 (log: x)."
 
 
 @pytest.mark.parametrize(
     ("said", "squeue", "lost"),
     [
-        ("Job 1 has been submitted with SLURM jobid 2 (log: x).", "exit 0", True),
+        (SUBMITTED, "exit 0", True),
         ("Building DAG of jobs...", "exit 0", False),  # it may take its time before it submits any
-        ("Job 1 has been submitted with SLURM jobid 2 (log: x).", 'echo "2|RUNNING|{prefix}_1"', False),
-        ("Job 1 has been submitted with SLURM jobid 2 (log: x).", "exit 1", False),  # nobody knows
+        (SUBMITTED, 'echo "2|RUNNING|{prefix}_1"', False),
+        (SUBMITTED, "exit 1", False),  # SLURM does not answer
     ],
 )
 def test_a_snakemake_that_waits_for_jobs_that_slurm_has_not_is_ended(jobs, tmp_path, slurm, said, squeue, lost):
     slurm(squeue=squeue.format(prefix=cluster.job_prefix(tmp_path)))
-    words = [sys.executable, "-c", f"import time; print({said!r}, flush=True); time.sleep({60 if lost else 1.5})"]
     placed = cluster.Jobs(tmp_path, seconds=0.3, interval=0.1)
-    with (tmp_path / "lock").open("w") as lock:
-        assert workflow.follow(words, jobs[0], 0, tmp_path, {}, lock.fileno(), placed) == []
-    assert placed.lost is lost
+    code = f"import time; print({said!r}, flush=True); time.sleep({60 if lost else 1.0})"
+    assert follow(jobs, tmp_path, code, placed) == [] and placed.lost is lost
 
 
 def test_a_study_whose_snakemake_lost_its_jobs_goes_on(tmp_path, at_root, monkeypatch, capsys):
@@ -352,12 +343,12 @@ def test_a_study_whose_snakemake_lost_its_jobs_goes_on(tmp_path, at_root, monkey
     shutil.copytree(REPOSITORY / "params/slurm", root / "params/slurm")
     given = []
 
-    def follow(*arguments):
+    def lose_once(*arguments):
         given.append(arguments)
         arguments[-1].lost = len(given) == 1
         return []
 
-    monkeypatch.setattr(workflow, "follow", follow)
+    monkeypatch.setattr(workflow, "follow", lose_once)
     monkeypatch.setattr(cluster.WorkflowProfile, "check", lambda *a: None)
     monkeypatch.setattr(cluster, "clear_earlier_jobs", lambda *a: None)
     assert main(["study", "--profile", PARAMS, "--workflow-profile", "params/slurm"]) == 0
@@ -385,23 +376,9 @@ def test_what_is_missing_is_said_where_it_cannot_be_installed(tmp_path, monkeypa
 
 
 def test_the_configuration_keeps_to_its_folder_and_the_node_takes_two_jobs_of_params_slurm(tmp_path):
-    ports = local_slurm.free_ports(2)
-    assert len(set(ports)) == 2
-    text = local_slurm.configuration(tmp_path, ports, "someone")
-    fields = dict(line.split("=", 1) for line in text.splitlines())
+    text = local_slurm.configuration(tmp_path, local_slurm.free_ports(2), "someone")
     paths = re.findall(r"=(/\S+)", text.replace("socket=", ""))
     assert paths and all(path.startswith(str(tmp_path)) for path in paths)
-    assert fields["SlurmctldPort"] == str(ports[0]) and fields["SlurmUser"] == fields["SlurmdUser"] == "someone"
-    asked = placement().resources
     node = dict(word.split("=") for word in text.split("NodeName=")[1].splitlines()[0].split()[1:])
-    assert int(node["CPUs"]) // asked["cpus_per_task"] == int(node["RealMemory"]) // asked["mem_mb"] * 1 == 2
-
-
-def test_the_cell_of_the_faults_is_a_study_whose_jobs_ask_for_gpus(tmp_path, at_root):
-    content = slurm_test.one_cell(slurm_test.read(REPOSITORY / "params/smoke.yaml"))
-    root = at_root(make_root(tmp_path))
-    slurm_test.write(root / "cell.yaml", content)
-    made = study_jobs("cell.yaml", [0])
-    assert 15 < len(made) < 25
-    assert {job.gpus for job in made if job.notebook in ("01_teacher_responses", "06_ppo")} == {slurm_test.GPUS}
-    assert {job.gpus for job in made if job.notebook in ("00_data", "02_pseudo_labels")} == {0}
+    asked = placement().resources
+    assert int(node["CPUs"]) // asked["cpus_per_task"] == int(node["RealMemory"]) // asked["mem_mb"] == 2

@@ -31,7 +31,7 @@ from rdlib.profile import load_profile
 
 TEMPLATES, ENDING = Path("docs/templates"), ".j2"
 NOTE = "<!-- Written from {} by `make docs`: edit that file. -->\n"
-TRIALS = Path("params/trials/settings.yaml")
+TRIALS = Path("params/trials.yaml")
 TRIED = Path("figures/trials/settings")
 PATIENCES = (96, 128, 160, 192, 256, 320, 384)  # optimizer steps
 # What `bench/machines.csv` calls a released seed too
@@ -147,8 +147,8 @@ def trials(root: Path) -> pd.DataFrame:
     asked = yaml.safe_load((root / TRIALS).read_text(encoding="utf-8"))
     profile = load_profile(root / asked["profile"]).model_dump()
     parts = [
-        _csv(root / TRIED / f"{name}.csv", trial=str).assign(question=group["question"])
-        for name, group in asked["groups"].items()
+        _csv(root / TRIED / f"{name}.csv", trial=str).assign(question=group["title"])
+        for name, group in asked["experiments"].items()
     ]
     table = pd.concat(parts, ignore_index=True)
     settings = table["settings"].map(json.loads)
@@ -160,10 +160,10 @@ def patience(root: Path) -> pd.DataFrame:
     """What the trials would have reached with each patience they had or a shorter one: best and steps, means."""
     asked = yaml.safe_load((root / TRIALS).read_text(encoding="utf-8"))
     parts = []
-    for name, group in asked["groups"].items():
+    for name, group in asked["experiments"].items():
         curves = _csv(root / TRIED / f"{name}_curves.csv", trial=str)
         shorter = [steps for steps in PATIENCES if steps <= convergence.patience_of(curves)]
-        parts.append(convergence.patience_table(curves, shorter).assign(question=group["question"]))
+        parts.append(convergence.patience_table(curves, shorter).assign(question=group["title"]))
     return pd.concat(parts, ignore_index=True)
 
 

@@ -81,12 +81,20 @@ class Exhibit(Section):
         """Whether it can be of these results at all: an exhibit about own questions needs some."""
         return self.cells != "own" or (evidence.of_own_questions and self.is_there(evidence))
 
+    @property
+    def optional(self) -> set[str]:
+        """What it reads of the results that not every study has, by the property that says whether it is there."""
+        return {OPTIONAL[words.split()[0]] for words in self.of if words.split()[0] in OPTIONAL}
+
+    @property
+    def reads_questions(self) -> bool:
+        """Whether it reads tables of the reviewers' questions."""
+        return "answered" in self.optional
+
     def is_there(self, evidence: Evidence) -> bool:
         """Whether the results have all tables that it reads and not every study has."""
-        found = [words.split() for words in self.of]
-        trials = [words[1] for words in found if words[0] == "trials"]
-        needed = {OPTIONAL[words[0]] for words in found if words[0] in OPTIONAL}
-        return evidence.has_trials(*trials) and all(getattr(evidence, name) for name in needed)
+        followups = [words.split()[1] for words in self.of if words.startswith("trials ")]
+        return evidence.has_trials(*followups) and all(getattr(evidence, name) for name in self.optional)
 
     def rows(self, evidence: Evidence) -> pd.DataFrame | None:
         """Its table, None where these results have nothing to show."""

@@ -49,7 +49,7 @@ QUESTION_COLUMNS = {
     "over_optimisation.csv": "update kl reward agreement accuracy",
     "question_costs.csv": "question arm level stage parameters tokens_generated tokens_trained seconds",
 }
-# Of a group of trials (rdlib.study.open_ends), which lie beside the results
+# Of a group of trials (params/followups.yaml), which lie beside the results
 TRIAL_COLUMNS = {
     "answers.parquet": "cell trial seed when id agrees correct",
     "ranking.parquet": "cell trial seed id n strategy value",
@@ -68,14 +68,14 @@ ANSWERED = "question_provenance.json"
 MADE_AGAIN = "made_again.csv"
 MADE_AGAIN_COLUMNS = "seed stage released_from made_on commit stages same"
 
-# The same seed in another numerical mode, written by `rdlib.study.rounding`; the last file says that it is all there.
+# The same seed in another numerical mode, the experiment `rounding`; the last file says that it is all there.
 ROUNDING, ROUNDING_STAGES, ROUNDED = "rounding.parquet", "rounding_stages.csv", "rounding_provenance.json"
 ROUNDING_COLUMNS = {
     ROUNDING: "dataset teacher student method seed benchmark id correct",
     ROUNDING_STAGES: "dataset teacher student method seed stage same",
 }
 
-# SFT of the same seed with the warm-up's learning rate, written by `rdlib.study.same_rate`; its provenance is last.
+# SFT of the same seed with the warm-up's learning rate, the experiment `same_rate`; its provenance is last.
 SAME_RATE, SAME_RATE_MADE = "same_rate.parquet", "same_rate_provenance.json"
 SAME_RATE_COLUMNS = "teacher student method seed benchmark id group correct"
 
@@ -293,7 +293,7 @@ class Evidence:
         if not self.rounded:
             raise UserError(
                 f"No seed in {self.folders[0].parent} was computed in another numerical mode: run `make study "
-                f"EXPERIMENT=rounding`."
+                f"EXPERIMENTS=rounding`."
             )
         return pd.concat([tables.read_table(f / name, ROUNDING_COLUMNS[name]) for f in self.rounded], ignore_index=True)
 
@@ -309,7 +309,8 @@ class Evidence:
         """Graded answers of SFT that was trained with the warm-up's learning rate."""
         if not self.has_same_rate:
             raise UserError(
-                f"Not every seed in {self.folders[0].parent} has {SAME_RATE}: run `python -m rdlib same-rate`."
+                f"Not every seed in {self.folders[0].parent} has {SAME_RATE}: run `python -m rdlib study "
+                "--experiments same_rate`."
             )
         parts = [tables.read_table(folder / SAME_RATE, SAME_RATE_COLUMNS) for folder in self.folders]
         return pd.concat(parts, ignore_index=True)
@@ -329,7 +330,9 @@ class Evidence:
         """A table of a group of trials; UserError where it has not been run."""
         path = self._trials(group, name)
         if not path.is_file():
-            raise UserError(f"{path} is missing: run `python -m rdlib open-ends --groups {group} --out {path.parent}`.")
+            raise UserError(
+                f"{path} is missing: run `python -m rdlib study --experiments params/followups.yaml:{group}`."
+            )
         return tables.read_table(path, TRIAL_COLUMNS[name])
 
     def _trials(self, group: str, name: str) -> Path:
@@ -342,7 +345,7 @@ class Evidence:
         if not self.answered:
             raise UserError(
                 f"No seed in {self.folders[0].parent} has answered the reviewers' questions: "
-                f"run `make study ARGS=--questions`."
+                f'run `make study EXPERIMENTS="study ablations questions"`.'
             )
         parts = [self._question_table(folder, name) for folder in self.answered]
         return pd.concat(parts, ignore_index=True)

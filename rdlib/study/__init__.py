@@ -9,8 +9,11 @@ FORMER = {
     "compared": "verify",
     "published": "publish",
     "memory_table": "memory",
-    "open_ends": "open-ends",
-    "same_rate": "same-rate",
+    "trials": "study --experiments params/trials.yaml",
+    "open_ends": "study --experiments params/followups.yaml",
+    "same_rate": "study --experiments same_rate",
+    "rounding": "study --experiments rounding",
+    "remake": "study --experiments questions",
 }
 
 if sys.argv[:1] == ["-m"]:  # `python -m rdlib.study.NAME`, as commands were given up to version 1.0

@@ -31,7 +31,7 @@ from rdlib.profile import load_profile
 from rdlib.study import batch_requests
 from rdlib.study.batch_reading import Reading
 from rdlib.study.batch_requests import Folder, Origin, Origins, Post, Sent
-from rdlib.study.jobs import stages_behind, study_jobs
+from rdlib.study.jobs import every_stage, study_jobs
 from rdlib.study.stage import Stage
 
 EVERY = 60.0  # seconds between two looks at batches that are under way
@@ -65,7 +65,7 @@ def run(options: argparse.Namespace) -> None:
 def stages_of(options: argparse.Namespace) -> list[Stage]:
     """Every stage of the study, for the seeds asked for."""
     profile = load_profile(ROOT / options.profile)
-    return stages_behind(study_jobs(options.profile, options.seeds or profile.grid.seeds))
+    return every_stage(study_jobs(options.profile, options.seeds or profile.grid.seeds))
 
 
 def _posts(options: argparse.Namespace, stages: Iterable[Stage]) -> list[Post]:

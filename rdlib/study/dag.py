@@ -19,23 +19,51 @@ from pathlib import Path
 
 from rdlib import artifacts
 from rdlib.errors import UserError
+from rdlib.evidence import gallery
 from rdlib.paths import ROOT
 from rdlib.profile import Profile, load_profile
-from rdlib.study import cluster, estimate, figures, grid, launch, outlook, requirements, retrain, warm, workflow
-from rdlib.study.jobs import Job, drop_stale_markers, stages_behind, stages_to_run, study_jobs
+from rdlib.study import (
+    cluster,
+    estimate,
+    exhibit_runs,
+    experiments,
+    figures,
+    launch,
+    outlook,
+    requirements,
+    warm,
+    workflow,
+)
+from rdlib.study.jobs import (
+    DRAWING,
+    FIGURES,
+    QUESTIONS,
+    Job,
+    drop_stale_markers,
+    every_stage,
+    stages_to_run,
+    study_jobs,
+)
 from rdlib.study.progress import Watch, unanswered, unanswered_lines, watched
 
+INSTEAD = {  # of options of version 1.0
+    "--questions": "--experiments study ablations questions",
+    "--ablations": "--experiments study and the ablations' names, as in --experiments study lambda",
+}
 FIX = "What was finished is kept; fix this and give the same command again."
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `python -m rdlib study`."""
-    parser.add_argument("--profile", default="params/micro.yaml", help="profile, relative to the repository")
+    parser.add_argument("--profile", help="profile, relative to the repository (default: the experiments' own)")
     parser.add_argument("--jobs", type=int, default=2, help="notebooks at a time (one torch thread each)")
     parser.add_argument("--seeds", type=int, nargs="*", help="seeds instead of the profile's")
-    parser.add_argument("--questions", action="store_true", help="the reviewers' questions as well")
+    parser.add_argument(
+        "--experiments", nargs="+", help="these alone: names, groups, FILE or FILE:NAME, as study ablations questions"
+    )
     parser.add_argument("--methods", nargs="+", help="methods to add to the profile's, as sft ours_wo_d")
-    parser.add_argument("--ablations", nargs="+", help="ablations to add to the profile's, as lambda data_ratio")
+    for gone in INSTEAD:
+        parser.add_argument(gone, nargs="*", help=argparse.SUPPRESS)
     parser.add_argument("--for", dest="exhibit", help="only what this table or figure depends on, as figure_5_lambda")
     parser.add_argument("--dry-run", action="store_true", help="print tokens, hours and memory; start nothing")
     parser.add_argument("--workflow-profile", help="a Snakemake profile, as params/slurm, that says where jobs run")
@@ -45,14 +73,29 @@ def run(options: argparse.Namespace) -> int:
     """Run the study, or say what it would take."""
     if options.jobs < 1 or any(seed < 0 for seed in options.seeds or []):
         raise UserError("--jobs must be at least 1 and --seeds not below 0.")
-    if options.exhibit and (options.methods or options.ablations):
-        raise UserError("--for names all that it needs itself: leave out --methods and --ablations.")
+    for gone, instead in INSTEAD.items():
+        if getattr(options, gone[2:]) is not None:
+            raise UserError(f"{gone} is gone: give {instead}.")
+    if options.exhibit and (options.methods or options.experiments):
+        raise UserError("--for names all that it needs itself: leave out --methods and --experiments.")
+    experiments.enter_numerics(settle(options))
     profile = load_profile(ROOT / options.profile)
     if options.dry_run:
         return dry_run(Plan(options, profile))
     requirements.check(profile.training)
     placement = cluster.WorkflowProfile.read(ROOT / options.workflow_profile) if options.workflow_profile else None
     return run_study(Plan(options, profile, placement))
+
+
+def settle(options: argparse.Namespace) -> list[experiments.Experiment]:
+    """Fill in profile and seeds as the experiments asked for have them; returns those. UserError for a bad request."""
+    names = options.experiments
+    if options.exhibit:
+        names = gallery.find(options.exhibit).experiments or None
+    options.profile, found = experiments.settled(names, options.profile, options.seeds)
+    experiments.require_methods(options.methods or (), found)
+    options.seeds = list(dict.fromkeys(seed for one in found for seed in one.seeds))
+    return found
 
 
 @dataclass
@@ -70,8 +113,8 @@ class Plan:
 
     @property
     def seeds(self) -> list[int]:
-        """The seeds asked for, or the profile's."""
-        return self.options.seeds or self.profile.grid.seeds
+        """The seeds of what is asked for."""
+        return self.options.seeds
 
     @property
     def runs(self) -> Path:
@@ -80,14 +123,17 @@ class Plan:
 
     @cached_property
     def jobs(self) -> list[Job]:
-        """Those of the whole study, or those that one exhibit depends on, with a printed time estimate."""
-        name, seeds = self.options.exhibit, self.seeds
+        """Those of some experiments, or those that one exhibit depends on, with a printed time estimate."""
+        name, options = self.options.exhibit, self.options
         if name is None:
-            more = grid.named(self.profile, self.options.methods, self.options.ablations)
-            return study_jobs(self.options.profile, seeds, self.options.questions, more)
-        jobs = retrain.jobs_behind(name, self.options.profile, seeds)
-        print(retrain.told(name, jobs, self.profile), flush=True)
+            return study_jobs(options.profile, options.seeds, options.experiments, options.methods or ())
+        jobs = exhibit_runs.jobs_of(name, options.profile, options.seeds)
+        print(exhibit_runs.summary_line(name, jobs), flush=True)
         return jobs
+
+    def has(self, *notebooks: str) -> bool:
+        """Whether one of these notebooks is among the jobs."""
+        return any(job.notebook in notebooks for job in self.jobs)
 
 
 def dry_run(plan: Plan) -> int:
@@ -96,15 +142,17 @@ def dry_run(plan: Plan) -> int:
     if not plan.options.exhibit or plan.profile.hardware.gpus:
         asked = [line for look in outlook.of(stages) for line in look.lines()]
         print(estimate.summary(estimate.estimate(stages), plan.profile, asked))
+    if plan.options.experiments and stages:
+        print(exhibit_runs.time_estimate(plan.jobs))
     return 0
 
 
 def run_study(plan: Plan) -> int:
     """Run what is not done yet, and say where the results are; 1 where a notebook failed."""
     started, every = time.time(), len(plan.jobs)
-    requirements.check_teachers(stages_behind(plan.jobs))
-    if any(job.notebook.startswith("13_") for job in plan.jobs):
-        for cell in grid.ablation_cells(plan.options.profile, plan.seeds[0]):
+    requirements.check_teachers(every_stage(plan.jobs))
+    if plan.has(QUESTIONS):
+        for cell in experiments.ablation_cells(plan.options.profile, plan.seeds[0]):
             requirements.check_gold(cell)
     with locked(plan.runs) as lock:
         done = _prepare(plan)
@@ -114,7 +162,7 @@ def run_study(plan: Plan) -> int:
             if failed:
                 print(*(failure.sentence(ROOT) for failure in failed), FIX, sep="\n", file=sys.stderr)
                 return 1
-            if done == 0 and len(plan.seeds) == 1 and plan.here and not plan.options.exhibit:
+            if done == 0 and len(plan.seeds) == 1 and plan.here and plan.has(FIGURES):
                 _record_measurements(plan, time.time() - started, watch)
     minutes = (time.time() - started) / 60
     what = f"{every - done} of {every} jobs in {minutes:.1f} min" if done < every else "nothing to do"
@@ -155,10 +203,10 @@ def _run_jobs(plan: Plan, done: int, lock: int) -> list[workflow.Failure]:
     for look in outlook.of(stages_to_run(plan.jobs)):
         print(*look.lines(), sep="\n", flush=True)
     words = workflow.command(plan.options, plan.profile, plan.seeds, plan.placement)
-    with warm.Server(keep=lock, here=plan.here) as server:
+    with warm.server(lock, plan.here) as variables:
         while True:
             placed = cluster.Jobs(plan.runs) if plan.placement and plan.placement.slurm else None
-            failed = workflow.follow(words, plan.jobs, done, plan.runs, server.environment, lock, placed)
+            failed = workflow.follow(words, plan.jobs, done, plan.runs, variables, lock, placed)
             if not (placed and placed.lost):
                 return failed
             print("Snakemake had lost sight of its jobs in SLURM: it is started again.", flush=True)
@@ -170,7 +218,7 @@ def _record_measurements(plan: Plan, seconds: float, watch: Watch) -> None:
     seed = f"seed{plan.seeds[0]}"
     files = [p for p in plan.runs.rglob("*") if p.is_file() and seed in p.relative_to(plan.runs).parts]
     measured = {
-        "questions": plan.options.questions,
+        "questions": plan.has(QUESTIONS),
         "jobs": len(plan.jobs),
         "minutes": round(seconds / 60, 1),
         "cpu_minutes": round(watch.cpu / 60, 1),
@@ -184,11 +232,11 @@ def _results(plan: Plan) -> list[str]:
     """Where the results are, in lines; an exhibit is drawn first."""
     options, folder = plan.options, f"{plan.profile.runs}/{plan.profile.name}"
     if options.exhibit:
-        drawn = retrain.draw(options.exhibit, options.profile, plan.seeds, plan.jobs)
+        drawn = exhibit_runs.draw(options.exhibit, options.profile, plan.seeds, plan.jobs)
         return [f"  {os.path.relpath(path, ROOT)}" for path in drawn]
     return [
-        *unanswered_lines(unanswered(stages_behind(plan.jobs))),
-        f"  tables and figures: {folder}/figures",
+        *unanswered_lines(unanswered(every_stage(plan.jobs))),
+        *([f"  tables and figures: {folder}/figures"] if plan.has(*DRAWING) else []),
         f"  executed notebooks and artifacts: {folder}/<dataset>/<teacher>/<student>/<method>/",
-        *figures.health_lines(options.profile, plan.seeds),
+        *(figures.health_lines(options.profile, plan.seeds) if plan.has(FIGURES) else []),
     ]

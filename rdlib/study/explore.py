@@ -28,7 +28,6 @@ from rdlib.evidence import shown
 from rdlib.method import metrics, reward_model, scoring, teacher, voting
 from rdlib.method.reward import reward, scale_of
 from rdlib.settings import Dataset, Model, Reward
-from rdlib.study.grid import ablation_overrides
 from rdlib.study.stage import Stage
 from rdlib.tasks import answers, data, prompts
 from rdlib.tasks.questions import LETTERS, PERTURBED, Question
@@ -260,7 +259,7 @@ class Explorer:
     def reward_models(self) -> dict[float, Stage]:
         """The stage of the reward model of each lambda of the grid, and of the cell's own."""
         own = self.stage.inputs["reward_model"]
-        stages = [own, *(own.with_overrides(one) for one in ablation_overrides(own.profile)["lambda"])]
+        stages = [own, *(own.with_overrides({"reward_model.lam": lam}) for lam in own.profile.grid.lam)]
         return dict(sorted({stage.profile.reward_model.lam: stage for stage in stages}.items()))
 
     @cached_property

@@ -32,10 +32,9 @@ from rdlib.evidence import result_tables
 from rdlib.evidence.tables import listed
 from rdlib.paths import ROOT
 from rdlib.study import execute
-from rdlib.study.grid import ablation_cells
-from rdlib.study.jobs import ABLATIONS, DRAWING, Job, study_jobs
+from rdlib.study.experiments import ablation_cells, load
+from rdlib.study.jobs import FIGURES, QUESTIONS, Job, study_jobs
 
-QUESTIONS = "13_reviewer_questions"
 WIDEST = 900  # pixels; a page of text is narrower
 COLORS = 256
 KEPT_TYPES = ("image/png", "text/html", "text/markdown", "text/plain")
@@ -58,7 +57,9 @@ def run(options: argparse.Namespace) -> None:
     warnings.filterwarnings("ignore")  # papermill's and the kernel's, of no use here
     released = result_tables.seed_folders(options.figures / "results")
     if not released:
-        raise UserError(f"{options.figures} holds no released results: run `make reference`, which releases them.")
+        raise UserError(
+            f"{options.figures} holds no released results: `make release` releases those of a finished study."
+        )
     seed, out = result_tables.seed_of(released[0]), options.figures / "notebooks"
     jobs = cell_jobs(options.profile, seed)
     executed, before = of_run(jobs), {path.stem for path in out.glob("*.ipynb")}
@@ -89,10 +90,11 @@ def cell_jobs(profile_path: str, seed: int) -> list[Job]:
     """The jobs whose notebooks show the first of the ablations' cells, by number."""
     cell = ablation_cells(profile_path, seed)[0]
     stages = {stage.folder for stage in (cell, *cell.upstream())}
+    ablations = {one.notebook for one in load().values()}
 
     def shows_cell(job: Job) -> bool:
         """Whether the notebook makes a stage of the cell, or variants of one."""
-        of_cell = job.notebook in ABLATIONS and job.stages[0].cell_name == cell.cell_name
+        of_cell = job.notebook in ablations and job.stages[0].cell_name == cell.cell_name
         return of_cell or bool(stages & {stage.folder for stage in job.stages})
 
     jobs = {job.notebook: job for job in study_jobs(profile_path, [seed]) if shows_cell(job)}
@@ -130,7 +132,7 @@ def of_results(profile_path: str, figures: Path) -> dict[str, NotebookNode]:
     answered = any((seed / result_tables.ANSWERED).is_file() for seed in released)
     made = {}
     with tempfile.TemporaryDirectory() as place:
-        for name in (name for name in DRAWING if name != QUESTIONS or answered):
+        for name in (name for name in (FIGURES, QUESTIONS) if name != QUESTIONS or answered):
             path = Path(place) / f"{name}.ipynb"
             execute.execute(ROOT / "notebooks" / path.name, path, parameters)
             made[name] = publishable(read(path), _record_of_results(released, parameters))

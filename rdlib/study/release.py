@@ -32,7 +32,7 @@ def release(run: Path, released: Path) -> list[str]:
     UserError, with nothing done, for a run without a seed, or with seeds of several settings.
     """
     if not seed_folders(run):
-        raise UserError(f"{run} holds no results of any seed: run `make study EXPERIMENT=reference` first.")
+        raise UserError(f"{run} holds no results of any seed: run `make study PROFILE=params/reference.yaml` first.")
     new = open_results(run).folders
     names = {folder.name for folder in new}
     for folder in new:
@@ -94,9 +94,7 @@ def amiss(released: Path) -> list[str]:
     if dirty := [name for name, found in records.items() if any(one["dirty"] for one in found)]:
         told.append(f"Made with uncommitted changes: {listed(dirty)}. Commit, and run them again.")
     if unasked := [name for name in records if not (released / name / ANSWERED).is_file()]:
-        told.append(
-            f"Without the reviewers' questions: {listed(unasked)}. Run them with `make study EXPERIMENT=reference`."
-        )
+        told.append(f"Without the reviewers' questions: {listed(unasked)}. Run them too.")
     return told
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -19,27 +20,42 @@ from rdlib.evidence import diagnostics, ledger
 from rdlib.evidence.result_tables import AGREEMENT, AGREEMENT_FILE, ANSWERED, GREEDY, QUESTION_TRAININGS, TRAININGS
 from rdlib.paths import ROOT
 from rdlib.profile import load_profile
-from rdlib.study import arms, curves
-from rdlib.study.grid import NOTHING, Named, ablation_cells
-from rdlib.study.jobs import made_by_name, study_jobs
+from rdlib.study import curves, experiments
+from rdlib.study.experiments import Run, ablation_cells, with_upstream
 from rdlib.study.opening import make_stage
+from rdlib.study.specification import METHODS
 from rdlib.study.stage import Stage, without_places
 from rdlib.tasks.questions import as_gold, read_aliases, read_gold
 
+QUESTIONS = ("R1", "R2", "R3", "R4", "R5", "RM")
+REWARD_MODEL = "RM"  # what the reward model can give: no arms, but the responses of stage 13_judged_responses
 CELL = ["dataset", "teacher", "student", "method", "variant", "seed"]
 
 
-def study_stages(profile_path: str, seeds: list[int], more: Named = NOTHING) -> list[Stage]:
+def study_stages(
+    profile_path: str, seeds: list[int], methods: Iterable[str] = (), ablations: Iterable[str] = ()
+) -> list[Stage]:
     """Every stage of the study, those asked for by name included; UserError when one is missing."""
-    stages: dict[Path, Stage] = {}
-    for job in study_jobs(profile_path, seeds, more=more):
-        for stage in job.stages:
-            stages.setdefault(stage.folder, stage)
-            for upstream in stage.upstream():
-                stages.setdefault(upstream.folder, upstream)
-    for stage in stages.values():
+    path, found = experiments.settled(None, profile_path, seeds)
+    found += [one for one in experiments.named(ablations) if one.name not in {known.name for known in found}]
+    runs = [run for one in found for run in experiments.runs(one, path, seeds, tuple(methods))]
+    stages = with_upstream(run.stage for run in runs)
+    for stage in stages:
         stage.require()
-    return sorted(stages.values(), key=lambda stage: stage.label)
+    return sorted(stages, key=lambda stage: stage.label)
+
+
+def finished_besides(profile_path: str, seed: int) -> tuple[list[str], list[str]]:
+    """The methods and ablations that the profile does not ask for and whose every run is finished all the same."""
+    path, default = experiments.settled(None, profile_path, [seed])
+    asked = {run.stage.folder for one in default for run in experiments.runs(one, path, [seed])}
+    others: dict[str, list[Stage]] = {}
+    for one in experiments.named(["main", "ablations"]):
+        for run in experiments.runs(one, path, [seed], experiments.load()["main"].methods):
+            if run.stage.folder not in asked:
+                others.setdefault(run.stage.method if one.name == "main" else one.name, []).append(run.stage)
+    made = [name for name, stages in others.items() if all(stage.done for stage in stages)]
+    return [name for name in made if name in METHODS], [name for name in made if name not in METHODS]
 
 
 def _stack(stages: list[Stage], name: str, read: Callable[[Stage], pd.DataFrame]) -> pd.DataFrame | None:
@@ -219,8 +235,13 @@ def collect(profile_path: str, seeds: list[int]) -> Path:
 def collect_seed(profile_path: str, seed: int) -> Path:
     """Gather the result tables of one finished seed, with what was asked for by name; returns its folder."""
     folder = results_folder(profile_path) / f"seed{seed}"
-    more = made_by_name(profile_path, seed)
-    gather(folder, profile_path, seed, study_stages(profile_path, [seed], more), more.options)
+    methods, ablations = finished_besides(profile_path, seed)
+    options = f" --methods {' '.join(methods)}" if methods else ""
+    if ablations:
+        default = experiments.settled(None, profile_path, [seed])[1]
+        names = ["study", *(one.name for one in default if one.group == "ablations"), *ablations]
+        options += f" --experiments {' '.join(dict.fromkeys(names))}"
+    gather(folder, profile_path, seed, study_stages(profile_path, [seed], methods, ablations), options)
     return folder
 
 
@@ -245,7 +266,7 @@ def gather(folder: Path, profile_path: str, seed: int, stages: list[Stage], opti
     }
     for name, frame in tables.items():
         if frame is not None:
-            _write(folder / name, frame.drop(columns="dataset") if name == "correctness.parquet" else frame)
+            write(folder / name, frame.drop(columns="dataset") if name == "correctness.parquet" else frame)
     for stage in stages:
         if stage.name == "00_data" and stage.dataset_settings.source in ("gsm8k", "mmlu_pro"):
             artifacts.write_json(folder / f"split_ids_{stage.dataset}.json", stage.json("split_ids"))
@@ -255,7 +276,8 @@ def gather(folder: Path, profile_path: str, seed: int, stages: list[Stage], opti
     artifacts.write_json(folder / "provenance.json", provenance(stages, profile_path, seed, options))
 
 
-def _write(path: Path, frame: pd.DataFrame) -> None:
+def write(path: Path, frame: pd.DataFrame) -> None:
+    """Write a result table, as CSV or Parquet by the file's name."""
     if path.suffix == ".csv":
         artifacts.write_bytes(path, frame.to_csv(index=False, float_format="%.6g").encode())
     else:
@@ -278,30 +300,32 @@ def gather_questions(
     profile_path: str,
     seed: int,
     stages: list[Stage],
-    questions: tuple[str, ...] = arms.QUESTIONS,
-    options: str = " --questions",
+    questions: tuple[str, ...] = QUESTIONS,
+    options: str = " --experiments study ablations questions",
 ) -> None:
     """Write the result tables of the reviewers' `questions`, from finished arms; the last says that it is all there.
 
     `stages`: those whose teachers' responses the sweep of the threshold is of.
     """
     cells = ablation_cells(profile_path, seed)
-    found = [arm for cell in cells for arm in arms.arms_of(cell) if arm.question in questions]
-    made = {stage.folder: stage for arm in found for stage in (arm.stage, *arm.stage.upstream())}
+    asked = [one for one in experiments.named(["questions"]) if one.name in questions and one.name != REWARD_MODEL]
+    runs = [run for one in asked for run in experiments.runs(one, profile_path, [seed])]
+    found = sorted(runs, key=lambda run: [cell.cell_name for cell in cells].index(run.cell))
+    made = {stage.folder: stage for stage in with_upstream(run.stage for run in found)}
     tables = {}
     if found:
-        tables |= {"reviewers.parquet": arms.answers_table(found), "question_costs.csv": arm_costs(found)}
+        tables |= {"reviewers.parquet": answers_table(found), "question_costs.csv": arm_costs(found)}
         if (ended := curves.endings(made.values())) is not None:
             tables[QUESTION_TRAININGS] = ended
-    if arms.REWARD_MODEL in questions:
+    if REWARD_MODEL in questions:
         judged = [cell.at("13_judged_responses") for cell in cells]
         made |= {stage.folder: stage for one in judged for stage in (one, *one.upstream())}
         tables["judged.parquet"] = _of_cells(cells, lambda cell: cell.at("13_judged_responses").table("judged"))
         tables["over_optimisation.csv"] = _of_cells(cells, _over_optimisation)
-    if arms.R4 in questions:
+    if "R4" in questions or not questions:  # the sweep needs no arm
         tables["thresholds.csv"] = _thresholds(stages)
     for name, table in tables.items():
-        _write(folder / name, table)
+        write(folder / name, table)
     behind = sorted(made.values() or stages, key=lambda stage: stage.label)
     artifacts.write_json(folder / ANSWERED, provenance(behind, profile_path, seed, options))
 
@@ -345,13 +369,31 @@ def _thresholds(stages: list[Stage]) -> pd.DataFrame:
     return pd.concat(frames, ignore_index=True)
 
 
-def arm_costs(found: list[arms.Arm]) -> pd.DataFrame:
+def _arm(run: Run) -> dict[str, Any]:
+    """What names a run in the tables of the reviewers' questions."""
+    return {"cell": run.cell, "question": run.experiment, "arm": run.arm, "level": run.level}
+
+
+def answers_table(found: list[Run]) -> pd.DataFrame:
+    """Per-question correctness of finished runs.
+
+    Columns cell, question, arm, level, reference, benchmark, seed, id, correct.
+    """
+    frames = []
+    for run in found:
+        table = run.stage.table("answers")[["benchmark", "id", "correct"]]
+        frames.append(table.assign(**_arm(run), reference=run.reference, seed=run.stage.seed))
+    columns = ["cell", "question", "arm", "level", "reference", "benchmark", "seed", "id", "correct"]
+    return pd.concat(frames, ignore_index=True)[columns].astype({"level": float})
+
+
+def arm_costs(found: list[Run]) -> pd.DataFrame:
     """The costs of every stage behind every arm, with the number of parameters of its model."""
     frames = []
-    for arm in found:
-        stages = {stage.folder: stage for stage in (arm.stage, *arm.stage.upstream())}
+    for run in found:
+        stages = {stage.folder: stage for stage in (run.stage, *run.stage.upstream())}
         working = [stage for stage in stages.values() if "teacher" in stage.spec.axes and stage.name[:2] != "02"]
         sizes = [int(ledger.parameters_of(one)) for one in working]
         readers = [int(ledger.parameters_of_reader(one)) for one in working]
-        frames.append(costs(working).assign(parameters=sizes, reader_parameters=readers, **arm.columns))
+        frames.append(costs(working).assign(parameters=sizes, reader_parameters=readers, **_arm(run)))
     return pd.concat(frames, ignore_index=True)

@@ -181,6 +181,14 @@ class Stage:
         other = getattr(getattr(self.profile, section), name)
         return stage if other is None else replace(stage, student=other)
 
+    @property
+    def together(self) -> list[Stage]:
+        """The stages that its notebook makes in one go, itself among them; held-out questions are of own questions."""
+        if self.spec.notebook not in STAGES:
+            return [self]
+        names = [name for name, spec in STAGES.items() if spec.notebook == self.spec.notebook]
+        return [self.at(name) for name in names if name != "01_held_out" or self.dataset_settings.own]
+
     def upstream(self) -> Iterator[Stage]:
         """Every stage that this one rests on, those it reads before those that they read; some more than once."""
         for stage in self.inputs.values():
@@ -244,10 +252,8 @@ class Stage:
         parameters |= {"overrides": self.overrides} if self.overrides else {}
         if self.name == "07_evaluate":
             parameters["methods"] = [parameters.pop("method")]
-        if self.name in ("13_validation_answers", "13_style"):  # trials', which are run by no notebook
-            return "python -m rdlib open-ends"
-        if self.name == "13_judged_responses":
-            parameters = {"profile": self.profile_path, "seeds": [self.seed]}
+        if self.spec.notebook not in STAGES:
+            parameters["stage_name"] = self.name
         notebook = f"notebooks/{self.spec.notebook}.ipynb"
         return shlex.join(["python", "-m", "rdlib", "execute", notebook, "out.ipynb", json.dumps(parameters)])
 

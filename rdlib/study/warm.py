@@ -1,7 +1,7 @@
 """Notebooks that start at once: a process that has imported everything forks one child for each of them.
 
 Imports cost a notebook about ten seconds of a core, twice as much as many of them compute. A study therefore keeps one
-server (`Server`), and a job's command (`python -m rdlib warm NOTEBOOK OUTPUT PARAMETERS`) asks it to run the notebook
+server (`server`), and a job's command (`python -m rdlib warm NOTEBOOK OUTPUT PARAMETERS`) asks it to run the notebook
 in a fork, whose kernel is a fork again (`rdlib.study.execute`). A fork computes what a new process would; without a
 server the command runs the notebook in a new process.
 
@@ -22,6 +22,7 @@ import subprocess
 import sys
 import threading
 import warnings
+from collections.abc import Iterator
 
 from rdlib.errors import UserError, exit_code
 
@@ -46,36 +47,26 @@ def set_environment() -> None:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # of tied weights, and of the reward model's new head
 
 
-class Server:
-    """A context in which notebooks start warm; `environment` tells jobs where. It holds `keep` (a file) open.
+@contextlib.contextmanager
+def server(keep: int, here: bool = True) -> Iterator[dict[str, str]]:
+    """A context in which notebooks start warm; gives the variables that tell jobs where. It holds `keep` (a file) open.
 
-    Not `here`: jobs run on other hosts, so there is no server, and `environment` tells them so.
+    Not `here`: jobs run on other hosts, so there is no server, and the variables tell them so.
     """
-
-    def __init__(self, keep: int | None = None, here: bool = True) -> None:
-        self.keep, self.here = keep, here
-        self.process: subprocess.Popen | None = None
-        self.environment: dict[str, str] = {ADDRESS: ""}
-
-    def __enter__(self) -> Server:
-        if not self.here:
-            return self
-        if sys.platform != "linux":  # elsewhere there are no abstract sockets, or libraries do not survive a fork
-            return self
-        with socket.socket(socket.AF_UNIX) as listener:
-            address = f"\0rdlib-{os.getpid()}-{os.urandom(8).hex()}"  # abstract: no file to leave behind
-            listener.bind(address)
-            listener.listen(128)
-            fds = [listener.fileno(), *([self.keep] if self.keep is not None else [])]
-            words = [sys.executable, "-m", "rdlib", "warm", "--serve", str(listener.fileno())]
-            self.process = subprocess.Popen(words, pass_fds=fds, stdin=subprocess.PIPE)
-        self.environment = {ADDRESS: address[1:]}
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self.process:
-            self.process.stdin.close()  # the server ends at the end of its input
-            self.process.wait()
+    if not here or sys.platform != "linux":  # elsewhere no abstract sockets, or libraries that do not survive a fork
+        yield {ADDRESS: ""}
+        return
+    with socket.socket(socket.AF_UNIX) as listener:
+        address = f"rdlib-{os.getpid()}-{os.urandom(8).hex()}"
+        listener.bind(f"\0{address}")  # abstract: no file to leave behind
+        listener.listen(128)
+        words = [sys.executable, "-m", "rdlib", "warm", "--serve", str(listener.fileno())]
+        process = subprocess.Popen(words, pass_fds=[listener.fileno(), keep], stdin=subprocess.PIPE)
+    try:
+        yield {ADDRESS: address}
+    finally:
+        process.stdin.close()  # the server ends at the end of its input
+        process.wait()
 
 
 def serve(descriptor: int) -> None:

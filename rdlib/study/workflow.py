@@ -16,9 +16,10 @@ from tqdm import tqdm
 from rdlib.errors import UserError
 from rdlib.paths import ROOT
 from rdlib.profile import Profile
-from rdlib.study import cluster, grid
+from rdlib.study import cluster
 from rdlib.study.jobs import Job
 
+KINDS = ("experiments", "methods")  # what can be asked for by name
 INTERRUPTED = "Interrupted: what was finished is kept; the same command goes on from there."
 NO_MESSAGE = "no message: its process was killed, most likely because memory ran out; run fewer jobs at a time"
 # What SLURM's state of a job means for who runs the study; %s is SLURM's number of the job.
@@ -41,9 +42,9 @@ def command(
     """
     words = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--directory", str(ROOT)]
     words += ["--rerun-triggers", "mtime", "--rerun-incomplete", "--nolock", "--keep-going", "--printshellcmds"]
-    words += ["--config", f"profile={options.profile}", f"seeds={json.dumps(seeds)}", f"questions={options.questions}"]
+    words += ["--config", f"profile={options.profile}", f"seeds={json.dumps(seeds)}"]
     words += [f"exhibit={options.exhibit}"] if options.exhibit else []
-    words += [f"{kind}={json.dumps(names)}" for kind in grid.KINDS if (names := getattr(options, kind))]
+    words += [f"{kind}={json.dumps(names)}" for kind in KINDS if (names := getattr(options, kind))]
     words += ["--workflow-profile", str(placement.folder)] if placement else []
     if placement and placement.remote:
         return words + placement.arguments(ROOT / profile.runs / profile.name, options.jobs)

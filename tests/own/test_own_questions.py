@@ -141,7 +141,7 @@ def story(tmp_path_factory):
     try:
         told["no server"] = refused(profile)
         server.start()
-        told["no log-probabilities"] = refused(profile, "--questions")
+        told["no log-probabilities"] = refused(profile, "--experiments", "questions")
         content["teachers"]["teacher"]["model"] = "SmolLM2-1.7B-Instruct"
         (folder / "other.yaml").write_text(yaml.safe_dump(content | {"name": "other"}))
         told["another model"] = refused(folder / "other.yaml")
