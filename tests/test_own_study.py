@@ -18,7 +18,7 @@ from test_real_data import write
 from rdlib import artifacts
 from rdlib.__main__ import main
 from rdlib.errors import UserError
-from rdlib.evidence import gallery, paper_tables
+from rdlib.evidence import accuracy, gallery
 from rdlib.evidence.result_tables import open_results
 from rdlib.method import held_out
 from rdlib.settings import Dataset
@@ -241,7 +241,7 @@ def test_the_gain_is_paired_with_the_student_before_training():
         for student, method, given in (("s", "icl", "1000"), ("s", "ours", "1101"), ("", "teacher", "1111"))
         for i, agrees in enumerate(one == "1" for one in given)
     ]
-    table = paper_tables.agreement_table(pd.DataFrame(rows)).set_index("method")
+    table = accuracy.agreement_table(pd.DataFrame(rows)).set_index("method")
     assert table["agreement_pct"].to_dict() == {"teacher": 100.0, "icl": 25.0, "ours": 75.0}
     assert table["gain_pp"].drop("icl").to_dict() == {"teacher": 75.0, "ours": 50.0}
     assert (table["n"] == 4).all() and (table["held_out"] == 5).all()
