@@ -116,7 +116,7 @@ def test_minutes_follow_from_what_the_released_run_took(tmp_path):
     assert exhibit_runs.minutes_of(stages, tmp_path / "none") is None
     text = exhibit_runs.summary_line("figure_5_lambda", jobs, tmp_path / "results")
     assert text.endswith(
-        "depends on lambda: 7 notebooks. They take about 1 minutes, two at a time, by the released run."
+        "depends on lambda: 14 notebooks. They take about 1 minutes, two at a time, by the released run."
     )
 
 
