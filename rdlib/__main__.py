@@ -21,7 +21,8 @@ from rdlib.errors import UserError
 COMMANDS = {
     "study": ("rdlib.study.dag", "run a study: every notebook, table and figure"),
     "figures": ("rdlib.study.figures", "redraw tables and figures from result tables, without training"),
-    "verify": ("rdlib.study.compared", "compare a run with the released results, artifact by artifact"),
+    "verify": ("rdlib.study.verify", "compare a run with the released results, artifact by artifact"),
+    "collect": ("rdlib.study.results", "gather the result tables of finished runs"),
     "release": ("rdlib.study.release", "make the seeds of a run the released ones"),
     "publish": ("rdlib.study.published", "keep the executed notebooks of one cell"),
     "site": ("rdlib.study.site", "write the report, the gallery and the documents as web pages"),
@@ -34,7 +35,6 @@ COMMANDS = {
     "open-ends": ("rdlib.study.open_ends", "run the follow-up experiments at the end of notebook 13"),
     "same-rate": ("rdlib.study.same_rate", "train SFT of released seeds with the warm-up's learning rate"),
     "rounding": ("rdlib.study.rounding", "compute released seeds in torch's own numerics"),
-    "remake": ("rdlib.study.remake", "rerun methods of released seeds after a change of their code"),
     "architecture": ("rdlib.study.architecture", "draw which module imports which, into docs/"),
     "warm": ("rdlib.study.warm", "run one notebook in a fork of the study's warm process (used by studies)"),
     "worker": ("rdlib.study.worker", "one process of a training stage (used by stages)"),

@@ -10,7 +10,7 @@ import pandas as pd
 from rdlib.evidence import first_screen, gallery, looks, power_tables, same_rate, tables
 from rdlib.evidence.open_exhibits import OPEN_ENDS
 from rdlib.evidence.question_tables import LEVELS
-from rdlib.evidence.result_tables import MADE_AGAIN, open_results, seed_folders, seed_of
+from rdlib.evidence.result_tables import RERUNS, open_results, seed_folders, seed_of
 from rdlib.evidence.verdicts import OF_BEST_CELL, VERDICTS
 
 NOT_RELEASED = "*No reference run has been released yet: `make reference`.*"
@@ -202,7 +202,7 @@ def exhibit_rows(figures: Path) -> str:
 
 def made_again_rows(results: Path) -> str:
     """What was made again on another processor than the released seeds', and how much of it came out the same."""
-    found = [pd.read_csv(path) for path in sorted(results.glob(f"seed*/{MADE_AGAIN}"))]
+    found = [pd.read_csv(path) for path in sorted(results.glob(f"seed*/{RERUNS}"))]
     if not found:
         return "*Nothing has been made again on another processor yet.*"
     lines = ["| seed | released from | made again on | stages | the same bytes |", "| --- " * 3 + "| ---: " * 2 + "|"]

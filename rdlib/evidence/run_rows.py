@@ -29,7 +29,7 @@ def runs_seen(results: Path, machines: Path) -> pd.DataFrame:
     rows = []
     for path in sorted(results.glob("seed*/measured.json")):
         measured = json.loads(path.read_text())
-        made = json.loads((path.parent / "provenance.json").read_text())["environment"]
+        made = origin(path.parent)["environment"]
         command = WHOLE if measured.get("questions", False) else STUDY
         rows.append((command, measured["jobs"], measured["minutes"], made.get("processor", made["machine"])))
     for row in pd.read_csv(machines, dtype={"beside": str}).fillna({"beside": ""}).itertuples():

@@ -18,7 +18,7 @@ from rdlib.evidence.exhibit import Exhibit
 from rdlib.evidence.result_tables import Evidence, open_results, seed_of
 from rdlib.paths import ROOT
 from rdlib.profile import load_profile
-from rdlib.study.compared import other_mode
+from rdlib.study.verify import other_mode
 from rdlib.study.specification import dag_edges
 
 

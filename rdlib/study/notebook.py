@@ -177,11 +177,11 @@ def stack(stages: Iterable[Stage], table: str, names: Iterable[str] | None = Non
 def judged(stages: Iterable[Stage]) -> pd.DataFrame:
     """The answers of several evaluations as one table, held to gold or, where there is none, to the teacher's vote.
 
-    See `rdlib.study.results.judged`; the vote's are under a benchmark of their own.
+    See `rdlib.study.rows.judged`; the vote's are under a benchmark of their own.
     """
-    from rdlib.study import results
+    from rdlib.study import rows
 
-    return pd.concat([results.judged(stage).assign(**stage.columns) for stage in stages], ignore_index=True)
+    return pd.concat([rows.judged(stage).assign(**stage.columns) for stage in stages], ignore_index=True)
 
 
 def plot_lines(axes: Iterable[Axes], table: pd.DataFrame, x: tuple[str, str], by: str, values: dict[str, str]) -> None:

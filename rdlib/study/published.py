@@ -136,9 +136,9 @@ def record_of(job: Job) -> dict[str, Any]:
 
 def _record_of_results(folder: Path, parameters: dict[str, Any]) -> dict[str, Any]:
     """The same of a notebook that draws results: the commits of all seeds."""
-    names = ("provenance.json", result_tables.ANSWERED)
-    paths = [seed / name for seed in result_tables.seed_folders(folder) for name in names]
-    made = [artifacts.read_json(path) for path in paths if path.is_file()]
+    results = open_results(folder)
+    names = results.named(result_tables.STUDY, result_tables.ABLATIONS, result_tables.QUESTIONS)
+    made = [one for one in (result_tables.origin(seed, names) for seed in results.folders) if one]
     return _record((set(one["commits"]) for one in made), (one["dirty"] for one in made), parameters)
 
 

@@ -97,9 +97,11 @@ def available(figures: Path) -> list[Exhibit]:
 
 def records(figures: Path, questions: bool | None = None) -> list[dict[str, Any]]:
     """What is recorded of each seed's results, and (`questions`: only) of its answers to the reviewers' questions."""
-    names = {None: ("", "question_"), False: ("",), True: ("question_",)}[questions]
-    paths = [folder / f"{name}provenance.json" for folder in seed_folders(figures / "results") for name in names]
-    return [json.loads(path.read_text(encoding="utf-8")) for path in paths if path.is_file()]
+    results = open_results(figures / "results")
+    groups = {False: [results.named(STUDY, ABLATIONS)], True: [results.named(QUESTIONS)]}
+    wanted = groups.get(questions, [*groups[False], *groups[True]])
+    found = [origin(folder, names) for folder in results.folders for names in wanted]
+    return [one for one in found if one]
 
 
 def claims(figures: Path) -> list[dict[str, Any]]:

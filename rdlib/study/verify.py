@@ -1,20 +1,21 @@
-"""A run held to the released one, artifact by artifact: `python -m rdlib verify [--profile ...] [--seeds ...]`.
+"""A run compared with the released one, artifact by artifact: `python -m rdlib verify [--profile ...] [--seeds ...]`.
 
-With --record, what was made here on another processor than the released is counted beside each seed, in made_again.csv.
-Released results name the content (a hash over all files) of every stage behind them. In the portable numerical mode the
-same commit gives the same content on every machine that can hold it, so whatever differs has a reason.
+With --record, what was made here on another processor than the released is counted beside each seed, in reruns.csv.
+Released results name the content (a hash over all files) of every stage. In the portable numerical mode the same commit
+gives the same content on every machine that can hold it, so whatever differs has a reason.
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterable
 from pathlib import Path
 
 import pandas as pd
 
 from rdlib import artifacts, numerics
 from rdlib.errors import UserError
-from rdlib.evidence.result_tables import ANSWERED, MADE_AGAIN, MADE_AGAIN_COLUMNS, seed_folders, seed_of
+from rdlib.evidence.result_tables import RERUNS, RERUNS_COLUMNS, read_record, seed_folders, seed_of, unnamed
 from rdlib.paths import ROOT
 from rdlib.profile import load_profile
 from rdlib.study.stage import Stage
@@ -22,31 +23,12 @@ from rdlib.study.stage import Stage
 SAME, DIFFERENT, ABSENT = "the same", "different", "not made here"
 
 
-def released_contents(folder: Path) -> dict[str, str]:
-    """The content of every stage behind a released seed, by label; UserError where the release does not tell it."""
-    found = recorded(folder, "contents")
-    if not found:
-        raise UserError(f"{folder} does not tell the content of its stages: it was released before version 1.0.0.")
-    return found
-
-
-def require_as_released(read: list[Stage], folder: Path) -> None:
-    """UserError where one of these finished stages, which others read, came out other than in a released seed."""
-    released = released_contents(folder)
-    if moved := [one.label for one in read if content_of(one.folder) != released.get(one.label)]:
-        raise UserError(
-            f"{folder} stays as it is: {len(moved)} stages that are read came out other than released, the first is "
-            f"{moved[0]}. Take the profile, the code, the numerical mode and the packages of the release."
-        )
-
-
-def recorded(folder: Path, what: str) -> dict[str, str]:
-    """What a released seed tells of every stage behind it, by label: its key ("stages") or its content ("contents")."""
-    found: dict[str, str] = {}
-    for name in ("provenance.json", ANSWERED):
-        if (folder / name).is_file():
-            found |= artifacts.read_json(folder / name).get(what, {})
-    return found
+def released_stages(folder: Path) -> dict[str, dict]:
+    """Every stage of a released seed that was made by its own profile, by label: key, content and environment."""
+    record = read_record(folder)
+    own = [one for one in record["experiments"].values() if one["profile"] == record["profile"]]
+    stages = {label: stage for one in reversed(own) for label, stage in one["stages"].items()}
+    return {label: one | {"environment": record["environments"][one["made"]]} for label, one in stages.items()}
 
 
 def content_of(folder: Path) -> str | None:
@@ -58,13 +40,13 @@ def content_of(folder: Path) -> str | None:
 def compare(released: Path, runs: Path) -> pd.DataFrame:
     """A row a released stage: label, and whether what lies in `runs` is SAME, DIFFERENT or ABSENT."""
     rows = []
-    for label, content in released_contents(released).items():
+    for label, stage in released_stages(released).items():
         here = content_of(runs / label)
-        rows.append((label, ABSENT if here is None else SAME if here == content else DIFFERENT))
+        rows.append((label, ABSENT if here is None else SAME if here == stage["content"] else DIFFERENT))
     return pd.DataFrame(rows, columns=["stage", "here"])
 
 
-def told(seed: int, table: pd.DataFrame, most: int = 5) -> str:
+def summary_lines(seed: int, table: pd.DataFrame, most: int = 5) -> str:
     """One comparison in words; of the stages that differ the first ones, by their labels."""
     counts = table["here"].value_counts()
     parts = ", ".join(f"{counts[kind]} {kind}" for kind in (SAME, DIFFERENT, ABSENT) if kind in counts)
@@ -73,17 +55,30 @@ def told(seed: int, table: pd.DataFrame, most: int = 5) -> str:
     return "\n".join(lines)
 
 
+def require_comparable(stages: Iterable[Stage], released: Path) -> None:
+    """UserError where a released seed and stages in another numerical mode would differ by more than rounding.
+
+    Their settings, code and inputs must be the released ones, which the released keys prove.
+    """
+    if not released.is_dir():
+        raise UserError(f"There is no released seed {released}: release it first.")
+    known = {unnamed(label): one for label, one in released_stages(released).items()}
+    for stage in stages:
+        label = unnamed(stage.label)
+        if label not in known:
+            raise UserError(f"{released} has no stage {label}: release that seed again.")
+        if known[label]["environment"].get("numerics") != numerics.PORTABLE:
+            raise UserError(f"{released} was not computed in the portable mode alone: release that seed again in it.")
+        read = {name: known[unnamed(one.label)]["content"] for name, one in stage.inputs.items()}
+        if stage.key_from(read) != known[label]["key"]:
+            commits = ", ".join(known[label]["environment"]["commits"])
+            raise UserError(
+                f"{released} has {label} of other settings or code (commit {commits}), so more than rounding would "
+                f"differ: check out that commit, or release that seed again."
+            )
+
+
 # ---- on which processors
-
-
-def made_from(folder: Path) -> dict[str, str]:
-    """The processor that made each stage behind a released seed, by label."""
-    found: dict[str, str] = {}
-    for name in ("provenance.json", ANSWERED):
-        record = artifacts.read_json(folder / name) if (folder / name).is_file() else {}
-        for one in (record, *record.get("remade", [])):
-            found |= dict.fromkeys(one.get("stages", ()), processor_of(one.get("environment", {})))
-    return found
 
 
 def processor_of(environment: dict) -> str:
@@ -93,32 +88,36 @@ def processor_of(environment: dict) -> str:
     return f"{environment.get('processor', 'unknown')}{widest and f' ({widest})'}"
 
 
-def made_again(folder: Path, runs: Path) -> pd.DataFrame:
-    """What was made in `runs` on another processor than the released: a row a seed, notebook's stage and processor.
+def reruns(folder: Path, runs: Path) -> pd.DataFrame:
+    """What was rerun in `runs` on another processor than the released: a row a seed, kind of stage and processor.
 
-    Columns of MADE_AGAIN_COLUMNS: how many `stages`, and how many of them are the `same` to the byte.
+    Columns of RERUNS_COLUMNS: how many `stages`, and how many of them are the `same` to the byte.
     """
-    released_from, rows = made_from(folder), []
+    released, rows = released_stages(folder), []
     for label, here in compare(folder, runs).itertuples(index=False):
         if here == ABSENT:
             continue
         environment = artifacts.read_manifest(runs / label)["environment"]
-        if (made_on := processor_of(environment)) != released_from[label]:
+        before, now = processor_of(released[label]["environment"]), processor_of(environment)
+        if now != before:
             stage = label.rpartition("/")[2].partition("@")[0]
-            rows.append((seed_of(folder), stage, released_from[label], made_on, environment["commit"], here == SAME))
-    names = MADE_AGAIN_COLUMNS.split()[:5]
+            rows.append((seed_of(folder), stage, before, now, environment["commit"], here == SAME))
+    names = RERUNS_COLUMNS.split()[:5]
     counts = pd.DataFrame(rows, columns=[*names, "same"]).groupby(names)["same"].agg(stages="size", same="sum")
     return counts.reset_index()
 
 
 def record(folder: Path, found: pd.DataFrame) -> None:
-    """Write what was `made_again` of a seed beside it; what other processors had made of it stays."""
-    path = folder / MADE_AGAIN
+    """Write the `reruns` of a seed beside it; what other processors made of it stays."""
+    path = folder / RERUNS
     if path.is_file():
         there = pd.read_csv(path)
         found = pd.concat([there[~there["made_on"].isin(found["made_on"])], found])
     if len(found):
         artifacts.write_bytes(path, found.to_csv(index=False).encode())
+
+
+# ---- in which numerical mode
 
 
 def made_natively(table: pd.DataFrame, runs: Path) -> str | None:
@@ -136,12 +135,7 @@ def made_natively(table: pd.DataFrame, runs: Path) -> str | None:
 
 def other_mode(results: Path) -> str | None:
     """A sentence where seeds were computed in another numerical mode than their profile has today; None where not."""
-    made = {folder.name: _provenance(folder) or {} for folder in seed_folders(results)}
-    native = [
-        name
-        for name, record in made.items()
-        if numerics.NATIVE in record.get("numerics", [numerics.NATIVE]) and _is_portable(record.get("profile", ""))
-    ]
+    native = [folder.name for folder in seed_folders(results) if _is_native(folder)]
     if not native:
         return None
     return (
@@ -150,14 +144,12 @@ def other_mode(results: Path) -> str | None:
     )
 
 
-def _provenance(folder: Path) -> dict | None:
-    path = folder / "provenance.json"
-    return artifacts.read_json(path) if path.is_file() else None
-
-
-def _is_portable(profile: str) -> bool:
-    path = ROOT / profile
-    return path.is_file() and load_profile(path).numerics == numerics.PORTABLE
+def _is_native(folder: Path) -> bool:
+    """Whether stages of a seed whose profile is portable were not computed in that mode."""
+    profile = ROOT / read_record(folder)["profile"]
+    if not profile.is_file() or load_profile(profile).numerics != numerics.PORTABLE:
+        return False
+    return any(one["environment"].get("numerics") != numerics.PORTABLE for one in released_stages(folder).values())
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -165,7 +157,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--profile", default="params/reference.yaml", help="profile of the run")
     parser.add_argument("--released", type=Path, default=ROOT / "figures" / "results", help="released results")
     parser.add_argument("--seeds", type=int, nargs="+", help="seeds to compare (default: all that are released)")
-    parser.add_argument("--record", action="store_true", help=f"write what another processor made again ({MADE_AGAIN})")
+    parser.add_argument("--record", action="store_true", help=f"count what another processor reran in {RERUNS}")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -176,9 +168,9 @@ def run(options: argparse.Namespace) -> int:
         raise UserError(f"{options.released} has none of these seeds.")
     tables = {seed_of(folder): compare(folder, runs) for folder in folders}
     for seed, table in tables.items():
-        print(told(seed, table))
+        print(summary_lines(seed, table))
     for folder in folders if options.record else ():
-        record(folder, made_again(folder, runs))
+        record(folder, reruns(folder, runs))
     for note in (other_mode(options.released), made_natively(pd.concat(tables.values()), runs)):
         if note:
             print(note)
