@@ -53,12 +53,12 @@ env: ## build .venv from the pins, if it is missing, unfinished or stale (VENV=.
 study: env ## run the whole study: every notebook, table and figure (PROFILE=params/micro.yaml JOBS=2)
 	@$(if $(filter $(EMBEDDED),$(PROFILE)),$(offline)) $(BIN)/python -m rdlib study --profile $(PROFILE) --jobs $(JOBS) $(ARGS)
 
-laptop: env ## real models and real questions from the recorded teacher on: the hours are told first, and it goes on where it stopped (docs/laptop.md)
+laptop: env ## real models and real questions from the recorded teacher on; prints the hours first, resumes where it stopped (docs/laptop.md)
 	@$(BIN)/python scripts/laptop.py prepare
 	@$(laptop) --dry-run
 	@$(laptop) $(ARGS)
 
-laptop-teacher: env ## record the teacher of `make laptop` anew, behind a llama.cpp server (hours; it goes on where it stopped)
+laptop-teacher: env ## record the teacher of `make laptop` again, on a llama.cpp server (hours; resumes where it stopped)
 	@$(PYTHON) scripts/llama_environment.py
 	@RDLIB_NUMERICS=native $(BIN)/python scripts/laptop.py record $(ARGS)
 
@@ -71,18 +71,18 @@ reference: env ## the evidence: study and reviewers' questions of SEEDS, trained
 trials: env ## the trials by which the settings of params/reference.yaml were chosen, into figures/trials (hours)
 	@$(offline) $(BIN)/python -m rdlib trials $(TRIALS) --jobs $(JOBS) $(ARGS)
 
-open-ends: env ## the controlled experiments of the open ends, on seeds that are not released, into figures/trials (hours; ARGS="--groups reward_model")
+open-ends: env ## the follow-up experiments, on seeds that are not released, into figures/trials (hours; ARGS="--groups reward_model")
 	@$(offline) $(BIN)/python -m rdlib open-ends --jobs $(JOBS) $(ARGS)
 
-compare: env ## hold what is in runs/reference to the released seeds, artifact by artifact (ARGS="--seeds 0")
+compare: env ## compare what is in runs/reference with the released seeds, artifact by artifact (ARGS="--seeds 0")
 	@$(BIN)/python -m rdlib verify $(ARGS)
 
-rounding: env ## the released SEEDS once more in torch's own numerics: what rounding alone does (SEEDS="0 1 2 3 4"; hours)
+rounding: env ## the released SEEDS again in torch's own numerics: the effect of rounding (SEEDS="0 1 2 3 4"; hours)
 	@RDLIB_NUMERICS=native $(offline) $(BIN)/python -m rdlib rounding --seeds $(SEEDS) --jobs $(JOBS) $(ARGS)
 	@$(offline) $(BIN)/python -m rdlib publish $(REFERENCE) figures
 	@$(MAKE) --no-print-directory figures
 
-same-rate: env ## SFT of the released SEEDS once more with the warm-up's learning rate, in every cell (SEEDS="0 1 2 3 4"; an hour)
+same-rate: env ## SFT of the released SEEDS with the warm-up's learning rate, in every cell (SEEDS="0 1 2 3 4"; an hour)
 	@$(offline) $(BIN)/python -m rdlib same-rate --seeds $(SEEDS) --jobs $(JOBS) $(ARGS)
 	@$(offline) $(BIN)/python -m rdlib publish $(REFERENCE) figures
 	@$(MAKE) --no-print-directory figures
@@ -154,7 +154,7 @@ figure: env ## redraw one table or figure from the released results, in seconds 
 
 retrain: SEEDS = 0
 retrain: PROFILE = $(REFERENCE)
-retrain: env ## train again what one table or figure rests on, its time told first (NAME=figure_5_lambda SEEDS="0" ARGS=--dry-run)
+retrain: env ## retrain what one table or figure depends on, after a time estimate (NAME=figure_5_lambda SEEDS="0" ARGS=--dry-run)
 	@$(if $(filter $(EMBEDDED),$(PROFILE)),$(offline)) $(BIN)/python -m rdlib study --profile $(PROFILE) --jobs $(JOBS) --seeds $(SEEDS) --for "$(NAME)" $(ARGS)
 
 release: env ## make the seeds in RUN (runs/reference/results) the released ones, execute and keep notebooks of one cell, and redraw

@@ -24,7 +24,6 @@ from rdlib.evidence import (
     paper_tables,
     question_figures,
     question_tables,
-    released_rows,
     result_tables,
     reviewers,
 )
@@ -258,7 +257,7 @@ def test_c8_is_the_mean_over_the_cells():
     assert claim.pooled.estimate == pytest.approx(np.mean(estimates)) and claim.verdict == SUPPORTED
 
 
-# ---- figures and documents
+# ---- figures
 
 
 @pytest.fixture(scope="module")
@@ -377,23 +376,6 @@ def test_panels_are_placed_evenly():
         *((1, 1), (1, 1), (1, 2), (1, 3)),
         *((2, 2), (2, 3), (2, 3), (3, 3)),
     ]
-
-
-def test_the_documents_name_the_cells_and_what_is_not_there(drawn, tmp_path):
-    evidence, results = drawn
-    for question in ("R1", "R2", "R3", "R5"):
-        gallery.draw(gallery.EXHIBITS[f"question_{question.lower()}"], evidence, tmp_path)
-    table = pd.read_csv(tmp_path / "question_r1.csv")
-    table[(table.cell == NAMES[0]) | (table.arm == "Ours")].to_csv(tmp_path / "question_r1.csv", index=False)
-    (tmp_path / "results").symlink_to(results)
-    lines = released_rows.question_rows(tmp_path).splitlines()
-    assert lines[0] == (
-        "| question | arm | gsm/strong/small: gsm | gsm/strong/small: gsm_plus | mmlu/strong/small: mmlu |"
-    )
-    sft = next(line for line in lines if line.startswith("| R1 | SFT |")).split(" | ")
-    value = table.query("arm == 'SFT' and benchmark == 'gsm_plus'").study_pct.item()
-    assert sft[3].startswith(f"{value:.1f} [") and sft[4] == "- |"
-    assert lines[-1] == "(Seeds 0, 1.)"
 
 
 def test_results_of_version_0_1_are_of_their_one_cell(tmp_path):

@@ -1,7 +1,7 @@
-"""What the redesign of 1.1.0 must leave as it was: figures to the byte, the stages of every experiment, their recipes.
+"""What a redesign must leave as it was: figures to the byte, the stages of every experiment, and their recipes.
 
-tests/golden/guards.json was written by the code of 1.0.0's structure (commit 4caf73a): a hash of every file of figures/,
-the labels of the stages of seed 0, and the start of each stage's recipe, which decides its key together with its inputs.
+tests/golden/guards.json was written by commit 4caf73a: a hash of every file of figures/, the labels of the stages of
+seed 0, and the start of each stage's recipe, which decides its key together with its inputs.
 """
 
 import hashlib

@@ -12,7 +12,7 @@ from conftest import PARAMS, copy_study, patch_root, stage_in, tiny_settings
 from rdlib import artifacts
 from rdlib.__main__ import main
 from rdlib.errors import UserError
-from rdlib.evidence import released_rows, result_tables
+from rdlib.evidence import result_tables
 from rdlib.method.metrics import auc
 from rdlib.study import compared, results
 from rdlib.study.jobs import study_jobs
@@ -221,9 +221,6 @@ def test_what_another_processor_made_again_is_counted_beside_the_seed(study, tmp
     assert set(table["released_from"]) == {"Chip X (AVX-512)"} and set(table["made_on"]) == {
         compared.processor_of(here)
     }
-    shown = released_rows.made_again_rows(tmp_path).splitlines()
-    assert len(shown) == 4 and any("| 1 x 00_data and 1 x 02_pseudo_labels | 1 of 2 |" in line for line in shown)
-    assert "Nothing has been made again" in released_rows.made_again_rows(tmp_path / "none")
 
 
 def test_a_release_that_tells_no_contents_cannot_be_compared(tmp_path, capsys):

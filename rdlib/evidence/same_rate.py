@@ -68,17 +68,6 @@ def _ends(claim: Claim) -> tuple[float, float, float]:
     return claim.pooled.estimate, claim.pooled.low, claim.pooled.high
 
 
-def clause(table: pd.DataFrame) -> str:
-    """What is left of C1 against that SFT, to be told beside the claim's own numbers; `table`: of `rate_table`."""
-    return f"against SFT trained with the warm-up's learning rate it is {mean_of(table, OURS)}"
-
-
-def mean_of(table: pd.DataFrame, comparison: str) -> str:
-    """The mean over the cells of a comparison, with its interval, in words."""
-    (row,) = table[(table["comparison"] == comparison) & (table["cell"] == MEAN)].to_dict("records")
-    return tables.difference(*(float(row[f"{name}_pp"]) for name in ("difference", "low", "high")), "pp")
-
-
 def draw(table: pd.DataFrame) -> Figure:
     """Ours minus SFT of either rate, two dots a cell."""
     shown = table[table["comparison"].isin(LOOKS)].assign(row=lambda t: t["cell"], panel="")

@@ -16,7 +16,7 @@ from typing import Any
 import nbformat
 import pandas as pd
 
-from rdlib.evidence import released_rows, shown, tables
+from rdlib.evidence import shown, tables
 from rdlib.evidence.gallery import EXHIBITS, Exhibit
 from rdlib.evidence.result_tables import seed_folders
 from rdlib.paths import ROOT
@@ -85,8 +85,6 @@ def exhibit_body(exhibit: Exhibit, figures: Path, to_figures: str) -> str:
     text = (figures / f"{exhibit.name}.md").read_text(encoding="utf-8")
     lines = text.splitlines()
     note = " ".join(line for line in lines if line and not line.startswith(("|", "#")))
-    if exhibit.name == "table_2_main":  # the documents' form, an accuracy and its interval in one cell
-        text = released_rows.main_rows(figures / "table_2_main.csv")
     return f"{note}\n\n{table(text)}"
 
 
@@ -174,7 +172,7 @@ def index(figures: Path) -> str:
     ]
     parts = [
         SUMMARY,
-        f"{released_rows.verdict_text(figures)} The [report](report.md) says why.",
+        "The [report](report.md) has the verdict on each of the paper's claims.",
         grid("1 2 2 3", ways),
     ]
     if (main := EXHIBITS["figure_main_results"]) in available(figures):
@@ -234,8 +232,7 @@ def report(figures: Path) -> str:
         "open by an interval too wide to tell the smallest difference of interest. The paper's own numbers, which have "
         "no intervals, go through the same criterion."
     )
-    found = [f"- {as_text(sentence)}" for sentence in released_rows.first_screen_rows(figures)]
-    parts = ["\n".join(found), SUMMARY, "## The paper's claims", f"{released_rows.verdict_text(figures)} {text}"]
+    parts = [SUMMARY, "## The paper's claims", text]
     parts.append(grid("1 1 2 2", map(claim_card, claims(figures)), colons=5))
     for section in [one for name in WRITTEN for one in sections(ROOT / f"notebooks/{name}.ipynb", figures)]:
         title = "The claims, cell by cell" if section.title == "The paper's claims" else section.title
