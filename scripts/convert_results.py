@@ -146,8 +146,10 @@ class Released(Finished):
         if stage.name not in HISTORIES:
             return pd.DataFrame()
         history = self._of_stage(self.histories[stage.name], stage)
-        along = self.along.of(stage.cell_name)
-        if stage.name == "06_ppo" and stage.method == "ours" and not stage.variant and len(along) and len(history):
+        if stage.name == "06_ppo" and len(history):
+            history["step"] = history["update"] * stage.profile.ppo.steps_per_update
+        along = self.along.of(stage.cell_name) if stage.name == "06_ppo" and stage.method == "ours" else ()
+        if len(along) and len(history) and not stage.variant:
             history["accuracy"] = history["update"].map(along.set_index("update")["accuracy"])
         return history
 
@@ -230,11 +232,12 @@ class Tried(Finished):
 
     def curve(self, stage: Stage) -> pd.DataFrame:
         """PPO's curve, or the validation curve of another training."""
+        steps = stage.profile.ppo.steps_per_update
         if len(ppo := self._of_run(stage, self.ppo)):
-            return ppo
+            return ppo.assign(step=ppo["update"] * steps)
         curve = self._of_run(stage, self.curves).rename(columns={"value": CHOSEN_BY.get(stage.name, "")})
         if stage.name == "06_ppo" and len(curve):
-            return curve.assign(update=curve.pop("step") // stage.profile.ppo.steps_per_update)
+            return curve.assign(update=curve["step"] // steps)
         return curve
 
     def ending(self, stage: Stage) -> pd.DataFrame:

@@ -7,6 +7,7 @@ from functools import cache
 
 import numpy as np
 import pandas as pd
+import long_tables
 import pytest
 import yaml
 from conftest import PARAMS, copy_study, make_root, tiny_settings
@@ -284,18 +285,24 @@ def answer(folder, seed: int, cells=(GSM, MMLU)) -> None:
                 for arm in ("Ours w/o R", "Ours"):
                     made = answers(arm, int(rng.integers(40, 60)), level, arm == "Ours", "R4", cell=name)
                     parts.append(made.assign(benchmark=benchmark, seed=seed))
-    pd.concat(parts).to_parquet(folder / "reviewers.parquet")
     spent = [costs().assign(arm=costs().arm.replace("DPO", "SFT"), question=question) for question in ("R1", "R2")]
-    pd.concat(spent).query(f"cell in {names}").assign(seed=seed).to_csv(folder / "question_costs.csv", index=False)
+    spent = pd.concat(spent).query(f"cell in {names}")
     scores = pd.concat([judged().assign(id=f"q{i}", score=rng.normal(size=8)) for i in range(20)])
-    scores.query(f"cell in {names}").drop(columns="seed").to_parquet(folder / "judged.parquet")
+    scores = scores.query(f"cell in {names}").drop(columns="seed")
     along = pd.DataFrame({"update": [0, 4, 8], "kl": [np.nan, 0.1 + seed, 0.2 + seed], "reward": [np.nan, 0.3, 0.4]})
     along = along.assign(agreement=0.6, accuracy=[0.5, 0.55, 0.6])
-    pd.concat([along.assign(cell=name) for name in names]).to_csv(folder / "over_optimisation.csv", index=False)
+    along = pd.concat([along.assign(cell=name, stage="06_ppo", experiment="RM") for name in names])
     rows = [("gsm", "strong", t, 1 - t, t, 0.9) for t in (0.4, 0.6)]
     table = pd.DataFrame(rows, columns="dataset teacher threshold failure_ratio coverage label_accuracy".split())
-    table.to_csv(folder / "thresholds.csv", index=False)
-    (folder / result_tables.ANSWERED).write_text(json.dumps({"commits": ["0" * 40]}))
+    long_tables.write(
+        folder,
+        seed,
+        reviewers=pd.concat(parts),
+        question_costs=spent,
+        judged=scores,
+        ppo_history=along.rename(columns={"agreement": "validation_agreement"}),
+        thresholds=table,
+    )
 
 
 @cache
@@ -376,31 +383,6 @@ def test_panels_are_placed_evenly():
         *((1, 1), (1, 1), (1, 2), (1, 3)),
         *((2, 2), (2, 3), (2, 3), (3, 3)),
     ]
-
-
-def test_results_of_version_0_1_are_of_their_one_cell(tmp_path):
-    """They had the cell under three keys, and did not name it in the tables of the questions."""
-    results = invent(tmp_path / "results", (0, 1))
-    for seed in (0, 1):
-        folder = results / f"seed{seed}"
-        answer(folder, seed, (GSM,))
-        settings = json.loads((folder / "settings.json").read_text())
-        del settings["grid"]["ablation_cells"]
-        settings["grid"] |= {"ablation_dataset": "gsm", "ablation_teacher": "strong", "ablation_student": "small"}
-        settings["sft"]["warmup_ratio"] = 0.05  # a setting that there is no more
-        if seed:
-            settings["training"] = {"processes": 1}  # the default, of a section that was not there yet
-        (folder / "settings.json").write_text(json.dumps(settings))
-        for name in ("reviewers.parquet", "judged.parquet"):
-            pd.read_parquet(folder / name).drop(columns="cell").to_parquet(folder / name)
-        for name in ("question_costs.csv", "over_optimisation.csv"):
-            pd.read_csv(folder / name).drop(columns="cell").to_csv(folder / name, index=False)
-    evidence = result_tables.open_results(results)
-    assert evidence.settings["grid"]["ablation_cells"] == grid_of(GSM)["ablation_cells"]
-    for table in (evidence.reviewers, evidence.judged, evidence.question_costs, evidence.over_optimisation):
-        assert set(table["cell"]) == {NAMES[0]} and set(table["seed"]) == {0, 1}
-    assert "cell" not in evidence.thresholds
-    assert set(gallery.EXHIBITS["question_r1"].table(evidence)["cell"]) == {NAMES[0]}
 
 
 # ---- training again

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import matplotlib.colors as colors
+import long_tables
 import numpy as np
 import pandas as pd
 import pytest
@@ -78,18 +79,23 @@ def invent(results: Path, seeds: tuple[int, ...] = (0,), cells: tuple = CELLS) -
 def _invent_seed(folder: Path, seed: int, cells: tuple) -> None:
     rng, seeds = np.random.default_rng(7 + seed), (seed,)
     folder.mkdir(parents=True)
-    _correctness(rng, seeds, cells).to_parquet(folder / "correctness.parquet")
-    _pseudo_labels(seeds).to_csv(folder / "pseudo_labels.csv", index=False)
-    _scores(rng, seeds, cells).to_parquet(folder / "reward_scores.parquet")
-    reward_model, sft, ppo = _histories(rng, seeds, cells)
-    for name, history in (("reward_model", reward_model), ("sft", sft), ("ppo", ppo)):
-        history.to_parquet(folder / f"{name}_history.parquet")
+    correctness, scores = _correctness(rng, seeds, cells), _scores(rng, seeds, cells)
+    histories = dict(
+        zip(("reward_model_history", "sft_history", "ppo_history"), _histories(rng, seeds, cells), strict=True)
+    )
     costs = [
         ["gsm", "strong", "small", "ours", "", seed, stage, 12.5, 1000, 500] for stage in ("05_reward_model", "06_ppo")
     ]
     names = ["dataset", "teacher", "student", "method", "variant", "seed", "stage", "seconds"]
-    pd.DataFrame(costs, columns=[*names, "tokens_generated", "tokens_trained"]).to_csv(
-        folder / "costs.csv", index=False
+    costs = pd.DataFrame(costs, columns=[*names, "tokens_generated", "tokens_trained"]).assign(experiment="main")
+    long_tables.write(
+        folder,
+        seed,
+        correctness=correctness,
+        reward_scores=scores,
+        pseudo_labels=_pseudo_labels(seeds),
+        costs=costs,
+        **histories,
     )
     example = {
         "question": "Ann has 3 apples | and gets 4 .",

@@ -34,10 +34,11 @@ STAGE = "key dataset teacher student method seed"  # a stage: the start of its k
 MEASURES = {
     "03_sft_warmup": "step epoch agreement entropy eval_loss grad_norm learning_rate loss mean_token_accuracy",
     "05_reward_model": "step epoch grad_norm learning_rate loss pos_neg_auc pos_pos_auc",
-    "06_ppo": "update episodes reward rm_score kl entropy approx_kl clip_fraction value_clip_fraction policy_loss "
+    "06_ppo": "step update episodes reward rm_score kl entropy approx_kl clip_fraction value_clip_fraction policy_loss "
     "value_loss explained_variance response_length extractable agreement validation_agreement accuracy learning_rate",
     "13_baseline": "step epoch agreement entropy grad_norm learning_rate loss reward kl",
 }
+COUNTS = "questions failed labelled label_correct responses judged_right positives positives_right"  # of a vote
 SWEEP = "threshold failure_ratio n coverage coverage_low coverage_high"  # of the vote's threshold
 SWEEP += " label_accuracy label_accuracy_low label_accuracy_high"
 COLUMNS = {
@@ -48,8 +49,7 @@ COLUMNS = {
     "curves.parquet": f"{STAGE} stage {' '.join(dict.fromkeys(' '.join(MEASURES.values()).split()))}",
     "scores.parquet": f"{STAGE} stage id kind score ratio named recalled",
     "trainings.csv": f"{STAGE} stage measure start best best_step steps stopped_early",
-    "votes.csv": f"{STAGE} stage split questions failed labelled label_correct responses judged_right positives "
-    f"positives_right {SWEEP}",
+    "votes.csv": f"{STAGE} stage split {COUNTS} {SWEEP}",
 }
 FILES = {name.partition(".")[0]: name for name in COLUMNS}
 NAMES = set(f"{RUN} {STAGE} stage split moment benchmark group policy id kind measure".split())
@@ -116,7 +116,8 @@ class Evidence:
         """The rows of one kind ("answers", "curves", ...) of some experiments, with the overrides as text, `variant`.
 
         `values`: of columns that the rows must have. `once`: of runs that are one model, the rows of the first alone.
-        `by_run`: rows of stages once for each run that they belong to, with what names the run.
+        `by_run`: rows of stages once for each run that they belong to, with what names the run, and whether it is its
+        `last` stage.
         """
         parts = [self._rows(folder, kind, experiments, by_run) for folder in self.seeds_of(*experiments)]
         empty = pd.DataFrame(columns=[*COLUMNS[FILES[kind]].split(), "variant"])
@@ -134,7 +135,8 @@ class Evidence:
         if "experiment" not in table:
             table = table[table["key"].isin(relation["key"])]
             if by_run:
-                table = relation[[*RUN.split(), "key"]].drop_duplicates().merge(table, on="key", sort=False)
+                runs = relation.drop(columns=["stage", "variant"]).drop_duplicates([*RUN.split(), "key"])
+                table = runs.merge(table, on="key", sort=False)
         variants = relation.drop_duplicates("key").set_index("key")["variant"]
         return table.assign(variant=table["key"].map(variants).fillna(""))
 
@@ -146,7 +148,11 @@ class Evidence:
             settings = sorted(column for column in table if "." in column)
             texts = [_overrides(row, settings) for row in stages[settings].to_dict("records")]
             variants = dict(zip(stages["key"], texts, strict=True))
-            self._kept[folder] = table[[*RUN.split(), "key", "stage"]].assign(variant=table["key"].map(variants))
+            stages = table[table["stage"] != "all"]
+            last = ~stages.duplicated(RUN.split(), keep="last")
+            self._kept[folder] = stages[[*RUN.split(), "key", "stage"]].assign(
+                variant=stages["key"].map(variants), last=last
+            )
         return self._kept[folder]
 
     # ---- the study
@@ -247,7 +253,8 @@ class Evidence:
     @cached_property
     def pseudo_labels(self) -> pd.DataFrame:
         """Counts of the vote: labelled, failed, and judged rightly."""
-        return plain(tables.select(self._votes, stage="02_judgement"))
+        found = plain(tables.select(self._votes, stage="02_judgement"))
+        return found[["dataset", "teacher", "seed", "split", *COUNTS.split()]].reset_index(drop=True)
 
     @cached_property
     def thresholds(self) -> pd.DataFrame:
@@ -391,7 +398,7 @@ class Evidence:
             for (seed, cell), part in curves.groupby(["seed", "cell"], sort=False)
         ]
         table = pd.concat(parts, ignore_index=True)[["cell", *diagnostics.ALONG, "seed"]]
-        means = ["kl", "reward", "accuracy"]  # six digits, as they were released
+        means = ["kl", "reward", "agreement", "accuracy"]  # six digits, as they were released
         return table.assign(**{name: table[name].map(lambda value: float(f"{value:.6g}")) for name in means})
 
     @cached_property
@@ -481,7 +488,7 @@ def origin(folder: Path, names: Iterable[str] | None = None) -> dict[str, Any] |
     """
     record = read_record(folder)
     found = [one for name, one in record["experiments"].items() if names is None or name in names]
-    if not found:
+    if not any(one["stages"] for one in found):
         return None
     made = [stage["made"] for one in found for stage in one["stages"].values()]
     environments = [record["environments"][number] for number in sorted(set(made), key=made.count, reverse=True)]

@@ -51,8 +51,8 @@ def release(run: Path, released: Path, replace: bool = False) -> list[str]:
         merged[name] = seed if old is None else _joined(old, seed)
         if old is not None and old.contents(old.experiments).items() <= merged[name].contents(old.experiments).items():
             kept_reruns.append(name)
-    first = next(iter(new))
-    gone = [folder for folder in every_seed(released) if folder.name not in new and not _alike(run / first, folder)]
+    others = [] if _is_rerun(*new.values()) else [one for one in every_seed(released) if one.name not in new]
+    gone = [folder for folder in others if not _alike(run / next(iter(new)), folder)]
     for name, seed in merged.items():
         _replace(released / name, seed, run / name, name in kept_reruns)
     for folder in gone:
@@ -81,13 +81,18 @@ def _alike(one: Path, other: Path, but: tuple[str, ...] = ()) -> bool:
     return first == second
 
 
+def _is_rerun(*seeds: Seed) -> bool:
+    """Whether these have nothing but reruns of released seeds."""
+    return all(one["group"] == "reruns" for seed in seeds for one in seed.experiments.values())
+
+
 def _same_study(released: Path, folder: Path, new: Seed) -> Seed | None:
     """The released seed that a run's belongs to; None where it takes its place whole.
 
     Reruns in another numerical mode belong to the seed whose settings they have; UserError where more than rounding
     would differ.
     """
-    if all(one["group"] == "reruns" for one in new.experiments.values()):
+    if _is_rerun(new):
         if not released.is_dir() or not _alike(folder, released, but=MODE):
             raise UserError(f"{released} is no released seed with the settings of {folder}: release that seed first.")
         if read_json(folder / "settings.json")["numerics"] == numerics.NATIVE:
@@ -117,7 +122,7 @@ def _require_fitting(folder: Path, old: Seed, new: Seed) -> None:
 def _joined(old: Seed, new: Seed) -> Seed:
     """The released seed with the experiments of a run; its settings and profile stay those of the study."""
     seed = results.merged(old, new)
-    if all(one["group"] == "reruns" for one in new.experiments.values()):
+    if _is_rerun(new):
         seed.record |= {"profile": old.record["profile"]}
         seed.documents |= old.documents
     return seed

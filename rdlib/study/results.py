@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from rdlib import artifacts
 from rdlib.evidence.result_tables import (
@@ -58,7 +60,8 @@ class Seed:
 
     def contents(self, names: Iterable[str]) -> dict[str, str]:
         """The content of every stage of some experiments, by label without the profile's name."""
-        stages = (item for name in names for item in self.experiments[name]["stages"].items())
+        found = [self.experiments[name] for name in names if name in self.experiments]
+        stages = (item for one in found for item in one["stages"].items())
         return {unnamed(label): one["content"] for label, one in stages}
 
 
@@ -331,10 +334,26 @@ def write(folder: Path, seed: Seed) -> None:
         if name.endswith(".csv"):
             artifacts.write_bytes(folder / name, table.to_csv(index=False, float_format="%.6g").encode())
         else:
-            artifacts.write_parquet(folder / name, table)
+            _write_parquet(folder / name, table)
     for name, content in seed.documents.items():
         artifacts.write_json(folder / name, content)
     artifacts.write_json(folder / PROVENANCE, seed.record)
+
+
+def _write_parquet(path: Path, table: pd.DataFrame) -> None:
+    """Write a table small: measures of curves and scores, which hardly repeat, byte by byte; the rest by dictionary."""
+    content = pa.Table.from_pandas(table, schema=artifacts.schema_of(table), preserve_index=False)
+    measures = [one.name for one in content.schema if pa.types.is_floating(one.type)] if _of_stages(path.name) else []
+    others = [name for name in content.column_names if name not in measures]
+    with artifacts.whole_or_absent(path) as temporary:
+        pq.write_table(
+            content,
+            temporary,
+            compression="zstd",
+            compression_level=12,
+            use_dictionary=others,
+            use_byte_stream_split=measures,
+        )
 
 
 def outdated(old: Seed, new: Seed) -> list[str]:

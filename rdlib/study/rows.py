@@ -107,7 +107,8 @@ class Finished:
             along = graded_along(stage).dropna(subset="correct").astype({"correct": float})
             accuracy = along.groupby("update")["correct"].mean()
             history = stage.jsonl("history")
-            history["accuracy"] = history["update"].map(accuracy)
+            steps = history["update"] * stage.profile.ppo.steps_per_update
+            history = history.assign(step=steps, accuracy=history["update"].map(accuracy))
         return history[[name for name in MEASURES[stage.name].split() if name in history]]
 
     def ending(self, stage: Stage) -> pd.DataFrame:
@@ -230,8 +231,6 @@ def thresholds(responses: Stage) -> pd.DataFrame:
 def curve(stage: Stage, history: pd.DataFrame | None = None) -> pd.DataFrame:
     """The validation curve of a finished training: step (of the optimizer) and value, a row an evaluation."""
     history = Finished().curve(stage) if history is None else history
-    if stage.name == "06_ppo":
-        history = history.assign(step=history["update"] * stage.profile.ppo.steps_per_update)
     found = history[["step", CHOSEN_BY[stage.name]]].dropna()
     return found.set_axis(["step", "value"], axis=1).astype({"step": int}).reset_index(drop=True)
 

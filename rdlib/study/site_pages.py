@@ -18,7 +18,7 @@ import pandas as pd
 
 from rdlib.evidence import shown, tables
 from rdlib.evidence.gallery import EXHIBITS, Exhibit
-from rdlib.evidence.result_tables import seed_folders
+from rdlib.evidence.result_tables import ABLATIONS, QUESTIONS, STUDY, open_results, origin
 from rdlib.paths import ROOT
 from rdlib.study import published
 
