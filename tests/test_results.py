@@ -23,7 +23,7 @@ STAGE = result_tables.STAGE.split()
 
 @pytest.fixture(scope="module")
 def root(study, tmp_path_factory):
-    """A root with a study of one cell whose runs are finished: main, ablations, R1, R4 and RM."""
+    """A root with a study of one cell whose runs are finished: main, ablations, R4 and RM."""
     root = copy_study(study, tmp_path_factory.mktemp("collected") / "root")
     content = tiny_settings() | {"teachers": {"strong": "models/strong"}, "students": {"small": "models/small"}}
     del content["datasets"]["mmlu"]
@@ -42,7 +42,7 @@ def found(root):
     (root / "params").mkdir(exist_ok=True)
     (root / "params/experiments.yaml").write_bytes(path.read_bytes())
     experiments.load.cache_clear()
-    asked = experiments.named(["study", "ablations", "R1", "R4", "RM"])
+    asked = experiments.named(["study", "ablations", "R4", "RM"])
     yield {one.name: (one, experiments.runs(one, PARAMS, [0])) for one in asked}
     experiments.load.cache_clear()
 
@@ -53,14 +53,14 @@ def folder(root, found):
     with pytest.raises(UserError, match=r"missing.*notebooks/"):
         results.collect(PARAMS, [0])
     for name, (_, runs) in found.items():
-        for run in runs if name not in ("R1", "R4", "RM") else ():
+        for run in runs if name not in ("R4", "RM") else ():
             run.stage.run_with_inputs()
     folder = results.collect(PARAMS, [0]) / "seed0"
-    assert set(result_tables.read_record(folder)["experiments"]) == set(found) - {"held_out", "R1", "R4", "RM"}
-    for name in ("R1", "R4", "RM"):
+    assert set(result_tables.read_record(folder)["experiments"]) == set(found) - {"held_out", "R4", "RM"}
+    for name in ("R4", "RM"):
         for run in found[name][1]:
             run.stage.run_with_inputs()
-    return results.collect(PARAMS, [0], experiments.named(["R1", "R4", "RM"])) / "seed0"
+    return results.collect(PARAMS, [0], experiments.named(["R4", "RM"])) / "seed0"
 
 
 @pytest.fixture(scope="module")
@@ -132,8 +132,8 @@ def test_costs_count_each_stage_of_the_study_once(evidence, found):
 
 def test_an_arm_has_the_costs_of_all_that_it_depends_on(evidence, found):
     costs = evidence.question_costs
-    ours = costs[(costs["question"] == "R1") & (costs["arm"] == "Ours")]
-    (run,) = (run for run in found["R1"][1] if run.arm == "Ours")
+    ours = costs[(costs["question"] == "R4") & (costs["arm"] == "Ours") & (costs["level"] == 0.4)]
+    (run,) = (run for run in found["R4"][1] if run.arm == "Ours" and run.level == 0.4)
     stages = [stage.name for stage in experiments.with_upstream([run.stage])]
     assert sorted(ours["stage"]) == sorted(name for name in stages if name[:2] not in ("00", "02"))
 
@@ -147,7 +147,6 @@ def test_curves_are_those_of_the_study_and_trainings_those_of_the_questions_too(
     assert "voting.flip_share=0.4" not in set(ppo["variant"])
     flipped = evidence.trainings[evidence.trainings["variant"] == "voting.flip_share=0.4"]
     assert set(flipped["stage"]) == {"03_sft_warmup", "05_reward_model", "06_ppo"}
-    assert {"rft", "grpo"} <= set(evidence.trainings["method"])
 
 
 def test_what_the_reward_model_can_give(evidence, found):
@@ -182,7 +181,7 @@ def test_provenance_names_command_and_stages_of_each_experiment_and_no_path(fold
             assert told["missing"] == 0 and all(
                 one["made"] in record["environments"] for one in told["stages"].values()
             )
-    assert record["experiments"]["R1"]["command"].endswith(f"--profile {PARAMS} --seeds 0 --experiments R1")
+    assert record["experiments"]["R4"]["command"].endswith(f"--profile {PARAMS} --seeds 0 --experiments R4")
     assert str(folder.parent) not in json.dumps(record)
     origin = result_tables.origin(folder, ["main"])
     assert origin["commits"] == sorted({*origin["commits"]}) and origin["command"].endswith(f"{PARAMS} --seeds 0")
@@ -286,8 +285,8 @@ def _write_as_1_0_0(old, evidence, folder) -> None:
     record = result_tables.read_record(folder)
     environment = next(iter(record["environments"].values()))
     for file, names in (
-        ("provenance.json", set(record["experiments"]) - {"R1", "R4", "RM"}),
-        ("question_provenance.json", {"R1", "R4", "RM"}),
+        ("provenance.json", set(record["experiments"]) - {"R4", "RM"}),
+        ("question_provenance.json", {"R4", "RM"}),
     ):
         stages = {label: one for name in names for label, one in record["experiments"][name]["stages"].items()}
         made = {"command": "c", "profile": PARAMS, "seed": 0, "commits": environment["commits"], "dirty": False}

@@ -160,8 +160,9 @@ def patience(root: Path) -> pd.DataFrame:
     parts = []
     for name, one in asked["experiments"].items():
         table = _tried(root, "trials:" + name, "curves")
-        chosen_by = table["agreement"].fillna(table["pos_neg_auc"])
-        curves = table.assign(value=table["validation_agreement"].fillna(chosen_by)).dropna(subset="value")
+        others = table["agreement"].fillna(table["pos_neg_auc"])  # of PPO the agreement is that of rollouts
+        value = others.where(table["stage"] != "06_ppo", table["validation_agreement"])
+        curves = table.assign(value=value).dropna(subset="value")
         shorter = [steps for steps in PATIENCES if steps <= convergence.patience_of(curves)]
         parts.append(convergence.patience_table(curves, shorter).assign(question=one["title"]))
     return pd.concat(parts, ignore_index=True)

@@ -43,6 +43,7 @@ from rdlib.study.stage import Stage, _in_a_name, without_places
 
 FLAGS = {"reference", "answered", "stopped_early"}
 NUMBERS = {"level", "correct", "agrees", "gflop", "seconds", "ratio", "start", "best"}
+KINDS = {"integer": "Int64", "floating": "float64", "boolean": "boolean"}  # of a setting
 
 
 @dataclass
@@ -255,12 +256,18 @@ class _Rows:
     def _put(self, kind: str, frame: pd.DataFrame, names: dict[str, Any]) -> None:
         """Add a frame with the columns that name its rows, where it does not have them itself."""
         if len(frame):
-            self._frames[kind].append(frame.assign(**{k: v for k, v in names.items() if k not in frame}))
+            whole = {k: pd.array([v] * len(frame), dtype="Int64") for k, v in names.items() if "." in k and _is_int(v)}
+            given = {k: v for k, v in (names | whole).items() if k not in frame}
+            self._frames[kind].append(frame.assign(**given))
 
     def tables(self) -> dict[str, pd.DataFrame]:
         """The tables by file."""
         stacked = {kind: pd.concat(some, ignore_index=True) for kind, some in self._frames.items() if some}
         return {name: in_shape(stacked.get(kind, pd.DataFrame()), name) for kind, name in FILES.items()}
+
+
+def _is_int(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _of_stages(name: str) -> bool:
@@ -276,7 +283,8 @@ def in_shape(table: pd.DataFrame, name: str) -> pd.DataFrame:
     kinds |= dict.fromkeys(NUMBERS, "float64") | {"score": "float32"}
     table = table.astype({column: kinds[column] for column in table if column in kinds})
     for column in settings:
-        table[column] = table[column].convert_dtypes(convert_floating=False)
+        kind = pd.api.types.infer_dtype(table[column], skipna=True)
+        table[column] = table[column].astype(KINDS.get(kind, "object"))
     names = [column for column in table if column in NAMES]
     table = table.assign(**{column: table[column].astype("object").fillna("").astype(str) for column in names})
     if not _of_stages(name):
