@@ -284,7 +284,7 @@ def in_shape(table: pd.DataFrame, name: str) -> pd.DataFrame:
     table = table.astype({column: kinds[column] for column in table if column in kinds})
     for column in settings:
         kind = pd.api.types.infer_dtype(table[column], skipna=True)
-        table[column] = table[column].astype(KINDS.get(kind, "object"))
+        table[column] = table[column].astype(KINDS.get(kind, "str"))
     names = [column for column in table if column in NAMES]
     table = table.assign(**{column: table[column].astype("object").fillna("").astype(str) for column in names})
     if not _of_stages(name):
