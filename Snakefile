@@ -3,21 +3,25 @@ import json
 
 from rdlib.paths import ROOT
 from rdlib.profile import load_profile
-from rdlib.study.grid import KINDS, named
+from rdlib.study import exhibit_runs
 from rdlib.study.jobs import study_jobs
-from rdlib.study.retrain import jobs_behind
 
-PROFILE = config.get("profile", "params/micro.yaml")
+PROFILE = config["profile"]
 SETTINGS = load_profile(ROOT / PROFILE)
-SEEDS = config.get("seeds", SETTINGS.grid.seeds)
-SEEDS = [int(seed) for seed in (json.loads(SEEDS) if isinstance(SEEDS, str) else SEEDS)]
 RUNS = ROOT / SETTINGS.runs / SETTINGS.name
+
+
+def asked(kind):
+    """What the command was given of a kind, a list; Snakemake may have read the JSON already."""
+    given = config.get(kind)
+    return json.loads(given) if isinstance(given, str) else given
+
+
+SEEDS = [int(seed) for seed in asked("seeds")]
 if config.get("exhibit"):
-    JOBS = jobs_behind(config["exhibit"], PROFILE, SEEDS)
+    JOBS = exhibit_runs.jobs_of(config["exhibit"], PROFILE, SEEDS)
 else:
-    NAMES = {kind: config.get(kind, []) for kind in KINDS}
-    NAMES = {kind: json.loads(names) if isinstance(names, str) else names for kind, names in NAMES.items()}
-    JOBS = study_jobs(PROFILE, SEEDS, str(config.get("questions", False)) == "True", named(SETTINGS, **NAMES))
+    JOBS = study_jobs(PROFILE, SEEDS, asked("experiments"), asked("methods") or ())
 
 
 rule all:

@@ -26,8 +26,7 @@ from rdlib.method import one_base, ppo, rl, scoring, training
 from rdlib.paths import ROOT
 from rdlib.profile import load_profile
 from rdlib.settings import Lora, Model, Training
-from rdlib.study import architectures
-from rdlib.study.architectures import KNOWN, Shape
+from rdlib.study.sizes import KNOWN, Shape, configuration
 
 PAD, LORA = 0, Lora(r=16, alpha=32)
 QUICK = Shape(64, 2, 4, 2, 16, 176, 2000, tied=True, qkv_bias=True)
@@ -39,7 +38,7 @@ GIVE_BACK = {"MALLOC_MMAP_THRESHOLD_": "262144", "MALLOC_TRIM_THRESHOLD_": "2621
 def prepare(folder: Path, shape: Shape) -> None:
     """Write the base, and a reward model that is an adapter on it, as its stage does."""
     torch.manual_seed(0)
-    Qwen2ForCausalLM(architectures.configuration(shape)).save_pretrained(folder / "base")
+    Qwen2ForCausalLM(configuration(shape)).save_pretrained(folder / "base")
     settings = Training(lora=LORA)
     model = training.with_adapters(rl.models.load_scorer(folder / "base", PAD), settings, "SEQ_CLS")
     with torch.no_grad():

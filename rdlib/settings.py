@@ -565,7 +565,7 @@ class Grid(Section):
     """What `make study` runs: the seeds, the values of each ablation, and the cells that those are of.
 
     `methods` are those trained and evaluated, `ablations` those run. None means all for a benchmark, and for own
-    questions what the student of Ours needs alone (`rdlib.study.grid`); the command line can add others by name.
+    questions what the student of Ours needs alone (`rdlib.study.experiments`); the command line can add others by name.
 
     For the reviewers' questions: shares of flipped pseudo-labels and thresholds of the vote (R4), and how many times
     the teacher's samples SFT gets to match the pipeline's tokens (R2).

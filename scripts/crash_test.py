@@ -1,4 +1,4 @@
-"""Kill a study at random moments, start it again each time, and compare what it ends with: `make crash-test`.
+"""Kill a study at random moments, start it again each time, and compare what it ends with: `make check KIND=crash`.
 
 The study runs twice, in a temporary folder: once from start to end, and once with SIGKILL sent at `--kills` moments to
 all of its processes (Snakemake, the server of warm notebooks, kernels), so that none can tidy up. Moments are drawn by

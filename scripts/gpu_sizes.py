@@ -26,9 +26,7 @@ from transformers import (
 
 from rdlib.method.reward_model import STUDENT_NEGATIVE, STUDENT_POSITIVE, TEACHER_POSITIVE, Response
 from rdlib.paths import ROOT
-from rdlib.study import architectures
-from rdlib.study.architectures import KNOWN, Shape
-from rdlib.study.sizes import LONGEST
+from rdlib.study.sizes import KNOWN, LONGEST, Shape, configuration
 from rdlib.study.stage import Stage
 from rdlib.tasks import prompts
 
@@ -151,7 +149,7 @@ def write_weights(folder: Path, shape: Shape, device: torch.device) -> int:
     given = ends | {"bos_token_id": None, "max_position_embeddings": 4096}
     torch.manual_seed(0)
     with device:
-        model = AutoModelForCausalLM.from_config(architectures.configuration(shape, **given), dtype=torch.bfloat16)
+        model = AutoModelForCausalLM.from_config(configuration(shape, **given), dtype=torch.bfloat16)
     for name, parameter in model.named_parameters():
         if ".layers." in name and parameter.dim() > 1:
             parameter.mul_(2)

@@ -1,7 +1,7 @@
 """Write the exact versions installed in this environment to constraints.txt and environment.yml.
 
 To move to newer releases: edit the floors in pyproject.toml or delete pins in constraints.txt, run
-`make test`, then `make pins`.
+`make test`, then `.venv/bin/python scripts/pins.py`.
 """
 
 from importlib.metadata import PackageNotFoundError, distribution
@@ -14,7 +14,7 @@ from packaging.version import Version
 ROOT = Path(__file__).resolve().parent.parent
 
 CONSTRAINTS_HEAD = """\
-# The exact versions of the whole environment (Python 3.11, Linux, CPU); written by `make pins`.
+# The exact versions of the whole environment (Python 3.11, Linux, CPU); written by `.venv/bin/python scripts/pins.py`.
 """
 
 ENVIRONMENT_HEAD = """\

@@ -1,4 +1,4 @@
-"""The study on a SLURM cluster of one node, on this machine: `make slurm-test`.
+"""The study on a SLURM cluster of one node, on this machine: `make check KIND=slurm`.
 
 Parts, all of them unless some are named:
 - refusals: what SLURM would not take, or is not there, ends the command in one sentence before anything is computed.

@@ -14,7 +14,7 @@ from conftest import PARAMS, copy_study, make_root, tiny_settings
 from test_claims import RULES, history, ratio_scores
 from test_claims import answers as graded
 from test_claims import study as evaluated
-from test_reviewers import answers, closure
+from test_reviewers import answers
 from test_tables_and_figures import dots, invent
 
 from rdlib.evidence import (
@@ -29,9 +29,9 @@ from rdlib.evidence import (
     reviewers,
 )
 from rdlib.evidence.verdicts import INCONCLUSIVE, SUPPORTED
-from rdlib.study import arms, published, retrain
-from rdlib.study.grid import ablation_cells
-from rdlib.study.jobs import ABLATIONS, study_jobs
+from rdlib.study import exhibit_runs, publish
+from rdlib.study.experiments import ablation_cells, named, runs
+from rdlib.study.jobs import DRAWING, study_jobs
 
 GSM, MMLU, LARGE = ("gsm", "strong", "small"), ("mmlu", "strong", "small"), ("gsm", "strong", "large")
 NAMES = ["gsm/strong/small", "mmlu/strong/small"]
@@ -52,62 +52,27 @@ def root(tmp_path, at_root):
 
 
 def test_every_cell_has_its_ablations_and_its_questions(root):
-    cells = [cell.cell_name for cell in ablation_cells(PARAMS, 2)]
-    assert cells == ["gsm/strong/small", "gsm/strong/large", "mmlu/strong/small"]
-    jobs = study_jobs(PARAMS, [2], questions=True)
-    for notebook in ABLATIONS:
-        assert sorted(job.stages[0].cell_name for job in jobs if job.notebook == notebook) == sorted(cells)
-    assert len({job.name for job in jobs}) == len({job.executed for job in jobs}) == len(jobs)
-    wanted = {arm.stage.folder for cell in ablation_cells(PARAMS, 2) for arm in arms.arms_of(cell)}
-    assert wanted <= {stage.folder for job in jobs for stage in job.stages}
-    assert [stage.cell_name for stage in jobs[-1].stages] == cells  # 13_reviewer_questions
-    assert {stage.name for stage in jobs[-1].stages} == {"13_judged_responses"}
-
-
-def test_cells_make_what_they_share_once_and_not_at_the_same_time(root):
-    jobs = study_jobs(PARAMS, [0], questions=True)
-    runs = [job for job in jobs if job.notebook == "13_reviewer_runs"]
-    tuned = [job for job in runs if job.stages[0].student == "strong"]  # R3: the teacher fine-tuned, of gsm and mmlu
-    assert sorted(job.stages[0].dataset for job in tuned) == ["gsm", "mmlu"]
-    made = {stage.folder for job in jobs if job not in runs for stage in job.stages}
-
-    before: dict[int, set[int]] = {}  # the runs that a run waits for, by id
-    for job in runs:
-        after = [other for other in job.after if id(other) in before]
-        before[id(job)] = {id(other) for other in after}.union(*(before[id(other)] for other in after))
-    new = {id(job): closure(job.stages[0]) - made for job in runs}
-    shared = 0
-    for i, job in enumerate(runs):
-        for other in runs[:i]:
-            if new[id(job)] & new[id(other)]:
-                assert id(other) in before[id(job)], (job.name, other.name)
-                shared += job.stages[0].student != other.stages[0].student
-    assert shared  # R2's further responses of the teacher
-
-
-def test_arms_name_the_cell_whose_question_they_answer(root):
-    for cell in ablation_cells(PARAMS, 0):
-        found = arms.arms_of(cell)
-        assert {arm.cell for arm in found} == {cell.cell_name}
-        teacher = next(arm for arm in found if arm.name == "teacher, fine-tuned")
-        assert teacher.columns["cell"] == cell.cell_name != teacher.stage.cell_name
+    cells = ["/".join(cell) for cell in (GSM, LARGE, MMLU)]
+    assert [cell.cell_name for cell in ablation_cells(PARAMS, 2)] == cells
+    jobs = study_jobs(PARAMS, [2], ["study", "ablations", "questions"])
+    for one in named(["ablations", "questions"]):
+        wanted = runs(one, PARAMS, [2])
+        assert {run.cell for run in wanted} == set(cells)
+        assert {run.stage.folder for run in wanted} <= {stage.folder for job in jobs for stage in job.stages}
+    assert jobs[-1].notebook == "13_reviewer_questions"
 
 
 def test_the_notebooks_that_are_kept_are_of_the_first_cell(root):
-    jobs = published.cell_jobs(PARAMS, 0)
-    drawing = {"12_paper_tables_and_figures", "13_reviewer_questions"}
-    students = {job.parameters.get("student") for job in jobs if job.notebook not in drawing}
-    datasets = {job.parameters.get("dataset") for job in jobs if job.notebook not in drawing}
+    jobs = [job for job in publish.cell_jobs(PARAMS, 0) if job.notebook not in DRAWING]
+    students, datasets = ({job.parameters.get(axis) for job in jobs} for axis in ("student", "dataset"))
     assert (students, datasets) == ({"small", None}, {"gsm"})
-    assert set(ABLATIONS) <= {job.notebook for job in jobs}
+    assert {one.notebook for one in named(["ablations"])} <= {job.notebook for job in jobs}
 
 
 def test_an_exhibit_is_trained_again_in_every_cell(root):
-    jobs = retrain.jobs_behind("figure_5_lambda", PARAMS, [0])
-    ablations = [job for job in jobs if job.notebook == "08_ablation_lambda"]
-    assert {job.stages[0].cell_name for job in ablations} == {"/".join(cell) for cell in (GSM, LARGE, MMLU)}
-    ppo = [job for job in retrain.jobs_behind("figure_best_of_n", PARAMS, [0]) if job.notebook == "06_ppo"]
-    assert {job.stages[0].cell_name for job in ppo} == {"/".join(cell) for cell in (GSM, LARGE, MMLU)}
+    for name, notebook in (("figure_5_lambda", "08_ablation_lambda"), ("figure_best_of_n", "06_ppo")):
+        jobs = [job for job in exhibit_runs.jobs_of(name, PARAMS, [0]) if job.notebook == notebook]
+        assert {job.stages[0].cell_name for job in jobs} == {"/".join(cell) for cell in (GSM, LARGE, MMLU)}
 
 
 # ---- tables by hand
@@ -396,11 +361,11 @@ def test_exhibits_of_two_cells_are_trained_again_gathered_and_drawn(study, tmp_p
     (root / PARAMS).write_text(yaml.safe_dump(content))
     at_root(root)
     for name in ("figure_5_lambda", "figure_over_optimisation"):
-        jobs = retrain.jobs_behind(name, PARAMS, [0])
+        jobs = exhibit_runs.jobs_of(name, PARAMS, [0])
         for job in jobs:
             for stage in job.stages:
                 stage.run_with_inputs()
-        retrain.draw(name, PARAMS, [0], jobs)
+        exhibit_runs.draw(name, PARAMS, [0], jobs)
     out = root / "runs/tiny/retrained"
     curves = pd.read_csv(out / "figure_5_lambda/figure_5_lambda.csv")
     assert set(zip(curves.student, curves.lam, strict=True)) == {(s, v) for s in ("small", "large") for v in (0.5, 1.0)}

@@ -2,84 +2,11 @@
 
 from __future__ import annotations
 
-import errno
-import json
-
-import nbformat
 import pytest
-from conftest import MODELS, PARAMS, REPOSITORY, copy_study, make_root, stage_in
+from conftest import MODELS, PARAMS, copy_study, make_root, stage_in
 
-from rdlib.__main__ import main
 from rdlib.engines import models
 from rdlib.errors import UserError
-from rdlib.study import execute
-
-
-def notebook(tmp_path, *cells: str, parameters: str = "dataset = 'gsm'\nseed = 0"):
-    """A notebook file with a parameters cell and others."""
-    first = nbformat.v4.new_code_cell(parameters, metadata={"tags": ["parameters"]})
-    content = nbformat.v4.new_notebook(cells=[first, *(nbformat.v4.new_code_cell(c) for c in cells)])
-    content.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    path = tmp_path / "notebook.ipynb"
-    nbformat.write(content, path)
-    return path
-
-
-# ---- python -m rdlib
-
-
-@pytest.mark.parametrize(
-    ("parameters", "words"),
-    [
-        ({"datset": "gsm"}, "no parameter 'datset': did you mean 'dataset'"),
-        ({"colour": 1}, "no parameter 'colour': it declares dataset, seed"),
-    ],
-)
-def test_undeclared_parameters(tmp_path, parameters, words):
-    path = notebook(tmp_path)
-    with pytest.raises(UserError, match=words):
-        execute.execute(path, tmp_path / "out.ipynb", parameters)
-    assert not (tmp_path / "out.ipynb").exists()
-
-
-@pytest.mark.parametrize("parameters", ["{'dataset': 1}", "[1]"])
-def test_parameters_that_are_no_json_dictionary(tmp_path, capsys, parameters):
-    assert main(["execute", "absent.ipynb", "out.ipynb", parameters]) == 2
-    assert capsys.readouterr().err.startswith("error: The parameters are not a JSON dictionary")
-
-
-def test_a_file_that_is_no_notebook(tmp_path, capsys):
-    (tmp_path / "n.ipynb").write_text("this is text")
-    assert main(["execute", str(tmp_path / "n.ipynb"), str(tmp_path / "out.ipynb")]) == 2
-    error = capsys.readouterr().err
-    assert "n.ipynb" in error and "Traceback" not in error
-
-
-@pytest.mark.slow
-def test_a_failing_notebook_leaves_its_message(tmp_path, capsys, monkeypatch):
-    monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
-    path = notebook(tmp_path, "from rdlib.errors import UserError\nraise UserError('Lower the learning rate.')")
-    output = tmp_path / "runs" / "out.ipynb"
-    assert main(["execute", str(path), str(output)]) == 2
-    assert capsys.readouterr().err.strip().endswith("error: Lower the learning rate.")
-    assert output.with_suffix(".error").read_text() == "Lower the learning rate.\n"
-    assert output.exists()  # as far as it got
-    fine = notebook(tmp_path, "print(dataset, seed)")
-    assert main(["execute", str(fine), str(output), json.dumps({"seed": 3})]) == 0
-    assert not output.with_suffix(".error").exists()
-    assert "gsm 3" in output.read_text()
-
-
-def test_a_disk_too_full_for_the_executed_notebook(tmp_path, capsys, monkeypatch):
-    def full(*_, **__):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(execute.papermill, "execute_notebook", full)
-    path = notebook(tmp_path, "1 + 1")
-    assert main(["execute", str(path), str(tmp_path / "out.ipynb")]) == 2
-    assert (error := capsys.readouterr().err).startswith("error: ") and "The disk is full" in error
-    assert error.count("\n") == 1 and "Traceback" not in error
-
 
 # ---- models
 
@@ -99,12 +26,6 @@ def test_models_that_cannot_be_loaded(tmp_path):
     for source in ("empty", "absent"):
         with pytest.raises(UserError, match="cannot be loaded"):
             models.load_tokenizer(tmp_path / source)
-
-
-def test_a_profile_with_a_model_that_is_not_there(tmp_path):
-    root = make_root(tmp_path, teachers={"strong": "models/stronger"})
-    with pytest.raises(UserError, match="models/stronger cannot be loaded"):
-        stage_in(root, "01_teacher_responses").run_with_inputs()
 
 
 # ---- stages that cannot do their work

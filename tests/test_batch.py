@@ -17,8 +17,8 @@ from rdlib.engines.batch_files import Ticket
 from rdlib.engines.store import Store
 from rdlib.errors import UserError
 from rdlib.settings import Model
-from rdlib.study import batch, batch_folder, batch_plan, batch_reading, requirements
-from rdlib.study.batch_folder import Folder
+from rdlib.study import batch, batch_reading, batch_requests, requirements
+from rdlib.study.batch_requests import Folder
 
 KEY = "sk-secret-0123456789"
 QUESTIONS = [f"What is {number} + 1?" for number in range(10)]
@@ -88,8 +88,30 @@ def kept(root: Path) -> list[tuple]:
         return store.connection.execute("SELECT kind, sample, text, words FROM responses ORDER BY rowid").fetchall()
 
 
-def stages(root: Path):
-    return [stage_in(root, name, dataset="mine", teacher="t", student=None) for name in ("01_teacher_responses",)]
+def answers(root: Path, only: slice = slice(None), said=chat) -> Path:
+    """The file of results of some of the requests that are missing, which are written first."""
+    run("write")
+    (path,) = written(root)
+    (out := root / "out.jsonl").write_bytes(results(b"".join(path.read_bytes().splitlines(keepends=True)[only]), said))
+    return out
+
+
+def refusals(root: Path, count: int, error: dict | None, response: dict | None = None) -> Path:
+    """A file in which the first requests that were written got no answer."""
+    rows = [{"custom_id": line["custom_id"], "response": response, "error": error} for line in lines_of(root)[:count]]
+    (path := root / "errors.jsonl").write_bytes(b"".join(json.dumps(row).encode() + b"\n" for row in rows))
+    return path
+
+
+def written_next(root: Path) -> list[list[dict]]:
+    """The lines of each request file that is new when what is missing is written again."""
+    before = set(written(root))
+    run("write")
+    return [[json.loads(line) for line in path.read_bytes().splitlines()] for path in set(written(root)) - before]
+
+
+def teacher_stage(root: Path):
+    return stage_in(root, "01_teacher_responses", dataset="mine", teacher="t", student=None)
 
 
 def study(root: Path) -> None:
@@ -188,13 +210,9 @@ def test_leave_out_and_the_body_of_a_request_are_as_the_client_has_them(root):
 
 
 def test_a_round_trip_leaves_nothing_to_ask(root, server, capsys):
-    run("write")
-    (path,) = written(root)
-    out = root / "out.jsonl"
-    out.write_bytes(results(path.read_bytes()))
-    assert run("read", out) == 0
+    out = answers(root)
+    assert run("read", out) == 0 and len(kept(root)) == 8 * 7 + 2 * 4
     assert f"{8 * 7 + 2 * 4} responses were added to the store, 0 were in it" in capsys.readouterr().out
-    assert len(kept(root)) == 8 * 7 + 2 * 4
     assert run("read", out) == 0 and len(kept(root)) == 8 * 7 + 2 * 4
     assert "0 responses were added to the store, 64 were in it" in capsys.readouterr().out
     study(root)
@@ -203,103 +221,63 @@ def test_a_round_trip_leaves_nothing_to_ask(root, server, capsys):
 
 
 def test_part_of_the_results_leaves_the_rest_to_ask(root, server):
-    run("write")
-    (path,) = written(root)
-    lines = path.read_bytes().splitlines(keepends=True)
-    out = root / "out.jsonl"
-    out.write_bytes(results(b"".join(lines[:10])))
-    run("read", out)
+    run("read", answers(root, slice(10)))
     study(root)
-    assert len(server.chats) == len(lines) - 10
+    assert len(server.chats) == len(lines_of(root)) - 10
 
 
-def test_what_was_asked_before_a_question_changed_is_kept_too(root, capsys):
-    run("write")
-    (path,) = written(root)
+def test_what_was_asked_before_a_question_changed_is_kept_too(root):
+    out = answers(root)
     write(root / "q.jsonl", [{"question": question} for question in QUESTIONS[:8]])
-    out = root / "out.jsonl"
-    out.write_bytes(results(path.read_bytes()))
     assert run("read", out) == 0 and len(kept(root)) == 64
 
 
-def test_fewer_choices_than_asked_for_are_kept_and_learnt(root, capsys):
-    run("write")
-    (path,) = written(root)
-    out = root / "out.jsonl"
-    out.write_bytes(results(path.read_bytes(), lambda body: chat(body | {"n": 1})))
-    run("read", out)
+def test_fewer_choices_than_asked_for_are_kept_and_learnt(root):
+    run("read", answers(root, said=lambda body: chat(body | {"n": 1})))
     assert len(kept(root)) == 8 * 3 + 2 * 2
-    run("write")
-    new = [json.loads(line) for file in set(written(root)) - {path} for line in file.read_bytes().splitlines()]
+    (new,) = written_next(root)
     assert len(new) == 8 * 4 + 2 * 2 and all("n" not in line["body"] for line in new)
 
 
-def error_lines(root: Path, count: int, error: dict, response: dict | None = None) -> bytes:
-    rows = [{"custom_id": line["custom_id"], "response": response, "error": error} for line in lines_of(root)[:count]]
-    return b"".join(json.dumps(row).encode() + b"\n" for row in rows)
-
-
 def test_what_the_provider_refuses_for_good_counts_as_unanswered(root, server, capsys):
-    run("write")
-    (path,) = written(root)
-    out, errors = root / "out.jsonl", root / "errors.jsonl"
-    out.write_bytes(results(b"".join(path.read_bytes().splitlines(keepends=True)[3:])))
-    errors.write_bytes(error_lines(root, 3, None, {"status_code": 400, "body": REFUSAL}))
-    run("read", out, errors)
+    out, errors = answers(root, slice(3, None)), refusals(root, 3, None, {"status_code": 400, "body": REFUSAL})
+    for _ in range(2):
+        run("read", out, errors)
     told = capsys.readouterr().out
     assert "7 were refused for good" in told and "flagged by the content management policy" in told
     refused = [row for row in kept(root) if row[0] == "refused"]
-    assert len(refused) == 7 and "content management" in refused[0][3]
-    run("read", errors)
-    assert len(kept(root)) == 64
+    assert len(refused) == 7 and "content management" in refused[0][3] and len(kept(root)) == 64
     study(root)
     assert not server.chats
 
 
-def test_that_most_is_refused_is_not_the_questions_fault(root, capsys):
-    run("write")
-    errors = root / "errors.jsonl"
-    errors.write_bytes(error_lines(root, 30, None, {"status_code": 400, "body": REFUSAL}))
-    run("read", errors)
-    assert "More was refused than most_unanswered (0.5) allows" in capsys.readouterr().out and not kept(root)
+def unsupported(name: str, message: str) -> dict:
+    """A provider's refusal of a parameter."""
+    body = {"error": {"message": message, "param": name, "code": "unsupported_parameter"}}
+    return {"status_code": 400, "body": body}
 
 
-@pytest.mark.parametrize("error", [
-    {"code": "batch_expired", "message": "This request could not be executed before the completion window expired."},
-    {"code": "rate_limit_exceeded", "message": "Rate limit reached"},
-    {"code": "server_error", "message": "The server had an error"},
+@pytest.mark.parametrize("count, error, response, words", [
+    (30, None, {"status_code": 400, "body": REFUSAL}, "More was refused than most_unanswered (0.5) allows"),
+    (2, {"code": "batch_expired", "message": "This request could not be executed before the window expired."}, None,
+     "This request could not be executed"),
+    (2, {"code": "rate_limit_exceeded", "message": "Rate limit reached"}, None, "Rate limit reached"),
+    (2, None, unsupported("temperature", "Unsupported value: 'temperature' does not support 0.3 with this model. Only "
+     "the default (1) value is supported."), "set teacher_sampling.temperatures to default"),
 ])  # fmt: skip
-def test_what_may_pass_is_asked_again(root, capsys, error):
+def test_what_may_be_asked_again_is_not_kept(root, capsys, count, error, response, words):
     run("write")
-    errors = root / "errors.jsonl"
-    errors.write_bytes(error_lines(root, 2, error))
-    run("read", errors)
-    assert not kept(root) and error["message"].split(".")[0] in capsys.readouterr().out
+    run("read", refusals(root, count, error, response))
+    assert words in capsys.readouterr().out and not kept(root)
 
 
 def test_a_parameter_that_the_service_does_not_take_is_left_out_of_the_next_batch(root, capsys):
     run("write")
-    path = written(root)[0]
-    said = {"error": {"message": "Unsupported parameter: 'max_tokens' is not supported with this model. Use "
-            "'max_completion_tokens' instead.", "param": "max_tokens", "code": "unsupported_parameter"}}  # fmt: skip
-    errors = root / "errors.jsonl"
-    errors.write_bytes(error_lines(root, 2, None, {"status_code": 400, "body": said}))
-    run("read", errors)
+    words = "Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead."
+    run("read", refusals(root, 2, None, unsupported("max_tokens", words)))
     assert "takes no max_tokens: the next batch goes without" in capsys.readouterr().out
-    run("write")
-    (new,) = set(written(root)) - {path}
-    bodies = [json.loads(line)["body"] for line in new.read_bytes().splitlines()]
-    assert all("max_tokens" not in body and body["max_completion_tokens"] == 60 for body in bodies)
-
-
-def test_a_temperature_that_the_service_does_not_take_is_a_matter_of_the_profile(root, capsys):
-    run("write")
-    said = {"error": {"message": "Unsupported value: 'temperature' does not support 0.3 with this model. Only the "
-            "default (1) value is supported.", "param": "temperature", "code": "unsupported_value"}}  # fmt: skip
-    errors = root / "errors.jsonl"
-    errors.write_bytes(error_lines(root, 2, None, {"status_code": 400, "body": said}))
-    run("read", errors)
-    assert "set teacher_sampling.temperatures to default" in capsys.readouterr().out and not kept(root)
+    (new,) = written_next(root)
+    assert all("max_tokens" not in line["body"] and line["body"]["max_completion_tokens"] == 60 for line in new)
 
 
 # ---- OpenAI's addresses
@@ -311,11 +289,11 @@ def test_a_batch_is_sent_waited_for_and_read(root, server, capsys):
     assert server.batches["batch_0"]["endpoint"] == "/v1/chat/completions"
     assert server.batches["batch_0"]["completion_window"] == "24h"
     assert "beside the 28 under way: give `collect`" in said("send", capsys)
-    assert "64 samples of t are under way in batches and would be paid for twice" in batch_folder.under_way(
-        stages(root)[0]
+    assert "64 samples of t are under way in batches and would be paid for twice" in batch_requests.under_way(
+        teacher_stage(root)
     )
     with pytest.raises(UserError, match="would be paid for twice"):
-        requirements.check_teachers(stages(root))
+        requirements.check_teachers([teacher_stage(root)])
     assert run("collect", "--once") == 0
     assert "batch_0 (t-" in (told := capsys.readouterr().out) and "in_progress, 0 of 28 answered" in told
     server.finish("batch_0", results(server.files["file-0"]))
@@ -323,7 +301,7 @@ def test_a_batch_is_sent_waited_for_and_read(root, server, capsys):
     assert "completed, 3 of 3 answered" in (told := capsys.readouterr().out) and "64 responses were added" in told
     assert "Nothing that was sent is under way" in said("collect", capsys)
     study(root)
-    assert not server.chats and not batch_folder.under_way(stages(root)[0])
+    assert not server.chats and not batch_requests.under_way(teacher_stage(root))
     assert KEY not in "".join(path.read_text() for path in folder_of(root).path.iterdir() if path.is_file())
 
 
@@ -364,9 +342,7 @@ def test_a_collecting_that_broke_off_goes_on(root, server, capsys):
 
 
 def test_a_reading_that_was_killed_goes_on(root, monkeypatch):
-    run("write")
-    (path,) = written(root)
-    (out := root / "out.jsonl").write_bytes(results(path.read_bytes()))
+    out = answers(root)
     add, count = Store.add, iter(range(100))
 
     def dies(*words):
@@ -424,10 +400,9 @@ def test_what_was_sent_counts_against_the_budget(root, server, capsys):
     (b'{"custom_id": "rd-00000000000000000000000000000000-0-0-1-60", "result": {"type": "succeeded"}}\n', "Anthropic"),
 ])  # fmt: skip
 def test_a_file_that_is_no_result_of_this_study_is_refused_whole(root, capsys, content, words):
-    run("write")
-    (path,) = written(root)
-    (root / "out.jsonl").write_bytes(results(path.read_bytes()) + content)
-    assert words in said("read", capsys, root / "out.jsonl") and not kept(root)
+    out = answers(root)
+    out.write_bytes(out.read_bytes() + content)
+    assert words in said("read", capsys, out) and not kept(root)
 
 
 def test_requests_are_no_results(root, capsys):
@@ -475,7 +450,7 @@ def test_two_commands_do_not_work_at_once(root, capsys):
 
 
 def test_the_samples_of_a_line_have_no_gap():
-    assert list(batch_plan._runs([0, 1, 4, 5, 6, 9], 2)) == [[0, 1], [4, 5], [6], [9]]
+    assert list(batch_requests._runs([0, 1, 4, 5, 6, 9], 2)) == [[0, 1], [4, 5], [6], [9]]
 
 
 def test_fields_of_the_profile_are_never_left_out_by_themselves():

@@ -11,6 +11,7 @@ import pytest
 from conftest import REPOSITORY
 
 from rdlib import __main__ as command
+from rdlib import errors
 from rdlib.errors import UserError
 
 
@@ -37,14 +38,14 @@ def raising(error: BaseException):
     ],
 )
 def test_an_exit_code_means_the_same_for_every_command(work, code, said, capsys):
-    assert command.status(work) == code
+    assert errors.exit_code(work) == code
     error = capsys.readouterr().err
     assert error.startswith(said) and error.count("\n") == bool(said)
 
 
 def test_an_error_that_is_not_for_users_keeps_its_traceback():
     with pytest.raises(ZeroDivisionError):
-        command.status(lambda: 1 / 0)
+        errors.exit_code(lambda: 1 / 0)
 
 
 def test_every_command_shows_its_options():
@@ -65,7 +66,6 @@ def test_the_overview_names_every_command(capsys):
         (("rdlib.study.batch", "read"), "error: `batch` is now `python -m rdlib batch`.\n"),
         (("rdlib", "compared"), "error: `compared` is now `python -m rdlib verify`.\n"),
         (("rdlib", "stduy"), "error: There is no command 'stduy': use one of study, figures, "),
-        (("rdlib", "study", "--profile", "absent.yaml"), "error: There is no profile "),
     ],
 )
 def test_what_cannot_be_done_is_one_sentence(words, said):
@@ -81,3 +81,60 @@ def test_nothing_slow_is_imported_before_it_is_needed():
     )
     done = subprocess.run([sys.executable, "-c", check], cwd=REPOSITORY, capture_output=True, text=True)
     assert done.stdout.endswith("set()\n"), done.stdout + done.stderr
+
+
+# ---- make
+
+
+def make(*words: str) -> subprocess.CompletedProcess:
+    return subprocess.run(["make", *words], cwd=REPOSITORY, capture_output=True, text=True)
+
+
+def test_make_has_few_targets_and_help_lists_them():
+    listed = re.findall(r"^  make ([a-z-]+) ", make("help").stdout, re.MULTILINE)
+    assert {"study", "test", "figures", "verify", "check"} <= set(listed) and len(listed) <= 16
+
+
+@pytest.mark.parametrize(
+    ("target", "new"),
+    [
+        ("reference", 'make study PROFILE=params/reference.yaml EXPERIMENTS="study ablations questions" SEEDS=0'),
+        ("retrain NAME=table_4", "make study NAME=table_4"),
+        ("compare", "make verify"),
+        ("crash-test", "make check KIND=crash"),
+    ],
+)
+def test_a_target_of_version_1_says_what_replaced_it(target, new):
+    done = make("-s", *target.split())
+    assert done.returncode == 2 and done.stderr.startswith(f"`make {target.split()[0]}` is now `{new}`.\n")
+
+
+def test_every_target_of_version_1_is_still_known():
+    """Those of the Makefile of 1.0.0, as its documents showed them."""
+    names = (
+        "reference trials open-ends compare rounding crash-test portable-test slurm-test real-test own-test vllm-test"
+    )
+    for name in f"{names} sharded-test fuzz figure retrain pins distclean".split():
+        done = make("-n", name)
+        assert "is now" in done.stdout, name
+
+
+@pytest.mark.parametrize(("target", "variable"), [("check", "KIND")])
+def test_a_value_that_make_does_not_know_is_answered_with_those_that_it_does(target, variable):
+    done = make("-n", target, f"{variable}=speed")
+    assert done.returncode == 2 and f'{variable}="speed": give one of ' in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "command"),
+    [
+        (["study"], "study --profile params/micro.yaml --jobs 2 "),
+        (["study", "SEEDS=0 1"], "study --profile params/micro.yaml --jobs 2 --seeds 0 1 "),
+        (["study", "NAME=table_4"], "study --profile params/reference.yaml --jobs 2 --seeds 0 --for table_4"),
+        (["study", "EXPERIMENTS=study R1"], "study  --jobs 2  --experiments study R1"),
+        (["figures", "NAME=table_4"], "figures figures/results figures --name table_4\n"),
+        (["verify", "SEEDS=1"], "verify --seeds 1 \n"),
+    ],
+)
+def test_make_passes_its_variables_on(words, command):
+    assert f"-m rdlib {command}" in make("-n", *words).stdout

@@ -105,6 +105,8 @@ def options_of_the_study() -> set[str]:
 def test_commands_of_make_and_rdlib_exist_with_their_options(page, options_of_the_study):
     makefile = (REPOSITORY / "Makefile").read_text()
     targets = set(re.findall(r"^([a-z-]+):", makefile, re.MULTILINE))
+    if page.name == "CHANGELOG.md":  # it names what was there then
+        targets |= set(re.findall(r"^new\.([a-z-]+) =", makefile, re.MULTILINE))
     for words in commands(page):
         if words[1:3] == ["-m", "rdlib"]:
             assert words[3] in {*COMMANDS, "COMMAND"}, words
@@ -159,6 +161,14 @@ def test_the_readme_leads_to_every_page():
                 seen.add(target)
                 waiting.append(target)
     assert set(PAGES) - {REPOSITORY / "README.md"} <= seen
+
+
+def test_the_layers_stand_in_their_order():
+    settings = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["tool"]["importlinter"]
+    (layers,) = (contract["layers"] for contract in settings["contracts"] if contract["type"] == "layers")
+    text = (REPOSITORY / "docs/architecture.md").read_text()
+    named = re.findall(r"^\| `rdlib\.(\w+)` \|", text, re.MULTILINE)
+    assert named == [layer for layer in reversed(layers) if layer.isalpha()]
 
 
 # ---- what a study is expected to ship

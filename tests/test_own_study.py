@@ -11,7 +11,7 @@ import hashlib
 import pandas as pd
 import pytest
 import yaml
-from conftest import PARAMS, identity, make_root, patch_root, stage_in, tiny_settings
+from conftest import PARAMS, make_root, patch_root, stage_in, tiny_settings
 from fake_server import FakeServer, listing
 from test_real_data import write
 
@@ -22,8 +22,7 @@ from rdlib.evidence import gallery, paper_tables
 from rdlib.evidence.result_tables import open_results
 from rdlib.method import held_out
 from rdlib.settings import Dataset
-from rdlib.study import grid, requirements, results
-from rdlib.study.jobs import study_jobs
+from rdlib.study import requirements, results
 from rdlib.study.specification import dag_edges
 from rdlib.tasks import data
 from rdlib.tasks.prompts import micro_question
@@ -147,15 +146,6 @@ def test_what_else_reads_gold_answers_runs_without(own_study):
         assert of(own_study, "07_evaluate", method, **axes).json("summary")["few_shot"] == 0
 
 
-@pytest.mark.slow
-def test_ids_and_source_are_artifacts(own_study):
-    stage = of(own_study, "00_data")
-    ids, questions = stage.json("split_ids"), stage.table("questions")
-    assert {split: len(some) for split, some in ids.items()} == {"train": 16, "validation": 8, "test": 8}
-    assert all(sorted(questions["id"][questions["split"] == split]) == some for split, some in ids.items())
-    assert stage.json("source")["source"] == "questions"
-
-
 @pytest.fixture(scope="module")
 def report(own_study, tmp_path_factory):
     """(results of the seed, folder of the report) of the finished study, ablations left out."""
@@ -163,7 +153,7 @@ def report(own_study, tmp_path_factory):
     evaluations = [of(own_study, "07_evaluate", method, **axes) for method, axes in EVALUATED]
     judged = of(own_study, "02_judgement").run()
     stages = {s.folder: s for one in (*evaluations, judged) for s in (one, *one.upstream())}
-    stages |= {s.folder: s for s in grid.teacher_stages(judged)}
+    stages |= {s.folder: s for s in judged.at("01_teacher_responses").together}
     with pytest.MonkeyPatch.context() as patch:
         patch_root(patch, own_study)
         results.gather(folder / "results/seed0", PARAMS, 0, list(stages.values()))
@@ -192,34 +182,6 @@ def test_the_report_shows_agreement_and_no_accuracy(own_study, report):
     assert not list(figures.glob("table_2_main.*")) and not list(figures.glob("*claims*"))
     costs = pd.read_csv(tables / "costs.csv").set_index("stage")["tokens_generated"]
     assert costs["01_held_out"] > 0
-
-
-@pytest.mark.slow
-def test_the_report_says_in_a_sentence_what_ppo_did(own_study, report):
-    tables, figures = report
-    written = pd.read_csv(tables / "greedy_answers.csv").set_index("method")
-    for method, axes in EVALUATED:
-        answers, row = of(own_study, "07_evaluate", method, **axes).table("answers"), written.loc[method]
-        assert row["questions"] == len(answers) == 8 and row["tokens"] == pytest.approx(answers["tokens"].mean())
-        assert row["answered"] == pytest.approx(answers["answer"].notna().mean())
-        assert row["distinct"] == pytest.approx(len(set(answers["text"])) / 8)
-    shown = pd.read_csv(figures / "held_out_agreement.csv").set_index("method")["agreement_pct"]
-    row = pd.read_csv(figures / "health.csv").set_index("measure").loc["agreement (%)"]
-    found = row[["before_training", "after_warmup", "after_ppo"]].tolist()
-    assert found == pytest.approx(shown[["icl", "ours_wo_r", "ours"]].tolist(), abs=0.01)
-    title, _, text = (figures / "health.md").read_text().split("\n")[:3]
-    assert title == "# What PPO did to your student" and text.startswith("**") and "held-out questions" in text
-
-
-def test_a_study_with_gold_answers_has_no_such_table(study, tmp_path, monkeypatch):
-    patch_root(monkeypatch, study)
-    stage = stage_in(study, "07_evaluate")
-    assert results.agreement([stage]) is None
-    assert grid.teacher_stages(stage) == [stage.at("01_teacher_responses")]
-    assert not any(s.name == "01_held_out" for job in study_jobs(PARAMS, [0], questions=True) for s in job.stages)
-    gold = stage.table("answers")
-    assert results.judged(stage)["correct"].tolist() == results.graded(stage)["correct"].tolist()
-    assert results.judged(stage)["held_to"].tolist() == gold["gold"].tolist()
 
 
 # ---- nothing is trained or chosen on them
@@ -260,16 +222,6 @@ def test_the_poison_worked(own_study, poisoned):
     answers = [of(root, "07_evaluate").table("answers")["text"].tolist() for root in (own_study, poisoned)]
     assert answers[0] == answers[1]
     assert not results.judged(of(poisoned, "07_evaluate"))["correct"].any()
-
-
-@pytest.mark.slow
-def test_no_override_moves_what_all_variants_are_measured_by(own_study):
-    stage = of(own_study, "07_evaluate")
-    for key, value in (("voting.flip_share", 0.4), ("teacher_sampling.samples_per_temperature", 9)):
-        variant = stage.with_overrides({key: value})
-        assert variant.folder != stage.folder
-        assert identity(variant.at("01_held_out")) == identity(stage.at("01_held_out"))
-        assert variant.at("01_held_out").folder == stage.at("01_held_out").folder
 
 
 # ---- some questions with answers
@@ -335,7 +287,7 @@ def test_a_study_whose_server_or_teacher_will_not_do(tmp_path, problems, at_root
     server.models = listing("apprentice")
     assert "has no model 'authority' but apprentice" in refused(root, capsys)
     server.models = listing("authority")
-    said = refused(root, capsys, "--questions")
+    said = refused(root, capsys, "--experiments", "questions")
     assert "13_baseline: on-policy distillation learns from the teacher's log-probabilities, but the" in said
     server.close()
     assert f"No server answers at {server.url}" in refused(root, capsys)
@@ -348,7 +300,7 @@ def test_reviewers_questions_need_gold_answers(tmp_path, problems, at_root, caps
     content = yaml.safe_load((root / PARAMS).read_text()) | {"teachers": {"strong": "models/strong"}}
     (root / PARAMS).write_text(yaml.safe_dump(content))
     assert "are judged by gold answers, which test questions of datasets.mine lack" in refused(
-        root, capsys, "--questions"
+        root, capsys, "--experiments", "study", "ablations", "questions"
     )
 
 

@@ -13,7 +13,7 @@ from tiny_models import make_model, save_settings, save_tokenizer
 
 from rdlib.engines import models, stateful
 from rdlib.errors import UserError
-from rdlib.study import preflight, requirements
+from rdlib.study import requirements
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +112,7 @@ def test_generation_settings_that_cannot_be_saved_do_no_harm(plain, tmp_path):
 def test_the_micro_models_and_models_that_are_not_at_hand_are_left_out(tmp_path):
     root = make_root(tmp_path)
     last = stage_in(root, "07_evaluate")
-    assert preflight.uses([*last.upstream(), last]) == []
+    assert requirements.uses([*last.upstream(), last]) == []
     away = make_root(tmp_path / "away", students={"small": "org/student", "large": "org/other"})
     last = stage_in(away, "07_evaluate")
     requirements.check_teachers([*last.upstream(), last])

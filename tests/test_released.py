@@ -14,7 +14,8 @@ from rdlib.study import figures
 
 FIGURES = ROOT / "figures"
 released = pytest.mark.skipif(
-    not (FIGURES / "results").is_dir(), reason="no reference run has been released yet (make reference)"
+    not (FIGURES / "results").is_dir(),
+    reason="no reference run has been released yet (make study PROFILE=params/reference.yaml)",
 )
 
 

@@ -8,8 +8,8 @@ import pytest
 from rdlib import numerics
 from rdlib.evidence import result_tables
 from rdlib.paths import ROOT
-from rdlib.study import compared, published, release
-from rdlib.study.jobs import DRAWING
+from rdlib.study import compared, publish, release
+from rdlib.study.jobs import FIGURES, QUESTIONS
 from rdlib.study.stage import Stage
 
 RELEASED = ROOT / "figures" / "results"
@@ -35,9 +35,9 @@ def test_all_seeds_are_of_one_commit_in_the_portable_mode():
 @told
 def test_the_executed_notebooks_show_a_released_seed():
     record = json.loads((FOLDERS[0] / "provenance.json").read_text())
-    jobs = published.cell_jobs(record["profile"], record["seed"])
-    kept = published.of_release(RELEASED.parent / "notebooks", record["profile"], FOLDERS)
-    assert {path.stem for path in kept} == {job.notebook for job in jobs} | set(DRAWING)
+    jobs = publish.cell_jobs(record["profile"], record["seed"])
+    kept = publish.of_release(RELEASED.parent / "notebooks", record["profile"], FOLDERS)
+    assert set(kept) == {job.notebook for job in jobs} | {FIGURES, QUESTIONS}
 
 
 @told

@@ -12,8 +12,8 @@ from conftest import PARAMS, copy_study, identity, make_root, stage_in, tiny_set
 
 from rdlib.errors import UserError
 from rdlib.study import opening
-from rdlib.study.grid import ablation_overrides
-from rdlib.study.jobs import seed_jobs
+from rdlib.study.experiments import variants
+from rdlib.study.jobs import study_jobs
 from rdlib.study.opening import make_stage, open_stage
 from rdlib.study.specification import METHODS, STAGES, dag_edges
 from rdlib.study.stage import Stage
@@ -214,7 +214,7 @@ def test_dag_edges_are_the_inputs():
 
 
 def test_the_grid_has_every_cell_in_order(root):
-    stages = list({s.folder: s for job in seed_jobs(PARAMS, 0) for s in job.stages if not s.variant}.values())
+    stages = list({s.folder: s for job in study_jobs(PARAMS, [0]) for s in job.stages if not s.variant}.values())
     seen = set()
     for stage in stages:
         assert all(s.folder in seen for s in stage.inputs.values()), stage.label
@@ -228,12 +228,11 @@ def test_the_grid_has_every_cell_in_order(root):
 
 
 def test_ablations_hold_the_default_and_their_values(root):
-    profile = stage_in(root, "00_data").profile
-    overrides = ablation_overrides(profile)
-    assert set(overrides) == {"lambda", "data_ratio", "reward_source", "correctness"}
-    for name, reached in (("lambda", "05_reward_model"), ("correctness", "06_ppo")):
-        variants = [stage_in(root, reached).with_overrides(o).variant for o in overrides[name]]
-        assert len(set(variants)) == len(variants) and "" in variants
+    for name in ("lambda", "data_ratio", "reward_source", "correctness"):
+        found = [stage.variant for stage in variants(name, stage_in(root, "07_evaluate"))]
+        assert len(set(found)) == len(found) > 1 and "" in found
+    shorter = variants("lambda", stage_in(root, "07_evaluate").with_overrides({"reward_model.epochs": 1}))
+    assert [stage.overrides for stage in shorter][-1] == {"reward_model.epochs": 1, "reward_model.lam": 1.0}
 
 
 def test_at_keeps_the_cell(root):

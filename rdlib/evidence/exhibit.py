@@ -22,6 +22,8 @@ from rdlib.evidence import looks, tables
 from rdlib.evidence.result_tables import Evidence
 
 GOLD = "questions with gold answers"
+# Notebooks of the main grid: an exhibit may need no more of it than what one of them makes.
+MAIN = ("07_evaluate", "01_teacher_responses", "03_sft_warmup", "05_reward_model", "06_ppo")
 # The setting that each ablation varies, which names its variants.
 VARIED = {
     "lambda": "reward_model.lam",
@@ -42,7 +44,7 @@ class Exhibit:
     `of_rounding`: it is about the same seeds in another numerical mode, `of_same_rate` about SFT of the same seeds with
     the warm-up's learning rate, which few results have.
     `answer`: what its table says, in words that go before the caption. `trials`: the groups of trials that it shows,
-    which lie beside the results and are run by `rdlib.study.open_ends`. `methods`: those that it compares and not every
+    which lie beside the results and are run by `params/followups.yaml`. `methods`: those that it compares and not every
     study asks for. `needs`: what else it needs that own questions may lack. `of_own`: it is about own questions.
     """
 
@@ -70,6 +72,23 @@ class Exhibit:
         there |= {"of_same_rate": evidence.has_same_rate, "of_own": evidence.of_own_questions}
         there["trials"] = evidence.has_trials(*self.trials)
         return all(found or not getattr(self, needed) for needed, found in there.items())
+
+    @property
+    def experiments(self) -> tuple[str, ...]:
+        """The experiments that it is made from, as `python -m rdlib study --experiments` takes them; none: settings."""
+        grid = {"02_pseudo_labels": "judgement"} | dict.fromkeys(MAIN, "main")
+        found = [grid[notebook] for notebook in self.rests_on if notebook in grid]
+        found += ["main", "rounding"] if self.of_rounding else []
+        found += ["main", "same_rate"] if self.of_same_rate else []
+        found += self.ablations
+        found += [question for question in self.questions if question != "R7" and "main" not in found]
+        return tuple(dict.fromkeys([*found, *(f"params/followups.yaml:{name}" for name in self.trials)]))
+
+    @property
+    def last(self) -> str:
+        """The stage of those experiments that it is made from; "" for their last."""
+        (notebook,) = self.rests_on if len(self.rests_on) == 1 else ("",)
+        return notebook if notebook in MAIN[1:] else ""
 
     @property
     def ablations(self) -> tuple[str, ...]:
@@ -130,7 +149,7 @@ def missing_runs(evidence: Evidence, methods: Iterable[str], ablations: Iterable
     varied = {setting.partition("=")[0] for setting in costs["variant"]}
     lacking = {
         "--methods": [method for method in methods if method not in evaluated],
-        "--ablations": [ablation for ablation in ablations if VARIED[ablation] not in varied],
+        "--experiments study": [ablation for ablation in ablations if VARIED[ablation] not in varied],
     }
     return " ".join(" ".join([flag, *names]) for flag, names in lacking.items() if names)
 

@@ -10,11 +10,9 @@ Rewards, lengths and texts show what a judge may miss: PPO can raise the reward 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
 import pandas as pd
 from scipy.stats import norm
 
@@ -42,14 +40,6 @@ class Change:
     before: float = NAN
     after: float = NAN
     untrained: float = NAN
-
-    def fell_to(self, share: float) -> bool:
-        """Whether what is left is less than a share of what was there."""
-        return self.after < share * self.before
-
-    def words(self, form: str) -> str:
-        """From one to the other."""
-        return f"from {self.before:{form}} to {self.after:{form}}"
 
 
 @dataclass(frozen=True)
@@ -86,13 +76,8 @@ class Health:
         return self.reward.after - self.reward.before > SURE * self.reward_error
 
     @property
-    def did_not_rise(self) -> bool:
-        """Whether agreement did not rise, or by too little to matter whatever the chance."""
-        return self.gain <= 0 or self.high < NOTICED
-
-    @property
     def questions_needed(self) -> int:
-        """The held-out questions that tell the difference found, or a point at least, with 80 % power; two digits."""
+        """Held-out questions for 80 % power to detect the difference found, or a point at least; two digits."""
         size = min(max(abs(self.gain), NOTICED), PLANNED)
         z = norm.ppf((1 + stats.LEVEL) / 2) + norm.ppf(power.POWER)
         needed = math.ceil((z * self.deviation / size) ** 2)
@@ -102,68 +87,58 @@ class Health:
 # ---- the sentence
 
 
+INTERVAL = "points (95 % CI {h.low:.1f} to {h.high:.1f}, {h.questions:,} held-out questions)"
+LEADS = {
+    "not evaluated": 'What PPO changed is not known: the warm-up was not evaluated (ARGS="--methods ours_wo_r" does)',
+    "no judge": "What PPO changed is not known: no held-out question has a vote of the teacher or a gold answer",
+    "kept start": "PPO changed nothing: it kept the model that it began with, the warm-up's "
+    "({h.judge} {h.agreement.after:.0f} % on {h.questions:,} held-out questions)",
+    "rose": f"{{Judge}} rose by {{h.gain:.1f}} {INTERVAL}",
+    "rose without reward": f"{{Judge}} rose by {{h.gain:.1f}} {INTERVAL}, though reward did not rise",
+    "reward alone": "Reward rose (from {h.reward.before:.2f} to {h.reward.after:.2f}) while {h.judge} did not: "
+    f"{{h.gain:+.1f}} {INTERVAL}; reward hacking is suspected, so read the answers that changed in 06_ppo.ipynb",
+    "fell": f"{{Judge}} fell by {{fall:.1f}} {INTERVAL}",
+    "same": "Nothing changed in {h.judge}: each held-out question is answered as well as before",
+    "level": f"{{Judge}} stayed as it was, to within a point or so: {{h.gain:+.1f}} {INTERVAL}",
+    "unclear": f"Whether {{h.judge}} changed is unclear: {{h.gain:+.1f}} {INTERVAL}; "
+    "about {h.questions_needed:,} held-out questions would be enough to decide",
+}
+SHORTER = "answers grew short (from {h.tokens.before:.0f} to {h.tokens.after:.0f} tokens)"
+EQUALLED = "answers grew equal (distinct texts from {h.distinct.before:.0%} to {h.distinct.after:.0%})"
+LESS_READABLE = "fewer answers can be read (from {h.answered.before:.0%} to {h.answered.after:.0%})"
+
+
 def sentence(health: Health) -> str:
     """What PPO did to a student, in one sentence: its agreement, then what to worry about."""
-    return "; ".join([_lead(health), *_worries(health)]) + "."
+    parts = [LEADS[_lead(health)], *_worries(health)]
+    return "; ".join(parts).format(h=health, Judge=health.judge.capitalize(), fall=-health.gain) + "."
 
 
 def _lead(health: Health) -> str:
-    """What became of agreement, with reward where that went another way."""
-    judge, reward = health.judge, health.reward.words(".2f")
+    """Which of LEADS fits: what became of agreement, with reward where that went another way."""
     if not health.questions:
-        return _unknown(health)
+        return "not evaluated" if math.isfinite(health.agreement.after) else "no judge"
     if health.kept_start:
-        return f"PPO changed nothing: it kept the model that it began with, the warm-up's ({_level(health)})"
+        return "kept start"
     if health.low > 0:
-        other = "" if health.reward_rose else ", though reward did not rise"
-        return f"{judge.capitalize()} rose by {health.gain:.1f} points {_interval(health)}{other}"
-    if health.reward_rose and health.did_not_rise:
-        return (
-            f"Reward rose ({reward}) while {judge} did not: {health.gain:+.1f} points {_interval(health)}; reward "
-            f"hacking is suspected, so read the answers that changed in 06_ppo.ipynb"
-        )
+        return "rose" if health.reward_rose else "rose without reward"
+    if health.reward_rose and (health.gain <= 0 or health.high < NOTICED):
+        return "reward alone"
     if health.high < 0:
-        return f"{judge.capitalize()} fell by {-health.gain:.1f} points {_interval(health)}"
-    return _undecided(health)
-
-
-def _undecided(health: Health) -> str:
-    """What to say of an interval that includes 0."""
+        return "fell"
     if not health.deviation:
-        return f"Nothing changed in {health.judge}: each held-out question is answered as well as before"
-    moved = f"{health.gain:+.1f} points {_interval(health)}"
-    if health.questions_needed <= health.questions:
-        return f"{health.judge.capitalize()} stayed as it was, to within a point or so: {moved}"
-    return (
-        f"Whether {health.judge} changed is unclear: {moved}; about {health.questions_needed:,} held-out questions "
-        f"would tell"
-    )
-
-
-def _unknown(health: Health) -> str:
-    if np.isfinite(health.agreement.after):
-        return 'What PPO changed is not known: the warm-up was not evaluated (ARGS="--methods ours_wo_r" does)'
-    return "What PPO changed is not known: no held-out question has a vote of the teacher or a gold answer"
-
-
-def _interval(health: Health) -> str:
-    return f"(95 % CI {health.low:.1f} to {health.high:.1f}, {health.questions:,} held-out questions)"
-
-
-def _level(health: Health) -> str:
-    return f"{health.judge} {health.agreement.after:.0f} % on {health.questions:,} held-out questions"
+        return "same"
+    return "level" if health.questions_needed <= health.questions else "unclear"
 
 
 def _worries(health: Health) -> list[str]:
     """What to look at before the student is used, whatever its agreement."""
-    found = []
-    if health.tokens.fell_to(SHORT):
-        found.append(f"answers grew short ({health.tokens.words('.0f')} tokens)")
-    if health.distinct.fell_to(EQUAL):
-        found.append(f"answers grew equal (distinct texts {health.distinct.words('.0%')})")
-    if health.answered.before - health.answered.after > UNREADABLE:
-        found.append(f"fewer answers can be read ({health.answered.words('.0%')})")
-    return found
+    worries = {
+        SHORTER: health.tokens.after < SHORT * health.tokens.before,
+        EQUALLED: health.distinct.after < EQUAL * health.distinct.before,
+        LESS_READABLE: health.answered.before - health.answered.after > UNREADABLE,
+    }
+    return [text for text, holds in worries.items() if holds]
 
 
 # ---- the numbers
@@ -179,10 +154,8 @@ def measured(evidence: Evidence) -> list[Health]:
 def _measured(evidence: Evidence, cell: tuple[str, str, str], written: pd.DataFrame) -> Health:
     judged, gold = _judged(evidence, cell)
     answers = {method: _of_method(written, cell, method) for method in METHODS}
-    changes = {name: _change(answers, name) for name in ("tokens", "distinct", "answered")}
     runs = _of_method(tables.select(evidence.ppo_history, variant=""), cell, AFTER)
     compared = len(judged[BEFORE]) and len(judged[AFTER])
-    difference = _difference(judged[AFTER], judged[BEFORE], cell[0]) if compared else {}
     reward, error = reward_change(runs)
     return Health(
         "/".join(cell),
@@ -191,8 +164,8 @@ def _measured(evidence: Evidence, cell: tuple[str, str, str], written: pd.DataFr
         reward=reward,
         reward_error=error,
         kept_start=_kept_start(runs),
-        **changes,
-        **difference,
+        **{name: _change(answers, name) for name in ("tokens", "distinct", "answered")},
+        **(_difference(judged[AFTER], judged[BEFORE], cell[0]) if compared else {}),
     )
 
 
@@ -264,20 +237,19 @@ MEASURES = {
     "tokens of a greedy answer": ("tokens", 1),
     "distinct greedy answers (%)": ("distinct", 100),
     "greedy answers that can be read (%)": ("answered", 100),
+    "reward of PPO's first and last updates": ("reward", 1),
 }
 
 
 def table(found: list[Health]) -> pd.DataFrame:
     """A row a cell and measure: before any training, after the warm-up, after PPO, and what PPO changed."""
-    return pd.DataFrame([{"cell": one.cell} | row for one in found for row in _rows(one)])
-
-
-def _rows(one: Health) -> Iterator[dict]:
-    """The rows of one cell; of agreement the interval of its change too."""
-    yield _row(f"{one.judge} (%)", one.agreement) | {"change_low": one.low, "change_high": one.high}
-    for measure, (name, scale) in MEASURES.items():
-        yield _row(measure, getattr(one, name), scale)
-    yield _row("reward of PPO's first and last updates", one.reward)
+    rows = []
+    for one in found:
+        interval = {"change_low": one.low, "change_high": one.high}
+        rows.append({"cell": one.cell} | _row(f"{one.judge} (%)", one.agreement) | interval)
+        for measure, (name, scale) in MEASURES.items():
+            rows.append({"cell": one.cell} | _row(measure, getattr(one, name), scale))
+    return pd.DataFrame(rows)
 
 
 def _row(measure: str, change: Change, scale: float = 1) -> dict:

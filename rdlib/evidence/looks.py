@@ -50,7 +50,7 @@ BASELINE_NAMES = {
     "distillation": "on-policy distillation",
     "grpo": "GRPO on the vote",
 }
-# The arms of the reviewers' questions, by the names of `rdlib.study.arms`
+# The arms of the reviewers' questions, by the names of params/experiments.yaml
 ARMS = {
     "teacher": METHODS["teacher"],
     "teacher, fine-tuned": Look("teacher, fine-tuned", GREY, "*"),

@@ -1,4 +1,4 @@
-"""Tables of the open ends of the science and their plain answers, from the tables of `rdlib.study.open_ends` alone.
+"""Tables of the open ends of the science and their plain answers, from the tables of `rdlib.study.measures` alone.
 
 A trial's name has its parts between bars. `answers`: cell, trial, seed, when, id, agrees, correct, a row a validation
 question and moment of a run: "start" and "end" of PPO, the policy "kept", and the "warm-up" before it. Differences are

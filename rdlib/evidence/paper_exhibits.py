@@ -142,7 +142,7 @@ PAPER = (
         title="C1 where SFT has the warm-up's learning rate",
         caption="Differences in accuracy in percentage points, paired by question, with 95 % intervals over seeds and "
         "questions, in every cell of Table 2 and on their mean. SFT of the same seeds was trained once more with the "
-        "learning rate of the warm-up, all else being the same (`python -m rdlib same-rate`).",
+        "learning rate of the warm-up, all else being the same (`python -m rdlib study --experiments same_rate`).",
         table=lambda evidence: same_rate.rate_table(evidence.rates),
         draw=None,
         rests_on=(),

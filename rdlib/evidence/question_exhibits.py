@@ -55,7 +55,7 @@ def _of_question(question: str, title: str) -> Exhibit:
         caption=PAIRED,
         table=_question_table(question),
         draw=None,
-        rests_on=("13_reviewer_runs",),
+        rests_on=("13_experiment_runs",),
         questions=(question,),
         answer=_plain_answer(question),
     )
@@ -69,7 +69,7 @@ def _arms_figure(question: str, title: str) -> Exhibit:
         caption=ARMS,
         table=_arms(question),
         draw=question_figures.arms,
-        rests_on=("13_reviewer_runs",),
+        rests_on=("13_experiment_runs",),
         questions=(question,),
     )
 
@@ -90,7 +90,7 @@ QUESTIONS = (
         "benchmark.",
         table=_arms("R4"),
         draw=question_figures.label_noise,
-        rests_on=("13_reviewer_runs",),
+        rests_on=("13_experiment_runs",),
         questions=("R4",),
     ),
     Exhibit(
@@ -115,7 +115,7 @@ QUESTIONS = (
         "what is sampled. PPO on the vote has a reward model too: its value model begins with its body.",
         table=lambda evidence: question_tables.ledger_table(evidence.question_costs),
         draw=None,
-        rests_on=("13_reviewer_runs",),
+        rests_on=("13_experiment_runs",),
         questions=("R1", "R2"),
         answer=lambda evidence: f"Answer: {question_tables.cost_answer(_pareto(evidence))}",
     ),
@@ -126,7 +126,7 @@ QUESTIONS = (
         "that making a model takes, inputs included, evaluation left out; a panel a cell and benchmark.",
         table=_pareto,
         draw=question_figures.pareto,
-        rests_on=("13_reviewer_runs",),
+        rests_on=("13_experiment_runs",),
         questions=("R1", "R2"),
     ),
     Exhibit(

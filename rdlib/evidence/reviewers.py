@@ -1,7 +1,7 @@
 """What the paper's reviewers asked (R1-R7 of the method's notes): tables that answer, from the arms' answers.
 
 An arm is one evaluated model; its cell and question say in which cell it belongs to which of the reviewers' questions,
-and its level how much of what that question varies it has. `rdlib.study.arms` says which runs they are.
+and its level how much of what that question varies it has. params/experiments.yaml says which runs they are.
 """
 
 from __future__ import annotations

@@ -34,7 +34,7 @@ def pairs(portable: pd.DataFrame, native: pd.DataFrame) -> pd.DataFrame:
     if len(both) != len(native):
         raise UserError(
             f"rounding.parquet: of {len(native)} answers {len(native) - len(both)} are to none of the questions of "
-            f"correctness.parquet: run `make rounding` again."
+            f"correctness.parquet: run `make study EXPERIMENTS=rounding` again."
         )
     both["changed"] = both["correct_native"] != both["correct_portable"]
     grouped = both.groupby(keys)
@@ -193,9 +193,9 @@ EXHIBITS = (
         name="rounding",
         title="What rounding alone does",
         caption="The same seeds, settings and code in the portable numerical mode and under torch's own numerics "
-        "(`make rounding`). Accuracies are means over seeds in %; `rms_difference_pp` is the root mean square over "
-        "seeds of the difference between the modes, `rounding_sd_pp` that over the square root of 2, `seeds_sd_pp` the "
-        "standard deviation of the portable accuracies between seeds.",
+        "(`make study EXPERIMENTS=rounding`). Accuracies are means over seeds in %; `rms_difference_pp` is the root "
+        "mean square over seeds of the difference between the modes, `rounding_sd_pp` that over the square root of 2, "
+        "`seeds_sd_pp` the standard deviation of the portable accuracies between seeds.",
         table=lambda evidence: spread_table(_by_seed(evidence)),
         draw=None,
         rests_on=(),
@@ -206,7 +206,8 @@ EXHIBITS = (
         name="figure_rounding",
         title="The same seeds in two numerical modes",
         caption="Accuracy on the test questions in % of each seed in the portable numerical mode (filled) and under "
-        "torch's own (open, by `make rounding`), joined by a line; beside them mean and standard deviation of seeds.",
+        "torch's own (open, by `make study EXPERIMENTS=rounding`), joined by a line; beside them mean and standard "
+        "deviation of seeds.",
         table=_by_seed,
         draw=draw,
         rests_on=(),

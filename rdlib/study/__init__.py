@@ -2,9 +2,21 @@
 
 import sys
 
-if sys.argv[:1] == ["-m"]:  # `python -m rdlib.study.NAME`, as commands were given up to version 1.0
-    from rdlib import __main__ as command
+# What commands and modules were called in version 1.0
+FORMER = {
+    "dag": "study",
+    "retrain": "study --for NAME",
+    "compared": "verify",
+    "published": "publish",
+    "memory_table": "memory",
+    "trials": "study --experiments params/trials.yaml",
+    "open_ends": "study --experiments params/followups.yaml",
+    "same_rate": "study --experiments same_rate",
+    "rounding": "study --experiments rounding",
+    "remake": "study --experiments questions",
+}
 
-    asked = next((word for word in sys.orig_argv if word.startswith("rdlib.study.")), "rdlib.study.")
-    print(f"error: {command.instead_of(asked.removeprefix('rdlib.study.'))}", file=sys.stderr)
+if sys.argv[:1] == ["-m"]:  # `python -m rdlib.study.NAME`, as commands were given up to version 1.0
+    asked = next((word for word in sys.orig_argv if word.startswith("rdlib.study.")), "").rpartition(".")[2]
+    print(f"error: `{asked}` is now `python -m rdlib {FORMER.get(asked, asked)}`.", file=sys.stderr)
     sys.exit(2)

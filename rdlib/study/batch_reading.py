@@ -22,7 +22,7 @@ from rdlib.engines.store import Store
 from rdlib.engines.stored_server import place_of
 from rdlib.errors import UserError
 from rdlib.settings import Model
-from rdlib.study.batch_folder import Origin, Origins
+from rdlib.study.batch_requests import Origin, Origins
 
 AT_ONCE = 500  # lines that are taken into the store together
 

@@ -286,18 +286,20 @@ def _last_line(text: str) -> str:
 def _says(*words: str) -> str | None:
     """What a program prints, None where it fails or is not there."""
     try:
-        done = subprocess.run(words, capture_output=True, text=True, stdin=subprocess.DEVNULL)
-    except OSError:
+        return _ask(*words)
+    except UserError:
         return None
-    return done.stdout if done.returncode == 0 else None
 
 
 def _ask(*words: str) -> str:
-    """What a program of SLURM prints; UserError where it fails."""
-    done = subprocess.run(words, capture_output=True, text=True, stdin=subprocess.DEVNULL)
-    if done.returncode:
+    """What a program of SLURM prints; UserError where it fails or is not there."""
+    try:
+        done = subprocess.run(words, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+        problem = _last_line(done.stderr) if done.returncode else ""
+    except OSError as error:
+        problem = error.strerror
+    if problem:
         raise UserError(
-            f"SLURM does not answer ({_last_line(done.stderr)}): see that `{words[0]}` works here, then "
-            f"give the same command again."
+            f"SLURM does not answer ({problem}): see that `{words[0]}` works here, then give the same command again."
         )
     return done.stdout

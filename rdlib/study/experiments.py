@@ -12,27 +12,32 @@ from __future__ import annotations
 
 import difflib
 import math
+import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import product
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
+from rdlib import artifacts, numerics, paths
 from rdlib.errors import UserError
 from rdlib.paths import ROOT
 from rdlib.profile import Profile, load_profile
-from rdlib.settings import AXES, Section
+from rdlib.settings import AXES, SEEDS, Method, Section
+from rdlib.study.opening import refuse_unread
 from rdlib.study.specification import METHODS, STAGES
 from rdlib.study.stage import Stage
 
 STUDY = "params/experiments.yaml"
+PROFILE = "params/micro.yaml"  # of a command that names none
 ALWAYS = ("teacher", "icl")  # methods that train nothing: every study compares with them
 OF_OWN = ("ours_wo_r", "ours")  # of own questions a study trains the student of Ours and its warm-up, unless asked
 UNUSED = {"teacher": ("student",), "icl": ("teacher",)}  # axes that a method does not have
+CHOOSING = ("trials", "follow-ups")  # groups whose seeds must not be released, since settings are chosen by them
 
 
 class Arm(Section):
@@ -51,7 +56,10 @@ class Arm(Section):
 
 
 class Experiment(Section):
-    """One experiment; params/experiments.yaml says what its keys mean. `path` and `name` say where it stands."""
+    """One experiment; params/experiments.yaml says what its keys mean. `path` and `name` say where it stands.
+
+    `bound`: its profile is its own, not its file's, so the command line gives it no other.
+    """
 
     title: str
     group: str = "own"
@@ -66,7 +74,9 @@ class Experiment(Section):
     measure: list[str] = []
     notebook: str | None = None
     profile: str | None = None
-    seeds: list[int] | None = None
+    numerics: Literal["native"] | None = None
+    seeds: list[Annotated[int, Field(ge=0, lt=SEEDS)]] | None = Field(None, min_length=1)
+    bound: bool = False
     name: str = ""
     path: str = ""
 
@@ -74,13 +84,13 @@ class Experiment(Section):
     def _is_whole(self) -> Experiment:
         if sum(map(bool, (self.method, self.methods, self.arms))) != 1:
             raise ValueError("give one of method, methods and arms")
-        for arm in self.every_arm.values():
-            if (method := arm.method or self.method) not in METHODS:
-                raise ValueError(f"there is no method {method!r}: give one of {', '.join(METHODS)}")
-            if (last := arm.last or self.last) not in STAGES:
-                raise ValueError(f"there is no stage {last!r}: give one of {', '.join(STAGES)}")
-        if self.reference and self.reference not in {arm.name or name for name, arm in self.every_arm.items()}:
-            raise ValueError(f"there is no arm {self.reference!r} to compare with: give one of {', '.join(self.arms)}")
+        for name, arm in self.every_arm.items():
+            _require_stage(name, arm.method or self.method, arm.last or self.last)
+        for name, _, method in (text.partition(" of ") for text in self.measure):
+            _require_stage(name, method or "ours", name)
+        names = list(dict.fromkeys(arm.name or name for name, arm in self.every_arm.items()))
+        if self.reference and self.reference not in names:
+            raise ValueError(f"there is no arm {self.reference!r} to compare with: give one of {', '.join(names)}")
         return self
 
     @property
@@ -89,12 +99,28 @@ class Experiment(Section):
         methods = self.methods or ([self.method] if self.method else [])
         return self.arms or {method: Arm(method=method) for method in methods}
 
+    @property
+    def key(self) -> str:
+        """What the command line calls it: its name, or FILE:NAME for one of another file than the study's."""
+        return self.name if self.path == STUDY else f"{self.path}:{self.name}"
+
+
+def _require_stage(arm: str, method: str | None, last: str) -> None:
+    """ValueError, as pydantic wants it, for a stage that there is not or that a method does not have."""
+    if last not in STAGES:
+        raise ValueError(f"there is no stage {last!r}: give one of {', '.join(STAGES)}")
+    if method not in METHODS:
+        raise ValueError(f"there is no method {method!r}: give one of {', '.join(METHODS)}")
+    having = STAGES[last].methods or tuple(name for name in METHODS if name not in ALWAYS)
+    if method not in having:
+        raise ValueError(f"{arm!r} is of method {method}, which has no stage {last}: {', '.join(having)} have it")
+
 
 class ExperimentFile(Section):
     """A file of experiments; `profile` and `seeds` are those of experiments that have none of their own."""
 
     profile: str | None = None
-    seeds: list[int] | None = None
+    seeds: list[Annotated[int, Field(ge=0, lt=SEEDS)]] | None = Field(None, min_length=1)
     experiments: dict[str, Experiment] = Field(min_length=1)
 
 
@@ -118,29 +144,43 @@ class Run:
         return {"experiment": self.experiment, "arm": self.arm, "cell": self.cell, "level": self.level}
 
 
-@lru_cache
 def load(path: str = STUDY) -> dict[str, Experiment]:
     """The experiments of a file (relative to the repository), by name; UserError that names a bad entry."""
     try:
-        content = ExperimentFile.model_validate(yaml.safe_load((ROOT / path).read_text(encoding="utf-8")))
-    except (OSError, yaml.YAMLError) as error:
-        raise UserError(f"The experiments {path} cannot be read ({str(error).splitlines()[0][:200]}).") from None
+        file = (paths.ROOT if path == STUDY else ROOT) / path  # the study's own lie beside the code
+        return _load(path, file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is no text in UTF-8"
+        raise UserError(f"The experiments {path} cannot be read ({reason}).") from None
+
+
+@lru_cache
+def _load(path: str, text: str) -> dict[str, Experiment]:
+    try:
+        content = ExperimentFile.model_validate(yaml.safe_load(text))
+    except yaml.YAMLError as error:
+        raise UserError(f"The experiments {path} are no YAML ({' '.join(str(error).split())[:200]}).") from None
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the file"
         raise UserError(f"{path} has a bad entry {where}: {first['msg'].removeprefix('Value error, ')}.") from None
     found = {}
     for name, one in content.experiments.items():
-        own = {"name": name, "path": path, "profile": one.profile or content.profile}
+        if one.notebook and path != STUDY:
+            raise UserError(
+                f"{path}: the experiment {name} names a notebook, which is for {STUDY} alone: leave it out."
+            )
+        own = {"name": name, "path": path, "profile": one.profile or content.profile, "bound": bool(one.profile)}
         found[name] = one.model_copy(update=own | {"seeds": one.seeds or content.seeds})
     return found
 
 
 def named(names: Iterable[str]) -> list[Experiment]:
     """Experiments by name or group of params/experiments.yaml, or by FILE or FILE:NAME; UserError for others."""
-    found: dict[tuple[str, str], Experiment] = {}
+    found: dict[str, Experiment] = {}
     for asked in names:
-        path, _, name = asked.partition(":") if ".yaml" in asked else (STUDY, "", asked)
+        path, _, name = asked.rpartition(":") if ".yaml:" in asked or ".yml:" in asked else (STUDY, "", asked)
+        path, name = (asked, "") if asked.endswith((".yaml", ".yml")) else (path, name)
         known = load(path)
         some = [one for one in known.values() if name in ("", one.name, one.group)]
         if not some:
@@ -148,8 +188,133 @@ def named(names: Iterable[str]) -> list[Experiment]:
             close = difflib.get_close_matches(name, [*known, *groups], n=1)
             hint = f"did you mean {close[0]!r}?" if close else f"it has {', '.join(known)}."
             raise UserError(f"{path} has no experiment {name!r}: {hint}")
-        found |= {(one.path, one.name): one for one in some}
+        found |= {one.key: one for one in some}
     return list(found.values())
+
+
+def of_study(profile: Profile) -> list[Experiment]:
+    """What a study runs where nothing is asked for by name: the main grid, and the ablations of the profile."""
+    found = [one for one in load().values() if one.group == "study"]
+    for name, one in load().items():
+        cells = [cell for cell in profile.grid.ablation_cells if name in ablations_of(profile, cell.dataset)]
+        if cells and one.group == "ablations":
+            texts = [f"{cell.dataset}/{cell.teacher}/{cell.student}" for cell in cells]
+            found.append(one.model_copy(update={"cells": texts}))
+    return found
+
+
+# ---- what a command asks for
+
+
+def settled(
+    names: Sequence[str] | None, profile: str | None = None, seeds: Sequence[int] | None = None
+) -> tuple[str, list[Experiment]]:
+    """The profile of what is asked for, and the experiments, each with the seeds that it is run for.
+
+    `names` as in `named`; None: what the profile asks for. `profile` and `seeds` are the command's. An experiment with
+    seeds of its own is run for those of them that the command names. UserError for what cannot be run together.
+    """
+    given = profile and _relative(profile)
+    if names is None:
+        path = given or PROFILE
+        found = of_study(load_profile(ROOT / path))
+    else:
+        found = [one if one.bound or not given else one.model_copy(update={"profile": given}) for one in named(names)]
+        path = _one_profile(found, given)
+    settings = load_profile(ROOT / path)
+    for one in found if names is not None else ():
+        _require_runnable(one, settings)
+    own = {seed for one in found for seed in one.seeds or ()}
+    if found and all(one.seeds for one in found) and (unknown := set(seeds or ()) - own):
+        raise UserError(f"The experiments asked for have no seed {min(unknown)}: give some of {sorted(own)}.")
+    wanted = [
+        (one, [seed for seed in one.seeds or seeds or settings.grid.seeds if seed in (seeds or [seed])])
+        for one in found
+    ]
+    return path, [one.model_copy(update={"profile": path, "seeds": few}) for one, few in wanted if few]
+
+
+def _relative(profile: str) -> str:
+    path = Path(profile)
+    return path.relative_to(ROOT).as_posix() if path.is_absolute() and path.is_relative_to(ROOT) else str(profile)
+
+
+def _one_profile(found: list[Experiment], given: str | None) -> str:
+    """The profile of experiments that are run together; UserError where there are several, or two numerical modes."""
+    profiles: dict[str, list[str]] = {}
+    for one in found:
+        profiles.setdefault(one.profile or PROFILE, []).append(one.key)
+    if len(profiles) > 1:
+        commands = [f"`python -m rdlib study --profile {p} --experiments {' '.join(n)}`" for p, n in profiles.items()]
+        raise UserError(
+            f"These experiments are of several profiles, so one run cannot have them: give {_and(commands)}."
+        )
+    if 0 < sum(one.numerics is not None for one in found) < len(found):
+        native = ", ".join(one.key for one in found if one.numerics)
+        raise UserError(f"{native}: computed in native numerics, so run by a command of its own, without the others.")
+    path = next(iter(profiles), given or PROFILE)
+    if given and path != given:
+        raise UserError(f"{found[0].key} has the profile {path} for its own: leave --profile {given} out.")
+    return path
+
+
+def _and(parts: list[str]) -> str:
+    return " and ".join([", ".join(parts[:-1]), parts[-1]]) if len(parts) > 1 else parts[0]
+
+
+def _require_runnable(one: Experiment, profile: Profile) -> None:
+    """UserError for an experiment that has nothing to compare here, or chooses settings on a released seed."""
+    for key, given in one.vary.items():
+        if len({str(value) for value in _values(profile, given)}) < 2:
+            raise UserError(
+                f"The experiment {one.key} compares values of {key} ({given}), of which the profile {profile.name} has "
+                f"one alone: add others there."
+            )
+    for key, given in (pair for arm in one.arms.values() for pair in (one.settings | arm.settings).items()):
+        value = _value(profile, given)
+        if value != given and value in (None, _value(profile, key)):
+            raise UserError(
+                f"The experiment {one.key} sets {key} to {given}, which is the same in the profile {profile.name}: "
+                f"there is nothing to compare."
+            )
+    if one.group in CHOOSING and (kept := set(profile.grid.seeds) & set(one.seeds or ())):
+        raise UserError(
+            f"The experiment {one.key} uses seed {min(kept)}, which the profile {profile.name} releases: "
+            f"choose settings on another."
+        )
+
+
+def require_methods(methods: Sequence[str], found: Iterable[Experiment]) -> None:
+    """UserError for methods that cannot be added to the main grid, or where that is not run."""
+    known = get_args(Method)
+    for method in methods:
+        if method not in known:
+            raise UserError(f"There is no method {method!r}: --methods takes some of {', '.join(known)}.")
+    if methods and "main" not in {one.key for one in found}:
+        raise UserError("--methods adds to the main grid: give --experiments main too, or leave --methods out.")
+
+
+def enter_numerics(found: Iterable[Experiment]) -> None:
+    """Have the jobs that this process starts compute in the numerics that the experiments name, if they do."""
+    if any(one.numerics == numerics.NATIVE for one in found):
+        os.environ[numerics.SWITCH] = numerics.NATIVE
+        for name in numerics.MODE.keys() - numerics.THREADS.keys():
+            os.environ.pop(name, None)
+
+
+def require_made_natively(found: Iterable[Experiment], stages: Iterable[Stage]) -> None:
+    """UserError where an experiment in native numerics would take a finished stage of the portable mode for its own."""
+    if not any(one.numerics == numerics.NATIVE for one in found):
+        return
+    for stage in stages:
+        manifest = artifacts.read_manifest(stage.folder)
+        if manifest and manifest["environment"].get("numerics") == numerics.PORTABLE:
+            raise UserError(
+                f"{stage.label} was made in the portable mode: remove it, then give the same command again."
+            )
+
+
+# ---- the runs of an experiment
 
 
 def runs(experiment: Experiment, profile_path: str, seeds: Sequence[int], methods: Sequence[str] = ()) -> list[Run]:
@@ -202,12 +367,14 @@ def _runs_of_cell(
         axes = cell | ({"student": cell["teacher"]} if arm.student == "teacher" else {})
         axes |= dict.fromkeys(UNUSED.get(method, ()))
         stage = Stage("07_evaluate", path, method=method, seed=seed, all_overrides=settings, root=ROOT, **axes)
+        stage = stage.at(arm.last or experiment.last)
+        refuse_unread(stage)
         numeric = isinstance(value, int | float)
         yield Run(
             experiment.name,
             (arm.name or name) if numeric or key is None else str(value),
             "/".join(cell.values()),
-            stage.at(arm.last or experiment.last),
+            stage,
             float(value) if numeric else _level(profile, arm),
             experiment.reference == (arm.name or name),
         )
@@ -259,16 +426,32 @@ def ablations_of(profile: Profile, dataset: str) -> tuple[str, ...]:
 def measures_of(run: Run, experiment: Experiment) -> list[Stage]:
     """The further stages that measure a run, as `13_style`, or `13_validation_answers of ours_wo_r` of its warm-up.
 
-    One that the run's method has not is left out.
+    One that the run's method has not, or that is of a method that it does not start from, is left out.
     """
     found = []
     for text in experiment.measure:
         name, _, method = text.partition(" of ")
-        if method and "warmup" not in run.stage.inputs:
+        if method and not any(one.method == method for one in run.stage.upstream()):
             continue
         if (method or run.stage.method) in STAGES[name].methods:
             found.append(run.stage.at(name, method or None))
     return found
+
+
+def variants(name: str, cell: Stage) -> tuple[Stage, ...]:
+    """The stages of an experiment of the study in a stage's cell, with its overrides too: for notebooks 08 to 11."""
+    one = load()[name]
+    axes = {axis: getattr(cell, axis) for axis in AXES}
+    found = _runs_of_cell(one, cell.profile_path, cell.profile, axes, cell.seed, ())
+    return tuple(replace(run.stage, all_overrides=cell.all_overrides | run.stage.all_overrides) for run in found)
+
+
+def ablation_cells(profile_path: str, seed: int) -> list[Stage]:
+    """The evaluation of Ours in each cell of the ablations and of the reviewers' questions, in the profile's order."""
+    cells = load_profile(ROOT / profile_path).grid.ablation_cells
+    return [
+        Stage("07_evaluate", profile_path, method="ours", seed=seed, root=ROOT, **cell.model_dump()) for cell in cells
+    ]
 
 
 def with_upstream(stages: Iterable[Stage]) -> list[Stage]:

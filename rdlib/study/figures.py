@@ -68,20 +68,18 @@ def source(
 
 
 def described(exhibit: Exhibit, evidence: Evidence) -> str:
-    """What an exhibit shows, what it rests on, and the command that trains that again."""
-    if exhibit.trials:
-        again = f"python -m rdlib open-ends --groups {' '.join(exhibit.trials)}"
-        return "\n".join([exhibit.title, exhibit.caption, f"It shows trials; to run them again: {again}"])
-    shown = evidence.rounded if exhibit.of_rounding else evidence.folders
-    folders = evidence.answered if exhibit.of_questions else shown
-    seeds = ", ".join(str(seed_of(folder)) for folder in folders)
-    commits = ", ".join(commit[:10] for commit in evidence.commits) or "not recorded"
-    lines = [exhibit.title, exhibit.caption, f"From seeds {seeds} of {folders[0].parent}, made by commits {commits}."]
-    if exhibit.rests_on:
-        lines += [
-            f"It rests on what these notebooks train, and those before them: {', '.join(exhibit.rests_on)}.",
-            f'To train that again, its time told first: make retrain NAME={exhibit.name} SEEDS="{seed_of(folders[0])}"',
-        ]
+    """What an exhibit shows, what it depends on, and the command that retrains that."""
+    lines = [exhibit.title, exhibit.caption]
+    if not exhibit.trials:
+        shown = evidence.rounded if exhibit.of_rounding else evidence.folders
+        folders = evidence.answered if exhibit.of_questions else shown
+        seeds = ", ".join(str(seed_of(folder)) for folder in folders)
+        commits = ", ".join(commit[:10] for commit in evidence.commits) or "not recorded"
+        lines.append(f"From seeds {seeds} of {folders[0].parent}, made by commits {commits}.")
+    if exhibit.experiments:
+        words = "" if exhibit.trials else f' SEEDS="{seed_of(folders[0])}"'
+        lines.append(f"It depends on the experiments {', '.join(exhibit.experiments)}.")
+        lines.append(f"To retrain them, after an estimate of the time: make study NAME={exhibit.name}{words}")
     return "\n".join(lines)
 
 

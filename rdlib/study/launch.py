@@ -1,11 +1,11 @@
-"""Training stages in several processes: `accelerate launch` starts them, and the notebook's process follows them.
+"""Training stages in several processes: `accelerate launch` starts workers, and the notebook's process follows them.
 
     training: {processes: 2}                                            # a GPU each, or two processes on the CPU
     training: {processes: 8, accelerate: params/accelerate/zero2.yaml}  # DeepSpeed
 
-Each worker (`rdlib.study.worker`) runs the stage's own function; `rdlib.method.training` shares the work and lets the
-first one write. What the caller sees travels through pipes: progress bars on standard error, and on standard output
-events, each a line of JSON after a record separator: the rows of `on_update`, and the sentence of a failure. The
+Each worker (`python -m rdlib worker JOB`) runs the stage's own function; `rdlib.method.training` shares the work and
+lets the first one write. What the caller sees travels through pipes: progress bars on standard error, and on standard
+output events, each a line of JSON after a record separator: the rows of `on_update`, and the sentence of a failure. The
 workers end with their standard input, so that none outlives the notebook.
 """
 
@@ -43,7 +43,7 @@ def is_wanted(stage) -> bool:
     return "training" in stage.spec.sections and (settings.processes > 1 or settings.accelerate is not None)
 
 
-def run(stage, work: Path, hooks: dict[str, Any]) -> None:
+def in_processes(stage, work: Path, hooks: dict[str, Any]) -> None:
     """Run a stage's function in worker processes until they have ended.
 
     `hooks` are called in this process with what the workers' function gives them. UserError with the workers' own
@@ -220,3 +220,10 @@ def reason(text: str, failures: Sequence[str] = ()) -> str:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     errors = [line for line in lines if re.match(r"(\[rank\d+\]: *)?[\w.]*(Error|Exception)\b", line)]
     return ([*lines[-1:], *errors] or ["without a word"])[-1][:300]
+
+
+def send(event: dict[str, Any]) -> None:
+    """Give an event to the notebook's process."""
+    sys.stdout.flush()
+    sys.stdout.write(f"{RECORD}{json.dumps(event)}\n")
+    sys.stdout.flush()

@@ -22,7 +22,7 @@ from rdlib.evidence.exhibit import Exhibit, sentence_of
 from rdlib.evidence.result_tables import Evidence
 from rdlib.evidence.verdicts import Claim
 from rdlib.settings import Model
-from rdlib.study import environment
+from rdlib.study import warm
 from rdlib.study.specification import METHODS
 from rdlib.study.stage import Stage
 
@@ -39,7 +39,7 @@ def setup() -> None:
 
     Call it before anything imports torch or tqdm, which read the environment once.
     """
-    environment.set_defaults()
+    warm.set_environment()
     warnings.filterwarnings("ignore", message="IProgress not found")  # tqdm's advice to install widgets
     looks.use_style()
     shell = get_ipython()
@@ -76,9 +76,9 @@ def shown_temperatures(responses: pd.DataFrame) -> pd.Series:
 
 def unanswered(stages: Iterable[Stage]) -> pd.DataFrame:
     """The samples that a teacher behind a server left unanswered, counted by the server's words."""
-    from rdlib.study import teacher_progress  # late: it loads what reads the environment
+    from rdlib.study import progress  # late: it loads what reads the environment
 
-    return teacher_progress.unanswered(stages)
+    return progress.unanswered(stages)
 
 
 def show_claim(claim: Claim) -> None:
@@ -124,7 +124,8 @@ def show_exhibits(evidence: Evidence, folder: Path, *names: str) -> None:
 def show_trials(folder: Path, *names: str) -> None:
     """Show tables and figures of trials, or say what runs them where they have not been run."""
     if not all((folder / name).is_file() for name in names):
-        display(Markdown("*These trials have not been run: `python -m rdlib open-ends` runs and measures them.*"))
+        command = "python -m rdlib study --experiments params/followups.yaml"
+        display(Markdown(f"*These experiments have not been run: `{command}` runs and measures them.*"))
         return
     for name in names:
         show_file(folder / name)

@@ -51,7 +51,7 @@ SHORTCUTS = {
     "threshold": "voting.threshold",
     "mismatch": "reward.mismatch",
 }
-NOTEBOOK_PARAMETERS = {"methods", "question"}
+NOTEBOOK_PARAMETERS = {"methods", "stage_name"}
 
 
 def _is_parameter(name: str, value: Any) -> bool:
@@ -76,7 +76,7 @@ def make_stage(name: str, profile: str, *, seed: int = 0, overrides: dict | None
         if axes.get(axis) is None and not _may_be_left_out(name, axis, axes.get("method")):
             raise UserError(f"{STAGES[name].name} needs a {axis}: give one of {', '.join(choices[axis])}.")
     stage = Stage(name, relative, seed=seed, all_overrides=dict(overrides or {}), root=ROOT, **axes)
-    _refuse_unread(stage)
+    refuse_unread(stage)
     return stage
 
 
@@ -85,7 +85,8 @@ def _may_be_left_out(name: str, axis: str, method: str | None) -> bool:
     return name == "07_evaluate" and (method is None or (method, axis) in (("icl", "teacher"), ("teacher", "student")))
 
 
-def _refuse_unread(stage: Stage) -> None:
+def refuse_unread(stage: Stage) -> None:
+    """UserError for an override that neither the stage nor anything upstream of it reads."""
     reach = stage.sections() if stage.method or "method" not in stage.spec.axes else set(SECTIONS)
     for key in stage.all_overrides:
         if key.split(".", 1)[0] not in reach:

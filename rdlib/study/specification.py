@@ -182,7 +182,7 @@ STAGES = {
             axes=CELL,
             inputs=(DATA, GOLD, LABELS, *MODELS),
             sections=("evaluation", "generation"),
-            notebook="13_reviewer_questions",
+            notebook="13_experiment_runs",
             methods=TRAINED,
         ),
         StageSpec(
@@ -191,7 +191,7 @@ STAGES = {
             axes=CELL,
             inputs=(DATA, WARMUP, REWARD_MODEL),
             sections=(),
-            notebook="13_reviewer_questions",
+            notebook="13_experiment_runs",
             methods=PPO,
         ),
         StageSpec(
@@ -200,7 +200,7 @@ STAGES = {
             axes=CELL,
             inputs=(DATA, LABELS, STUDENT, GOLD, REWARD_MODEL, Input("ppo", "06_ppo")),
             sections=("student_sampling", "generation"),
-            notebook="13_reviewer_questions",
+            notebook="13_experiment_runs",
             methods=PPO,
         ),
         StageSpec(
@@ -209,7 +209,7 @@ STAGES = {
             axes=CELL,
             inputs=(DATA, RESPONSES, LABELS, WARMUP, Input("student", "04_student_responses", method="ours")),
             sections=("baselines", "teacher_sampling", "sft", "reward_model", "stopping", "generation", "training"),
-            notebook="13_reviewer_runs",
+            notebook="13_experiment_runs",
             methods=BASELINES,
         ),
     )

@@ -25,7 +25,7 @@ from typing import Any
 import pandas as pd
 
 from rdlib import artifacts, numerics
-from rdlib.errors import UserError
+from rdlib.errors import UserError, is_disk_full
 from rdlib.paths import ROOT
 from rdlib.profile import Profile, load_profile
 from rdlib.settings import Section
@@ -176,6 +176,14 @@ class Stage:
         other = getattr(getattr(self.profile, section), name)
         return stage if other is None else replace(stage, student=other)
 
+    @property
+    def together(self) -> list[Stage]:
+        """The stages that its notebook makes in one go, itself among them; held-out questions are of own questions."""
+        if self.spec.notebook not in STAGES:
+            return [self]
+        names = [name for name, spec in STAGES.items() if spec.notebook == self.spec.notebook]
+        return [self.at(name) for name in names if name != "01_held_out" or self.dataset_settings.own]
+
     def upstream(self) -> Iterator[Stage]:
         """Every stage that this one rests on, those it reads before those that they read; some more than once."""
         for stage in self.inputs.values():
@@ -239,10 +247,8 @@ class Stage:
         parameters |= {"overrides": self.overrides} if self.overrides else {}
         if self.name == "07_evaluate":
             parameters["methods"] = [parameters.pop("method")]
-        if self.name in ("13_validation_answers", "13_style"):  # trials', which are run by no notebook
-            return "python -m rdlib open-ends"
-        if self.name == "13_judged_responses":
-            parameters = {"profile": self.profile_path, "seeds": [self.seed]}
+        if self.spec.notebook not in STAGES:
+            parameters["stage_name"] = self.name
         notebook = f"notebooks/{self.spec.notebook}.ipynb"
         return shlex.join(["python", "-m", "rdlib", "execute", notebook, "out.ipynb", json.dumps(parameters)])
 
@@ -284,7 +290,7 @@ class Stage:
         try:
             self._make(hooks)
         except Exception as error:
-            if artifacts.is_disk_full(error):
+            if is_disk_full(error):
                 raise UserError(
                     f"{self.label}: the disk or the quota of {self.profile.runs} is full: make room, then run this "
                     f"again; what was finished is kept."
@@ -302,7 +308,7 @@ class Stage:
         started, clock = artifacts.now(), time.time()
         with artifacts.hold(work, self.key):
             if launch.is_wanted(self):
-                launch.run(self, work, hooks)
+                launch.in_processes(self, work, hooks)
             else:
                 self.compute(work, **hooks)
             artifacts.seal(work, self.folder, self._record(started, time.time() - clock))

@@ -1,9 +1,9 @@
 """Notebooks that start at once: a process that has imported everything forks one child for each of them.
 
-Imports cost a notebook about ten seconds of a core, twice as much as many of them compute. `rdlib.study.dag` therefore
-keeps one server for a study (`Server`), and a job's command (`python -m rdlib warm NOTEBOOK OUTPUT PARAMETERS`)
-asks it to run `rdlib.study.execute` in a fork, whose kernel is a fork again (`rdlib.study.forked_kernel`). A fork
-computes what a new process would; without a server the command runs the notebook in a new process.
+Imports cost a notebook about ten seconds of a core, twice as much as many of them compute. A study therefore keeps one
+server (`server`), and a job's command (`python -m rdlib warm NOTEBOOK OUTPUT PARAMETERS`) asks it to run the notebook
+in a fork, whose kernel is a fork again (`rdlib.study.execute`). A fork computes what a new process would; without a
+server the command runs the notebook in a new process.
 
 A job that a cluster's scheduler placed starts so, even on the server's own host: what it takes must be taken from the
 processors, the memory, the GPUs and the time that the scheduler gave it, and a fork of the server has none of these.
@@ -22,56 +22,56 @@ import subprocess
 import sys
 import threading
 import warnings
+from collections.abc import Iterator
 
-from rdlib import __main__ as command
-from rdlib.study import environment
+from rdlib.errors import UserError, exit_code
 
 ADDRESS = "RDLIB_WARM_SOCKET"
 STARTED = b"+"
 # What a notebook imports sooner or later; papermill and the kernel first.
 MODULES = (
     *("papermill", "ipykernel.kernelapp", "ipykernel.ipkernel", "matplotlib.pyplot", "seaborn", "sklearn.metrics"),
-    *("rdlib.study.execute", "rdlib.study.forked_kernel", "rdlib.study.notebook", "rdlib.study.figures"),
+    *("rdlib.study.execute", "rdlib.study.notebook", "rdlib.study.figures"),
     *(f"rdlib.method.{name}" for name in ("teacher", "voting", "sft", "student", "reward_model", "rl", "evaluate")),
     *("peft", "transformers.models.llama.modeling_llama", "transformers.models.auto.modeling_auto"),
 )
 
 
-class Server:
-    """A context in which notebooks start warm; `environment` tells jobs where. It holds `keep` (a file) open.
+def set_environment() -> None:
+    """Set what is not set of the environment of a notebook's process, however it was started.
 
-    Not `here`: jobs run on other hosts, so there is no server, and `environment` tells them so.
+    Call it before anything imports torch or tqdm, which read the environment once. What decides numbers is set earlier,
+    by `import rdlib` (rdlib.numerics).
     """
+    os.environ.setdefault("TQDM_MININTERVAL", "1")  # an executed notebook keeps every state of a progress bar
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # of tied weights, and of the reward model's new head
 
-    def __init__(self, keep: int | None = None, here: bool = True) -> None:
-        self.keep, self.here = keep, here
-        self.process: subprocess.Popen | None = None
-        self.environment: dict[str, str] = {ADDRESS: ""}
 
-    def __enter__(self) -> Server:
-        if not self.here:
-            return self
-        if sys.platform != "linux":  # elsewhere there are no abstract sockets, or libraries do not survive a fork
-            return self
-        with socket.socket(socket.AF_UNIX) as listener:
-            address = f"\0rdlib-{os.getpid()}-{os.urandom(8).hex()}"  # abstract: no file to leave behind
-            listener.bind(address)
-            listener.listen(128)
-            fds = [listener.fileno(), *([self.keep] if self.keep is not None else [])]
-            words = [sys.executable, "-m", "rdlib", "warm", "--serve", str(listener.fileno())]
-            self.process = subprocess.Popen(words, pass_fds=fds, stdin=subprocess.PIPE)
-        self.environment = {ADDRESS: address[1:]}
-        return self
+@contextlib.contextmanager
+def server(keep: int, here: bool = True) -> Iterator[dict[str, str]]:
+    """A context in which notebooks start warm; gives the variables that tell jobs where. It holds `keep` (a file) open.
 
-    def __exit__(self, *_: object) -> None:
-        if self.process:
-            self.process.stdin.close()  # the server ends at the end of its input
-            self.process.wait()
+    Not `here`: jobs run on other hosts, so there is no server, and the variables tell them so.
+    """
+    if not here or sys.platform != "linux":  # elsewhere no abstract sockets, or libraries that do not survive a fork
+        yield {ADDRESS: ""}
+        return
+    with socket.socket(socket.AF_UNIX) as listener:
+        address = f"rdlib-{os.getpid()}-{os.urandom(8).hex()}"
+        listener.bind(f"\0{address}")  # abstract: no file to leave behind
+        listener.listen(128)
+        words = [sys.executable, "-m", "rdlib", "warm", "--serve", str(listener.fileno())]
+        process = subprocess.Popen(words, pass_fds=[listener.fileno(), keep], stdin=subprocess.PIPE)
+    try:
+        yield {ADDRESS: address}
+    finally:
+        process.stdin.close()  # the server ends at the end of its input
+        process.wait()
 
 
 def serve(descriptor: int) -> None:
     """Import everything, then fork a child for each connection until standard input ends."""
-    environment.set_defaults()
+    set_environment()
     os.environ.setdefault("MPLBACKEND", "module://matplotlib_inline.backend_inline")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -116,10 +116,10 @@ def _run_job(connection: socket.socket) -> None:
         os.environ.clear()
         os.environ.update(environment)
         os.chdir(folder)
-        from rdlib.study import execute, forked_kernel
+        from rdlib.study import execute
 
         options = argparse.Namespace(**asked)
-        status = command.status(lambda: execute.run(options, forked_kernel.ForkingKernelManager))
+        status = exit_code(lambda: execute.run(options, execute.ForkingKernelManager))
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
@@ -148,8 +148,9 @@ def ask(address: str, asked: dict[str, str]) -> int | None:
             return None
         status = connection.recv(16)
     if not status:
-        print("error: the notebook's process was killed; was there too little memory?", file=sys.stderr)
-        return 1
+        raise UserError(
+            "The notebook's process was killed, most likely because memory ran out: run fewer jobs at a time."
+        )
     return int(status)
 
 

@@ -1,4 +1,4 @@
-"""A real llama.cpp server as teacher of own questions, from stage 00 to 02: `make llama-test`.
+"""A real llama.cpp server as teacher of own questions, from stage 00 to 02: `make check KIND=llama`.
 
 Qwen2.5-Coder-0.5B-Instruct answers twelve questions. The server is killed half way, which ends the study in one
 sentence with all that came kept, and is started again; the same command goes on and asks nothing twice. What was sent
@@ -167,7 +167,9 @@ def kept(folder: Path) -> pd.DataFrame:
 
 @pytest.fixture(scope="module")
 def llama(tmp_path_factory):
-    assert PYTHON.exists() and MODEL.exists(), "The server or its model is missing: `make llama-test` fetches them."
+    assert PYTHON.exists() and MODEL.exists(), (
+        "The server or its model is missing: `make check KIND=llama` fetches them."
+    )
     found = Llama(tmp_path_factory.mktemp("server"))
     found.start()
     yield found

@@ -1,4 +1,4 @@
-"""Own questions from the first to the last, as a user has it (`docs/own_questions.md`): `make own-test`.
+"""Own questions from the first to the last, as a user has it (`docs/own_questions.md`): `make check KIND=own`.
 
 A vLLM server with SmolLM2-135M-Instruct is the teacher, fifty questions without answers are all there is, and a student
 learns by LoRA: `python -m rdlib study`, whose server is killed half way, started again, and a report at the end.
@@ -134,14 +134,14 @@ def kept(runs: Path) -> int:
 @pytest.fixture(scope="module")
 def story(tmp_path_factory):
     """What happened, by name: the sentences said, answers kept and asked for, and the folder of the runs."""
-    assert VLLM.exists(), f"{VLLM} is missing: `make own-test` builds it."
+    assert VLLM.exists(), f"{VLLM} is missing: `make check KIND=own` builds it."
     folder = tmp_path_factory.mktemp("own")
     server, profile, told = Server(folder), folder / "own.yaml", {"runs": folder / "runs/own"}
     profile.write_text(yaml.safe_dump(content := settings(folder, server.url)))
     try:
         told["no server"] = refused(profile)
         server.start()
-        told["no log-probabilities"] = refused(profile, "--questions")
+        told["no log-probabilities"] = refused(profile, "--experiments", "questions")
         content["teachers"]["teacher"]["model"] = "SmolLM2-1.7B-Instruct"
         (folder / "other.yaml").write_text(yaml.safe_dump(content | {"name": "other"}))
         told["another model"] = refused(folder / "other.yaml")

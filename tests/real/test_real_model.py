@@ -1,4 +1,4 @@
-"""The first twenty questions of the laptop study, every stage once, through papermill: `make real-test`.
+"""The first twenty questions of the laptop study, every stage once, through papermill: `make check KIND=real`.
 
 Its teacher is the recording, its student a real 0.5B model: real tokens, chat template, end tokens and lengths go
 through the whole pipeline, with LoRA and a few PPO updates. Nothing here is about accuracy.
@@ -55,7 +55,7 @@ def settings(runs: Path) -> dict:
 def study(tmp_path_factory) -> Path:
     """The folder of a finished run, with seconds and peak memory of each notebook in times.json."""
     if not RECORDING.is_file():
-        pytest.skip("the teacher's responses are not in figures/laptop: make laptop-teacher records them")
+        pytest.skip("the teacher's responses are not in figures/laptop: make laptop RECORD=yes records them")
     folder = tmp_path_factory.mktemp("real")
     (folder / "real.yaml").write_text(yaml.safe_dump(settings(folder / "runs")))
     times = {}

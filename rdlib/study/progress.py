@@ -1,13 +1,14 @@
-"""What `make study` shows in the terminal while a teacher behind a server answers, and of what it did not answer.
+"""What is seen of a study while it runs: bars of the teachers that are asked, memory and processor time, no answers.
 
 Stages that ask a server say in small files how far they are (`rdlib.engines.progress`); notebooks run elsewhere.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,19 +22,71 @@ BAR = "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} responses{postfix}"
 SHOWN = 90  # characters of a server's words in a line
 
 
-class TeacherBars(threading.Thread):
-    """Bars below the study's, one a stage that asks, and what stages say, until `stop` is set."""
+@contextlib.contextmanager
+def watched(runs: Path) -> Iterator[Watch]:
+    """Measure what a study takes and show what its teachers are at, until the context ends."""
+    watch, teachers = Watch(), TeacherBars(runs / ".progress")
+    for thread in (watch, teachers):
+        thread.start()
+    try:
+        yield watch
+    finally:
+        for thread in (watch, teachers):
+            thread.stop.set()
+        teachers.join()
 
-    def __init__(self, folder: Path, interval: float = 1.0):
+
+class _Regular(threading.Thread):
+    """Calls `look` every second until `stop` is set."""
+
+    def __init__(self) -> None:
         super().__init__(daemon=True)
-        self.folder, self.interval, self.stop = folder, interval, threading.Event()
-        self.bars: dict[str, tqdm] = {}
+        self.stop = threading.Event()
+
+    def run(self) -> None:
+        while not self.stop.wait(1.0):
+            self.look()
+
+
+class Watch(_Regular):
+    """Samples this process and all its children.
+
+    `peak` is the largest sum of their memory seen, in bytes; `cpu` the seconds of a core that they had used when they
+    were last seen, so it misses half a second of each process.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.peak = 0
+        self._used: dict[psutil.Process, float] = {}  # by process: a number can be given again, a process is one
+
+    @property
+    def cpu(self) -> float:
+        """Seconds of a core used so far."""
+        return sum(self._used.values())
+
+    def look(self) -> None:
+        """Take one sample."""
+        total, process = 0, psutil.Process()
+        for member in (process, *process.children(recursive=True)):
+            with contextlib.suppress(psutil.Error):
+                memory, times = member.memory_info(), member.cpu_times()
+                total += memory.rss - getattr(memory, "shared", 0)  # libraries mapped by all count once or less
+                self._used[member] = times.user + times.system
+        self.peak = max(self.peak, total)
+
+
+class TeacherBars(_Regular):
+    """Bars below the study's, one for each stage that asks a server, and what stages say."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self.folder, self.bars = folder, {}
         self.said = {path: path.stat().st_mtime_ns for path in folder.glob("*.txt")}
 
     def run(self) -> None:
-        """Look at the folder again and again."""
-        while not self.stop.wait(self.interval):
-            self.look()
+        """Look again and again, and once more at the end."""
+        super().run()
         self.look()
         for bar in self.bars.values():
             bar.close()
@@ -46,16 +99,16 @@ class TeacherBars(threading.Thread):
                 tqdm.write(path.read_text(encoding="utf-8"))
         states = {state["label"]: state for state in map(read, self.folder.glob("*.json")) if state}
         for label, state in states.items():
-            bar = self.bars.get(label) or tqdm(total=state["total"], desc=label, leave=False, bar_format=BAR)
-            self.bars[label] = bar
-            bar.total, bar.n = state["total"], state["done"]
-            bar.set_postfix_str(in_words(state))
+            if label not in self.bars:
+                self.bars[label] = tqdm(total=state["total"], desc=label, leave=False, bar_format=BAR)
+            self.bars[label].total, self.bars[label].n = state["total"], state["done"]
+            self.bars[label].set_postfix_str(in_words(state))
         for label in self.bars.keys() - states.keys():
             self.bars.pop(label).close()
 
 
 def read(path: Path) -> dict[str, Any] | None:
-    """What a stage says of its asking; None where it is gone, or the file is another's."""
+    """What a stage says of its asking; None where it has ended, or the file is another's."""
     try:
         state = json.loads(path.read_text(encoding="utf-8"))
         return state if psutil.pid_exists(state["process"]) else None
@@ -76,11 +129,8 @@ def in_words(state: dict[str, Any]) -> str:
 
 def unanswered(stages: Iterable[Stage]) -> pd.DataFrame:
     """The samples that got no answer: stage, the server's words, and how many samples of how many questions."""
-    frames = []
-    for stage in stages:
-        path = stage.folder / "unanswered.parquet"
-        if path.is_file() and stage.done:
-            frames.append(stage.table("unanswered").assign(stage=stage.label))
+    asking = [stage for stage in stages if (stage.folder / "unanswered.parquet").is_file() and stage.done]
+    frames = [stage.table("unanswered").assign(stage=stage.label) for stage in asking]
     table = pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=["stage", "words", "id"])
     groups = table.groupby(["stage", "words"], sort=True)["id"]
     found = groups.agg(samples="size", questions="nunique").reset_index()
