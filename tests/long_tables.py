@@ -8,11 +8,13 @@ Rows name axes, `variant` ("reward_model.lam=0.25", "" for none) and seed; of qu
 from __future__ import annotations
 
 import hashlib
+from functools import reduce
 from pathlib import Path
 
 import pandas as pd
 
-from rdlib.evidence.result_tables import KEY_LENGTH, RUN, STAGE
+from rdlib import artifacts
+from rdlib.evidence.result_tables import KEY_LENGTH, PROVENANCE, RUN, STAGE
 from rdlib.study import results
 
 STAGES = {
@@ -77,16 +79,18 @@ def _long(table: pd.DataFrame, stage: str | None, seed: int) -> pd.DataFrame:
         **{name: table.get(name, pd.Series("", table.index)).fillna("") for name in [*AXES, "variant"]}
     )
     table = table.assign(seed=seed, **_settings_of(table["variant"]))
-    if "experiment" not in table:
+    given = "experiment" in table
+    if not given:
         table = table.assign(experiment=_experiments(table, stage))
     defaults = {"arm": table["method"].where(table["variant"] == "", table["variant"]), "level": None}
     defaults |= {"reference": False, "cell": table["dataset"] + "/" + table["teacher"] + "/" + table["student"]}
     defaults |= {"split": "test", "moment": "" if stage is None else "kept"}
     table = table.assign(**{name: value for name, value in defaults.items() if name not in table})
-    keys = ["stage", *AXES, "variant"]
-    keys += ["experiment", "arm", "level", "cell"] if stage == "07_evaluate" and "variant" not in table else []
-    names = table[keys].astype(str).agg("/".join, axis=1)
-    return table.assign(key=[hashlib.sha256(f"{name}/{seed}".encode()).hexdigest()[:KEY_LENGTH] for name in names])
+    keys = ["stage", *AXES, "variant", *(["experiment", "arm", "level", "cell"] if given else [])]
+    texts = table[keys].astype("object").fillna("").astype(str)
+    names = reduce(lambda first, second: first + "/" + second, (texts[name] for name in keys))
+    hashed = {name: hashlib.sha256(f"{name}/{seed}".encode()).hexdigest()[:KEY_LENGTH] for name in names.unique()}
+    return table.assign(key=names.map(hashed))
 
 
 def _experiments(table: pd.DataFrame, stage: str | None) -> pd.Series:
@@ -127,3 +131,20 @@ def _record(costs: pd.DataFrame, seed: int, commit: str) -> dict:
     environment = {"commits": [commit], "dirty": False, "machine": "Linux", "numerics": "portable", "packages": {}}
     environment |= {"python": "3.11"}
     return {"profile": "params/micro.yaml", "seed": seed, "environments": {"m": environment}, "experiments": records}
+
+
+def origin(
+    folder: Path, seed: int, commit: str = "0" * 40, dirty: bool = False, name: str = "main", **environment
+) -> Path:
+    """Where a seed's experiment comes from, without its tables; added to what is recorded there."""
+    path = folder / PROVENANCE
+    record = artifacts.read_json(path) if path.is_file() else {"environments": {}, "experiments": {}}
+    made = {"commits": [commit], "dirty": dirty, "numerics": "portable"} | environment
+    record |= {"profile": "params/micro.yaml", "seed": seed}
+    record["environments"][name] = made
+    stage = {"key": name, "content": name, "made": name}
+    group = results.experiments.load()[name].group
+    one = {"group": group, "command": "python -m rdlib study", "started": "2026-01-01", "profile": "params/micro.yaml"}
+    record["experiments"][name] = one | {"title": name, "missing": 0, "stages": {f"p/{name}": stage}}
+    artifacts.write_json(path, record)
+    return folder

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from functools import cache
 
+import long_tables
 import numpy as np
 import pandas as pd
-import long_tables
 import pytest
 import yaml
 from conftest import PARAMS, copy_study, make_root, tiny_settings

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import product
 
+import long_tables
 import numpy as np
 import pandas as pd
 import pytest
@@ -12,8 +13,8 @@ from test_tables_and_figures import invent
 from rdlib.errors import UserError
 from rdlib.evidence import diagnostics, gallery, looks, open_sft_tables, open_tables
 from rdlib.evidence.open_exhibits import OPEN_ENDS
-from rdlib.evidence.result_tables import open_results
-from rdlib.study import figures, results
+from rdlib.evidence.result_tables import FOLLOWUP_TABLES, open_results
+from rdlib.study import figures
 
 GSM, MMLU = "gsm/strong/small", "mmlu/strong/small"
 PPO_TRIALS = [" | ".join(parts) for parts in product(*(factor[:2] for factor in open_tables.FACTORS.values()))]
@@ -273,9 +274,16 @@ def evidence(tmp_path_factory):
         "hot_teacher": {"answers.parquet": distilled[0][hot[0]], "costs.csv": distilled[1][hot[1]]},
         "sft_rate": {"tested.parquet": tested[0], "answers.parquet": tested[1]},
     }
+    rows: dict[str, list[pd.DataFrame]] = {}
     for group, tables in found.items():
         for name, table in tables.items():
-            results.write(folder / "trials" / "open_ends" / f"{group}_{name}", table)
+            kind, values, columns = FOLLOWUP_TABLES[name]
+            back = {new: old for old, new in columns.items()} | {"trial": "arm"}
+            named = {"stage": "06_ppo"} | values | {"experiment": f"followups:{group}"}
+            rows.setdefault(kind, []).append(table.rename(columns=back).assign(**named))
+    for seed in (100, 101):
+        own = {kind: pd.concat(parts).query(f"seed == {seed}") for kind, parts in rows.items()}
+        long_tables.write(folder / f"results/seed{seed}", seed, **own)
     return open_results(folder / "results")
 
 

@@ -150,7 +150,9 @@ def test_what_keeps_the_seeds_from_being_whole_and_of_one_clean_commit_is_said(f
     record["environments"] = {name: one | {"dirty": True} for name, one in record["environments"].items()}
     artifacts.write_json(run / "seed1/provenance.json", record)
     said = release.release(run, released)[1:]
-    assert "The released seeds of main are not of one commit (seed0: aaaaaaaaaaaa; seed1: cccccccccccc)" in "\n".join(said)
+    assert "The released seeds of main are not of one commit (seed0: aaaaaaaaaaaa; seed1: cccccccccccc)" in "\n".join(
+        said
+    )
     assert "Some runs of main are missing in seed1." in said and "R1 is not released for seed1." in said
     assert said[-1].startswith("Made with uncommitted changes: seed1.")
 

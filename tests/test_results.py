@@ -31,20 +31,14 @@ def root(study, tmp_path_factory):
     (root / PARAMS).write_text(yaml.safe_dump(content))
     with pytest.MonkeyPatch.context() as patch:
         patch_root(patch, root)
-        patch.setattr(experiments, "ROOT", root)
         yield root
 
 
 @pytest.fixture(scope="module")
 def found(root):
     """The experiments of the study, with their runs."""
-    path = REPOSITORY / "params/experiments.yaml"
-    (root / "params").mkdir(exist_ok=True)
-    (root / "params/experiments.yaml").write_bytes(path.read_bytes())
-    experiments.load.cache_clear()
     asked = experiments.named(["study", "ablations", "R4", "RM"])
-    yield {one.name: (one, experiments.runs(one, PARAMS, [0])) for one in asked}
-    experiments.load.cache_clear()
+    return {one.name: (one, experiments.runs(one, PARAMS, [0])) for one in asked}
 
 
 @pytest.fixture(scope="module")
@@ -183,7 +177,7 @@ def test_provenance_names_command_and_stages_of_each_experiment_and_no_path(fold
             )
     assert record["experiments"]["R4"]["command"].endswith(f"--profile {PARAMS} --seeds 0 --experiments R4")
     assert str(folder.parent) not in json.dumps(record)
-    origin = result_tables.origin(folder, ["main"])
+    origin = result_tables.origin(folder, "main")
     assert origin["commits"] == sorted({*origin["commits"]}) and origin["command"].endswith(f"{PARAMS} --seeds 0")
 
 

@@ -10,8 +10,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-import matplotlib.colors as colors
 import long_tables
+import matplotlib.colors as colors
 import numpy as np
 import pandas as pd
 import pytest

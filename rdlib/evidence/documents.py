@@ -25,7 +25,7 @@ from rdlib import artifacts
 from rdlib.errors import UserError
 from rdlib.evidence import convergence, forgetting, gallery, gpu_rows, paper, prose
 from rdlib.evidence.prose import Rows
-from rdlib.evidence.result_tables import open_results, origin, seed_of
+from rdlib.evidence.result_tables import QUESTIONS, Evidence, every_seed, origin, seed_folders, seed_of
 from rdlib.paths import ROOT
 from rdlib.profile import load_profile
 
@@ -137,8 +137,8 @@ def _measured(root: Path) -> dict[Path, dict[str, Any]]:
 
 def seeds(root: Path) -> pd.DataFrame:
     """The released seeds, and whether they have answered the reviewers' questions."""
-    results = open_results(root / "figures/results")
-    return pd.DataFrame([{"seed": seed_of(f), "questions": f in results.answered} for f in results.folders])
+    folders = seed_folders(root / "figures/results")
+    return pd.DataFrame([{"seed": seed_of(f), "questions": origin(f, QUESTIONS) is not None} for f in folders])
 
 
 def trials(root: Path) -> pd.DataFrame:
@@ -170,7 +170,7 @@ def patience(root: Path) -> pd.DataFrame:
 
 def _tried(root: Path, experiment: str, kind: str) -> pd.DataFrame:
     """Rows of the last stages of an experiment's runs, which are called trials."""
-    table = open_results(root / "figures/results").rows(kind, experiment, by_run=True)
+    table = Evidence(tuple(every_seed(root / "figures/results"))).rows(kind, experiment, by_run=True)
     return table[table["last"]].rename(columns={"arm": "trial"})
 
 

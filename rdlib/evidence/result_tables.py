@@ -339,8 +339,7 @@ class Evidence:
     @cached_property
     def commits(self) -> list[str]:
         """The commits that the seeds of the study and of the questions were made by."""
-        names = self.named(STUDY, ABLATIONS, QUESTIONS)
-        found = [origin(folder, names) for folder in self.folders]
+        found = [origin(folder, STUDY, ABLATIONS, QUESTIONS) for folder in self.folders]
         return sorted({commit for one in found if one for commit in one["commits"]})
 
     @property
@@ -363,9 +362,10 @@ class Evidence:
     def _of(self, kind: str, *names: str, **values: Any) -> pd.DataFrame:
         """Rows of some experiments; UserError where no seed has one of them."""
         if not self.seeds_of(*names):
+            asked = [f"params/{name.replace(':', '.yaml:')}" if ":" in name else name for name in names or [QUESTIONS]]
             raise UserError(
                 f"No seed in {self.folders[0].parent} has results of {tables.listed(names) or 'the questions'}: run "
-                f'`make study EXPERIMENTS="{" ".join(names) or QUESTIONS}"`.'
+                f"`python -m rdlib study --experiments {' '.join(asked)}`."
             )
         return self.rows(kind, *names, **values)
 
@@ -480,14 +480,15 @@ def unnamed(label: str) -> str:
     return label.partition("/")[2]
 
 
-def origin(folder: Path, names: Iterable[str] | None = None) -> dict[str, Any] | None:
-    """Where some experiments of a seed (default: all) come from; None where it has none of them.
+def origin(folder: Path, *chosen: str) -> dict[str, Any] | None:
+    """Where the experiments of a seed come from that have one of these names or groups (default: all); None for none.
 
     Of the first its command and start; of their stages all `commits` and numerical modes, whether any was made with
     uncommitted changes, and the environment in which most were made.
     """
     record = read_record(folder)
-    found = [one for name, one in record["experiments"].items() if names is None or name in names]
+    known = record["experiments"].items()
+    found = [one for name, one in known if not chosen or {name, one["group"]} & set(chosen)]
     if not any(one["stages"] for one in found):
         return None
     made = [stage["made"] for one in found for stage in one["stages"].values()]

@@ -147,7 +147,7 @@ def caveats(released: Path) -> list[str]:
     names = dict.fromkeys(name for record in records.values() for name in record["experiments"])
     said = []
     for name in names:
-        commits = {folder.name: made["commits"] for folder in folders if (made := origin(folder, [name]))}
+        commits = {folder.name: made["commits"] for folder in folders if (made := origin(folder, name))}
         if len(set(map(tuple, commits.values()))) > 1:
             of_each = "; ".join(f"{seed}: {', '.join(one[:12] for one in own)}" for seed, own in commits.items())
             said.append(f"The released seeds of {name} are not of one commit ({of_each}): rerun those of another.")

@@ -22,7 +22,7 @@ from rdlib.errors import UserError
 from rdlib.evidence import shown
 from rdlib.evidence.exhibit import Exhibit
 from rdlib.evidence.gallery import EXHIBITS
-from rdlib.evidence.result_tables import ABLATIONS, QUESTIONS, STUDY, open_results, origin, seed_folders
+from rdlib.evidence.result_tables import ABLATIONS, QUESTIONS, STUDY, origin, seed_folders
 from rdlib.paths import ROOT
 
 BUILT = "objects.inv"  # a file that Sphinx leaves in every site
@@ -185,10 +185,9 @@ def _runs(figures: Path) -> str:
     """The origin of each seed's results: a row for its study, and one for the reviewers' questions."""
     head = ["seed", "command", "commit", "started (UTC)", "machine", "packages"]
     rows = [head, ["---"] * len(head)]
-    results = open_results(figures / "results")
-    for folder in results.folders:
-        for names in (results.named(STUDY, ABLATIONS), results.named(QUESTIONS), results.named("reruns")):
-            rows += [_run(made)] if (made := origin(folder, names)) else []
+    for folder in seed_folders(figures / "results"):
+        for groups in ((STUDY, ABLATIONS), (QUESTIONS,), ("reruns",)):
+            rows += [_run(made)] if (made := origin(folder, *groups)) else []
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
