@@ -271,9 +271,11 @@ def converted(folder: Path) -> results.Seed:
     source, profile_path = Released(folder), str((folder / "settings.json").resolve())
     found = []
     for experiment in experiments.load().values():
+        if experiment.group == "reruns" and not _has(folder, experiment.name):
+            continue
         own = experiment.model_copy(update={"profile": experiment.profile or profile_path})
         runs = [run for run in experiments.runs(own, profile_path, [record["seed"]]) if source.knows(run.stage)]
-        if runs and (experiment.group != "reruns" or _has(folder, experiment.name)):
+        if runs:
             found.append((experiment, runs))
     seed = results.gather(profile_path, record["seed"], found, source)
     seed.record["profile"] = record["profile"]

@@ -167,10 +167,11 @@ def test_the_example_is_a_validation_question_with_its_scores(folder, found):
 
 def test_provenance_names_command_and_stages_of_each_experiment_and_no_path(folder, found):
     record = result_tables.read_record(folder)
-    for name, (_, runs) in found.items():
+    for name, (one, runs) in found.items():
         if runs:
             told = record["experiments"][name]
-            stages = experiments.with_upstream(run.stage for run in runs)
+            measures = [stage for run in runs for stage in experiments.measures_of(run, one)]
+            stages = experiments.with_upstream([*(run.stage for run in runs), *measures])
             assert {label: one["key"] for label, one in told["stages"].items()} == {s.label: s.key for s in stages}
             assert told["missing"] == 0 and all(
                 one["made"] in record["environments"] for one in told["stages"].values()
