@@ -61,6 +61,7 @@ html_domain_indices = False
 html_show_search_summary = False  # needs a server
 templates_path = [str(Path(__file__).parent / "_templates")]  # autosummary would look for it beside the pages
 
+_MARKUP = re.compile(r"([\\*|_`]|(?<=\w):(?=\w))")  # FILE:NAME would be a link
 _LITERAL = re.compile(r"(`[^`]+`)")
 _NAME = re.compile(r"rdlib(\.\w+)*(:[\w.]+)?")
 
@@ -74,7 +75,7 @@ def restructured(docstring):
 def _paragraph(text):
     """Code in backticks stays code, a link where it names something; nothing else is markup."""
     parts = _LITERAL.split(text)  # text, `code`, text, ...
-    return "".join(_code(part) if i % 2 else re.sub(r"([\\*|_`])", r"\\\1", part) for i, part in enumerate(parts))
+    return "".join(_code(part) if i % 2 else _MARKUP.sub(r"\\\1", part) for i, part in enumerate(parts))
 
 
 def _code(part):

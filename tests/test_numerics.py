@@ -26,7 +26,6 @@ from torch import Tensor, nn
 
 from rdlib.artifacts import hash_files
 from rdlib.engines import models
-from rdlib.engines.transformers_engine import pick_tokens
 from rdlib.errors import UserError
 from rdlib.method import ppo_core as core
 from rdlib.method import reward_model, sft, training
@@ -403,13 +402,6 @@ def test_sharp_policies_single_tokens_and_equal_rewards_train_to_finite_weights(
     trainer.train(tmp_path)
     assert all(torch.isfinite(p).all() for p in trainer.parameters)
     assert trainer.history[-1]["reward"] == -5
-
-
-def test_sampling_from_a_policy_that_is_sure():
-    logits = torch.tensor([[0.0, 1e4, -1e4], [1e4, 0.0, 1e4 - 1]])
-    generator = torch.Generator().manual_seed(0)
-    drawn = torch.stack([pick_tokens(logits, torch.tensor([1.0, 0.01]), generator) for _ in range(50)])
-    assert (drawn[:, 0] == 1).all() and (drawn[:, 1] == 0).all()
 
 
 # ---- a loss, gradient or reward that is NaN or infinite

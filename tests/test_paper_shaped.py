@@ -24,11 +24,11 @@ from tokenizers.trainers import BpeTrainer
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from rdlib.engines import models
-from rdlib.method import rl, sft
+from rdlib.method import rl
 from rdlib.settings import Dataset
 from rdlib.study.stage import Stage
 from rdlib.tasks import prompts
-from rdlib.tasks.questions import LETTERS, read_questions
+from rdlib.tasks.questions import LETTERS
 
 VOCABULARY, ORDINARY = 128_256, 128_000
 SPECIAL = (
@@ -123,7 +123,7 @@ def root(tmp_path_factory) -> Path:
     )
     model = LlamaForCausalLM(config)
     said = [tokenizer(ANSWER.format(letter), add_special_tokens=False)["input_ids"] + [EOT] for letter in LETTERS[:10]]
-    learn_the_form(model, [prompts.encode(tokenizer, prompt) for prompt in asked[:19]], said)
+    learn_the_form(model, [prompts.encode(tokenizer, prompt) for prompt in asked[:19]], said, steps=60)
     model.generation_config = GenerationConfig(bos_token_id=BOS, eos_token_id=[END_OF_TEXT, END_OF_MESSAGE, EOT])
     model.save_pretrained(folder / "model")
     tokenizer.save_pretrained(folder / "model")
@@ -189,35 +189,7 @@ def test_the_end_token_is_the_end_of_turn_and_padding_is_another(root):
     assert models.end_tokens(models.load_causal_lm(root / "model"), tokenizer) == [END_OF_TEXT, END_OF_MESSAGE, EOT]
 
 
-def test_prompts_have_bos_once_ten_options_and_the_assistants_header_last(root):
-    tokenizer = models.load_tokenizer(root / "model")
-    lengths = []
-    for row in records():
-        prompt = prompts.zero_shot(CHOICE, row["question"], row["options"])
-        ids = prompts.encode(tokenizer, prompt)
-        lengths.append(len(ids))
-        text = tokenizer.decode(ids)
-        assert ids[0] == BOS and ids.count(BOS) == 1 and ids.count(EOT) == 2  # of the system's turn and the user's
-        assert text.endswith("<|start_header_id|>assistant<|end_header_id|>\n\n")
-        assert all(f"\n({letter}) {option}" in text for letter, option in zip(LETTERS, row["options"], strict=False))
-    assert max(lengths) > 350 and min(lengths) > 50
-
-
 # ---- stages
-
-
-def test_sft_learns_the_response_and_the_end_of_turn_alone(study):
-    root = study[0]
-    stage, tokenizer = stage_of(root, "03_sft_warmup", "ours_wo_r"), models.load_tokenizer(root / "model")
-    questions = read_questions(stage.input("data"), "train", "validation")
-    responses = stage.at("01_teacher_responses").table("responses")
-    encode = prompts.Encoder(prompts.of_questions(stage.dataset_settings, questions), tokenizer)
-    rows, texts = sft.build_dataset(responses[responses["finished"]], encode, 1500), set(responses["text"])
-    for row in rows:
-        learned = [label for label in row["labels"] if label != sft.IGNORED]
-        assert learned[-1] == EOT and learned.count(EOT) == 1 and BOS not in learned and not row["truncated"]
-        assert row["input_ids"].count(BOS) == 1 and tokenizer.decode(learned[:-1]) in texts
-    assert stage.json("summary")["responses"] >= 2 and stage.table("history")["loss"].notna().any()
 
 
 def test_ppo_scores_whole_turns(study):

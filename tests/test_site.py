@@ -191,6 +191,7 @@ def test_a_table_keeps_alignment_and_cells():
     ("docstring", "expected"),
     [
         ("g(r) is -|r|, L_cls * 2.", r"g(r) is -\|r\|, L\_cls \* 2."),
+        ("of FILE:NAME, see https://a.b", r"of FILE\:NAME, see https://a.b"),
         ("Gives `scores` [B].", r"Gives \ `scores`\  [B]."),
         ("`a b`s", r"\ ``a b``\ s"),
         ("Two\n`long\nname`", "Two\n\\ ``long name``\\ "),

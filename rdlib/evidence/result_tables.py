@@ -22,7 +22,7 @@ import numpy as np
 import pandas as pd
 
 from rdlib.errors import UserError
-from rdlib.evidence import claims, diagnostics, looks, paper, paper_tables, power_tables, reviewers, same_rate, tables
+from rdlib.evidence import accuracy, claims, diagnostics, looks, paper, power_tables, reruns, tables
 from rdlib.evidence.criteria import load_criteria
 from rdlib.evidence.verdicts import Claim
 from rdlib.profile import Profile
@@ -236,11 +236,6 @@ class Evidence:
             distinct=table["distinct"] / table["questions"],
         )
 
-    @property
-    def tells_endings(self) -> bool:
-        """Whether the results say how every training ended, which those before version 1.0.0 do not."""
-        return True
-
     @cached_property
     def trainings(self) -> pd.DataFrame:
         """How every training ended, of the study and of the questions, a row each."""
@@ -291,6 +286,11 @@ class Evidence:
         """Seconds and tokens of every stage."""
         return self.rows("costs", *self._study, once=True, moment="")
 
+    @property
+    def has_example(self) -> bool:
+        """Whether the first seed has the question that the report follows through the study."""
+        return (self.folders[0] / "example.json").is_file()
+
     @cached_property
     def example(self) -> dict:
         """A question with its responses and their scores, for Table 1."""
@@ -311,7 +311,7 @@ class Evidence:
     @cached_property
     def points(self) -> pd.DataFrame:
         """Table 2, a row an accuracy, rounded as it is written; in a part of a study of what was run alone."""
-        found = tables.rounded(paper_tables.main_points(self.correctness))
+        found = tables.rounded(accuracy.main_points(self.correctness))
         return found if self.asks_for_all else found[found["n"] > 0].reset_index(drop=True)
 
     def claims(self, *names: str) -> list[Claim]:
@@ -382,7 +382,7 @@ class Evidence:
     @cached_property
     def arms(self) -> pd.DataFrame:
         """The arms' accuracies, and Ours against each."""
-        return reviewers.accuracy_table(self.reviewers)
+        return accuracy.arm_accuracies(self.reviewers)
 
     @cached_property
     def judged(self) -> pd.DataFrame:
@@ -440,8 +440,8 @@ class Evidence:
 
     @cached_property
     def rates(self) -> dict[str, Claim]:
-        """Ours and the warm-up compared with SFT of either rate: `rdlib.evidence.same_rate.differences`."""
-        return same_rate.differences(self.correctness, self.same_rate)
+        """Ours and the warm-up compared with SFT of either rate: `rdlib.evidence.reruns.differences`."""
+        return reruns.differences(self.correctness, self.same_rate)
 
     # ---- follow-up experiments
 

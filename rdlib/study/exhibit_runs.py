@@ -31,7 +31,7 @@ RELEASED = ROOT / "figures" / "results"
 def runs_of(exhibit: Exhibit, profile: str | None, seeds: Sequence[int] | None) -> list[tuple[Experiment, list[Run]]]:
     """The runs that an exhibit depends on, by experiment; UserError where they are of several profiles."""
     path, found = experiments.settled(exhibit.experiments, profile, seeds)
-    each = [(one, experiments.runs(one, path, one.seeds, exhibit.methods)) for one in found]
+    each = [(one, experiments.runs(one, path, one.seeds)) for one in found]
     if exhibit.last:
         cut = {"notebook": None, "measure": []}
         each = [(one.model_copy(update=cut), list(_up_to(runs, exhibit.last))) for one, runs in each]

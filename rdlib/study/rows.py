@@ -16,7 +16,8 @@ import pandas as pd
 
 from rdlib import artifacts
 from rdlib.errors import UserError
-from rdlib.evidence import diagnostics, ledger, reviewers
+from rdlib.evidence import curves as curve_tables
+from rdlib.evidence import diagnostics, ledger
 from rdlib.evidence.result_tables import AGREEMENT, MEASURES
 from rdlib.study.experiments import Run, with_upstream
 from rdlib.study.stage import Stage
@@ -225,7 +226,7 @@ def thresholds(responses: Stage) -> pd.DataFrame:
     if not len(gold):
         return pd.DataFrame()
     values = responses.profile.grid.threshold
-    return reviewers.threshold_sweep(responses.table("responses"), gold, values, read_aliases(source))
+    return curve_tables.threshold_sweep(responses.table("responses"), gold, values, read_aliases(source))
 
 
 def curve(stage: Stage, history: pd.DataFrame | None = None) -> pd.DataFrame:
