@@ -113,7 +113,7 @@ check: env ## run one of the long tests: KIND=crash, fuzz, portable, slurm, real
 	@$(call one_of,check,KIND)
 
 check.crash = $(offline) $(python) scripts/crash_test.py $(ARGS)
-check.fuzz = PYTHONPATH=. $(offline) $(python) tests/fuzz.py $(ARGS)
+check.fuzz = $(offline) $(python) -m pytest -m fuzz --hypothesis-profile=fuzz $(PYTEST_ARGS)
 check.portable = $(offline) $(python) scripts/portable_test.py $(ARGS)
 check.slurm = $(offline) $(python) -m scripts.slurm_test $(ARGS)
 check.real = $(python) scripts/laptop.py prepare && RDLIB_NUMERICS=native $(python) -m pytest tests/real -s $(PYTEST_ARGS)

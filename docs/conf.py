@@ -43,9 +43,11 @@ python_maximum_signature_line_length = 88
 add_module_names = False
 toc_object_entries = False
 viewcode_line_numbers = True
+viewcode_follow_imported_members = False  # an imported name has no place on its module's page
 
 suppress_warnings = [
     "myst.header",  # a notebook's cells and a table's own title begin at the level that suits them
+    "image.not_readable",  # documents show figures that another folder of figures may lack
     "myst.xref_missing",  # links to files that are no pages, such as params/; tests/test_docs.py checks that they exist
 ]
 
@@ -59,6 +61,7 @@ html_domain_indices = False
 html_show_search_summary = False  # needs a server
 templates_path = [str(Path(__file__).parent / "_templates")]  # autosummary would look for it beside the pages
 
+_MARKUP = re.compile(r"([\\*|_`]|(?<=\w):(?=\w))")  # FILE:NAME would be a link
 _LITERAL = re.compile(r"(`[^`]+`)")
 _NAME = re.compile(r"rdlib(\.\w+)*(:[\w.]+)?")
 
@@ -72,7 +75,7 @@ def restructured(docstring):
 def _paragraph(text):
     """Code in backticks stays code, a link where it names something; nothing else is markup."""
     parts = _LITERAL.split(text)  # text, `code`, text, ...
-    return "".join(_code(part) if i % 2 else re.sub(r"([\\*|_`])", r"\\\1", part) for i, part in enumerate(parts))
+    return "".join(_code(part) if i % 2 else _MARKUP.sub(r"\\\1", part) for i, part in enumerate(parts))
 
 
 def _code(part):
@@ -100,11 +103,14 @@ class LinkedNames(SphinxTransform):
 
 
 def _without_dead_links(app, doctree, docname):
-    """A link to a file that is no page, such as LICENSE, becomes its text."""
+    """A link to a file that is no page, such as LICENSE, becomes its text; a picture that is not there, its title."""
     ids = {name for node in doctree.findall(nodes.Element) for name in node.get("ids", ())}
     for link in list(doctree.findall(nodes.reference)):
         if link.get("refid") and link["refid"] not in ids:
             link.replace_self(link.children)
+    for image in list(doctree.findall(nodes.image)):
+        if image["uri"].startswith("figures/") and image["uri"] not in app.env.images:
+            image.replace_self(nodes.inline("", image.get("alt", "")))
 
 
 def _inline_math(translator, node):

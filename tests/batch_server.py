@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import email
 import json
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, urlsplit
+
+from fake_server import Listening, send
 
 
 def chat(body: dict) -> dict:
@@ -44,24 +44,8 @@ class BatchServer:
         self.calls: list[str] = []
         self.keys: list[str] = []
         self.faults: list[tuple[str, int, dict | None]] = []
-        fake = self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do_POST(self):
-                fake.handle(self, "POST")
-
-            def do_GET(self):
-                fake.handle(self, "GET")
-
-            def log_message(self, *args):
-                pass
-
-        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.http.daemon_threads = True
-        threading.Thread(target=self.http.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
-        self.url = f"http://127.0.0.1:{self.http.server_port}/v1"
+        self.http = Listening(self.handle)
+        self.url = self.http.url
 
     def handle(self, handler, method: str) -> None:
         """Count the call, then fail or answer."""
@@ -73,13 +57,13 @@ class BatchServer:
         if fault:
             self.faults.remove(fault)
             if fault[2] is not None:
-                return send(handler, fault[1], fault[2])
+                return send(handler, fault[1], {}, fault[2])
         found = self.answer(method, path, query, content, handler.headers)
         if fault:
             handler.close_connection = True
             handler.connection.close()
             return None
-        return send(handler, *found)
+        return send(handler, found[0], {}, found[1])
 
     def answer(self, method: str, path: str, query: dict, content: bytes, headers):
         """The status and the body of one call."""
@@ -117,9 +101,7 @@ class BatchServer:
         batch["request_counts"] = {"total": 3, "completed": 3, "failed": 0}
 
     def close(self) -> None:
-        """Stop listening."""
-        self.http.shutdown()
-        self.http.server_close()
+        self.http.close()
 
 
 def form(content: bytes, headers) -> dict[str, bytes]:
@@ -127,12 +109,3 @@ def form(content: bytes, headers) -> dict[str, bytes]:
     message = email.message_from_bytes(b"Content-Type: " + headers["Content-Type"].encode() + b"\r\n\r\n" + content)
     parts = message.get_payload()
     return {part.get_param("name", header="content-disposition"): part.get_payload(decode=True) for part in parts}
-
-
-def send(handler, status: int, said) -> None:
-    """One HTTP answer; a dictionary is sent as JSON."""
-    content = said if isinstance(said, bytes) else json.dumps(said).encode()
-    handler.send_response(status)
-    handler.send_header("Content-Length", str(len(content)))
-    handler.end_headers()
-    handler.wfile.write(content)

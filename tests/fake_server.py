@@ -55,9 +55,31 @@ def answer(body: dict) -> dict:
 
 
 class Listening(ThreadingHTTPServer):
-    """An HTTP server that many may call at once."""
+    """An HTTP server that many may call at once: `handle(handler, method)` answers each call."""
 
     daemon_threads, request_queue_size = True, 256
+
+    def __init__(self, handle):
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_POST(self):
+                handle(self, "POST")
+
+            def do_GET(self):
+                handle(self, "GET")
+
+            def log_message(self, *args):
+                pass
+
+        super().__init__(("127.0.0.1", 0), Handler)
+        threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        self.url = f"http://127.0.0.1:{self.server_port}/v1"
+
+    def close(self) -> None:
+        """Stop listening."""
+        self.shutdown()
+        self.server_close()
 
 
 class FakeServer:
@@ -72,24 +94,15 @@ class FakeServer:
         self.faults, self.calls, self.headers, self.answer = [], [], [], answer
         self.paths, self.lists = [], []
         self.delay, self.now, self.most, self.lock = 0.0, 0, 0, threading.Lock()
-        fake = self
+        self.http = Listening(self.take)
+        self.url = self.http.url
 
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do_POST(self):
-                fake.handle(self)
-
-            def do_GET(self):
-                fake.lists.append(self.path)
-                send(self, *(fake.models(self.path) if callable(fake.models) else fake.models))
-
-            def log_message(self, *args):
-                pass
-
-        self.http = Listening(("127.0.0.1", 0), Handler)
-        threading.Thread(target=self.http.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
-        self.url = f"http://127.0.0.1:{self.http.server_port}/v1"
+    def take(self, handler, method: str) -> None:
+        """Give the list of models, or handle a call."""
+        if method == "POST":
+            return self.handle(handler)
+        self.lists.append(handler.path)
+        return send(handler, *(self.models(handler.path) if callable(self.models) else self.models))
 
     def handle(self, handler) -> None:
         """Count the call, then fail or answer."""
@@ -113,9 +126,7 @@ class FakeServer:
         send(handler, status, headers, said)
 
     def close(self) -> None:
-        """Stop listening."""
-        self.http.shutdown()
-        self.http.server_close()
+        self.http.close()
 
 
 def send(handler, status: int, headers: dict, said) -> None:

@@ -28,12 +28,6 @@ def test_models_that_cannot_be_loaded(tmp_path):
             models.load_tokenizer(tmp_path / source)
 
 
-def test_a_profile_with_a_model_that_is_not_there(tmp_path):
-    root = make_root(tmp_path, teachers={"strong": "models/stronger"})
-    with pytest.raises(UserError, match="models/stronger cannot be loaded"):
-        stage_in(root, "01_teacher_responses").run_with_inputs()
-
-
 # ---- stages that cannot do their work
 
 

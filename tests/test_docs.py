@@ -25,7 +25,12 @@ from rdlib.study.specification import STAGES
 PAGES = [*documents.pages(), REPOSITORY / "CONTRIBUTING.md", REPOSITORY / "CHANGELOG.md"]
 FOLDERS = {path.name for path in REPOSITORY.iterdir() if path.is_dir()}
 # What a reader makes by following a page.
-MADE = {"params/mine.yaml", "rdlib/engines/echo.py", "figures/laptop/teacher_responses.parquet"}
+MADE = {
+    "params/mine.yaml",
+    "params/mine_experiments.yaml",
+    "rdlib/engines/echo.py",
+    "figures/laptop/teacher_responses.parquet",
+}
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
 FENCE = re.compile(r"^ *```(\w*)\n(.*?)^ *```$\n?", re.DOTALL | re.MULTILINE)
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)

@@ -162,10 +162,10 @@ def test_times_are_of_released_seeds_and_of_listed_runs(root):
 def test_the_setting_that_the_profile_has_is_chosen_among_those_tried(root, monkeypatch):
     """Trials with a patience of 160 say nothing about a longer one, which those of another group had."""
     rate = load_profile(REPOSITORY / "params/micro.yaml").sft.learning_rate
-    groups = {"rate": {"question": "Which rate?"}, "more": {"question": "More?"}}
+    groups = {"rate": {"title": "Which rate?"}, "more": {"title": "More?"}}
     (root / documents.TRIALS).parent.mkdir(parents=True)
     (root / documents.TRIALS).write_text(
-        yaml.safe_dump({"profile": "params/micro.yaml", "groups": groups}, sort_keys=False)
+        yaml.safe_dump({"profile": "params/micro.yaml", "experiments": groups}, sort_keys=False)
     )
     (root / "params/micro.yaml").write_bytes((REPOSITORY / "params/micro.yaml").read_bytes())
     (root / documents.TRIED).mkdir(parents=True)

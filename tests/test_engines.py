@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import sys
 from dataclasses import replace
+from decimal import Decimal
 from types import SimpleNamespace
 
 import pandas as pd
 import pytest
 import torch
-from fake_server import KEY, FakeServer, ask, engine_of, plan_of, prompt_of
+from conftest import MODELS, make_root, stage_in
+from fake_server import KEY, ask, engine_of, plan_of, prompt_of
+from hostile import as_json, assert_one_line, broken, mutated, texts
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from test_real_data import as_parquet, json_rows
 
 from rdlib import engines
 from rdlib.engines import generation, server
@@ -21,17 +28,10 @@ from rdlib.engines.stored_server import StoredServer
 from rdlib.engines.transformers_engine import TransformersEngine, nucleus, pick_tokens
 from rdlib.errors import UserError
 from rdlib.settings import Model
+from rdlib.study import requirements
 from rdlib.tasks import answers
 from rdlib.tasks.prompts import STOP, Prompt
 from rdlib.tasks.spoken import THINK
-
-
-@pytest.fixture
-def fake():
-    fake = FakeServer()
-    yield fake
-    fake.close()
-
 
 # ---- the contract of all engines
 
@@ -68,11 +68,6 @@ def test_completions_come_in_order_and_number(any_engine):
     assert any_engine.generate([], 0) == []
 
 
-def test_the_same_seed_gives_the_same(any_engine):
-    requests = requests_for(any_engine)
-    assert any_engine.generate(requests, 5) == any_engine.generate(requests, 5)
-
-
 def test_every_engine_samples_to_disk_and_its_table_is_a_recording(any_engine, tmp_path):
     plan, prompts = plan_of(6)
     first = sample_to_disk(any_engine, plan, prompts, tmp_path / "first", 1, 4)
@@ -84,8 +79,6 @@ def test_every_engine_samples_to_disk_and_its_table_is_a_recording(any_engine, t
 
 @pytest.mark.parametrize("kind", ["transformers", "openai", "replay"])
 def test_the_profile_picks_the_engine(kind, tmp_path, fake, monkeypatch):
-    from conftest import MODELS, make_root, stage_in
-
     (tmp_path / "answers.jsonl").write_text('{"id": "a", "text": "b"}\n')
     model = {"transformers": str(MODELS / "small"), "openai": "gpt", "replay": "answers.jsonl"}[kind]
     monkeypatch.setenv("TEACHER_KEY", KEY)
@@ -161,13 +154,6 @@ def test_vllm_is_asked_for_the_same_stop_strings(small, monkeypatch, template):
     assert engine._completion(sample, request).text == (RUN_ON if template else STOPPED)
 
 
-def test_each_request_has_stop_strings_of_its_own(small, monkeypatch):
-    requests = [Request([20, 21], 2, 1.0, STOP), Request([20, 21], 1, 1.0), Request([20, 21], 1, 1.0, ("####",))]
-    groups = saying(small, monkeypatch, RUN_ON).generate(requests, 0)
-    texts = [completion.text for group in groups for completion in group]
-    assert texts[:2] == [STOPPED] * 2 and texts[2].startswith(RUN_ON) and texts[3] == "So 2."
-
-
 @pytest.mark.parametrize("stop", ["4 =", "= ", " 1", "\u00e9", "="])
 def test_tokens_that_cannot_end_a_stop_string_need_no_decoding(small, stop):
     """The stop strings of the prompt against those of the engine, and against a search in the whole text."""
@@ -184,7 +170,6 @@ def test_tokens_that_cannot_end_a_stop_string_need_no_decoding(small, stop):
 
 RUN_ON_CASES = {
     "run on": (RUN_ON, STOPPED, "stop"),
-    "no run on": (STOPPED, STOPPED, "length"),
     "the question repeated at the beginning stays": (
         f"\nQuestion: 1 + 1?\n{STOPPED}",
         f"\nQuestion: 1 + 1?\n{STOPPED}",
@@ -207,13 +192,6 @@ def test_recorded_and_served_responses_are_cut_there_too(tmp_path, fake, text, e
         ((completion,),) = asked.generate([Request(prompt_of(1), 1, 1.0, STOP)], 0)
         assert (completion.text.strip(), completion.finish_reason) == (expected.strip(), reason)
     assert "stop" not in fake.calls[0]  # a server's model may think, and mention a question
-
-
-def test_a_prompts_stop_strings_reach_the_request(tmp_path):
-    engine = recording(tmp_path / "r.jsonl", [{"id": "q0", "text": RUN_ON}])
-    plan, prompts = plan_of(1, n=1, temperatures=(1.0,))
-    prompts = {key: replace(prompt, stop=STOP) for key, prompt in prompts.items()}
-    assert sample_to_disk(engine, plan, prompts, tmp_path, 0, 8)["text"].tolist() == [STOPPED]
 
 
 def test_thinking_is_opened_in_the_table_where_the_template_did(tmp_path):
@@ -387,8 +365,6 @@ def test_a_folder_of_recordings(tmp_path):
 
 
 def test_a_teachers_responses_replayed_give_the_same_stage(study, tmp_path):
-    from conftest import make_root, stage_in
-
     made = stage_in(study, "01_teacher_responses")
     root = make_root(tmp_path / "root")
     teacher = {"model": "recording.parquet", "engine": "replay"}
@@ -401,10 +377,6 @@ def test_a_teachers_responses_replayed_give_the_same_stage(study, tmp_path):
 
 
 def test_a_recording_that_lacks_responses_is_refused_before_the_first_notebook(study, tmp_path):
-    from conftest import make_root, stage_in
-
-    from rdlib.study import requirements
-
     responses = stage_in(study, "01_teacher_responses").table("responses")
     teacher = {"model": "recording.parquet", "engine": "replay"}
     root = make_root(tmp_path / "root", teachers={"strong": teacher, "weak": "models/weak"})
@@ -417,6 +389,63 @@ def test_a_recording_that_lacks_responses_is_refused_before_the_first_notebook(s
     (root / "recording.parquet").unlink()
     with pytest.raises(UserError, match="There is no recording"):
         requirements.check_teachers(stages)
+
+
+NAMES = ("id", "question", "text", "temperature", "sample", "tokens", "finished", "finish_reason")
+
+
+@st.composite
+def any_recording(draw) -> tuple[str, list | bytes]:
+    """(file name, records or bytes)."""
+    base = {"id": st.sampled_from(["q0", "q1", "q2"]), "text": texts | st.just("#### 7")}
+    base |= {"temperature": st.sampled_from([0, 0.7, 1.0])} if draw(st.integers(0, 2)) else {}
+    more = {"sample": st.integers(0, 9), "tokens": st.integers(0, 99), "finished": st.booleans()}
+    record = st.fixed_dictionaries(base) | st.fixed_dictionaries(base | more)
+    records = draw(mutated(draw(st.lists(record, min_size=1, max_size=9)), NAMES))
+    if draw(st.integers(0, 9)) == 0:
+        return "r.parquet", records
+    return "r.jsonl", draw(broken(b"\n".join(map(as_json, records))))
+
+
+@pytest.mark.fuzz
+@given(any_recording())
+def test_any_recording_is_served_as_a_whole_or_refused(tmp_path_factory, case):
+    name, content = case
+    path = tmp_path_factory.getbasetemp() / name
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        assume(as_parquet(content, path))
+    try:
+        engine = ReplayEngine(path)
+    except UserError as error:
+        return assert_one_line(error)
+    if isinstance(content, bytes):
+        rows = json_rows(content, b"\n")
+    else:
+        rows = pd.read_parquet(path).astype(object).to_dict("records")
+    groups: dict[tuple, list[dict]] = {}
+    for row in rows:
+        record = {k: v for k, v in row.items() if not (pd.api.types.is_scalar(v) and pd.isna(v))}
+        of = "id" if record.get("id") not in (None, "") else "question"
+        assert isinstance(record[of], str | int | float | Decimal) and not isinstance(record[of], bool)
+        heat = record.get("temperature")
+        groups.setdefault((of, str(record[of]), None if heat is None else round(float(heat), 6)), []).append(record)
+    for (of, key, heat), group in groups.items():
+        prompt = Prompt((), "", key, "") if of == "id" else Prompt((), "", "no such id", key)
+        engine.temperature = None
+        served = engine.generate([Request(prompt, len(group), 1.0 if heat is None else heat)], 0)[0]
+        for record, completion in zip(sorted(group, key=place_of), served, strict=True):
+            assert completion.text == generation.clean(record["text"]) and 0 <= completion.count < 2**31
+            ended = record.get("finished", record.get("finish_reason", "stop") == "stop")
+            assert isinstance(ended, bool | int) and completion.finished == bool(ended)
+
+
+def place_of(record: dict) -> float:
+    """A record's place among its question's; one that is NaN or infinite counts as none."""
+    sample = record.get("sample")
+    assert sample is None or (isinstance(sample, int | float | Decimal) and not isinstance(sample, bool))
+    return sample if sample is not None and math.isfinite(sample) else 0
 
 
 # ---- top_p and stop strings of the transformers engine
@@ -452,31 +481,3 @@ def test_what_is_picked_is_the_first_token_that_the_uniform_number_lies_below(wo
     temperature[::2] = 0
     mixed = pick_tokens(logits, temperature, torch.Generator().manual_seed(0), top_p)
     assert torch.equal(mixed[1::2], picked[1::2]) and torch.equal(mixed[::2], logits[::2].argmax(-1))
-
-
-def test_a_top_p_of_one_and_no_stop_change_nothing(small):
-    prompt = small[1]("Q: in history , what is the metal of dorek ? A:")["input_ids"]
-    requests = [Request(prompt, 20, 1.0)]
-    plain = TransformersEngine(*small, 64, 30).generate(requests, 3)
-    assert TransformersEngine(*small, 64, 30, 1.0, ()).generate(requests, 3) == plain
-    assert TransformersEngine(*small, 64, 30, 0.5, ()).generate(requests, 3) != plain
-
-
-def test_a_stop_string_ends_the_response_before_it(small):
-    tokenizer = small[1]
-    prompt = tokenizer("Q: in history , what is the metal of dorek ? A:")["input_ids"]
-    (free,) = TransformersEngine(*small, 64, 30).generate([Request(prompt, 1, 0.0)], 0)[0]
-    words = free.text.split()
-    stop = " ".join(words[2:4])
-    (cut,) = TransformersEngine(*small, 64, 30, stop=("zzz", stop)).generate([Request(prompt, 1, 0.0)], 0)[0]
-    assert cut.text == free.text[: free.text.index(stop)].strip()
-    assert cut.finish_reason == "stop"
-    assert cut.tokens == free.tokens[: cut.count]
-    assert cut.count < free.count
-    hot = TransformersEngine(*small, 64, 30, stop=(words[2],)).generate([Request(prompt, 50, 1.0)], 0)[0]
-    assert all(words[2] not in completion.text for completion in hot)
-
-
-def test_cut_at_the_first_stop_string():
-    assert generation.cut_at("a b c d", ["d", "c"]) == "a b "
-    assert generation.cut_at("a", []) == "a"

@@ -15,7 +15,7 @@ from test_own_study import own_root
 from rdlib import artifacts, numerics
 from rdlib.__main__ import main
 from rdlib.errors import UserError
-from rdlib.evidence import open_sft_tables, open_tables, paper
+from rdlib.evidence import followups, paper
 from rdlib.evidence.result_tables import TRIAL_COLUMNS
 from rdlib.profile import load_profile
 from rdlib.study import curves, exhibit_runs, experiment_report, experiments, measures, workflow
@@ -266,7 +266,7 @@ def test_the_reference_has_what_the_rule_chooses():
 
 def test_ppos_follow_up_is_every_combination_and_does_what_it_says():
     found = by_arm("params/followups.yaml:ppo_on_mmlu")
-    factors = [factor[:2] for factor in open_tables.FACTORS.values()]
+    factors = list(followups.PPO_FACTORS.values())
     assert set(found) == {" | ".join(parts) for parts in product(*factors)}
     usual = found["reward model | all questions | long warm-up"].stage
     assert not usual.variant
@@ -290,7 +290,7 @@ def test_texts_and_rates_of_sft_are_exchanged():
         assert run.stage.method == {"all texts": "sft", "agreeing texts": "ours_wo_r"}[texts]
         own = run.stage.profile.sft
         assert (own.learning_rate if run.stage.method == "sft" else own.learning_rate_of_warmup) == rates[rate]
-    for name in (open_sft_tables.SFT, open_sft_tables.WARM_UP):
+    for name in (followups.SFT, followups.SFT_AS_WARM_UP):
         assert not found[name].stage.variant
     for run in by_arm("same_rate", 0).values():
         assert run.stage.profile.sft.learning_rate == run.stage.profile.sft.learning_rate_of_warmup
@@ -308,7 +308,7 @@ def test_a_follow_up_is_measured_where_it_can_be():
     usual = load_profile(REPOSITORY / "params/reference.yaml").reward_model.samples_per_kind
     assert tripled.overrides == {"reward_model.samples_per_kind": 3 * usual}
     for run in by_arm("params/followups.yaml:hot_teacher").values():
-        assert run.stage.profile.teacher_sampling.heat == open_tables.heat_of(run.arm) > 1
+        assert run.stage.profile.teacher_sampling.heat == followups.heat_of(run.arm) > 1
 
 
 # ---- what is shown of an experiment

@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from rdlib.micro import gsm, lexicon, mmlu
 from rdlib.micro.authors import STYLES, Author
-from rdlib.micro.splits import SHARES, split_of
+from rdlib.micro.splits import split_of
 from rdlib.micro.tokenizer import build_tokenizer, vocabulary
 from rdlib.profile import load_profile
 from rdlib.study import pretrain
@@ -76,20 +76,6 @@ def test_splits_share_no_problem(study_problems):
             assert not tested & training
 
 
-def test_splits_share_no_prompt(study_problems):
-    for rows in study_problems.values():
-        prompts = [(micro_question(p.question, getattr(p, "options", ())), split) for _, split, _, p in rows]
-        training = {text for text, split in prompts if split in ("train", "validation")}
-        assert not training & {text for text, split in prompts if split in ("test", data.PERTURBED)}
-
-
-def test_no_problem_occurs_twice_in_a_split(study_problems):
-    for rows in study_problems.values():
-        for split in data.SPLITS:
-            keys = [p.key for _, s, _, p in rows if s == split]
-            assert len(keys) == len(set(keys))
-
-
 def test_no_problem_of_the_study_was_pretrained_on(study_problems, pretraining_keys):
     for rows in study_problems.values():
         assert not {p.key for *_, p in rows} & pretraining_keys
@@ -104,13 +90,6 @@ def test_every_question_lies_in_its_split(study_problems):
     for rows in study_problems.values():
         for _, split, _, problem in rows:
             assert split_of(problem.key) == ("test" if split == data.PERTURBED else split)
-
-
-def test_split_shares():
-    found = Counter(split_of(f"key{i}") for i in range(20_000))
-    for name, share in SHARES.items():
-        assert abs(found[name] / 20_000 - share) < 5 * (share * (1 - share) / 20_000) ** 0.5
-    assert sum(SHARES.values()) == pytest.approx(1)
 
 
 @given(st.integers(0, 10_000), st.sampled_from(lexicon.NAMES), st.sampled_from(lexicon.OBJECTS), st.booleans())
@@ -134,12 +113,6 @@ def test_a_key_ignores_the_order_of_options(seed, rng):
     shuffled = mmlu.MmluProblem(problem.category, problem.entity, problem.relation, problem.link, tuple(options))
     assert shuffled.key == problem.key
     assert shuffled.answer == problem.answer
-
-
-def test_questions_do_not_depend_on_the_seed_and_their_order_does():
-    settings = PROFILE.datasets["mmlu"]
-    first = [p.key for *_, p in data.micro_problems("mmlu", settings)]
-    assert first == [p.key for *_, p in data.micro_problems("mmlu", settings)]
 
 
 # ---- gold answers
@@ -174,12 +147,6 @@ def look_up(question: str) -> str:
     return lexicon.facts()[subject, relation]
 
 
-def test_the_solver_of_this_test_on_the_worked_example():
-    question = "tom has 7 apples . tom buys 5 apples . ann eats 4 apples . tom admires 3 apples . "
-    question += "how many apples does tom have ?"
-    assert solve(question) == 12
-
-
 def test_gold_answers_of_word_problems(study_problems):
     for key, _, _, problem in study_problems["gsm"]:
         assert str(solve(problem.question)) == problem.answer, key
@@ -212,17 +179,6 @@ def test_perturbations_are_what_they_are_called(kind):
         assert added == (kind in ("adding operation", "distractor insertion"))
 
 
-def test_perturb_refuses_other_kinds():
-    with pytest.raises(ValueError, match="'upside down'"):
-        gsm.perturb(gsm.draw(random.Random(0)), "upside down", random.Random(0))
-
-
-def test_each_perturbation_has_its_share(study_problems):
-    groups = Counter(group for _, split, group, _ in study_problems["gsm"] if split == data.PERTURBED)
-    assert set(groups) == set(gsm.PERTURBATIONS)
-    assert max(groups.values()) - min(groups.values()) <= 1
-
-
 def test_choice_questions_have_exactly_one_right_option(study_problems):
     for key, _, _, problem in study_problems["mmlu"]:
         right = [i for i, option in enumerate(problem.options) if option == look_up(problem.question)]
@@ -230,20 +186,6 @@ def test_choice_questions_have_exactly_one_right_option(study_problems):
         assert problem.options[right[0]] == problem.answer
         assert len(set(problem.options)) == len(problem.options)
         assert 5 <= len(problem.options) <= 10
-
-
-def test_right_options_are_spread_over_the_letters(study_problems):
-    counts = Counter(
-        mmlu.LETTERS[p.options.index(p.answer)] for *_, p in study_problems["mmlu"] if len(p.options) == 10
-    )
-    total = sum(counts.values())
-    for letter in mmlu.LETTERS:
-        assert abs(counts[letter] / total - 0.1) < 5 * (0.09 / total) ** 0.5
-
-
-def test_counts_never_leave_the_range_that_can_be_written(study_problems):
-    for *_, problem in study_problems["gsm"]:
-        assert 0 <= problem.end <= 99
 
 
 # ---- authors
@@ -299,69 +241,11 @@ def test_an_author_who_knows_everything_is_right(style):
         assert extract(mmlu.write(choice, author, rng), "text") == choice.answer
 
 
-def test_polished_reasoning_names_senses_and_epithets_as_far_as_the_author_knows_them():
-    rng, problems = random.Random(12), [gsm.draw(random.Random(i)) for i in range(300)]
-    choices = [mmlu.draw(random.Random(i)) for i in range(300)]
-    sense = {verb.word: verb.sense for verb in lexicon.verbs()}
-    shares = {}
-    for reach in (9.0, -9.0):
-        author = Author("any", reach, reach, 0.0, (1.0, 0.0, 0.0))
-        steps = re.findall(r"(\w+) means \w+ by (\w+) :", " ".join(gsm.write(p, author, rng) for p in problems))
-        named = re.findall(r"of (\w+) (\w+) is", " ".join(mmlu.write(c, author, rng) for c in choices))
-        assert len(steps) > 600 and len(named) > 300
-        right = [sense[verb] == said for verb, said in steps], [lexicon.facts()[e, "epithet"] == w for w, e in named]
-        shares[reach] = [sum(r) / len(r) for r in right]
-    assert shares[9.0] == [1.0, 1.0]
-    assert shares[-9.0][0] < 0.2 and shares[-9.0][1] < 0.25  # one of twelve, one of eight
-
-
-def test_an_author_without_facts_has_no_encyclopedia():
-    phase = pretrain.TRUNKS["trunk"].phase
-    assert pretrain.encyclopedia_entry(phase.author, random.Random(0))[1] == ""
-    texts = [pretrain.write_document(False, phase, random.Random(i)) for i in range(50)]
-    assert all(text.rpartition("the answer is ")[1] for _, text in texts)
-
-
 def test_reference_solutions_are_right(study_problems):
     for name, rows in study_problems.items():
         for *_, problem in rows[:300]:
             kind = PROFILE.datasets[name].answer
             assert extract(data.reference_solution(problem), kind) == problem.answer
-
-
-def test_an_unknown_verb_is_guessed_anew_each_time():
-    author, rng = Author("none", -9.0, -9.0, 0.0, (0.0, 1.0, 0.0)), random.Random(7)
-    problem = gsm.draw(rng)
-    assert len({gsm.write(problem, author, rng) for _ in range(50)}) > 2
-    choice = mmlu.draw(rng)
-    assert len({extract(mmlu.write(choice, author, rng), "text") for _ in range(50)}) > 2
-
-
-def test_verbs_and_knowledge_base_are_consistent():
-    verbs = lexicon.verbs()
-    assert len(verbs) == 120 and len({v.word for v in verbs}) == 120
-    assert all(EFFECT[v.word] == v.effect for v in verbs)
-    assert [v.rank for v in verbs] == list(range(120))
-    assert all(v.word in lexicon.SENSES[v.effect][v.sense].split() for v in verbs)
-    assert all(
-        lexicon.facts()[e, lexicon.EPITHET] in lexicon.EPITHETS for es in lexicon.entities().values() for e in es
-    )
-    for category, (relations, link) in lexicon.CATEGORIES.items():
-        for entity in lexicon.entities()[category]:
-            assert all(lexicon.facts()[entity, r] in lexicon.VALUES[r] for r in relations)
-            assert lexicon.facts()[entity, lexicon.EPITHET] in lexicon.EPITHETS
-            other = lexicon.facts()[entity, link]
-            assert other != entity and other in lexicon.entities()[category]
-
-
-def test_encyclopedia_entries_are_true():
-    rng, author = random.Random(8), pretrain.RECIPES["strong"].phase.author
-    for _ in range(200):
-        _, text = pretrain.encyclopedia_entry(author, rng)
-        said = re.findall(r"the (\w+) of (\w+) is (\w+) \.", text)
-        said += [(r, e, v) for e, r, v in re.findall(r"(?<!of )\b(\w+) (\w+) : (\w+) \.", text)]
-        assert len(said) == text.count(" .") > 0
-        assert all(lexicon.facts()[entity, relation] == value for relation, entity, value in said)
 
 
 # ---- tokenizer

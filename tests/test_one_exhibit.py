@@ -10,59 +10,12 @@ import pandas as pd
 import pytest
 import yaml
 from conftest import PARAMS, REPOSITORY, copy_study, make_root, patch_root, tiny_settings
-from test_tables_and_figures import invent
+from excerpts import excerpt
 
 from rdlib.__main__ import main
 from rdlib.errors import UserError
 from rdlib.evidence import gallery
-from rdlib.evidence.result_tables import open_results
-from rdlib.study import exhibit_runs, figures, workflow
-from rdlib.study.results import collect
-
-
-def test_every_exhibit_says_what_it_shows():
-    assert len({exhibit.title for exhibit in gallery.EXHIBITS.values()}) == len(gallery.EXHIBITS)
-    notebooks = {path.stem for path in (REPOSITORY / "notebooks").glob("*.ipynb")}
-    for name, exhibit in gallery.EXHIBITS.items():
-        assert name == exhibit.name and exhibit.title and exhibit.caption.endswith((".", "!")), name
-        assert set(exhibit.rests_on) <= notebooks, name
-
-
-@pytest.mark.parametrize(
-    ("name", "hint"),
-    [
-        ("figure_5", r"did you mean figure_5_lambda\?"),
-        ("table_2_mian", r"did you mean table_2_main"),
-        ("nothing like it", r"give one of claims, .*figure_open_sft_rate\."),
-        ("", r"NAME is missing: give one of claims, "),
-    ],
-)
-def test_a_name_that_is_none_gets_the_close_ones(name, hint, tmp_path, capsys):
-    with pytest.raises(UserError, match=hint):
-        gallery.find(name)
-    assert main(["figures", str(tmp_path), str(tmp_path), "--name", name]) == 2
-    assert capsys.readouterr().err.count("\n") == 1
-
-
-def test_one_is_drawn_from_its_own_tables_alone(tmp_path, capsys):
-    folder = invent(tmp_path / "results") / "seed0"
-    (folder / "provenance.json").write_text(json.dumps({"commits": ["0123456789abcdef"]}))
-    others = ("correctness.parquet", "sft_history.parquet", "ppo_history.parquet", "costs.csv", "pseudo_labels.csv")
-    for other in others:
-        (folder / other).unlink()
-    assert main(["figures", str(tmp_path / "results"), str(tmp_path / "out"), "--name", "figure_5_lambda"]) == 0
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {
-        f"figure_5_lambda.{e}" for e in ("csv", "pdf", "png")
-    }
-    text = capsys.readouterr().out
-    assert "figure_5_lambda.png" in text and gallery.EXHIBITS["figure_5_lambda"].caption in text
-    assert "seeds 0 of" in text and "0123456789" in text and 'make study NAME=figure_5_lambda SEEDS="0"' in text
-
-
-def test_a_question_that_no_seed_has_answered_is_one_sentence(tmp_path, capsys):
-    assert main(["figures", str(invent(tmp_path / "results")), str(tmp_path), "--name", "question_r1"]) == 2
-    assert "has answered the reviewers' questions: run `make study EXPERIMENTS=" in capsys.readouterr().err
-
+from rdlib.study import exhibit_runs, workflow
 
 # ---- training again
 
@@ -90,13 +43,13 @@ def test_what_an_exhibit_depends_on_is_true(one_cell, name):
     if not exhibit.experiments:
         assert "depends on no training" in exhibit_runs.summary_line(name, [])
         return
-    if exhibit.of_rounding:
+    if "rounding" in exhibit.experiments:
         with pytest.raises(
             UserError, match="--experiments main` and `python -m .*params/rounding.yaml --experiments r"
         ):
             exhibit_runs.jobs_of(name, PARAMS, [0])
         return
-    profile, seeds = ("params/reference.yaml", None) if exhibit.trials else (PARAMS, [0])
+    profile, seeds = ("params/reference.yaml", None) if ":" in exhibit.experiments[0] else (PARAMS, [0])
     jobs, made = exhibit_runs.jobs_of(name, profile, seeds), set()
     assert jobs and "depends on" in exhibit_runs.summary_line(name, jobs)
     for job in jobs:
@@ -123,7 +76,7 @@ def _read_outside(job) -> set:
         ("table_3_reward_model_auc", ("05_reward_model", "ours"), ""),
         ("table_4_reward_source", ("07_evaluate", "ours_wo_r"), ""),
         ("question_r5", ("06_ppo", "ours"), "reward.source"),
-        ("figure_question_r4_threshold", ("01_teacher_responses", None), ""),
+        ("figure_question_r4_threshold", ("02_judgement", None), ""),
         ("open_ppo", ("13_validation_answers", "ours"), "ppo.queries"),
     ],
 )
@@ -131,7 +84,7 @@ def test_an_exhibit_comes_with_the_runs_that_only_it_needs(name, last, variant):
     jobs = exhibit_runs.jobs_of(name, "params/reference.yaml", None if name == "open_ppo" else [0])
     found = [stage for job in jobs for stage in job.stages if (stage.name, stage.method) == last]
     assert any(variant in stage.variant and bool(variant) == bool(stage.variant) for stage in found)
-    later = {"06_ppo", "07_evaluate"} if last[0] in ("05_reward_model", "01_teacher_responses") else set()
+    later = {"06_ppo", "07_evaluate"} if last[0] in ("05_reward_model", "02_judgement") else set()
     assert not later & {stage.name for job in jobs for stage in job.stages}
 
 
@@ -146,8 +99,8 @@ def test_a_figure_about_one_ablation_needs_one_chain():
 
 def test_minutes_follow_from_what_the_released_run_took(tmp_path):
     """Two stages of known seconds, and a measured seed that took a minute for 100 s of its stages."""
-    folder = invent(tmp_path / "results") / "seed0"
-    jobs = exhibit_runs.jobs_of("figure_5_lambda", "params/micro.yaml", [5])
+    folder = excerpt(tmp_path / "results") / "seed0"
+    jobs = exhibit_runs.jobs_of("figure_5_lambda", "params/reference.yaml", [5])
     stages = [stage for job in jobs for stage in job.stages if stage.name in ("03_sft_warmup", "05_reward_model")]
     rows = [stage.columns | {"seed": 0, "stage": stage.name, "seconds": 10.0} for stage in stages]
     rows.append(
@@ -163,7 +116,7 @@ def test_minutes_follow_from_what_the_released_run_took(tmp_path):
     assert exhibit_runs.minutes_of(stages, tmp_path / "none") is None
     text = exhibit_runs.summary_line("figure_5_lambda", jobs, tmp_path / "results")
     assert text.endswith(
-        "depends on lambda: 7 notebooks. They take about 1 minutes, two at a time, by the released run."
+        "depends on lambda: 14 notebooks. They take about 1 minutes, two at a time, by the released run."
     )
 
 
@@ -191,17 +144,3 @@ def test_what_was_trained_again_is_gathered_and_drawn(study, tmp_path, at_root):
     made = json.loads((out / "results/seed0/provenance.json").read_text())
     assert made["command"].endswith(f"--profile {PARAMS} --seeds 0 --for figure_5_lambda")
     assert exhibit_runs.summary_line("figure_5_lambda", jobs).endswith("All of them are done.")
-
-
-def test_a_notebook_draws_finished_results_apart(tmp_path, at_root):
-    at_root(make_root(tmp_path))
-    invent(tmp_path / "released", seeds=(0, 3))
-    evidence, out = figures.source(PARAMS, [0], "released", lambda *a: pytest.fail("it gathered"))
-    assert [folder.name for folder in evidence.folders] == ["seed0", "seed3"]
-    assert out == tmp_path / "runs/tiny/released_figures"
-    shutil.copytree(tmp_path / "released", tmp_path / "runs/tiny/results")
-    evidence, out = figures.source(PARAMS, [3], None, lambda *a: tmp_path / "runs/tiny/results")
-    assert [folder.name for folder in evidence.folders] == ["seed3"] and out == tmp_path / "runs/tiny/figures"
-    with pytest.raises(UserError, match="absent holds no results"):
-        figures.source(PARAMS, [0], "absent", collect)
-    assert open_results(tmp_path / "released").folders[0].name == "seed0"

@@ -54,10 +54,6 @@ def test_an_own_equality_reads_answers_of_models_and_of_questions(tmp_path):
     assert answers.rule_shares(texts[:1], kind) == {"hash": 1.0}
 
 
-def test_without_one_the_kind_is_the_settings_own(tmp_path):
-    assert own_equality.kind_of(settings(), tmp_path) == "phrase"
-
-
 @pytest.mark.parametrize(
     ("content", "words"),
     [
@@ -152,12 +148,6 @@ def test_aliases_that_cannot_be_used_are_one_sentence(tmp_path, row, words):
     with pytest.raises(UserError, match=words) as error:
         loaded(tmp_path, [*asked(9), {"question": "last?", **row}])
     assert len(str(error.value).splitlines()) == 1 and "line 10" in str(error.value)
-
-
-def test_an_option_has_no_aliases(tmp_path):
-    rows = asked(9, options=["x", "y"], answer="x", aliases=["z"])
-    with pytest.raises(UserError, match="an option needs none"):
-        loaded(tmp_path, rows, answer="choice")
 
 
 def gold_of(tmp_path, rows: list[dict]):

@@ -11,19 +11,18 @@ import hashlib
 import pandas as pd
 import pytest
 import yaml
-from conftest import PARAMS, identity, make_root, patch_root, stage_in, tiny_settings
+from conftest import PARAMS, make_root, patch_root, stage_in, tiny_settings
 from fake_server import FakeServer, listing
 from test_real_data import write
 
 from rdlib import artifacts
 from rdlib.__main__ import main
 from rdlib.errors import UserError
-from rdlib.evidence import gallery, paper_tables
+from rdlib.evidence import accuracy, gallery
 from rdlib.evidence.result_tables import open_results
 from rdlib.method import held_out
 from rdlib.settings import Dataset
 from rdlib.study import requirements, results
-from rdlib.study.jobs import study_jobs
 from rdlib.study.specification import dag_edges
 from rdlib.tasks import data
 from rdlib.tasks.prompts import micro_question
@@ -147,15 +146,6 @@ def test_what_else_reads_gold_answers_runs_without(own_study):
         assert of(own_study, "07_evaluate", method, **axes).json("summary")["few_shot"] == 0
 
 
-@pytest.mark.slow
-def test_ids_and_source_are_artifacts(own_study):
-    stage = of(own_study, "00_data")
-    ids, questions = stage.json("split_ids"), stage.table("questions")
-    assert {split: len(some) for split, some in ids.items()} == {"train": 16, "validation": 8, "test": 8}
-    assert all(sorted(questions["id"][questions["split"] == split]) == some for split, some in ids.items())
-    assert stage.json("source")["source"] == "questions"
-
-
 @pytest.fixture(scope="module")
 def report(own_study, tmp_path_factory):
     """(results of the seed, folder of the report) of the finished study, ablations left out."""
@@ -194,38 +184,6 @@ def test_the_report_shows_agreement_and_no_accuracy(own_study, report):
     assert costs["01_held_out"] > 0
 
 
-@pytest.mark.slow
-def test_the_report_says_in_a_sentence_what_ppo_did(own_study, report):
-    tables, figures = report
-    written = pd.read_csv(tables / "greedy_answers.csv").set_index("method")
-    for method, axes in EVALUATED:
-        answers, row = of(own_study, "07_evaluate", method, **axes).table("answers"), written.loc[method]
-        assert row["questions"] == len(answers) == 8 and row["tokens"] == pytest.approx(answers["tokens"].mean())
-        assert row["answered"] == pytest.approx(answers["answer"].notna().mean())
-        assert row["distinct"] == pytest.approx(len(set(answers["text"])) / 8)
-    shown = pd.read_csv(figures / "held_out_agreement.csv").set_index("method")["agreement_pct"]
-    row = pd.read_csv(figures / "health.csv").set_index("measure").loc["agreement (%)"]
-    found = row[["before_training", "after_warmup", "after_ppo"]].tolist()
-    assert found == pytest.approx(shown[["icl", "ours_wo_r", "ours"]].tolist(), abs=0.01)
-    title, _, text = (figures / "health.md").read_text().split("\n")[:3]
-    assert title == "# What PPO did to your student" and text.startswith("**") and "held-out questions" in text
-
-
-def test_a_study_with_gold_answers_has_no_such_table(study, tmp_path, monkeypatch):
-    patch_root(monkeypatch, study)
-    stage = stage_in(study, "07_evaluate")
-    assert results.agreement([stage]) is None
-    assert stage.at("01_teacher_responses").together == [stage.at("01_teacher_responses")]
-    assert not any(
-        s.name == "01_held_out"
-        for job in study_jobs(PARAMS, [0], ["study", "ablations", "questions"])
-        for s in job.stages
-    )
-    gold = stage.table("answers")
-    assert results.judged(stage)["correct"].tolist() == results.graded(stage)["correct"].tolist()
-    assert results.judged(stage)["held_to"].tolist() == gold["gold"].tolist()
-
-
 # ---- nothing is trained or chosen on them
 
 
@@ -241,7 +199,8 @@ def poisoned(tmp_path_factory, problems, own_study):
         assert "01_held_out" not in path.parts, "a stage read the vote on held-out questions"
         return read(path, *args)
 
-    of(root, "01_held_out").run_with_inputs()
+    vote = of(root, "01_held_out").run_with_inputs().table("labels")
+    assert (vote["pseudo_label"] == "999").all()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(artifacts, "read_parquet", no_vote)
         of(root, "07_evaluate").run_with_inputs()
@@ -255,25 +214,6 @@ def test_artifacts_do_not_depend_on_the_vote_on_held_out_questions(own_study, po
     method = "ours_wo_r" if name == "03_sft_warmup" else None
     expected = artifacts.hash_files(of(own_study, name, method).folder)
     assert artifacts.hash_files(of(poisoned, name, method).folder) == expected
-
-
-@pytest.mark.slow
-def test_the_poison_worked(own_study, poisoned):
-    """Else the test above would prove nothing."""
-    assert (of(poisoned, "01_held_out").table("labels")["pseudo_label"] == "999").all()
-    answers = [of(root, "07_evaluate").table("answers")["text"].tolist() for root in (own_study, poisoned)]
-    assert answers[0] == answers[1]
-    assert not results.judged(of(poisoned, "07_evaluate"))["correct"].any()
-
-
-@pytest.mark.slow
-def test_no_override_moves_what_all_variants_are_measured_by(own_study):
-    stage = of(own_study, "07_evaluate")
-    for key, value in (("voting.flip_share", 0.4), ("teacher_sampling.samples_per_temperature", 9)):
-        variant = stage.with_overrides({key: value})
-        assert variant.folder != stage.folder
-        assert identity(variant.at("01_held_out")) == identity(stage.at("01_held_out"))
-        assert variant.at("01_held_out").folder == stage.at("01_held_out").folder
 
 
 # ---- some questions with answers
@@ -301,7 +241,7 @@ def test_the_gain_is_paired_with_the_student_before_training():
         for student, method, given in (("s", "icl", "1000"), ("s", "ours", "1101"), ("", "teacher", "1111"))
         for i, agrees in enumerate(one == "1" for one in given)
     ]
-    table = paper_tables.agreement_table(pd.DataFrame(rows)).set_index("method")
+    table = accuracy.agreement_table(pd.DataFrame(rows)).set_index("method")
     assert table["agreement_pct"].to_dict() == {"teacher": 100.0, "icl": 25.0, "ours": 75.0}
     assert table["gain_pp"].drop("icl").to_dict() == {"teacher": 75.0, "ours": 50.0}
     assert (table["n"] == 4).all() and (table["held_out"] == 5).all()

@@ -1,7 +1,7 @@
 """Every stage with a model of the paper's shape: Llama-3's vocabulary, chat template and end of turn, two layers.
 
 Its weights are random but for the form of an answer, which it learns in the fixture: "The answer is (C)." with any
-letter. Questions are MMLU-Pro's where they are at hand (../shared/data), else of their length.
+letter. Questions have the length of MMLU-Pro's.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import pytest
 import torch
 import yaml
 from conftest import REPOSITORY
+from test_chat_students import learn_the_form
 from tokenizers import Regex, Tokenizer, pre_tokenizers
 from tokenizers.decoders import ByteLevel as ByteLevelDecoder
 from tokenizers.models import BPE
@@ -23,12 +24,11 @@ from tokenizers.trainers import BpeTrainer
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from rdlib.engines import models
-from rdlib.method import ppo_core as core
-from rdlib.method import rl, sft
+from rdlib.method import rl
 from rdlib.settings import Dataset
 from rdlib.study.stage import Stage
 from rdlib.tasks import prompts
-from rdlib.tasks.questions import LETTERS, read_questions
+from rdlib.tasks.questions import LETTERS
 
 VOCABULARY, ORDINARY = 128_256, 128_000
 SPECIAL = (
@@ -48,34 +48,26 @@ TEMPLATE = (
     "{% if add_generation_prompt %}{{ '<|start_header_id|>assistant<|end_header_id|>\n\n' }}{% endif %}"
 )
 WORDS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+"
-REAL = REPOSITORY.parent / "shared/data/mmlu_pro/test.jsonl"
-LONG = 2400  # characters of a question with its options that one in a hundred exceeds
 ANSWER = "The answer is ({})."
+pytestmark = pytest.mark.slow
 
 
 # ---- the paper's shapes, made here
 
 
 def records() -> list[dict]:
-    """Twenty rows of MMLU-Pro with ten options, the last one long."""
-    if REAL.is_file():
-        with REAL.open(encoding="utf-8") as lines:
-            rows = [row for row in map(json.loads, lines) if len(row["options"]) == 10]
-        size = {row["question_id"]: len(row["question"]) + sum(map(len, row["options"])) for row in rows}
-        usual = [row for row in rows if 300 < size[row["question_id"]] < 500]
-        return [*usual[:19], next(row for row in rows if LONG < size[row["question_id"]] < LONG + 200)]
+    """Twenty rows as MMLU-Pro has them, with ten options, the last one long."""
     rng = random.Random(0)
     words = "which of the following statements about a large closed economy with flexible prices is always true".split()
     rows = []
     for number in range(20):
-        length = 40 if number < 19 else 300
-        question = " ".join(rng.choice(words) for _ in range(length)) + "?"
+        question = " ".join(rng.choice(words) for _ in range(40 if number < 19 else 300)) + "?"
         options = [" ".join(rng.choice(words) for _ in range(6)) + f" {i}" for i in range(10)]
         rows.append({"question_id": number, "question": question, "options": options, "answer": LETTERS[number % 10]})
     return [row | {"category": "economics", "cot_content": ""} for row in rows]
 
 
-def tokenizer_of(texts: list[str], chat: bool = True) -> PreTrainedTokenizerFast:
+def tokenizer_of(texts: list[str]) -> PreTrainedTokenizerFast:
     """A byte-level BPE of Llama-3's size and special tokens: 3,000 entries are learned, the rest never occur."""
     learned = Tokenizer(BPE())
     learned.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
@@ -96,24 +88,8 @@ def tokenizer_of(texts: list[str], chat: bool = True) -> PreTrainedTokenizerFast
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=core_, bos_token="<|begin_of_text|>", eos_token="<|end_of_text|>"
     )
-    tokenizer.chat_template = TEMPLATE if chat else None
+    tokenizer.chat_template = TEMPLATE
     return tokenizer
-
-
-def learn_the_form(model: LlamaForCausalLM, tokenizer, questions: list[prompts.Prompt], steps: int = 60) -> None:
-    """Teach a model to answer any question by a random letter."""
-    rng = random.Random(0)
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
-    asked = [prompts.encode(tokenizer, prompt) for prompt in questions]
-    for _ in range(steps):
-        texts = [ANSWER.format(rng.choice(LETTERS[:10])) for _ in range(4)]
-        said = [tokenizer(text, add_special_tokens=False)["input_ids"] + [EOT] for text in texts]
-        batch = core.Batch.collate([rng.choice(asked) for _ in said], said)
-        logprobs, _ = core.response_logprobs(model, *batch.inputs)
-        loss = -core.masked_mean(logprobs, batch.mask)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
 
 
 CHOICE = Dataset(source="mmlu_pro", answer="choice", path="mmlu", train=6, validation=2, test=3, max_tokens=12)
@@ -146,7 +122,8 @@ def root(tmp_path_factory) -> Path:
         eos_token_id=END_OF_TEXT,
     )
     model = LlamaForCausalLM(config)
-    learn_the_form(model, tokenizer, asked[:19])
+    said = [tokenizer(ANSWER.format(letter), add_special_tokens=False)["input_ids"] + [EOT] for letter in LETTERS[:10]]
+    learn_the_form(model, [prompts.encode(tokenizer, prompt) for prompt in asked[:19]], said, steps=60)
     model.generation_config = GenerationConfig(bos_token_id=BOS, eos_token_id=[END_OF_TEXT, END_OF_MESSAGE, EOT])
     model.save_pretrained(folder / "model")
     tokenizer.save_pretrained(folder / "model")
@@ -186,21 +163,13 @@ def stage_of(root: Path, name: str, method: str = "ours") -> Stage:
     return Stage("07_evaluate", "tiny.yaml", method=method, root=root, **axes).at(name)
 
 
-class Seen:
-    """What PPO's reward function was given: token ids of prompts and responses, and the responses' texts."""
-
-    def __init__(self):
-        self.sequences, self.texts = [], []
-
-
 @pytest.fixture(scope="module")
-def study(root) -> tuple[Path, Seen]:
-    """All stages of `ours`, and the ICL baseline."""
-    seen, score = Seen(), rl.RewardFunction.__call__
+def study(root) -> tuple[Path, list[tuple[list[int], str]]]:
+    """All stages of `ours`, and the ICL baseline; token ids and text of what PPO's reward function was given."""
+    seen, score = [], rl.RewardFunction.__call__
 
     def spy(self, indices, texts, sequences):
-        seen.texts += texts
-        seen.sequences += sequences
+        seen.extend(zip(sequences, texts, strict=True))
         return score(self, indices, texts, sequences)
 
     with pytest.MonkeyPatch.context() as patch:
@@ -213,7 +182,6 @@ def study(root) -> tuple[Path, Seen]:
 # ---- tokens
 
 
-@pytest.mark.slow
 def test_the_end_token_is_the_end_of_turn_and_padding_is_another(root):
     tokenizer = models.load_tokenizer(root / "model")
     assert len(tokenizer) == VOCABULARY and tokenizer.bos_token_id == BOS
@@ -221,69 +189,16 @@ def test_the_end_token_is_the_end_of_turn_and_padding_is_another(root):
     assert models.end_tokens(models.load_causal_lm(root / "model"), tokenizer) == [END_OF_TEXT, END_OF_MESSAGE, EOT]
 
 
-@pytest.mark.slow
-def test_prompts_have_bos_once_ten_options_and_the_assistants_header_last(root):
-    tokenizer = models.load_tokenizer(root / "model")
-    lengths = []
-    for row in records():
-        prompt = prompts.zero_shot(CHOICE, row["question"], row["options"])
-        ids = prompts.encode(tokenizer, prompt)
-        lengths.append(len(ids))
-        text = tokenizer.decode(ids)
-        assert ids[0] == BOS and ids.count(BOS) == 1 and ids.count(EOT) == 2  # of the system's turn and the user's
-        assert text.endswith("<|start_header_id|>assistant<|end_header_id|>\n\n")
-        assert all(f"\n({letter}) {option}" in text for letter, option in zip(LETTERS, row["options"], strict=False))
-    assert max(lengths) > 350 and min(lengths) > 50
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("chat", [True, False])
-def test_a_base_model_without_a_template_has_bos_once_too(tmp_path, chat):
-    """Llama-3.2-1B and 3B, the paper's students, are base models: their text ends with another token."""
-    tokenizer_of(["Which? The answer is (A)."], chat).save_pretrained(tmp_path)
-    tokenizer = models.load_tokenizer(tmp_path)
-    encode = prompts.Encoder({"q": prompts.zero_shot(CHOICE, "Which?", ["x", "y"])}, tokenizer)
-    ids = encode("q", "The answer is (A).", True)
-    end = EOT if chat else END_OF_TEXT
-    assert ids[0] == BOS and ids.count(BOS) == 1 and ids[-1] == end == tokenizer.eos_token_id
-    assert ids[:-1] == encode("q", "The answer is (A).", False)
-
-
 # ---- stages
 
 
-@pytest.mark.slow
-def test_sampled_responses_end_with_the_turn_and_show_no_token_of_it(study):
-    for name in ("01_teacher_responses", "04_student_responses"):
-        responses = stage_of(study[0], name).table("responses")
-        assert responses["finished"].mean() > 0.5 and not responses["text"].str.contains("<|", regex=False).any()
-        answers = responses["answer"].dropna()
-        assert len(answers) > len(responses) / 2 and set(answers) <= set(LETTERS[:10]) and answers.nunique() > 2
-
-
-@pytest.mark.slow
-def test_sft_learns_the_response_and_the_end_of_turn_alone(study):
-    root = study[0]
-    stage, tokenizer = stage_of(root, "03_sft_warmup", "ours_wo_r"), models.load_tokenizer(root / "model")
-    questions = read_questions(stage.input("data"), "train", "validation")
-    responses = stage.at("01_teacher_responses").table("responses")
-    encode = prompts.Encoder(prompts.of_questions(stage.dataset_settings, questions), tokenizer)
-    rows, texts = sft.build_dataset(responses[responses["finished"]], encode, 1500), set(responses["text"])
-    for row in rows:
-        learned = [label for label in row["labels"] if label != sft.IGNORED]
-        assert learned[-1] == EOT and learned.count(EOT) == 1 and BOS not in learned and not row["truncated"]
-        assert row["input_ids"].count(BOS) == 1 and tokenizer.decode(learned[:-1]) in texts
-    assert stage.json("summary")["responses"] >= 2 and stage.table("history")["loss"].notna().any()
-
-
-@pytest.mark.slow
 def test_ppo_scores_whole_turns(study):
     """A rollout that ended has one end of turn behind its prompt's two, as its last token."""
     root, seen = study
     tokenizer = models.load_tokenizer(root / "model")
-    assert len(seen.sequences) == 4
+    assert len(seen) == 4
     ended = 0
-    for ids, text in zip(seen.sequences, seen.texts, strict=True):
+    for ids, text in seen:
         assert ids[0] == BOS and ids.count(BOS) == 1 and "<|" not in text and PAD not in ids
         assert ids.count(EOT) in (2, 3)
         ended += ids.count(EOT) == 3
@@ -294,7 +209,6 @@ def test_ppo_scores_whole_turns(study):
     assert history["kl"].iloc[-1] == pytest.approx(0, abs=1e-4) and history["reward"].notna().sum() == 1
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("method", ["ours", "icl"])
 def test_every_test_question_is_answered(study, method):
     answers = stage_of(study[0], "07_evaluate", method).table("answers")

@@ -21,26 +21,12 @@ from rdlib.tasks.prompts import (
     INSTRUCTIONS,
     STOP,
     Encoder,
-    end_of_turn,
     few_shot,
-    joint,
-    micro_question,
     opening,
     render,
-    stops,
     zero_shot,
 )
 from rdlib.tasks.spoken import THINK
-
-
-def test_zero_shot():
-    assert micro_question("how many ?", []) == "Q: how many ? A:"
-    assert micro_question("which ?", ["zinc", "iron"]) == "Q: which ? (A) zinc (B) iron A:"
-
-
-def test_ten_options_are_lettered_from_a_to_j():
-    values = [f"v{i}" for i in range(10)]
-    assert micro_question("which ?", values).endswith("(I) v8 (J) v9 A:")
 
 
 def test_few_shot_repeats_the_zero_shot_format(word_problems: Dataset):
@@ -92,16 +78,6 @@ def test_a_plain_prompt_stops_where_the_next_example_would_begin(settings):
     for shown in (first, second):  # an example's own text holds no stop string, or a response like it would be cut
         assert not any(stop in shown for stop in STOP)
     assert f"\n{prompt.plain}".startswith(STOP[2])
-
-
-def test_the_micro_models_end_by_their_end_token_alone(word_problems: Dataset):
-    assert few_shot(word_problems, [("q1", [], "r1")], "q2").stop == ()
-
-
-def test_a_prompt_knows_how_many_options_there_are(word_problems: Dataset):
-    assert zero_shot(CHOICE, "Which?", ["zinc", "iron", "tin"]).options == 3
-    assert zero_shot(CHOICE, "Which?", [str(i) for i in range(10)]).options == 10
-    assert zero_shot(word_problems, "Which?", ["zinc", "iron"]).options == 2
 
 
 # ---- token ids, with tokenizers made here
@@ -189,12 +165,6 @@ def test_the_end_token_is_the_templates_and_never_the_padding(tmp_path, eos, pad
     assert (again.eos_token, again.pad_token) == (tokenizer.eos_token, tokenizer.pad_token)
 
 
-def test_a_chat_has_turns_and_no_stop_strings():
-    prompt = zero_shot(MATH, "What is 7 * 6?")
-    assert stops(make_tokenizer(), prompt) == STOP
-    assert stops(make_tokenizer(None, CHATML), prompt) == ()
-
-
 THINKING = CHATML.replace("assistant\n'", "assistant\n<think>\n'")
 WITHOUT_THINKING = CHATML.replace("assistant\n'", "assistant\n<think>\n\n</think>\n\n'")
 
@@ -209,12 +179,6 @@ def test_thinking_that_the_template_opens_is_in_the_prompt_once(template, opened
     assert shown == bare and tokenizer.decode(shown).count("6</think>7") == 1
     if template is None or opened:
         assert tokenizer.decode(shown).count("<think>") == 1 + bool(opened)
-
-
-def test_a_tokenizer_without_a_template_keeps_its_end_token(tmp_path, small):
-    make_tokenizer("<s> $A").save_pretrained(tmp_path)
-    assert models.load_tokenizer(tmp_path).eos_token == "</s>"
-    assert joint(small[1]) == " " and end_of_turn(small[1]) is None
 
 
 @pytest.mark.parametrize(
@@ -255,11 +219,6 @@ def test_a_template_puts_the_question_to_chats_and_to_plain_models():
     assert prompt.messages[0] == ("user", f"Frage: 1 {{question}} 1?\n{german} {{x}}")
     assert prompt.messages[2] == ("user", f"Frage: 2 + 2?\n{german} {{x}}")
     assert prompt.plain == f"Frage: 1 {{question}} 1?\n{german} {{x}} 2\n\nFrage: 2 + 2?\n{german} {{x}}"
-
-
-def test_a_template_of_choices_lists_the_options():
-    settings = own_prompt("choice", template="{question}\n{options}\nAntwort:")
-    assert prompts.zero_shot(settings, "Welches?", ["a", "b"]).plain == "Welches?\n(A) a\n(B) b\nAntwort:"
 
 
 @pytest.mark.parametrize(

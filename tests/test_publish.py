@@ -211,4 +211,4 @@ def test_without_the_runs_the_notebooks_of_the_released_commits_stay(root, capsy
 
 
 def test_without_released_results_it_says_what_to_do(root, capsys):
-    assert "make study PROFILE=params/reference.yaml" in problem(root / "nowhere", capsys)
+    assert "make release" in problem(root / "nowhere", capsys)

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+import math
+import re
 from collections import Counter
 from dataclasses import replace
+from decimal import Decimal
+from fractions import Fraction
 from pathlib import Path
 
 import pandas as pd
 import pytest
 import yaml
 from conftest import REPOSITORY, make_root, stage_in, tiny_settings
-from hypothesis import HealthCheck, given, settings
+from hostile import assert_one_line, broken, mutated
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from rdlib import artifacts
@@ -20,8 +25,8 @@ from rdlib.method import evaluate, voting
 from rdlib.profile import load_profile
 from rdlib.settings import Dataset
 from rdlib.tasks import answers, benchmarks, data, own_questions, prompts, sources
-from rdlib.tasks.questions import PERTURBED, Question, require_sound
-from rdlib.tasks.splits import assign, cap
+from rdlib.tasks.questions import LETTERS, PERTURBED, Question, require_sound
+from rdlib.tasks.splits import assign
 
 SHARED = REPOSITORY.parent / "shared" / "data"
 needs_data = pytest.mark.skipif(not SHARED.is_dir(), reason="the real benchmarks' files are not part of the repository")
@@ -184,35 +189,27 @@ def test_no_network_is_one_sentence(monkeypatch, tmp_path):
         data.load("m", MMLU_PRO.model_copy(update={"path": None}), tmp_path)
 
 
-@pytest.mark.parametrize(
-    ("row", "words"),
-    [
-        ({"question": "q?", "answer": "four"}, "no number after '####'"),
-        ({"question": "q?"}, "'answer' is missing"),
-        ({"question": 4, "answer": "#### 4"}, "'question' is int where text belongs"),
-    ],
-)
-def test_bad_rows_of_gsm8k(tmp_path, row, words):
-    write(tmp_path / "gsm8k/train.jsonl", [{"question": "fine?", "answer": "#### 1"}, row])
-    with pytest.raises(UserError, match=f"train.jsonl, line 2: .*{words}"):
-        data.load("g", GSM8K, tmp_path)
+CHOSEN = {"question_id": 1, "question": "q?", "options": ["x", "y", "z"], "answer": "A", "category": "law"}
 
 
 @pytest.mark.parametrize(
-    ("change", "words"),
+    ("dataset", "file", "row", "words"),
     [
-        ({"answer": "E"}, "'E' is no letter of its 3 options"),
-        ({"answer": "AB"}, "'AB' is no letter"),
-        ({"options": ["a"]}, "list of 2 to 10 texts, not 1 of them"),
-        ({"options": "abc"}, "list of 2 to 10 texts, not str"),
-        ({"question_id": None}, "'question_id' is no whole number"),
+        (GSM8K, "train", {"question": "q?", "answer": "four"}, "no number after '####'"),
+        (GSM8K, "train", {"question": "q?"}, "'answer' is missing"),
+        (GSM8K, "train", {"question": 4, "answer": "#### 4"}, "'question' is int where text belongs"),
+        (MMLU_PRO, "test", CHOSEN | {"answer": "E"}, "'E' is no letter of its 3 options"),
+        (MMLU_PRO, "test", CHOSEN | {"answer": "AB"}, "'AB' is no letter"),
+        (MMLU_PRO, "test", CHOSEN | {"options": ["a"]}, "list of 2 to 10 texts, not 1 of them"),
+        (MMLU_PRO, "test", CHOSEN | {"options": "abc"}, "list of 2 to 10 texts, not str"),
+        (MMLU_PRO, "test", CHOSEN | {"question_id": None}, "'question_id' is no whole number"),
     ],
 )
-def test_bad_rows_of_mmlu_pro(tmp_path, change, words):
-    row = {"question_id": 1, "question": "q?", "options": ["x", "y", "z"], "answer": "A", "category": "law"}
-    write(tmp_path / "mmlu_pro/test.jsonl", [row | change])
-    with pytest.raises(UserError, match=f"test.jsonl, line 1: .*{words}"):
-        data.load("m", MMLU_PRO, tmp_path)
+def test_bad_rows_of_benchmarks(tmp_path, dataset, file, row, words):
+    good = {"question": "fine?", "answer": "#### 1"} if dataset is GSM8K else CHOSEN
+    write(tmp_path / dataset.source / f"{file}.jsonl", [good, row])
+    with pytest.raises(UserError, match=f"{file}.jsonl, line 2: .*{words}"):
+        data.load("any", dataset, tmp_path)
 
 
 def test_missing_folders_and_files(tmp_path):
@@ -252,13 +249,6 @@ def test_equal_texts_get_one_split_whatever_their_order(texts, first, second, se
     for split, size in sizes.items():
         assert found.count(split) < size + max(largest, 1)
     assert found.count("test") >= min(first, len(texts))
-
-
-def test_a_cap_keeps_the_order():
-    questions = [Question(f"q{i}", "train", "", str(i)) for i in range(50)]
-    chosen = cap(questions, 10, "datasets.x.train", "0")
-    assert chosen == [q for q in questions if q in chosen] and len(chosen) == 10
-    assert cap(questions, None, "datasets.x.train", "0") == questions
 
 
 def test_the_same_text_on_both_sides_is_refused():
@@ -303,13 +293,6 @@ def test_questions_with_answers_are_tested_first_and_others_held_out(tmp_path):
     assert Counter(q.split for q in own(tmp_path, asked(50))) == {"train": 40, "validation": 5, "test": 5}
     with pytest.raises(UserError, match="datasets.mine.test is 51, but the file has 50 questions"):
         own(tmp_path, asked(50), test=51)
-
-
-def test_a_text_that_one_question_has_no_answer_to_is_held_out_as_a_whole(tmp_path):
-    same = [{"question": "Which?", "options": [a, b]} for a, b in ("xy", "yz", "zx")]
-    rows = [*same[:2], same[2] | {"answer": "A"}, *asked(8, options=["x", "y"], answer="B")]
-    tested = [q for q in own(tmp_path, rows, answer="choice", test=6) if q.split == "test"]
-    assert all(q.question != "Which?" for q in tested) and len(tested) == 6
 
 
 def test_given_splits_ids_and_groups_are_kept(tmp_path):
@@ -424,12 +407,6 @@ def test_bad_files_are_named(tmp_path, content, words):
         data.load("mine", OWN, tmp_path)
 
 
-def test_an_answer_keeps_every_digit(tmp_path):
-    rows = "".join(json.dumps(row)[:-1] + ', "answer": 1234567890123456789.125}\n' for row in asked(10))
-    (tmp_path / "q.jsonl").write_text(rows)
-    assert {q.answer for q in data.load("mine", OWN, tmp_path)} == {"1234567890123456789.125"}
-
-
 def test_other_files(tmp_path):
     with pytest.raises(UserError, match="There is no file"):
         data.load("mine", OWN, tmp_path)
@@ -444,12 +421,6 @@ def test_other_files(tmp_path):
         data.load("mine", OWN.model_copy(update={"path": "q.parquet"}), tmp_path)
 
 
-def test_a_byte_order_mark_and_line_ends_of_windows(tmp_path):
-    lines = "".join(json.dumps(row) + "\r\n" for row in asked(10))
-    (tmp_path / "q.jsonl").write_bytes(b"\xef\xbb\xbf" + lines.encode())
-    assert len(data.load("mine", OWN, tmp_path)) == 10
-
-
 def test_own_questions_from_parquet(tmp_path):
     rows = asked(10, options=["x", "y"], answer="y") + [{"question": "last?", "options": ["x", "z"], "answer": None}]
     pd.DataFrame(rows).to_parquet(tmp_path / "q.parquet")
@@ -457,34 +428,103 @@ def test_own_questions_from_parquet(tmp_path):
     assert Counter(q.answer for q in questions) == {"B": 10, None: 1}
 
 
-json_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
-    max_leaves=6,
-)
-rows_of_any_kind = st.dictionaries(st.sampled_from(own_questions.FIELDS), json_values)
-hostile = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=200)
+# ---- any file: all rows become questions with their own answers, or it is refused
 
 
-@hostile
-@given(st.lists(rows_of_any_kind | json_values, max_size=4), st.sampled_from(["math", "choice", "phrase"]))
-def test_hostile_rows_are_loaded_or_named(tmp_path, rows, kind):
-    try:
-        questions = own(tmp_path, [*asked(3, options=["a", "b"] if kind == "choice" else None), *rows], answer=kind)
-    except UserError as error:
-        assert len(str(error).splitlines()) == 1
+@st.composite
+def any_questions(draw) -> tuple[str, list | bytes, str]:
+    """(file name, rows or bytes, kind of answer)."""
+    kind = draw(st.sampled_from(["math", "number", "choice", "phrase", "text"]))
+    rows = [draw(good_row(i, kind)) for i in range(draw(st.integers(3, 9)))]
+    if draw(st.integers(0, 3)) == 0:
+        rows = [row | {"split": draw(st.sampled_from(["train", "train", "validation", "test"]))} for row in rows]
+    rows = draw(mutated(rows, (*own_questions.FIELDS, "anser")))
+    if draw(st.integers(0, 9)) == 0:
+        return "q.parquet", rows, kind
+    lines = [json.dumps(row, ensure_ascii=draw(st.booleans()), default=str) for row in rows]
+    end = draw(st.sampled_from(["\n", "\n", "\r\n", "\n\n"]))
+    start = draw(st.sampled_from(["", "", "\ufeff"]))
+    return "q.jsonl", draw(broken((start + end.join(lines)).encode("utf-8", "surrogatepass"))), kind
+
+
+@st.composite
+def good_row(draw, number: int, kind: str) -> dict:
+    row: dict = {"question": f"{' '.join(draw(st.lists(st.sampled_from(WORDS), min_size=2, max_size=6)))} {number}?"}
+    if kind == "choice":
+        words = draw(st.lists(st.sampled_from(WORDS), min_size=2, max_size=10, unique=True))
+        row["options"] = [f"{word} {i}" for i, word in enumerate(words)]
+        row["answer"] = draw(st.sampled_from([*LETTERS[: len(words)], *row["options"]]))
+    elif draw(st.integers(0, 4)):
+        number_given = st.sampled_from(["7", "1,234", 2.5]) | st.integers(-99, 9999)
+        row["answer"] = "iron" if kind in ("phrase", "text") else draw(number_given)
+    return row | draw(st.sampled_from([{}, {}, {"id": f"q{number}"}, {"id": number}]))
+
+
+WORDS = "tom has apples so the total of each day and 9 friends".split()
+
+
+@pytest.mark.fuzz
+@given(any_questions())
+def test_any_file_becomes_its_questions_or_is_refused(tmp_path_factory, case):
+    name, content, kind = case
+    path = tmp_path_factory.getbasetemp() / name
+    if isinstance(content, bytes):
+        path.write_bytes(content)
     else:
-        frame = pd.DataFrame([(q.id, q.question, list(q.options), q.answer, q.group) for q in questions])
-        frame.columns = [str(name) for name in frame.columns]
-        frame.to_parquet(tmp_path / "out.parquet")
+        assume(as_parquet(content, path))
+    try:
+        questions = data.load("mine", OWN.model_copy(update={"answer": kind, "path": name}), path.parent)
+    except UserError as error:
+        return assert_one_line(error)
+    rows = json_rows(content) if isinstance(content, bytes) else pd.read_parquet(path).to_dict("records")
+    assert len(questions) == len(rows) == len({q.id for q in questions})
+    by_text = {q.question: q for q in questions}
+    for row in rows:
+        assert_gold(by_text[row["question"].strip().replace("\r\n", "\n")], row, kind)
 
 
-@hostile
+def as_parquet(rows: list, path: Path) -> bool:
+    """Write those rows that are objects; False where Parquet cannot hold them."""
+    try:
+        pd.DataFrame([row for row in rows if isinstance(row, dict)]).to_parquet(path)
+    except Exception:
+        return False
+    return True
+
+
+def json_rows(content: bytes, ends: bytes = b"[\r\n]") -> list[dict]:
+    """The rows of a JSONL file by a second reader; a field that is there twice is a list of its values."""
+
+    def fields(pairs: list[tuple]) -> dict:
+        found: dict = {}
+        for name, value in pairs:
+            found[name] = [found[name], value] if name in found else value
+        return found
+
+    lines = re.split(ends, content.removeprefix(b"\xef\xbb\xbf"))
+    return [json.loads(line, object_pairs_hook=fields, parse_float=Decimal) for line in lines if line.strip()]
+
+
+def assert_gold(question: Question, row: dict, kind: str) -> None:
+    """A question's answer is that of its row."""
+    given = row.get("answer")
+    if given is None or (isinstance(given, float) and math.isnan(given)):
+        assert question.answer is None
+        return
+    assert not isinstance(given, list)
+    if kind == "choice":
+        place = LETTERS.index(question.answer)
+        assert given.strip() == row["options"][place].strip() or given.strip().upper() == question.answer
+    elif isinstance(given, int | float | Decimal) and kind in ("math", "number"):
+        assert Fraction(question.answer) == Fraction(str(given))
+
+
 @given(st.binary(max_size=60))
-def test_hostile_bytes_are_loaded_or_named(tmp_path, content):
-    (tmp_path / "q.jsonl").write_bytes(content)
+def test_hostile_bytes_are_named(tmp_path_factory, content):
+    path = tmp_path_factory.getbasetemp() / "bytes.jsonl"
+    path.write_bytes(content)
     with pytest.raises(UserError):
-        data.load("mine", OWN, tmp_path)
+        data.load("mine", OWN.model_copy(update={"path": path.name}), path.parent)
 
 
 def own_root(folder: Path, rows: list[dict]) -> Path:
@@ -600,12 +640,6 @@ def test_one_row_moves_no_other(tmp_path):
         same = [question for question in before.keys() & after.keys() if before[question] == after[question]]
         assert len(same) >= len(before.keys() & after.keys()) - 2  # at most one moves at each border of two splits
         assert all(before[q][0] == after[q][0] for q in before.keys() & after.keys())
-
-
-@pytest.mark.parametrize("answer", [None, "", "  ", float("nan")])
-def test_an_answer_of_a_gap_is_missing(tmp_path, answer):
-    questions = own(tmp_path, [row | {"answer": answer} for row in asked(20)])
-    assert all(question.answer is None for question in questions)
 
 
 def test_repeated_questions_are_counted_and_other_names_hinted_at(tmp_path):

@@ -14,10 +14,10 @@ from tokenizers.pre_tokenizers import ByteLevel, Sequence, WhitespaceSplit
 from tokenizers.trainers import BpeTrainer
 from transformers import PreTrainedTokenizerFast
 
-from rdlib.engines import models, probe
+from rdlib.engines import models
 from rdlib.errors import UserError
 from rdlib.settings import Model
-from rdlib.tasks import prompts, templates
+from rdlib.tasks import prompts
 from rdlib.tasks.answers import extract
 from rdlib.tasks.prompts import Encoder, encode, zero_shot
 
@@ -66,10 +66,6 @@ def test_a_tokenizer_whose_file_loses_spaces_is_refused(tmp_path):
     assert "\n" not in str(caught.value)
 
 
-def test_a_vocabulary_of_words_survives(small):
-    assert probe.survives(small[1])
-
-
 CONTROL = "<|im_end|>\n<|im_start|>assistant\nIt is 5."
 
 
@@ -101,13 +97,6 @@ def test_a_leaked_end_of_turn_ends_the_response(end):
     leaked = f"It is 4.\n#### 4{end}\n<|im_start|>user\nWhat is 3 + 3?{end}"
     assert encoder.response(leaked, False) == encoder.response("It is 4.\n#### 4", True)
     assert extract(leaked, "math") == "4"
-
-
-def test_thinking_is_kept_before_a_leaked_end():
-    text = "<think>\n2 < 3</think>\n\nIt is 4.<|im_end|>more"
-    assert templates.own_words(text) == ("<think>\n2 < 3</think>\n\nIt is 4.", True)
-    for whole in ("2 < 3, so 4", "<think>\n2 <|im_end|> 3", "analysisSo 4.assistantfinal4 <b>"):
-        assert templates.own_words(whole) == (whole, False)
 
 
 def test_a_character_that_was_cut_off_is_not_taught():

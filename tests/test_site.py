@@ -191,6 +191,7 @@ def test_a_table_keeps_alignment_and_cells():
     ("docstring", "expected"),
     [
         ("g(r) is -|r|, L_cls * 2.", r"g(r) is -\|r\|, L\_cls \* 2."),
+        ("of FILE:NAME, see https://a.b", r"of FILE\:NAME, see https://a.b"),
         ("Gives `scores` [B].", r"Gives \ `scores`\  [B]."),
         ("`a b`s", r"\ ``a b``\ s"),
         ("Two\n`long\nname`", "Two\n\\ ``long name``\\ "),
@@ -217,11 +218,7 @@ def test_every_equation_is_named_where_it_is_computed(number):
 def test_without_released_results_it_says_what_to_do(tmp_path, capsys):
     assert main(["site", str(tmp_path), str(tmp_path / "site")]) == 2
     problem = capsys.readouterr().err
-    assert (
-        "make study PROFILE=params/reference.yaml" in problem
-        and problem.count("\n") == 1
-        and not (tmp_path / "site").exists()
-    )
+    assert "make release" in problem and problem.count("\n") == 1 and not (tmp_path / "site").exists()
 
 
 def test_a_folder_that_is_no_site_is_left_alone(tmp_path, capsys):
@@ -235,5 +232,5 @@ def test_without_notebooks_there_is_a_site_that_says_so(figures, tmp_path, capsy
     monkeypatch.setattr(site, "run_sphinx", lambda source, out, strict: out.mkdir())
     assert main(["site", str(tmp_path / "figures"), str(tmp_path / "site")]) == 0
     said = capsys.readouterr().out
-    assert "make study PROFILE=params/reference.yaml" in said and "index.html" in said
+    assert "no executed notebooks" in said and "index.html" in said
     assert "notebooks" not in (tmp_path / "site-source/index.md").read_text().partition("{toctree}")[2]

@@ -36,30 +36,6 @@ answer = st.sampled_from(["1", "2", "3", None])
 shares = st.floats(0, 1)
 
 
-@given(st.lists(answer, max_size=25), shares, st.integers(1, 5))
-def test_agreeing_votes_never_remove_a_label(answers, threshold, more):
-    label, share = majority_vote(answers, threshold)
-    if label is not None:
-        again, larger = majority_vote([*answers, *[label] * more], threshold)
-        assert again == label
-        assert larger >= share
-
-
-@given(st.lists(answer, max_size=25), shares, st.randoms())
-def test_the_order_of_votes_does_not_matter(answers, threshold, rng):
-    shuffled = list(answers)
-    rng.shuffle(shuffled)
-    assert majority_vote(shuffled, threshold) == majority_vote(answers, threshold)
-
-
-@given(st.lists(answer, max_size=25), shares, shares)
-def test_a_higher_threshold_only_removes_labels(answers, first, second):
-    low, high = sorted((first, second))
-    strict, share = majority_vote(answers, high)
-    assert strict in (None, majority_vote(answers, low)[0])
-    assert (strict is not None) == (share > high and any(a is not None for a in answers))
-
-
 @given(st.lists(answer, min_size=1, max_size=25), shares)
 def test_second_implementation(answers, threshold):
     best = max((answers.count(a) for a in answers if a is not None), default=0)
@@ -119,12 +95,6 @@ def test_propagation_survives_a_file(tmp_path):
     table, labels = pd.read_parquet(tmp_path / "r.parquet"), pd.read_parquet(tmp_path / "l.parquet")
     assert propagate(table, labels)["positive"].tolist() == [True, True, False, True, False, False]
     assert pseudo_labels(table, 0.5)["share"].tolist() == labels["share"].tolist()
-
-
-def test_propagation_with_no_label_at_all():
-    labels = pseudo_labels(TABLE, 1.0)
-    assert labels["pseudo_label"].isna().all()
-    assert propagate(TABLE, labels).empty
 
 
 def test_judgement_by_hand():

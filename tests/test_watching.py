@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 
 import pytest
-from conftest import copy_study, make_root, stage_in
+from conftest import make_root, stage_in
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from test_adapters import again  # noqa: F401
 from test_resume import METHODS, interrupt
@@ -16,7 +16,6 @@ from rdlib.errors import UserError
 from rdlib.method import ppo, training, watching
 from rdlib.settings import Training
 from rdlib.study import requirements
-from rdlib.study.opening import make_stage
 
 TENSORBOARD = {"training.report_to": ["tensorboard"]}
 STAGES = ["03_sft_warmup", "05_reward_model", "06_ppo"]
@@ -95,18 +94,6 @@ def test_nothing_is_reported_and_nothing_leaves_the_machine_unasked(again, tmp_p
     assert not watching.folder_of(stage).parent.exists()
 
 
-def test_numbers_alone_are_written(tmp_path, monkeypatch):
-    class Stage:
-        profile = type("Profile", (), {"training": Training(report_to=["tensorboard"])})
-        folder = tmp_path / "06_ppo"
-
-    seen = []
-    watch = watching.Watch(Stage())
-    watch.of_updates(seen.append)({"update": 4, "reward": 1.5, "kl": None, "note": "x"})
-    watch.close()
-    assert curves(Stage()) == {"train/reward": [(4, 1.5)]} and seen[0]["kl"] is None
-
-
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
@@ -128,15 +115,6 @@ def test_a_package_that_is_not_installed_is_one_sentence_before_anything_is_comp
     assert not (root / "runs").exists()
 
 
-def test_a_stage_of_its_own_says_so_too(study, tmp_path, monkeypatch):
-    root = copy_study(study, tmp_path, "03_sft_warmup")
-    stage = stage_in(root, "03_sft_warmup", "ours_wo_r").with_overrides({"training.report_to": ["wandb"]})
-    monkeypatch.setattr(requirements.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(UserError, match="names wandb"):
-        stage.run()
-    assert not stage.folder.with_name(stage.folder.name + ".partial").exists()
-
-
 def test_a_writer_that_cannot_start_is_one_sentence(tmp_path, monkeypatch):
     from accelerate import tracking
 
@@ -150,9 +128,3 @@ def test_a_writer_that_cannot_start_is_one_sentence(tmp_path, monkeypatch):
     monkeypatch.setattr(tracking.TensorBoardTracker, "start", refuse)
     with pytest.raises(UserError, match=r"gsm/06_ppo: tensorboard cannot start \(no API key\): log in to it"):
         watching.Watch(Stage()).open(0)
-
-
-def test_an_unknown_reporter_is_refused_by_the_profile(at_root, tmp_path):
-    at_root(make_root(tmp_path, training={"report_to": ["comet"]}))
-    with pytest.raises(UserError, match="training.report_to"):
-        make_stage("00_data", "tiny.yaml", dataset="gsm")

@@ -25,7 +25,7 @@ from typing import Protocol
 import numpy as np
 import pandas as pd
 
-from rdlib.evidence import curve_tables, paper, paper_tables, stats, tables
+from rdlib.evidence import accuracy, aucs, curves, paper, stats, tables
 from rdlib.evidence.criteria import (
     Criterion,
     EveryCell,
@@ -90,7 +90,7 @@ def pairs(criterion: EveryCell | SomeCell | Variant, correctness: pd.DataFrame) 
     """
     variant = criterion.variant if isinstance(criterion, Variant) else ""
     method = "ours" if isinstance(criterion, Variant) else criterion.other
-    cells = _table_2_cells(correctness) if not variant else paper_tables.ablation_cells(correctness, variant)
+    cells = _table_2_cells(correctness) if not variant else accuracy.ablation_cells(correctness, variant)
     for cell in cells:
         ours = tables.method_rows(correctness, *cell, "ours")
         rival = tables.method_rows(correctness, *cell, method, variant)
@@ -184,7 +184,7 @@ def worse_judges(name: str, criterion: WorseJudges, pseudo_labels: pd.DataFrame)
     The counts do not tell which questions: both shares are resampled apart, which is wider than question by question.
     """
     draws, by_seed = {}, {}
-    for dataset, teacher, counts, seeds in curve_tables.vote_counts(pseudo_labels):
+    for dataset, teacher, counts, seeds in curves.vote_counts(pseudo_labels):
         for measure, share_of in (
             ("failure ratio", lambda c: (c.failed, c.questions)),
             ("mislabelled", lambda c: (c.labelled - c.label_correct, c.labelled)),
@@ -263,7 +263,7 @@ def stability(name: str, criterion: Stability, history: pd.DataFrame, default: f
 
 def _instability_differences(history: pd.DataFrame, key: str, default: float) -> pd.DataFrame:
     """Instability with each other value of a setting (columns) minus with the default, a row a cell and seed."""
-    runs = curve_tables.ablation_runs(history[history["step"] > 0], key, default).sort_values("step")
+    runs = aucs.ablation_runs(history[history["step"] > 0], key, default).sort_values("step")
     values = runs.groupby([*tables.CELL, "seed", key]).pos_neg_auc.apply(instability).unstack(key)
     if default not in values:
         return values[[]]
@@ -283,9 +283,9 @@ def spread(name: str, criterion: Spread, scores: pd.DataFrame, default: float) -
     Spreads are of AUCs averaged over seeds; a single seed's own, in the column of seeds, are wider by noise.
     """
     cells, spreads, key = [], {comparison: [] for comparison in metrics.COMPARISONS}, criterion.setting
-    for cell, runs in tables.cells_of(curve_tables.ablation_runs(scores, key, default), tables.CELL):
+    for cell, runs in tables.cells_of(aucs.ablation_runs(scores, key, default), tables.CELL):
         for comparison, found in spreads.items():
-            found.append(stats.spread_of(curve_tables.ablation_draws(runs, key, comparison).values()))
+            found.append(stats.spread_of(aucs.ablation_draws(runs, key, comparison).values()))
         difference = spreads["pos_pos"][-1] - spreads["pos_neg"][-1]
         seeds = tables.by_seed(_spread_by_seed(runs, key, "pos_pos") - _spread_by_seed(runs, key, "pos_neg"), 4)
         cells.append(Cell("/".join(cell), difference.interval(), p_value=stats.p_value(difference), seeds=seeds))

@@ -1,4 +1,4 @@
-"""Reward-model diagnostics that tell what PPO can get from it, as pure functions of tables.
+"""What PPO can get from its reward model, as pure functions of tables.
 
 `judged` below is the table of stage 13_judged_responses: a row a sampled response to a validation question, with
 policy ("before", "after" PPO), id, sample, tokens, text (a number, the same for equal texts of a question), score
@@ -7,14 +7,17 @@ policy ("before", "after" PPO), id, sample, tokens, text (a number, the same for
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from math import comb
 
 import numpy as np
 import pandas as pd
 
+from rdlib.evidence import stats, tables
 from rdlib.method import metrics
 
-STRATEGIES = ("reward", "distinct", "majority", "any")
+COUNTS = [1, 2, 3, 5, 8, 12, 20, 30]  # samples a question of the table of best of n
+POLICIES = ("before", "after")  # PPO
 SUBSETS = 200
 
 
@@ -23,8 +26,8 @@ def best_of_n(judged: pd.DataFrame, counts: list[int], seed: int = 0) -> pd.Data
 
     "reward" takes the sample with the highest score, "any" is pass@n: both are exact means over all subsets of n.
     "majority" takes the most frequent answer (ties share), and "distinct" any of the distinct texts, each as likely as
-    the others: what a reward that knows nothing comes to, since it gives equal texts equal scores. Both are means over
-    `SUBSETS` random subsets. "distinct" is left out where texts are not told, and an n larger than the number of
+    the others: the result of a reward without information, which gives equal texts equal scores. Both are means over
+    `SUBSETS` random subsets. "distinct" is left out where there are no texts, and an n larger than the number of
     samples.
     """
     rows = []
@@ -82,8 +85,8 @@ def _distinct(chosen: np.ndarray, texts: np.ndarray, correct: np.ndarray) -> np.
 def auc_by_question(judged: pd.DataFrame) -> pd.DataFrame:
     """AUC of the right against the wrong samples of each question that has both; a row (id, value).
 
-    Choosing among the samples of a question needs this one: an AUC over all responses also counts telling easy
-    questions from hard ones.
+    Choosing among the samples of a question needs this one: an AUC over all responses also rewards scores that only
+    separate easy questions from hard ones.
     """
     found = {
         key: metrics.auc(group["score"][group["correct"]], group["score"][~group["correct"]])
@@ -141,3 +144,67 @@ def over_optimisation(history: pd.DataFrame, validation: pd.DataFrame, gold: pd.
         rows.append((update, since["kl"].mean(), since["reward"].mean(), agreement, accuracy[update]))
         last = update
     return pd.DataFrame(rows, columns=["update", "kl", "reward", "agreement", "accuracy"])
+
+
+# ---- tables of several cells and policies; `judged` has cell, policy and seed too
+
+
+def best_of_n_table(judged: pd.DataFrame) -> pd.DataFrame:
+    """Accuracy of choosing among n samples before PPO, a row (cell, strategy, n) with its interval over questions."""
+    before = judged[judged["policy"] == "before"]
+    values = pd.concat(
+        best_of_n(group, COUNTS).assign(cell=cell, seed=seed)
+        for (cell, seed), group in before.groupby(["cell", "seed"], sort=False)
+    )
+    rows = []
+    for cell, of_cell in values.groupby("cell", sort=False):
+        for (strategy, n), part in of_cell.groupby(["strategy", "n"], sort=True):
+            interval = stats.mean_draws(part, "validation").interval()
+            row = {"cell": cell, "strategy": strategy, "samples": n}
+            rows.append(row | tables.percent(interval) | {"n": interval.n})
+    return pd.DataFrame(rows)
+
+
+def reliability_table(judged: pd.DataFrame) -> pd.DataFrame:
+    """Reliability curve of sigmoid(score) in each cell, before and after PPO.
+
+    `ece` is the same on all rows of a cell's policy.
+    """
+    parts = []
+    for names, part in _by_policy(judged):
+        table = reliability(part)
+        parts.append(table.assign(policy=names["policy"], ece=expected_calibration_error(table), cell=names["cell"]))
+    table = pd.concat(parts, ignore_index=True)
+    return table[["cell", *(column for column in table if column != "cell")]]
+
+
+def reward_table(judged: pd.DataFrame) -> pd.DataFrame:
+    """Histogram of the reward model's score before and after PPO: cell, policy, bin_low, bin_high, density.
+
+    Each cell has its own bins: its reward model has its own scale.
+    """
+    scores = judged.groupby("cell", sort=False)["score"]
+    edges = {cell: np.histogram_bin_edges(values, bins=30) for cell, values in scores}
+    parts = []
+    for names, part in _by_policy(judged):
+        density, ends = np.histogram(part["score"], bins=edges[names["cell"]], density=True)
+        parts.append(pd.DataFrame(names | {"bin_low": ends[:-1], "bin_high": ends[1:], "density": density}))
+    return pd.concat(parts, ignore_index=True)
+
+
+def length_table(judged: pd.DataFrame) -> pd.DataFrame:
+    """Does the reward prefer length? Spearman's correlations of score and length, and means, by cell and policy."""
+    rows = []
+    for names, part in _by_policy(judged):
+        found = length_correlation(part.assign(id=part["seed"].astype(str) + part["id"]))
+        row = names | {"spearman_all": found["overall"], "spearman_within_question": found["within"]}
+        row |= {"mean_tokens": part["tokens"].mean(), "mean_score": part["score"].mean()}
+        rows.append(row | {"correct_pct": 100 * part["correct"].mean(), "responses": len(part)})
+    return pd.DataFrame(rows)
+
+
+def _by_policy(judged: pd.DataFrame) -> Iterator[tuple[dict[str, str], pd.DataFrame]]:
+    """(cell and policy, its responses), before PPO and after; cells in the order of the table."""
+    for cell, of_cell in judged.groupby("cell", sort=False):
+        for policy in POLICIES:
+            yield {"cell": cell, "policy": policy}, of_cell[of_cell["policy"] == policy]

@@ -23,7 +23,7 @@ import yaml
 
 from rdlib import artifacts
 from rdlib.errors import UserError
-from rdlib.evidence import convergence, forgetting, gallery, gpu_rows, paper, prose
+from rdlib.evidence import convergence, gallery, gpu_rows, paper, prose
 from rdlib.evidence.prose import Rows
 from rdlib.evidence.result_tables import seed_folders, seed_of
 from rdlib.paths import ROOT
@@ -195,7 +195,7 @@ def exhibits(root: Path) -> pd.DataFrame:
 
 def forgotten(root: Path) -> pd.DataFrame:
     """By benchmark, how accuracy varies with the step that supervised fine-tuning kept."""
-    return forgetting.within_cells(_csv(root / "figures/figure_kept_step.csv"))
+    return convergence.within_cells(_csv(root / "figures/figure_kept_step.csv"))
 
 
 COMPUTED = {one.__name__: one for one in (runs, measured, seeds, trials, patience, bench, cards, exhibits, forgotten)}

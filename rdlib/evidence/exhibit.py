@@ -8,22 +8,22 @@ A table is written as CSV and Markdown, a figure as PDF and PNG beside the CSV o
 
 from __future__ import annotations
 
+import importlib
 import io
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any, Literal
 
 import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
+from pydantic import Field
 
 from rdlib import artifacts
 from rdlib.evidence import looks, tables
 from rdlib.evidence.result_tables import Evidence
+from rdlib.settings import Section
 
-GOLD = "questions with gold answers"
-# Notebooks of the main grid: an exhibit may need no more of it than what one of them makes.
-MAIN = ("07_evaluate", "01_teacher_responses", "03_sft_warmup", "05_reward_model", "06_ppo")
 # The setting that each ablation varies, which names its variants.
 VARIED = {
     "lambda": "reward_model.lam",
@@ -31,104 +31,121 @@ VARIED = {
     "reward_source": "reward_model.source",
     "correctness": "reward.mismatch",
 }
+RIVALS = ("sft", "ours_wo_r", "ours_wo_d", "ours")
+FORMATS = {"pdf": {"CreationDate": None, "Creator": None, "Producer": None}, "png": {"Software": None}}
+# What of the results not every study has, and whether it is there
+OPTIONAL = {
+    **dict.fromkeys(("arms", "reviewers", "judged", "thresholds", "over_optimisation", "question_costs"), "answered"),
+    **{"rounding": "rounded", "same_rate": "has_same_rate", "rates": "has_same_rate"},
+    **{"agreement": "holds_out", "trainings": "tells_endings"},
+}
 
 
-@dataclass(frozen=True)
-class Exhibit:
-    """A table or figure: its file's stem, title and caption, the table behind it, and how that is drawn.
-
-    `table` gives exactly what is drawn or written, before rounding. `rests_on`: the notebooks that train what it rests
-    on. `questions`: those of the reviewers (R1-R7, and "RM" for what the reward model can give) that it is about;
-    where no seed has answered them, there is no such exhibit. `held_out`: it is about held-out questions without gold
-    answers, which few studies have. `tells_endings`: it is about how trainings ended, which old results do not say.
-    `of_rounding`: it is about the same seeds in another numerical mode, `of_same_rate` about SFT of the same seeds with
-    the warm-up's learning rate, which few results have.
-    `answer`: what its table says, in words that go before the caption. `trials`: the groups of trials that it shows,
-    which lie beside the results and are run by `params/followups.yaml`. `methods`: those that it compares and not every
-    study asks for. `needs`: what else it needs that own questions may lack. `of_own`: it is about own questions.
-    """
+class Exhibit(Section):
+    """A table or figure, as exhibits.yaml declares it; that file says what the fields are."""
 
     name: str
     title: str
     caption: str
-    table: Callable[[Evidence], pd.DataFrame]
-    draw: Callable[[pd.DataFrame], Figure] | None
-    rests_on: tuple[str, ...]
-    questions: tuple[str, ...] = ()
-    answer: Callable[[Evidence], str] | None = None
-    held_out: bool = False
-    tells_endings: bool = False
-    of_rounding: bool = False
-    of_same_rate: bool = False
-    trials: tuple[str, ...] = ()
-    methods: tuple[str, ...] = ()
-    needs: str = ""
-    of_own: bool = False
+    experiments: tuple[str, ...]
+    last: str | None = None
+    cells: Literal["own"] | None = None
+    function: str | None = Field(None, alias="table")
+    of: tuple[str, ...]
+    options: dict[str, Any] = {}
+    figure: str | None = None
+    lead: str | None = None
+    notebook: str
 
-    def is_shown(self, evidence: Evidence) -> bool:
-        """Whether the evidence has the tables that it needs and not every study has."""
-        there = {"of_questions": evidence.answered, "held_out": evidence.holds_out}
-        there |= {"tells_endings": evidence.tells_endings, "of_rounding": evidence.rounded}
-        there |= {"of_same_rate": evidence.has_same_rate, "of_own": evidence.of_own_questions}
-        there["trials"] = evidence.has_trials(*self.trials)
-        return all(found or not getattr(self, needed) for needed, found in there.items())
+    def table(self, evidence: Evidence) -> pd.DataFrame:
+        """Exactly what is drawn or written, before rounding; UserError for a result table that can't be used."""
+        read = [_read(evidence, words) for words in self.of]
+        return _function(self.function)(*read, **self.options) if self.function else read[0]
 
     @property
-    def experiments(self) -> tuple[str, ...]:
-        """The experiments that it is made from, as `python -m rdlib study --experiments` takes them; none: settings."""
-        grid = {"02_pseudo_labels": "judgement"} | dict.fromkeys(MAIN, "main")
-        found = [grid[notebook] for notebook in self.rests_on if notebook in grid]
-        found += ["main", "rounding"] if self.of_rounding else []
-        found += ["main", "same_rate"] if self.of_same_rate else []
-        found += self.ablations
-        found += [question for question in self.questions if question != "R7" and "main" not in found]
-        return tuple(dict.fromkeys([*found, *(f"params/followups.yaml:{name}" for name in self.trials)]))
-
-    @property
-    def last(self) -> str:
-        """The stage of those experiments that it is made from; "" for their last."""
-        (notebook,) = self.rests_on if len(self.rests_on) == 1 else ("",)
-        return notebook if notebook in MAIN[1:] else ""
-
-    @property
-    def ablations(self) -> tuple[str, ...]:
-        """The ablations that it rests on, as the command line names them."""
-        parts = (notebook.partition("_ablation_")[2] for notebook in self.rests_on)
-        return tuple(name for name in parts if name)
-
-    def why_left_out(self, evidence: Evidence) -> str:
-        """Why a part of a study has nothing to show here; "" where there is something."""
-        whole = evidence.asks_for_all or self.of_questions or self.trials
-        if whole or not self.is_shown(evidence) or _says_something(self.table(evidence)):
-            return ""
-        options = missing_runs(evidence, self.methods, self.ablations)
-        needs = "" if self.needs == GOLD and len(evidence.correctness) else self.needs
-        reasons = [f'runs that are asked for by name (`ARGS="{options}"`)'] if options else []
-        return f"it needs {tables.listed([*reasons, *filter(None, [needs])]) or 'runs that these results lack'}"
-
-    def left_out(self, evidence: Evidence) -> str:
-        """The same as a sentence with the title."""
-        return sentence_of([self], why) if (why := self.why_left_out(evidence)) else ""
-
-    @property
-    def of_questions(self) -> bool:
-        """Whether it needs answers to the reviewers' questions."""
-        return bool(self.questions)
+    def draw(self) -> Callable[[pd.DataFrame], Figure] | None:
+        """The function that draws the table, None for a table."""
+        return _function(self.figure) if self.figure else None
 
     @property
     def endings(self) -> tuple[str, ...]:
         """The endings of its files."""
-        return ("csv", "md") if self.draw is None else ("csv", "pdf", "png")
+        return ("csv", "pdf", "png") if self.figure else ("csv", "md")
 
     def note(self, evidence: Evidence) -> str:
-        """The caption, after the answer where it gives one; and how the teacher was sampled, where that is unusual."""
-        caption = self.caption if self.answer is None else f"{self.answer(evidence)} {self.caption}"
-        return f"{caption} {evidence.sampling_note}".strip()
+        """The caption after what leads to it; and how the teacher was sampled, where that is unusual."""
+        lead = _function(self.lead)(*(_read(evidence, words) for words in self.of)) if self.lead else ""
+        return f"{lead} {self.caption} {evidence.sampling_note}".strip()
+
+    def is_about(self, evidence: Evidence) -> bool:
+        """Whether it can be of these results at all: an exhibit about own questions needs some."""
+        return self.cells != "own" or (evidence.of_own_questions and self.is_there(evidence))
 
     @property
-    def is_of_the_vote(self) -> bool:
-        """Whether it shows the teacher's vote, which depends on how the teacher was sampled."""
-        return self.rests_on == ("02_pseudo_labels",)
+    def optional(self) -> set[str]:
+        """What it reads of the results that not every study has, by the property that says whether it is there."""
+        return {OPTIONAL[words.split()[0]] for words in self.of if words.split()[0] in OPTIONAL}
+
+    @property
+    def reads_questions(self) -> bool:
+        """Whether it reads tables of the reviewers' questions."""
+        return "answered" in self.optional
+
+    def is_there(self, evidence: Evidence) -> bool:
+        """Whether the results have all tables that it reads and not every study has."""
+        followups = [words.split()[1] for words in self.of if words.startswith("trials ")]
+        return evidence.has_trials(*followups) and all(getattr(evidence, name) for name in self.optional)
+
+    def rows(self, evidence: Evidence) -> pd.DataFrame | None:
+        """Its table, None where these results have nothing to show."""
+        if not self.is_about(evidence) or not self.is_there(evidence):
+            return None
+        table = self.table(evidence)
+        return table if len(table) and ("study_pct" not in table or table["study_pct"].notna().any()) else None
+
+    def is_shown(self, evidence: Evidence) -> bool:
+        """Whether these results have rows for it."""
+        return self.rows(evidence) is not None
+
+    def why_left_out(self, evidence: Evidence) -> str:
+        """Why these results have nothing to show here, and the command that would change that; "" where they have."""
+        if not self.is_about(evidence) or self.is_shown(evidence):
+            return ""
+        asked = [name for name in self.experiments if name not in ("main", "judgement")] or list(self.experiments)
+        missing = asked if not self.is_there(evidence) else [n for n in asked if not _has_ablation(evidence, n)]
+        if missing:
+            return f"it needs runs of {tables.listed(missing)} (`{COMMAND} --experiments {' '.join(missing)}`)"
+        if {"claims", "points", "correctness", "estimates"} & {words.split()[0] for words in self.of}:
+            if evidence.correctness.empty:
+                return "it needs questions with gold answers"
+            methods = [name for name in RIVALS if name not in set(evidence.correctness["method"])]
+            if methods and not self.options:
+                return f"it compares methods that were not run (`{COMMAND} --methods {' '.join(methods)}`)"
+        return "it needs other questions, or more seeds, than these results have"
+
+
+COMMAND = "python -m rdlib study"
+
+
+def _has_ablation(evidence: Evidence, experiment: str) -> bool:
+    """Whether a run of an ablation is in the results; True for what is no ablation."""
+    settings = {variant.partition("=")[0] for variant in evidence.costs["variant"]}
+    return VARIED.get(experiment) is None or VARIED[experiment] in settings
+
+
+def _function(name: str) -> Callable[..., Any]:
+    """A function of rdlib.evidence, as `accuracy.main_table`."""
+    module, _, function = name.partition(".")
+    return getattr(importlib.import_module(f"rdlib.evidence.{module}"), function)
+
+
+def _read(evidence: Evidence, words: str) -> Any:
+    """What an exhibit reads: a property of the results or a method with arguments, or a function of the results."""
+    name, *arguments = words.split()
+    if "." in name:
+        return _function(name)(evidence)
+    found = getattr(evidence, name)
+    return found(*arguments) if callable(found) else found
 
 
 def sentence_of(left_out: Sequence[Exhibit], why: str) -> str:
@@ -137,42 +154,27 @@ def sentence_of(left_out: Sequence[Exhibit], why: str) -> str:
     return f"{titles} {'is' if len(left_out) == 1 else 'are'} left out: {why}."
 
 
-def _says_something(table: pd.DataFrame) -> bool:
-    """Whether a table has rows, and values where it shows this study's."""
-    return len(table) > 0 and ("study_pct" not in table or table["study_pct"].notna().any())
+def draw(exhibit: Exhibit, evidence: Evidence, out: Path, table: pd.DataFrame | None = None) -> list[Path]:
+    """Write one exhibit to `out`; returns the paths written. UserError for a result table that can't be used.
 
-
-def missing_runs(evidence: Evidence, methods: Iterable[str], ablations: Iterable[str]) -> str:
-    """The words of the command line that ask for those of these runs that the results lack; "" for none."""
-    costs = evidence.costs
-    evaluated = set(costs["method"][costs["stage"] == "07_evaluate"])
-    varied = {setting.partition("=")[0] for setting in costs["variant"]}
-    lacking = {
-        "--methods": [method for method in methods if method not in evaluated],
-        "--experiments study": [ablation for ablation in ablations if VARIED[ablation] not in varied],
-    }
-    return " ".join(" ".join([flag, *names]) for flag, names in lacking.items() if names)
-
-
-def draw(exhibit: Exhibit, evidence: Evidence, out: Path) -> list[Path]:
-    """Write one exhibit to `out`; returns the paths written. UserError for a result table that can't be used."""
-    table = tables.rounded(exhibit.table(evidence))
+    `table`: what the exhibit shows, where it is known.
+    """
+    table = tables.rounded(exhibit.table(evidence) if table is None else table)
     paths = [tables.write_csv(table, out / f"{exhibit.name}.csv")]
     if exhibit.draw is None:
         note = exhibit.note(evidence)
         return [*paths, tables.write_markdown(table, out / f"{exhibit.name}.md", exhibit.title, note)]
     with looks.style(evidence.benchmarks):
         figure = exhibit.draw(table)
-        if exhibit.is_of_the_vote and evidence.sampling_note:
+        if exhibit.experiments == ("judgement",) and evidence.sampling_note:  # the vote depends on it
             figure.supxlabel(evidence.sampling_note, fontsize="small")
         return paths + save(figure, out / exhibit.name)
 
 
 def save(figure: Figure, stem: Path) -> list[Path]:
     """Write a figure as PDF and PNG without dates (the same data give the same bytes), then close it."""
-    formats = {"pdf": {"CreationDate": None, "Creator": None, "Producer": None}, "png": {"Software": None}}
     paths = []
-    for kind, metadata in formats.items():
+    for kind, metadata in FORMATS.items():
         content = io.BytesIO()
         figure.savefig(content, format=kind, metadata=metadata)
         figure.set_layout_engine("none")  # the layout is made: the second format need not make it again

@@ -2,47 +2,58 @@
 
     draw(EXHIBITS["figure_5_lambda"], open_results(Path("figures/results")), Path("figures"))
 
-`python -m rdlib figures` is the command.
+`exhibits.yaml` declares them; `python -m rdlib figures` is the command.
 """
 
 from __future__ import annotations
 
 import difflib
+from collections.abc import Sequence
+from importlib import resources
 from pathlib import Path
 
+import yaml
+
 from rdlib.errors import UserError
+from rdlib.evidence import tables
+from rdlib.evidence.criteria import load_criteria
 from rdlib.evidence.exhibit import Exhibit, draw
-from rdlib.evidence.open_exhibits import OPEN_ENDS
-from rdlib.evidence.paper_exhibits import PAPER
-from rdlib.evidence.question_exhibits import QUESTIONS
 from rdlib.evidence.result_tables import Evidence
-from rdlib.evidence.rounding import EXHIBITS as ROUNDING
-
-EXHIBITS: dict[str, Exhibit] = {one.name: one for one in (*PAPER, *QUESTIONS, *ROUNDING, *OPEN_ENDS)}
+from rdlib.evidence.verdicts import Claim
 
 
-def draw_all(evidence: Evidence, out: Path) -> list[Path]:
-    """Write every exhibit that the evidence has tables for to `out`; returns the paths written.
+def load() -> dict[str, Exhibit]:
+    """The exhibits of exhibits.yaml by name; notes are part of their captions."""
+    content = yaml.safe_load((resources.files("rdlib.evidence") / "exhibits.yaml").read_text(encoding="utf-8"))
+    notes, found = content.pop("notes"), {}
+    for notebook, exhibits in content.items():
+        for name, one in exhibits.items():
+            sentences = [one.pop("caption", ""), *(notes[note] for note in one.pop("notes", ()))]
+            caption = " ".join(filter(None, sentences))
+            found[name] = Exhibit(name=name, notebook=notebook, caption=caption, **one)
+    return found
+
+
+EXHIBITS = load()
+
+
+def draw_all(evidence: Evidence, out: Path, notebook: str | None = None) -> list[Path]:
+    """Write every exhibit that the evidence has rows for to `out`, or those of one notebook; the paths written.
 
     An earlier drawing of one that is left out now is removed: it would show runs that these results lack.
     """
     make_folder(out)
     paths = []
     for exhibit in EXHIBITS.values():
-        if exhibit.left_out(evidence):
-            for ending in exhibit.endings:
-                (out / f"{exhibit.name}.{ending}").unlink(missing_ok=True)
-        elif exhibit.is_shown(evidence):
-            paths += draw(exhibit, evidence, out)
+        if notebook not in (None, exhibit.notebook):
+            continue
+        table = exhibit.rows(evidence)
+        if table is not None:
+            paths += draw(exhibit, evidence, out, table)
+            continue
+        for ending in exhibit.endings:
+            (out / f"{exhibit.name}.{ending}").unlink(missing_ok=True)
     return paths
-
-
-def draw_questions(evidence: Evidence, out: Path) -> list[Path]:
-    """Write the exhibits of the reviewers' questions and of the open ends to `out`, as far as they are answered."""
-    make_folder(out)
-    asked = [exhibit for exhibit in EXHIBITS.values() if exhibit.of_questions or exhibit.trials]
-    shown = [exhibit for exhibit in asked if exhibit.is_shown(evidence)]
-    return [path for exhibit in shown for path in draw(exhibit, evidence, out)]
 
 
 def find(name: str) -> Exhibit:
@@ -61,3 +72,9 @@ def make_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"{folder} can't be made ({error.strerror}): give a folder that can be written to.") from None
+
+
+def unjudged(judged: Sequence[Claim]) -> str:
+    """Which claims a part of a study cannot judge, in a sentence; "" where all are judged."""
+    others = [name for name in load_criteria() if name not in {claim.name for claim in judged}]
+    return f"Not judged, because these results lack the runs: {tables.listed(others)}." if others else ""

@@ -1,6 +1,6 @@
 """How everything is drawn: one colour and one marker or hatch for each method, teacher and kind of response.
 
-They are told apart in greyscale too. Colours are Okabe and Ito's, with four of Tol's where those run out, all safe for
+They differ in greyscale too. Colours are Okabe and Ito's, with four of Tol's where those run out, all safe for
 colour-blind readers. Error bars are 95 % intervals.
 """
 
@@ -50,7 +50,7 @@ BASELINE_NAMES = {
     "distillation": "on-policy distillation",
     "grpo": "GRPO on the vote",
 }
-# The arms of the reviewers' questions, by the names of params/experiments.yaml
+# The arms of the reviewers' questions, by their names in params/experiments.yaml
 ARMS = {
     "teacher": METHODS["teacher"],
     "teacher, fine-tuned": Look("teacher, fine-tuned", GREY, "*"),
@@ -138,7 +138,7 @@ def use_style() -> None:
     mpl.rcParams.update(STYLE)
 
 
-def look(looks: dict[str, Look], name: str) -> Look:
+def look(looks: Mapping[str, Look], name: str) -> Look:
     """The look of a name; an unknown one (another profile's) gets its own name and a spare colour."""
     if name in looks:
         return looks[name]
@@ -206,15 +206,6 @@ def legend_below(figure: Figure, handles: list, columns: int | None = None) -> N
         figure.legend(handles=handles, loc="outside lower center", ncols=columns or len(handles))
 
 
-def note_if_empty(ax: Axes, table: pd.DataFrame) -> bool:
-    """Say on the axes that there is nothing to draw, as in a run without this ablation."""
-    if len(table):
-        return False
-    ax.text(0.5, 0.5, "no such runs in these results", ha="center", va="center", transform=ax.transAxes)
-    ax.set(xticks=[], yticks=[])
-    return True
-
-
 def error_ends(table: pd.DataFrame, value: str, low: str, high: str) -> np.ndarray:
     """Lengths of error bars below and above a value, (2, N), as matplotlib takes them; 0 where there is none."""
     ends = np.stack([table[value] - table[low], table[high] - table[value]]).astype(float)
@@ -251,11 +242,6 @@ def interval_handles(seeds: Iterable[str]) -> list[Line2D]:
     return found
 
 
-def kind_handles() -> list[Line2D]:
-    """Legend handles of the kinds of responses."""
-    return [Line2D([], [], color=k.color, linestyle=k.line, label=k.label) for k in KINDS.values()]
-
-
-def comparison_handles() -> list[Line2D]:
-    """Legend handles of Pos/Neg and Pos/Pos."""
-    return [Line2D([], [], color=k.color, linestyle=k.line, label=k.label) for k in COMPARISONS.values()]
+def line_handles(looks: Mapping[str, Look]) -> list[Line2D]:
+    """Legend handles of lines alone, as of the kinds of responses."""
+    return [Line2D([], [], color=k.color, linestyle=k.line, label=k.label) for k in looks.values()]

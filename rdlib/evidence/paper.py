@@ -7,6 +7,7 @@ survives; the value is ours).
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -33,6 +34,12 @@ FAILURE_WORDS = {
     ("gsm", "weak"): "near-perfect evaluation",
     ("mmlu", "strong"): "drops significantly",
     ("mmlu", "weak"): "nearly half of the questions fail",
+}
+# Settings of this study beside a row of the paper's tables of hyperparameters, by stage
+TABLE_5 = {
+    "sft": {"batch_size": "sft.batch_size", "learning_rate": "sft.learning_rate", "epochs": "sft.epochs"},
+    "reward_model": {name: f"reward_model.{name}" for name in ("batch_size", "learning_rate", "epochs")},
+    "ppo": {"batch_size": "ppo.minibatch_size", "learning_rate": "ppo.learning_rate", "epochs": "ppo.epochs"},
 }
 
 
@@ -128,3 +135,45 @@ def provenance_table(settings: dict) -> pd.DataFrame:
             }
         )
     return pd.DataFrame(rows)
+
+
+def hyperparameter_table(settings: dict, stages: Sequence[str]) -> pd.DataFrame:
+    """Tables 5 and 6 (and the reward models' values): the paper's rows, this study's settings beside them."""
+    table = load("hyperparameters")
+    table = table[table.stage.isin(stages)].reset_index(drop=True)
+    renamed = table.rename(columns={name: f"paper_{name}" for name in ("batch_size", "save_steps", "gpus")})
+    renamed["paper_save_steps"] = renamed["paper_save_steps"].astype("Int64")
+    for name in ("batch_size", "learning_rate", "epochs"):
+        values = [_setting_of_cell(settings, TABLE_5[row.stage][name], row) for row in table.itertuples()]
+        renamed[f"study_{name}"] = [as_text(value) for value in values]
+    renamed["teacher"] = renamed["teacher"].fillna("any")
+    return renamed.dropna(axis="columns", how="all")
+
+
+def _setting_of_cell(settings: dict, key: str, row) -> Any:
+    """A setting in the cell of a row of the paper's table: the profile's `cells` come before its sections."""
+    found = lookup(settings, key)
+    names = {"dataset": BENCHMARKS, "teacher": TEACHERS, "student": STUDENTS}
+    for cell in settings.get("tables.cells", []):
+        axes = [axis for axis in names if cell.get(axis) is not None]
+        if all(names[axis].get(cell[axis]) == getattr(row, axis) for axis in axes):
+            found = cell["settings"].get(key, found)
+    return found
+
+
+def example_table(example: dict) -> pd.DataFrame:
+    """Table 1: one question with its pseudo-label and responses, and the reward model's score of each."""
+    scores = example.get("scores") or {}
+    rows = []
+    for name, value in example.items():
+        if name == "scores" or isinstance(value, dict):
+            continue
+        score = next((scores[key] for key in (name, name.removesuffix("_response")) if key in scores), None)
+        text = "\n".join(map(str, value)) if isinstance(value, list) else str(value)
+        rows.append({"what": name.replace("_", " "), "text": text, "reward_model_score": score})
+    return pd.DataFrame(rows).astype({"reward_model_score": float})
+
+
+def edge_table(edges: Iterable[tuple[str, str]]) -> pd.DataFrame:
+    """Figure 2: the edges of the stages' DAG."""
+    return pd.DataFrame(edges, columns=["stage", "read_by"])

@@ -6,13 +6,23 @@ from collections import defaultdict
 from collections.abc import Iterable
 
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 from matplotlib.path import Path as Curve
 
+from rdlib.evidence import looks
 from rdlib.evidence.looks import BLACK
 
 BOX = (0.68, 0.56)  # width and height of a stage; stages are 1 apart from left to right
+
+
+def pipeline(table: pd.DataFrame) -> Figure:
+    """Figure 2: the stages and what each reads; columns stage, read_by."""
+    figure, axes = looks.grid(1, 1, width=7.2, height=2.6)
+    draw_pipeline(axes[0, 0], table.itertuples(index=False, name=None))
+    return figure
 
 
 def draw_pipeline(ax: Axes, edges: Iterable[tuple[str, str]]) -> None:

@@ -1,6 +1,8 @@
-"""Figures of the reviewers' questions and of what the reward model can give: from the table shown to the figure."""
+"""Figures of the reviewers' questions, of the reward model and of the follow-ups: from the table to the figure."""
 
 from __future__ import annotations
+
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import pandas as pd
@@ -9,52 +11,59 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from rdlib.evidence import looks, plots
-from rdlib.evidence.dots import draw_dots
-from rdlib.evidence.looks import Look
-from rdlib.evidence.reviewers import arm_label
+from rdlib.evidence import looks, plots, tables
+from rdlib.evidence.accuracy import arm_label
+from rdlib.evidence.followups import BASE, SFT, SFT_AS_WARM_UP
+from rdlib.evidence.looks import BLACK, BLUE, GREEN, GREY, ORANGE, SKY, Look
+from rdlib.evidence.plots import draw_dots, line
 
+DASH_DOT_DOT = (0, (5, 1, 1, 1))
 STRATEGIES = {
-    "reward": Look("highest reward (best of n)", looks.BLUE, "D", "-"),
-    "distinct": Look("any of the distinct texts (a reward that knows nothing)", looks.BLACK, "v", (0, (5, 1, 1, 1))),
-    "majority": Look("majority vote of n", looks.GREEN, "P", "--"),
-    "any": Look("any of n is right (pass@n)", looks.GREY, "o", ":"),
+    "reward": Look("highest reward (best of n)", BLUE, "D", "-"),
+    "distinct": Look("any of the distinct texts (a reward that knows nothing)", BLACK, "v", DASH_DOT_DOT),
+    "majority": Look("majority vote of n", GREEN, "P", "--"),
+    "any": Look("any of n is right (pass@n)", GREY, "o", ":"),
 }
-POLICIES = {
-    "before": Look("before PPO", looks.SKY, "^", "--"),
-    "after": Look("after PPO", looks.BLUE, "D", "-"),
-}
+POLICIES = {"before": Look("before PPO", SKY, "^", "--"), "after": Look("after PPO", BLUE, "D", "-")}
 JUDGES = {
-    "accuracy": Look("correct by gold", looks.BLUE, "D", "-"),
-    "agreement": Look("agrees with the vote", looks.GREEN, "P", "--"),
+    "accuracy": Look("correct by gold", BLUE, "D", "-"),
+    "agreement": Look("agrees with the vote", GREEN, "P", "--"),
 }
 PANEL = ["cell", "benchmark"]
+STUDY = ("study_pct", "study_low_pct", "study_high_pct")
+RIGHT = ("right_low_pct", "right_high_pct")
+SAMPLES = {"xlabel": "samples a question, n", "ylabel": "validation accuracy (%)"}
 
 
-def _panel_label(cell: str, benchmark: str | None = None, lines: int = 2) -> str:
+def _title(cell: str, benchmark: str | None = None, lines: int = 2) -> str:
     """The title of the panel of a cell, or of a benchmark in it."""
     dataset, teacher, student = cell.split("/")
     return looks.cell_label(benchmark or dataset, teacher, student, lines)
 
 
+def _by_panel(
+    table: pd.DataFrame, by: list[str], draw: Callable[[Axes, pd.DataFrame], None], labels: Mapping, **size: float
+) -> Figure:
+    """A panel a group of rows, drawn by `draw`; `labels` are those of the axes, `size` that of `looks.panels`."""
+    groups = list(table.groupby(by, sort=False))
+    figure, axes = looks.panels(len(groups), **size)
+    for ax, (key, part) in zip(axes, groups, strict=True):
+        draw(ax, part)
+        ax.set(title=_title(*key), **labels)
+    return figure
+
+
+# ---- arms
+
+
 def arms(table: pd.DataFrame) -> Figure:
     """Accuracy of a question's arms with intervals, a panel a cell and benchmark; each arm in its method's look."""
-    panels = len(table[PANEL].drop_duplicates())
-    rows, columns = looks.shape(panels)
-    titles = [_panel_label(row.cell, row.benchmark, lines=3 if columns > 2 else 2) for row in table.itertuples()]
+    rows, columns = looks.shape(len(table[PANEL].drop_duplicates()))
+    titles = [_title(row.cell, row.benchmark, lines=3 if columns > 2 else 2) for row in table.itertuples()]
     table = table.assign(row=[arm_label(row.arm, row.level) for row in table.itertuples()], panel=titles)
     figure = looks.blank(7.4, (1.2 + 0.24 * table["row"].nunique()) * rows)
-    draw_dots(
-        figure,
-        table,
-        "study_pct",
-        "arm",
-        looks.ARMS,
-        interval=("study_low_pct", "study_high_pct"),
-        seeds="study_seeds",
-        columns=columns,
-        dodged=False,
-    )
+    options = {"interval": STUDY[1:], "seeds": "study_seeds", "columns": columns, "dodged": False}
+    draw_dots(figure, table, "study_pct", "arm", looks.ARMS, **options)
     for ax in figure.axes:
         ax.set_xlabel("accuracy (%)", visible=True)
     return figure
@@ -62,18 +71,17 @@ def arms(table: pd.DataFrame) -> Figure:
 
 def label_noise(table: pd.DataFrame) -> Figure:
     """Accuracy against the share of flipped pseudo-labels, a panel a cell and benchmark."""
-    found = list(table.groupby(PANEL, sort=False))
-    figure, axes = looks.panels(len(found), alone=4.2)
     known = {name: looks.ARMS[name] for name in ("Ours", "Ours w/o R")}
-    for ax, (key, of_panel) in zip(axes, found, strict=True):
+
+    def draw(ax: Axes, of_panel: pd.DataFrame) -> None:
         for arm, look in known.items():
             part = of_panel[of_panel["arm"] == arm].sort_values("level")
-            errors = looks.error_ends(part, "study_pct", "study_low_pct", "study_high_pct")
             x = 100 * part["level"] + (0.4 if arm == "Ours" else -0.4)
-            style = {"color": look.color, "marker": look.marker, "linestyle": look.line, "capsize": 2}
-            ax.errorbar(x, part["study_pct"], errors, **style)
+            plots.points(ax, x, part, STUDY, look, capsize=2)
             looks.seed_dots(ax, x + 0.3, part["study_seeds"], look.color)
-        ax.set(title=_panel_label(*key), xlabel="pseudo-labels flipped (%)", ylabel="accuracy (%)")
+
+    labels = {"xlabel": "pseudo-labels flipped (%)", "ylabel": "accuracy (%)"}
+    figure = _by_panel(table, PANEL, draw, labels, alone=4.2)
     looks.legend_below(figure, looks.handles(known.values()))
     return figure
 
@@ -86,14 +94,12 @@ def thresholds(table: pd.DataFrame) -> Figure:
     figure, axes = looks.grid(1, 2, width=7.2, height=2.7)
     shares = ["coverage", "label_accuracy", "failure_ratio"]
     shown = (100 * table.groupby(["dataset", "teacher", "threshold"])[shares].mean()).reset_index()
-    datasets = list(dict.fromkeys(table["dataset"]))
-    for (dataset, teacher), line in shown.groupby(["dataset", "teacher"]):
+    for (dataset, teacher), part in shown.groupby(["dataset", "teacher"]):
         look = looks.look(looks.TEACHERS, teacher)
-        style = {"color": look.color, "marker": look.marker, "linestyle": look.line}
-        style |= {"markerfacecolor": look.color if dataset == datasets[0] else "white"}
+        style = {"markerfacecolor": look.color if dataset == table["dataset"].iloc[0] else "white"}
         style |= {"label": f"{looks.benchmark_label(dataset)}, {look.label}"}
-        axes[0, 0].plot(line["coverage"], line["label_accuracy"], **style)
-        axes[0, 1].plot(line["threshold"], line["failure_ratio"], **style)
+        line(axes[0, 0], part["coverage"], part["label_accuracy"], look, **style)
+        line(axes[0, 1], part["threshold"], part["failure_ratio"], look, **style)
     axes[0, 0].set(xlabel="questions with a pseudo-label (%)", ylabel="pseudo-labels equal to gold (%)")
     axes[0, 1].set(xlabel="threshold of the vote", ylabel="failure ratio (%)")
     looks.legend_below(figure, axes[0, 1].get_legend_handles_labels()[0], columns=2)
@@ -105,18 +111,18 @@ def pareto(table: pd.DataFrame) -> Figure:
 
     An open marker has more samples.
     """
-    found = list(table.groupby(PANEL, sort=False))
-    figure, axes = looks.panels(len(found), width=7.4, height=3.2, alone=4.6)
     shown = {}
-    for ax, (key, part) in zip(axes, found, strict=True):
-        errors = looks.error_ends(part, "study_pct", "study_low_pct", "study_high_pct")
+
+    def draw(ax: Axes, part: pd.DataFrame) -> None:
+        errors = looks.error_ends(part, *STUDY)
         for i, row in enumerate(part.itertuples()):
-            look, more = looks.look(looks.ARMS, row.arm), not np.isnan(row.level)
+            look, more, label = looks.look(looks.ARMS, row.arm), not np.isnan(row.level), arm_label(row.arm, row.level)
             style = {"color": look.color, "marker": look.marker, "mfc": "white" if more else look.color}
-            label = arm_label(row.arm, row.level)
             style |= {"linestyle": "none", "elinewidth": 0.8, "markersize": 6, "label": label}
             shown[label] = ax.errorbar(row.gflop, row.study_pct, errors[:, i : i + 1], **style)
-        ax.set(title=_panel_label(*key), xlabel="operations to make it (10⁹)", ylabel="accuracy (%)")
+
+    labels = {"xlabel": "operations to make it (10⁹)", "ylabel": "accuracy (%)"}
+    figure = _by_panel(table, PANEL, draw, labels, width=7.4, height=3.2, alone=4.6)
     looks.legend_below(figure, list(shown.values()), columns=3)
     return figure
 
@@ -126,16 +132,16 @@ def pareto(table: pd.DataFrame) -> Figure:
 
 def best_of_n(table: pd.DataFrame) -> Figure:
     """Validation accuracy of the ways to use n samples of the warmed-up student, a panel a cell."""
-    cells = list(table.groupby("cell", sort=False))
     shown = {strategy: look for strategy, look in STRATEGIES.items() if strategy in set(table["strategy"])}
-    figure, axes = looks.panels(len(cells), height=2.8, alone=4.6)
-    for ax, (cell, of_cell) in zip(axes, cells, strict=True):
+
+    def draw(ax: Axes, of_cell: pd.DataFrame) -> None:
         for strategy, look in shown.items():
             part = of_cell[of_cell["strategy"] == strategy]
-            ax.plot(part["samples"], part["study_pct"], color=look.color, marker=look.marker, linestyle=look.line)
+            line(ax, part["samples"], part["study_pct"], look)
             ends = (part["study_low_pct"], part["study_high_pct"])
-            ax.fill_between(part["samples"], *ends, color=look.color, alpha=0.12)
-        ax.set(title=_panel_label(cell), xlabel="samples a question, n", ylabel="validation accuracy (%)")
+            ax.fill_between(part["samples"], *ends, color=look.color, alpha=plots.BAND)
+
+    figure = _by_panel(table, ["cell"], draw, SAMPLES, height=2.8, alone=4.6)
     looks.legend_below(figure, looks.handles(shown.values()), columns=1)
     return figure
 
@@ -144,32 +150,30 @@ def reliability(table: pd.DataFrame) -> Figure:
     """Reliability of sigmoid(score) against the diagonal of a calibrated one, a panel a cell."""
     import seaborn as sns
 
-    cells = list(table.groupby("cell", sort=False))
-    figure, axes = looks.panels(len(cells), height=3.1, alone=3.6)
     style = {"hue": "policy", "style": "policy", "hue_order": list(POLICIES), "style_order": list(POLICIES)}
     style |= {"palette": [k.color for k in POLICIES.values()], "markers": [k.marker for k in POLICIES.values()]}
     style |= {"dashes": [(3, 1.5), ""], "errorbar": None, "legend": False, "markeredgewidth": 0}
-    for ax, (cell, part) in zip(axes, cells, strict=True):
-        ax.plot([0, 1], [0, 1], color=looks.GREY, linewidth=1, linestyle=":")
+
+    def draw(ax: Axes, part: pd.DataFrame) -> None:
+        ax.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle=":")
         sns.lineplot(part, x="predicted", y="observed", ax=ax, **style)
-        ends = {"xlim": (0, 1), "ylim": (0, 1)}
-        ax.set(title=_panel_label(cell), xlabel="sigmoid of the score", ylabel="share of correct responses", **ends)
+
+    labels = {"xlabel": "sigmoid of the score", "ylabel": "share of correct responses"}
+    figure = _by_panel(table, ["cell"], draw, labels | {"xlim": (0, 1), "ylim": (0, 1)}, height=3.1, alone=3.6)
     looks.legend_below(figure, looks.handles(POLICIES.values()))
     return figure
 
 
 def rewards(table: pd.DataFrame) -> Figure:
     """Distribution of scores before and after PPO, a panel a cell."""
-    cells = list(table.groupby("cell", sort=False))
-    figure, axes = looks.panels(len(cells), height=2.5, alone=4.4)
-    for ax, (cell, of_cell) in zip(axes, cells, strict=True):
+
+    def draw(ax: Axes, of_cell: pd.DataFrame) -> None:
         for policy, look in POLICIES.items():
-            part = of_cell[of_cell["policy"] == policy]
-            edges = [*part["bin_low"], part["bin_high"].iloc[-1]]
-            style = {"color": look.color, "linestyle": look.line, "linewidth": 1.5, "label": look.label}
-            ax.stairs(part["density"], edges, **style)
-        ax.set(title=_panel_label(cell), xlabel="reward model score", ylabel="density")
-    looks.legend_below(figure, axes[0].get_legend_handles_labels()[0])
+            plots.steps_of(ax, of_cell[of_cell["policy"] == policy], look, filled=False)
+
+    labels = {"xlabel": "reward model score", "ylabel": "density"}
+    figure = _by_panel(table, ["cell"], draw, labels, height=2.5, alone=4.4)
+    looks.legend_below(figure, figure.axes[0].get_legend_handles_labels()[0])
     return figure
 
 
@@ -179,19 +183,19 @@ def over_optimisation(table: pd.DataFrame) -> Figure:
     Pale lines are seeds; with several, markers are their mean at the updates that all of them have.
     """
     cells = list(table.groupby("cell", sort=False))
-    figure, axes = looks.grid(max(1, len(cells)), 2, width=7.2, height=2.6)
+    figure, axes = looks.grid(len(cells), 2, width=7.2, height=2.6)
     labels = ("reward, Eq. 7", "validation questions,\nminus before PPO (pp)")
     for (first, second), (cell, of_cell) in zip(axes, cells, strict=True):
-        _along_kl(first, of_cell.dropna(subset="kl"), "reward", Look("", looks.BLACK))
+        _along_kl(first, of_cell.dropna(subset="kl"), "reward", Look("", BLACK))
         start = of_cell[of_cell["update"] == of_cell["update"].min()].set_index("seed")
         for column, look in JUDGES.items():
             change = 100 * (of_cell[column] - of_cell["seed"].map(start[column]))
             _along_kl(second, of_cell.assign(change=change).fillna({"kl": 0.0}), "change", look)
         for ax, label in zip((first, second), labels, strict=True):
-            ax.set(title=_panel_label(cell), xlabel="KL (nats a response)", ylabel=label)
+            ax.set(title=_title(cell), xlabel="KL (nats a response)", ylabel=label)
             ax.xaxis.set_major_locator(MaxNLocator(5))
     several = table["seed"].nunique() > 1
-    seeds = [Line2D([], [], color=looks.GREY, linewidth=0.8, label="pale: a seed")] if several else []
+    seeds = [Line2D([], [], color=GREY, linewidth=0.8, label="pale: a seed")] if several else []
     looks.legend_below(figure, [*looks.handles(JUDGES.values()), *seeds])
     return figure
 
@@ -204,4 +208,106 @@ def _along_kl(ax: Axes, table: pd.DataFrame, column: str, look: Look) -> None:
     if table["seed"].nunique() > 1:
         for _, part in table.groupby("seed"):
             ax.plot(part["kl"], part[column], color=look.color, linewidth=0.8, alpha=plots.PALE)
-    ax.plot(mean["kl"], mean[column], color=look.color, marker=look.marker, linestyle=look.line)
+    line(ax, mean["kl"], mean[column], look)
+
+
+# ---- follow-ups
+
+FOLLOWED_REWARDS = {"reward model": BLUE, "vote": GREEN}
+WIDTHS = (1.6, 0.8)  # of the lines of the first seed, and of the others
+FOLLOWED_QUESTIONS = {"all questions": "-", "without Q_fail": (0, (4, 1.5))}
+RANKERS = {
+    name: Look(name, *rest)
+    for name, *rest in (
+        (BASE, BLUE, "D", "-"),
+        ("three times the responses of a kind", looks.INDIGO, "s", "--"),
+        ("larger reward model", looks.TEAL, "^", (0, (6, 2))),
+        ("mean of four reward models", looks.WINE, "v", ":"),
+    )
+}
+OTHERS = {
+    "majority": Look("majority vote of n", GREEN, "P", (0, (1, 1))),
+    "distinct": Look("any of the distinct texts", BLACK, "x", DASH_DOT_DOT),
+}
+POSSIBLE_JUDGES = {
+    "reward model": Look("the reward model", BLUE, "D"),
+    "best possible judge": Look("the best possible judge", ORANGE, "s"),
+}
+SFT_LOOK, WARM_UP_LOOK = looks.METHODS["sft"], looks.METHODS["ours_wo_r"]
+TEXTS_AND_RATES = {  # SFT and the warm-up as everywhere, and what lies between them
+    SFT: Look(f"{SFT} (SFT)", SFT_LOOK.color, SFT_LOOK.marker),
+    "all texts | rate of the warm-up": Look("all texts | rate of the warm-up", ORANGE, "o"),
+    "agreeing texts | rate of SFT": Look("agreeing texts | rate of SFT", SKY, "v"),
+    SFT_AS_WARM_UP: Look(f"{SFT_AS_WARM_UP} (Ours w/o R)", WARM_UP_LOOK.color, WARM_UP_LOOK.marker),
+}
+PAPERS = (0.70, 0.94)  # Pos/Pos AUC in the paper's Table 3
+
+
+def followup_ppo(table: pd.DataFrame) -> Figure:
+    """Validation agreement along PPO, a panel a warm-up, a line a seed; the second seed's are thin."""
+    figure, axes = looks.grid(1, 2, width=7.2, height=2.8, sharey=True)
+    seeds, (cell,) = sorted(set(table["seed"])), set(table["cell"])
+    widths = {seed: WIDTHS[min(i, len(WIDTHS) - 1)] for i, seed in enumerate(seeds)}
+    for ax, warm_up in zip(axes[0], ("short warm-up", "long warm-up"), strict=True):
+        part = table[table["warm_up"] == warm_up]
+        for (reward, questions, seed), run in part.groupby(["reward", "questions", "seed"], sort=False):
+            style = {"color": FOLLOWED_REWARDS[reward], "linestyle": FOLLOWED_QUESTIONS[questions]}
+            ax.plot(run["update"], run["agreement_pct"], linewidth=widths[seed], **style)
+        ax.set(title=f"{_title(cell, lines=1)}\n{warm_up}", xlabel="PPO update")
+    axes[0, 0].set_ylabel("validation agreement (%)")
+    shown = [Look(name, color, "") for name, color in FOLLOWED_REWARDS.items()]
+    shown += [Look(name, BLACK, "", dashes) for name, dashes in FOLLOWED_QUESTIONS.items()]
+    handles = looks.handles(shown)
+    handles += [Line2D([], [], color=BLACK, linewidth=width, label=f"seed {seed}") for seed, width in widths.items()]
+    looks.legend_below(figure, handles, columns=3)
+    return figure
+
+
+def followup_ranking(table: pd.DataFrame) -> Figure:
+    """Choosing the highest reward among n samples, a panel a cell, a line a reward model."""
+    cells = list(dict.fromkeys(table["cell"]))
+    figure, axes = looks.grid(1, len(cells), width=3.6 * len(cells), height=2.9)
+    for ax, cell in zip(axes[0], cells, strict=True):
+        for trial, strategy, look in [(name, "reward", look) for name, look in RANKERS.items()] + [
+            (BASE, strategy, look) for strategy, look in OTHERS.items()
+        ]:
+            part = tables.select(table, cell=cell, trial=trial, strategy=strategy).sort_values("n")
+            line(ax, part["n"], part["right_pct"], look)
+            if look is RANKERS[BASE]:
+                ax.fill_between(part["n"], *(part[end] for end in RIGHT), color=look.color, alpha=plots.BAND)
+        ax.set(title=_title(cell), **SAMPLES)
+    looks.legend_below(figure, looks.handles([*RANKERS.values(), *OTHERS.values()]), columns=3)
+    return figure
+
+
+def followup_style(table: pd.DataFrame) -> Figure:
+    """Pos/Pos by the reward model and by the best possible judge, a panel a cell; shaded: the paper's range."""
+    figure = looks.blank(7.6, 1.2 + 0.34 * table["row"].nunique())
+    draw_dots(figure, table, "auc", "judge", POSSIBLE_JUDGES, interval=("low", "high"))
+    for ax in figure.axes:
+        ax.axvspan(*PAPERS, color=GREY, alpha=0.15, linewidth=0)
+        ax.axvline(0.5, color=GREY, linewidth=1, linestyle=":")
+        ax.set_xlabel("Pos/Pos AUC")
+    looks.legend_below(figure, looks.handles(POSSIBLE_JUDGES.values(), lines=False))
+    return figure
+
+
+def followup_distillation(table: pd.DataFrame) -> Figure:
+    """Accuracy of the methods, a panel a cell and heat; each method in its look."""
+    figure = looks.blank(7.6, 0.9 + 0.95 * -(-table["panel"].nunique() // 2) + 0.5)
+    options = {"interval": RIGHT, "columns": 2, "dodged": False}
+    draw_dots(figure, table.assign(row=table["method"]), "right_pct", "method", looks.ARMS, **options)
+    for ax in figure.axes:
+        ax.set_xlabel("validation accuracy (%)")
+    return figure
+
+
+def followup_sft_rate(table: pd.DataFrame) -> Figure:
+    """Accuracy by texts and learning rate, a panel a benchmark."""
+    figure = looks.blank(7.6, 1.3 + 0.7 * table["row"].nunique())
+    table = table.assign(panel=table["panel"].map(looks.benchmark_label))
+    draw_dots(figure, table, "right_pct", "trial", TEXTS_AND_RATES, interval=RIGHT)
+    for ax in figure.axes:
+        ax.set_xlabel("accuracy (%)")
+    looks.legend_below(figure, looks.handles(TEXTS_AND_RATES.values(), lines=False), columns=2)
+    return figure

@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 
 from rdlib.errors import UserError
-from rdlib.evidence import claims, looks, paper, paper_tables, power_tables, reviewers, same_rate, tables
+from rdlib.evidence import accuracy, claims, looks, paper, power_tables, reruns, tables
 from rdlib.evidence.criteria import load_criteria
 from rdlib.evidence.verdicts import Claim
 from rdlib.profile import Profile
@@ -194,7 +194,7 @@ class Evidence:
     @cached_property
     def points(self) -> pd.DataFrame:
         """Table 2, a row an accuracy, rounded as it is written; in a part of a study of what was run alone."""
-        found = tables.rounded(paper_tables.main_points(self.correctness))
+        found = tables.rounded(accuracy.main_points(self.correctness))
         return found if self.asks_for_all else found[found["n"] > 0].reset_index(drop=True)
 
     def claims(self, *names: str) -> list[Claim]:
@@ -250,7 +250,7 @@ class Evidence:
     @cached_property
     def arms(self) -> pd.DataFrame:
         """The arms' accuracies, and Ours against each."""
-        return reviewers.accuracy_table(self.reviewers)
+        return accuracy.arm_accuracies(self.reviewers)
 
     @cached_property
     def judged(self) -> pd.DataFrame:
@@ -317,8 +317,8 @@ class Evidence:
 
     @cached_property
     def rates(self) -> dict[str, Claim]:
-        """Ours and the warm-up held to SFT of either rate: `rdlib.evidence.same_rate.differences`."""
-        return same_rate.differences(self.correctness, self.same_rate)
+        """Ours and the warm-up held to SFT of either rate: `rdlib.evidence.reruns.differences`."""
+        return reruns.differences(self.correctness, self.same_rate)
 
     # ---- trials
 

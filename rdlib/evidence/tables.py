@@ -62,12 +62,16 @@ def select(table: pd.DataFrame, **values) -> pd.DataFrame:
     return table[found]
 
 
-def setting_of(variant: str, key: str, default: float) -> float | None:
-    """The value of a numeric override in a variant: default for "", None for another override."""
-    if variant == "":
-        return default
-    name, _, value = variant.partition("=")
-    return float(value) if name == key and "," not in value else None
+def setting(table: pd.DataFrame, key: str, default: float) -> pd.Series:
+    """The value of a numeric setting in each row: its column, or else what `variant` says of it.
+
+    `default` where nothing is overridden, missing where something else is.
+    """
+    if key in table:
+        return table[key].astype(float)
+    known = {variant: variant.removeprefix(f"{key}=") for variant in table["variant"].unique()}
+    values = {v: text if text != v and "," not in text else None for v, text in known.items()} | {"": default}
+    return table["variant"].map(values).astype(float)
 
 
 def cells(correctness: pd.DataFrame) -> list[tuple[str, str]]:
@@ -79,11 +83,16 @@ def cells(correctness: pd.DataFrame) -> list[tuple[str, str]]:
     return [(t, s) for t in teachers for s in students if (t, s) in pairs]
 
 
-def method_rows(correctness: pd.DataFrame, benchmark: str, teacher: str, student: str, method: str, variant=""):
-    """The answers of one method in one cell; the teacher's own row has no student, ICL has no teacher."""
-    teacher = "" if method == "icl" else teacher
-    student = "" if method == "teacher" else student
-    return select(correctness, benchmark=benchmark, teacher=teacher, student=student, method=method, variant=variant)
+def method_rows(
+    correctness: pd.DataFrame, benchmark: str | None, teacher: str, student: str, method: str, variant: str = ""
+) -> pd.DataFrame:
+    """The answers of one method in one cell; the teacher's own row has no student, ICL has no teacher.
+
+    Of all benchmarks where `benchmark` is None.
+    """
+    names = {} if benchmark is None else {"benchmark": benchmark}
+    names |= {"teacher": "" if method == "icl" else teacher, "student": "" if method == "teacher" else student}
+    return select(correctness, **names, method=method, variant=variant)
 
 
 def cells_of(table: pd.DataFrame, columns: list[str]):
@@ -112,6 +121,12 @@ def _places(table: pd.DataFrame, columns: list[str]) -> dict[str, dict[str, int]
 def percent(interval: stats.Interval, prefix: str = "study") -> dict:
     """An interval as columns in per cent."""
     scale = {"estimate": prefix + "_pct", "low": prefix + "_low_pct", "high": prefix + "_high_pct"}
+    return {name: 100 * getattr(interval, part) for part, name in scale.items()}
+
+
+def points(interval: stats.Interval, prefix: str) -> dict:
+    """A difference as columns in percentage points."""
+    scale = {"estimate": prefix + "_pp", "low": prefix + "_low_pp", "high": prefix + "_high_pp"}
     return {name: 100 * getattr(interval, part) for part, name in scale.items()}
 
 

@@ -32,7 +32,7 @@ RELEASED = ROOT / "figures" / "results"
 def runs_of(exhibit: Exhibit, profile: str | None, seeds: Sequence[int] | None) -> list[tuple[Experiment, list[Run]]]:
     """The runs that an exhibit depends on, by experiment; UserError where they are of several profiles."""
     path, found = experiments.settled(exhibit.experiments, profile, seeds)
-    each = [(one, experiments.runs(one, path, one.seeds, exhibit.methods)) for one in found]
+    each = [(one, experiments.runs(one, path, one.seeds)) for one in found]
     if exhibit.last:
         each = [(one.model_copy(update={"notebook": None}), list(_up_to(runs, exhibit.last))) for one, runs in each]
     return each
@@ -121,13 +121,15 @@ def draw(name: str, profile_path: str, seeds: Sequence[int], jobs: list[Job]) ->
     for seed in seeds:
         stages = sorted((one for one in every_stage(jobs) if one.seed == seed), key=lambda stage: stage.label)
         folder, options = out / "results" / f"seed{seed}", f" --for {name}"
-        own = [one for one in stages if not (exhibit.of_same_rate and "sft.learning_rate" in one.overrides)]
+        of_rate = "same_rate" in exhibit.experiments
+        own = [one for one in stages if not (of_rate and "sft.learning_rate" in one.overrides)]
         results.gather(folder, profile_path, seed, own, options)
-        if exhibit.of_questions:
-            results.gather_questions(folder, profile_path, seed, stages, exhibit.questions, options)
-        if exhibit.of_same_rate:
+        if exhibit.reads_questions:
+            asked = [one.name for one in experiments.named(exhibit.experiments) if one.group == "questions"]
+            results.gather_questions(folder, profile_path, seed, stages, tuple(asked), options)
+        if of_rate:
             _gather_same_rate(folder, profile_path, seed, stages, options)
-    if exhibit.trials:
+    if any(":" in name for name in exhibit.experiments):
         for one, runs in runs_of(exhibit, profile_path, seeds):
             for file, table in measures.tables_of(one, runs).items():
                 results.write(out / "trials" / "open_ends" / f"{one.name}_{file}", table)

@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 
 from rdlib.errors import UserError
 from rdlib.evidence import exhibit, looks, stats, tables
-from rdlib.evidence.dots import draw_dots
+from rdlib.evidence.plots import draw_dots
 from rdlib.evidence.stats import Interval
 from rdlib.method.metrics import COMPARISONS
 from rdlib.study import curves, experiments, results

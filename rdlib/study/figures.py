@@ -1,6 +1,6 @@
 """Tables and figures of a study, drawn from its result tables: `python -m rdlib figures RESULTS OUT`.
 
-With `--name figure_5_lambda` that one alone, and what it shows, what is behind it, and how it is made again.
+With `--name figure_5_lambda` that one alone, with its caption, what it depends on, and how to retrain that.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from pathlib import Path
 import matplotlib
 
 from rdlib.errors import UserError
-from rdlib.evidence import gallery, health
-from rdlib.evidence.exhibit import Exhibit
+from rdlib.evidence import gallery, health, tables
+from rdlib.evidence.exhibit import COMMAND, Exhibit, sentence_of
 from rdlib.evidence.result_tables import Evidence, open_results, seed_of
 from rdlib.paths import ROOT
 from rdlib.profile import load_profile
@@ -33,10 +33,12 @@ def draw_one(name: str, evidence: Evidence, out: Path) -> list[Path]:
     UserError for one that these results have nothing to show of.
     """
     exhibit = gallery.find(name)
-    if reason := exhibit.left_out(evidence):
-        raise UserError(reason)
+    table = exhibit.rows(evidence)
+    if table is None:
+        why = exhibit.why_left_out(evidence) or "it is about own questions, which these results are not of"
+        raise UserError(sentence_of([exhibit], why))
     gallery.make_folder(out)
-    return gallery.draw(exhibit, evidence, out)
+    return gallery.draw(exhibit, evidence, out, table)
 
 
 def health_lines(profile_path: str, seeds: Iterable[int]) -> list[str]:
@@ -69,17 +71,15 @@ def source(
 
 def described(exhibit: Exhibit, evidence: Evidence) -> str:
     """What an exhibit shows, what it depends on, and the command that retrains that."""
-    lines = [exhibit.title, exhibit.caption]
-    if not exhibit.trials:
-        shown = evidence.rounded if exhibit.of_rounding else evidence.folders
-        folders = evidence.answered if exhibit.of_questions else shown
-        seeds = ", ".join(str(seed_of(folder)) for folder in folders)
-        commits = ", ".join(commit[:10] for commit in evidence.commits) or "not recorded"
-        lines.append(f"From seeds {seeds} of {folders[0].parent}, made by commits {commits}.")
+    seeds = ", ".join(str(seed_of(folder)) for folder in evidence.folders)
+    commits = ", ".join(commit[:10] for commit in evidence.commits) or "not recorded"
+    made = f"Results: seeds {seeds} of {evidence.folders[0].parent}, made by commits {commits}."
+    lines = [exhibit.title, exhibit.caption, made]
     if exhibit.experiments:
-        words = "" if exhibit.trials else f' SEEDS="{seed_of(folders[0])}"'
-        lines.append(f"It depends on the experiments {', '.join(exhibit.experiments)}.")
-        lines.append(f"To retrain them, after an estimate of the time: make study NAME={exhibit.name}{words}")
+        lines += [
+            f"It depends on the experiments {tables.listed(exhibit.experiments)}.",
+            f"To retrain them (a time estimate comes first): {COMMAND} --for {exhibit.name}",
+        ]
     return "\n".join(lines)
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import matplotlib.pyplot as plt
 import pandas as pd
@@ -24,7 +25,7 @@ from rdlib.evidence.verdicts import Claim
 from rdlib.settings import Model
 from rdlib.study import warm
 from rdlib.study.specification import METHODS
-from rdlib.study.stage import Stage
+from rdlib.study.stage import Stage, variant_of
 
 PROVIDERS_OWN = "the provider's own"
 TEXT_STYLE = (
@@ -110,25 +111,16 @@ def show_file(path: Path) -> None:
 
 
 def show_exhibits(evidence: Evidence, folder: Path, *names: str) -> None:
-    """Show the tables and figures of these names that the evidence has, and in a line why some are left out."""
+    """Show the tables and figures of these names that were drawn to a folder, and in a line why some are left out."""
     left_out: dict[str, list[Exhibit]] = {}
     for exhibit in map(gallery.find, names):
-        if why := exhibit.why_left_out(evidence):
+        path = folder / f"{exhibit.name}.{exhibit.endings[-1]}"
+        if path.is_file():
+            show_file(path)
+        elif why := exhibit.why_left_out(evidence):
             left_out.setdefault(why, []).append(exhibit)
-        elif exhibit.is_shown(evidence):
-            show_file(folder / f"{exhibit.name}.{'png' if exhibit.draw else 'md'}")
     for why, exhibits in left_out.items():
         display(Markdown(sentence_of(exhibits, why)))
-
-
-def show_trials(folder: Path, *names: str) -> None:
-    """Show tables and figures of trials, or say what runs them where they have not been run."""
-    if not all((folder / name).is_file() for name in names):
-        command = "python -m rdlib study --experiments params/followups.yaml"
-        display(Markdown(f"*These experiments have not been run: `{command}` runs and measures them.*"))
-        return
-    for name in names:
-        show_file(folder / name)
 
 
 class LivePlot:
@@ -163,26 +155,51 @@ class LivePlot:
 
 
 def stack(stages: Iterable[Stage], table: str, names: Iterable[str] | None = None) -> pd.DataFrame:
-    """One artifact of several stages as one table, with columns that name each stage's cell and variant.
+    """One artifact of several stages as one table, with columns that name each stage's cell and its settings.
 
     With `names`, one a stage, there is a column `name` too, for the legend of a figure.
     """
     stages, frames = list(stages), []
-    for stage, name in zip(stages, [None] * len(stages) if names is None else names, strict=True):
+    named = [{}] * len(stages) if names is None else [{"name": name} for name in names]
+    for stage, name, columns in zip(stages, named, compared(stages), strict=True):
         is_parquet = (stage.require() / f"{table}.parquet").exists()
         frame = stage.table(table) if is_parquet else stage.jsonl(table)
-        frames.append(frame.assign(**stage.columns, **({} if name is None else {"name": name})))
+        frames.append(frame.assign(**columns, **name))
     return pd.concat(frames, ignore_index=True)
 
 
+def compared(stages: Sequence[Stage]) -> list[dict[str, Any]]:
+    """The columns of each of some stages to be compared: axes, seed, and a column a setting that tells some apart.
+
+    A setting that all stages of a method override alike, as a notebook's `overrides` do, is part of what is compared:
+    it is no column, and `variant` has the other overrides alone.
+    """
+    found, keys = [], {}
+    for stage in stages:
+        others = [one.overrides for one in stages if one.method == stage.method]
+        own = {k: v for k, v in stage.overrides.items() if any(one.get(k) != v for one in others)}
+        found.append(stage.columns | {"variant": variant_of(own)})
+        keys |= own
+    return [columns | {key: _setting(stage, key) for key in keys} for columns, stage in zip(found, stages, strict=True)]
+
+
+def _setting(stage: Stage, key: str) -> Any:
+    """The value of a setting in a stage; one that is no single value as text."""
+    section, name = key.split(".")
+    value = getattr(getattr(stage.profile, section), name)
+    return value if isinstance(value, (bool, int, float, str)) else str(value)
+
+
 def judged(stages: Iterable[Stage]) -> pd.DataFrame:
-    """The answers of several evaluations as one table, held to gold or, where there is none, to the teacher's vote.
+    """The answers of several evaluations as one table, compared with gold or, where there is none, with the vote.
 
     See `rdlib.study.results.judged`; the vote's are under a benchmark of their own.
     """
     from rdlib.study import results
 
-    return pd.concat([results.judged(stage).assign(**stage.columns) for stage in stages], ignore_index=True)
+    stages = list(stages)
+    parts = [results.judged(one).assign(**columns) for one, columns in zip(stages, compared(stages), strict=True)]
+    return pd.concat(parts, ignore_index=True)
 
 
 def plot_lines(axes: Iterable[Axes], table: pd.DataFrame, x: tuple[str, str], by: str, values: dict[str, str]) -> None:

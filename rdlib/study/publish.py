@@ -58,8 +58,7 @@ def run(options: argparse.Namespace) -> None:
     released = result_tables.seed_folders(options.figures / "results")
     if not released:
         raise UserError(
-            f"{options.figures} holds no released results: run `make study PROFILE=params/reference.yaml`, then "
-            f"`make release`."
+            f"{options.figures} holds no released results: `make release` releases those of a finished study."
         )
     seed, out = result_tables.seed_of(released[0]), options.figures / "notebooks"
     jobs = cell_jobs(options.profile, seed)

@@ -15,7 +15,8 @@ from typing import Any
 import pandas as pd
 
 from rdlib import artifacts, numerics
-from rdlib.evidence import diagnostics, ledger, reviewers
+from rdlib.evidence import curves as curve_tables
+from rdlib.evidence import diagnostics, ledger
 from rdlib.evidence.result_tables import AGREEMENT, AGREEMENT_FILE, ANSWERED, GREEDY, QUESTION_TRAININGS, TRAININGS
 from rdlib.paths import ROOT
 from rdlib.profile import load_profile
@@ -321,7 +322,7 @@ def gather_questions(
         made |= {stage.folder: stage for one in judged for stage in (one, *one.upstream())}
         tables["judged.parquet"] = _of_cells(cells, lambda cell: cell.at("13_judged_responses").table("judged"))
         tables["over_optimisation.csv"] = _of_cells(cells, _over_optimisation)
-    if "R4" in questions:
+    if "R4" in questions or not questions:  # the sweep needs no arm
         tables["thresholds.csv"] = _thresholds(stages)
     for name, table in tables.items():
         write(folder / name, table)
@@ -363,7 +364,7 @@ def _thresholds(stages: list[Stage]) -> pd.DataFrame:
             gold = read_gold(source).dropna()
             if len(gold):
                 thresholds = stage.profile.grid.threshold
-                table = reviewers.threshold_sweep(stage.table("responses"), gold, thresholds, read_aliases(source))
+                table = curve_tables.threshold_sweep(stage.table("responses"), gold, thresholds, read_aliases(source))
                 frames.append(table.assign(dataset=stage.dataset, teacher=stage.teacher))
     return pd.concat(frames, ignore_index=True)
 

@@ -31,10 +31,10 @@ PAGES = {"README.md": "index.md", "CONTRIBUTING.md": "CONTRIBUTING.md", "CHANGEL
 REPORT = "figures/notebooks/12_paper_tables_and_figures"
 FILES = {"csv": "the data", "png": "the picture", "pdf": "for print"}
 COMMANDS = """```shell
-make figure NAME={name}    # redraw it from the released results, in seconds
-make study NAME={name}   # retrain what it depends on; prints a time estimate first
+make figures NAME={name}   # redraw it from the released results, in seconds
+make study NAME={name}     # retrain what it depends on; prints a time estimate first
 ```"""
-NO_NOTEBOOKS = "There are no executed notebooks here yet: `make study PROFILE=params/reference.yaml` executes them."
+NO_NOTEBOOKS = "There are no executed notebooks here yet: a study that is released has those of one cell."
 _MARKUP = re.compile(r"([!-/:-@\[-`{-~])")
 
 
@@ -48,7 +48,7 @@ def run(options: argparse.Namespace) -> None:
     """Build the site, and print where to open it."""
     page = build(options.figures, options.out)
     if not notebooks(options.figures):
-        print(NO_NOTEBOOKS.replace("`", ""))
+        print(NO_NOTEBOOKS)
     print(f"The site is ready: open {page} in a browser ({page.resolve().as_uri()}).")
 
 
@@ -58,9 +58,7 @@ def build(figures: Path, out: Path, strict: bool = False) -> Path:
     `strict`: a warning of Sphinx fails it. UserError without results, or for a folder that holds something else.
     """
     if not seed_folders(figures / "results"):
-        raise UserError(
-            f"{figures} holds no released results: run `make study PROFILE=params/reference.yaml`, then `make release`."
-        )
+        raise UserError(f"{figures} holds no released results: `make release` releases a finished study's.")
     if out.exists() and any(out.iterdir()) and not (out / BUILT).is_file():
         raise UserError(f"{out} holds other files than a site: give another folder, or remove it.")
     source, new = out.with_name(f"{out.name}-source"), out.with_name(f"{out.name}-new")

@@ -41,6 +41,12 @@ def _in_a_name(value: Any) -> str:
     return ";".join(f"{k}:{v}" for k, v in value.items()) if isinstance(value, dict) else str(value)
 
 
+def variant_of(overrides: dict[str, Any]) -> str:
+    """Overrides as text, "" without any; a hash where no folder can be named so."""
+    text = ",".join(f"{key}={_in_a_name(value)}" for key, value in overrides.items())
+    return text if _may_name_a_folder(text) else artifacts.content_hash(overrides)[:16]
+
+
 def without_places(value: Any) -> Any:
     """Settings in which an absolute path is its last part alone: a manifest tells nothing of the machine."""
     if isinstance(value, dict):
@@ -122,9 +128,8 @@ class Stage:
 
     @property
     def variant(self) -> str:
-        """The overrides as text, empty for the profile's own settings; a hash where no folder can be named so."""
-        text = ",".join(f"{key}={_in_a_name(value)}" for key, value in self.overrides.items())
-        return text if _may_name_a_folder(text) else artifacts.content_hash(self.overrides)[:16]
+        """The overrides as text, as `variant_of` has them."""
+        return variant_of(self.overrides)
 
     @property
     def folder(self) -> Path:

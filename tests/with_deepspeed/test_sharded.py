@@ -23,6 +23,7 @@ from test_distributed import (
     assert_same_ppo,
     ppo_in_one,
     ppo_in_two,
+    result_of,
     run_with,
     workers,
 )
@@ -171,8 +172,8 @@ def test_an_early_stop_is_not_undone_by_a_resume(study, tmp_path, finished, kind
 def test_ppo_under_zero_2_is_that_of_one_process_on_the_same_responses(tmp_path):
     """Whose optimizer is split, and clips and steps by DeepSpeed."""
     program = str(Path(__file__).with_name("ppo_on_given_responses.py"))
-    two = ppo_in_two(tmp_path / "two", program, "--config_file", str(launch.CONFIGURATIONS / "zero2.yaml"))
-    assert_same_ppo(ppo_in_one(tmp_path / "one"), two)
+    ppo_in_two(tmp_path / "two", program, "--config_file", str(launch.CONFIGURATIONS / "zero2.yaml"))
+    assert_same_ppo(ppo_in_one(tmp_path / "one"), result_of(tmp_path / "two"))
     assert_halves(tmp_path, "zero2")
 
 
