@@ -22,7 +22,8 @@ from rdlib.study import FORMER
 COMMANDS = {
     "study": ("rdlib.study.dag", "run a study or some experiments: notebooks, tables and figures"),
     "figures": ("rdlib.study.figures", "redraw tables and figures from result tables, without training"),
-    "verify": ("rdlib.study.compared", "compare a run with the released results, artifact by artifact"),
+    "verify": ("rdlib.study.verify", "compare a run with the released results, artifact by artifact"),
+    "collect": ("rdlib.study.results", "gather the result tables of finished runs"),
     "release": ("rdlib.study.release", "make the seeds of a run the released ones"),
     "publish": ("rdlib.study.publish", "write the executed notebooks of one cell beside the released figures"),
     "site": ("rdlib.study.site", "build results, gallery, notebooks, documents and API as web pages"),

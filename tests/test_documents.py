@@ -7,6 +7,7 @@ import json
 import re
 from pathlib import Path
 
+import long_tables
 import pandas as pd
 import pytest
 import yaml
@@ -99,8 +100,7 @@ def root(tmp_path) -> Path:
         folder.mkdir(parents=True)
         row = {"jobs": 95, "minutes": minutes, "questions": questions, "peak_memory_gib": 3.0 + seed, "disk_mb": 80}
         (folder / "measured.json").write_text(json.dumps(row))
-        (folder / "provenance.json").write_text(json.dumps({"environment": {"machine": "Linux"} | made}))
-        (folder / "correctness.parquet").touch()
+        long_tables.origin(folder, seed, **{"machine": "Linux"} | made)
     (tmp_path / "bench").mkdir()
     (tmp_path / "bench/machines.csv").write_text(
         "command,notebooks,minutes,processor,beside\n"
@@ -162,24 +162,22 @@ def test_times_are_of_released_seeds_and_of_listed_runs(root):
 def test_the_setting_that_the_profile_has_is_chosen_among_those_tried(root, monkeypatch):
     """Trials with a patience of 160 say nothing about a longer one, which those of another group had."""
     rate = load_profile(REPOSITORY / "params/micro.yaml").sft.learning_rate
-    groups = {"rate": {"title": "Which rate?"}, "more": {"title": "More?"}}
+    arms = {name: {"settings": {"sft.learning_rate": rate * x}} for name, x in (("a", 0.5), ("b", 1))}
+    groups = {"rate": {"title": "Which rate?", "arms": arms}, "more": {"title": "More?", "arms": arms}}
     (root / documents.TRIALS).parent.mkdir(parents=True)
     (root / documents.TRIALS).write_text(
         yaml.safe_dump({"profile": "params/micro.yaml", "experiments": groups}, sort_keys=False)
     )
     (root / "params/micro.yaml").write_bytes((REPOSITORY / "params/micro.yaml").read_bytes())
-    (root / documents.TRIED).mkdir(parents=True)
+    axes = {"cell": "gsm/t/s", "stage": "03_sft_warmup"}
     for group, longest in (("rate", 160), ("more", 192)):
-        tried = [
-            {"trial": name, "settings": json.dumps({"sft.learning_rate": rate * x})}
-            for name, x in (("a", 0.5), ("b", 1))
-        ]
-        pd.DataFrame(tried).to_csv(root / documents.TRIED / f"{group}.csv", index=False)
+        names = axes | {"experiment": f"trials:{group}"}
+        tried = [names | {"arm": arm, "best": 0.25, "best_step": 32, "steps": 64 + longest} for arm in arms]
         curve = [
-            {"cell": "c", "seed": 0, "trial": "0.1", "step": s, "value": 0.25 * (s == 32)}
-            for s in range(0, 64 + longest, 32)
+            names | {"arm": "a", "step": step, "agreement": 0.25 * (step == 32)} for step in range(0, 64 + longest, 32)
         ]
-        pd.DataFrame(curve).to_csv(root / documents.TRIED / f"{group}_curves.csv", index=False)
+        short = {"trainings": pd.DataFrame(tried), "curves": pd.DataFrame(curve)}
+        long_tables.write(root / "figures/results/seed100", 100, **short)
     table = documents.tables_of(root)
     assert table("trials", question="Which rate?", chosen=True).trial == "b"
     assert table("patience", question="Which rate?").values("patience") == [96, 128, 160]

@@ -101,14 +101,13 @@ def test_drawing_needs_no_torch():
 
 def test_one_is_drawn_from_its_own_tables_alone(tmp_path, capsys):
     folder = excerpt(tmp_path / "results") / "seed0"
-    (folder / "provenance.json").write_text(json.dumps({"commits": ["0123456789abcdef"]}))
-    for name in ("correctness.parquet", "sft_history.parquet", "costs.csv", "pseudo_labels.csv"):
+    for name in ("answers.parquet", "responses.parquet", "votes.csv", "trainings.csv"):
         (folder / name).unlink()
     assert main(["figures", str(tmp_path / "results"), str(tmp_path / "out"), "--name", "figure_5_lambda"]) == 0
     endings = {path.name.removeprefix("figure_5_lambda.") for path in (tmp_path / "out").iterdir()}
     assert endings == {"csv", "pdf", "png"}
     text = capsys.readouterr().out
-    assert "seeds 0 of" in text and "0123456789" in text and EXHIBITS["figure_5_lambda"].caption in text
+    assert "seeds 0 of" in text and "made by commits e7ee58bddb" in text and EXHIBITS["figure_5_lambda"].caption in text
     assert "depends on the experiments lambda." in text and "python -m rdlib study --for figure_5_lambda" in text
 
 
@@ -123,12 +122,34 @@ def test_of_own_questions_only_what_was_run_is_drawn(tmp_path):
     assert set(found["claims"]["claim"]) == {"C2", "C4"} and np.isfinite(found["claims"]["mean_difference"]).all()
     gallery.draw(EXHIBITS["claims"], evidence, out, found["claims"])
     assert "Not judged, because these results lack the runs: C1, C3, C5" in (out / "claims.md").read_text()
-    path = tmp_path / "results/seed0/correctness.parquet"
-    pd.read_parquet(path).head(0).to_parquet(path)  # the same questions without gold answers
+    without_answers(tmp_path / "results")
     evidence = open_results(tmp_path / "results")
     names = ("claims", "claims_cells", "figure_claims_methods", "table_2_main", "figure_main_results")
     assert [EXHIBITS[name].rows(evidence) for name in names] == [None] * len(names)
     assert EXHIBITS["table_3_reward_model_auc"].is_shown(evidence) and EXHIBITS["health"].is_shown(evidence)
+
+
+def without_answers(results):
+    """Have the same questions no gold answers, nor a vote."""
+    path = results / "seed0/answers.parquet"
+    pd.read_parquet(path).assign(split="held-out").to_parquet(path)
+
+
+def test_of_the_vote_alone_its_figures_are_drawn_and_the_rest_has_a_reason(tmp_path):
+    """As of a study that is released part by part, the vote first."""
+    folder = excerpt(tmp_path / "results") / "seed0"
+    record = result_tables.read_record(folder)
+    record["experiments"] = {"judgement": record["experiments"]["judgement"]}
+    (folder / "provenance.json").write_text(json.dumps(record))
+    (folder / "example.json").unlink()
+    evidence = open_results(tmp_path / "results", edges=dag_edges())
+    assert evidence.correctness.empty and not evidence.asks_for_all
+    paths = gallery.draw_all(evidence, tmp_path / "out")
+    names = {path.stem for path in paths}
+    assert {"figure_2_pipeline", "figure_3_failure_ratio", "figure_4_judged_correctness"} <= names
+    assert not names & {"table_2_main", "claims", "table_1_example", "figure_5_lambda", "question_r1"}
+    others = [one for one in EXHIBITS.values() if one.name not in names and one.is_about(evidence)]
+    assert all(one.why_left_out(evidence).startswith("it ") for one in others)
 
 
 def test_an_earlier_drawing_of_what_is_left_out_now_is_removed(tmp_path):
@@ -155,9 +176,8 @@ def test_an_earlier_drawing_of_what_is_left_out_now_is_removed(tmp_path):
 )
 def test_what_is_left_out_is_one_line_with_the_command(tmp_path, capsys, name, why):
     results = own_questions(tmp_path / "results")
-    path = results / "seed0/correctness.parquet"
     if name == "table_2_main":
-        pd.read_parquet(path).head(0).to_parquet(path)
+        without_answers(results)
     assert main(["figures", str(results), str(tmp_path / "out"), "--name", name]) == 2
     said = capsys.readouterr().err
     assert why in said and len(said.splitlines()) == 1 and not (tmp_path / "out").exists()
@@ -165,7 +185,7 @@ def test_what_is_left_out_is_one_line_with_the_command(tmp_path, capsys, name, w
 
 def test_methods_that_were_not_run_are_named(tmp_path):
     results = own_questions(tmp_path / "results")
-    path = results / "seed0/correctness.parquet"
+    path = results / "seed0/answers.parquet"
     answers = pd.read_parquet(path)
     answers[answers["method"] == "ours"].to_parquet(path)
     why = EXHIBITS["figure_claims_methods"].why_left_out(open_results(results))
@@ -473,13 +493,12 @@ def test_lambda_curves_have_only_the_steps_that_were_evaluated():
 
 @pytest.mark.parametrize("name", [*result_tables.COLUMNS, "example.json", "settings.json"])
 def test_a_missing_or_broken_result_table_is_named_with_the_command(tmp_path, name):
-    path = excerpt(tmp_path) / "seed0" / name
-    path.write_bytes(b"\x00not a table")
-    with pytest.raises(UserError, match=f"{name}.*make study"):
-        getattr(open_results(tmp_path), name.partition(".")[0])
-    path.unlink()
-    with pytest.raises(UserError, match=f"{name} is missing.*make study"):
-        getattr(open_results(tmp_path), name.partition(".")[0])
+    path, kind = excerpt(tmp_path, answered=True) / "seed0" / name, name.partition(".")[0]
+    for said in (f"{name}.*make study", f"{name} is missing.*make study"):
+        path.write_bytes(b"\x00not a table") if "missing" not in said else path.unlink()
+        with pytest.raises(UserError, match=said):
+            evidence = open_results(tmp_path)
+            evidence.rows(kind, "main", "RM") if name in result_tables.COLUMNS else getattr(evidence, kind)
 
 
 def test_seeds_are_read_together_or_singly_and_of_the_same_settings(tmp_path):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from itertools import product
 
@@ -16,9 +15,9 @@ from rdlib import artifacts, numerics
 from rdlib.__main__ import main
 from rdlib.errors import UserError
 from rdlib.evidence import followups, paper
-from rdlib.evidence.result_tables import TRIAL_COLUMNS
+from rdlib.evidence.result_tables import open_results
 from rdlib.profile import load_profile
-from rdlib.study import curves, exhibit_runs, experiment_report, experiments, measures, workflow
+from rdlib.study import exhibit_runs, experiment_report, experiments, results, rows, workflow
 from rdlib.study.experiments import named, runs, settled
 from rdlib.study.jobs import study_jobs
 from rdlib.study.specification import BASELINES
@@ -251,17 +250,20 @@ def test_the_reference_has_what_the_rule_chooses():
     """The highest mean over the cells of the best values; of equals the fewest steps."""
     known = experiments.load("params/trials.yaml")
     reference = load_profile(REPOSITORY / "params/reference.yaml").model_dump()
-    folder, tried = REPOSITORY / "figures/trials/settings", {}
+    results, tried = open_results(REPOSITORY / "figures/results"), {}
     for name, one in known.items():
         keys = {tuple(arm.settings) for arm in one.arms.values()}
         assert len(keys) == 1
         if len(one.arms) > 1 and not one.settings:  # of one, or of another reward, nothing is chosen
-            tried.setdefault(keys.pop(), []).append(pd.read_csv(folder / f"{name}.csv"))
+            table = results.rows("trainings", f"trials:{name}", by_run=True)
+            (key,) = keys.pop()
+            values = table["arm"].map({arm: given.settings[key] for arm, given in one.arms.items()})
+            tried.setdefault(key, []).append(table.assign(value=values)[table["last"]])
     assert len(tried) == 7 + len(BASELINES)  # settings of SFT, warm-up, reward model and PPO; a rate of each baseline
-    for (key,), tables in tried.items():
-        found = pd.concat(tables).groupby("settings").agg(best=("best", "mean"), steps=("steps", "mean"))
+    for key, tables in tried.items():
+        found = pd.concat(tables).groupby("value").agg(best=("best", "mean"), steps=("steps", "mean"))
         first = found.sort_values(["best", "steps"], ascending=[False, True]).index[0]
-        assert paper.lookup(reference, key) == json.loads(first)[key]
+        assert paper.lookup(reference, key) == first
 
 
 def test_ppos_follow_up_is_every_combination_and_does_what_it_says():
@@ -354,13 +356,12 @@ def test_aucs_and_validation_values_of_a_users_experiment(finished):
     )
     arms = usual | {"warm-up": {"method": "ours_wo_r", "last": "03_sft_warmup"}}
     table, found = report_of(finished, last="06_ppo", arms=arms)
-    ended = {run.arm: curves.ending(run.stage) for run in found}
-    rows = table.set_index("arm")
+    ended = {run.arm: rows.ending(run.stage) for run in found}
+    shown = table.set_index("arm")
     for arm, ending in ended.items():
-        assert (
-            rows["value"][arm] == pytest.approx(100 * ending["best"]) and rows["best_step"][arm] == ending["best_step"]
-        )
-    assert rows["gain"]["warm-up"] == pytest.approx(100 * (ended["warm-up"]["best"] - ended["usual"]["best"]))
+        assert shown["value"][arm] == pytest.approx(100 * ending["best"])
+        assert shown["best_step"][arm] == ending["best_step"]
+    assert shown["gain"]["warm-up"] == pytest.approx(100 * (ended["warm-up"]["best"] - ended["usual"]["best"]))
 
 
 def test_what_is_not_finished_or_has_no_measure_is_one_sentence(finished):
@@ -372,7 +373,7 @@ def test_what_is_not_finished_or_has_no_measure_is_one_sentence(finished):
 
 def test_ppos_curve_is_in_optimizer_steps(study):
     stage = stage_in(study, "06_ppo")
-    found = curves.curve(stage)
+    found = rows.curve(stage)
     history = stage.jsonl("history").dropna(subset="validation_agreement")
     assert found["step"].tolist() == (4 * history["update"]).tolist()  # two epochs of two minibatches
     assert found["value"].tolist() == history["validation_agreement"].tolist()
@@ -385,26 +386,36 @@ def test_a_follow_up_is_measured_question_by_question(finished):
     found = runs(one, PARAMS, [0])
     for stage in experiments.measures_of(found[0], one):
         stage.run_with_inputs()
-    tables = measures.tables_of(one, found)
-    assert tables.keys() == TRIAL_COLUMNS.keys() - {"tested.parquet"}
-    for file, table in tables.items():
-        assert set(TRIAL_COLUMNS[file].split()) <= set(table) and len(table), file
+    evidence = gathered(finished, one, found)
+    answers = evidence.rows("answers", "mine:two", split="validation")
     ppo = found[0].stage
     agreement = ppo.jsonl("history")["validation_agreement"].dropna()
-    means = tables["answers.parquet"].dropna(subset="agrees").groupby("when")["agrees"].mean()
+    means = answers.dropna(subset="agrees").groupby("moment")["agrees"].mean()
     assert means["kept"] == pytest.approx(ppo.json("summary")["validation_agreement"])
     assert means["start"] == pytest.approx(agreement.iloc[0])
-    assert means["end"] == pytest.approx(agreement.iloc[-measures.LAST :].mean())
+    assert means["end"] == pytest.approx(agreement.iloc[-rows.LAST :].mean())
     assert means["warm-up"] == pytest.approx(ppo.at("03_sft_warmup", "ours_wo_r").json("summary")["best"])
-    spent = tables["costs.csv"].set_index("when")["gflop"]
+    spent = evidence.rows("costs", "mine:two", stage="all").set_index("moment")["gflop"]
     assert spent["kept"] > spent["warm-up"] > 0
-    (tested,) = named(
-        [written(finished, last="03_sft_warmup", measure=["07_evaluate"], arms={"usual": {"method": "sft"}})]
-    )
-    right = (
-        measures.tables_of(tested, runs(tested, PARAMS, [0]))["tested.parquet"].groupby("benchmark")["correct"].mean()
-    )
-    assert right.to_dict() == pytest.approx(stage_in(finished, "07_evaluate", "sft").json("summary")["accuracy"])
+    ranked = evidence.rows("answers", "mine:two", split="best of n")
+    assert {"reward", "any", "auc"} <= set(ranked["moment"]) and ranked["n"].max() == 6
+    assert len(evidence.rows("scores", "mine:two", by_run=True, stage="13_style").dropna(subset="ratio"))
+    curve = evidence.rows("curves", "mine:two", by_run=True, stage="06_ppo")
+    assert set(curve["arm"]) == {"usual"} and curve["last"].all()
+
+
+def test_an_experiment_of_trainings_is_tested_where_it_says_so(finished):
+    arms = {"usual": {"method": "sft"}}
+    (one,) = named([written(finished, last="03_sft_warmup", measure=["07_evaluate"], arms=arms)])
+    tested = gathered(finished, one, runs(one, PARAMS, [0])).rows("answers", "mine:two", split="test")
+    expected = stage_in(finished, "07_evaluate", "sft").json("summary")["accuracy"]
+    assert tested.groupby("benchmark")["correct"].mean().to_dict() == pytest.approx(expected)
+
+
+def gathered(root, one, found):
+    """The evidence of an experiment's finished runs."""
+    results.write(root / "tried/seed0", results.gather(PARAMS, 0, [(one, found)]))
+    return open_results(root / "tried")
 
 
 def test_a_dry_run_tells_what_an_experiment_takes_and_starts_nothing(root, capsys, monkeypatch):

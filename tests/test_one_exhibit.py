@@ -6,6 +6,7 @@ import json
 import shutil
 from dataclasses import replace
 
+import long_tables
 import pandas as pd
 import pytest
 import yaml
@@ -15,6 +16,7 @@ from excerpts import excerpt
 from rdlib.__main__ import main
 from rdlib.errors import UserError
 from rdlib.evidence import gallery
+from rdlib.evidence.result_tables import open_results, read_record
 from rdlib.study import exhibit_runs, workflow
 
 # ---- training again
@@ -107,7 +109,10 @@ def test_minutes_follow_from_what_the_released_run_took(tmp_path):
         stages[0].columns | {"method": "sft", "seed": 0, "stage": "07_evaluate", "seconds": 100.0 - 10 * len(rows)}
     )
     table = pd.DataFrame(rows).drop_duplicates().assign(tokens_generated=0, tokens_trained=0)
-    table.to_csv(folder / "costs.csv", index=False)
+    for path in folder.iterdir():
+        if path.name != "settings.json":
+            path.unlink()
+    long_tables.write(folder, 0, costs=table.assign(experiment="main", arm=table["method"]))
     (folder / "measured.json").write_text(json.dumps({"minutes": table.seconds.sum() / 100, "questions": False}))
     found = exhibit_runs.minutes_of(stages[:2], tmp_path / "results")
     assert found == pytest.approx(2 * 10.0 / 100)
@@ -136,11 +141,11 @@ def test_what_was_trained_again_is_gathered_and_drawn(study, tmp_path, at_root):
     for job in jobs:
         for stage in job.stages:
             stage.run_with_inputs()
-    paths = exhibit_runs.draw("figure_5_lambda", PARAMS, [0], jobs)
+    paths = exhibit_runs.draw("figure_5_lambda", PARAMS, [0])
     out = root / "runs/tiny/retrained/figure_5_lambda"
     assert {path.relative_to(out).name for path in paths} == {f"figure_5_lambda.{e}" for e in ("csv", "pdf", "png")}
     assert sorted(pd.read_csv(out / "figure_5_lambda.csv")["lam"].unique()) == [0.0, 0.5, 1.0]
-    assert not (out / "results/seed0/correctness.parquet").exists()  # nothing was evaluated
-    made = json.loads((out / "results/seed0/provenance.json").read_text())
+    assert open_results(out / "results").correctness.empty  # nothing was evaluated
+    (made,) = read_record(out / "results/seed0")["experiments"].values()
     assert made["command"].endswith(f"--profile {PARAMS} --seeds 0 --for figure_5_lambda")
     assert exhibit_runs.summary_line("figure_5_lambda", jobs).endswith("All of them are done.")

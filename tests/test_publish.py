@@ -8,6 +8,7 @@ import json
 import re
 from pathlib import Path
 
+import long_tables
 import nbformat
 import pytest
 from conftest import PARAMS, make_root
@@ -123,7 +124,7 @@ def root(tmp_path, at_root, monkeypatch) -> Path:
         nbformat.write(executed(stream(f"{job.name}\n")), job.executed)
     for seed, letter in ((0, "c"), (2, "d")):
         folder = root / f"figures/results/seed{seed}"
-        artifacts.write_json(folder / "provenance.json", {"commits": [letter * 40], "dirty": False})
+        long_tables.origin(folder, seed, letter * 40)
     return root
 
 
@@ -160,7 +161,7 @@ def test_the_stages_are_those_of_ours_in_one_cell_of_the_first_released_seed(roo
 def test_what_draws_is_executed_from_the_released_results_of_all_seeds(root):
     """A study executes notebook 12 a seed at a time; the reviewers' notebook needs a seed that has answered."""
     folder = root / "figures/results/seed2"
-    artifacts.write_json(folder / "question_provenance.json", {"commits": ["e" * 40], "dirty": True})
+    long_tables.origin(folder, 2, "e" * 40, dirty=True, name="R1")
     made, parameters = published(root), {"profile": PARAMS, "results": "figures/results"}
     for name in DRAWN:
         assert made[name].cells[-1].outputs[0].text == f"{name} with {json.dumps(parameters)}\n"

@@ -127,23 +127,21 @@ def length_correlation(judged: pd.DataFrame) -> dict[str, float]:
     return {"overall": float(overall), "within": float(within.mean())}
 
 
-def over_optimisation(history: pd.DataFrame, validation: pd.DataFrame, gold: pd.Series) -> pd.DataFrame:
+ALONG = ["update", "kl", "reward", "agreement", "accuracy"]
+
+
+def over_optimisation(history: pd.DataFrame) -> pd.DataFrame:
     """Along PPO: KL and reward of the rollouts against the agreement and the true accuracy on validation questions.
 
-    `history`: PPO's history; `validation`: update, id, answer; `gold`: answers by id. A row an evaluation: update,
-    kl and reward (means over the updates since the evaluation before; NaN before training), agreement, accuracy (of the
-    questions that have a gold answer).
+    `history`: PPO's curve, with the `accuracy` at each evaluation. A row an evaluation: update, kl and reward (means
+    over the updates since the evaluation before; NaN before training), agreement, accuracy.
     """
-    truth = validation["id"].map(gold)
-    right = (validation["answer"] == truth).astype(float).where(truth.notna())
-    accuracy = right.groupby(validation["update"]).mean()
     rows, last = [], -1
-    for update in accuracy.index:
-        since = history[(history["update"] > last) & (history["update"] <= update) & (history["update"] > 0)]
-        agreement = history.set_index("update")["validation_agreement"][update]
-        rows.append((update, since["kl"].mean(), since["reward"].mean(), agreement, accuracy[update]))
-        last = update
-    return pd.DataFrame(rows, columns=["update", "kl", "reward", "agreement", "accuracy"])
+    for one in history.dropna(subset="validation_agreement").itertuples():
+        since = history[(history["update"] > last) & (history["update"] <= one.update) & (history["update"] > 0)]
+        rows.append((one.update, since["kl"].mean(), since["reward"].mean(), one.validation_agreement, one.accuracy))
+        last = one.update
+    return pd.DataFrame(rows, columns=ALONG)
 
 
 # ---- tables of several cells and policies; `judged` has cell, policy and seed too

@@ -25,14 +25,13 @@ from rdlib import artifacts
 from rdlib.errors import UserError
 from rdlib.evidence import convergence, gallery, gpu_rows, paper, prose
 from rdlib.evidence.prose import Rows
-from rdlib.evidence.result_tables import seed_folders, seed_of
+from rdlib.evidence.result_tables import QUESTIONS, Evidence, every_seed, origin, seed_folders, seed_of
 from rdlib.paths import ROOT
 from rdlib.profile import load_profile
 
 TEMPLATES, ENDING = Path("docs/templates"), ".j2"
 NOTE = "<!-- Written from {} by `make docs`: edit that file. -->\n"
 TRIALS = Path("params/trials.yaml")
-TRIED = Path("figures/trials/settings")
 PATIENCES = (96, 128, 160, 192, 256, 320, 384)  # optimizer steps
 # What `bench/machines.csv` calls a released seed too
 STUDY, WHOLE = "a released seed, the study alone", "a released seed, study and reviewers' questions"
@@ -116,7 +115,7 @@ def runs(root: Path) -> pd.DataFrame:
     """
     rows = []
     for folder, measured in _measured(root).items():
-        made = json.loads((folder / "provenance.json").read_text())["environment"]
+        made = origin(folder)["environment"]
         command = WHOLE if measured.get("questions", False) else STUDY
         rows.append((command, measured["jobs"], measured["minutes"], made.get("processor", made["machine"])))
     for row in _csv(root / "bench/machines.csv", beside=str).fillna({"beside": ""}).itertuples():
@@ -139,32 +138,40 @@ def _measured(root: Path) -> dict[Path, dict[str, Any]]:
 def seeds(root: Path) -> pd.DataFrame:
     """The released seeds, and whether they have answered the reviewers' questions."""
     folders = seed_folders(root / "figures/results")
-    return pd.DataFrame([{"seed": seed_of(f), "questions": (f / "reviewers.parquet").is_file()} for f in folders])
+    return pd.DataFrame([{"seed": seed_of(f), "questions": origin(f, QUESTIONS) is not None} for f in folders])
 
 
 def trials(root: Path) -> pd.DataFrame:
-    """The trials of settings, with the group's question, and `chosen` where it is what the profile has now."""
+    """The trials of settings, with the experiment's question, and `chosen` where it is what the profile has now."""
     asked = yaml.safe_load((root / TRIALS).read_text(encoding="utf-8"))
     profile = load_profile(root / asked["profile"]).model_dump()
-    parts = [
-        _csv(root / TRIED / f"{name}.csv", trial=str).assign(question=group["title"])
-        for name, group in asked["experiments"].items()
-    ]
-    table = pd.concat(parts, ignore_index=True)
-    settings = table["settings"].map(json.loads)
-    chosen = [all(paper.lookup(profile, key) == value for key, value in one.items()) for one in settings]
-    return table.assign(chosen=chosen)
+    parts = []
+    for name, one in asked["experiments"].items():
+        table = _tried(root, "trials:" + name, "trainings")
+        settings = table["trial"].map({arm: given.get("settings", {}) for arm, given in one["arms"].items()})
+        chosen = [all(paper.lookup(profile, key) == value for key, value in given.items()) for given in settings]
+        parts.append(table.assign(question=one["title"], chosen=chosen))
+    return pd.concat(parts, ignore_index=True)
 
 
 def patience(root: Path) -> pd.DataFrame:
     """What the trials would have reached with each patience they had or a shorter one: best and steps, means."""
     asked = yaml.safe_load((root / TRIALS).read_text(encoding="utf-8"))
     parts = []
-    for name, group in asked["experiments"].items():
-        curves = _csv(root / TRIED / f"{name}_curves.csv", trial=str)
+    for name, one in asked["experiments"].items():
+        table = _tried(root, "trials:" + name, "curves")
+        others = table["agreement"].fillna(table["pos_neg_auc"])  # of PPO the agreement is that of rollouts
+        value = others.where(table["stage"] != "06_ppo", table["validation_agreement"])
+        curves = table.assign(value=value).dropna(subset="value")
         shorter = [steps for steps in PATIENCES if steps <= convergence.patience_of(curves)]
-        parts.append(convergence.patience_table(curves, shorter).assign(question=group["title"]))
+        parts.append(convergence.patience_table(curves, shorter).assign(question=one["title"]))
     return pd.concat(parts, ignore_index=True)
+
+
+def _tried(root: Path, experiment: str, kind: str) -> pd.DataFrame:
+    """Rows of the last stages of an experiment's runs, which are called trials."""
+    table = Evidence(tuple(every_seed(root / "figures/results"))).rows(kind, experiment, by_run=True)
+    return table[table["last"]].rename(columns={"arm": "trial"})
 
 
 def bench(root: Path) -> pd.DataFrame:

@@ -37,7 +37,7 @@ FORMATS = {"pdf": {"CreationDate": None, "Creator": None, "Producer": None}, "pn
 OPTIONAL = {
     **dict.fromkeys(("arms", "reviewers", "judged", "thresholds", "over_optimisation", "question_costs"), "answered"),
     **{"rounding": "rounded", "same_rate": "has_same_rate", "rates": "has_same_rate"},
-    **{"agreement": "holds_out", "trainings": "tells_endings"},
+    **{"agreement": "holds_out", "example": "has_example"},
 }
 
 

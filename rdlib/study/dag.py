@@ -232,7 +232,7 @@ def _results(plan: Plan) -> list[str]:
     """Where the results are, in lines; an exhibit is drawn first."""
     options, folder = plan.options, f"{plan.profile.runs}/{plan.profile.name}"
     if options.exhibit:
-        drawn = exhibit_runs.draw(options.exhibit, options.profile, plan.seeds, plan.jobs)
+        drawn = exhibit_runs.draw(options.exhibit, options.profile, plan.seeds)
         return [f"  {os.path.relpath(path, ROOT)}" for path in drawn]
     return [
         *unanswered_lines(unanswered(every_stage(plan.jobs))),

@@ -12,16 +12,15 @@ from pathlib import Path
 
 import pandas as pd
 
-from rdlib import artifacts
 from rdlib.evidence import gallery
 from rdlib.evidence.exhibit import Exhibit
-from rdlib.evidence.result_tables import SAME_RATE, SAME_RATE_COLUMNS, SAME_RATE_MADE, Evidence, open_results
+from rdlib.evidence.result_tables import Evidence, open_results
 from rdlib.evidence.tables import listed
 from rdlib.paths import ROOT
 from rdlib.profile import load_profile
-from rdlib.study import experiments, figures, measures, results
+from rdlib.study import experiments, figures, results
 from rdlib.study.experiments import Experiment, Run, with_upstream
-from rdlib.study.jobs import Job, every_stage, stage_jobs, stages_to_run
+from rdlib.study.jobs import Job, stage_jobs, stages_to_run
 from rdlib.study.specification import dag_edges
 from rdlib.study.stage import Stage
 
@@ -34,7 +33,8 @@ def runs_of(exhibit: Exhibit, profile: str | None, seeds: Sequence[int] | None) 
     path, found = experiments.settled(exhibit.experiments, profile, seeds)
     each = [(one, experiments.runs(one, path, one.seeds)) for one in found]
     if exhibit.last:
-        each = [(one.model_copy(update={"notebook": None}), list(_up_to(runs, exhibit.last))) for one, runs in each]
+        cut = {"notebook": None, "measure": []}
+        each = [(one.model_copy(update=cut), list(_up_to(runs, exhibit.last))) for one, runs in each]
     return each
 
 
@@ -114,32 +114,16 @@ def _minutes_a_second(evidence: Evidence, spent: pd.DataFrame) -> float:
 # ---- what comes out
 
 
-def draw(name: str, profile_path: str, seeds: Sequence[int], jobs: list[Job]) -> list[Path]:
+def draw(name: str, profile_path: str, seeds: Sequence[int]) -> list[Path]:
     """Gather what the jobs left and draw the exhibit from it; returns the paths written."""
     exhibit, profile = gallery.find(name), load_profile(ROOT / profile_path)
     out = ROOT / profile.runs / profile.name / "retrained" / name
-    for seed in seeds:
-        stages = sorted((one for one in every_stage(jobs) if one.seed == seed), key=lambda stage: stage.label)
-        folder, options = out / "results" / f"seed{seed}", f" --for {name}"
-        of_rate = "same_rate" in exhibit.experiments
-        own = [one for one in stages if not (of_rate and "sft.learning_rate" in one.overrides)]
-        results.gather(folder, profile_path, seed, own, options)
-        if exhibit.reads_questions:
-            asked = [one.name for one in experiments.named(exhibit.experiments) if one.group == "questions"]
-            results.gather_questions(folder, profile_path, seed, stages, tuple(asked), options)
-        if of_rate:
-            _gather_same_rate(folder, profile_path, seed, stages, options)
-    if any(":" in name for name in exhibit.experiments):
-        for one, runs in runs_of(exhibit, profile_path, seeds):
-            for file, table in measures.tables_of(one, runs).items():
-                results.write(out / "trials" / "open_ends" / f"{one.name}_{file}", table)
-    return figures.draw_one(name, open_results(out / "results", seeds, dag_edges()), out)
-
-
-def _gather_same_rate(folder: Path, profile_path: str, seed: int, stages: list[Stage], options: str) -> None:
-    """Write the answers of SFT that was trained with the warm-up's learning rate; its provenance last."""
-    found = [one for one in stages if one.name == "07_evaluate" and "sft.learning_rate" in one.overrides]
-    answers = pd.concat([results.graded(one).assign(**one.columns) for one in found], ignore_index=True)
-    results.write(folder / SAME_RATE, answers[SAME_RATE_COLUMNS.split()])
-    made = results.provenance(with_upstream(found)[::-1], profile_path, seed, options)
-    artifacts.write_json(folder / SAME_RATE_MADE, made)
+    found = runs_of(exhibit, profile_path, seeds)
+    for seed in dict.fromkeys(run.stage.seed for _, runs in found for run in runs):
+        of_seed = [(one, [run for run in runs if run.stage.seed == seed]) for one, runs in found]
+        made = results.gather(profile_path, seed, of_seed)
+        command = f"python -m rdlib study --profile {profile_path} --seeds {seed} --for {name}"
+        for record in made.experiments.values():
+            record["command"] = command
+        results.write(out / "results" / f"seed{seed}", made)
+    return figures.draw_one(name, open_results(out / "results", edges=dag_edges()), out)

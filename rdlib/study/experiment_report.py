@@ -22,7 +22,8 @@ from rdlib.evidence import exhibit, looks, stats, tables
 from rdlib.evidence.plots import draw_dots
 from rdlib.evidence.stats import Interval
 from rdlib.method.metrics import COMPARISONS
-from rdlib.study import curves, experiments, results
+from rdlib.study import experiments
+from rdlib.study import rows as stage_rows
 from rdlib.study.experiments import Experiment, Run
 
 COLUMNS = ["cell", "measure", "arm", "level", "value", "low", "high", "n", "best_step", "seeds"]
@@ -119,7 +120,7 @@ def _shares(runs: Sequence[Run], read: Callable[[Run], pd.DataFrame]) -> list[di
 def _accuracies(runs: Sequence[Run]) -> list[dict]:
     def read(run: Run) -> pd.DataFrame:
         """The judged answers of a run; the vote's benchmark says that it is one."""
-        table = results.judged(run.stage)[["benchmark", "id", "correct"]]
+        table = stage_rows.judged(run.stage)[["benchmark", "id", "correct"]]
         names = {name: name if " " in name else f"accuracy on {name}" for name in table["benchmark"].unique()}
         return table.assign(benchmark=table["benchmark"].map(names) + " (%)")
 
@@ -150,7 +151,7 @@ def _aucs(runs: Sequence[Run]) -> list[dict]:
 
 
 def _bests(runs: Sequence[Run]) -> list[dict]:
-    ended = {id(run): curves.ending(run.stage) for run in runs}
+    ended = {id(run): stage_rows.ending(run.stage) for run in runs}
     rows = []
     for names, own, others in _by_arm(runs):
         value = stats.seed_interval([ended[id(run)]["best"] for run in own])

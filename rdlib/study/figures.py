@@ -18,8 +18,8 @@ from rdlib.evidence.exhibit import COMMAND, Exhibit, sentence_of
 from rdlib.evidence.result_tables import Evidence, open_results, seed_of
 from rdlib.paths import ROOT
 from rdlib.profile import load_profile
-from rdlib.study.compared import other_mode
 from rdlib.study.specification import dag_edges
+from rdlib.study.verify import other_mode
 
 
 def draw_all(results: Path, out: Path, seeds: Iterable[int] | None = None) -> list[Path]:

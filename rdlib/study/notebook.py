@@ -193,12 +193,12 @@ def _setting(stage: Stage, key: str) -> Any:
 def judged(stages: Iterable[Stage]) -> pd.DataFrame:
     """The answers of several evaluations as one table, compared with gold or, where there is none, with the vote.
 
-    See `rdlib.study.results.judged`; the vote's are under a benchmark of their own.
+    See `rdlib.study.rows.judged`; the vote's are under a benchmark of their own.
     """
-    from rdlib.study import results
+    from rdlib.study import rows
 
     stages = list(stages)
-    parts = [results.judged(one).assign(**columns) for one, columns in zip(stages, compared(stages), strict=True)]
+    parts = [rows.judged(one).assign(**columns) for one, columns in zip(stages, compared(stages), strict=True)]
     return pd.concat(parts, ignore_index=True)
 
 

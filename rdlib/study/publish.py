@@ -129,7 +129,7 @@ def of_results(profile_path: str, figures: Path) -> dict[str, NotebookNode]:
     folder = folder.relative_to(ROOT) if folder.is_relative_to(ROOT) else folder
     parameters = {"profile": profile_path, "results": str(folder)}
     released = result_tables.seed_folders(ROOT / folder)
-    answered = any((seed / result_tables.ANSWERED).is_file() for seed in released)
+    answered = any(result_tables.origin(seed, result_tables.QUESTIONS) for seed in released)
     made = {}
     with tempfile.TemporaryDirectory() as place:
         for name in (name for name in (FIGURES, QUESTIONS) if name != QUESTIONS or answered):
@@ -155,8 +155,8 @@ def _record_of_job(job: Job) -> dict[str, Any]:
 
 
 def _record_of_results(released: list[Path], parameters: dict[str, Any]) -> dict[str, Any]:
-    paths = [seed / name for seed in released for name in ("provenance.json", result_tables.ANSWERED)]
-    made = [artifacts.read_json(path) for path in paths if path.is_file()]
+    groups = (result_tables.STUDY, result_tables.ABLATIONS, result_tables.QUESTIONS)
+    made = [one for seed in released if (one := result_tables.origin(seed, *groups))]
     return _record([one["commits"] for one in made], made, parameters)
 
 

@@ -9,7 +9,6 @@ with a page for every exhibit in it. docs/conf.py has Sphinx's settings.
 from __future__ import annotations
 
 import argparse
-import json
 import re
 import shutil
 import subprocess
@@ -23,7 +22,7 @@ from rdlib.errors import UserError
 from rdlib.evidence import shown
 from rdlib.evidence.exhibit import Exhibit
 from rdlib.evidence.gallery import EXHIBITS
-from rdlib.evidence.result_tables import seed_folders
+from rdlib.evidence.result_tables import ABLATIONS, QUESTIONS, STUDY, origin, seed_folders
 from rdlib.paths import ROOT
 
 BUILT = "objects.inv"  # a file that Sphinx leaves in every site
@@ -187,8 +186,8 @@ def _runs(figures: Path) -> str:
     head = ["seed", "command", "commit", "started (UTC)", "machine", "packages"]
     rows = [head, ["---"] * len(head)]
     for folder in seed_folders(figures / "results"):
-        for path in sorted(folder.glob("*provenance.json")):
-            rows.append(_run(json.loads(path.read_text(encoding="utf-8"))))
+        for groups in ((STUDY, ABLATIONS), (QUESTIONS,), ("reruns",)):
+            rows += [_run(made)] if (made := origin(folder, *groups)) else []
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 

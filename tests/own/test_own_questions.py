@@ -225,6 +225,6 @@ def test_the_report_tells_of_agreement_and_claims_no_accuracy(story):
     assert (main["held_out"] == 10).all() and main["n"].between(1, 10).all()
     for row in main.itertuples():
         assert 0 <= row.agreement_low_pct <= row.agreement_pct <= row.agreement_high_pct <= 100
-    assert table(story, "results/seed0/correctness.parquet").empty
+    assert set(table(story, "results/seed0/answers.parquet")["split"]) == {"held-out"}
     assert not list(figures.glob("table_2_main.*")) and not list(figures.glob("claims.*"))
     assert (figures / "health.md").read_text().startswith("# What PPO did to your student\n\n**")
