@@ -12,6 +12,8 @@ from docutils.utils.math.latex2mathml import tex2mathml
 from sphinx.addnodes import pending_xref
 from sphinx.transforms import SphinxTransform
 
+from rdlib.paths import ROOT
+
 project = "rdlib"
 author = "the authors of rdlib"
 html_title = "Distill Not Only Data but Also Rewards: a reproduction"
@@ -87,6 +89,11 @@ def _docstring(app, what, name, thing, options, lines):
     lines[:] = [*restructured("\n".join(lines)).split("\n"), ""]
 
 
+def _signature(app, what, name, thing, options, signature, returned):
+    """A default that is the repository's folder is shown by its name, not by where it lies on this machine."""
+    return signature and signature.replace(repr(ROOT), "ROOT"), returned
+
+
 class LinkedNames(SphinxTransform):
     """Makes a link to the API of code such as `rdlib.method.reward:reward`, where there is such a name."""
 
@@ -126,6 +133,7 @@ def _block_math(translator, node):
 def setup(app):
     """What Sphinx calls with the settings above."""
     app.connect("autodoc-process-docstring", _docstring)
+    app.connect("autodoc-process-signature", _signature)
     app.connect("doctree-resolved", _without_dead_links)
     app.add_transform(LinkedNames)
     app.add_html_math_renderer("mathml", (_inline_math, None), (_block_math, None))
