@@ -6,7 +6,7 @@ from rdlib.profile import load_profile
 from rdlib.study import exhibit_runs
 from rdlib.study.jobs import study_jobs
 
-PROFILE = config["profile"]
+PROFILE = config.get("profile", "params/micro.yaml")
 SETTINGS = load_profile(ROOT / PROFILE)
 RUNS = ROOT / SETTINGS.runs / SETTINGS.name
 
@@ -17,7 +17,7 @@ def asked(kind):
     return json.loads(given) if isinstance(given, str) else given
 
 
-SEEDS = [int(seed) for seed in asked("seeds")]
+SEEDS = [int(seed) for seed in asked("seeds") or SETTINGS.grid.seeds]
 if config.get("exhibit"):
     JOBS = exhibit_runs.jobs_of(config["exhibit"], PROFILE, SEEDS)
 else:

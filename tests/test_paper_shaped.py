@@ -1,7 +1,7 @@
 """Every stage with a model of the paper's shape: Llama-3's vocabulary, chat template and end of turn, two layers.
 
 Its weights are random but for the form of an answer, which it learns in the fixture: "The answer is (C)." with any
-letter. Questions have the length of MMLU-Pro's.
+letter. Questions have ten options, as MMLU-Pro's, and one is long.
 """
 
 from __future__ import annotations
@@ -56,13 +56,13 @@ pytestmark = pytest.mark.slow
 
 
 def records() -> list[dict]:
-    """Twenty rows as MMLU-Pro has them, with ten options, the last one long."""
+    """Forty rows as MMLU-Pro has them, with ten options, the last one long."""
     rng = random.Random(0)
     words = "which of the following statements about a large closed economy with flexible prices is always true".split()
     rows = []
-    for number in range(20):
-        question = " ".join(rng.choice(words) for _ in range(40 if number < 19 else 300)) + "?"
-        options = [" ".join(rng.choice(words) for _ in range(6)) + f" {i}" for i in range(10)]
+    for number in range(40):
+        question = " ".join(rng.choice(words) for _ in range(15 if number < 39 else 300)) + "?"
+        options = [" ".join(rng.choice(words) for _ in range(2)) + f" {i}" for i in range(10)]
         rows.append({"question_id": number, "question": question, "options": options, "answer": LETTERS[number % 10]})
     return [row | {"category": "economics", "cot_content": ""} for row in rows]
 
@@ -92,7 +92,7 @@ def tokenizer_of(texts: list[str]) -> PreTrainedTokenizerFast:
     return tokenizer
 
 
-CHOICE = Dataset(source="mmlu_pro", answer="choice", path="mmlu", train=6, validation=2, test=3, max_tokens=12)
+CHOICE = Dataset(source="mmlu_pro", answer="choice", path="mmlu", train=6, validation=3, test=3, max_tokens=12)
 
 
 @pytest.fixture(scope="module")
@@ -123,7 +123,7 @@ def root(tmp_path_factory) -> Path:
     )
     model = LlamaForCausalLM(config)
     said = [tokenizer(ANSWER.format(letter), add_special_tokens=False)["input_ids"] + [EOT] for letter in LETTERS[:10]]
-    learn_the_form(model, [prompts.encode(tokenizer, prompt) for prompt in asked[:19]], said, steps=60)
+    learn_the_form(model, [prompts.encode(tokenizer, prompt) for prompt in asked[:-1]], said)
     model.generation_config = GenerationConfig(bos_token_id=BOS, eos_token_id=[END_OF_TEXT, END_OF_MESSAGE, EOT])
     model.save_pretrained(folder / "model")
     tokenizer.save_pretrained(folder / "model")
@@ -141,11 +141,11 @@ def profile() -> dict:
         "students": {"small": "model"},
         "datasets": {"mmlu": CHOICE.model_dump(exclude_defaults=True)},
         "teacher_sampling": {"high_temperatures": [1.0], "low_temperatures": [], "samples_per_temperature": 6},
-        "voting": {"threshold": 0.2},
+        "voting": {"threshold": 0.15},
         "stopping": {"every": 4, "patience": 8, "warmup_steps": 1},
         "sft": content["sft"] | {"epochs": 1, "batch_size": 2, "max_length": 1500, "responses_per_question": 1},
         "student_sampling": {
-            "samples": 40,
+            "samples": 30,
             "temperature": 1.0,
         },  # of ten letters: some are right
         "reward_model": content["reward_model"] | {"epochs": 1, "batch_size": 2, "samples_per_kind": 2},

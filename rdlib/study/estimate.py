@@ -26,7 +26,7 @@ from rdlib.method import rl
 from rdlib.paths import ROOT
 from rdlib.profile import Profile
 from rdlib.settings import Weights
-from rdlib.study.jobs import study_jobs
+from rdlib.study.jobs import every_stage, study_jobs
 from rdlib.study.memory import GIB, PARTS, footprint
 from rdlib.study.sizes import LENGTHS, split_sizes
 from rdlib.study.stage import Stage
@@ -192,8 +192,8 @@ def docs_table() -> pd.DataFrame:
     """`memory_table` of the study of each profile of IN_DOCS, done or not, without the reviewers' questions."""
     frames = []
     for name, (profile, overrides) in IN_DOCS.items():
-        stages = {s.folder: s for job in study_jobs(profile, [0]) for one in job.stages for s in (*one.upstream(), one)}
-        largest = memory_table(estimate([stage.with_overrides(overrides) for stage in stages.values()])).round(1)
+        stages = sorted(every_stage(study_jobs(profile, [0])), key=lambda stage: stage.label)  # of equals the first
+        largest = memory_table(estimate([stage.with_overrides(overrides) for stage in stages])).round(1)
         frames.append(largest.assign(profile=name)[["profile", *largest.columns]])
     return pd.concat(frames, ignore_index=True)
 

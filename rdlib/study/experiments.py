@@ -25,6 +25,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from rdlib import artifacts, numerics, paths
 from rdlib.errors import UserError
+from rdlib.evidence.tables import listed
 from rdlib.paths import ROOT
 from rdlib.profile import Profile, load_profile
 from rdlib.settings import AXES, SEEDS, Method, Section
@@ -247,7 +248,7 @@ def _one_profile(found: list[Experiment], given: str | None) -> str:
     if len(profiles) > 1:
         commands = [f"`python -m rdlib study --profile {p} --experiments {' '.join(n)}`" for p, n in profiles.items()]
         raise UserError(
-            f"These experiments are of several profiles, so one run cannot have them: give {_and(commands)}."
+            f"These experiments are of several profiles, so one run cannot have them: give {listed(commands)}."
         )
     if 0 < sum(one.numerics is not None for one in found) < len(found):
         native = ", ".join(one.key for one in found if one.numerics)
@@ -256,10 +257,6 @@ def _one_profile(found: list[Experiment], given: str | None) -> str:
     if given and path != given:
         raise UserError(f"{found[0].key} has the profile {path} for its own: leave --profile {given} out.")
     return path
-
-
-def _and(parts: list[str]) -> str:
-    return " and ".join([", ".join(parts[:-1]), parts[-1]]) if len(parts) > 1 else parts[0]
 
 
 def _require_runnable(one: Experiment, profile: Profile) -> None:

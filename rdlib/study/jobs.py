@@ -19,7 +19,6 @@ import shlex
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Any
 
@@ -174,8 +173,18 @@ def _in_order(maker: dict[Path, tuple[Job, Stage]]) -> list[Job]:
         wanted = {folder: None for stage in reads[key].values() for folder in (stage.folder, *_read_by(stage))}
         makers = (maker[folder][0] for folder in wanted if folder in maker)
         job.after = list({id(other): other for other in makers if other is not job}.values())
-    order = TopologicalSorter({key: [id(other) for other in job.after] for key, job in jobs.items()})
-    return [jobs[key] for key in order.static_order()]
+    ordered: dict[int, Job] = {}
+
+    def place(job: Job) -> None:
+        """Put a job after those that it waits for."""
+        if id(job) not in ordered:
+            for other in job.after:
+                place(other)
+            ordered[id(job)] = job
+
+    for job in jobs.values():
+        place(job)
+    return list(ordered.values())
 
 
 def _read_by(stage: Stage) -> list[Path]:
