@@ -274,8 +274,9 @@ def converted(folder: Path) -> results.Seed:
         if experiment.group == "reruns" and not _has(folder, experiment.name):
             continue
         own = experiment.model_copy(update={"profile": experiment.profile or profile_path})
-        runs = [run for run in experiments.runs(own, profile_path, [record["seed"]]) if source.knows(run.stage)]
-        if runs:
+        every = experiments.runs(own, profile_path, [record["seed"]])
+        runs = [run for run in every if source.knows(run.stage)]
+        if runs and (len(runs) == len(every) or experiment.group in ("study", "ablations")):
             found.append((experiment, runs))
     seed = results.gather(profile_path, record["seed"], found, source)
     seed.record["profile"] = record["profile"]

@@ -136,7 +136,7 @@ def test_a_stage_with_adapters_writes_a_plain_model_and_goes_on_exactly(
     study, again, tmp_path, monkeypatch, name, section
 ):
     """Only the layers that have adapters differ from what it started from, and the head."""
-    overrides = LORA | {f"{section}.learning_rate": 0.01, f"{section}.epochs": 1}
+    overrides = LORA | {f"{section}.learning_rate": 0.01}
     stage = again(tmp_path / "whole", name, overrides)
     start = study / "models/small" if section == "sft" else stage.input("warmup") / "model"
     stage.run()

@@ -6,6 +6,7 @@ import json
 import random
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 import yaml
@@ -30,7 +31,7 @@ SAID = "So.\n#### {}"
 END_OF_TEXT = 1  # "</s>", an end of the base model; the template's is "<|im_end|>"
 
 
-def learn_the_form(model, asked: list[list[int]], said: list[list[int]], steps: int = 40) -> None:
+def learn_the_form(model, asked: list[list[int]], said: list[list[int]], steps: int = 50) -> None:
     """Teach a model to give one of some responses (token ids) to any prompt."""
     rng = random.Random(0)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
@@ -133,6 +134,23 @@ def rows_of(inputs, what: str) -> list[list[int]]:
     return [ids[mask.bool()].tolist() for ids, mask in zip(inputs[f"{what}_ids"], inputs[f"{what}_mask"], strict=True)]
 
 
+def test_grpo_asks_by_the_template_and_rewards_as_ppo_does(study, tmp_path):
+    trainer, inputs = first_batch(study, tmp_path, "grpo")
+    tokenizer = trainer.processing_class
+    known = {tuple(ids): text for text, ids in trainer.tokens.items()}
+    labels = dict(zip(trainer.train_dataset["prompt"], trainer.train_dataset["pseudo_label"], strict=True))
+    rows = []
+    for prompt, response in zip(rows_of(inputs, "prompt"), rows_of(inputs, "completion"), strict=True):
+        answer = extract(tokenizer.decode(response, skip_special_tokens=True), "math")
+        rows.append((known[tuple(prompt)], float(answer == labels[known[tuple(prompt)]])))
+        assert tokenizer.decode(prompt).endswith("<|im_start|>assistant\n")
+    table = pd.DataFrame(rows, columns=["prompt", "reward"])
+    groups = table.groupby("prompt")["reward"]
+    expected = (table["reward"] - groups.transform("mean")) / (groups.transform("std") + 1e-4)
+    assert inputs["advantages"].tolist() == pytest.approx(expected.tolist(), abs=1e-4)
+    assert table["reward"].nunique() == 2
+
+
 def test_grpo_reads_a_completion_as_ppo_does():
     label = {"pseudo_label": ["4"], "options": [10]}
     run_on = ["It is 4.\n#### 4\n\nQuestion: What is 3 + 3?\n#### 6"]
@@ -180,12 +198,13 @@ def test_distillation_is_on_the_ids_that_both_have(study, tmp_path, teacher_rows
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("student", "template"), [("granite", CHATML), ("lfm2", THINKING)])
+@pytest.mark.parametrize(("student", "template"), [("granite", CHATML), ("lfm2", CHATML), ("qwen2", THINKING)])
 def test_the_chain_with_other_students(tmp_path, student, template):
-    """One without a classification class, one with a state and a template that opens the thinking."""
+    """One without a classification class, one with a state, one whose template opens the thinking."""
     root = make_study(tmp_path, student, template, 400)
-    answers = stage_of(root, "07_evaluate").run_with_inputs().table("answers")
-    assert len(answers) == 4 and answers["answer"].notna().any()
+    for method in ("ours", "grpo"):
+        answers = stage_of(root, "07_evaluate", method).run_with_inputs().table("answers")
+        assert len(answers) == 4 and answers["answer"].notna().any()
     warm = stage_of(root, "04_student_responses").table("responses")
     assert warm["answer"].notna().mean() > 0.5
     assert warm["text"].str.startswith(prompts.THINK).all() == (template == THINKING)

@@ -1,4 +1,4 @@
-"""Every stage with a model of the paper's shape: Llama-3's vocabulary, chat template and end of turn, two layers.
+"""Every stage with a model of the paper's shape: Llama-3's special tokens, chat template and end of turn.
 
 Its weights are random but for the form of an answer, which it learns in the fixture: "The answer is (C)." with any
 letter. Questions have ten options, as MMLU-Pro's, and one is long.
@@ -30,7 +30,7 @@ from rdlib.study.stage import Stage
 from rdlib.tasks import prompts
 from rdlib.tasks.questions import LETTERS
 
-VOCABULARY, ORDINARY = 128_256, 128_000
+VOCABULARY, ORDINARY = 16_256, 16_000  # an eighth of Llama-3's, and all of its special tokens
 SPECIAL = (
     "<|begin_of_text|> <|end_of_text|> <|reserved_special_token_0|> <|reserved_special_token_1|> "
     "<|finetune_right_pad_id|> <|reserved_special_token_2|> <|start_header_id|> <|end_header_id|> <|eom_id|> "
@@ -68,7 +68,7 @@ def records() -> list[dict]:
 
 
 def tokenizer_of(texts: list[str]) -> PreTrainedTokenizerFast:
-    """A byte-level BPE of Llama-3's size and special tokens: 3,000 entries are learned, the rest never occur."""
+    """A byte-level BPE with Llama-3's special tokens: 3,000 entries are learned, the rest never occur."""
     learned = Tokenizer(BPE())
     learned.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
     alphabet = pre_tokenizers.ByteLevel.alphabet()

@@ -100,6 +100,9 @@ class Exhibit(Section):
         """Its table, None where these results have nothing to show."""
         if not self.is_about(evidence) or not self.is_there(evidence):
             return None
+        read = (_read(evidence, words) for words in self.of)
+        if any(isinstance(one, pd.DataFrame) and one.empty for one in read):
+            return None
         table = self.table(evidence)
         return table if len(table) and ("study_pct" not in table or table["study_pct"].notna().any()) else None
 

@@ -22,7 +22,7 @@ from rdlib.evidence import exhibit, looks, stats, tables
 from rdlib.evidence.plots import draw_dots
 from rdlib.evidence.stats import Interval
 from rdlib.method.metrics import COMPARISONS
-from rdlib.study import experiments
+from rdlib.study import experiments, results
 from rdlib.study import rows as stage_rows
 from rdlib.study.experiments import Experiment, Run
 
@@ -38,11 +38,12 @@ MARKERS = "osD^vP*X"
 
 
 def finished(name: str, profile: str, seeds: Sequence[int]) -> tuple[Experiment, list[Run]]:
-    """An experiment, by its name on the command line, and its runs; UserError where one is not done."""
+    """An experiment, by its name on the command line, and its runs, gathered; UserError where one is not done."""
     path, (one,) = experiments.settled([name], profile, seeds)
     runs = experiments.runs(one, path, one.seeds)
     for run in runs:
         run.stage.require()
+    results.collect(path, one.seeds, [one])
     return one, runs
 
 

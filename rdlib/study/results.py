@@ -382,7 +382,7 @@ def merged(old: Seed | None, new: Seed, without: Iterable[str] | None = None) ->
     gone = {*new.experiments, *(outdated(old, new) if without is None else without)}
     records = {name: one for name, one in old.experiments.items() if name not in gone} | new.experiments
     keys = {one["key"][:KEY_LENGTH] for record in records.values() for one in record["stages"].values()}
-    tables = {}
+    tables, places = {}, {name: place for place, name in enumerate(sorted(records, key=_place))}
     for name in COLUMNS:
         before, now = old.tables[name], new.tables[name]
         if _of_stages(name):
@@ -391,7 +391,7 @@ def merged(old: Seed | None, new: Seed, without: Iterable[str] | None = None) ->
             kept = ~before["experiment"].isin(gone)
         both = pd.concat([part for part in (before[kept], now) if len(part)] or [now], ignore_index=True)
         if not _of_stages(name):
-            both = both.sort_values("experiment", key=lambda names: names.map(_place), kind="stable", ignore_index=True)
+            both = both.sort_values("experiment", key=lambda names: names.map(places), kind="stable", ignore_index=True)
         tables[name] = in_shape(both, name)
     made = {one["made"] for record in records.values() for one in record["stages"].values()}
     environments = old.record["environments"] | new.record["environments"]
