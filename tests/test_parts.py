@@ -8,7 +8,7 @@ from excerpts import own_questions
 
 from rdlib.evidence import gallery, health
 from rdlib.evidence.result_tables import open_results
-from rdlib.study import results
+from rdlib.study import experiments, results
 
 
 def test_what_was_once_asked_for_by_name_is_shown_while_it_is_up_to_date(study, tmp_path, at_root):
@@ -19,10 +19,13 @@ def test_what_was_once_asked_for_by_name_is_shown_while_it_is_up_to_date(study, 
     del content["datasets"]["mmlu"]
     content["grid"] |= {"methods": ["ours_wo_r", "ours"], "ablations": []}
     (root / PARAMS).write_text(yaml.safe_dump(content))
-    assert results.finished_besides(PARAMS, 0) == (["sft"], [])
+    main = experiments.load()["main"]
+    found = results.wanted_runs(main, PARAMS, [0], (), named=False)
+    assert {run.stage.method for run in found} == {"teacher", "icl", "sft", "ours_wo_r", "ours"}
     content["sft"]["batch_size"] *= 2
     (root / PARAMS).write_text(yaml.safe_dump(content))
-    assert results.finished_besides(PARAMS, 0) == ([], [])
+    found = results.wanted_runs(main, PARAMS, [0], (), named=False)
+    assert {run.stage.method for run in found} == {"teacher", "icl", "ours_wo_r", "ours"}
 
 
 def test_the_health_of_own_questions(tmp_path):

@@ -96,7 +96,7 @@ def collect(
     """
     found: dict[tuple[str, int], dict[str, tuple[Experiment, list[Run]]]] = {}
     for experiment in asked or study_experiments():
-        for run in _runs(experiment, profile_path, seeds, methods, named=bool(asked)):
+        for run in wanted_runs(experiment, profile_path, seeds, methods, named=bool(asked)):
             of_seed = found.setdefault((run.stage.profile_path, run.stage.seed), {})
             of_seed.setdefault(name_of(experiment), (experiment, []))[1].append(run)
     folder = results_folder(profile_path)
@@ -117,7 +117,7 @@ def study_experiments() -> list[Experiment]:
     return [one for one in experiments.load().values() if one.group in ("study", "ablations")]
 
 
-def _runs(
+def wanted_runs(
     experiment: Experiment, profile_path: str, seeds: Sequence[int], methods: Sequence[str], named: bool
 ) -> list[Run]:
     """The runs of an experiment; of the study's those that the profile asks for, and whole parts that are finished."""
