@@ -103,7 +103,7 @@ def agreement_table(agreement: pd.DataFrame) -> pd.DataFrame:
 
     With its interval and the paired gain over the student before training (`icl`).
     """
-    answers = agreement.drop(columns="correct", errors="ignore").rename(columns={"agrees": "correct"})
+    answers = agreement.rename(columns={"agrees": "correct"})
     parts = []
     for dataset in sorted(set(answers["dataset"])):
         of_dataset = tables.select(answers, dataset=dataset)
