@@ -198,12 +198,13 @@ def test_distillation_is_on_the_ids_that_both_have(study, tmp_path, teacher_rows
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("student", "template"), [("granite", THINKING), ("lfm2", CHATML)])
+@pytest.mark.parametrize(("student", "template"), [("granite", CHATML), ("lfm2", CHATML), ("qwen2", THINKING)])
 def test_the_chain_with_other_students(tmp_path, student, template):
-    """One without a classification class, whose template opens the thinking, and one with a state."""
+    """One without a classification class, one with a state, one whose template opens the thinking."""
     root = make_study(tmp_path, student, template, 400)
-    answers = stage_of(root, "07_evaluate").run_with_inputs().table("answers")
-    assert len(answers) == 4 and answers["answer"].notna().any()
+    for method in ("ours", "grpo"):
+        answers = stage_of(root, "07_evaluate", method).run_with_inputs().table("answers")
+        assert len(answers) == 4 and answers["answer"].notna().any()
     warm = stage_of(root, "04_student_responses").table("responses")
     assert warm["answer"].notna().mean() > 0.5
     assert warm["text"].str.startswith(prompts.THINK).all() == (template == THINKING)
