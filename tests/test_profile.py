@@ -264,6 +264,7 @@ def attributes_read() -> set[str]:
 
 def test_every_setting_is_read_somewhere():
     read = attributes_read() | set(SPLITS)  # rdlib.tasks.data reads the sizes of its SPLITS by name
+    read |= set(re.findall(r"\bgrid\.(\w+)", (REPOSITORY / "params/experiments.yaml").read_text()))
     assert not [f"{section}.{name}" for section, name in schema(Profile) if name not in read]
 
 

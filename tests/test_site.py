@@ -5,7 +5,6 @@ from __future__ import annotations
 import html
 import importlib
 import inspect
-import json
 import re
 import shutil
 from html.parser import HTMLParser
@@ -24,6 +23,7 @@ from test_hostile import HOSTILE
 from rdlib.__main__ import main
 from rdlib.evidence import shown, tables
 from rdlib.evidence.gallery import EXHIBITS
+from rdlib.evidence.result_tables import origin, seed_folders
 from rdlib.study import site
 
 FIGURES = REPOSITORY / "figures"
@@ -40,7 +40,7 @@ def figures(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("released") / "figures"
     for path in [path for name in KEPT for path in FIGURES.glob(f"{name}.*")]:
         _copy(path, folder / path.name)
-    for path in (FIGURES / "results").glob("seed*/*provenance.json"):
+    for path in (FIGURES / "results").glob("seed*/provenance.json"):
         _copy(path, folder / "results" / path.parent.name / path.name)
     texts = [text[:3000].encode(errors="replace").decode() for text, _ in HOSTILE.values()]
     cells = pd.DataFrame({"what": HOSTILE.keys(), "text": texts})
@@ -141,9 +141,9 @@ def test_from_the_front_page_to_report_notebooks_gallery_and_documents(built, fi
     notebook = Reader(built / report)
     assert "1 + 1" in notebook.text and any("png" in load for load in notebook.loads)
     gallery = Reader(built / "figures/index.html").text
-    for path in figures.glob("results/*/*provenance.json"):
-        record = json.loads(path.read_text())
-        assert record["command"] in gallery and all(commit[:12] in gallery for commit in record["commits"])
+    for folder in seed_folders(figures / "results"):
+        made = origin(folder)
+        assert made["command"] in gallery and all(commit[:12] in gallery for commit in made["commits"])
 
 
 @pytest.mark.slow

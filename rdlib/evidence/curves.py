@@ -18,7 +18,7 @@ def vote_counts(pseudo_labels: pd.DataFrame) -> Iterator[tuple[str, str, pd.Seri
     """(dataset, teacher, counts, counts by seed): seeds share their questions, so counts are means over seeds."""
     asked = pseudo_labels[pseudo_labels["split"].isin(["train", "validation"])]
     for (dataset, teacher), group in tables.cells_of(asked, ["dataset", "teacher"]):
-        seeds = group.drop(columns=["dataset", "teacher", "split"]).groupby("seed").sum()
+        seeds = group.drop(columns=["dataset", "teacher", "split"]).groupby("seed").sum(numeric_only=True)
         yield dataset, teacher, seeds.sum() / len(seeds), seeds
 
 

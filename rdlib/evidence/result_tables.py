@@ -208,7 +208,8 @@ class Evidence:
                 f"{self.folders[0].parent} has no {AGREEMENT}: it is measured where own questions have no answers."
             )
         counts = self._held_out.groupby(["key", "teacher"])["id"].transform("size")
-        return self._held_out.assign(held_out=counts).dropna(subset="agrees").astype({"agrees": bool})
+        found = self._held_out.drop(columns="correct").assign(held_out=counts)
+        return found.dropna(subset="agrees").astype({"agrees": bool})
 
     @property
     def of_own_questions(self) -> bool:

@@ -68,7 +68,8 @@ def setting(table: pd.DataFrame, key: str, default: float) -> pd.Series:
     `default` where nothing is overridden, missing where something else is.
     """
     if key in table:
-        return table[key].astype(float)
+        values = table[key].astype(float)
+        return values.mask(values.isna() & (table["variant"] == ""), default) if "variant" in table else values
     known = {variant: variant.removeprefix(f"{key}=") for variant in table["variant"].unique()}
     values = {v: text if text != v and "," not in text else None for v, text in known.items()} | {"": default}
     return table["variant"].map(values).astype(float)

@@ -51,7 +51,7 @@ SHORTCUTS = {
     "threshold": "voting.threshold",
     "mismatch": "reward.mismatch",
 }
-NOTEBOOK_PARAMETERS = {"methods", "stage_name"}
+NOTEBOOK_PARAMETERS = {"methods", "question", "stage_name"}
 
 
 def _is_parameter(name: str, value: Any) -> bool:
