@@ -435,7 +435,8 @@ def test_any_recording_is_served_as_a_whole_or_refused(tmp_path_factory, case):
         record = {k: v for k, v in row.items() if not (pd.api.types.is_scalar(v) and pd.isna(v))}
         of = "id" if record.get("id") not in (None, "") else "question"
         assert isinstance(record[of], str | int | float | Decimal) and not isinstance(record[of], bool)
-        key = int(record[of]) if isinstance(record[of], float) and record[of].is_integer() else record[of]
+        key = record[of]
+        key = int(key) if isinstance(key, float | Decimal) and key == int(key) else key
         heat = record.get("temperature")
         groups.setdefault((of, str(key), None if heat is None else round(float(heat), 6)), []).append(record)
     for (of, key, heat), group in groups.items():
