@@ -41,7 +41,9 @@ def mutated(draw, content: Any, names: tuple[str, ...] = ("extra",), most: int =
         inner, key = draw(st.sampled_from(found))
         how = draw(st.sampled_from(["value", "value", "value", "gone", "renamed", "new", "neighbour"]))
         if how in ("value", "neighbour") or not isinstance(inner, dict):
-            inner[key] = draw(values) if how != "neighbour" else copy.deepcopy(draw(st.sampled_from(found))[0])
+            beside = [value for other, value in items_of(inner) if other != key]
+            take_other = how == "neighbour" and beside
+            inner[key] = copy.deepcopy(draw(st.sampled_from(beside))) if take_other else draw(values)
         elif how == "gone":
             del inner[key]
         else:
@@ -52,10 +54,16 @@ def mutated(draw, content: Any, names: tuple[str, ...] = ("extra",), most: int =
 
 def places(content: Any) -> Iterator[tuple[Any, Any]]:
     """(container, key) of every value within nested content."""
-    keys = list(content) if isinstance(content, dict) else range(len(content)) if isinstance(content, list) else []
-    for key in keys:
+    for key, value in items_of(content):
         yield content, key
-        yield from places(content[key])
+        yield from places(value)
+
+
+def items_of(content: Any) -> list[tuple[Any, Any]]:
+    """Keys and values of a dictionary or list, none of anything else."""
+    if isinstance(content, dict):
+        return list(content.items())
+    return list(enumerate(content)) if isinstance(content, list) else []
 
 
 @st.composite
