@@ -7,13 +7,14 @@ import shutil
 from itertools import combinations
 from pathlib import Path
 
+import long_tables
 import numpy as np
 import pandas as pd
 import pytest
-from excerpts import excerpt
+from excerpts import excerpt, own_questions
 
 from rdlib.errors import UserError
-from rdlib.evidence import diagnostics, looks, question_figures, sharpening, tables
+from rdlib.evidence import diagnostics, health, looks, question_figures, sharpening, tables
 from rdlib.evidence.gallery import EXHIBITS
 from rdlib.evidence.result_tables import open_results
 from rdlib.study import results as result_files
@@ -281,3 +282,24 @@ def test_the_figure_draws_what_its_table_holds(released):
     assert [label.get_text() for label in level.get_xticklabels()] == ["1", "2", "4", "8", "16", "30"]
     assert {ax.get_ylabel() for ax in figure.axes} == {"correct, validation (%)", "after minus before PPO (pp)"}
     looks.plt.close(figure)
+
+
+def test_of_own_questions_without_gold_answers_the_samples_say_whether_ppo_made_the_student_surer(tmp_path):
+    """Twenty questions whose samples are half of one answer before PPO, and nearly all after."""
+    results, parts = own_questions(tmp_path / "results"), []
+    for i in range(20):
+        for policy, answers in (("before", "aabb"), ("after", "aaab" if i % 2 else "aaaa")):
+            parts.append(judged(policy, answers, {"a"}, [0, 0, 1, 2], key=f"q{i}", cell="mine/strong/small"))
+    table = pd.concat(parts).assign(correct=np.nan, tokens=20).astype({"agrees": float})
+    long_tables.write(results / "seed0", 0, judged=table)
+    evidence = open_results(results)
+    (found,) = health.measured(evidence)
+    assert "; samples grew surer (vote entropy from 0.69 to 0.28 nats, majority's share from 50% to 88%, " in (
+        health.sentence(found)
+    )
+    assert set(EXHIBITS["sharpening"].rows(evidence)["judge"]) == {"vote"}
+    assert "agrees with the vote, validation (%)" in {
+        ax.get_ylabel() for ax in question_figures.pass_at_k(EXHIBITS["figure_pass_at_k"].rows(evidence)).axes
+    }
+    assert EXHIBITS["figure_best_of_n"].rows(evidence) is None and EXHIBITS["figure_calibration"].rows(evidence) is None
+    looks.plt.close("all")

@@ -183,7 +183,9 @@ def pass_at_k(table: pd.DataFrame) -> Figure:
         change.sharey(axes[0, 1])
     policies = looks.handles(Look(POLICIES[name].label, BLACK, "o", dashes) for name, dashes in LINES.items())
     policies[0].set_markerfacecolor("white")
-    looks.legend_below(figure, [*looks.handles(CHOICES.values()), *policies], columns=3)
+    below = [*policies, *looks.interval_handles([])]  # matplotlib fills columns of a legend first
+    pairs = zip(looks.handles(CHOICES.values()), below, strict=True)
+    looks.legend_below(figure, [handle for pair in pairs for handle in pair], columns=len(below))
     return figure
 
 
