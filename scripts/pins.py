@@ -1,7 +1,8 @@
 """Write the exact versions installed in this environment to constraints.txt, environment.yml and requirements.lock.
 
 To move to newer releases: edit the floors in pyproject.toml or delete pins in constraints.txt, run
-`make test`, then `.venv/bin/python scripts/pins.py`. With `--lock` it writes only requirements.lock, from constraints.txt.
+`make test`, then `.venv/bin/python scripts/pins.py`. With `--lock` only requirements.lock is written, from
+constraints.txt.
 
 The lock has the hash of every file that the package index publishes of each release. uv writes it, in `.venv-uv`. It is
 no pylock.toml (PEP 751), since that names for each file the host that it was found on.
