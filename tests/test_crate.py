@@ -145,6 +145,19 @@ def test_in_its_own_folder_a_crate_copies_nothing_and_names_artifacts_by_place(r
     assert "gsm/seed0/00_data/model/model.safetensors" in found and not [one for one in found if one.startswith("ni:")]
 
 
+def test_a_readme_of_ones_own_stays(run):
+    (run / "README.md").write_text("mine")
+    crate.write(run, run)
+    assert (run / "README.md").read_text() == "mine" and "README.md" not in require_whole(run)
+
+
+def test_no_folder_of_the_machine_is_in_the_metadata(run, tmp_path):
+    settings = {"datasets": {"mine": {"path": "/home/someone/questions.jsonl"}}}
+    artifacts.write_json(run / "results/seed0/settings.json", settings)
+    text = crate.write(run, tmp_path / "crate").read_text(encoding="utf-8")
+    assert '"questions.jsonl"' in text and "/home/someone" not in text
+
+
 def test_released_seeds_are_described_without_their_stages(tmp_path):
     source = REPOSITORY / "figures/results/seed101"
     found = require_whole(crate.write(source, tmp_path / "crate").parent)

@@ -35,6 +35,7 @@ from rdlib.evidence.result_tables import seed_of
 from rdlib.paths import ROOT
 from rdlib.study import crate_record
 from rdlib.study.crate_record import Made, Record
+from rdlib.study.stage import without_places
 
 METADATA = "ro-crate-metadata.json"
 VERSION = "1.1"  # of RO-Crate, which the profiles below extend
@@ -88,6 +89,8 @@ class Crate:
 
     def __init__(self, record: Record, in_place: bool) -> None:
         self.record, self.in_place = record, in_place
+        before = {name for name in (METADATA, "README.md") if in_place and (record.folder / name).exists()}
+        self.has_readme = before == {"README.md"}  # the user's own
         self.crate = ROCrate(version=VERSION)
         self.crate.metadata.extra_contexts.append(CONTEXT)
         self.slots: dict[str, Entity] = {}
@@ -138,9 +141,10 @@ class Crate:
         root["keywords"], root["version"] = ", ".join(cited["keywords"]), str(cited["version"])
         profiles = [(url, name, url.rpartition("/")[2]) for url, name in PROFILES.items()]
         root["conformsTo"] = [self.entity(url, "CreativeWork", name=name, version=no) for url, name, no in profiles]
-        about = {"name": "What this crate holds", "encodingFormat": "text/markdown", "about": root}
-        text = README.format(title=cited["title"], what=root["description"]).encode()
-        self.crate.add_file(BytesIO(text), "README.md", properties=about, record_size=True)
+        if not self.has_readme:
+            about = {"name": "What this crate holds", "encodingFormat": "text/markdown", "about": root}
+            text = README.format(title=cited["title"], what=root["description"]).encode()
+            self.crate.add_file(BytesIO(text), "README.md", properties=about, record_size=True)
 
     def _author(self, one: dict[str, str]) -> Entity:
         if "family-names" in one:
@@ -218,9 +222,9 @@ class Crate:
         record, tables = self.record.seeds[folder], self.record.tables[folder]
         results = [self.file(path, path.relative_to(self.record.folder)) for path in tables]
         settings = folder / "settings.json"
-        given = _flat(artifacts.read_json(settings)) if settings.is_file() else {}
+        given = _flat(without_places(artifacts.read_json(settings))) if settings.is_file() else {}
         values = [self.value(name, value) for name, value in given.items()]
-        values += [self.value("seed", record["seed"]), self.value("profile", record["profile"])]
+        values += [self.value("seed", record["seed"]), self.value("profile", without_places(record["profile"]))]
         for name, one in record["experiments"].items():
             ended = [m["ended"] for label in one["stages"] if (m := self.record.stages[label].manifest)]
             contents = [self.contents[label] for label in one["stages"]]
