@@ -1,11 +1,11 @@
-"""Build `.venv-crate`, where crates, CITATION.cff and its kin are validated, unless it is there and up to date.
+"""Build `.venv-crate`, where crates are validated (scripts/validate_crate.py), unless it is there and up to date.
 
-roc-validator and cffconvert want older releases of rich and jsonschema than the study's pins.
+roc-validator wants older releases of rich and others than the study's pins.
 """
 
 import apart
 
-VALIDATORS = ("roc-validator==0.13.0", "cffconvert==2.0.0", "setuptools<80")  # cffconvert imports pkg_resources
+VALIDATOR = "roc-validator==0.13.0"
 
 if __name__ == "__main__":
-    apart.bring_up(".venv-crate", [*VALIDATORS, *apart.pinned(("rocrate",))])
+    apart.bring_up(".venv-crate", [VALIDATOR, *apart.pinned(("rocrate",))])
