@@ -232,6 +232,25 @@ def _along_updates(ax: Axes, table: pd.DataFrame, names: tuple[str, ...]) -> Non
         plots.curve_over_seeds(ax, curve["update"], curve, ("mean", "low", "high"), 4, **style)
 
 
+def ranking(table: pd.DataFrame) -> Figure:
+    """Accuracy at each rank by reward, and below it how many samples share the text; a column a cell."""
+    cells = list(table.groupby("cell", sort=False))
+    figure, axes = looks.grid(2, len(cells), width=3.6 * len(cells), height=2.1, sharex="col", sharey="row")
+    ranked, copied = Look("sample at this rank by reward", BLUE, "D", "-"), Look("samples of its text", SKY, "^", "-")
+    single = Look("any one sample", BLACK, "", "--")
+    for (right, copies), (cell, part) in zip(axes.T, cells, strict=True):
+        line(right, part["rank"], part["study_pct"], ranked)
+        right.fill_between(part["rank"], *(part[end] for end in STUDY[1:]), color=BLUE, alpha=plots.BAND, linewidth=0)
+        right.axhline(part["single_pct"].iloc[0], color=BLACK, linestyle="--", linewidth=1.2)
+        right.set_title(_title(cell))
+        line(copies, part["rank"], part["copies"], copied)
+        copies.set_xlabel("rank by reward in a question (1: highest)")
+    axes[0, 0].set_ylabel("right (%)")
+    axes[1, 0].set(ylabel="samples with\nthe same text", ylim=(0, None))
+    looks.legend_below(figure, [*looks.handles([ranked, single, copied]), *looks.interval_handles([])], columns=2)
+    return figure
+
+
 def reliability(table: pd.DataFrame) -> Figure:
     """Reliability of sigmoid(score) against the diagonal of a calibrated one, a panel a cell."""
     import seaborn as sns

@@ -48,11 +48,11 @@ def by_question(judged: pd.DataFrame, counts: Sequence[int]) -> pd.DataFrame:
     Questions without a gold answer, where others have one, count for their diversity alone. UserError where a question
     has fewer samples than the largest of `counts`.
     """
-    judged = _with_judge(judged)
+    judged = with_judge(judged)
     return pd.concat([_chosen(judged.dropna(subset="right"), counts), diversity(judged)], ignore_index=True)
 
 
-def _with_judge(judged: pd.DataFrame) -> pd.DataFrame:
+def with_judge(judged: pd.DataFrame) -> pd.DataFrame:
     """With `right`, as the gold answer judges; as the vote does where no question has one."""
     judge = "correct" if judged["correct"].notna().any() else "agrees"
     return judged.assign(right=judged[judge].astype(float), gold=judge == "correct")
