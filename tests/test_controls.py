@@ -149,3 +149,17 @@ def test_answers_along_ppo_by_hand():
     found = notebook.answers_along(table)
     assert found.fillna("").values.tolist() == [["a", "4", "4 x2, 3", "4 x2, (no answer)"], ["b", "-", "x", ""]]
     assert found.columns.tolist() == ["id", "pseudo_label", "update 0", "update 8"]
+
+
+def test_samples_of_any_methods_policy_are_judged_as_those_of_ppo(cell):
+    """The warm-up's: as many of the same questions as before PPO, each judged by label, gold and Ours' scores."""
+    stage = cell.at("13_sampled_responses", "ours_wo_r").run()
+    found, before = stage.table("sampled"), cell.at("04_student_responses").table("responses")
+    before = before[before["split"] == "validation"]
+    assert found.groupby("id").size().to_dict() == before.groupby("id").size().to_dict()
+    labels = cell.at("02_pseudo_labels").table("labels").set_index("id")["pseudo_label"]
+    gold = cell.at("00_gold").table("gold").set_index("id")["answer"]
+    assert (found["agrees"] == (found["answer"] == found["id"].map(labels)).fillna(False)).all()
+    assert (found["correct"] == (found["answer"] == found["id"].map(gold)).fillna(False)).all()
+    assert found.groupby(["id", "text"])["score"].nunique().max() == 1
+    assert stage.inputs["reward_model"].folder == cell.at("05_reward_model").folder

@@ -196,7 +196,7 @@ def run(stage, work: Path, on_update=None) -> None:
     agreement = Agreement(validation, labels, tokenizer, settings, batch, stage.answer_kind)
     kept = {"validation": Kept(work / "validation", validation_answers(agreement))}
     if ppo.kept_queries:
-        along = kept_responses(samples, score, queries, ppo.kept_queries, stage.seed)
+        along = kept_responses(samples, score.judge, queries, ppo.kept_queries, stage.seed)
         kept["rollouts"] = Kept(work / "rollouts", along)
     watch = watching.Watch(stage)
     show = watch.of_updates(on_update)

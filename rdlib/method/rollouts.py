@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pandas as pd
 from accelerate import Accelerator
+from torch import Tensor
 
 from rdlib import artifacts
 from rdlib.engines import generation
@@ -16,9 +16,8 @@ from rdlib.method.agreement import Agreement
 from rdlib.method.ppo_schedule import query_order, seed_of
 from rdlib.tasks import answers, prompts
 
-if TYPE_CHECKING:
-    from rdlib.method.rl import RewardFunction
-
+# Of responses to queries (indices, texts, token ids): scores [B], answers, and agreement with the pseudo-labels
+Judge = Callable[[list[int], list[str], list[list[int]]], tuple[Tensor, list[str | None], list[float]]]
 KEPT_SAMPLES = 4  # responses to each of the kept queries
 
 
@@ -101,7 +100,7 @@ class PolicySamples:
 
 
 def kept_responses(
-    samples: PolicySamples, judge: RewardFunction, queries: pd.DataFrame, count: int, seed: int
+    samples: PolicySamples, judge: Judge, queries: pd.DataFrame, count: int, seed: int
 ) -> Callable[[int], pd.DataFrame]:
     """Responses to `count` of the queries, the same at every update, a row a response.
 
@@ -117,7 +116,7 @@ def kept_responses(
         responses = [one for group in groups for one in group]
         asked, texts = [i for i, _ in rows], [one.text for one in responses]
         sequences = [samples.prompts[i] + one.tokens for i, one in zip(asked, responses, strict=True)]
-        scores, given, agreement = judge.judge(asked, texts, sequences)
+        scores, given, agreement = judge(asked, texts, sequences)
         table = queries.iloc[asked][["id", "pseudo_label"]].reset_index(drop=True)
         return table.assign(
             sample=[sample for _, sample in rows],

@@ -226,7 +226,7 @@ class _Rows:
         names = run.columns | {"experiment": name_of(experiment), "reference": run.reference}
         for stage, frame in self.source.answers(run, measures):
             self._put("answers", frame, names | self.axes(stage))
-        self._put("responses", self.source.responses(run), names | self.axes(run.stage))
+        self._put("responses", self.source.responses(run, measures), names | self.axes(run.stage))
         for stage in experiments.with_upstream([run.stage]):
             self._add_stage(stage)
             axes = self.axes(stage) | {"stage": stage.name, "moment": ""}

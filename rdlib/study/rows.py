@@ -72,8 +72,14 @@ class Finished:
             yield run.stage, _shares(along[along["update"] == 0], "start")
             yield run.stage, _shares(along[along["update"].isin(last)], "end")
 
-    def responses(self, run: Run) -> pd.DataFrame:
-        """Sampled validation responses before and after PPO with the reward model's score, where a run ends there."""
+    def responses(self, run: Run, measures: Sequence[Stage]) -> pd.DataFrame:
+        """Sampled validation responses with the reward model's score, where a run or what measures it has some.
+
+        `policy` is before or after PPO, and "after" of a method's own policy.
+        """
+        for stage in (run.stage, *measures):
+            if stage.name == "13_sampled_responses":
+                return stage.table("sampled").assign(policy="after")
         return run.stage.table("judged") if run.stage.name == "13_judged_responses" else pd.DataFrame()
 
     def totals(self, run: Run, measures: Sequence[Stage]) -> list[dict[str, Any]]:

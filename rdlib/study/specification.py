@@ -213,6 +213,15 @@ STAGES = {
             methods=PPO,
         ),
         StageSpec(
+            name="13_sampled_responses",
+            function="rdlib.method.judged:run_sampled",
+            axes=CELL,
+            inputs=(DATA, LABELS, GOLD, replace(REWARD_MODEL, method="ours"), *MODELS),
+            sections=("student_sampling", "generation"),
+            notebook="13_experiment_runs",
+            methods=TRAINED,
+        ),
+        StageSpec(
             name="13_baseline",
             function="rdlib.method.baselines:run",
             axes=CELL,
