@@ -132,7 +132,7 @@ def test_every_command_is_accepted_by_its_notebook_and_opens_its_stage(jobs, at_
     at_root(root)
     for job in made:
         words = shlex.split(job.command)
-        assert words[:4] == [sys.executable, "-m", "rdlib", "warm"]
+        assert words[:4] == [sys.executable, "-m", "rdlib", "execute"]
         assert Path(words[4]).name == f"{job.notebook}.ipynb" and words[5] == str(job.executed)
         parameters = json.loads(words[6])
         assert parameters == job.parameters

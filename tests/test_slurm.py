@@ -247,7 +247,7 @@ Error in rule {job.name}:
     output: x/.jobs/{job.name}
     log: {job.executed}, {log} (check log file(s) for error details)
     shell:
-        python -m rdlib warm
+        python -m rdlib execute
         (command exited with non-zero exit code)
     external_jobid: 2
 Finished jobid: 4 (Rule: somewhere-else)

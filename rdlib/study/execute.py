@@ -1,4 +1,4 @@
-"""`python -m rdlib execute`: run one notebook by papermill.
+"""One notebook run by papermill, as `python -m rdlib execute` (`rdlib.study.warm`) and `publish` do it.
 
 The same as papermill's own command, and three things more: a parameter that the notebook does not declare is an error,
 the message of a failed notebook is left beside it in a file ending in `.error`, and the kernel can be a fork of this
@@ -31,15 +31,8 @@ from papermill.exceptions import PapermillExecutionError
 from rdlib.errors import UserError
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of `python -m rdlib execute`."""
-    parser.add_argument("notebook", help="a notebook, as notebooks/00_data.ipynb")
-    parser.add_argument("output", help="where the executed notebook goes")
-    parser.add_argument("parameters", nargs="?", default="{}", help='parameters as JSON, as \'{"dataset": "gsm"}\'')
-
-
 def run(options: argparse.Namespace, kernel_manager: type[KernelManager] | None = None) -> None:
-    """Run the notebook."""
+    """Run the notebook that a command names."""
     warnings.filterwarnings("ignore")
     execute(Path(options.notebook), Path(options.output), read_parameters(options.parameters), kernel_manager)
 

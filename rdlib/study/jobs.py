@@ -111,7 +111,7 @@ class Job:
     def command(self) -> str:
         """The shell command that runs the notebook."""
         source = ROOT / "notebooks" / f"{self.notebook}.ipynb"
-        words = [sys.executable, "-m", "rdlib", "warm", source, self.executed, json.dumps(self.parameters)]
+        words = [sys.executable, "-m", "rdlib", "execute", source, self.executed, json.dumps(self.parameters)]
         return shlex.join(map(str, words))
 
 

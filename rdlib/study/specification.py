@@ -44,17 +44,22 @@ class StageSpec:
 
     `sections` are those of the profile whose settings it reads itself, besides its dataset's and its models'.
     `methods`: those that have this stage, where method is one of its axes. `unvaried`: no override reaches it, so that
-    all variants are measured by the same.
+    all variants are measured by the same. Its notebook has the stage's name, unless it is shown in another.
     """
 
     name: str
     function: str
     axes: tuple[str, ...]
-    inputs: tuple[Input, ...]
-    sections: tuple[str, ...]
-    notebook: str
+    inputs: tuple[Input, ...] = ()
+    sections: tuple[str, ...] = ()
     methods: tuple[str, ...] = ()
     unvaried: bool = False
+    shown_in: str = ""
+
+    @property
+    def notebook(self) -> str:
+        """The notebook that runs it."""
+        return self.shown_in or self.name
 
     @property
     def code(self) -> str:
@@ -79,141 +84,107 @@ MODELS = (
     Input("model", "13_baseline", only=BASELINES),
 )
 
-STAGES = {
-    spec.name: spec
-    for spec in (
-        StageSpec(
-            name="00_data",
-            function="rdlib.tasks.data:run",
-            axes=DATASET,
-            inputs=(),
-            sections=(),
-            notebook="00_data",
-        ),
-        StageSpec(
-            name="00_gold",
-            function="rdlib.tasks.data:run_gold",
-            axes=DATASET,
-            inputs=(),
-            sections=(),
-            notebook="00_data",
-        ),
-        StageSpec(
-            name="01_teacher_responses",
-            function="rdlib.method.teacher:run",
-            axes=TEACHER,
-            inputs=(DATA,),
-            sections=("teacher_sampling", "generation"),
-            notebook="01_teacher_responses",
-        ),
-        StageSpec(
-            name="01_held_out",
-            function="rdlib.method.held_out:run",
-            axes=TEACHER,
-            inputs=(DATA, GOLD),  # gold answers say which questions have none
-            sections=("teacher_sampling", "voting", "generation"),
-            notebook="01_teacher_responses",
-            unvaried=True,
-        ),
-        StageSpec(
-            name="02_pseudo_labels",
-            function="rdlib.method.voting:run",
-            axes=TEACHER,
-            inputs=(DATA, RESPONSES),
-            sections=("voting",),
-            notebook="02_pseudo_labels",
-        ),
-        StageSpec(
-            name="02_judgement",
-            function="rdlib.method.voting:run_judgement",
-            axes=TEACHER,
-            inputs=(RESPONSES, LABELS, GOLD),
-            sections=(),
-            notebook="02_pseudo_labels",
-        ),
-        StageSpec(
-            name="03_sft_warmup",
-            function="rdlib.method.sft:run",
-            axes=CELL,
-            inputs=(DATA, RESPONSES, LABELS),
-            sections=("sft", "stopping", "generation", "training"),
-            notebook="03_sft_warmup",
-            methods=SFT,
-        ),
-        StageSpec(
-            name="04_student_responses",
-            function="rdlib.method.student:run",
-            axes=CELL,
-            inputs=(DATA, LABELS, WARMUP),
-            sections=("student_sampling", "generation"),
-            notebook="04_student_responses",
-            methods=PPO,
-        ),
-        StageSpec(
-            name="05_reward_model",
-            function="rdlib.method.reward_model:run",
-            axes=CELL,
-            inputs=(DATA, RESPONSES, LABELS, replace(WARMUP, student="reward_model.student"), STUDENT),
-            sections=("reward_model", "stopping", "training"),
-            notebook="05_reward_model",
-            methods=PPO,
-        ),
-        StageSpec(
-            name="06_ppo",
-            function="rdlib.method.rl:run",
-            axes=CELL,
-            inputs=(DATA, LABELS, WARMUP, STUDENT, REWARD_MODEL),
-            sections=("reward", "ppo", "stopping", "generation", "training"),
-            notebook="06_ppo",
-            methods=PPO,
-        ),
-        StageSpec(
-            name="07_evaluate",
-            function="rdlib.method.evaluate:run",
-            axes=CELL,
-            inputs=(DATA, GOLD, *MODELS),
-            sections=("evaluation", "generation"),
-            notebook="07_evaluate",
-            methods=METHODS,
-        ),
-        StageSpec(
-            name="13_validation_answers",
-            function="rdlib.method.evaluate:run_validation",
-            axes=CELL,
-            inputs=(DATA, GOLD, LABELS, *MODELS),
-            sections=("evaluation", "generation"),
-            notebook="13_experiment_runs",
-            methods=TRAINED,
-        ),
-        StageSpec(
-            name="13_style",
-            function="rdlib.method.style:run",
-            axes=CELL,
-            inputs=(DATA, WARMUP, REWARD_MODEL),
-            sections=(),
-            notebook="13_experiment_runs",
-            methods=PPO,
-        ),
-        StageSpec(
-            name="13_judged_responses",
-            function="rdlib.method.judged:run",
-            axes=CELL,
-            inputs=(DATA, LABELS, STUDENT, GOLD, REWARD_MODEL, Input("ppo", "06_ppo")),
-            sections=("student_sampling", "generation"),
-            notebook="13_experiment_runs",
-            methods=PPO,
-        ),
-        StageSpec(
-            name="13_baseline",
-            function="rdlib.method.baselines:run",
-            axes=CELL,
-            inputs=(DATA, RESPONSES, LABELS, WARMUP, Input("student", "04_student_responses", method="ours")),
-            sections=("baselines", "teacher_sampling", "sft", "reward_model", "stopping", "generation", "training"),
-            notebook="13_experiment_runs",
-            methods=BASELINES,
-        ),
-    )
-}
+FURTHER = "13_experiment_runs"  # the notebook of stages that measure a run, or are an experiment's alone
+
+DECLARED = (
+    StageSpec("00_data", "rdlib.tasks.data:run", DATASET),
+    StageSpec("00_gold", "rdlib.tasks.data:run_gold", DATASET, shown_in="00_data"),
+    StageSpec(
+        "01_teacher_responses",
+        "rdlib.method.teacher:run",
+        TEACHER,
+        inputs=(DATA,),
+        sections=("teacher_sampling", "generation"),
+    ),
+    StageSpec(
+        "01_held_out",
+        "rdlib.method.held_out:run",
+        TEACHER,
+        inputs=(DATA, GOLD),  # gold answers say which questions have none
+        sections=("teacher_sampling", "voting", "generation"),
+        unvaried=True,
+        shown_in="01_teacher_responses",
+    ),
+    StageSpec("02_pseudo_labels", "rdlib.method.voting:run", TEACHER, inputs=(DATA, RESPONSES), sections=("voting",)),
+    StageSpec(
+        "02_judgement",
+        "rdlib.method.voting:run_judgement",
+        TEACHER,
+        inputs=(RESPONSES, LABELS, GOLD),
+        shown_in="02_pseudo_labels",
+    ),
+    StageSpec(
+        "03_sft_warmup",
+        "rdlib.method.sft:run",
+        CELL,
+        inputs=(DATA, RESPONSES, LABELS),
+        sections=("sft", "stopping", "generation", "training"),
+        methods=SFT,
+    ),
+    StageSpec(
+        "04_student_responses",
+        "rdlib.method.student:run",
+        CELL,
+        inputs=(DATA, LABELS, WARMUP),
+        sections=("student_sampling", "generation"),
+        methods=PPO,
+    ),
+    StageSpec(
+        "05_reward_model",
+        "rdlib.method.reward_model:run",
+        CELL,
+        inputs=(DATA, RESPONSES, LABELS, replace(WARMUP, student="reward_model.student"), STUDENT),
+        sections=("reward_model", "stopping", "training"),
+        methods=PPO,
+    ),
+    StageSpec(
+        "06_ppo",
+        "rdlib.method.rl:run",
+        CELL,
+        inputs=(DATA, LABELS, WARMUP, STUDENT, REWARD_MODEL),
+        sections=("reward", "ppo", "stopping", "generation", "training"),
+        methods=PPO,
+    ),
+    StageSpec(
+        "07_evaluate",
+        "rdlib.method.evaluate:run",
+        CELL,
+        inputs=(DATA, GOLD, *MODELS),
+        sections=("evaluation", "generation"),
+        methods=METHODS,
+    ),
+    StageSpec(
+        "13_validation_answers",
+        "rdlib.method.evaluate:run_validation",
+        CELL,
+        inputs=(DATA, GOLD, LABELS, *MODELS),
+        sections=("evaluation", "generation"),
+        methods=TRAINED,
+        shown_in=FURTHER,
+    ),
+    StageSpec(
+        "13_style", "rdlib.method.style:run", CELL, inputs=(DATA, WARMUP, REWARD_MODEL), methods=PPO, shown_in=FURTHER
+    ),
+    StageSpec(
+        "13_judged_responses",
+        "rdlib.method.judged:run",
+        CELL,
+        inputs=(DATA, LABELS, STUDENT, GOLD, REWARD_MODEL, Input("ppo", "06_ppo")),
+        sections=("student_sampling", "generation"),
+        methods=PPO,
+        shown_in=FURTHER,
+    ),
+    StageSpec(
+        "13_baseline",
+        "rdlib.method.baselines:run",
+        CELL,
+        inputs=(DATA, RESPONSES, LABELS, WARMUP, Input("student", "04_student_responses", method="ours")),
+        sections=("baselines", "teacher_sampling", "sft", "reward_model", "stopping", "generation", "training"),
+        methods=BASELINES,
+        shown_in=FURTHER,
+    ),
+)
+STAGES = {spec.name: spec for spec in DECLARED}
 SECTIONS = {section for spec in STAGES.values() for section in spec.sections}
 
 # Settings that spread a computation over devices, choose its kernels or report on it, and leave its result as it is,
