@@ -27,7 +27,7 @@ from rdlib.errors import UserError
 from rdlib.method import trainers, training
 from rdlib.method.reward_model import IGNORED, count_terms, reward_model_loss
 from rdlib.settings import Training
-from rdlib.study import launch, worker
+from rdlib.study import launch
 
 CONFIGURATIONS = sorted(launch.CONFIGURATIONS.glob("*.yaml"))
 TWO = {"training.processes": 2}
@@ -254,7 +254,7 @@ def test_bars_are_shown_and_other_text_is_kept(capsys):
 
 
 def test_events_are_told_from_what_libraries_print(capsys):
-    worker.send({"sentence": "a\nb"})
+    launch.send({"sentence": "a\nb"})
     stream = io.BytesIO(b"loading\n" + capsys.readouterr().out.encode())
     log = launch.Tail()
     assert list(launch.events(stream, log)) == [{"sentence": "a\nb"}]

@@ -14,8 +14,8 @@ from conftest import PARAMS, REPOSITORY, make_root, patch_root
 from rdlib.study import experiments
 from rdlib.study.execute import check_parameters
 from rdlib.study.jobs import DRAWING, EXPERIMENT, FIGURES, QUESTIONS, study_jobs
-from rdlib.study.opening import open_stage
 from rdlib.study.specification import STAGES
+from rdlib.study.stage import open_stage
 
 # Requests: what the profile asks for, all that there is, parts that share stages, and an experiment of a user's own
 REQUESTS = {

@@ -26,7 +26,7 @@ from rdlib.profile import load_profile
 from rdlib.study import notebook
 from rdlib.study.execute import execute
 from rdlib.study.jobs import study_jobs
-from rdlib.study.opening import make_stage, open_stage
+from rdlib.study.stage import make_stage, open_stage
 
 PROFILE = "params/micro.yaml"
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))

@@ -14,9 +14,8 @@ from rdlib.errors import UserError
 from rdlib.study import opening
 from rdlib.study.experiments import variants
 from rdlib.study.jobs import study_jobs
-from rdlib.study.opening import make_stage, open_stage
 from rdlib.study.specification import METHODS, STAGES, dag_edges
-from rdlib.study.stage import Stage
+from rdlib.study.stage import Stage, make_stage, open_stage
 
 AXES = {"dataset": "gsm", "teacher": "strong", "student": "small"}
 OURS = [

@@ -22,7 +22,7 @@ PACKAGE = Path(__file__).resolve().parent.parent
 # nothing of their content; what only they import counts neither. The settings that `profile` reads are in a stage's
 # key by their values.
 ORCHESTRATION = {"rdlib.artifacts", "rdlib.errors", "rdlib.paths", "rdlib.profile", "rdlib.settings"} | {
-    f"rdlib.study.{name}" for name in ("dag", "experiments", "jobs", "opening", "specification", "stage")
+    f"rdlib.study.{name}" for name in ("dag", "experiments", "jobs", "specification", "stage")
 }
 
 

@@ -29,9 +29,8 @@ from rdlib.evidence.tables import listed
 from rdlib.paths import ROOT
 from rdlib.profile import Profile, load_profile
 from rdlib.settings import AXES, SEEDS, Method, Section
-from rdlib.study.opening import refuse_unread
 from rdlib.study.specification import METHODS, STAGES
-from rdlib.study.stage import Stage
+from rdlib.study.stage import Stage, refuse_unread
 
 STUDY = "params/experiments.yaml"
 PROFILE = "params/micro.yaml"  # of a command that names none
