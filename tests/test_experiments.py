@@ -17,7 +17,7 @@ from rdlib.errors import UserError
 from rdlib.evidence import followups, paper
 from rdlib.evidence.result_tables import open_results
 from rdlib.profile import load_profile
-from rdlib.study import exhibit_runs, experiment_report, experiments, results, rows, workflow
+from rdlib.study import estimate, experiment_report, experiments, results, rows, workflow
 from rdlib.study.experiments import named, runs, settled
 from rdlib.study.jobs import study_jobs
 from rdlib.study.specification import BASELINES
@@ -427,7 +427,7 @@ def test_a_dry_run_tells_what_an_experiment_takes_and_starts_nothing(root, capsy
 
 def test_the_time_of_any_experiments_is_estimated_from_the_released_run():
     jobs = study_jobs("params/reference.yaml", [7], ["R3"])
-    assert "notebooks" not in exhibit_runs.time_estimate(jobs)
-    assert exhibit_runs.time_estimate(jobs).startswith("They take about ")
+    assert "notebooks" not in estimate.time_estimate(jobs)
+    assert estimate.time_estimate(jobs).startswith("They take about ")
     jobs = study_jobs("params/smoke.yaml", [7], ["R3"])
-    assert "no run of the profile smoke is released" in exhibit_runs.time_estimate(jobs)
+    assert "no run of the profile smoke is released" in estimate.time_estimate(jobs)

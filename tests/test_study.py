@@ -11,7 +11,7 @@ import yaml
 from conftest import PARAMS, copy_study, identity, make_root, stage_in, tiny_settings
 
 from rdlib.errors import UserError
-from rdlib.study import opening
+from rdlib.study import stage as stages
 from rdlib.study.experiments import variants
 from rdlib.study.jobs import study_jobs
 from rdlib.study.specification import METHODS, STAGES, dag_edges
@@ -373,4 +373,4 @@ def test_every_spec_names_a_function_and_a_notebook():
         assert set(spec.methods) <= set(METHODS)
     of_the_cell = [name for name in STAGES if name != "01_held_out"]  # which own questions alone have
     assert of_the_cell == [*OURS, "13_validation_answers", "13_style", "13_judged_responses", "13_baseline"]
-    assert opening.ROOT == REPOSITORY
+    assert stages.ROOT == REPOSITORY

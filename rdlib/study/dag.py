@@ -1,7 +1,7 @@
 """`python -m rdlib study`: a whole study as a DAG of notebooks, run by Snakemake.
 
-Jobs come from `rdlib.study.jobs`, to this program and to the Snakefile alike. What can be found out before the first
-notebook is checked first: settings, packages, servers, weights, and what SLURM would take.
+Jobs come from `rdlib.study.jobs`; `--for` runs those that one table or figure depends on, and draws it. What can be
+found out before the first notebook is checked first: settings, packages, servers, weights, and what SLURM would take.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import fcntl
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,17 +20,18 @@ from pathlib import Path
 from rdlib import artifacts
 from rdlib.errors import UserError
 from rdlib.evidence import gallery
+from rdlib.evidence.result_tables import open_results
 from rdlib.paths import ROOT
 from rdlib.profile import Profile, load_profile
 from rdlib.study import (
     cluster,
     estimate,
-    exhibit_runs,
     experiments,
     figures,
     launch,
     outlook,
     requirements,
+    results,
     warm,
     workflow,
 )
@@ -41,10 +42,13 @@ from rdlib.study.jobs import (
     Job,
     drop_stale_markers,
     every_stage,
+    exhibit_jobs,
+    exhibit_runs,
     stages_to_run,
     study_jobs,
 )
 from rdlib.study.progress import Watch, unanswered, unanswered_lines, watched
+from rdlib.study.specification import dag_edges
 
 INSTEAD = {  # of options of version 1.0
     "--questions": "--experiments study ablations questions",
@@ -127,8 +131,8 @@ class Plan:
         name, options = self.options.exhibit, self.options
         if name is None:
             return study_jobs(options.profile, options.seeds, options.experiments, options.methods or ())
-        jobs = exhibit_runs.jobs_of(name, options.profile, options.seeds)
-        print(exhibit_runs.summary_line(name, jobs), flush=True)
+        jobs = exhibit_jobs(name, options.profile, options.seeds)
+        print(estimate.exhibit_line(name, jobs), flush=True)
         return jobs
 
     def has(self, *notebooks: str) -> bool:
@@ -143,7 +147,7 @@ def dry_run(plan: Plan) -> int:
         asked = [line for look in outlook.of(stages) for line in look.lines()]
         print(estimate.summary(estimate.estimate(stages), plan.profile, asked))
     if plan.options.experiments and stages:
-        print(exhibit_runs.time_estimate(plan.jobs))
+        print(estimate.time_estimate(plan.jobs))
     return 0
 
 
@@ -202,7 +206,8 @@ def _run_jobs(plan: Plan, done: int, lock: int) -> list[workflow.Failure]:
     """Run the jobs, and again where Snakemake lost sight of its jobs in SLURM; returns those that failed."""
     for look in outlook.of(stages_to_run(plan.jobs)):
         print(*look.lines(), sep="\n", flush=True)
-    words = workflow.command(plan.options, plan.profile, plan.seeds, plan.placement)
+    planned = workflow.planned(plan.jobs, plan.runs)
+    words = workflow.command(planned, plan.options.jobs, plan.profile, plan.placement)
     with warm.server(lock, plan.here) as variables:
         while True:
             placed = cluster.Jobs(plan.runs) if plan.placement and plan.placement.slurm else None
@@ -232,7 +237,7 @@ def _results(plan: Plan) -> list[str]:
     """Where the results are, in lines; an exhibit is drawn first."""
     options, folder = plan.options, f"{plan.profile.runs}/{plan.profile.name}"
     if options.exhibit:
-        drawn = exhibit_runs.draw(options.exhibit, options.profile, plan.seeds)
+        drawn = draw(options.exhibit, options.profile, plan.seeds)
         return [f"  {os.path.relpath(path, ROOT)}" for path in drawn]
     return [
         *unanswered_lines(unanswered(every_stage(plan.jobs))),
@@ -240,3 +245,18 @@ def _results(plan: Plan) -> list[str]:
         f"  executed notebooks and artifacts: {folder}/<dataset>/<teacher>/<student>/<method>/",
         *(figures.health_lines(options.profile, plan.seeds) if plan.has(FIGURES) else []),
     ]
+
+
+def draw(name: str, profile_path: str, seeds: Sequence[int]) -> list[Path]:
+    """Gather what the jobs of an exhibit left, and draw it to `runs/<profile>/retrained/<exhibit>`; the paths."""
+    exhibit, profile = gallery.find(name), load_profile(ROOT / profile_path)
+    out = ROOT / profile.runs / profile.name / "retrained" / name
+    found = exhibit_runs(exhibit, profile_path, seeds)
+    for seed in dict.fromkeys(run.stage.seed for _, runs in found for run in runs):
+        of_seed = [(one, [run for run in runs if run.stage.seed == seed]) for one, runs in found]
+        made = results.gather(profile_path, seed, of_seed)
+        command = f"python -m rdlib study --profile {profile_path} --seeds {seed} --for {name}"
+        for record in made.experiments.values():
+            record["command"] = command
+        results.write(out / "results" / f"seed{seed}", made)
+    return figures.draw_one(name, open_results(out / "results", edges=dag_edges()), out)

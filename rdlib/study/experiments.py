@@ -13,7 +13,7 @@ from __future__ import annotations
 import difflib
 import math
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import product
@@ -452,14 +452,19 @@ def ablation_cells(profile_path: str, seed: int) -> list[Stage]:
 
 def with_upstream(stages: Iterable[Stage]) -> list[Stage]:
     """These stages and all that they read, each once, inputs before their readers."""
-    found: dict[Path, Stage] = {}
+    return needed_first(stages, lambda stage: stage.inputs.values(), lambda stage: stage.folder)
 
-    def add(stage: Stage) -> None:
-        if stage.folder not in found:
-            for one in stage.inputs.values():
-                add(one)
-            found[stage.folder] = stage
 
-    for stage in stages:
-        add(stage)
+def needed_first(wanted: Iterable, needs: Callable[[Any], Iterable], key: Callable[[Any], Any] = id) -> list:
+    """What is wanted and all that it needs, each once by its key, what something needs before it."""
+    found: dict[Any, Any] = {}
+
+    def add(one: Any) -> None:
+        if key(one) not in found:
+            for other in needs(one):
+                add(other)
+            found[key(one)] = one
+
+    for one in wanted:
+        add(one)
     return list(found.values())

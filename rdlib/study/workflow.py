@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
 import re
 import subprocess
@@ -13,13 +11,13 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from rdlib import artifacts
 from rdlib.errors import UserError
 from rdlib.paths import ROOT
 from rdlib.profile import Profile
 from rdlib.study import cluster
 from rdlib.study.jobs import Job
 
-KINDS = ("experiments", "methods")  # what can be asked for by name
 INTERRUPTED = "Interrupted: what was finished is kept; the same command goes on from there."
 NO_MESSAGE = "no message: its process was killed, most likely because memory ran out; run fewer jobs at a time"
 # What SLURM's state of a job means for who runs the study; %s is SLURM's number of the job.
@@ -33,22 +31,36 @@ STATES = {
 }
 
 
-def command(
-    options: argparse.Namespace, profile: Profile, seeds: list[int], placement: cluster.WorkflowProfile | None = None
-) -> list[str]:
-    """The Snakemake call for a study's jobs; on one machine, jobs that need GPUs share those that the profile names.
+def planned(jobs: list[Job], runs: Path) -> Path:
+    """Write what Snakemake needs of each job, which the Snakefile reads; the file's path."""
+    content = [
+        {
+            "name": job.name,
+            "marker": str(job.marker(runs)),
+            "after": [str(before.marker(runs)) for before in job.after],
+            "executed": str(job.executed),
+            "priority": job.priority,
+            "gpus": job.gpus,
+            "command": job.command,
+        }
+        for job in jobs
+    ]
+    artifacts.write_json(runs / ".jobs.json", content)
+    return runs / ".jobs.json"
+
+
+def command(plan: Path, jobs: int, profile: Profile, placement: cluster.WorkflowProfile | None = None) -> list[str]:
+    """The Snakemake call for a plan, so many jobs at a time; on one machine those with GPUs share the profile's.
 
     With a `placement` on a cluster that says how many jobs there are at a time, and the scheduler counts GPUs.
     """
     words = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--directory", str(ROOT)]
     words += ["--rerun-triggers", "mtime", "--rerun-incomplete", "--nolock", "--keep-going", "--printshellcmds"]
-    words += ["--config", f"profile={options.profile}", f"seeds={json.dumps(seeds)}"]
-    words += [f"exhibit={options.exhibit}"] if options.exhibit else []
-    words += [f"{kind}={json.dumps(names)}" for kind in KINDS if (names := getattr(options, kind))]
+    words += ["--config", f"plan={plan}"]
     words += ["--workflow-profile", str(placement.folder)] if placement else []
     if placement and placement.remote:
-        return words + placement.arguments(ROOT / profile.runs / profile.name, options.jobs)
-    words += ["--cores", str(options.jobs)]
+        return words + placement.arguments(ROOT / profile.runs / profile.name, jobs)
+    words += ["--cores", str(jobs)]
     return words + (["--resources", f"gpu={profile.hardware.gpus}"] if profile.hardware.gpus else [])
 
 
