@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from rdlib import artifacts
-from rdlib.engines import asking, batch_service, budget
+from rdlib.engines import batch_service, budget
 from rdlib.engines.batch_files import ADDRESSES, packed
 from rdlib.engines.batch_service import Away, BatchService
 from rdlib.engines.store import Store
@@ -221,10 +221,8 @@ def _read_into(store: Path, stages: Iterable[Stage], posts: Sequence[Post], path
 def _origins(stages: Iterable[Stage], folder: Folder) -> Origins:
     """All that the study asks for now, and what its request files asked for when they were written."""
     found = folder.origins()
-    for post in batch_requests.posts(stages):
-        for one in post.askings:
-            for request in one.requests:
-                want, content = one.wanted(request), asking.asked(one.model, one.settings, request)
-                origin = Origin(post.teacher, request.prompt.id, request.prompt.question, content)
-                found.setdefault((want.digest, want.series), origin)
+    for one in (one for post in batch_requests.posts(stages) for one in post.askings):
+        for request in one.requests:
+            want = one.wanted(request)
+            found.setdefault((want.digest, want.series), Origin.of(one, request))
     return found

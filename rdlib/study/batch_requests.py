@@ -28,12 +28,12 @@ from rdlib.engines.budget import Spent
 from rdlib.engines.generation import Request, approximate_tokens, derive_seed
 from rdlib.engines.server_parameters import Learnt, body_of
 from rdlib.engines.server_work import Job
-from rdlib.engines.store import Store, Wanted
+from rdlib.engines.store import Store
 from rdlib.engines.stored_server import place_of
 from rdlib.errors import UserError
 from rdlib.settings import Model
 from rdlib.study import outlook
-from rdlib.study.outlook import Asking
+from rdlib.study.outlook import Asking, Missing
 
 SUFFIX = ".batches"  # of the folder, in the place of the store's own
 
@@ -46,6 +46,12 @@ class Origin:
     id: str
     question: str
     content: dict[str, Any]
+
+    @classmethod
+    def of(cls, one: Asking, request: Request) -> Origin:
+        """What a request of a stage asks for."""
+        content = asking.asked(one.model, one.settings, request)
+        return cls(one.stage.teacher, request.prompt.id, request.prompt.question, content)
 
 
 @dataclass
@@ -195,30 +201,23 @@ def missing(post: Post, store: Store, under_way: Sequence[Ticket], form: str) ->
     batch, known = Batch(), Learnt().take(store.learnt(place_of(post.model)))
     seen = {(ticket.digest, ticket.series, sample) for ticket in under_way for sample in ticket.samples}
     for one in post.askings:
-        wanted = [one.wanted(request) for request in one.requests]
-        kept = store.kept(wanted, refused=not one.model.ask_refused_again)
-        for request, want, replies in zip(one.requests, wanted, kept, strict=True):
-            samples = [n for n in want.samples if n not in replies and (want.digest, want.series, n) not in seen]
-            seen |= {(want.digest, want.series, n) for n in samples}
-            _add(batch, one, request, want, samples, known, form)
+        for part in outlook.missing(one, store, seen):
+            if part.samples:
+                _add(batch, one, part, known, form)
     return batch
 
 
-def _add(batch: Batch, one: Asking, request: Request, want: Wanted, samples: list[int], known: Learnt, form: str):
-    """Add the lines for some samples of a request, with as many samples a line as the server gives."""
-    if not samples:
-        return
-    content = asking.asked(one.model, one.settings, request)
-    batch.origins[want.digest, want.series] = Origin(
-        one.stage.teacher, request.prompt.id, request.prompt.question, content
-    )
-    prompt = approximate_tokens("".join(message["content"] for message in content["messages"]))
+def _add(batch: Batch, one: Asking, part: Missing, known: Learnt, form: str) -> None:
+    """Add the lines for the samples of a request that are missing, with as many a line as the server gives."""
+    request, want = part.request, part.want
+    origin = Origin.of(one, request)
+    batch.origins[want.digest, want.series] = origin
+    prompt = approximate_tokens("".join(message["content"] for message in origin.content["messages"]))
     alone = "n" in known.unsupported or "n" in one.model.leave_out
-    for numbers in _runs(samples, 1 if alone else known.most_choices):
+    for numbers in _runs(part.samples, 1 if alone else known.most_choices):
         ticket = Ticket(want.digest, want.series, numbers[0], len(numbers), want.max_tokens)
         ask = Ask(request, tuple(numbers), derive_seed(want.series, want.digest.hex()))
-        seed = Job(0, ask, ask.samples).seed
-        body = body_of(one.model, one.settings, request, len(numbers), seed, known)
+        body = body_of(one.model, one.settings, request, len(numbers), Job(0, ask, ask.samples).seed, known)
         batch.lines.append((ticket, request_line(ticket, body, form)))
         batch.most = batch.most.plus(len(numbers), prompt, len(numbers) * want.max_tokens)
 

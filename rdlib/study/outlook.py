@@ -7,8 +7,8 @@ The requests are those that the stages will make, since both make them by the sa
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from contextlib import closing
+from collections.abc import Iterable
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -137,51 +137,59 @@ def _requests(stage) -> list[Request]:
     ]
 
 
+@dataclass(frozen=True)
+class Missing:
+    """The samples of a request that its teacher is still to give, and how many others the store has."""
+
+    request: Request
+    want: Wanted
+    samples: list[int]
+    kept: int
+
+
+def missing(one: Asking, store: Store | None, seen: Seen) -> list[Missing]:
+    """What is missing of each request of a stage, each sample once: `seen`, which grows, has those counted before."""
+    found, wanted = [], [one.wanted(request) for request in one.requests]
+    kept = store.kept(wanted, refused=not one.model.ask_refused_again) if store else [{}] * len(wanted)
+    for request, want, replies in zip(one.requests, wanted, kept, strict=True):
+        numbers = [n for n in want.samples if (want.digest, want.series, n) not in seen]
+        seen.update((want.digest, want.series, n) for n in numbers)
+        samples = [n for n in numbers if n not in replies]
+        found.append(Missing(request, want, samples, len(numbers) - len(samples)))
+    return found
+
+
 def _add(look: Outlook, one: Asking, seen: Seen) -> None:
     """Count what a stage asks that is neither in the store nor asked by a stage before it."""
     path = engines.store_path(one.stage)
-    wanted = [one.wanted(request) for request in one.requests]
-    if not path.is_file():
-        _count(look, one, _missing(look, wanted, [{}] * len(wanted), seen), None)
-        return
-    with Store.open(path) as store:
-        missing = _missing(look, wanted, store.kept(wanted, refused=not one.model.ask_refused_again), seen)
-        _count(look, one, missing, store.learnt(place_of(one.model)).get("most_choices"))
-        _count_paid(look, one, {want.digest for want in wanted}, missing, store)
+    with Store.open(path) if path.is_file() else nullcontext() as store:
+        found = missing(one, store, seen)
+        most = store.learnt(place_of(one.model)).get("most_choices") if store else None
+        look.kept += sum(part.kept for part in found)
+        asked = [part for part in found if part.samples]
+        _count(look, one, asked, most)
+        if store:
+            _count_paid(look, one, {part.want.digest for part in found}, asked, store)
 
 
-def _missing(look: Outlook, wanted: Sequence[Wanted], found: Sequence[dict[int, Any]], seen: Seen) -> dict[int, int]:
-    """How many samples of each request are missing, by its place; `seen` and what the outlook counts as kept grow."""
-    missing = {}
-    for place, (want, replies) in enumerate(zip(wanted, found, strict=True)):
-        keys = [key for n in want.samples if (key := (want.digest, want.series, n)) not in seen]
-        seen.update(keys)
-        kept = sum(key[2] in replies for key in keys)
-        look.kept += kept
-        if kept < len(keys):
-            missing[place] = len(keys) - kept
-    return missing
-
-
-def _count(look: Outlook, one: Asking, missing: dict[int, int], most: int | None) -> None:
+def _count(look: Outlook, one: Asking, asked: Iterable[Missing], most: int | None) -> None:
     """Add what is missing to an outlook; `most` samples come of a call (None: not known yet)."""
     most = 1 if "n" in one.model.leave_out else most
-    for place, samples in missing.items():
-        text = "".join(message["content"] for message in asking.messages_of(one.model, one.requests[place]))
-        calls = -(-samples // most) if most else samples
+    for part in asked:
+        text = "".join(message["content"] for message in asking.messages_of(one.model, part.request))
+        calls = -(-len(part.samples) // most) if most else len(part.samples)
         look.requests += calls if most else 1
         look.calls += calls
-        look.samples += samples
+        look.samples += len(part.samples)
         look.prompt_tokens += approximate_tokens(text) * calls
-        look.tokens += samples * one.settings.max_tokens
+        look.tokens += len(part.samples) * one.settings.max_tokens
 
 
-def _count_paid(look: Outlook, one: Asking, digests: set[bytes], missing: Iterable[int], store: Store) -> None:
+def _count_paid(look: Outlook, one: Asking, digests: set[bytes], asked: Iterable[Missing], store: Store) -> None:
     """Count the missing requests whose question the store has answers to under another prompt, model or settings."""
-    for place in missing:
-        request = one.requests[place]
-        content = asking.asked(one.model, one.settings, request)
-        others = store.others([request.prompt.question], content["temperature"], digests)
+    for part in asked:
+        content = asking.asked(one.model, one.settings, part.request)
+        others = store.others([part.request.prompt.question], content["temperature"], digests)
         if others:
             look.again += 1
             look.differs |= min((_differences(content, other) for other in others), key=len)
