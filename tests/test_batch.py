@@ -17,7 +17,7 @@ from rdlib.engines.batch_files import Ticket
 from rdlib.engines.store import Store
 from rdlib.errors import UserError
 from rdlib.settings import Model
-from rdlib.study import batch, batch_reading, batch_requests, requirements
+from rdlib.study import batch, batch_requests, requirements
 from rdlib.study.batch_requests import Folder
 
 KEY = "sk-secret-0123456789"
@@ -350,7 +350,7 @@ def test_a_reading_that_was_killed_goes_on(root, monkeypatch):
             raise KeyboardInterrupt
         add(*words)
 
-    monkeypatch.setattr(batch_reading, "AT_ONCE", 2)
+    monkeypatch.setattr(batch, "AT_ONCE", 2)
     monkeypatch.setattr(Store, "add", dies)
     assert run("read", out) == 130
     assert 15 <= len(kept(root)) <= 20
@@ -455,9 +455,7 @@ def test_the_samples_of_a_line_have_no_gap():
 
 def test_fields_of_the_profile_are_never_left_out_by_themselves():
     model = Model(model="m", request={"body": {"effort": "low"}}, leave_out=["seed"])
-    sent = batch_reading.sent_of(
-        model, Ticket(bytes(16), "0", 0, 2, 60), {"temperature": 0.3, "request": {"effort": 1}}
-    )
+    sent = batch.sent_of(model, Ticket(bytes(16), "0", 0, 2, 60), {"temperature": 0.3, "request": {"effort": 1}})
     assert sent == {"max_tokens": 60, "n": 2, "temperature": 0.3, "effort": 1}
-    assert batch_reading._needed(("effort",), model, sent) == "effort"
-    assert batch_reading._needed(("n",), model, sent) == ""
+    assert batch._needed(("effort",), model, sent) == "effort"
+    assert batch._needed(("n",), model, sent) == ""

@@ -79,7 +79,7 @@ class WorkflowProfile:
         words = [] if {"jobs", "cores"} & self.settings.keys() else ["--jobs", str(jobs)]
         if self.slurm:
             told = {"slurm-logdir": str(runs / "slurm"), "slurm-jobname-prefix": job_prefix(runs)}
-            told |= {} if _says("sacct", "-n", "-X") is not None else {"slurm-status-command": "squeue"}
+            told |= {} if _has_accounting() else {"slurm-status-command": "squeue"}
             words += [word for k, v in told.items() if k not in self.settings for word in (f"--{k}", v)]
         return words
 
@@ -150,13 +150,13 @@ class WorkflowProfile:
 
     def _check_memory_of_jobs(self) -> None:
         """UserError where neither sacct nor squeue would tell how a job ended: Snakemake would wait for ever."""
-        if _says("sacct", "-n", "-X") is not None:
-            return
-        found = re.search(r"^MinJobAge\s*=\s*(\d+)", _ask("scontrol", "show", "config"), re.MULTILINE)
-        if found and int(found.group(1)) < REMEMBERED_SECONDS:
+        from snakemake_executor_plugin_slurm.job_status_query import get_min_job_age
+
+        seconds = None if _has_accounting() else get_min_job_age()
+        if seconds is not None and seconds < REMEMBERED_SECONDS:
             raise UserError(
-                f"This cluster has no accounting (sacct) and forgets a finished job after {found.group(1)} s "
-                f"(MinJobAge), so nothing could tell how it ended: ask its administrator for {REMEMBERED_SECONDS} s."
+                f"This cluster has no accounting (sacct) and forgets a finished job after {seconds} s (MinJobAge), so "
+                f"nothing could tell how it ended: ask its administrator for {REMEMBERED_SECONDS} s."
             )
 
     def submission(self, partition: str, gpus: int) -> list[str]:
@@ -199,14 +199,9 @@ def job_prefix(runs: Path) -> str:
 
 def minutes(limit: str) -> float:
     """Minutes of a time limit as sinfo writes it (`7-00:00:00`, `30:00`); infinite where there is none."""
-    if not re.fullmatch(r"(\d+-)?\d+(:\d+){0,2}", limit):
-        return math.inf
-    days, _, clock = limit.rpartition("-")
-    parts = [int(part) for part in clock.split(":")]
-    while len(parts) < 3:  # sinfo leaves out hours that are none
-        parts.insert(0, 0)
-    hours, rest, seconds = parts
-    return int(days or 0) * 1440 + hours * 60 + rest + seconds / 60
+    from snakemake_executor_plugin_slurm.utils import time_to_seconds
+
+    return time_to_seconds(limit) / 60 or math.inf
 
 
 def jobs_of(runs: Path) -> dict[str, str]:
@@ -283,12 +278,13 @@ def _last_line(text: str) -> str:
     return (text.strip().splitlines() or ["no message"])[-1]
 
 
-def _says(*words: str) -> str | None:
-    """What a program prints, None where it fails or is not there."""
+def _has_accounting() -> bool:
+    """Whether sacct tells how a job ended."""
     try:
-        return _ask(*words)
+        _ask("sacct", "-n", "-X")
+        return True
     except UserError:
-        return None
+        return False
 
 
 def _ask(*words: str) -> str:

@@ -81,13 +81,8 @@ def _message(error: Exception, output: Path) -> str:
     """What a notebook failed with, in a line; raises the error where it is another's."""
     if isinstance(error, PapermillExecutionError):
         return error.evalue if error.ename == "UserError" else f"{error.ename}: {error.evalue}"
-    if isinstance(error, DeadKernelError) or "Kernel died" in str(error):  # the latter while it starts
-        return killed(output)
-    raise error
-
-
-def killed(output: Path) -> str:
-    """What to say of a notebook whose kernel died without a word, which is also written into it, below the cell."""
+    if not isinstance(error, DeadKernelError) and "Kernel died" not in str(error):  # the latter while it starts
+        raise error
     return (
         f"The kernel of {output.name} was killed{_mark_killed(output)}, most likely because memory ran out: run fewer "
         f"jobs at a time, lower generation.batch_size or raise training.gradient_accumulation, then run this again; it "
