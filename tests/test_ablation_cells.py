@@ -12,9 +12,9 @@ from test_claims import answers as graded
 from test_claims import study as evaluated
 
 from rdlib.evidence import claims
-from rdlib.evidence.result_tables import open_results
+from rdlib.evidence.result_tables import open_results, read_record
 from rdlib.evidence.verdicts import INCONCLUSIVE, SUPPORTED
-from rdlib.study import dag, publish
+from rdlib.study import dag, estimate, publish
 from rdlib.study.experiments import ablation_cells, named, runs
 from rdlib.study.jobs import DRAWING, exhibit_jobs, study_jobs
 
@@ -125,6 +125,10 @@ def test_exhibits_of_two_cells_are_trained_again_gathered_and_drawn(study, tmp_p
     along = pd.read_csv(out / "figure_over_optimisation/figure_over_optimisation.csv")
     assert list(dict.fromkeys(along.cell)) == ["gsm/strong/small", "gsm/strong/large"]
     judged = open_results(out / "figure_over_optimisation/results").judged
+    (made,) = read_record(out / "figure_5_lambda/results/seed0")["experiments"].values()
+    assert made["command"].endswith(f"--profile {PARAMS} --seeds 0 --for figure_5_lambda")
+    lines = estimate.exhibit_line("figure_5_lambda", exhibit_jobs("figure_5_lambda", PARAMS, [0]))
+    assert lines.endswith("All of them are done.")
     for cell in ablation_cells(PARAMS, 0):
         own, table = judged[judged["cell"] == cell.cell_name], cell.at("13_judged_responses").table("judged")
         assert own["id"].tolist() == table["id"].tolist() and own["score"].tolist() == table["score"].tolist()

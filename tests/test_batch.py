@@ -16,7 +16,6 @@ from rdlib.engines import batch_files
 from rdlib.engines.batch_files import Ticket
 from rdlib.engines.store import Store
 from rdlib.errors import UserError
-from rdlib.settings import Model
 from rdlib.study import batch, batch_requests, requirements
 from rdlib.study.batch_requests import Folder
 
@@ -451,11 +450,3 @@ def test_two_commands_do_not_work_at_once(root, capsys):
 
 def test_the_samples_of_a_line_have_no_gap():
     assert list(batch_requests._runs([0, 1, 4, 5, 6, 9], 2)) == [[0, 1], [4, 5], [6], [9]]
-
-
-def test_fields_of_the_profile_are_never_left_out_by_themselves():
-    model = Model(model="m", request={"body": {"effort": "low"}}, leave_out=["seed"])
-    sent = batch.sent_of(model, Ticket(bytes(16), "0", 0, 2, 60), {"temperature": 0.3, "request": {"effort": 1}})
-    assert sent == {"max_tokens": 60, "n": 2, "temperature": 0.3, "effort": 1}
-    assert batch._needed(("effort",), model, sent) == "effort"
-    assert batch._needed(("n",), model, sent) == ""

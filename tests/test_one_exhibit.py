@@ -10,14 +10,13 @@ import long_tables
 import pandas as pd
 import pytest
 import yaml
-from conftest import PARAMS, REPOSITORY, copy_study, make_root, patch_root, tiny_settings
+from conftest import PARAMS, REPOSITORY, make_root, patch_root, tiny_settings
 from excerpts import excerpt
 
 from rdlib.__main__ import main
 from rdlib.errors import UserError
 from rdlib.evidence import gallery
-from rdlib.evidence.result_tables import open_results, read_record
-from rdlib.study import dag, estimate, workflow
+from rdlib.study import estimate, workflow
 from rdlib.study.jobs import exhibit_jobs, exhibit_runs
 
 # ---- training again
@@ -133,20 +132,3 @@ def test_telling_starts_nothing(tmp_path, at_root, capsys, monkeypatch):
     assert "depends on lambda: 7 notebooks" in capsys.readouterr().out
     assert main(["study", "--profile", PARAMS, "--for", "figure_5"]) == 2
     assert "did you mean figure_5_lambda?" in capsys.readouterr().err
-
-
-@pytest.mark.slow
-def test_what_was_trained_again_is_gathered_and_drawn(study, tmp_path, at_root):
-    root = at_root(copy_study(study, tmp_path / "root"))
-    jobs = exhibit_jobs("figure_5_lambda", PARAMS, [0])
-    for job in jobs:
-        for stage in job.stages:
-            stage.run_with_inputs()
-    paths = dag.draw("figure_5_lambda", PARAMS, [0])
-    out = root / "runs/tiny/retrained/figure_5_lambda"
-    assert {path.relative_to(out).name for path in paths} == {f"figure_5_lambda.{e}" for e in ("csv", "pdf", "png")}
-    assert sorted(pd.read_csv(out / "figure_5_lambda.csv")["lam"].unique()) == [0.0, 0.5, 1.0]
-    assert open_results(out / "results").correctness.empty  # nothing was evaluated
-    (made,) = read_record(out / "results/seed0")["experiments"].values()
-    assert made["command"].endswith(f"--profile {PARAMS} --seeds 0 --for figure_5_lambda")
-    assert estimate.exhibit_line("figure_5_lambda", jobs).endswith("All of them are done.")

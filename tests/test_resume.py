@@ -76,37 +76,6 @@ def interrupt(stage, monkeypatch, owner, name: str, number: int) -> None:
     assert partial_of(stage).exists()
 
 
-@pytest.mark.parametrize("name", ["01_teacher_responses", "04_student_responses", "07_evaluate"])
-def test_sampling_between_shards(study, tmp_path, monkeypatch, name):
-    stage = without(study, tmp_path, name)
-    interrupt(stage, monkeypatch, generation, "table_of", 1)
-    assert not list((partial_of(stage) / "shards").glob("*.parquet"))  # it crashed before writing
-    if name != "07_evaluate":  # which has one shard
-        interrupt(stage, monkeypatch, generation, "table_of", 3)
-        assert len(list((partial_of(stage) / "shards").glob("*.parquet"))) == 2
-    stage.run()
-    assert_same(stage, study)
-
-
-# (stage, what to crash in, at which call): in a step between two checkpoints, and after an evaluation
-TRAINING = [
-    ("03_sft_warmup", "on_step_end", 1),
-    ("03_sft_warmup", "on_step_end", 9),
-    ("03_sft_warmup", "on_train_end", 1),
-    ("05_reward_model", "on_step_end", 1),
-    ("05_reward_model", "on_step_end", 4),
-    ("05_reward_model", "on_train_end", 1),
-]
-
-
-@pytest.mark.parametrize(("name", "event", "number"), TRAINING)
-def test_training_in_the_middle(study, tmp_path, monkeypatch, name, event, number):
-    stage = without(study, tmp_path, name)
-    interrupt(stage, monkeypatch, training.ProgressBar, event, number)
-    stage.run()
-    assert_same(stage, study)
-
-
 def count_steps(stage, monkeypatch) -> int:
     """Run a stage of training; the steps it took."""
     steps, original = [], training.ProgressBar.on_step_end

@@ -12,7 +12,6 @@ named by what is in it, so the same requests make the same file. Nothing here re
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -77,16 +76,9 @@ class Folder:
     def __init__(self, path: Path):
         self.path, self.notes = path, path / "sent.json"
 
-    @contextlib.contextmanager
-    def held(self) -> Iterator[None]:
+    def held(self) -> contextlib.AbstractContextManager[int]:
         """Keep other processes out; UserError where one is at work."""
-        self.path.mkdir(parents=True, exist_ok=True)
-        with (self.path / ".lock").open("w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise UserError(f"Another command is at work in {self.path}: wait until it has ended.") from None
-            yield
+        return artifacts.locked(self.path, f"Another command is at work in {self.path}: wait until it has ended.")
 
     def sent(self) -> list[Sent]:
         """What was sent so far, and what became of it."""

@@ -7,7 +7,6 @@ SLURM's own programs, with the submission that the plugin would make.
 
 from __future__ import annotations
 
-import difflib
 import getpass
 import hashlib
 import importlib.util
@@ -27,7 +26,7 @@ from typing import Any
 
 import yaml
 
-from rdlib.errors import UserError
+from rdlib.errors import UserError, hint
 
 PLUGIN = "snakemake-executor-plugin-slurm"
 PROGRAMS = ("sbatch", "squeue", "scancel", "sinfo", "scontrol")
@@ -124,9 +123,8 @@ class WorkflowProfile:
             raise UserError(f"SLURM has no default partition: name one as slurm_partition in {there}.")
         for name in partition.split(","):
             if name not in limits:
-                close = difflib.get_close_matches(name, limits, n=1)
-                hint = f" Did you mean {close[0]}?" if close else ""
-                raise UserError(f"SLURM has no partition {name!r}: mend slurm_partition in {there}.{hint}")
+                other = hint(name, limits, "name one of those.")
+                raise UserError(f"SLURM has no partition {name!r} (slurm_partition in {there}): {other}")
         asked, limit = self.resources.get("runtime", 0), max(minutes(limits[name]) for name in partition.split(","))
         if asked > limit:
             raise UserError(

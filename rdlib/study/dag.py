@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import fcntl
 import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 from rdlib import artifacts
@@ -85,10 +83,10 @@ def run(options: argparse.Namespace) -> int:
     experiments.enter_numerics(settle(options))
     profile = load_profile(ROOT / options.profile)
     if options.dry_run:
-        return dry_run(Plan(options, profile))
+        return dry_run(Plan(options, profile, jobs_of(options)))
     requirements.check(profile.training)
     placement = cluster.WorkflowProfile.read(ROOT / options.workflow_profile) if options.workflow_profile else None
-    return run_study(Plan(options, profile, placement))
+    return run_study(Plan(options, profile, jobs_of(options), placement))
 
 
 def settle(options: argparse.Namespace) -> list[experiments.Experiment]:
@@ -102,12 +100,22 @@ def settle(options: argparse.Namespace) -> list[experiments.Experiment]:
     return found
 
 
+def jobs_of(options: argparse.Namespace) -> list[Job]:
+    """The jobs of some experiments, or those that one exhibit depends on, with a printed time estimate."""
+    if options.exhibit is None:
+        return study_jobs(options.profile, options.seeds, options.experiments, options.methods or ())
+    jobs = exhibit_jobs(options.exhibit, options.profile, options.seeds)
+    print(estimate.exhibit_line(options.exhibit, jobs), flush=True)
+    return jobs
+
+
 @dataclass
 class Plan:
-    """What is asked for: the jobs of a profile and its seeds, and where they run (None: on this machine)."""
+    """What is asked for: the jobs of a profile, and where they run (None: on this machine)."""
 
     options: argparse.Namespace
     profile: Profile
+    jobs: list[Job]
     placement: cluster.WorkflowProfile | None = None
 
     @property
@@ -116,24 +124,9 @@ class Plan:
         return not (self.placement and self.placement.remote)
 
     @property
-    def seeds(self) -> list[int]:
-        """The seeds of what is asked for."""
-        return self.options.seeds
-
-    @property
     def runs(self) -> Path:
         """The folder of the profile's runs."""
         return ROOT / self.profile.runs / self.profile.name
-
-    @cached_property
-    def jobs(self) -> list[Job]:
-        """Those of some experiments, or those that one exhibit depends on, with a printed time estimate."""
-        name, options = self.options.exhibit, self.options
-        if name is None:
-            return study_jobs(options.profile, options.seeds, options.experiments, options.methods or ())
-        jobs = exhibit_jobs(name, options.profile, options.seeds)
-        print(estimate.exhibit_line(name, jobs), flush=True)
-        return jobs
 
     def has(self, *notebooks: str) -> bool:
         """Whether one of these notebooks is among the jobs."""
@@ -156,7 +149,7 @@ def run_study(plan: Plan) -> int:
     started, every = time.time(), len(plan.jobs)
     requirements.check_teachers(every_stage(plan.jobs))
     if plan.has(QUESTIONS):
-        for cell in experiments.ablation_cells(plan.options.profile, plan.seeds[0]):
+        for cell in experiments.ablation_cells(plan.options.profile, plan.options.seeds[0]):
             requirements.check_gold(cell)
     with locked(plan.runs) as lock:
         done = _prepare(plan)
@@ -166,7 +159,7 @@ def run_study(plan: Plan) -> int:
             if failed:
                 print(*(failure.sentence(ROOT) for failure in failed), FIX, sep="\n", file=sys.stderr)
                 return 1
-            if done == 0 and len(plan.seeds) == 1 and plan.here and plan.has(FIGURES):
+            if done == 0 and len(plan.options.seeds) == 1 and plan.here and plan.has(FIGURES):
                 _record_measurements(plan, time.time() - started, watch)
     minutes = (time.time() - started) / 60
     what = f"{every - done} of {every} jobs in {minutes:.1f} min" if done < every else "nothing to do"
@@ -174,17 +167,10 @@ def run_study(plan: Plan) -> int:
     return 0
 
 
-@contextlib.contextmanager
-def locked(runs: Path) -> Iterator[int]:
+def locked(runs: Path) -> contextlib.AbstractContextManager[int]:
     """Hold the folder of a study's runs; gives the lock's descriptor. UserError where another run holds it."""
-    runs.mkdir(parents=True, exist_ok=True)
-    with (runs / ".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            where = os.path.relpath(runs, ROOT)
-            raise UserError(f"Another run is at work in {where}: wait for it or stop it.") from None
-        yield lock.fileno()
+    where = os.path.relpath(runs, ROOT)
+    return artifacts.locked(runs, f"Another run is at work in {where}: wait for it or stop it.")
 
 
 def _prepare(plan: Plan) -> int:
@@ -220,7 +206,7 @@ def _run_jobs(plan: Plan, done: int, lock: int) -> list[workflow.Failure]:
 
 def _record_measurements(plan: Plan, seconds: float, watch: Watch) -> None:
     """What a whole seed took, for the README and the benchmarks; `seconds` of wall time."""
-    seed = f"seed{plan.seeds[0]}"
+    seed = f"seed{plan.options.seeds[0]}"
     files = [p for p in plan.runs.rglob("*") if p.is_file() and seed in p.relative_to(plan.runs).parts]
     measured = {
         "questions": plan.has(QUESTIONS),
@@ -237,13 +223,13 @@ def _results(plan: Plan) -> list[str]:
     """Where the results are, in lines; an exhibit is drawn first."""
     options, folder = plan.options, f"{plan.profile.runs}/{plan.profile.name}"
     if options.exhibit:
-        drawn = draw(options.exhibit, options.profile, plan.seeds)
+        drawn = draw(options.exhibit, options.profile, plan.options.seeds)
         return [f"  {os.path.relpath(path, ROOT)}" for path in drawn]
     return [
         *unanswered_lines(unanswered(every_stage(plan.jobs))),
         *([f"  tables and figures: {folder}/figures"] if plan.has(*DRAWING) else []),
         f"  executed notebooks and artifacts: {folder}/<dataset>/<teacher>/<student>/<method>/",
-        *(figures.health_lines(options.profile, plan.seeds) if plan.has(FIGURES) else []),
+        *(figures.health_lines(options.profile, plan.options.seeds) if plan.has(FIGURES) else []),
     ]
 
 

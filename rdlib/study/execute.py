@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import difflib
 import json
 import os
 import signal
@@ -28,7 +27,7 @@ from jupyter_client.provisioning import LocalProvisioner
 from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
-from rdlib.errors import UserError
+from rdlib.errors import UserError, hint
 
 
 def run(options: argparse.Namespace, kernel_manager: type[KernelManager] | None = None) -> None:
@@ -47,9 +46,8 @@ def check_parameters(notebook: Path, parameters: dict[str, Any]) -> None:
         ) from None
     for name in parameters:
         if name not in declared:
-            close = difflib.get_close_matches(name, declared, n=1)
-            hint = f"did you mean {close[0]!r}?" if close else f"it declares {', '.join(declared)}."
-            raise UserError(f"{notebook.name} has no parameter {name!r}: {hint}")
+            other = hint(name, declared, f"it declares {', '.join(declared)}.")
+            raise UserError(f"{notebook.name} has no parameter {name!r}: {other}")
 
 
 def execute(

@@ -10,27 +10,25 @@ ends with, from which all that it reads follows. The file explains its keys; fil
 
 from __future__ import annotations
 
-import difflib
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import product
-from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from rdlib import artifacts, numerics, paths
-from rdlib.errors import UserError
+from rdlib.errors import UserError, hint
 from rdlib.evidence.tables import listed
 from rdlib.paths import ROOT
 from rdlib.profile import Profile, load_profile
 from rdlib.settings import AXES, SEEDS, Method, Section
 from rdlib.study.specification import METHODS, STAGES
-from rdlib.study.stage import Stage, refuse_unread
+from rdlib.study.stage import Stage, in_repository, refuse_unread
 
 STUDY = "params/experiments.yaml"
 PROFILE = "params/micro.yaml"  # of a command that names none
@@ -185,9 +183,8 @@ def named(names: Iterable[str]) -> list[Experiment]:
         some = [one for one in known.values() if name in ("", one.name, one.group)]
         if not some:
             groups = dict.fromkeys(one.group for one in known.values())
-            close = difflib.get_close_matches(name, [*known, *groups], n=1)
-            hint = f"did you mean {close[0]!r}?" if close else f"it has {', '.join(known)}."
-            raise UserError(f"{path} has no experiment {name!r}: {hint}")
+            other = hint(name, [*known, *groups], f"it has {', '.join(known)}.")
+            raise UserError(f"{path} has no experiment {name!r}: {other}")
         found |= {one.key: one for one in some}
     return list(found.values())
 
@@ -214,7 +211,7 @@ def settled(
     `names` as in `named`; None: what the profile asks for. `profile` and `seeds` are the command's. An experiment with
     seeds of its own is run for those of them that the command names. UserError for what cannot be run together.
     """
-    given = profile and _relative(profile)
+    given = profile and in_repository(profile)
     if names is None:
         path = given or PROFILE
         found = of_study(load_profile(ROOT / path))
@@ -232,11 +229,6 @@ def settled(
         for one in found
     ]
     return path, [one.model_copy(update={"profile": path, "seeds": few}) for one, few in wanted if few]
-
-
-def _relative(profile: str) -> str:
-    path = Path(profile)
-    return path.relative_to(ROOT).as_posix() if path.is_absolute() and path.is_relative_to(ROOT) else str(profile)
 
 
 def _one_profile(found: list[Experiment], given: str | None) -> str:

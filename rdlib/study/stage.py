@@ -12,7 +12,6 @@ done again.
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import json
 import shlex
@@ -26,7 +25,7 @@ from typing import Any
 import pandas as pd
 
 from rdlib import artifacts, numerics
-from rdlib.errors import UserError, is_disk_full
+from rdlib.errors import UserError, hint, is_disk_full
 from rdlib.paths import ROOT
 from rdlib.profile import Profile, load_profile
 from rdlib.settings import SEEDS, Section
@@ -392,9 +391,8 @@ def open_stage(name: str, namespace: dict[str, Any]) -> Stage:
     extra = {key.partition("__")[0] for key in parameters} - known - SHORTCUTS.keys() - NOTEBOOK_PARAMETERS
     if extra:
         unknown = sorted(extra)[0]
-        close = difflib.get_close_matches(unknown, [*known, *SHORTCUTS], n=1)
-        hint = f"did you mean {close[0]!r}?" if close else f"it reads {', '.join(sorted(known))}."
-        raise UserError(f"Notebook {STAGES[name].notebook} has no parameter {unknown!r}: {hint}")
+        other = hint(unknown, [*known, *SHORTCUTS], f"it reads {', '.join(sorted(known))}.")
+        raise UserError(f"Notebook {STAGES[name].notebook} has no parameter {unknown!r}: {other}")
     overrides = parameters.get("overrides") or {}
     if not isinstance(overrides, dict):
         raise UserError(f"overrides is {overrides!r}: give a dictionary such as {{'ppo.kl_coef': 0.1}}.")
@@ -415,8 +413,7 @@ def make_stage(name: str, profile: str, *, seed: int = 0, overrides: dict | None
     """A stage with its axes and settings checked; UserError for a name that the profile does not know."""
     if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < SEEDS:
         raise UserError(f"seed is {seed!r}: give a whole number from 0 to {SEEDS - 1}.")
-    path = Path(profile)
-    relative = path.relative_to(ROOT).as_posix() if path.is_absolute() and path.is_relative_to(ROOT) else str(profile)
+    relative = in_repository(profile)
     loaded = load_profile(ROOT / relative, overrides)
     choices = {"dataset": loaded.datasets, "teacher": loaded.teachers}
     choices["student"] = loaded.students | loaded.teachers  # a teacher may stand in a student's place (R3)
@@ -430,6 +427,12 @@ def make_stage(name: str, profile: str, *, seed: int = 0, overrides: dict | None
     stage = Stage(name, relative, seed=seed, all_overrides=dict(overrides or {}), root=ROOT, **axes)
     refuse_unread(stage)
     return stage
+
+
+def in_repository(path: str | Path) -> str:
+    """A path relative to the repository, where it lies in there."""
+    whole = Path(path)
+    return whole.relative_to(ROOT).as_posix() if whole.is_absolute() and whole.is_relative_to(ROOT) else str(path)
 
 
 def _may_be_left_out(name: str, axis: str, method: str | None) -> bool:
