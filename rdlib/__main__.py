@@ -32,7 +32,7 @@ COMMANDS = {
     "documents": ("rdlib.evidence.documents", "fill README.md and docs/*.md from result files"),
     "memory": ("rdlib.study.estimate", "write docs/memory.csv: GPU memory of every stage"),
     "pretrain": ("rdlib.study.pretrain", "pretrain the micro models in models/"),
-    "worker": ("rdlib.study.launch", "one process of a training stage (used by stages)"),
+    "worker": ("rdlib.study.worker", "one process of a training stage (used by stages)"),
 }
 
 

@@ -15,7 +15,7 @@ from conftest import PARAMS, REPOSITORY, copy_study, make_root
 
 from rdlib.__main__ import main
 from rdlib.profile import load_profile
-from rdlib.study import cluster, dag, warm, workflow
+from rdlib.study import dag, warm, workflow
 from rdlib.study.jobs import drop_stale_markers, study_jobs
 
 
@@ -138,7 +138,7 @@ def test_failed_jobs_are_named_with_their_reason_and_the_command_ends_with_1(roo
 
 def words_for(profile: str, workflow_profile: str | None = None, jobs: int = 2) -> list[str]:
     """Snakemake's call for a profile."""
-    placement = cluster.WorkflowProfile.read(REPOSITORY / workflow_profile) if workflow_profile else None
+    placement = workflow.WorkflowProfile.read(REPOSITORY / workflow_profile) if workflow_profile else None
     return workflow.command(Path("plan.json"), jobs, load_profile(REPOSITORY / profile), placement)
 
 

@@ -11,7 +11,7 @@ from conftest import PARAMS, REPOSITORY, copy_study, make_root, stage_in, tiny_s
 from test_study import OURS
 
 from rdlib.errors import UserError
-from rdlib.study import code_identity
+from rdlib.study import specification
 from rdlib.study.jobs import Job, drop_stale_markers, stages_to_run, study_jobs
 from rdlib.study.specification import STAGES
 from rdlib.study.stage import Stage
@@ -30,7 +30,7 @@ def code(tmp_path, monkeypatch):
     """A copy of rdlib that the keys go by, to be changed."""
     copy = tmp_path / "code" / "rdlib"
     shutil.copytree(REPOSITORY / "rdlib", copy, ignore=shutil.ignore_patterns("__pycache__"))
-    monkeypatch.setattr(code_identity, "PACKAGE", copy)
+    monkeypatch.setattr(specification, "PACKAGE", copy)
     forget()
     yield copy
     forget()
@@ -38,7 +38,7 @@ def code(tmp_path, monkeypatch):
 
 def forget() -> None:
     """Have the code read again, as a new process does."""
-    for function in (code_identity.of, code_identity._module, code_identity._path):
+    for function in (specification.code_of, specification._module, specification._path):
         function.cache_clear()
 
 
@@ -190,14 +190,14 @@ def test_figures_drawn_by_another_code_since_are_drawn_again(finished, code):
 
 def test_every_stage_uses_its_own_module_and_no_orchestration():
     for spec in STAGES.values():
-        used = code_identity.reached(spec.function.partition(":")[0])
+        used = specification.reached(spec.function.partition(":")[0])
         assert spec.function.partition(":")[0] in used
-        assert not used & code_identity.ORCHESTRATION
+        assert not used & specification.ORCHESTRATION
 
 
 def test_stages_do_not_use_each_others_code_without_need():
     def used(stage: str) -> set[str]:
-        return code_identity.reached(STAGES[stage].function.partition(":")[0])
+        return specification.reached(STAGES[stage].function.partition(":")[0])
 
     assert used("02_pseudo_labels") == {"rdlib.method.voting", "rdlib.tasks.questions", "rdlib.streams"}
     for stage in ("01_teacher_responses", "03_sft_warmup", "04_student_responses", "05_reward_model", "06_ppo"):
@@ -216,12 +216,12 @@ def test_imports_are_found_wherever_they_stand(code):
     (code / "a.py").write_text('"""Doc."""\nimport os\nfrom rdlib import b as other, errors\nimport rdlib.c\n')
     (code / "b.py").write_text("def f():\n    from rdlib.micro import gsm\n")
     (code / "c.py").write_text("from rdlib.b import f\n")
-    assert code_identity.reached("rdlib.a") >= {"rdlib.a", "rdlib.b", "rdlib.c", "rdlib.micro.gsm"}
-    assert "rdlib.errors" not in code_identity.reached("rdlib.a")
+    assert specification.reached("rdlib.a") >= {"rdlib.a", "rdlib.b", "rdlib.c", "rdlib.micro.gsm"}
+    assert "rdlib.errors" not in specification.reached("rdlib.a")
     (code / "broken.py").write_text("def f(:\n")
     for name in ("rdlib.broken", "rdlib.absent"):
         with pytest.raises(UserError, match=f"The code of {name} cannot be read"):
-            code_identity.of(name)
+            specification.code_of(name)
 
 
 def test_a_recipe_does_not_depend_on_the_place(tmp_path):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 import types
 from dataclasses import replace
 
 import pytest
 import yaml
-from conftest import PARAMS, copy_study, identity, make_root, stage_in, tiny_settings
+from conftest import PARAMS, REPOSITORY, copy_study, identity, make_root, stage_in, tiny_settings
 
 from rdlib.errors import UserError
 from rdlib.study.experiments import variants
@@ -291,3 +292,10 @@ def test_evaluation_takes_the_axes_that_its_method_has(root):
 def test_a_profile_may_be_given_by_its_full_path(root):
     relative, absolute = (make_stage("00_data", str(p), dataset="gsm") for p in (PARAMS, root / PARAMS))
     assert relative == absolute
+
+
+def test_every_stage_names_a_function_and_a_notebook():
+    for spec in STAGES.values():
+        module, function = spec.function.split(":")
+        assert callable(getattr(importlib.import_module(module), function))
+        assert (REPOSITORY / "notebooks" / f"{spec.notebook}.ipynb").is_file()

@@ -40,9 +40,9 @@ from rdlib.errors import UserError
 from rdlib.paths import ROOT
 from rdlib.profile import load_profile
 from rdlib.settings import Model
-from rdlib.study import batch_requests
-from rdlib.study.batch_requests import Folder, Origin, Origins, Post, Sent
+from rdlib.study import outlook
 from rdlib.study.jobs import every_stage, study_jobs
+from rdlib.study.outlook import Folder, Origin, Origins, Post, Sent
 from rdlib.study.stage import Stage
 
 EVERY = 60.0  # seconds between two looks at batches that are under way
@@ -81,7 +81,7 @@ def stages_of(options: argparse.Namespace) -> list[Stage]:
 
 
 def _posts(options: argparse.Namespace, stages: Iterable[Stage]) -> list[Post]:
-    if posts := batch_requests.posts(stages, options.teacher):
+    if posts := outlook.posts(stages, options.teacher):
         return posts
     raise UserError("No request is missing: all that teachers behind servers are asked is in finished stages.")
 
@@ -98,11 +98,11 @@ def _written(post: Post, form: str) -> list[Path]:
     """The request files of what a teacher lacks; UserError where that is nothing, or more than the budget."""
     waiting = post.folder.under_way(post.teacher)
     with Store.open(post.store) as store:
-        batch = batch_requests.missing(post, store, waiting, form)
+        batch = outlook.batch_of(post, store, waiting, form)
         if not batch.lines:
             go_on = f" beside the {len(waiting):,} under way: give `collect`" if waiting else ": give `make study`"
             raise UserError(f"No request of {post.teacher} is missing{go_on}, which goes on from there.")
-        batch_requests.require_budget(post, store, batch, waiting)
+        outlook.require_budget(post, store, batch, waiting)
     paths = [post.folder.keep(post.teacher, part, batch.origins) for part in packed(batch.lines)]
     most = f"at most {batch.most.prompt_tokens + batch.most.tokens:,} tokens"
     if prices := post.model.prices:
@@ -160,7 +160,7 @@ def _send(service: BatchService, post: Post, path: Path, endpoint: str) -> None:
 def collect(options: argparse.Namespace) -> None:
     """Look at what was sent until all has ended, and read what came back."""
     stages = stages_of(options)
-    posts = [post for post in batch_requests.posts(stages, options.teacher) if post.folder.waiting(post.teacher)]
+    posts = [post for post in outlook.posts(stages, options.teacher) if post.folder.waiting(post.teacher)]
     if not posts:
         raise UserError("Nothing that was sent is under way: give `send` first, or `make study`, which goes on.")
     try:
@@ -233,7 +233,7 @@ def _read_into(store: Path, stages: Iterable[Stage], posts: Sequence[Post], path
 def _origins(stages: Iterable[Stage], folder: Folder) -> Origins:
     """All that the study asks for now, and what its request files asked for when they were written."""
     found = folder.origins()
-    for one in (one for post in batch_requests.posts(stages) for one in post.askings):
+    for one in (one for post in outlook.posts(stages) for one in post.askings):
         for request in one.requests:
             want = one.wanted(request)
             found.setdefault((want.digest, want.series), Origin.of(one, request))

@@ -22,7 +22,6 @@ from rdlib.evidence.result_tables import open_results
 from rdlib.paths import ROOT
 from rdlib.profile import Profile, load_profile
 from rdlib.study import (
-    cluster,
     estimate,
     experiments,
     figures,
@@ -85,7 +84,7 @@ def run(options: argparse.Namespace) -> int:
     if options.dry_run:
         return dry_run(Plan(options, profile, jobs_of(options)))
     requirements.check(profile.training)
-    placement = cluster.WorkflowProfile.read(ROOT / options.workflow_profile) if options.workflow_profile else None
+    placement = workflow.WorkflowProfile.read(ROOT / options.workflow_profile) if options.workflow_profile else None
     return run_study(Plan(options, profile, jobs_of(options), placement))
 
 
@@ -116,7 +115,7 @@ class Plan:
     options: argparse.Namespace
     profile: Profile
     jobs: list[Job]
-    placement: cluster.WorkflowProfile | None = None
+    placement: workflow.WorkflowProfile | None = None
 
     @property
     def here(self) -> bool:
@@ -181,7 +180,7 @@ def _prepare(plan: Plan) -> int:
     launch.check_all(stages_to_run(plan.jobs), plan.here)
     if plan.placement and plan.placement.slurm:
         plan.placement.check({job.gpus for job in plan.jobs})
-        cluster.clear_earlier_jobs(plan.runs)
+        workflow.clear_earlier_jobs(plan.runs)
         done = drop_stale_markers(plan.jobs, plan.runs)
     for stage in stages_to_run(plan.jobs):
         requirements.check_sampler(stage)
@@ -196,7 +195,7 @@ def _run_jobs(plan: Plan, done: int, lock: int) -> list[workflow.Failure]:
     words = workflow.command(planned, plan.options.jobs, plan.profile, plan.placement)
     with warm.server(lock, plan.here) as variables:
         while True:
-            placed = cluster.Jobs(plan.runs) if plan.placement and plan.placement.slurm else None
+            placed = workflow.Placed(plan.runs) if plan.placement and plan.placement.slurm else None
             failed = workflow.follow(words, plan.jobs, done, plan.runs, variables, lock, placed)
             if not (placed and placed.lost):
                 return failed

@@ -31,9 +31,9 @@ from rdlib.evidence.exhibit import Exhibit
 from rdlib.paths import ROOT
 from rdlib.profile import load_profile
 from rdlib.settings import AXES
-from rdlib.study import code_identity, experiments
+from rdlib.study import experiments
 from rdlib.study.experiments import STUDY, Experiment, Run, needed_first, with_upstream
-from rdlib.study.specification import METHODS, PPO, SFT
+from rdlib.study.specification import METHODS, PPO, SFT, code_of
 from rdlib.study.stage import Stage
 
 GPU_FREE = ("00_data", "00_gold", "02_pseudo_labels", "02_judgement")
@@ -102,7 +102,7 @@ class Job:
         if self.notebook not in DRAWING:
             return runs / ".jobs" / self.name
         profile = load_profile(ROOT / self.parameters["profile"]).model_dump()
-        drawing = code_identity.of(*DRAWING[self.notebook], *_modules_of_exhibits())
+        drawing = code_of(*DRAWING[self.notebook], *_modules_of_exhibits())
         read = [drawing, profile, *map(artifacts.file_hash, (criteria.CLAIMS_FILE, EXHIBITS))]
         if self.notebook == EXPERIMENT:
             read += [one.model_dump() for one in experiments.named([self.parameters["experiment"]])]

@@ -11,7 +11,6 @@ workers end with their standard input, so that none outlives the notebook.
 
 from __future__ import annotations
 
-import argparse
 import codecs
 import contextlib
 import importlib.util
@@ -21,7 +20,6 @@ import re
 import subprocess
 import sys
 import threading
-import traceback
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -220,51 +218,8 @@ def reason(text: str, failures: Sequence[str] = ()) -> str:
     return ([*lines[-1:], *errors] or ["without a word"])[-1][:300]
 
 
-# ---- a worker: `python -m rdlib worker`, started by the launcher, never by a person
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of `python -m rdlib worker`."""
-    parser.add_argument("job", help="the job as JSON")
-
-
-def run(options: argparse.Namespace) -> None:
-    """Do a worker's part of the job."""
-    threading.Thread(target=_end_with_input, daemon=True).start()
-    if os.environ.get("RANK", "0") != "0":
-        os.environ["TQDM_DISABLE"] = "1"  # one bar is enough
-    status = work(json.loads(options.job))
-    os._exit(status) if status else None  # others may wait for this one: no orderly shutdown
-
-
-def work(job: dict[str, Any]) -> int:
-    """Run a job's stage in this worker; returns the exit status."""
-    from rdlib.study.stage import Stage  # late: a stage imports this module
-
-    stage = Stage(**job["stage"] | {"root": Path(job["stage"]["root"])})
-    try:
-        stage.compute(Path(job["work"]), **{name: _sender(name) for name in job["hooks"]})
-        return 0
-    except UserError as error:
-        send({"sentence": str(error)})
-    except Exception as error:
-        traceback.print_exc()
-        send({"failure": f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0][:300]}"})
-    return 1
-
-
-def _sender(hook: str):
-    return lambda value: send({"hook": hook, "value": value})
-
-
 def send(event: dict[str, Any]) -> None:
     """Give an event to the notebook's process."""
     sys.stdout.flush()
     sys.stdout.write(f"{RECORD}{json.dumps(event)}\n")
     sys.stdout.flush()
-
-
-def _end_with_input() -> None:
-    while os.read(0, 1024):
-        pass
-    os._exit(1)

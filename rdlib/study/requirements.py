@@ -63,7 +63,7 @@ def check_teachers(stages: Iterable) -> None:
 
     Each server that stages would ask is asked once, for its models. What is under way in a batch is not asked too.
     """
-    from rdlib.study import batch_requests, outlook  # late: they load the engines, which read the environment
+    from rdlib.study import outlook  # late: they load the engines, which read the environment
 
     asked: dict[tuple[str | None, str], Model] = {}
     stages = list(stages)
@@ -72,7 +72,7 @@ def check_teachers(stages: Iterable) -> None:
         if (needs_weights or asks) and not stage.done:
             if needs_weights:
                 raise UserError(needs_weights)
-            if waiting := batch_requests.under_way(stage):
+            if waiting := outlook.under_way(stage):
                 raise UserError(waiting)
             asked.setdefault((asks.base_url, asks.model), asks)
     for stage in stages:

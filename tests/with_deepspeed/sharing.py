@@ -21,7 +21,7 @@ from transformers import TrainerCallback
 
 from rdlib.method import training
 from rdlib.method.ppo import PPOTrainer
-from rdlib.study import launch
+from rdlib.study import worker
 
 SEEN = "RDLIB_TEST_SEEN"  # the folder where a process says what it holds
 
@@ -89,4 +89,4 @@ def tell_after_steps() -> None:
 if __name__ == "__main__":
     take_processes_for_gpus()
     tell_after_steps()
-    launch.run(argparse.Namespace(job=sys.argv[1]))
+    worker.run(argparse.Namespace(job=sys.argv[1]))
