@@ -12,7 +12,7 @@ from test_study import OURS
 
 from rdlib.errors import UserError
 from rdlib.study import specification
-from rdlib.study.jobs import Job, drop_stale_markers, stages_to_run, study_jobs
+from rdlib.study.jobs import Job, drop_stale_markers
 from rdlib.study.specification import STAGES
 from rdlib.study.stage import Stage
 
@@ -96,27 +96,23 @@ def other_weights(root: Path, code: Path) -> None:
     shutil.copy(root / "models/large/model.safetensors", root / "models/small/model.safetensors")
 
 
+def commented(root: Path, code: Path) -> None:
+    in_module("method/sft.py", "IGNORED = -100", "IGNORED = -100  # as torch has it\n\n\n")(root, code)
+    in_module("method/voting.py", '"""The most frequent answer', '"""An answer')(root, code)
+
+
 def readme(root: Path, code: Path) -> None:
     (root / "README.md").write_text("Another word.\n")
 
 
 CHANGES = {
     "lambda": (setting("reward_model", lam=0.3), from_stage("05_reward_model")),
-    "teacher temperatures": (setting("teacher_sampling", low_temperatures=[0.8, 1.0]), from_stage(OURS[2])),
-    "vote threshold": (setting("voting", threshold=0.6), from_stage("02_pseudo_labels")),
-    "mismatch": (setting("reward", mismatch="minus"), from_stage("06_ppo")),
-    "KL coefficient": (setting("ppo", kl_coef=0.3), from_stage("06_ppo")),
-    "few-shot examples": (setting("evaluation", few_shot=3), from_stage("07_evaluate")),
     "questions": (setting("datasets", gsm=tiny_settings()["datasets"]["gsm"] | {"train": 17}), EVERYTHING),
     "passes of a batch": (setting("training", gradient_accumulation=2), {FIGURES}),  # which show every setting
     "weights of the student": (other_weights, from_stage("03_sft_warmup") - {FIGURES}),
     "README": (readme, set()),
-    "a comment": (in_module("method/sft.py", "IGNORED = -100", "IGNORED = -100  # as torch has it"), set()),
-    "a docstring": (in_module("method/voting.py", '"""The most frequent answer', '"""An answer'), set()),
-    "blank lines and quotes": (appended("method/ppo.py", "\n\n\n"), set()),
+    "a comment and a docstring": (commented, set()),
     "code of the reward model": (appended("method/reward_model.py"), from_stage("05_reward_model") - {FIGURES}),
-    "code of SFT": (appended("method/sft.py"), from_stage("03_sft_warmup") - {FIGURES}),
-    "code of PPO": (appended("method/ppo_core.py"), from_stage("06_ppo") - {FIGURES}),
     "code of the vote": (appended("method/voting.py"), from_stage("02_pseudo_labels")),
     "code of the prompts": (appended("tasks/prompts.py"), EVERYTHING - {"00_data", "00_gold"}),
     "code of the micro world": (appended("micro/gsm.py"), EVERYTHING),  # figures too: it tells which were perturbed
@@ -151,22 +147,6 @@ def test_a_stage_that_comes_out_differently_runs_what_follows(finished, code):
     setting("voting", flip_share=0.5)(finished, code)
     stage_of(finished, "02_pseudo_labels").run()
     assert {name for name in OURS if not stage_of(finished, name).done} == set(OURS[4:])
-
-
-def test_markers_follow(finished, code):
-    """What `make study` and --dry-run go by."""
-    jobs = [job for job in study_jobs(PARAMS, [0]) if job.stages and all(stage.done for stage in job.stages)]
-    runs = finished / "runs/tiny"
-    (runs / ".jobs").mkdir()
-    for job in jobs:
-        job.marker(runs).touch()
-    assert drop_stale_markers(jobs, runs) == len(jobs) and not stages_to_run(jobs)
-    appended("method/ppo_core.py")(finished, code)
-    forget()
-    jobs = [job for job in study_jobs(PARAMS, [0]) if job.name in {j.name for j in jobs}]
-    assert {stage.name for stage in stages_to_run(jobs)} == {"06_ppo"}
-    drop_stale_markers(jobs, runs)
-    assert {job.notebook for job in jobs if not job.marker(runs).exists()} == {"06_ppo"}
 
 
 def test_figures_drawn_by_another_code_since_are_drawn_again(finished, code):

@@ -144,8 +144,7 @@ def hours_of(stage: Stage, work: Workload) -> float:
     """Hours of one GPU, or core: operations over the share of the peak that sampling and training reach."""
     parameters, reader = ledger.parameters_of(stage), ledger.parameters_of_reader(stage)
     hardware, peak = stage.profile.hardware, peak_of(stage.profile)
-    asks = stage.name in ("01_teacher_responses", "01_held_out") or stage.method == "teacher"
-    elsewhere = asks and stage.profile.model_of(stage.teacher).engine in ("openai", "replay")  # server or recording
+    elsewhere = stage.asked is not None and stage.asked.engine in ("openai", "replay")  # a server or a recording
     sampling = 0.0 if elsewhere else ledger.flops(stage.name, parameters, work.generated, 0)
     training = ledger.flops(stage.name, parameters, 0, work.trained, work.read, reader)
     seconds = sampling / (peak * hardware.sampling_utilisation) + training / (peak * hardware.training_utilisation)

@@ -27,14 +27,13 @@ from rdlib.evidence.tables import listed
 from rdlib.paths import ROOT
 from rdlib.profile import Profile, load_profile
 from rdlib.settings import AXES, SEEDS, Method, Section
-from rdlib.study.specification import METHODS, STAGES
+from rdlib.study.specification import METHODS, STAGES, UNUSED
 from rdlib.study.stage import Stage, in_repository, refuse_unread
 
 STUDY = "params/experiments.yaml"
 PROFILE = "params/micro.yaml"  # of a command that names none
 ALWAYS = ("teacher", "icl")  # methods that train nothing: every study compares with them
 OF_OWN = ("ours_wo_r", "ours")  # of own questions a study trains the student of Ours and its warm-up, unless asked
-UNUSED = {"teacher": ("student",), "icl": ("teacher",)}  # axes that a method does not have
 CHOOSING = ("trials", "follow-ups")  # groups whose seeds must not be released, since settings are chosen by them
 
 
@@ -353,7 +352,7 @@ def _runs_of_cell(
         settings = {k: _value(profile, v) for k, v in (experiment.settings | arm.settings).items()}
         settings |= _scaled(profile, arm) | ({key: value} if key else {})
         axes = cell | ({"student": cell["teacher"]} if arm.student == "teacher" else {})
-        axes |= dict.fromkeys(UNUSED.get(method, ()))
+        axes |= {UNUSED[method]: None} if method in UNUSED else {}
         stage = Stage("07_evaluate", path, method=method, seed=seed, all_overrides=settings, root=ROOT, **axes)
         stage = stage.at(arm.last or experiment.last)
         refuse_unread(stage)

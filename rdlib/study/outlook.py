@@ -118,23 +118,17 @@ def of(stages: Iterable) -> list[Outlook]:
 
 def asking_of(stage) -> Asking | None:
     """What a stage asks a server; None for a stage that asks none."""
-    model = _teacher_of(stage, "openai")
-    return model and Asking(stage, model, engines.server_settings(stage, model), _requests(stage))
+    model = stage.asked
+    if model is None or model.engine != "openai":
+        return None
+    return Asking(stage, model, engines.server_settings(stage, model), _requests(stage))
 
 
 def check_recording(stage) -> None:
     """UserError where the recording that stands for a stage's teacher lacks a response that the stage will need."""
-    if (model := _teacher_of(stage, "replay")) and not stage.done:
-        with closing(engines.open_engine(stage, model)) as engine:
+    if stage.asked is not None and stage.asked.engine == "replay" and not stage.done:
+        with closing(engines.open_engine(stage, stage.asked)) as engine:
             engine.generate(_requests(stage), 0)
-
-
-def _teacher_of(stage, engine: str) -> Model | None:
-    """The teacher that a stage samples from, if it has this engine."""
-    evaluated = stage.name == "07_evaluate" and stage.method == "teacher"
-    sampled = stage.name in ("01_teacher_responses", "01_held_out") or evaluated
-    model = stage.profile.model_of(stage.teacher) if sampled else None
-    return model if model is not None and model.engine == engine else None
 
 
 def _requests(stage) -> list[Request]:

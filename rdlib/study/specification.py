@@ -28,6 +28,7 @@ SFT = ("sft", "ours_wo_r")
 PPO = ("ours", "ours_wo_d")
 TRAINED = (*SFT, *PPO, *BASELINES)
 METHODS = ("teacher", "icl", *SFT, "ours_wo_d", "ours", *BASELINES)
+UNUSED = {"teacher": "student", "icl": "teacher"}  # the axis that a method does not have
 
 DATASET = ("dataset",)
 TEACHER = ("dataset", "teacher")

@@ -28,9 +28,9 @@ from rdlib import artifacts, numerics
 from rdlib.errors import UserError, hint, is_disk_full
 from rdlib.paths import ROOT
 from rdlib.profile import Profile, load_profile
-from rdlib.settings import SEEDS, Section
+from rdlib.settings import SEEDS, Model, Section
 from rdlib.study import launch, requirements
-from rdlib.study.specification import CELL, SECTIONS, STAGES, Input, StageSpec, decides
+from rdlib.study.specification import CELL, SECTIONS, STAGES, UNUSED, Input, StageSpec, decides
 from rdlib.tasks import own_equality, sources
 
 LONGEST_VARIANT = 200  # bytes; file systems take names of 255
@@ -97,6 +97,12 @@ class Stage:
     def dataset_settings(self):
         """The profile's settings of this stage's dataset."""
         return self.profile.datasets[self.dataset]
+
+    @property
+    def asked(self) -> Model | None:
+        """The teacher that the stage samples from as it is; None where it asks none."""
+        asks = self.name in ("01_teacher_responses", "01_held_out") or self.method == "teacher"
+        return self.profile.model_of(self.teacher) if asks else None
 
     @cached_property
     def answer_kind(self) -> str:
@@ -437,7 +443,7 @@ def in_repository(path: str | Path) -> str:
 
 def _may_be_left_out(name: str, axis: str, method: str | None) -> bool:
     # The notebook of the evaluation opens its stage before it knows the method.
-    return name == "07_evaluate" and (method is None or (method, axis) in (("icl", "teacher"), ("teacher", "student")))
+    return name == "07_evaluate" and (method is None or UNUSED.get(method) == axis)
 
 
 def refuse_unread(stage: Stage) -> None:
