@@ -20,11 +20,10 @@ from conftest import PARAMS, REPOSITORY, copy_study, make_root, stage_in
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
-from torch.utils.data import BatchSampler, SequentialSampler
 
 from rdlib.__main__ import main
 from rdlib.errors import UserError
-from rdlib.method import trainers, training
+from rdlib.method import training
 from rdlib.method.reward_model import IGNORED, count_terms, reward_model_loss
 from rdlib.study import launch
 
@@ -52,38 +51,6 @@ def test_the_losses_of_the_parts_add_up_to_equation_6_of_the_whole(rows, cut):
     whole = reward_model_loss(scores, kinds, queries, 0.3, "convex")
     parts = [reward_model_loss(scores[m], kinds[m], queries[m], 0.3, "convex", counts) for m in (first, ~first)]
     torch.testing.assert_close(sum(parts), whole)
-
-
-@pytest.mark.parametrize("rows", [1, 3, 4, 7, 8, 9])
-@pytest.mark.parametrize("processes", [2, 3])
-def test_every_row_is_in_one_share_and_the_rest_is_blank(rows, processes):
-    batches = BatchSampler(SequentialSampler(range(rows)), 2, drop_last=False)
-    filled = trainers.FilledBatches(batches, processes, blank=rows)
-    found = list(filled)
-    assert len(found) == len(filled) and len(found) % processes == 0
-    assert {len(batch) for batch in found} == {2}
-    flat = [index for batch in found for index in batch]
-    assert flat[:rows] == list(range(rows)) and set(flat[rows:]) <= {rows}
-    assert len(found) - len(batches) < processes
-
-
-class Process:
-    """What `share` and `gather` read of an Accelerator."""
-
-    distributed_type = "MULTI_CPU"
-
-    def __init__(self, process_index, num_processes):
-        self.process_index, self.num_processes = process_index, num_processes
-
-
-@pytest.mark.parametrize("count", [1, 2, 5, 6])
-def test_shares_are_equally_long_and_come_back_in_order(monkeypatch, count):
-    items, processes = list(range(count)), [Process(rank, 3) for rank in range(3)]
-    shares = [training.share(items, process) for process in processes]
-    assert len({len(share) for share in shares}) == 1
-    monkeypatch.setattr(training, "gather_object", lambda _: shares)
-    assert training.gather(shares[0], count, processes[0]) == items
-    assert training.gather(items, count, Process(0, 1)) == items == training.share(items, Process(0, 1))
 
 
 @pytest.mark.parametrize("name", ["03_sft_warmup", "05_reward_model"])

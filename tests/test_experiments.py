@@ -13,7 +13,7 @@ from test_own_study import own_root
 from rdlib import artifacts, numerics
 from rdlib.__main__ import main
 from rdlib.errors import UserError
-from rdlib.evidence import followups, paper
+from rdlib.evidence import paper
 from rdlib.evidence.result_tables import open_results
 from rdlib.profile import load_profile
 from rdlib.study import estimate, experiment_report, experiments, results, rows, workflow
@@ -211,11 +211,6 @@ def test_a_benchmark_asks_for_all_unless_told_otherwise(root):
 # ---- the study's own experiments
 
 
-def by_arm(name: str, seed: int = 100) -> dict[str, object]:
-    one = named([name])[0]
-    return {run.arm: run for run in runs(one, "params/micro.yaml", [seed]) if run.stage.seed == seed}
-
-
 def test_the_reference_has_what_the_rule_chooses():
     """The highest mean over the cells of the best values; of equals the fewest steps."""
     known = experiments.load("params/trials.yaml")
@@ -234,21 +229,6 @@ def test_the_reference_has_what_the_rule_chooses():
         found = pd.concat(tables).groupby("value").agg(best=("best", "mean"), steps=("steps", "mean"))
         first = found.sort_values(["best", "steps"], ascending=[False, True]).index[0]
         assert paper.lookup(reference, key) == first
-
-
-def test_a_follow_up_is_measured_where_it_can_be():
-    """Its own answers, those of the warm-up that it starts from, and what its reward model sees."""
-    for one in named(["params/followups.yaml"]):
-        for run in runs(one, "params/reference.yaml", [100]):
-            measured = [(stage.name, stage.method) for stage in experiments.measures_of(run, one)]
-            warmed = any(stage.method == "ours_wo_r" for stage in run.stage.upstream())
-            assert (("13_validation_answers", "ours_wo_r") in measured) >= warmed
-            assert run.stage.name == "05_reward_model" or ("13_validation_answers", run.stage.method) in measured
-    tripled = by_arm("params/followups.yaml:reward_model")["three times the responses of a kind"].stage
-    usual = load_profile(REPOSITORY / "params/reference.yaml").reward_model.samples_per_kind
-    assert tripled.overrides == {"reward_model.samples_per_kind": 3 * usual}
-    for run in by_arm("params/followups.yaml:hot_teacher").values():
-        assert run.stage.profile.teacher_sampling.heat == followups.heat_of(run.arm) > 1
 
 
 # ---- what is shown of an experiment

@@ -18,7 +18,6 @@ from conftest import copy_study, stage_in
 from rdlib import artifacts
 from rdlib.artifacts import hash_files
 from rdlib.engines import generation
-from rdlib.evidence import gallery, result_tables
 from rdlib.method import reward_model, rl, sft, trainers, training
 
 METHODS = {"03_sft_warmup": "ours_wo_r"}
@@ -217,7 +216,7 @@ def test_an_interrupted_stage_under_other_settings_starts_again(study, tmp_path,
 # A run that is killed is a fork of a process that has imported rdlib and computed nothing: torch's threads, of which
 # this process has some, do not survive a fork.
 FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["rdlib.evidence.gallery", "rdlib.method.rl", "rdlib.method.training"])
+FORKS.set_forkserver_preload(["rdlib.method.rl", "rdlib.method.training"])
 
 
 def until(place: str, number: int, action) -> None:
@@ -296,35 +295,6 @@ def test_sigkill(study, tmp_path, name):
     stage.run()
     assert_same(stage, study)
     assert not (stage.folder / artifacts.KEY).exists()
-
-
-def draw(results: Path, out: Path) -> None:
-    """Draw three figures of results, and all their tables."""
-    evidence = result_tables.open_results(results)
-    figures = ("figure_3_failure_ratio", "figure_4_judged_correctness", "figure_6_data_ratio")
-    for name, exhibit in gallery.EXHIBITS.items():
-        if (name in figures or exhibit.draw is None) and (table := exhibit.rows(evidence)) is not None:
-            gallery.draw(exhibit, evidence, out, table)
-
-
-@pytest.mark.slow
-def test_sigkill_while_the_figures_are_drawn(tmp_path):
-    """What is there at any moment is whole, and in the end everything is."""
-    from excerpts import excerpt
-
-    results, out = excerpt(tmp_path / "results"), tmp_path / "out"
-    draw(results, tmp_path / "whole")
-    expected = hash_files(tmp_path / "whole")
-    for moment in [
-        ("rdlib.evidence.tables:write_markdown", 2),
-        ("os:fsync", 9),
-        ("rdlib.evidence.exhibit:save", 2),
-    ]:
-        kill(functools.partial(draw, results, out), *moment)
-        found = {name: hash_ for name, hash_ in hash_files(out).items() if not name.startswith(".")}
-        assert found.items() < expected.items()
-    draw(results, out)
-    assert hash_files(out) == expected
 
 
 def test_two_runs_of_the_same_stage_are_identical(study, tmp_path):
