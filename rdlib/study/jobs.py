@@ -27,7 +27,7 @@ import yaml
 
 from rdlib import artifacts
 from rdlib.evidence import criteria, gallery
-from rdlib.evidence.exhibit import Exhibit
+from rdlib.evidence.gallery import Exhibit
 from rdlib.paths import ROOT
 from rdlib.profile import load_profile
 from rdlib.settings import AXES
