@@ -377,11 +377,11 @@ def batch_of(post: Post, store: Store, under_way: Sequence[Ticket], form: str) -
     for one in post.askings:
         for part in missing(one, store, seen):
             if part.samples:
-                _add(batch, one, part, known, form)
+                _add_lines(batch, one, part, known, form)
     return batch
 
 
-def _add(batch: Batch, one: Asking, part: Missing, known: Learnt, form: str) -> None:
+def _add_lines(batch: Batch, one: Asking, part: Missing, known: Learnt, form: str) -> None:
     """Add the lines for the samples of a request that are missing, with as many a line as the server gives."""
     request, want = part.request, part.want
     origin = Origin.of(one, request)
