@@ -175,6 +175,15 @@ DECLARED = (
         shown_in=FURTHER,
     ),
     StageSpec(
+        "13_perturbed_answers",
+        "rdlib.method.evaluate:run_perturbed",
+        CELL,
+        inputs=MODELS,
+        sections=("evaluation", "generation"),
+        methods=TRAINED,
+        shown_in=FURTHER,
+    ),
+    StageSpec(
         "13_style", "rdlib.method.style:run", CELL, inputs=(DATA, WARMUP, REWARD_MODEL), methods=PPO, shown_in=FURTHER
     ),
     StageSpec(
