@@ -29,11 +29,10 @@ COMMANDS = {
     "crate": ("rdlib.study.crate", "write an RO-Crate of a run or of released results, for an archive"),
     "site": ("rdlib.study.site", "build results, gallery, notebooks, documents and API as web pages"),
     "batch": ("rdlib.study.batch", "get a teacher's answers from a provider's batch service"),
-    "execute": ("rdlib.study.execute", "run one notebook by papermill"),
+    "execute": ("rdlib.study.warm", "run one notebook by papermill"),
     "documents": ("rdlib.evidence.documents", "fill README.md and docs/*.md from result files"),
     "memory": ("rdlib.study.estimate", "write docs/memory.csv: GPU memory of every stage"),
     "pretrain": ("rdlib.study.pretrain", "pretrain the micro models in models/"),
-    "warm": ("rdlib.study.warm", "run one notebook in a fork of the study's warm process (used by studies)"),
     "worker": ("rdlib.study.worker", "one process of a training stage (used by stages)"),
 }
 

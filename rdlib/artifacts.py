@@ -158,6 +158,18 @@ def now() -> str:
 
 
 @contextlib.contextmanager
+def locked(folder: Path, busy: str) -> Iterator[int]:
+    """Hold a folder; gives the lock's descriptor. UserError, saying `busy`, where another process holds it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(busy) from None
+        yield lock.fileno()
+
+
+@contextlib.contextmanager
 def hold(partial: Path, key: str) -> Iterator[None]:
     """Work in a partial folder, alone: what another key left there is removed first.
 

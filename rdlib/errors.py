@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import difflib
 import errno
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 
 class UserError(Exception):
     """Something the user can mend: the message says what is wrong, where, and what to do."""
+
+
+def hint(name: str, known: Iterable[str], otherwise: str, cutoff: float = 0.6) -> str:
+    """The end of a sentence about a name that there is not: the nearest of those known, or else what to do."""
+    close = difflib.get_close_matches(name, known, n=1, cutoff=cutoff)
+    return f"did you mean {close[0]!r}?" if close else otherwise
 
 
 def exit_code(work: Callable[[], int | None]) -> int:

@@ -122,7 +122,7 @@ class Released(Finished):
         index = pd.MultiIndex.from_frame(rows[["benchmark", "id"]])
         return rows.drop(columns="seed").assign(group=self.groups.reindex(index).fillna("").to_numpy())
 
-    def responses(self, run: Run) -> pd.DataFrame:
+    def responses(self, run: Run, measures: Sequence[Stage]) -> pd.DataFrame:
         """The judged responses of a cell."""
         return self.judged.of(run.cell) if run.stage.name == "13_judged_responses" else pd.DataFrame()
 
@@ -213,7 +213,7 @@ class Tried(Finished):
             group = self.groups.reindex(index).fillna("").to_numpy()
             yield run.stage, tested.assign(group=group, split="test", moment="kept")
 
-    def responses(self, run: Run) -> pd.DataFrame:
+    def responses(self, run: Run, measures: Sequence[Stage]) -> pd.DataFrame:
         """None was kept."""
         return pd.DataFrame()
 

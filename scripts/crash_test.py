@@ -112,8 +112,8 @@ def _notebook_of(process: psutil.Process) -> str | None:
         words = process.cmdline()
     except psutil.Error:
         return None
-    at_work = words[1:4] == ["-m", "rdlib", "warm"] and len(words) > 4 and words[4].endswith(".ipynb")
-    return Path(words[3]).stem if at_work else None
+    at_work = words[1:4] == ["-m", "rdlib", "execute"] and len(words) > 4 and words[4].endswith(".ipynb")
+    return Path(words[4]).stem if at_work else None
 
 
 def moments(kills: int, notebooks: int, seconds: float, seed: int) -> list[tuple[int, float]]:

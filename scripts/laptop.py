@@ -80,7 +80,7 @@ def _of_hub(split: str) -> list[tuple[str, str]]:
 
 def record(server: str | None) -> None:
     """Ask the teacher every question of the study and write the recording; what was asked before is not asked again."""
-    from rdlib.study.opening import make_stage
+    from rdlib.study.stage import make_stage
 
     if server is None:
         require_avx2()

@@ -55,9 +55,9 @@ def cases(name: str) -> list[list[str | None]]:
 
 def patch_root(patch: pytest.MonkeyPatch, root: Path) -> None:
     """Make a folder the repository for everything that opens or lists stages."""
-    from rdlib.study import dag, exhibit_runs, experiments, figures, jobs, opening, results, workflow
+    from rdlib.study import dag, experiments, figures, jobs, results, stage, workflow
 
-    for module in (opening, experiments, jobs, dag, results, figures, exhibit_runs, workflow):
+    for module in (stage, experiments, jobs, dag, results, figures, workflow):
         patch.setattr(module, "ROOT", root)
 
 

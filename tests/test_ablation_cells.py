@@ -12,11 +12,11 @@ from test_claims import answers as graded
 from test_claims import study as evaluated
 
 from rdlib.evidence import claims
-from rdlib.evidence.result_tables import open_results
+from rdlib.evidence.result_tables import open_results, read_record
 from rdlib.evidence.verdicts import INCONCLUSIVE, SUPPORTED
-from rdlib.study import exhibit_runs, publish
+from rdlib.study import dag, estimate, publish
 from rdlib.study.experiments import ablation_cells, named, runs
-from rdlib.study.jobs import DRAWING, study_jobs
+from rdlib.study.jobs import DRAWING, exhibit_jobs, study_jobs
 
 GSM, MMLU, LARGE = ("gsm", "strong", "small"), ("mmlu", "strong", "small"), ("gsm", "strong", "large")
 NAMES = ["gsm/strong/small", "mmlu/strong/small"]
@@ -56,7 +56,7 @@ def test_the_notebooks_that_are_kept_are_of_the_first_cell(root):
 
 def test_an_exhibit_is_trained_again_in_every_cell(root):
     for name, notebook in (("figure_5_lambda", "08_ablation_lambda"), ("figure_best_of_n", "06_ppo")):
-        jobs = [job for job in exhibit_runs.jobs_of(name, PARAMS, [0]) if job.notebook == notebook]
+        jobs = [job for job in exhibit_jobs(name, PARAMS, [0]) if job.notebook == notebook]
         assert {job.stages[0].cell_name for job in jobs} == {"/".join(cell) for cell in (GSM, LARGE, MMLU)}
 
 
@@ -114,17 +114,21 @@ def test_exhibits_of_two_cells_are_trained_again_gathered_and_drawn(study, tmp_p
     (root / PARAMS).write_text(yaml.safe_dump(content))
     at_root(root)
     for name in ("figure_5_lambda", "figure_over_optimisation"):
-        jobs = exhibit_runs.jobs_of(name, PARAMS, [0])
+        jobs = exhibit_jobs(name, PARAMS, [0])
         for job in jobs:
             for stage in job.stages:
                 stage.run_with_inputs()
-        exhibit_runs.draw(name, PARAMS, [0])
+        dag.draw(name, PARAMS, [0])
     out = root / "runs/tiny/retrained"
     curves = pd.read_csv(out / "figure_5_lambda/figure_5_lambda.csv")
     assert set(zip(curves.student, curves.lam, strict=True)) == {(s, v) for s in ("small", "large") for v in (0.5, 1.0)}
     along = pd.read_csv(out / "figure_over_optimisation/figure_over_optimisation.csv")
     assert list(dict.fromkeys(along.cell)) == ["gsm/strong/small", "gsm/strong/large"]
     judged = open_results(out / "figure_over_optimisation/results").judged
+    (made,) = read_record(out / "figure_5_lambda/results/seed0")["experiments"].values()
+    assert made["command"].endswith(f"--profile {PARAMS} --seeds 0 --for figure_5_lambda")
+    lines = estimate.exhibit_line("figure_5_lambda", exhibit_jobs("figure_5_lambda", PARAMS, [0]))
+    assert lines.endswith("All of them are done.")
     for cell in ablation_cells(PARAMS, 0):
         own, table = judged[judged["cell"] == cell.cell_name], cell.at("13_judged_responses").table("judged")
         assert own["id"].tolist() == table["id"].tolist() and own["score"].tolist() == table["score"].tolist()

@@ -78,7 +78,7 @@ def test_no_label_in_the_validation_split(study, tmp_path, monkeypatch):
 
 def test_a_profile_outside_of_the_repository(tmp_path, at_root):
     """An absolute path works as well as a relative one."""
-    from rdlib.study.opening import make_stage
+    from rdlib.study.stage import make_stage
 
     at_root(make_root(tmp_path / "repository"))
     elsewhere = make_root(tmp_path / "elsewhere") / PARAMS

@@ -16,9 +16,8 @@ from rdlib.engines import batch_files
 from rdlib.engines.batch_files import Ticket
 from rdlib.engines.store import Store
 from rdlib.errors import UserError
-from rdlib.settings import Model
-from rdlib.study import batch, batch_reading, batch_requests, requirements
-from rdlib.study.batch_requests import Folder
+from rdlib.study import batch, outlook, requirements
+from rdlib.study.outlook import Folder
 
 KEY = "sk-secret-0123456789"
 QUESTIONS = [f"What is {number} + 1?" for number in range(10)]
@@ -289,7 +288,7 @@ def test_a_batch_is_sent_waited_for_and_read(root, server, capsys):
     assert server.batches["batch_0"]["endpoint"] == "/v1/chat/completions"
     assert server.batches["batch_0"]["completion_window"] == "24h"
     assert "beside the 28 under way: give `collect`" in said("send", capsys)
-    assert "64 samples of t are under way in batches and would be paid for twice" in batch_requests.under_way(
+    assert "64 samples of t are under way in batches and would be paid for twice" in outlook.under_way(
         teacher_stage(root)
     )
     with pytest.raises(UserError, match="would be paid for twice"):
@@ -301,7 +300,7 @@ def test_a_batch_is_sent_waited_for_and_read(root, server, capsys):
     assert "completed, 3 of 3 answered" in (told := capsys.readouterr().out) and "64 responses were added" in told
     assert "Nothing that was sent is under way" in said("collect", capsys)
     study(root)
-    assert not server.chats and not batch_requests.under_way(teacher_stage(root))
+    assert not server.chats and not outlook.under_way(teacher_stage(root))
     assert KEY not in "".join(path.read_text() for path in folder_of(root).path.iterdir() if path.is_file())
 
 
@@ -350,7 +349,7 @@ def test_a_reading_that_was_killed_goes_on(root, monkeypatch):
             raise KeyboardInterrupt
         add(*words)
 
-    monkeypatch.setattr(batch_reading, "AT_ONCE", 2)
+    monkeypatch.setattr(batch, "AT_ONCE", 2)
     monkeypatch.setattr(Store, "add", dies)
     assert run("read", out) == 130
     assert 15 <= len(kept(root)) <= 20
@@ -450,14 +449,4 @@ def test_two_commands_do_not_work_at_once(root, capsys):
 
 
 def test_the_samples_of_a_line_have_no_gap():
-    assert list(batch_requests._runs([0, 1, 4, 5, 6, 9], 2)) == [[0, 1], [4, 5], [6], [9]]
-
-
-def test_fields_of_the_profile_are_never_left_out_by_themselves():
-    model = Model(model="m", request={"body": {"effort": "low"}}, leave_out=["seed"])
-    sent = batch_reading.sent_of(
-        model, Ticket(bytes(16), "0", 0, 2, 60), {"temperature": 0.3, "request": {"effort": 1}}
-    )
-    assert sent == {"max_tokens": 60, "n": 2, "temperature": 0.3, "effort": 1}
-    assert batch_reading._needed(("effort",), model, sent) == "effort"
-    assert batch_reading._needed(("n",), model, sent) == ""
+    assert list(outlook._runs([0, 1, 4, 5, 6, 9], 2)) == [[0, 1], [4, 5], [6], [9]]

@@ -73,7 +73,7 @@ def run(root: Path, *words: str) -> str:
 def run_stage(root: Path, name: str, **parameters: str) -> Path:
     """Make a stage of the copy with all that comes before it; returns its folder."""
     parameters |= {"profile": PARAMS, "dataset": "gsm", "teacher": "strong"}
-    code = "from rdlib.study.opening import open_stage; print(open_stage(*%r).run_with_inputs().folder)"
+    code = "from rdlib.study.stage import open_stage; print(open_stage(*%r).run_with_inputs().folder)"
     return Path(run(root, "-c", code % ((name, parameters),)).splitlines()[-1])
 
 

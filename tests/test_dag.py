@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
 import fcntl
+import json
 import shutil
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import yaml
@@ -14,7 +15,7 @@ from conftest import PARAMS, REPOSITORY, copy_study, make_root
 
 from rdlib.__main__ import main
 from rdlib.profile import load_profile
-from rdlib.study import cluster, dag, warm, workflow
+from rdlib.study import dag, warm, workflow
 from rdlib.study.jobs import drop_stale_markers, study_jobs
 
 
@@ -135,24 +136,22 @@ def test_failed_jobs_are_named_with_their_reason_and_the_command_ends_with_1(roo
 # ---- what Snakemake is given
 
 
-def words_for(profile: str, workflow_profile: str | None = None, **options) -> list[str]:
-    """Snakemake's call for a profile, the other options being at their defaults."""
-    parser = argparse.ArgumentParser()
-    dag.add_arguments(parser)
-    asked = argparse.Namespace(**vars(parser.parse_args([])) | {"profile": profile} | options)
-    placement = cluster.WorkflowProfile.read(REPOSITORY / workflow_profile) if workflow_profile else None
-    return workflow.command(asked, load_profile(REPOSITORY / profile), [0, 1], placement)
+def words_for(profile: str, workflow_profile: str | None = None, jobs: int = 2) -> list[str]:
+    """Snakemake's call for a profile."""
+    placement = workflow.WorkflowProfile.read(REPOSITORY / workflow_profile) if workflow_profile else None
+    return workflow.command(Path("plan.json"), jobs, load_profile(REPOSITORY / profile), placement)
 
 
-def test_snakemake_gets_its_cores_and_the_jobs_asked_for():
-    words = words_for("params/micro.yaml", methods=["sft"], experiments=["study", "lambda"], jobs=3)
+def test_snakemake_gets_its_cores_and_the_jobs_asked_for(tmp_path):
+    words = words_for("params/micro.yaml", jobs=3)
     assert words[words.index("--cores") + 1] == "3" and "--keep-going" in words
-    given = ["profile=params/micro.yaml", "seeds=[0, 1]", 'experiments=["study", "lambda"]', 'methods=["sft"]']
-    assert words[words.index("--config") + 1 :][:4] == given
+    assert words[words.index("--config") + 1] == "plan=plan.json"
     assert not {"--resources", "--workflow-profile"} & set(words)
-    assert not [
-        word for word in words_for("params/micro.yaml") if word.startswith(("methods", "experiments", "exhibit"))
-    ]
+    jobs = study_jobs("params/micro.yaml", [0], ["lambda"])
+    plan = json.loads(workflow.planned(jobs, tmp_path).read_text())
+    made = [one["marker"] for one in plan]
+    assert [one["name"] for one in plan] == [job.name for job in jobs] and len(set(made)) == len(made)
+    assert all(set(one["after"]) <= set(made[:place]) for place, one in enumerate(plan))
 
 
 def test_gpus_are_shared_on_one_machine_and_asked_for_on_a_cluster():

@@ -18,10 +18,9 @@ from rdlib.settings import Hardware, Model
 from rdlib.study import estimate
 from rdlib.study.estimate import Workload
 from rdlib.study.jobs import stages_to_run, study_jobs
-from rdlib.study.opening import make_stage
 from rdlib.study.outlook import Outlook
 from rdlib.study.specification import BASELINES
-from rdlib.study.stage import Stage
+from rdlib.study.stage import Stage, make_stage
 
 PAPER = "params/paper.yaml"
 CELL = {"dataset": "gsm", "teacher": "strong", "student": "small"}

@@ -120,7 +120,7 @@ def server():
 
 
 def command(notebook: Path, output: Path, **parameters) -> list[str]:
-    return [sys.executable, "-m", "rdlib", "warm", str(notebook), str(output), json.dumps(parameters)]
+    return [sys.executable, "-m", "rdlib", "execute", str(notebook), str(output), json.dumps(parameters)]
 
 
 def run(address: dict[str, str], notebook: Path, output: Path, **parameters) -> subprocess.CompletedProcess:

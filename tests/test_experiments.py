@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from itertools import product
 
 import pandas as pd
 import pytest
@@ -14,10 +13,10 @@ from test_own_study import own_root
 from rdlib import artifacts, numerics
 from rdlib.__main__ import main
 from rdlib.errors import UserError
-from rdlib.evidence import followups, paper
+from rdlib.evidence import paper
 from rdlib.evidence.result_tables import open_results
 from rdlib.profile import load_profile
-from rdlib.study import exhibit_runs, experiment_report, experiments, results, rows, workflow
+from rdlib.study import estimate, experiment_report, experiments, results, rows, workflow
 from rdlib.study.experiments import named, runs, settled
 from rdlib.study.jobs import study_jobs
 from rdlib.study.specification import BASELINES
@@ -209,41 +208,7 @@ def test_a_benchmark_asks_for_all_unless_told_otherwise(root):
     assert asked_for() == ({"teacher", "icl", "ours"}, set())
 
 
-def test_the_shipped_profile_of_own_questions_names_what_an_older_copy_gets():
-    profile = load_profile(REPOSITORY / "params/own_questions.yaml")
-    (dataset,) = profile.datasets
-    old = profile.model_copy(update={"grid": profile.grid.model_copy(update={"methods": None, "ablations": None})})
-    for of in (experiments.methods_of, experiments.ablations_of):
-        assert of(profile, dataset) == of(old, dataset)
-
-
 # ---- the study's own experiments
-
-
-def by_arm(name: str, seed: int = 100) -> dict[str, object]:
-    one = named([name])[0]
-    return {run.arm: run for run in runs(one, "params/micro.yaml", [seed]) if run.stage.seed == seed}
-
-
-def test_every_question_has_one_reference_or_one_a_level():
-    found = [run for one in named(["questions"]) for run in runs(one, "params/micro.yaml", [0])]
-    for question in ("R1", "R2", "R3", "R5"):
-        assert sum(run.reference for run in found if run.experiment == question) == 1
-    flips = [run for run in found if run.experiment == "R4"]
-    assert {run.level for run in flips if run.reference} == {run.level for run in flips} == {0.0, 0.05, 0.1, 0.2, 0.4}
-    assert len({(run.experiment, run.arm, run.level) for run in found}) == len(found)
-
-
-def test_arms_differ_from_ours_in_what_they_say():
-    found = [run for one in named(["questions"]) for run in runs(one, "params/micro.yaml", [3])]
-    stages = {(run.experiment, run.arm, run.level): run.stage for run in found}
-    assert stages["R5", "vote alone", None].overrides == {"reward.source": "vote"}
-    assert stages["R4", "Ours", 0.2].overrides == {"voting.flip_share": 0.2}
-    assert stages["R4", "Ours", 0.0].variant == "" and stages["R4", "Ours", 0.0].seed == 3
-    more = stages["R2", "SFT", 2.0].profile
-    assert more.teacher_sampling.samples_per_temperature == 10 and more.sft.responses_per_question == 8
-    tuned = next(run for run in found if run.arm == "teacher, fine-tuned")
-    assert tuned.stage.student == "strong" and tuned.cell == CELL != tuned.stage.cell_name
 
 
 def test_the_reference_has_what_the_rule_chooses():
@@ -264,53 +229,6 @@ def test_the_reference_has_what_the_rule_chooses():
         found = pd.concat(tables).groupby("value").agg(best=("best", "mean"), steps=("steps", "mean"))
         first = found.sort_values(["best", "steps"], ascending=[False, True]).index[0]
         assert paper.lookup(reference, key) == first
-
-
-def test_ppos_follow_up_is_every_combination_and_does_what_it_says():
-    found = by_arm("params/followups.yaml:ppo_on_mmlu")
-    factors = list(followups.PPO_FACTORS.values())
-    assert set(found) == {" | ".join(parts) for parts in product(*factors)}
-    usual = found["reward model | all questions | long warm-up"].stage
-    assert not usual.variant
-    for name, run in found.items():
-        reward, questions, warm_up = name.split(" | ")
-        profile = run.stage.profile
-        assert profile.reward.source == reward.replace(" ", "_")
-        assert profile.ppo.queries == {"all questions": "all", "without Q_fail": "labelled"}[questions]
-        assert (profile.sft == usual.profile.sft) == (warm_up == "long warm-up")
-        steps = profile.sft.epochs * profile.sft.responses_per_question
-        assert warm_up == "long warm-up" or steps < usual.profile.sft.responses_per_question
-
-
-def test_texts_and_rates_of_sft_are_exchanged():
-    usual = load_profile(REPOSITORY / "params/reference.yaml").sft
-    rates = {"rate of SFT": usual.learning_rate, "rate of the warm-up": usual.learning_rate_of_warmup}
-    found = by_arm("params/followups.yaml:sft_rate")
-    assert set(found) == {" | ".join(parts) for parts in product(("all texts", "agreeing texts"), rates)}
-    for name, run in found.items():
-        texts, rate = name.split(" | ")
-        assert run.stage.method == {"all texts": "sft", "agreeing texts": "ours_wo_r"}[texts]
-        own = run.stage.profile.sft
-        assert (own.learning_rate if run.stage.method == "sft" else own.learning_rate_of_warmup) == rates[rate]
-    for name in (followups.SFT, followups.SFT_AS_WARM_UP):
-        assert not found[name].stage.variant
-    for run in by_arm("same_rate", 0).values():
-        assert run.stage.profile.sft.learning_rate == run.stage.profile.sft.learning_rate_of_warmup
-
-
-def test_a_follow_up_is_measured_where_it_can_be():
-    """Its own answers, those of the warm-up that it starts from, and what its reward model sees."""
-    for one in named(["params/followups.yaml"]):
-        for run in runs(one, "params/reference.yaml", [100]):
-            measured = [(stage.name, stage.method) for stage in experiments.measures_of(run, one)]
-            warmed = any(stage.method == "ours_wo_r" for stage in run.stage.upstream())
-            assert (("13_validation_answers", "ours_wo_r") in measured) >= warmed
-            assert run.stage.name == "05_reward_model" or ("13_validation_answers", run.stage.method) in measured
-    tripled = by_arm("params/followups.yaml:reward_model")["three times the responses of a kind"].stage
-    usual = load_profile(REPOSITORY / "params/reference.yaml").reward_model.samples_per_kind
-    assert tripled.overrides == {"reward_model.samples_per_kind": 3 * usual}
-    for run in by_arm("params/followups.yaml:hot_teacher").values():
-        assert run.stage.profile.teacher_sampling.heat == followups.heat_of(run.arm) > 1
 
 
 # ---- what is shown of an experiment
@@ -427,7 +345,7 @@ def test_a_dry_run_tells_what_an_experiment_takes_and_starts_nothing(root, capsy
 
 def test_the_time_of_any_experiments_is_estimated_from_the_released_run():
     jobs = study_jobs("params/reference.yaml", [7], ["R3"])
-    assert "notebooks" not in exhibit_runs.time_estimate(jobs)
-    assert exhibit_runs.time_estimate(jobs).startswith("They take about ")
+    assert "notebooks" not in estimate.time_estimate(jobs)
+    assert estimate.time_estimate(jobs).startswith("They take about ")
     jobs = study_jobs("params/smoke.yaml", [7], ["R3"])
-    assert "no run of the profile smoke is released" in exhibit_runs.time_estimate(jobs)
+    assert "no run of the profile smoke is released" in estimate.time_estimate(jobs)

@@ -14,8 +14,8 @@ from conftest import PARAMS, REPOSITORY, make_root, patch_root
 from rdlib.study import experiments
 from rdlib.study.execute import check_parameters
 from rdlib.study.jobs import DRAWING, EXPERIMENT, FIGURES, QUESTIONS, study_jobs
-from rdlib.study.opening import open_stage
 from rdlib.study.specification import STAGES
+from rdlib.study.stage import open_stage
 
 # Requests: what the profile asks for, all that there is, parts that share stages, and an experiment of a user's own
 REQUESTS = {
@@ -132,7 +132,7 @@ def test_every_command_is_accepted_by_its_notebook_and_opens_its_stage(jobs, at_
     at_root(root)
     for job in made:
         words = shlex.split(job.command)
-        assert words[:4] == [sys.executable, "-m", "rdlib", "warm"]
+        assert words[:4] == [sys.executable, "-m", "rdlib", "execute"]
         assert Path(words[4]).name == f"{job.notebook}.ipynb" and words[5] == str(job.executed)
         parameters = json.loads(words[6])
         assert parameters == job.parameters

@@ -161,16 +161,6 @@ def test_kept_activations_are_what_autograd_saves(kind, checkpointing, attention
     assert found == pytest.approx(expected, rel=0.02)
 
 
-@pytest.mark.parametrize("kind", ["fp32", "bf16"])
-def test_activations_of_adapters_are_near_the_formula(kind):
-    """Norms whose weight is frozen keep less, by less than a quarter; casts for float32 adapters keep a tenth more."""
-    model = build(AutoModelForCausalLM, SMALL, NUMBERS[kind])
-    adapted = training.with_adapters(model, Training(lora=Lora(r=2, alpha=4)), "CAUSAL_LM").get_base_model()
-    ids = torch.randint(1, SMALL.vocabulary, (8, 64))
-    found = kept_bytes(adapted, ids, None, NUMBERS[kind])
-    assert 0.75 < found / m.Passes(SMALL, NUMBERS[kind], 64).kept(8) < 1.1
-
-
 # ---- peaks
 
 
@@ -337,17 +327,6 @@ def test_zero_splits_what_its_paper_says():
     assert three.total() == pytest.approx(count * 16 / n + bucket + live)
 
 
-@pytest.mark.parametrize(("dtype", "numbers"), [(torch.float32, m.FP32), (torch.bfloat16, m.BF16)])
-def test_optimizer_states_are_adams(dtype, numbers):
-    weight = torch.nn.Parameter(torch.randn(500, 200).to(dtype))
-    weight.grad = torch.ones_like(weight)
-    optimizer = torch.optim.AdamW([weight])
-    optimizer.step()
-    held = sum(t.nbytes for t in optimizer.state[weight].values() if t.ndim)
-    expected = m.states(weight.numel(), 0, numbers, m.Sharding())
-    assert [weight.nbytes, weight.grad.nbytes, held] == [expected[part] for part in m.PARTS[:3]]
-
-
 # ---- stages, by hand
 
 
@@ -366,15 +345,6 @@ def test_sft_of_one_gpu_by_hand():
         "logits": 4096 * 32768 * 2 + 4 * 16 * 670 * QWEN.hidden + 4 * QWEN.embedding,
         "runtime": 2 * m.GIB,
     }
-
-
-def test_ppo_of_one_gpu_by_hand():
-    """Policy and value model in training, reference and reward model beside them; one tile of logits, in two types."""
-    memory = found("06_ppo", overrides=FEW).memory
-    both = QWEN.parameters + QWEN.scorer_parameters
-    assert (memory["gradients"], memory["optimizer"], memory["cache"]) == (4 * both, 8 * both, 0)
-    assert memory["weights"] == 8 * both + 2 * 2 * QWEN.layers * QWEN.layer_linear
-    assert memory["logits"] == 6 * 2**25 + 4 * 16 * 320 * QWEN.hidden + 4 * QWEN.embedding
 
 
 def test_ppo_with_adapters_by_hand():
@@ -414,15 +384,6 @@ def test_the_weights_of_ppo_with_adapters_are_the_networks_own(tmp_path, kind, w
     assert (trained, 2 * trained) == (expected["gradients"], expected["optimizer"])
 
 
-def test_zero2_of_the_papers_four_gpus_by_hand():
-    memory = found("06_ppo", PAPER, student="large", dataset="mmlu").memory
-    both = LARGE.parameters + LARGE.scorer_parameters
-    assert memory["optimizer"] == 12 * both / 4
-    assert memory["gradients"] == 2 * both / 4 + 2 * 2 * m.DEEPSPEED_BUCKET
-    assert memory["weights"] == 4 * both  # two trained in bf16, two frozen in `training.weights`
-    assert memory["cache"] == m.kv_cache(LARGE, 64, 1600 + 512, 2)
-
-
 def test_vllm_splits_a_teacher_by_tensor_parallelism_and_takes_its_share():
     axes = {"student": None, "method": None}
     whole, split = (found("01_teacher_responses", PAPER, teacher=t, **axes) for t in ("weak", "strong"))
@@ -443,26 +404,6 @@ def test_vllm_beside_the_policy_takes_its_share_in_turn_or_all_the_time():
     assert awake == plain + m.Memory(cache=40 * m.GIB)
     assert asleep["cache"] == 40 * m.GIB and asleep["activations"] == asleep["logits"] == 0
     assert asleep["weights"] == plain["weights"] and asleep.total() < awake.total()
-
-
-@pytest.mark.parametrize(
-    ("overrides", "part"),
-    [
-        ({"training.weights": "bfloat16"}, "optimizer"),
-        ({"training.gradient_accumulation": 8}, "activations"),
-        (LORA, "gradients"),
-    ],
-)
-def test_settings_that_save_memory_save_it_where_they_say(overrides, part):
-    before, after = (found("06_ppo", overrides=FEW | more).memory for more in ({}, overrides))
-    assert after[part] <= before[part] / 2 and after.total() < before.total()
-
-
-def test_checkpointing_and_eager_attention_count():
-    plain = {"training.gradient_checkpointing": False}
-    given = ({}, plain, plain | {"training.attention": "eager"})
-    less, more, eager = (found("05_reward_model", overrides=one).memory["activations"] for one in given)
-    assert less < more / 4 and more < eager
 
 
 def test_parts_and_tiles_are_the_stages_own():

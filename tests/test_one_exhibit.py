@@ -10,14 +10,14 @@ import long_tables
 import pandas as pd
 import pytest
 import yaml
-from conftest import PARAMS, REPOSITORY, copy_study, make_root, patch_root, tiny_settings
+from conftest import PARAMS, REPOSITORY, make_root, patch_root, tiny_settings
 from excerpts import excerpt
 
 from rdlib.__main__ import main
 from rdlib.errors import UserError
 from rdlib.evidence import gallery
-from rdlib.evidence.result_tables import open_results, read_record
-from rdlib.study import exhibit_runs, workflow
+from rdlib.study import estimate, workflow
+from rdlib.study.jobs import exhibit_jobs, exhibit_runs
 
 # ---- training again
 
@@ -43,24 +43,24 @@ def test_what_an_exhibit_depends_on_is_true(one_cell, name):
     exhibit = gallery.EXHIBITS[name]
     assert bool(exhibit.experiments) == (name not in SETTINGS_ALONE)
     if not exhibit.experiments:
-        assert "depends on no training" in exhibit_runs.summary_line(name, [])
+        assert "depends on no training" in estimate.exhibit_line(name, [])
         return
     if "rounding" in exhibit.experiments:
         with pytest.raises(
             UserError, match="--experiments main` and `python -m .*params/rounding.yaml --experiments r"
         ):
-            exhibit_runs.jobs_of(name, PARAMS, [0])
+            exhibit_jobs(name, PARAMS, [0])
         return
     profile, seeds = ("params/reference.yaml", None) if ":" in exhibit.experiments[0] else (PARAMS, [0])
-    jobs, made = exhibit_runs.jobs_of(name, profile, seeds), set()
-    assert jobs and "depends on" in exhibit_runs.summary_line(name, jobs)
+    jobs, made = exhibit_jobs(name, profile, seeds), set()
+    assert jobs and "depends on" in estimate.exhibit_line(name, jobs)
     for job in jobs:
         assert all(any(other is before for other in jobs) for before in job.after)
         assert job.notebook[:2] in ("08", "09", "10", "11") or _read_outside(job) <= made, job.name
         made |= {stage.folder for stage in job.stages}
     stages = {(stage.name, stage.method) for job in jobs for stage in job.stages}
     assert {
-        (one.stage.name, one.stage.method) for _, runs in exhibit_runs.runs_of(exhibit, profile, seeds) for one in runs
+        (one.stage.name, one.stage.method) for _, runs in exhibit_runs(exhibit, profile, seeds) for one in runs
     } <= stages
 
 
@@ -83,7 +83,7 @@ def _read_outside(job) -> set:
     ],
 )
 def test_an_exhibit_comes_with_the_runs_that_only_it_needs(name, last, variant):
-    jobs = exhibit_runs.jobs_of(name, "params/reference.yaml", None if name == "open_ppo" else [0])
+    jobs = exhibit_jobs(name, "params/reference.yaml", None if name == "open_ppo" else [0])
     found = [stage for job in jobs for stage in job.stages if (stage.name, stage.method) == last]
     assert any(variant in stage.variant and bool(variant) == bool(stage.variant) for stage in found)
     later = {"06_ppo", "07_evaluate"} if last[0] in ("05_reward_model", "02_judgement") else set()
@@ -91,18 +91,18 @@ def test_an_exhibit_comes_with_the_runs_that_only_it_needs(name, last, variant):
 
 
 def test_a_figure_about_one_ablation_needs_one_chain():
-    jobs = exhibit_runs.jobs_of("figure_5_lambda", "params/micro.yaml", [3])
+    jobs = exhibit_jobs("figure_5_lambda", "params/micro.yaml", [3])
     chain = "00_data 01_teacher_responses 02_pseudo_labels 03_sft_warmup 04_student_responses 05_reward_model"
     assert [job.notebook for job in jobs] == [*chain.split(), "08_ablation_lambda"]
     assert {stage.seed for job in jobs for stage in job.stages} == {3}
-    tuned = exhibit_runs.jobs_of("question_r3", "params/micro.yaml", [0])
+    tuned = exhibit_jobs("question_r3", "params/micro.yaml", [0])
     assert [job.parameters["student"] for job in tuned if job.notebook == "03_sft_warmup"] == ["strong", "small"]
 
 
 def test_minutes_follow_from_what_the_released_run_took(tmp_path):
     """Two stages of known seconds, and a measured seed that took a minute for 100 s of its stages."""
     folder = excerpt(tmp_path / "results") / "seed0"
-    jobs = exhibit_runs.jobs_of("figure_5_lambda", "params/reference.yaml", [5])
+    jobs = exhibit_jobs("figure_5_lambda", "params/reference.yaml", [5])
     stages = [stage for job in jobs for stage in job.stages if stage.name in ("03_sft_warmup", "05_reward_model")]
     rows = [stage.columns | {"seed": 0, "stage": stage.name, "seconds": 10.0} for stage in stages]
     rows.append(
@@ -114,12 +114,12 @@ def test_minutes_follow_from_what_the_released_run_took(tmp_path):
             path.unlink()
     long_tables.write(folder, 0, costs=table.assign(experiment="main", arm=table["method"]))
     (folder / "measured.json").write_text(json.dumps({"minutes": table.seconds.sum() / 100, "questions": False}))
-    found = exhibit_runs.minutes_of(stages[:2], tmp_path / "results")
+    found = estimate.minutes_of(stages[:2], tmp_path / "results")
     assert found == pytest.approx(2 * 10.0 / 100)
     others = [replace(stage, profile_path="params/smoke.yaml") for stage in stages]
-    assert exhibit_runs.minutes_of(others, tmp_path / "results") is None
-    assert exhibit_runs.minutes_of(stages, tmp_path / "none") is None
-    text = exhibit_runs.summary_line("figure_5_lambda", jobs, tmp_path / "results")
+    assert estimate.minutes_of(others, tmp_path / "results") is None
+    assert estimate.minutes_of(stages, tmp_path / "none") is None
+    text = estimate.exhibit_line("figure_5_lambda", jobs, tmp_path / "results")
     assert text.endswith(
         "depends on lambda: 14 notebooks. They take about 1 minutes, two at a time, by the released run."
     )
@@ -132,20 +132,3 @@ def test_telling_starts_nothing(tmp_path, at_root, capsys, monkeypatch):
     assert "depends on lambda: 7 notebooks" in capsys.readouterr().out
     assert main(["study", "--profile", PARAMS, "--for", "figure_5"]) == 2
     assert "did you mean figure_5_lambda?" in capsys.readouterr().err
-
-
-@pytest.mark.slow
-def test_what_was_trained_again_is_gathered_and_drawn(study, tmp_path, at_root):
-    root = at_root(copy_study(study, tmp_path / "root"))
-    jobs = exhibit_runs.jobs_of("figure_5_lambda", PARAMS, [0])
-    for job in jobs:
-        for stage in job.stages:
-            stage.run_with_inputs()
-    paths = exhibit_runs.draw("figure_5_lambda", PARAMS, [0])
-    out = root / "runs/tiny/retrained/figure_5_lambda"
-    assert {path.relative_to(out).name for path in paths} == {f"figure_5_lambda.{e}" for e in ("csv", "pdf", "png")}
-    assert sorted(pd.read_csv(out / "figure_5_lambda.csv")["lam"].unique()) == [0.0, 0.5, 1.0]
-    assert open_results(out / "results").correctness.empty  # nothing was evaluated
-    (made,) = read_record(out / "results/seed0")["experiments"].values()
-    assert made["command"].endswith(f"--profile {PARAMS} --seeds 0 --for figure_5_lambda")
-    assert exhibit_runs.summary_line("figure_5_lambda", jobs).endswith("All of them are done.")

@@ -21,8 +21,8 @@ from pydantic import BaseModel
 from rdlib import profile as profiles
 from rdlib.errors import UserError
 from rdlib.profile import BASE, Profile, load_profile
-from rdlib.study.opening import SHORTCUTS, open_stage
 from rdlib.study.specification import STAGES
+from rdlib.study.stage import SHORTCUTS, open_stage
 from rdlib.tasks.data import SPLITS
 
 REQUIRED = {name for name, field in Profile.model_fields.items() if field.is_required()}

@@ -18,7 +18,6 @@ from conftest import copy_study, stage_in
 from rdlib import artifacts
 from rdlib.artifacts import hash_files
 from rdlib.engines import generation
-from rdlib.evidence import gallery, result_tables
 from rdlib.method import reward_model, rl, sft, trainers, training
 
 METHODS = {"03_sft_warmup": "ours_wo_r"}
@@ -74,37 +73,6 @@ def interrupt(stage, monkeypatch, owner, name: str, number: int) -> None:
             stage.run()
     assert not stage.folder.exists()
     assert partial_of(stage).exists()
-
-
-@pytest.mark.parametrize("name", ["01_teacher_responses", "04_student_responses", "07_evaluate"])
-def test_sampling_between_shards(study, tmp_path, monkeypatch, name):
-    stage = without(study, tmp_path, name)
-    interrupt(stage, monkeypatch, generation, "table_of", 1)
-    assert not list((partial_of(stage) / "shards").glob("*.parquet"))  # it crashed before writing
-    if name != "07_evaluate":  # which has one shard
-        interrupt(stage, monkeypatch, generation, "table_of", 3)
-        assert len(list((partial_of(stage) / "shards").glob("*.parquet"))) == 2
-    stage.run()
-    assert_same(stage, study)
-
-
-# (stage, what to crash in, at which call): in a step between two checkpoints, and after an evaluation
-TRAINING = [
-    ("03_sft_warmup", "on_step_end", 1),
-    ("03_sft_warmup", "on_step_end", 9),
-    ("03_sft_warmup", "on_train_end", 1),
-    ("05_reward_model", "on_step_end", 1),
-    ("05_reward_model", "on_step_end", 4),
-    ("05_reward_model", "on_train_end", 1),
-]
-
-
-@pytest.mark.parametrize(("name", "event", "number"), TRAINING)
-def test_training_in_the_middle(study, tmp_path, monkeypatch, name, event, number):
-    stage = without(study, tmp_path, name)
-    interrupt(stage, monkeypatch, training.ProgressBar, event, number)
-    stage.run()
-    assert_same(stage, study)
 
 
 def count_steps(stage, monkeypatch) -> int:
@@ -248,7 +216,7 @@ def test_an_interrupted_stage_under_other_settings_starts_again(study, tmp_path,
 # A run that is killed is a fork of a process that has imported rdlib and computed nothing: torch's threads, of which
 # this process has some, do not survive a fork.
 FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["rdlib.evidence.gallery", "rdlib.method.rl", "rdlib.method.training"])
+FORKS.set_forkserver_preload(["rdlib.method.rl", "rdlib.method.training"])
 
 
 def until(place: str, number: int, action) -> None:
@@ -327,35 +295,6 @@ def test_sigkill(study, tmp_path, name):
     stage.run()
     assert_same(stage, study)
     assert not (stage.folder / artifacts.KEY).exists()
-
-
-def draw(results: Path, out: Path) -> None:
-    """Draw three figures of results, and all their tables."""
-    evidence = result_tables.open_results(results)
-    figures = ("figure_3_failure_ratio", "figure_4_judged_correctness", "figure_6_data_ratio")
-    for name, exhibit in gallery.EXHIBITS.items():
-        if (name in figures or exhibit.draw is None) and (table := exhibit.rows(evidence)) is not None:
-            gallery.draw(exhibit, evidence, out, table)
-
-
-@pytest.mark.slow
-def test_sigkill_while_the_figures_are_drawn(tmp_path):
-    """What is there at any moment is whole, and in the end everything is."""
-    from excerpts import excerpt
-
-    results, out = excerpt(tmp_path / "results"), tmp_path / "out"
-    draw(results, tmp_path / "whole")
-    expected = hash_files(tmp_path / "whole")
-    for moment in [
-        ("rdlib.evidence.tables:write_markdown", 2),
-        ("os:fsync", 9),
-        ("rdlib.evidence.exhibit:save", 2),
-    ]:
-        kill(functools.partial(draw, results, out), *moment)
-        found = {name: hash_ for name, hash_ in hash_files(out).items() if not name.startswith(".")}
-        assert found.items() < expected.items()
-    draw(results, out)
-    assert hash_files(out) == expected
 
 
 def test_two_runs_of_the_same_stage_are_identical(study, tmp_path):

@@ -6,7 +6,6 @@ SLURM's programs are shell scripts here that answer as the real ones (22.05) did
 from __future__ import annotations
 
 import dataclasses
-import math
 import os
 import re
 import shutil
@@ -20,7 +19,7 @@ from conftest import PARAMS, REPOSITORY, make_root, patch_root
 
 from rdlib.__main__ import main
 from rdlib.errors import UserError
-from rdlib.study import cluster, workflow
+from rdlib.study import workflow
 from rdlib.study.jobs import study_jobs
 from scripts import local_slurm
 
@@ -46,11 +45,11 @@ def slurm(tmp_path, monkeypatch):
     return put
 
 
-def placement(**resources) -> cluster.WorkflowProfile:
+def placement(**resources) -> workflow.WorkflowProfile:
     """params/slurm with these resources changed."""
-    given = cluster.WorkflowProfile.read(REPOSITORY / "params/slurm")
+    given = workflow.WorkflowProfile.read(REPOSITORY / "params/slurm")
     changed = given.settings["default-resources"] | resources
-    return cluster.WorkflowProfile(given.folder, given.settings | {"default-resources": changed})
+    return workflow.WorkflowProfile(given.folder, given.settings | {"default-resources": changed})
 
 
 # ---- what is checked before anything is computed
@@ -84,7 +83,7 @@ def test_what_slurm_would_take_is_not_refused(slurm, resources, programs):
     ("resources", "programs", "sentence"),
     [
         ({"slurm_partition": "main,man"}, {}, "has no partition 'man'"),
-        ({"slurm_partition": "mian"}, {}, r"has no partition 'mian'.* main, short, gpu.*Did you mean main\?"),
+        ({"slurm_partition": "mian"}, {}, r"has no partition 'mian'.* main, short, gpu.*did you mean 'main'\?"),
         ({}, {"sinfo": 'echo "main 7-00:00:00"'}, "no default partition: name one as slurm_partition.* main"),
         ({"slurm_partition": "short"}, {}, "Jobs ask for 1440 minutes and SLURM's partition short gives 30"),
         ({}, {"sinfo": DOWN}, r"SLURM does not answer \(slurm_load_partitions: Unable to contact"),
@@ -125,7 +124,7 @@ def test_without_slurm_the_command_ends_in_a_sentence_and_starts_nothing(tmp_pat
 
 def test_without_the_plugin_the_sentence_says_how_to_get_it(slurm, monkeypatch):
     slurm()
-    monkeypatch.setattr(cluster.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(workflow.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match="snakemake-executor-plugin-slurm is not installed: `pip install"):
         placement().check({0})
 
@@ -134,19 +133,7 @@ def test_without_the_plugin_the_sentence_says_how_to_get_it(slurm, monkeypatch):
 def test_a_broken_workflow_profile_is_one_sentence(tmp_path, text):
     (tmp_path / "config.yaml").write_text(text)
     with pytest.raises(UserError, match="config.yaml is not"):
-        cluster.WorkflowProfile.read(tmp_path)
-
-
-def test_time_limits_are_read_as_sinfo_writes_them():
-    limits = {
-        "7-00:00:00": 10080,
-        "1-12:30:00": 2190,
-        "2:00:00": 120,
-        "30:00": 30,
-        "infinite": math.inf,
-        "n/a": math.inf,
-    }
-    assert {limit: cluster.minutes(limit) for limit in limits} == limits
+        workflow.WorkflowProfile.read(tmp_path)
 
 
 # ---- what Snakemake and its plugin are told
@@ -176,26 +163,26 @@ def test_logs_go_beside_the_runs_and_squeue_is_asked_where_there_is_no_accountin
     told = dict(zip(words[::2], words[1::2], strict=True))
     assert told == {
         "--slurm-logdir": str(runs / "slurm"),
-        "--slurm-jobname-prefix": cluster.job_prefix(runs),
+        "--slurm-jobname-prefix": workflow.job_prefix(runs),
         "--slurm-status-command": "squeue",
     }
     slurm(sacct="exit 0")
     assert "--slurm-status-command" not in placement().arguments(runs, jobs=2)
-    bare = cluster.WorkflowProfile(tmp_path, {"executor": "slurm", "slurm-logdir": "elsewhere"})
+    bare = workflow.WorkflowProfile(tmp_path, {"executor": "slurm", "slurm-logdir": "elsewhere"})
     assert bare.arguments(runs, jobs=3)[:2] == ["--jobs", "3"] and "--slurm-logdir" not in bare.arguments(runs, 3)
 
 
 def test_a_workflow_profile_of_another_executor_is_left_alone(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
-    other = cluster.WorkflowProfile(tmp_path, {"executor": "kubernetes", "jobs": 4})
+    other = workflow.WorkflowProfile(tmp_path, {"executor": "kubernetes", "jobs": 4})
     assert other.remote and not other.slurm and other.check({8}) is None and other.arguments(tmp_path, 2) == []
-    assert not cluster.WorkflowProfile(tmp_path, {"printshellcmds": True}).remote
+    assert not workflow.WorkflowProfile(tmp_path, {"printshellcmds": True}).remote
 
 
 def test_names_of_jobs_are_the_study_s_own_and_what_the_plugin_takes(tmp_path):
-    names = [cluster.job_prefix(tmp_path / runs) for runs in ("runs/a b:ü", "runs/" + "x" * 80, "a/micro", "b/micro")]
+    names = [workflow.job_prefix(tmp_path / runs) for runs in ("runs/a b:ü", "runs/" + "x" * 80, "a/micro", "b/micro")]
     assert all(re.fullmatch(r"[A-Za-z0-9_-]{1,50}", name) for name in names) and len(set(names)) == 4
-    assert cluster.job_prefix(tmp_path / "a/micro") == names[2]
+    assert workflow.job_prefix(tmp_path / "a/micro") == names[2]
 
 
 # ---- what an earlier run left
@@ -203,7 +190,7 @@ def test_names_of_jobs_are_the_study_s_own_and_what_the_plugin_takes(tmp_path):
 
 def test_waiting_jobs_of_an_earlier_run_are_cancelled_and_running_ones_waited_for(slurm, tmp_path, capsys):
     runs = tmp_path / "runs/tiny"
-    mine, other = cluster.job_prefix(runs), cluster.job_prefix(tmp_path / "other/tiny")
+    mine, other = workflow.job_prefix(runs), workflow.job_prefix(tmp_path / "other/tiny")
     once = f"{tmp_path}/asked"
     slurm(
         squeue=f"""echo "9|RUNNING|{other}_1-2"; echo "10|RUNNING|{mine}x"
@@ -211,12 +198,12 @@ def test_waiting_jobs_of_an_earlier_run_are_cancelled_and_running_ones_waited_fo
             [ -e {once}1 ] || echo "8|PENDING|{mine}_1-2"; echo "7|RUNNING|{mine}_1-2"; echo 1 > {once}1""",
         scancel=f'echo "$@" >> {tmp_path}/cancelled',
     )
-    cluster.clear_earlier_jobs(runs, seconds=0.01)
+    workflow.clear_earlier_jobs(runs, seconds=0.01)
     assert (tmp_path / "cancelled").read_text() == "--state=PENDING 8\n"
     assert capsys.readouterr().out == (
         "Waiting for jobs of an earlier run that are still at work (`scancel 7` ends them).\n"
     )
-    assert cluster.jobs_of(runs) == {}
+    assert workflow.jobs_of(runs) == {}
 
 
 # ---- failures
@@ -238,7 +225,7 @@ def follow(jobs, folder: Path, code: str, placed=None) -> list[workflow.Failure]
 
 
 def written(job, message: str, log: Path) -> str:
-    """What Snakemake 9 writes of a job that failed on a cluster."""
+    """What Snakemake 9 writes of a job that failed on a workflow."""
     return f"""\
 [Wed Nov 25 07:45:10 2026]
 Error in rule {job.name}:
@@ -247,7 +234,7 @@ Error in rule {job.name}:
     output: x/.jobs/{job.name}
     log: {job.executed}, {log} (check log file(s) for error details)
     shell:
-        python -m rdlib warm
+        python -m rdlib execute
         (command exited with non-zero exit code)
     external_jobid: 2
 Finished jobid: 4 (Rule: somewhere-else)
@@ -311,11 +298,11 @@ def interruptible():
 
 
 def test_an_interrupt_cancels_the_jobs_in_slurm(jobs, tmp_path, slurm, interruptible):
-    prefix = cluster.job_prefix(tmp_path)
+    prefix = workflow.job_prefix(tmp_path)
     slurm(squeue=f'echo "7|RUNNING|{prefix}_1"; echo "9|RUNNING|other_1"', scancel=f'echo "$@" > {tmp_path}/cancelled')
     code = "import os, signal, time; os.kill(os.getppid(), signal.SIGINT); time.sleep(60)"
     with pytest.raises(KeyboardInterrupt, match="Interrupted: what was finished is kept"):
-        follow(jobs, tmp_path, code, cluster.Jobs(tmp_path))
+        follow(jobs, tmp_path, code, workflow.Placed(tmp_path))
     assert (tmp_path / "cancelled").read_text() == "7\n"
 
 
@@ -332,8 +319,8 @@ SUBMITTED = "Job 1 has been submitted with SLURM jobid 2 (log: x)."
     ],
 )
 def test_a_snakemake_that_waits_for_jobs_that_slurm_has_not_is_ended(jobs, tmp_path, slurm, said, squeue, lost):
-    slurm(squeue=squeue.format(prefix=cluster.job_prefix(tmp_path)))
-    placed = cluster.Jobs(tmp_path, seconds=0.3, interval=0.1)
+    slurm(squeue=squeue.format(prefix=workflow.job_prefix(tmp_path)))
+    placed = workflow.Placed(tmp_path, seconds=0.3, interval=0.1)
     code = f"import time; print({said!r}, flush=True); time.sleep({60 if lost else 1.0})"
     assert follow(jobs, tmp_path, code, placed) == [] and placed.lost is lost
 
@@ -349,8 +336,8 @@ def test_a_study_whose_snakemake_lost_its_jobs_goes_on(tmp_path, at_root, monkey
         return []
 
     monkeypatch.setattr(workflow, "follow", lose_once)
-    monkeypatch.setattr(cluster.WorkflowProfile, "check", lambda *a: None)
-    monkeypatch.setattr(cluster, "clear_earlier_jobs", lambda *a: None)
+    monkeypatch.setattr(workflow.WorkflowProfile, "check", lambda *a: None)
+    monkeypatch.setattr(workflow, "clear_earlier_jobs", lambda *a: None)
     assert main(["study", "--profile", PARAMS, "--workflow-profile", "params/slurm"]) == 0
     assert len(given) == 2 and given[0][-1] is not given[1][-1]
     assert "Snakemake had lost sight of its jobs in SLURM: it is started again." in capsys.readouterr().out

@@ -7,6 +7,7 @@ FORMER = {
     "dag": "study",
     "retrain": "study --for NAME",
     "compared": "verify",
+    "warm": "execute",
     "published": "publish",
     "memory_table": "memory",
     "trials": "study --experiments params/trials.yaml",

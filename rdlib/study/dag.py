@@ -1,36 +1,34 @@
 """`python -m rdlib study`: a whole study as a DAG of notebooks, run by Snakemake.
 
-Jobs come from `rdlib.study.jobs`, to this program and to the Snakefile alike. What can be found out before the first
-notebook is checked first: settings, packages, servers, weights, and what SLURM would take.
+Jobs come from `rdlib.study.jobs`; `--for` runs those that one table or figure depends on, and draws it. What can be
+found out before the first notebook is checked first: settings, packages, servers, weights, and what SLURM would take.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-import fcntl
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 from rdlib import artifacts
 from rdlib.errors import UserError
 from rdlib.evidence import gallery
+from rdlib.evidence.result_tables import open_results
 from rdlib.paths import ROOT
 from rdlib.profile import Profile, load_profile
 from rdlib.study import (
-    cluster,
     estimate,
-    exhibit_runs,
     experiments,
     figures,
     launch,
     outlook,
     requirements,
+    results,
     warm,
     workflow,
 )
@@ -41,10 +39,13 @@ from rdlib.study.jobs import (
     Job,
     drop_stale_markers,
     every_stage,
+    exhibit_jobs,
+    exhibit_runs,
     stages_to_run,
     study_jobs,
 )
 from rdlib.study.progress import Watch, unanswered, unanswered_lines, watched
+from rdlib.study.specification import dag_edges
 
 INSTEAD = {  # of options of version 1.0
     "--questions": "--experiments study ablations questions",
@@ -81,10 +82,10 @@ def run(options: argparse.Namespace) -> int:
     experiments.enter_numerics(settle(options))
     profile = load_profile(ROOT / options.profile)
     if options.dry_run:
-        return dry_run(Plan(options, profile))
+        return dry_run(Plan(options, profile, jobs_of(options)))
     requirements.check(profile.training)
-    placement = cluster.WorkflowProfile.read(ROOT / options.workflow_profile) if options.workflow_profile else None
-    return run_study(Plan(options, profile, placement))
+    placement = workflow.WorkflowProfile.read(ROOT / options.workflow_profile) if options.workflow_profile else None
+    return run_study(Plan(options, profile, jobs_of(options), placement))
 
 
 def settle(options: argparse.Namespace) -> list[experiments.Experiment]:
@@ -98,13 +99,23 @@ def settle(options: argparse.Namespace) -> list[experiments.Experiment]:
     return found
 
 
+def jobs_of(options: argparse.Namespace) -> list[Job]:
+    """The jobs of some experiments, or those that one exhibit depends on, with a printed time estimate."""
+    if options.exhibit is None:
+        return study_jobs(options.profile, options.seeds, options.experiments, options.methods or ())
+    jobs = exhibit_jobs(options.exhibit, options.profile, options.seeds)
+    print(estimate.exhibit_line(options.exhibit, jobs), flush=True)
+    return jobs
+
+
 @dataclass
 class Plan:
-    """What is asked for: the jobs of a profile and its seeds, and where they run (None: on this machine)."""
+    """What is asked for: the jobs of a profile, and where they run (None: on this machine)."""
 
     options: argparse.Namespace
     profile: Profile
-    placement: cluster.WorkflowProfile | None = None
+    jobs: list[Job]
+    placement: workflow.WorkflowProfile | None = None
 
     @property
     def here(self) -> bool:
@@ -112,24 +123,9 @@ class Plan:
         return not (self.placement and self.placement.remote)
 
     @property
-    def seeds(self) -> list[int]:
-        """The seeds of what is asked for."""
-        return self.options.seeds
-
-    @property
     def runs(self) -> Path:
         """The folder of the profile's runs."""
         return ROOT / self.profile.runs / self.profile.name
-
-    @cached_property
-    def jobs(self) -> list[Job]:
-        """Those of some experiments, or those that one exhibit depends on, with a printed time estimate."""
-        name, options = self.options.exhibit, self.options
-        if name is None:
-            return study_jobs(options.profile, options.seeds, options.experiments, options.methods or ())
-        jobs = exhibit_runs.jobs_of(name, options.profile, options.seeds)
-        print(exhibit_runs.summary_line(name, jobs), flush=True)
-        return jobs
 
     def has(self, *notebooks: str) -> bool:
         """Whether one of these notebooks is among the jobs."""
@@ -143,7 +139,7 @@ def dry_run(plan: Plan) -> int:
         asked = [line for look in outlook.of(stages) for line in look.lines()]
         print(estimate.summary(estimate.estimate(stages), plan.profile, asked))
     if plan.options.experiments and stages:
-        print(exhibit_runs.time_estimate(plan.jobs))
+        print(estimate.time_estimate(plan.jobs))
     return 0
 
 
@@ -152,7 +148,7 @@ def run_study(plan: Plan) -> int:
     started, every = time.time(), len(plan.jobs)
     requirements.check_teachers(every_stage(plan.jobs))
     if plan.has(QUESTIONS):
-        for cell in experiments.ablation_cells(plan.options.profile, plan.seeds[0]):
+        for cell in experiments.ablation_cells(plan.options.profile, plan.options.seeds[0]):
             requirements.check_gold(cell)
     with locked(plan.runs) as lock:
         done = _prepare(plan)
@@ -162,7 +158,7 @@ def run_study(plan: Plan) -> int:
             if failed:
                 print(*(failure.sentence(ROOT) for failure in failed), FIX, sep="\n", file=sys.stderr)
                 return 1
-            if done == 0 and len(plan.seeds) == 1 and plan.here and plan.has(FIGURES):
+            if done == 0 and len(plan.options.seeds) == 1 and plan.here and plan.has(FIGURES):
                 _record_measurements(plan, time.time() - started, watch)
     minutes = (time.time() - started) / 60
     what = f"{every - done} of {every} jobs in {minutes:.1f} min" if done < every else "nothing to do"
@@ -170,17 +166,10 @@ def run_study(plan: Plan) -> int:
     return 0
 
 
-@contextlib.contextmanager
-def locked(runs: Path) -> Iterator[int]:
+def locked(runs: Path) -> contextlib.AbstractContextManager[int]:
     """Hold the folder of a study's runs; gives the lock's descriptor. UserError where another run holds it."""
-    runs.mkdir(parents=True, exist_ok=True)
-    with (runs / ".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            where = os.path.relpath(runs, ROOT)
-            raise UserError(f"Another run is at work in {where}: wait for it or stop it.") from None
-        yield lock.fileno()
+    where = os.path.relpath(runs, ROOT)
+    return artifacts.locked(runs, f"Another run is at work in {where}: wait for it or stop it.")
 
 
 def _prepare(plan: Plan) -> int:
@@ -191,7 +180,7 @@ def _prepare(plan: Plan) -> int:
     launch.check_all(stages_to_run(plan.jobs), plan.here)
     if plan.placement and plan.placement.slurm:
         plan.placement.check({job.gpus for job in plan.jobs})
-        cluster.clear_earlier_jobs(plan.runs)
+        workflow.clear_earlier_jobs(plan.runs)
         done = drop_stale_markers(plan.jobs, plan.runs)
     for stage in stages_to_run(plan.jobs):
         requirements.check_sampler(stage)
@@ -202,10 +191,11 @@ def _run_jobs(plan: Plan, done: int, lock: int) -> list[workflow.Failure]:
     """Run the jobs, and again where Snakemake lost sight of its jobs in SLURM; returns those that failed."""
     for look in outlook.of(stages_to_run(plan.jobs)):
         print(*look.lines(), sep="\n", flush=True)
-    words = workflow.command(plan.options, plan.profile, plan.seeds, plan.placement)
+    planned = workflow.planned(plan.jobs, plan.runs)
+    words = workflow.command(planned, plan.options.jobs, plan.profile, plan.placement)
     with warm.server(lock, plan.here) as variables:
         while True:
-            placed = cluster.Jobs(plan.runs) if plan.placement and plan.placement.slurm else None
+            placed = workflow.Placed(plan.runs) if plan.placement and plan.placement.slurm else None
             failed = workflow.follow(words, plan.jobs, done, plan.runs, variables, lock, placed)
             if not (placed and placed.lost):
                 return failed
@@ -215,7 +205,7 @@ def _run_jobs(plan: Plan, done: int, lock: int) -> list[workflow.Failure]:
 
 def _record_measurements(plan: Plan, seconds: float, watch: Watch) -> None:
     """What a whole seed took, for the README and the benchmarks; `seconds` of wall time."""
-    seed = f"seed{plan.seeds[0]}"
+    seed = f"seed{plan.options.seeds[0]}"
     files = [p for p in plan.runs.rglob("*") if p.is_file() and seed in p.relative_to(plan.runs).parts]
     measured = {
         "questions": plan.has(QUESTIONS),
@@ -232,11 +222,26 @@ def _results(plan: Plan) -> list[str]:
     """Where the results are, in lines; an exhibit is drawn first."""
     options, folder = plan.options, f"{plan.profile.runs}/{plan.profile.name}"
     if options.exhibit:
-        drawn = exhibit_runs.draw(options.exhibit, options.profile, plan.seeds)
+        drawn = draw(options.exhibit, options.profile, plan.options.seeds)
         return [f"  {os.path.relpath(path, ROOT)}" for path in drawn]
     return [
         *unanswered_lines(unanswered(every_stage(plan.jobs))),
         *([f"  tables and figures: {folder}/figures"] if plan.has(*DRAWING) else []),
         f"  executed notebooks and artifacts: {folder}/<dataset>/<teacher>/<student>/<method>/",
-        *(figures.health_lines(options.profile, plan.seeds) if plan.has(FIGURES) else []),
+        *(figures.health_lines(options.profile, plan.options.seeds) if plan.has(FIGURES) else []),
     ]
+
+
+def draw(name: str, profile_path: str, seeds: Sequence[int]) -> list[Path]:
+    """Gather what the jobs of an exhibit left, and draw it to `runs/<profile>/retrained/<exhibit>`; the paths."""
+    exhibit, profile = gallery.find(name), load_profile(ROOT / profile_path)
+    out = ROOT / profile.runs / profile.name / "retrained" / name
+    found = exhibit_runs(exhibit, profile_path, seeds)
+    for seed in dict.fromkeys(run.stage.seed for _, runs in found for run in runs):
+        of_seed = [(one, [run for run in runs if run.stage.seed == seed]) for one, runs in found]
+        made = results.gather(profile_path, seed, of_seed)
+        command = f"python -m rdlib study --profile {profile_path} --seeds {seed} --for {name}"
+        for record in made.experiments.values():
+            record["command"] = command
+        results.write(out / "results" / f"seed{seed}", made)
+    return figures.draw_one(name, open_results(out / "results", edges=dag_edges()), out)

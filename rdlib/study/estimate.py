@@ -21,12 +21,14 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from rdlib import artifacts
-from rdlib.evidence import gpu_rows, ledger
+from rdlib.evidence import gallery, gpu_rows, ledger
+from rdlib.evidence.result_tables import Evidence, open_results
+from rdlib.evidence.tables import listed
 from rdlib.method import rl
 from rdlib.paths import ROOT
 from rdlib.profile import Profile
 from rdlib.settings import Weights
-from rdlib.study.jobs import every_stage, study_jobs
+from rdlib.study.jobs import Job, every_stage, stages_to_run, study_jobs
 from rdlib.study.memory import GIB, PARTS, footprint
 from rdlib.study.sizes import LENGTHS, split_sizes
 from rdlib.study.stage import Stage
@@ -34,6 +36,8 @@ from rdlib.study.stage import Stage
 BYTES_PER_TOKEN = 4.5  # of text, before compression
 WEIGHT = {"float32": 4, "bfloat16": 2, "auto": 2}  # bytes of a saved parameter
 COUNTS = ["questions", "samples", "mtokens_generated", "mtokens_trained", "hours", "disk_gb"]
+NAMED = ["stage", "dataset", "teacher", "student", "method", "variant"]  # a stage in a table of costs
+RELEASED = ROOT / "figures" / "results"
 ONE, PAPER = "params/single_gpu.yaml", "params/paper.yaml"
 ADAPTERS = {"training.lora": {"r": 16, "alpha": 32}, "hardware.gpu_memory_gib": 24}
 IN_DOCS = {ONE: (ONE, {}), f"{ONE}, LoRA": (ONE, ADAPTERS), PAPER: (PAPER, {})}  # by name: profile and other settings
@@ -140,8 +144,7 @@ def hours_of(stage: Stage, work: Workload) -> float:
     """Hours of one GPU, or core: operations over the share of the peak that sampling and training reach."""
     parameters, reader = ledger.parameters_of(stage), ledger.parameters_of_reader(stage)
     hardware, peak = stage.profile.hardware, peak_of(stage.profile)
-    asks = stage.name in ("01_teacher_responses", "01_held_out") or stage.method == "teacher"
-    elsewhere = asks and stage.profile.model_of(stage.teacher).engine in ("openai", "replay")  # server or recording
+    elsewhere = stage.asked is not None and stage.asked.engine in ("openai", "replay")  # a server or a recording
     sampling = 0.0 if elsewhere else ledger.flops(stage.name, parameters, work.generated, 0)
     training = ledger.flops(stage.name, parameters, 0, work.trained, work.read, reader)
     seconds = sampling / (peak * hardware.sampling_utilisation) + training / (peak * hardware.training_utilisation)
@@ -239,6 +242,67 @@ def _memory_lines(table: pd.DataFrame) -> list[str]:
             f"take {row.limit_gib:.0f}: {row.advice}."
         )
     return lines
+
+
+# ---- minutes, by what a released run took
+
+
+def exhibit_line(name: str, jobs: list[Job], released: Path = RELEASED) -> str:
+    """What retraining an exhibit takes: its experiments, the notebooks, and minutes by what the released run took."""
+    exhibit = gallery.find(name)
+    if not exhibit.experiments:
+        return f"{name} ({exhibit.title}) depends on no training: `make figures NAME={name}` draws it."
+    head = f"{name} ({exhibit.title}) depends on {listed(exhibit.experiments)}"
+    return f"{head}: {len(jobs)} notebooks. {time_estimate(jobs, released)}"
+
+
+def time_estimate(jobs: list[Job], released: Path = RELEASED) -> str:
+    """How long some jobs take, in a sentence, by a released run of their profile."""
+    stages = stages_to_run(jobs)
+    if not stages:
+        return "All of them are done."
+    done = sum(bool(job.stages) and all(stage.done for stage in job.stages) for job in jobs)
+    head = f"Done: {done} of {len(jobs)} notebooks. The others" if done else "They"
+    minutes = minutes_of(stages, released)
+    if minutes is None:
+        profile = stages[0].profile.name
+        return f"{head} take an unknown time: no run of the profile {profile} is released."
+    return f"{head} take about {max(1, round(minutes))} minutes, two at a time, by the released run."
+
+
+def minutes_of(stages: list[Stage], released: Path) -> float | None:
+    """Minutes that stages take by a released run of their profile; None where there is none.
+
+    A stage takes the mean of its seconds over the released seeds (one that was never run: of its kind's), times the
+    minutes of a measured seed over its stages' seconds: notebooks start up, and two run at once.
+    """
+    evidence = open_results(released) if released.is_dir() else None
+    if evidence is None or evidence.settings["name"] != stages[0].profile.name:
+        return None
+    spent = _spent(evidence)
+    by_stage = spent.groupby(NAMED)["seconds"].mean()
+    by_kind = spent.groupby("stage")["seconds"].mean()
+    keys = [tuple((stage.columns | {"stage": stage.name})[axis] for axis in NAMED) for stage in stages]
+    seconds = sum(by_stage.get(key, by_kind.get(key[0], 0.0)) for key in keys)
+    return seconds * _minutes_a_second(evidence, spent)
+
+
+def _spent(evidence: Evidence) -> pd.DataFrame:
+    """Seconds of every stage that was run, for the study or for its questions: AXES, seed, seconds."""
+    columns = [*NAMED, "seed", "seconds"]
+    parts = [evidence.costs[columns], *([evidence.question_costs[columns]] if evidence.answered else [])]
+    return pd.concat(parts).drop_duplicates([*NAMED, "seed"])
+
+
+def _minutes_a_second(evidence: Evidence, spent: pd.DataFrame) -> float:
+    """Minutes of wall time of a measured run for a second of its stages; half a second each where none was measured."""
+    shares = []
+    for seed, measured in evidence.measured.items():
+        own = spent[spent["seed"] == seed]
+        if not measured.get("questions"):
+            own = own.merge(evidence.costs[[*NAMED, "seed"]], on=[*NAMED, "seed"])
+        shares.append(measured["minutes"] / own["seconds"].sum())
+    return sum(shares) / len(shares) if shares else 1 / 120
 
 
 # ---- the command

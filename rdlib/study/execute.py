@@ -1,4 +1,4 @@
-"""`python -m rdlib execute`: run one notebook by papermill.
+"""One notebook run by papermill, as `python -m rdlib execute` (`rdlib.study.warm`) and `publish` do it.
 
 The same as papermill's own command, and three things more: a parameter that the notebook does not declare is an error,
 the message of a failed notebook is left beside it in a file ending in `.error`, and the kernel can be a fork of this
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import difflib
 import json
 import os
 import signal
@@ -28,18 +27,11 @@ from jupyter_client.provisioning import LocalProvisioner
 from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
-from rdlib.errors import UserError
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of `python -m rdlib execute`."""
-    parser.add_argument("notebook", help="a notebook, as notebooks/00_data.ipynb")
-    parser.add_argument("output", help="where the executed notebook goes")
-    parser.add_argument("parameters", nargs="?", default="{}", help='parameters as JSON, as \'{"dataset": "gsm"}\'')
+from rdlib.errors import UserError, hint
 
 
 def run(options: argparse.Namespace, kernel_manager: type[KernelManager] | None = None) -> None:
-    """Run the notebook."""
+    """Run the notebook that a command names."""
     warnings.filterwarnings("ignore")
     execute(Path(options.notebook), Path(options.output), read_parameters(options.parameters), kernel_manager)
 
@@ -54,9 +46,8 @@ def check_parameters(notebook: Path, parameters: dict[str, Any]) -> None:
         ) from None
     for name in parameters:
         if name not in declared:
-            close = difflib.get_close_matches(name, declared, n=1)
-            hint = f"did you mean {close[0]!r}?" if close else f"it declares {', '.join(declared)}."
-            raise UserError(f"{notebook.name} has no parameter {name!r}: {hint}")
+            other = hint(name, declared, f"it declares {', '.join(declared)}.")
+            raise UserError(f"{notebook.name} has no parameter {name!r}: {other}")
 
 
 def execute(
@@ -88,13 +79,8 @@ def _message(error: Exception, output: Path) -> str:
     """What a notebook failed with, in a line; raises the error where it is another's."""
     if isinstance(error, PapermillExecutionError):
         return error.evalue if error.ename == "UserError" else f"{error.ename}: {error.evalue}"
-    if isinstance(error, DeadKernelError) or "Kernel died" in str(error):  # the latter while it starts
-        return killed(output)
-    raise error
-
-
-def killed(output: Path) -> str:
-    """What to say of a notebook whose kernel died without a word, which is also written into it, below the cell."""
+    if not isinstance(error, DeadKernelError) and "Kernel died" not in str(error):  # the latter while it starts
+        raise error
     return (
         f"The kernel of {output.name} was killed{_mark_killed(output)}, most likely because memory ran out: run fewer "
         f"jobs at a time, lower generation.batch_size or raise training.gradient_accumulation, then run this again; it "

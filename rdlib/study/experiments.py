@@ -10,34 +10,30 @@ ends with, from which all that it reads follows. The file explains its keys; fil
 
 from __future__ import annotations
 
-import difflib
 import math
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import product
-from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from rdlib import artifacts, numerics, paths
-from rdlib.errors import UserError
+from rdlib.errors import UserError, hint
 from rdlib.evidence.tables import listed
 from rdlib.paths import ROOT
 from rdlib.profile import Profile, load_profile
 from rdlib.settings import AXES, SEEDS, Method, Section
-from rdlib.study.opening import refuse_unread
-from rdlib.study.specification import METHODS, STAGES
-from rdlib.study.stage import Stage
+from rdlib.study.specification import METHODS, STAGES, UNUSED
+from rdlib.study.stage import Stage, in_repository, refuse_unread
 
 STUDY = "params/experiments.yaml"
 PROFILE = "params/micro.yaml"  # of a command that names none
 ALWAYS = ("teacher", "icl")  # methods that train nothing: every study compares with them
 OF_OWN = ("ours_wo_r", "ours")  # of own questions a study trains the student of Ours and its warm-up, unless asked
-UNUSED = {"teacher": ("student",), "icl": ("teacher",)}  # axes that a method does not have
 CHOOSING = ("trials", "follow-ups")  # groups whose seeds must not be released, since settings are chosen by them
 
 
@@ -186,9 +182,8 @@ def named(names: Iterable[str]) -> list[Experiment]:
         some = [one for one in known.values() if name in ("", one.name, one.group)]
         if not some:
             groups = dict.fromkeys(one.group for one in known.values())
-            close = difflib.get_close_matches(name, [*known, *groups], n=1)
-            hint = f"did you mean {close[0]!r}?" if close else f"it has {', '.join(known)}."
-            raise UserError(f"{path} has no experiment {name!r}: {hint}")
+            other = hint(name, [*known, *groups], f"it has {', '.join(known)}.")
+            raise UserError(f"{path} has no experiment {name!r}: {other}")
         found |= {one.key: one for one in some}
     return list(found.values())
 
@@ -215,7 +210,7 @@ def settled(
     `names` as in `named`; None: what the profile asks for. `profile` and `seeds` are the command's. An experiment with
     seeds of its own is run for those of them that the command names. UserError for what cannot be run together.
     """
-    given = profile and _relative(profile)
+    given = profile and in_repository(profile)
     if names is None:
         path = given or PROFILE
         found = of_study(load_profile(ROOT / path))
@@ -233,11 +228,6 @@ def settled(
         for one in found
     ]
     return path, [one.model_copy(update={"profile": path, "seeds": few}) for one, few in wanted if few]
-
-
-def _relative(profile: str) -> str:
-    path = Path(profile)
-    return path.relative_to(ROOT).as_posix() if path.is_absolute() and path.is_relative_to(ROOT) else str(profile)
 
 
 def _one_profile(found: list[Experiment], given: str | None) -> str:
@@ -362,7 +352,7 @@ def _runs_of_cell(
         settings = {k: _value(profile, v) for k, v in (experiment.settings | arm.settings).items()}
         settings |= _scaled(profile, arm) | ({key: value} if key else {})
         axes = cell | ({"student": cell["teacher"]} if arm.student == "teacher" else {})
-        axes |= dict.fromkeys(UNUSED.get(method, ()))
+        axes |= {UNUSED[method]: None} if method in UNUSED else {}
         stage = Stage("07_evaluate", path, method=method, seed=seed, all_overrides=settings, root=ROOT, **axes)
         stage = stage.at(arm.last or experiment.last)
         refuse_unread(stage)
@@ -453,14 +443,19 @@ def ablation_cells(profile_path: str, seed: int) -> list[Stage]:
 
 def with_upstream(stages: Iterable[Stage]) -> list[Stage]:
     """These stages and all that they read, each once, inputs before their readers."""
-    found: dict[Path, Stage] = {}
+    return needed_first(stages, lambda stage: stage.inputs.values(), lambda stage: stage.folder)
 
-    def add(stage: Stage) -> None:
-        if stage.folder not in found:
-            for one in stage.inputs.values():
-                add(one)
-            found[stage.folder] = stage
 
-    for stage in stages:
-        add(stage)
+def needed_first(wanted: Iterable, needs: Callable[[Any], Iterable], key: Callable[[Any], Any] = id) -> list:
+    """What is wanted and all that it needs, each once by its key, what something needs before it."""
+    found: dict[Any, Any] = {}
+
+    def add(one: Any) -> None:
+        if key(one) not in found:
+            for other in needs(one):
+                add(other)
+            found[key(one)] = one
+
+    for one in wanted:
+        add(one)
     return list(found.values())

@@ -11,7 +11,6 @@ question, so the same question gets the same answers. `rdlib.study.explore_page`
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -23,7 +22,7 @@ import torch
 from rdlib import engines
 from rdlib.engines import generation, models
 from rdlib.engines.generation import Engine
-from rdlib.errors import UserError
+from rdlib.errors import UserError, hint
 from rdlib.evidence import shown
 from rdlib.method import metrics, reward_model, scoring, teacher, voting
 from rdlib.method.reward import reward, scale_of
@@ -208,11 +207,10 @@ def require_known_words(text: str, tokenizer, examples: Iterable[str]) -> None:
     if not unknown:
         return
     readable = sorted({word for example in examples for word in example.split()})
-    close = difflib.get_close_matches(unknown[0][:30], readable, n=1, cutoff=0.7)
     named = ", ".join(repr(shown.visible(word[:30])) for word in unknown[:5])
     more = f" and {len(unknown) - 5} more" if len(unknown) > 5 else ""
-    hint = f"did you mean {close[0]!r}?" if close else "take words from the questions of the list."
-    raise UserError(f"The models do not know {named}{more}: {hint}")
+    other = hint(unknown[0][:30], readable, "take words from the questions of the list.", cutoff=0.7)
+    raise UserError(f"The models do not know {named}{more}: {other}")
 
 
 # ---- models

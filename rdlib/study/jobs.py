@@ -18,7 +18,7 @@ import json
 import shlex
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -26,13 +26,14 @@ from typing import Any
 import yaml
 
 from rdlib import artifacts
-from rdlib.evidence import criteria
+from rdlib.evidence import criteria, gallery
+from rdlib.evidence.gallery import Exhibit
 from rdlib.paths import ROOT
 from rdlib.profile import load_profile
 from rdlib.settings import AXES
-from rdlib.study import code_identity, experiments
-from rdlib.study.experiments import STUDY, Experiment, Run, with_upstream
-from rdlib.study.specification import METHODS, PPO, SFT
+from rdlib.study import experiments
+from rdlib.study.experiments import STUDY, Experiment, Run, needed_first, with_upstream
+from rdlib.study.specification import METHODS, PPO, SFT, code_of
 from rdlib.study.stage import Stage
 
 GPU_FREE = ("00_data", "00_gold", "02_pseudo_labels", "02_judgement")
@@ -101,7 +102,7 @@ class Job:
         if self.notebook not in DRAWING:
             return runs / ".jobs" / self.name
         profile = load_profile(ROOT / self.parameters["profile"]).model_dump()
-        drawing = code_identity.of(*DRAWING[self.notebook], *_modules_of_exhibits())
+        drawing = code_of(*DRAWING[self.notebook], *_modules_of_exhibits())
         read = [drawing, profile, *map(artifacts.file_hash, (criteria.CLAIMS_FILE, EXHIBITS))]
         if self.notebook == EXPERIMENT:
             read += [one.model_dump() for one in experiments.named([self.parameters["experiment"]])]
@@ -111,7 +112,7 @@ class Job:
     def command(self) -> str:
         """The shell command that runs the notebook."""
         source = ROOT / "notebooks" / f"{self.notebook}.ipynb"
-        words = [sys.executable, "-m", "rdlib", "warm", source, self.executed, json.dumps(self.parameters)]
+        words = [sys.executable, "-m", "rdlib", "execute", source, self.executed, json.dumps(self.parameters)]
         return shlex.join(map(str, words))
 
 
@@ -179,18 +180,7 @@ def _in_order(maker: dict[Path, tuple[Job, Stage]]) -> list[Job]:
         wanted = {folder: None for stage in reads[key].values() for folder in (stage.folder, *_read_by(stage))}
         makers = (maker[folder][0] for folder in wanted if folder in maker)
         job.after = list({id(other): other for other in makers if other is not job}.values())
-    ordered: dict[int, Job] = {}
-
-    def place(job: Job) -> None:
-        """Put a job after those that it waits for."""
-        if id(job) not in ordered:
-            for other in job.after:
-                place(other)
-            ordered[id(job)] = job
-
-    for job in jobs.values():
-        place(job)
-    return list(ordered.values())
+    return needed_first(jobs.values(), lambda job: job.after)
 
 
 def _read_by(stage: Stage) -> list[Path]:
@@ -218,6 +208,30 @@ def study_jobs(
     jobs += _drawing_jobs(path, each, jobs)
     _prioritise(jobs)
     return jobs
+
+
+def exhibit_runs(
+    exhibit: Exhibit, profile: str | None, seeds: Sequence[int] | None
+) -> list[tuple[Experiment, list[Run]]]:
+    """The runs that a table or figure depends on, by experiment; UserError where they are of several profiles."""
+    path, found = experiments.settled(exhibit.experiments, profile, seeds)
+    each = [(one, experiments.runs(one, path, one.seeds)) for one in found]
+    if exhibit.last:
+        cut = {"notebook": None, "measure": []}
+        each = [(one.model_copy(update=cut), list(_up_to(runs, exhibit.last))) for one, runs in each]
+    return each
+
+
+def _up_to(runs: Iterable[Run], last: str) -> Iterable[Run]:
+    """Runs that end with the stages of this name that some runs read."""
+    for run in runs:
+        yield from (replace(run, stage=one) for one in with_upstream([run.stage]) if one.name == last)
+
+
+def exhibit_jobs(name: str, profile: str | None, seeds: Sequence[int] | None) -> list[Job]:
+    """The jobs that a table or figure depends on, each after those that it waits for; UserError for no exhibit."""
+    exhibit = gallery.find(name)
+    return stage_jobs(exhibit_runs(exhibit, profile, seeds)) if exhibit.experiments else []
 
 
 def _drawing_jobs(path: str, each: list[tuple[Experiment, list[Run]]], jobs: list[Job]) -> list[Job]:

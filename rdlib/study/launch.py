@@ -103,29 +103,10 @@ def check_all(stages: Iterable, here: bool) -> None:
 
 def check_method(stage) -> Path | None:
     """The accelerate configuration that a stage's profile names, if any; UserError where it is none for this stage."""
-    named = stage.profile.training.accelerate
-    if named is None:
+    if stage.profile.training.accelerate is None:
         return None
-    path = stage.root / named
-    _check_method(stage, read(path), path)
-    return path
-
-
-def read(path: Path):
-    """An accelerate configuration (its ClusterConfig); UserError where there is none."""
-    from accelerate.commands.config.config_args import load_config_from_file
-
-    try:
-        return load_config_from_file(str(path))
-    except Exception as error:  # a missing file, bad YAML and unknown keys are of several types
-        why = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-        raise UserError(
-            f"The accelerate configuration {path} cannot be read ({why}): set training.accelerate to a file of "
-            f"params/accelerate."
-        ) from None
-
-
-def _check_method(stage, configuration, path: Path) -> None:
+    path = stage.root / stage.profile.training.accelerate
+    configuration = read(path)
     kind = configuration.distributed_type.value
     fsdp, zero3 = kind == "FSDP", configuration.deepspeed_config.get("zero_stage") == 3
     if kind in ("FSDP", "DEEPSPEED") and configuration.use_cpu:
@@ -145,6 +126,21 @@ def _check_method(stage, configuration, path: Path) -> None:
             f"{stage.label}: adapters (training.lora) are merged into the model, which {path.name} splits: name "
             f"ddp.yaml or a zero file in training.accelerate."
         )
+    return path
+
+
+def read(path: Path):
+    """An accelerate configuration (its ClusterConfig); UserError where there is none."""
+    from accelerate.commands.config.config_args import load_config_from_file
+
+    try:
+        return load_config_from_file(str(path))
+    except Exception as error:  # a missing file, bad YAML and unknown keys are of several types
+        why = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        raise UserError(
+            f"The accelerate configuration {path} cannot be read ({why}): set training.accelerate to a file of "
+            f"params/accelerate."
+        ) from None
 
 
 # ---- the launcher, seen from the notebook

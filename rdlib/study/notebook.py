@@ -24,15 +24,13 @@ from rdlib.evidence.result_tables import Evidence
 from rdlib.evidence.verdicts import Claim
 from rdlib.settings import Model
 from rdlib.study import warm
-from rdlib.study.specification import METHODS
+from rdlib.study.specification import METHODS, UNUSED
 from rdlib.study.stage import Stage, variant_of
 
 PROVIDERS_OWN = "the provider's own"
 TEXT_STYLE = (
     "<style>.texts td, .texts th {text-align: left !important; white-space: pre-wrap; vertical-align: top}</style>"
 )
-# Axes that a method's evaluation leaves out: a teacher has no student, in-context learning no teacher.
-UNUSED_AXIS = {"teacher": "student", "icl": "teacher"}
 
 
 def setup() -> None:
@@ -228,11 +226,11 @@ def evaluation_stages(cell: Stage, methods: list[str]) -> tuple[Stage, ...]:
     for method in methods:
         if method not in METHODS:
             raise UserError(f"methods holds {method!r}, which is not one of {', '.join(METHODS)}.")
-    unused = [{UNUSED_AXIS[method]: None} if method in UNUSED_AXIS else {} for method in methods]
+    unused = [{UNUSED[method]: None} if method in UNUSED else {} for method in methods]
     stages = [replace(cell, name="07_evaluate", method=m, **axes) for m, axes in zip(methods, unused, strict=True)]
     for stage in stages:
         for axis in ("teacher", "student"):
-            if getattr(stage, axis) is None and axis != UNUSED_AXIS.get(stage.method):
+            if getattr(stage, axis) is None and axis != UNUSED.get(stage.method):
                 raise UserError(f"The method {stage.method!r} needs a {axis}: give the parameter {axis}.")
     return tuple(stages)
 

@@ -47,8 +47,8 @@ def check_sampler(stage) -> None:
 
 def _sampler(stage) -> str | None:
     """The engine that a stage samples with; None where it only trains or reads."""
-    if _is_teachers(stage):
-        return stage.profile.model_of(stage.teacher).engine
+    if stage.asked is not None:
+        return stage.asked.engine
     if stage.name == "06_ppo":
         return stage.profile.ppo.sampler
     return stage.profile.generation.engine if stage.name in ("04_student_responses", "07_evaluate") else None
@@ -63,18 +63,16 @@ def check_teachers(stages: Iterable) -> None:
 
     Each server that stages would ask is asked once, for its models. What is under way in a batch is not asked too.
     """
-    from rdlib.study import batch_requests, outlook  # late: they load the engines, which read the environment
+    from rdlib.study import outlook  # late: they load the engines, which read the environment
 
     asked: dict[tuple[str | None, str], Model] = {}
     stages = list(stages)
     for stage in stages:
-        needs_weights, asks = _needs_weights(stage), _asks(stage)
+        needs_weights, asks = _needs_weights(stage), stage.asked and stage.asked.engine == "openai"
         if (needs_weights or asks) and not stage.done:
-            if needs_weights:
-                raise UserError(needs_weights)
-            if waiting := batch_requests.under_way(stage):
-                raise UserError(waiting)
-            asked.setdefault((asks.base_url, asks.model), asks)
+            if problem := needs_weights or outlook.under_way(stage):
+                raise UserError(problem)
+            asked.setdefault((stage.asked.base_url, stage.asked.model), stage.asked)
     for stage in stages:
         outlook.check_recording(stage)
     check_models(stages)
@@ -114,19 +112,6 @@ def _needs_weights(stage) -> str | None:
         f"{stage.label}: {why}, but the engine {model.engine} of {name} gives texts alone: take a teacher whose "
         f"weights are available here (engine transformers or vllm), or leave the reviewers' questions out."
     )
-
-
-def _is_teachers(stage) -> bool:
-    """Whether a stage samples from a teacher as it is."""
-    return stage.name in ("01_teacher_responses", "01_held_out") or stage.method == "teacher"
-
-
-def _asks(stage) -> Model | None:
-    """The model behind a server that a stage samples from; None where there is none."""
-    if not _is_teachers(stage):  # what the study trains is never on a server
-        return None
-    model = stage.profile.model_of(stage.teacher)
-    return model if model.engine == "openai" else None
 
 
 def _check_server(model: Model) -> None:

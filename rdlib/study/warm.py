@@ -1,9 +1,9 @@
-"""Notebooks that start at once: a process that has imported everything forks one child for each of them.
+"""`python -m rdlib execute`: run one notebook by papermill; in a study in a fork of a warm process.
 
 Imports cost a notebook about ten seconds of a core, twice as much as many of them compute. A study therefore keeps one
-server (`server`), and a job's command (`python -m rdlib warm NOTEBOOK OUTPUT PARAMETERS`) asks it to run the notebook
-in a fork, whose kernel is a fork again (`rdlib.study.execute`). A fork computes what a new process would; without a
-server the command runs the notebook in a new process.
+server (`server`) that has imported everything, and the command asks it to run the notebook in a fork, whose kernel is a
+fork again (`rdlib.study.execute`). A fork computes what a new process would; without a server the command runs the
+notebook in its own process.
 
 A job that a cluster's scheduler placed starts so, even on the server's own host: what it takes must be taken from the
 processors, the memory, the GPUs and the time that the scheduler gave it, and a fork of the server has none of these.
@@ -60,7 +60,7 @@ def server(keep: int, here: bool = True) -> Iterator[dict[str, str]]:
         address = f"rdlib-{os.getpid()}-{os.urandom(8).hex()}"
         listener.bind(f"\0{address}")  # abstract: no file to leave behind
         listener.listen(128)
-        words = [sys.executable, "-m", "rdlib", "warm", "--serve", str(listener.fileno())]
+        words = [sys.executable, "-m", "rdlib", "execute", "--serve", str(listener.fileno())]
         process = subprocess.Popen(words, pass_fds=[listener.fileno(), keep], stdin=subprocess.PIPE)
     try:
         yield {ADDRESS: address}
@@ -155,22 +155,25 @@ def ask(address: str, asked: dict[str, str]) -> int | None:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of `python -m rdlib warm`: those of `execute`, or the server's."""
-    parser.add_argument("notebook", nargs="?")
-    parser.add_argument("output", nargs="?")
-    parser.add_argument("parameters", nargs="?", default="{}")
-    parser.add_argument("--serve", type=int, metavar="DESCRIPTOR")
+    """The options of `python -m rdlib execute`; `--serve` is how a study starts its server."""
+    parser.add_argument("notebook", nargs="?", help="a notebook, as notebooks/00_data.ipynb")
+    parser.add_argument("output", nargs="?", help="where the executed notebook goes")
+    parser.add_argument("parameters", nargs="?", default="{}", help='parameters as JSON, as \'{"dataset": "gsm"}\'')
+    parser.add_argument("--serve", type=int, help=argparse.SUPPRESS)
 
 
 def run(options: argparse.Namespace) -> int | None:
-    """Run a notebook by the server, or in this process where there is none."""
+    """Run a notebook by the study's server, or in this process where there is none."""
     if options.serve is not None:
         return serve(options.serve)
+    if options.output is None:
+        raise UserError("Give a notebook, and where the executed one goes: notebooks/00_data.ipynb out.ipynb.")
     address = os.environ.get(ADDRESS)
     status = ask(address, vars(options)) if address else None
-    if status is None:
-        from rdlib.study import execute
+    if status is not None:
+        return status
+    from rdlib.study import execute
 
+    if address is not None:
         print(f"{socket.gethostname()}: no server of warm notebooks for this job, so it starts cold.", flush=True)
-        return execute.run(options)
-    return status
+    return execute.run(options)
