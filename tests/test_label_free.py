@@ -160,6 +160,7 @@ def test_no_stage_that_trains_comes_after_gold_answers_or_the_vote_on_held_out_q
         "13_judged_responses",
         "13_validation_answers",
         "13_perturbed_answers",
+        "13_sampled_responses",
     )
     for name in STAGES.keys() - set(judge):
         for method in STAGES[name].methods or (None,):
