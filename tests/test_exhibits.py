@@ -326,6 +326,7 @@ def test_figures_draw_exactly_what_their_csv_holds():
         ("figure_question_r4_flips", ["gsm", "gsm_plus", "mmlu"]),
         ("figure_question_r6_pareto", ["gsm", "gsm_plus", "mmlu"]),
         ("figure_best_of_n", ["gsm", "mmlu"]),
+        ("figure_pass_at_k", ["gsm", "gsm", "mmlu", "mmlu"]),
         ("figure_calibration", ["gsm", "mmlu"]),
         ("figure_over_optimisation", ["gsm", "gsm", "mmlu", "mmlu"]),
     ],

@@ -35,7 +35,9 @@ RIVALS = ("sft", "ours_wo_r", "ours_wo_d", "ours")
 FORMATS = {"pdf": {"CreationDate": None, "Creator": None, "Producer": None}, "png": {"Software": None}}
 # What of the results not every study has, and whether it is there
 OPTIONAL = {
-    **dict.fromkeys(("arms", "reviewers", "judged", "thresholds", "over_optimisation", "question_costs"), "answered"),
+    **dict.fromkeys(
+        ("arms", "reviewers", "judged", "sharpening", "thresholds", "over_optimisation", "question_costs"), "answered"
+    ),
     **{"rounding": "rounded", "same_rate": "has_same_rate", "rates": "has_same_rate"},
     **{"agreement": "holds_out", "example": "has_example"},
 }

@@ -22,7 +22,7 @@ import numpy as np
 import pandas as pd
 
 from rdlib.errors import UserError
-from rdlib.evidence import accuracy, claims, diagnostics, looks, paper, power_tables, reruns, tables
+from rdlib.evidence import accuracy, claims, diagnostics, looks, paper, power_tables, reruns, sharpening, tables
 from rdlib.evidence.criteria import load_criteria
 from rdlib.evidence.verdicts import Claim
 from rdlib.profile import Profile
@@ -389,6 +389,12 @@ class Evidence:
     def judged(self) -> pd.DataFrame:
         """Sampled validation responses before and after PPO, with the reward model's score."""
         return self._of("responses", REWARD_MODEL)
+
+    def sharpening(self, *counts: str) -> pd.DataFrame:
+        """What PPO changed in those samples, with k of pass@k as named: `rdlib.evidence.sharpening.changes`."""
+        if counts not in self._kept:
+            self._kept[counts] = sharpening.changes(self.judged, counts)
+        return self._kept[counts]
 
     @cached_property
     def over_optimisation(self) -> pd.DataFrame:
