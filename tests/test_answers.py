@@ -364,12 +364,6 @@ def test_two_ways_to_write_a_number_are_one_answer_and_two_numbers_are_two(first
     assert None not in found and same(*found[:2]) and same(*found[1:]) == (first == second)
 
 
-@given(st.integers(-(10**12), 10**12), st.text())
-def test_writing_an_integer_in_other_ways_is_the_same_answer(number, before):
-    forms = [f"{number}", f"{number:,}", f"{number}.00", f"{number}.", f"{number:,} apples"]
-    assert {extract(f"{before} #### {form}", "number") for form in forms} == {str(number)}
-
-
 phrases = st.sampled_from(
     "Oslo|the|a|A|Vitamin|C++|AB-|2,5|1,000.50|.5|H₂O|x²|दिल्ली|กรุงเทพ|O’Brien|e-mail|U.S.|J.|Mrs.|&|+|-|#|#1|.NET|½|"
     "Ⅷ|ﬁ|ß|İ|(|)|*|_|$|%|50%|@|=|<|❤️|°|–|—|answer|is|It is|Answer:|1/2|a.b@c.de|\u200b|\u0301|^|^2|:|1|2|/".split("|")
@@ -418,7 +412,7 @@ def test_a_long_text_is_read_in_linear_time(kind):
         refuses(text) if kind == "refuses" else find(text, kind)
 
     for piece in LONG:
-        for prefix in ("", "#### ", "the answer is ", "\\boxed{", '"answer": "'):
+        for prefix in ("", "#### ", "the answer is "):
             short, long = (prefix + piece * (size // len(piece)) for size in (5_000, 20_000))
             taken = cpu_seconds(read, long)
             assert taken < 0.05 or taken < 10 * cpu_seconds(read, short) + 0.05, (prefix, piece)

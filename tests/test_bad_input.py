@@ -31,14 +31,11 @@ def test_models_that_cannot_be_loaded(tmp_path):
 # ---- stages that cannot do their work
 
 
-def test_a_missing_earlier_stage(tmp_path):
-    root = make_root(tmp_path)
-    for name in ("01_teacher_responses", "05_reward_model", "07_evaluate"):
-        with pytest.raises(
-            UserError,
-            match=r"is missing or was made with other settings, code or inputs: run notebooks/\d\d_\w+\.ipynb",
-        ):
-            stage_in(root, name).run()
+@pytest.mark.parametrize("name", ["01_teacher_responses", "05_reward_model", "07_evaluate"])
+def test_a_missing_earlier_stage(tmp_path, name):
+    words = r"is missing or was made with other settings, code or inputs: run notebooks/\d\d_\w+\.ipynb"
+    with pytest.raises(UserError, match=words):
+        stage_in(make_root(tmp_path), name).run()
 
 
 def test_a_student_that_was_never_wrong(study, tmp_path, monkeypatch):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -55,7 +56,8 @@ def test_the_losses_of_the_parts_add_up_to_equation_6_of_the_whole(rows, cut):
 
 @pytest.mark.parametrize("name", ["03_sft_warmup", "05_reward_model"])
 def test_accumulated_parts_give_the_losses_of_the_whole(study, tmp_path, name):
-    assert_same_losses(study, run_with(study, tmp_path, name, {"training.gradient_accumulation": 2}))
+    stage = run_with(study, tmp_path, name, {"training.gradient_accumulation": 2})
+    assert_same_losses_as(stage_in(study, stage.name, stage.method), stage)
 
 
 # ---- two processes and one
@@ -68,13 +70,8 @@ def run_with(study: Path, root: Path, name: str, overrides: dict, **hooks):
     return stage_in(root, name, method).with_overrides(overrides).run(**hooks)
 
 
-def assert_same_losses(study: Path, stage) -> None:
-    """Of every step, and the same checkpoint kept; the key is that of one process."""
-    assert_same_losses_as(stage_in(study, stage.name, stage.method), stage)
-
-
 def assert_same_losses_as(one, stage) -> None:
-    """The same of two runs of a stage."""
+    """Of every step, and the same checkpoint kept; the key is that of one process."""
     expected, found = one.table("history"), stage.table("history")
     assert stage.key == one.key and stage.folder.name == one.folder.name
     assert expected["step"].tolist() == found["step"].tolist()
@@ -91,17 +88,13 @@ def assert_same_losses_as(one, stage) -> None:
 
 
 @pytest.mark.slow
-def test_a_reward_model_of_two_processes_has_the_losses_of_one(study, tmp_path):
+def test_a_reward_model_in_two_processes_killed_on_its_way_goes_on_and_has_the_losses_of_one(study, tmp_path):
     """In the last batch of an epoch one of the processes has no query."""
     queries = stage_in(study, "05_reward_model").json("summary")["train_queries"]
     batches = {"reward_model.batch_size": next(n for n in (2, 4, 6, 8) if 0 < queries % n <= n / 2)}
     one = run_with(study, tmp_path / "one", "05_reward_model", batches)
-    assert_same_losses_as(one, run_with(study, tmp_path / "two", "05_reward_model", batches | TWO))
-
-
-@pytest.mark.slow
-def test_sft_in_two_processes_killed_after_an_epoch_goes_on_and_has_the_losses_of_one(study, tmp_path):
-    stage = stage_in(copy_study(study, tmp_path, "03_sft_warmup"), "03_sft_warmup", "ours_wo_r").with_overrides(TWO)
+    stage = stage_in(copy_study(study, tmp_path / "two", "05_reward_model"), "05_reward_model")
+    stage = stage.with_overrides(batches | TWO)
     checkpoints = stage.folder.with_name(stage.folder.name + ".partial") / training.CHECKPOINTS
 
     def kill_one():
@@ -112,7 +105,7 @@ def test_sft_in_two_processes_killed_after_an_epoch_goes_on_and_has_the_losses_o
     threading.Thread(target=kill_one, daemon=True).start()
     with pytest.raises(UserError, match="it was killed"):
         stage.run()
-    assert_same_losses(study, stage.run())
+    assert_same_losses_as(one, stage.run())
 
 
 def ppo_in_one(work: Path, kind: str = "plain") -> tuple[list[dict], dict[str, torch.Tensor]]:
@@ -203,20 +196,15 @@ def test_a_workers_sentence_is_the_callers(study, tmp_path):
     assert "\n" not in str(caught.value) and not workers()
 
 
-def test_bars_are_shown_and_other_text_is_kept(capsys):
+def test_of_what_workers_print_bars_are_shown_events_are_read_and_other_text_is_kept(capsys):
     text = "a warning\n\rSFT:   0%|  | 0/2\rSFT: 100%|█| 2/2\nValueError: no\n"
     log = launch.Tail()
     launch.show_bars(io.BufferedReader(io.BytesIO(text.encode())), log)
     assert capsys.readouterr().err == "\rSFT:   0%|  | 0/2\rSFT: 100%|█| 2/2\n"
-    assert log.text == "a warning\nValueError: no\n"
-
-
-def test_events_are_told_from_what_libraries_print(capsys):
     launch.send({"sentence": "a\nb"})
     stream = io.BytesIO(b"loading\n" + capsys.readouterr().out.encode())
-    log = launch.Tail()
     assert list(launch.events(stream, log)) == [{"sentence": "a\nb"}]
-    assert log.text == "loading\n"
+    assert log.text == "a warning\nValueError: no\nloading\n"
 
 
 @pytest.mark.parametrize(
@@ -284,20 +272,25 @@ def root_with(folder: Path, configuration: str) -> Path:
 
 
 @pytest.mark.parametrize("name", ["fsdp", "zero3"])
-def test_a_study_whose_ppo_cannot_be_is_refused_before_its_first_notebook(tmp_path, two_gpus, at_root, capsys, name):
+def test_ppo_needs_a_whole_policy_which_a_study_says_before_its_first_notebook(
+    tmp_path, two_gpus, at_root, capsys, name
+):
     root = at_root(root_with(tmp_path, name))
+    words = "06_ppo: PPO samples from its policy, which .*: name ddp.yaml or zero2.yaml"
+    with pytest.raises(UserError, match=words):
+        launch.check(stage_in(root, "06_ppo"))
+    assert launch.check(stage_in(root, "05_reward_model")).name == f"{name}.yaml"
     assert main(["study", "--profile", PARAMS]) == 2
-    assert "06_ppo: PPO samples from its policy" in capsys.readouterr().err
+    assert re.search(words, capsys.readouterr().err)
     assert not list(root.rglob("*.ipynb")) and not list(root.glob("runs/*/gsm"))
     assert launch.check(stage_in(root, "05_reward_model")).name == f"{name}.yaml"
 
 
-@pytest.mark.parametrize("name", ["fsdp", "zero2", "zero3"])
-def test_accelerate_splits_nothing_over_processors(tmp_path, two_gpus, name):
-    root = root_with(tmp_path, name)
-    with (root / f"params/accelerate/{name}.yaml").open("a") as file:
+def test_accelerate_splits_nothing_over_processors(tmp_path, two_gpus):
+    root = root_with(tmp_path, "zero2")
+    with (root / "params/accelerate/zero2.yaml").open("a") as file:
         file.write("use_cpu: true\n")
-    with pytest.raises(UserError, match=f"{name}.yaml says use_cpu.*: name cpu_gloo.yaml"):
+    with pytest.raises(UserError, match="zero2.yaml says use_cpu.*: name cpu_gloo.yaml"):
         launch.check(stage_in(root, "05_reward_model"))
 
 
@@ -324,24 +317,16 @@ def test_settings_that_make_no_sense_are_refused(tmp_path, settings, words):
 
 
 def test_keys_hold_what_changes_results(tmp_path):
-    root = make_root(tmp_path)
+    root, lora = make_root(tmp_path), {"r": 2, "alpha": 4}
     stages = {name: stage_in(root, name, m) for name, m in (("03_sft_warmup", "ours_wo_r"), ("06_ppo", "ours"))}
-    lora = {"r": 2, "alpha": 4}
-    for key, value, reached in (
-        ("processes", 2, {"06_ppo"}),
-        ("gradient_accumulation", 2, set()),
-        ("gradient_checkpointing", True, set()),
-        ("accelerate", "params/accelerate/ddp.yaml", set()),
-        ("attention", "eager", set()),
-        ("compile", True, set()),
-        ("report_to", ["tensorboard"], set()),
-        ("precision", "bf16", set(stages)),
-        ("weights", "bfloat16", set(stages)),
-        ("lora", lora, set(stages)),
-    ):
-        others = {name: stage.with_overrides({f"training.{key}": value}) for name, stage in stages.items()}
-        assert {name for name, stage in stages.items() if others[name].recipe != stage.recipe} == reached, key
-        assert {name for name, stage in stages.items() if others[name].folder != stage.folder} == reached, key
+    none = {"gradient_accumulation": 2, "gradient_checkpointing": True, "accelerate": "params/accelerate/ddp.yaml"}
+    none |= {"attention": "eager", "compile": True, "report_to": ["tensorboard"]}
+    both = {"precision": "bf16", "weights": "bfloat16", "lora": lora}
+    for values, reached in ((none, set()), ({"processes": 2}, {"06_ppo"}), (both, set(stages))):
+        for key, value in values.items():
+            others = {name: stage.with_overrides({f"training.{key}": value}) for name, stage in stages.items()}
+            assert {name for name, stage in stages.items() if others[name].recipe != stage.recipe} == reached, key
+            assert {name for name, stage in stages.items() if others[name].folder != stage.folder} == reached, key
     adapted = stages["06_ppo"].with_overrides({"training.lora": lora})
     assert adapted.folder.name == "06_ppo@training.lora=r:2;alpha:4.0;dropout:0.0;target_modules:all-linear"
     assert json.loads(json.dumps(adapted.overrides)) == adapted.overrides

@@ -51,18 +51,13 @@ def chi_square(counts: Counter, probabilities: torch.Tensor, total: int) -> floa
 # ---- greedy decoding
 
 
-def test_greedy_equals_transformers(small, prompts):
+@pytest.mark.parametrize("batch_size", [5, 64])
+def test_greedy_equals_transformers_whatever_the_batch_size(small, prompts, batch_size):
     model, _ = small
-    ours = engine_of(small).generate([Request(p, 1, 0.0) for p in prompts], seed=0)
+    ours = engine_of(small, batch_size).generate([Request(p, 1, 0.0) for p in prompts], seed=0)
     for prompt, (completion,) in zip(prompts, ours, strict=True):
         theirs = model.generate(torch.tensor([prompt]), max_new_tokens=MAX_TOKENS, do_sample=False)
         assert completion.tokens == theirs[0, len(prompt) :].tolist()
-
-
-@pytest.mark.parametrize("batch_size", [1, 5])
-def test_batch_size_does_not_change_greedy_answers(small, prompts, batch_size):
-    requests = [Request(p, 1, 0.0) for p in prompts]
-    assert engine_of(small, batch_size).generate(requests, 0) == engine_of(small).generate(requests, 0)
 
 
 # ---- sampling
@@ -110,18 +105,6 @@ def test_the_global_generator_is_left_alone(small, prompts):
 
 
 # ---- counts, ends, and one reading of a prompt
-
-
-def test_a_prompt_is_read_once_for_all_its_samples(small, prompts, monkeypatch):
-    model, shapes = small[0], []
-    original = model.forward
-    monkeypatch.setattr(
-        model, "forward", lambda *a, **k: shapes.append(tuple(k["input_ids"].shape)) or original(*a, **k)
-    )
-    engine_of(small, 1000, 5).generate([Request(p, 30, 1.0) for p in prompts[:4]], 0)
-    assert shapes[0] == (4, max(map(len, prompts[:4])))
-    assert shapes[1] == (120, 1)
-    assert all(width == 1 for _, width in shapes[1:])
 
 
 def test_finished_means_ended_by_the_end_token(small, prompts):
@@ -186,21 +169,15 @@ def test_the_table_has_a_row_a_sample(whole, small):
     assert (frame["tokens"] == lengths + frame["finished"]).all()
 
 
-@pytest.mark.parametrize("fail_at", [1, 3, 6])
-def test_an_interrupted_run_goes_on_with_the_same_result(small, whole, tmp_path, fail_at):
+def test_an_interrupted_run_goes_on_with_the_same_result(small, whole, tmp_path):
+    """Also where a machine that lost power left a file that was renamed but not written out."""
     frame, shards = whole
     broken = CountingEngine(*small, 64, MAX_TOKENS)
-    broken.fail_at = fail_at
+    broken.fail_at = 3
     with pytest.raises(KeyboardInterrupt):
         sample_to_disk(broken, *plan_and_prompts(), tmp_path, seed=1, shard_size=8)
-    engine = CountingEngine(*small, 64, MAX_TOKENS)
-    pd.testing.assert_frame_equal(sample_to_disk(engine, *plan_and_prompts(), tmp_path, 1, 8), frame)
-    assert engine.calls == shards - (fail_at - 1)
-
-
-def test_a_truncated_shard_is_sampled_again(small, whole, tmp_path):
-    """A machine that loses power may leave a file that was renamed but not written out."""
-    sample_to_disk(engine_of(small), *plan_and_prompts(), tmp_path, 1, 8)
     shard = sorted((tmp_path / "shards").iterdir())[-1]
     shard.write_bytes(shard.read_bytes()[:100])
-    pd.testing.assert_frame_equal(sample_to_disk(engine_of(small), *plan_and_prompts(), tmp_path, 1, 8), whole[0])
+    engine = CountingEngine(*small, 64, MAX_TOKENS)
+    pd.testing.assert_frame_equal(sample_to_disk(engine, *plan_and_prompts(), tmp_path, 1, 8), frame)
+    assert engine.calls == shards - 1

@@ -128,28 +128,30 @@ def test_missing_sections_and_keys(write):
     assert "'ppo.gamma'" in refused(write(content))
 
 
-@pytest.mark.parametrize(("key", "value"), [("dataset", "arc"), ("teacher", "medium"), ("student", "tiny")])
-def test_the_ablation_cells_must_exist(write, key, value):
-    cell = {"dataset": "gsm", "teacher": "strong", "student": "small"}
-    message = refused(write(changed("grid.ablation_cells", [cell, cell | {key: value}])))
-    assert f"grid.ablation_cells names the {key} {value!r}, which is not one of " in message
+CELL = {"dataset": "gsm", "teacher": "strong", "student": "small"}
 
 
-def test_the_ablation_cells_are_some_and_each_once(write):
-    cell = {"dataset": "gsm", "teacher": "strong", "student": "small"}
-    other = cell | {"dataset": "mmlu"}
-    assert len(load_profile(write(changed("grid.ablation_cells", [cell, other]))).grid.ablation_cells) == 2
-    message = refused(write(changed("grid.ablation_cells", [cell, other, cell])))
-    assert "grid.ablation_cells names the cell gsm/strong/small twice: keep one of the two" in message
-    assert "'grid.ablation_cells'" in refused(write(changed("grid.ablation_cells", [])))
-    message = refused(write(changed("grid.ablation_cells", [cell | {"techer": "strong"}])))
-    assert "unknown key 'grid.ablation_cells.0.techer': did you mean 'teacher'?" in message
-    assert "unknown key 'grid.ablation_dataset'" in refused(write(changed("grid.ablation_dataset", "gsm")))
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        *(
+            ("grid.ablation_cells", [CELL, CELL | {key: "x"}], f"names the {key} 'x', which is not one of ")
+            for key in CELL
+        ),
+        ("grid.ablation_cells", [CELL, CELL], "names the cell gsm/strong/small twice: keep one of the two"),
+        ("grid.ablation_cells", [], "'grid.ablation_cells'"),
+        ("grid.ablation_cells", [CELL | {"techer": "strong"}], "cells.0.techer': did you mean 'teacher'?"),
+        ("grid.ablation_dataset", "gsm", "unknown key 'grid.ablation_dataset'"),
+    ],
+)
+def test_the_ablation_cells_exist_are_some_and_each_once(write, key, value, words):
+    assert words in refused(write(changed(key, value)))
+    assert len(load_profile(write(changed("grid.ablation_cells", [CELL, CELL | {"dataset": "mmlu"}]))).datasets) == 2
 
 
 def test_unreadable_files(write, tmp_path):
     assert "no profile" in refused(tmp_path / "absent.yaml")
-    assert "cannot be read" in refused(tmp_path)
+    assert "cannot be read" in refused(tmp_path) and "cannot be read" in refused("a\0b.yaml")
     broken = write("name: micro\nppo: [1, 2\nsft: 3")
     assert "line 3" in refused(broken) and "YAML" in refused(broken)
     for text in ("", "# only a comment\n", "- a\n- b\n", "just text"):
@@ -164,15 +166,6 @@ def test_a_key_that_is_there_twice_is_refused(write):
     text = yaml.safe_dump(tiny_settings())
     assert "line 2 (the key 'runs' is there twice)" in refused(write("runs: a\nruns: b\n" + text))
     assert "the key 'gamma' is there twice" in refused(write(text.replace("  gamma:", "  gamma: 0.5\n  gamma:")))
-
-
-@pytest.mark.parametrize("value", ["2001-13-45", "9" * 5000, "[" * 2000, "&a [*a]", "!!python/object:os.system x"])
-def test_yaml_that_python_cannot_hold(write, value):
-    assert "profile" in refused(write(f"name: {value}\n"))
-
-
-def test_a_path_that_is_none():
-    assert "cannot be read" in refused("a\0b.yaml")
 
 
 @pytest.mark.parametrize("section", ["datasets", "teachers", "students"])
@@ -202,31 +195,24 @@ def test_an_override_replaces_one_setting(write):
     assert load_profile(path).reward_model.lam == 0.5
 
 
-@pytest.mark.parametrize(
-    ("key", "value"), [("voting.flip_share", 0.1), ("reward.source", "vote"), ("baselines.dpo_beta", 0.5)]
-)
-def test_a_setting_that_the_file_leaves_to_its_default_can_be_overridden(write, key, value):
+def test_a_setting_that_the_file_leaves_to_its_default_can_be_overridden(write):
     content = tiny_settings()
     del content["baselines"]
-    section, name = key.split(".")
-    assert getattr(getattr(load_profile(write(content), {key: value}), section), name) == value
+    assert load_profile(write(content), {"baselines.dpo_beta": 0.5}).baselines.dpo_beta == 0.5
 
 
 @pytest.mark.parametrize(
     ("key", "hint"),
     [
-        ("reward_model.lambda", "reward_model.lam"),
-        ("rewardmodel.lam", "reward_model.lam"),
-        ("lam", "reward_model.lam"),
+        *((key, "reward_model.lam") for key in ("reward_model.lambda", "rewardmodel.lam", "lam")),
         ("reward_model", "reward_model."),
-        ("", "section.setting"),
-        (7, "section.setting"),
+        *((key, "section.setting") for key in ("", 7)),
         ("ppo.kl_coef.x", "ppo.kl_coef"),
-        ("baselines.dpo_betta", "baselines.dpo_beta"),
     ],
 )
 def test_unknown_override(write, key, hint):
     assert hint in refused(write(tiny_settings()), {key: 0.5})
+    assert "'reward_model.lam'" in refused(write(tiny_settings()), {"reward_model.lam": 2})
 
 
 @pytest.mark.parametrize(("key", "value"), [("grid.teacher_share", [0.5, 0.8]), ("reward_model.teacher_share", 0.2)])
@@ -234,11 +220,6 @@ def test_a_share_that_n_cannot_give_is_refused(write, key, value):
     """With n = 2 a query has four positives, so a share above 3/4 would silently be 3/4."""
     message = refused(write(changed(key, value)))
     assert "teacher_share" in message and "0.25 to 0.75" in message
-
-
-def test_an_override_out_of_range(write):
-    message = refused(write(tiny_settings()), {"reward_model.lam": 2})
-    assert "'reward_model.lam'" in message
 
 
 # ---- every setting is read
@@ -320,10 +301,7 @@ def test_a_bad_base_is_refused(tmp_path, base, problem):
     [
         ({"prices": {"input": 1, "output": 2}}, "lacks the key 'teachers.t.prices.currency'"),
         ({"budget": 2.5}, "budget.money needs prices"),
-        (
-            {"request": {"reasoning_effort": "low"}},
-            "unknown key 'teachers.t.request.reasoning_effort': known keys there: body",
-        ),
+        ({"request": {"effort": "low"}}, "unknown key 'teachers.t.request.effort': known keys there: body"),
         ({"request": {"body": {"n": 4}}}, "n is a setting of its own"),
         ({"leave_out": ["temperature"]}, "give teacher_sampling.temperatures: default"),
         ({"leave_out": ["tempature"]}, "bad value for 'teachers.t.leave_out.0'"),
@@ -398,13 +376,9 @@ def changed_text(draw) -> bytes:
     """The text of a short profile with characters, lines or values changed."""
     lines = list(SMOKE)
     for _ in range(draw(st.integers(1, 2))):
-        place, how = (
-            draw(st.integers(0, len(lines) - 1)),
-            draw(st.sampled_from(["value", "twice", "in", "gone", "new"])),
-        )
+        place, how = draw(st.integers(0, len(lines) - 1)), draw(st.sampled_from("value twice in gone new".split()))
         line = lines[place]
-        column = draw(st.integers(0, len(line)))
-        into = draw(st.sampled_from(":{}[]-&*!#|>'\"%@`\t\0\x07é ?,"))
+        column, into = draw(st.integers(0, len(line))), draw(st.sampled_from(":{}[]-&*!#|>'\"%@`\t\0\x07é ?,"))
         new = {
             "value": [re.sub(r"(?<=: ).*", lambda _: draw(st.sampled_from(YAML_VALUES)), line)],
             "twice": [draw(st.sampled_from(lines)), line],

@@ -12,7 +12,6 @@ from tokenizers.trainers import BpeTrainer
 from transformers import PreTrainedTokenizerFast
 
 from rdlib.engines import models
-from rdlib.errors import UserError
 from rdlib.method.sft import IGNORED, mask_prompt
 from rdlib.settings import Dataset
 from rdlib.tasks import prompts
@@ -62,7 +61,9 @@ def test_choices_are_lettered_a_line_each():
 
 def test_examples_are_turns_of_a_chat_and_paragraphs_of_a_text():
     prompt = few_shot(MATH, [("q1", [], "r1"), ("q2", [], "r2")], "q3")
+    # No turn of the system, which some templates refuse
     assert [role for role, _ in prompt.messages] == ["user", "assistant", "user", "assistant", "user"]
+    assert render(make_tokenizer(None, BRACKETS), prompt.chat, add_generation_prompt=True)
     assert [content for role, content in prompt.messages if role == "assistant"] == ["r1", "r2"]
     assert prompt.messages[-1:] == zero_shot(MATH, "q3").messages
     assert prompt.plain.count(INSTRUCTIONS["math"]) == 1
@@ -124,7 +125,7 @@ KINDS = {
     "chat with BOS, and the post-processor adds BOS and EOS": ("<s> $A </s>", WITH_BOS, 1),
     "chat with a space before the response": ("<s> $A", BRACKETS, 1),
 }
-RESPONSES = ["Yes, it is 42.\n#### 42", "The answer is (B).", "é ≠ 7", "-3", "#### 1", "(B)", "  \n x"]
+RESPONSES = ["Yes, it is 42.\n#### 42", "é ≠ 7", "-3", "(B)", "  \n x"]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -179,29 +180,6 @@ def test_thinking_that_the_template_opens_is_in_the_prompt_once(template, opened
     assert shown == bare and tokenizer.decode(shown).count("6</think>7") == 1
     if template is None or opened:
         assert tokenizer.decode(shown).count("<think>") == 1 + bool(opened)
-
-
-@pytest.mark.parametrize(
-    "template",
-    [
-        "{{ raise_exception('Conversation roles must be system first') }}",
-        "{% for m in messages %}{{ m['content'] }}",
-        "{{ messages[7]['content'] }}",
-    ],
-)
-def test_a_template_that_refuses_is_one_sentence(tmp_path, template):
-    make_tokenizer(None, template).save_pretrained(tmp_path)
-    with pytest.raises(UserError, match="chat template .* refuses user and assistant turns") as error:
-        models.load_tokenizer(tmp_path)
-    assert len(str(error.value).splitlines()) == 1
-
-
-def test_no_prompt_has_a_system_turn():
-    """Some templates refuse one."""
-    for settings in (MATH, CHOICE, PHRASE):
-        prompt = few_shot(settings, [("q", ["x", "y"], "r")], "q", ["x", "y"])
-        assert {role for role, _ in prompt.messages} == {"user", "assistant"}
-        assert render(make_tokenizer(None, BRACKETS), prompt.chat, add_generation_prompt=True)
 
 
 # ---- a prompt of the dataset's own

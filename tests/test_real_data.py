@@ -68,22 +68,15 @@ def test_splits_have_the_sizes_of_the_papers_shares(real):
 @needs_data
 @pytest.mark.parametrize("dataset", [GSM8K, MMLU_PRO], ids=lambda d: d.source)
 def test_no_text_is_trained_on_and_tested_nor_shown_in_a_prompt(real, dataset):
+    """Nor one that occurs several times, as some of MMLU-Pro do."""
     texts = {split: {q.text for q in real[dataset.source] if q.split == split} for split in (*data.SPLITS, PERTURBED)}
+    assert dataset is GSM8K or sum(map(len, texts.values())) < len(real["mmlu_pro"])
     assert not texts["train"] & texts["validation"]
     tested = texts["test"] | texts[PERTURBED]
     assert not tested & (texts["train"] | texts["validation"])
     examples = data.worked_examples("any", dataset, SHARED)
     shown = {Question("", "", "", question).text for question, _, _ in examples}
     assert len(shown) >= 69 and not shown & (tested | texts["validation"])
-
-
-@needs_data
-def test_texts_that_occur_several_times_stay_together(real):
-    splits: dict[str, set[str]] = {}
-    for question in real["mmlu_pro"]:
-        splits.setdefault(question.text, set()).add(question.split)
-    assert len(splits) < len(real["mmlu_pro"])  # there are some
-    assert max(map(len, splits.values())) == 1
 
 
 @needs_data
@@ -163,27 +156,20 @@ def hub(monkeypatch):
     return asked
 
 
-def test_the_hub_is_asked_for_pinned_commits(hub, tmp_path):
+def test_the_hub_is_asked_for_pinned_commits_and_no_network_is_one_sentence(hub, tmp_path, monkeypatch):
     settings = GSM8K.model_copy(update={"path": None, "perturbed_path": None, "revision": "a" * 40})
     questions = data.load("g", settings, tmp_path)
     assert Counter(q.split for q in questions) == {"train": 18, "validation": 2, "test": 1, PERTURBED: 1}
     assert [q.answer for q in questions[-2:]] == ["1080", "1/3"]
-    assert [(split, revision) for _, _, split, revision in hub] == [
-        ("train", "a" * 40),
-        ("test", "a" * 40),
-        ("test", sources.GSM_PLUS.revision),
-    ]
+    plus = sources.GSM_PLUS.revision
+    assert [one[2:] for one in hub] == [("train", "a" * 40), ("test", "a" * 40), ("test", plus)]
     content = sources.identity(settings, tmp_path)
-    assert content == {"openai/gsm8k": "a" * 40, "gsm_plus qintongli/GSM-Plus": sources.GSM_PLUS.revision}
-
-
-def test_no_network_is_one_sentence(monkeypatch, tmp_path):
-    import datasets
+    assert content == {"openai/gsm8k": "a" * 40, "gsm_plus qintongli/GSM-Plus": plus}
 
     def load_dataset(*args, **options):
         raise ConnectionError("Couldn't reach the Hub\nfor many reasons")
 
-    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    monkeypatch.setattr("datasets.load_dataset", load_dataset)
     message = r"TIGER-Lab/MMLU-Pro at b189ec7 cannot be read from the hub \(Couldn't reach the Hub\).*give a folder"
     with pytest.raises(UserError, match=message):
         data.load("m", MMLU_PRO.model_copy(update={"path": None}), tmp_path)
@@ -199,9 +185,7 @@ CHOSEN = {"question_id": 1, "question": "q?", "options": ["x", "y", "z"], "answe
         (GSM8K, "train", {"question": "q?"}, "'answer' is missing"),
         (GSM8K, "train", {"question": 4, "answer": "#### 4"}, "'question' is int where text belongs"),
         (MMLU_PRO, "test", CHOSEN | {"answer": "E"}, "'E' is no letter of its 3 options"),
-        (MMLU_PRO, "test", CHOSEN | {"answer": "AB"}, "'AB' is no letter"),
         (MMLU_PRO, "test", CHOSEN | {"options": ["a"]}, "list of 2 to 10 texts, not 1 of them"),
-        (MMLU_PRO, "test", CHOSEN | {"options": "abc"}, "list of 2 to 10 texts, not str"),
         (MMLU_PRO, "test", CHOSEN | {"question_id": None}, "'question_id' is no whole number"),
     ],
 )
@@ -297,14 +281,10 @@ def test_questions_with_answers_are_tested_first_and_others_held_out(tmp_path):
 
 def test_given_splits_ids_and_groups_are_kept(tmp_path):
     splits = ["train", "train", "validation", "test"]
-    rows = [
-        row | {"split": s, "id": f"x{i}", "group": "g", "answer": "3"}
-        for i, (row, s) in enumerate(zip(asked(4), splits, strict=True))
-    ]
-    questions = own(tmp_path, rows)
-    assert [(q.id, q.split, q.group, q.answer) for q in questions] == [
-        (f"x{i}", s, "g", "3") for i, s in enumerate(splits)
-    ]
+    rows = asked(4, group="g", answer="3")
+    rows = [row | {"split": split, "id": f"x{i}"} for i, (row, split) in enumerate(zip(rows, splits, strict=True))]
+    expected = [(f"x{i}", split, "g", "3") for i, split in enumerate(splits)]
+    assert [(q.id, q.split, q.group, q.answer) for q in own(tmp_path, rows)] == expected
 
 
 @pytest.mark.parametrize(
@@ -323,12 +303,16 @@ def test_gold_answers_look_like_extracted_ones(tmp_path, kind, given, gold):
     assert {q.answer for q in questions} == {gold}
 
 
-def test_a_choice_may_be_given_by_letter_or_text(tmp_path):
-    rows = asked(8, options=["zinc", "chalk", "iron"], answer="iron") + [
-        {"question": "?", "options": ["a", "b"], "answer": "b"}
-    ]
-    questions = own(tmp_path, rows, answer="choice")
-    assert Counter(q.answer for q in questions) == {"C": 8, "B": 1}
+@pytest.mark.parametrize("suffix", ["jsonl", "parquet"])
+def test_a_choice_may_be_given_by_letter_or_text(tmp_path, suffix):
+    rows = asked(8, options=["zinc", "chalk", "iron"], answer="iron")
+    rows += [{"question": "?", "options": ["a", "b"], "answer": "b"}]
+    rows += [{"question": "last?", "options": ["x", "z"], "answer": None}]
+    write(tmp_path / "q.jsonl", rows)
+    pd.DataFrame(rows).to_parquet(tmp_path / "q.parquet")
+    settings = OWN.model_copy(update={"path": f"q.{suffix}", "answer": "choice"})
+    questions = data.load("mine", settings, tmp_path)
+    assert Counter(q.answer for q in questions) == {"C": 8, "B": 1, None: 1}
     assert all(2 <= len(q.options) <= 3 for q in questions)
 
 
@@ -345,9 +329,7 @@ CHOICE = {"question": "q?", "options": ["x", "y"], "answer": "x"}
         ("math", {"question": "a\u0007b"}, r"control character U\+0007"),
         ("math", {"question": "a\ud800b"}, "half of a surrogate pair"),
         ("math", {"question": "q?", "answer": "many"}, "'many' is none of the kind 'math'"),
-        ("math", {"question": "q?", "answer": True}, "'answer' is bool"),
         ("math", {"question": "q?", "answer": 10**400}, "no number that an answer can be"),
-        ("math", {"question": "q?", "answer": ["4"]}, "'answer' is list"),
         ("math", {"question": "q?", "id": {}}, "'id' is dict"),
         ("math", {"question": "q?", "split": "dev"}, "'dev' is not one of train, validation, test"),
         ("math", {"question": "What is  0 + 1?"}, "asks what line 1 asks"),
@@ -355,12 +337,10 @@ CHOICE = {"question": "q?", "options": ["x", "y"], "answer": "x"}
         ("math", CHOICE, "use answer: choice"),
         ("choice", {"question": "q?"}, "'options' is missing"),
         ("choice", CHOICE | {"options": "xy"}, "must be a list of 2 to 10 texts, not str"),
-        ("choice", CHOICE | {"options": ["x"]}, "not 1 of them"),
         ("choice", CHOICE | {"options": list("abcdefghijk")}, "not 11 of them"),
         ("choice", CHOICE | {"options": ["x", "x"]}, "two of its options are the same"),
         ("choice", CHOICE | {"options": ["x", 2]}, "an option is int"),
         ("choice", CHOICE | {"answer": "z"}, "'z' is neither an option nor a letter of A to B"),
-        ("choice", CHOICE | {"answer": "C"}, "'C' is neither an option"),
     ],
 )
 def test_bad_rows_are_named(tmp_path, kind, row, words):
@@ -370,33 +350,15 @@ def test_bad_rows_are_named(tmp_path, kind, row, words):
     assert len(str(error.value).splitlines()) == 1 and len(str(error.value)) < 300 + len(str(tmp_path))
 
 
-def test_a_split_for_some_rows_only(tmp_path):
-    with pytest.raises(UserError, match="line 2: it has no 'split', though other rows have"):
-        own(tmp_path, [{"question": "a?", "split": "train"}, {"question": "b?"}])
-
-
-def test_too_few_questions(tmp_path):
-    with pytest.raises(UserError, match="asks for 1 train and 1 validation questions, but 1 are left beside 1 for"):
-        own(tmp_path, asked(2))
-    with pytest.raises(UserError, match="has no validation question"):
-        own(tmp_path, asked(3, split="train"))
-    with pytest.raises(UserError, match="has no test question"):
-        own(tmp_path, [row | {"split": s} for row, s in zip(asked(2), ("train", "validation"), strict=True)])
-    with pytest.raises(UserError, match="has no test question"):
-        own(tmp_path, asked(10), test=0)
-
-
 @pytest.mark.parametrize(
     ("content", "words"),
     [
         (b"", "holds no rows"),
-        (b"\n \n", "holds no rows"),
         (b'{"question": "a?"}\n{"question": \n', r"line 2 is not JSON \("),
         (b'{"question": "a?"}\n["b?"]\n', "line 2 holds list where an object belongs"),
         (b'{"question": "a?"}\n{"question": "caf\xe9?"}\n', "line 2 is not UTF-8"),
         ('{"question": "a?"}\n'.encode("utf-16"), "line 1 is not UTF-8"),
         (b"[" * 100_000, "line 1 is not JSON that can be read"),
-        (b'{"question": ' + b"1" * 10_000 + b"}", "line 1 is not JSON that can be read"),
         (b'{"question": "a?", "answer": "1", "answer": "2"}', "line 1 has the field 'answer' twice"),
         (b'{"question": 1.5}', "'question' is float where text belongs"),
     ],
@@ -419,13 +381,6 @@ def test_other_files(tmp_path):
     (tmp_path / "q.parquet").write_bytes(b"PAR1 and no more")
     with pytest.raises(UserError, match="not a readable Parquet file"):
         data.load("mine", OWN.model_copy(update={"path": "q.parquet"}), tmp_path)
-
-
-def test_own_questions_from_parquet(tmp_path):
-    rows = asked(10, options=["x", "y"], answer="y") + [{"question": "last?", "options": ["x", "z"], "answer": None}]
-    pd.DataFrame(rows).to_parquet(tmp_path / "q.parquet")
-    questions = data.load("mine", OWN.model_copy(update={"path": "q.parquet", "answer": "choice"}), tmp_path)
-    assert Counter(q.answer for q in questions) == {"B": 10, None: 1}
 
 
 # ---- any file: all rows become questions with their own answers, or it is refused
@@ -519,14 +474,6 @@ def assert_gold(question: Question, row: dict, kind: str) -> None:
         assert Fraction(question.answer) == Fraction(str(given))
 
 
-@given(st.binary(max_size=60))
-def test_hostile_bytes_are_named(tmp_path_factory, content):
-    path = tmp_path_factory.getbasetemp() / "bytes.jsonl"
-    path.write_bytes(content)
-    with pytest.raises(UserError):
-        data.load("mine", OWN.model_copy(update={"path": path.name}), path.parent)
-
-
 def own_root(folder: Path, rows: list[dict]) -> Path:
     """A root whose profile has the dataset `mine`, of these questions, for the micro models."""
     dataset = {"source": "questions", "answer": "number", "path": "q.jsonl", "max_tokens": 60}
@@ -552,16 +499,9 @@ def test_the_key_of_a_stage_holds_the_content_of_the_file(tmp_path):
 
 def test_refusals_answer_what_cannot_be_answered(cell):
     texts = ["It is not specified how many. #### None", "#### 4", "#### 5", "It cannot be determined. #### 5"]
-    responses = pd.DataFrame(
-        {
-            "id": ["c1", "c2", "n1", "n2"],
-            "split": PERTURBED,
-            "group": ["critical thinking"] * 2 + ["digit expansion"] * 2,
-            "text": texts,
-            "answer": [answers.extract(text, "number") for text in texts],
-            "tokens": [9, 3, 3, 9],
-        }
-    )
+    responses = pd.DataFrame({"id": ["c1", "c2", "n1", "n2"], "text": texts, "tokens": [9, 3, 3, 9]})
+    responses["group"] = ["critical thinking"] * 2 + ["digit expansion"] * 2
+    responses = responses.assign(split=PERTURBED, answer=[answers.extract(text, "number") for text in texts])
     gold = pd.Series({"c1": "None", "c2": "None", "n1": "5", "n2": "5"})
     graded = evaluate.grade(responses, gold, cell)
     assert graded["correct"].tolist() == [True, False, True, True]
@@ -572,13 +512,7 @@ def test_refusals_answer_what_cannot_be_answered(cell):
 
 
 def test_judgement_counts_only_what_gold_can_judge():
-    table = pd.DataFrame(
-        [
-            (key, "train", "high", answer)
-            for key, answer in (("a", "1"), ("a", "1"), ("b", "2"), ("b", "3"), ("c", "5"))
-        ],
-        columns=["id", "split", "confidence", "answer"],
-    )
+    table = pd.DataFrame({"id": list("aabbc"), "answer": list("11235")}).assign(split="train", confidence="high")
     labels = voting.pseudo_labels(table, 0.6)
     counts = voting.judgement(table, labels, pd.Series({"a": "1", "b": "2", "c": None}))
     assert counts["questions"] == 3 and counts["failed"] == 1
@@ -642,14 +576,18 @@ def test_one_row_moves_no_other(tmp_path):
         assert all(before[q][0] == after[q][0] for q in before.keys() & after.keys())
 
 
-def test_repeated_questions_are_counted_and_other_names_hinted_at(tmp_path):
-    with pytest.raises(UserError, match=r"line 21: it asks what line 1 asks \(20 such rows in all\)"):
-        own(tmp_path, asked(20) * 2)
-    decomposed = [
-        {"question": "Was heißt Stra\u00dfe und B\u00e4r?"},
-        {"question": "Was heißt Stra\u00dfe und Ba\u0308r?"},
-    ]
-    with pytest.raises(UserError, match="asks what line 1 asks"):
-        own(tmp_path, [*decomposed, *asked(20)])
-    with pytest.raises(UserError, match="there is 'prompt': rename it to 'question'"):
-        own(tmp_path, [{"prompt": "What?"}])
+@pytest.mark.parametrize(
+    ("rows", "words"),
+    [
+        (asked(20) * 2, r"line 21: it asks what line 1 asks \(20 such rows in all\)"),
+        ([{"question": "Was ist ein B\u00e4r?"}, {"question": "Was ist ein Ba\u0308r?"}], "asks what line 1 asks"),
+        ([{"prompt": "What?"}], "there is 'prompt': rename it to 'question'"),
+        ([*asked(1, split="train"), {"question": "b?"}], "line 2: it has no 'split', though other rows have"),
+        (asked(2), "asks for 1 train and 1 validation questions, but 1 are left beside 1 for"),
+        (asked(3, split="train"), "has no validation question"),
+        ([row | {"split": "train" if i else "validation"} for i, row in enumerate(asked(2))], "has no test question"),
+    ],
+)
+def test_files_of_which_no_study_can_be_made_are_refused(tmp_path, rows, words):
+    with pytest.raises(UserError, match=words):
+        own(tmp_path, rows)

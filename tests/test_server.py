@@ -39,7 +39,7 @@ from rdlib.engines.asking import Ask, Reply
 from rdlib.engines.generation import Request, clean, cut_at, sample_to_disk
 from rdlib.engines.server_answers import shares
 from rdlib.engines.server_failures import Place, judge
-from rdlib.engines.server_parameters import Learnt, body_of, neutral
+from rdlib.engines.server_parameters import Learnt, body_of
 from rdlib.engines.server_run import Run
 from rdlib.engines.server_said import read
 from rdlib.engines.server_work import Work, jobs_of
@@ -82,10 +82,15 @@ def choice(content, reason="stop", **more) -> dict:
     return {"message": {"role": "assistant", "content": content, **more}, "finish_reason": reason}
 
 
-def says(fake, status: int, body, headers=(), when=lambda sent: True) -> None:
-    """Let the server say this to the requests for which `when` holds, and answer the others."""
+def saying(status: int, body, headers=(), when=lambda sent: True) -> list[tuple]:
+    """Faults by which the server says this to the requests for which `when` holds, and answers the others."""
     told = (status, dict(headers), body)
-    fake.faults = [(lambda sent: told if when(sent) else (200, {}, answer(sent)), None, None)] * 10_000
+    return [(lambda sent: told if when(sent) else (200, {}, answer(sent)), None, None)] * 10_000
+
+
+def says(fake, *what, **when) -> None:
+    """Let the server say it."""
+    fake.faults = saying(*what, **when)
 
 
 PART = "What is 3 + 1?"
@@ -147,21 +152,14 @@ def test_greedy_samples_are_asked_for_once_and_paid_once(fake):
     assert [reply.prompt_tokens for reply in found.values()] == [8, 0, 0]
 
 
-def test_seeds_depend_on_the_requests_seed_and_sample_alone(fake):
+def test_seeds_depend_on_the_requests_seed_and_sample_alone_are_far_apart_and_fit_31_bits(fake):
     engine = engine_of(fake)
-    asks = {i: Ask(Request(prompt_of(1), 2, 1.0), (0, 1), seed) for i, seed in enumerate((5, 6, 7))}
+    asks = {i: Ask(Request(prompt_of(1), 30, 1.0), tuple(range(30)), seed) for i, seed in enumerate((5, 6, 7))}
     fake.answer = lambda body: answer(body | {"n": 1})
     whole = collected(engine, asks)
-    assert collected(engine, {9: Ask(asks[1].request, (1,), 6)}) == {(9, 1): whole[1, 1]}
-    assert len({reply.text for reply in whole.values()}) == 6
-
-
-def test_seeds_are_far_apart_and_fit_31_bits(fake):
-    fake.answer = lambda body: answer(body | {"n": 1})
-    collected(engine_of(fake), {i: asked(1, 30, t) for i, t in enumerate((0.7, 1.0))})
     seeds = [sent["seed"] for sent in fake.calls]
-    assert all(0 <= seed < 2**31 and seed % 1024 == 0 for seed in seeds)
-    assert len(set(seeds)) == len(seeds) == 60
+    assert all(0 <= seed < 2**31 and seed % 1024 == 0 for seed in seeds) and len(set(seeds)) == len(seeds) == 90
+    assert collected(engine, {9: Ask(asks[1].request, (1,), 6)}) == {(9, 1): whole[1, 1]}
 
 
 def test_a_server_that_ignores_n_is_asked_again_for_the_rest(fake):
@@ -172,29 +170,14 @@ def test_a_server_that_ignores_n_is_asked_again_for_the_rest(fake):
     assert [body.get("n", 1) for body in fake.calls] == [3, 1, 1, 1, 1, 1]
 
 
-def test_stop_strings_are_cut_off_even_where_the_server_leaves_them(fake):
-    fake.faults = [(200, {}, {"choices": [choice(" 4 END 5")]})]
-    (completion,) = ask(engine_of(fake, stop=("END",)))
-    assert (completion.text, completion.count) == ("4", 2)  # of all that was said
-
-
-def test_half_a_surrogate_pair_does_not_break_the_table(fake, tmp_path):
-    fake.faults = [(200, {}, b'{"choices": [{"message": {"content": "a\\ud83d\\u0000"}, "finish_reason": "stop"}]}')]
-    frame = sample_to_disk(engine_of(fake), *plan_of(1, temperatures=(1.0,), n=1), tmp_path, 0, 8)
-    assert frame["text"].tolist() == ["a\ufffd\0"]
-
-
 # ---- what fails
 
 MALFORMED = [
     b"<html>busy</html>",
-    b"\xff\xfe",
-    b"[]",
+    b"[" * 100_000,
     b'{"choices": []}',
     b'{"choices": [{"message": {"content": null}, "finish_reason": "stop"}]}',
     b'{"choices": [{"message": {"content": "half"}, "finish_reason": null}]}',
-    b"[" * 100_000,
-    b'{"choices": [{"message": {"content": "half"}, "finish_reason": {}}]}',
 ]
 FAULTS = [*((status, {}, b"oops") for status in (408, 429, 500, 503)), *((200, {}, said) for said in MALFORMED)]
 
@@ -210,14 +193,6 @@ def test_what_may_pass_is_tried_again(fake, fault):
     assert 0.5 <= clock.waits[0] <= 1 <= clock.waits[1] <= 2
 
 
-@pytest.mark.parametrize("fault", [FAULTS[2], FAULTS[4], half_an_answer])
-def test_what_does_not_pass_ends_in_one_sentence(fake, fault):
-    fake.faults = [fault] * 10
-    with pytest.raises(UserError, match=r"failed 4 times in a row.*is kept, and the same command goes on"):
-        ask(engine_of(fake, attempts=4))
-    assert len(fake.calls) == 4
-
-
 def test_nobody_at_the_address(fake):
     fake.close()
     engine = engine_of(fake)
@@ -227,84 +202,67 @@ def test_nobody_at_the_address(fake):
         ask(engine)
 
 
-HOPELESS = [
-    (401, error(f"bad key {KEY}"), "refuses access to teacher-70b .401.: set the environment variable OPENAI_API_KEY"),
-    (402, error("Insufficient Balance"), "Insufficient Balance.*is kept"),
-    (404, error("model not found"), "no model 'teacher-70b' .404.: check base_url"),
-    (404, b"<html><title>404 Not Found</title></html>", "base_url, which usually ends in /v1"),
-    (200, {"error": "Unexpected endpoint or method. (POST /chat/completions)"}, "base_url.*ends in /v1"),
-    (400, error("max_tokens is too large: 50. This model supports at most 40 tokens"), "lower max_tokens"),
-    (429, error("Rate limit exceeded: free-models-per-day"), r"quota is used up \(.*limit.*\): what it has answered"),
+# One of each sentence: tests/cases/server_says.tsv has which responses mean which
+KEPT = r"failed 4 times in a row.*is kept, and the same command goes on"
+ELSEWHERE = "https://me:word@api.example/v1/chat/completions?key=word"
+# Of each sentence one: tests/cases/server_says.tsv has which responses mean which. (faults, fields, words, calls)
+ENDS = [
+    *((fault, {"attempts": 4}, KEPT, 4) for fault in (saying(500, b"oops"), saying(200, MALFORMED[0]))),
+    ([half_an_answer] * 10, {"attempts": 4}, KEPT, 4),
+    ([no_answer] * 9, {"timeout": 0.1, "attempts": 2}, "within 0.1 s: raise timeout or lower concurrency", 2),
+    (saying(401, error(f"bad {KEY}")), {}, "refuses access to teacher-70b .401.: set .* OPENAI_API_KEY", 1),
+    (saying(404, b"<html><title>404 Not Found</title></html>"), {}, "base_url, which usually ends in /v1", 1),
+    (saying(400, error("max_tokens is too large: 50. At most 40 tokens")), {}, "lower max_tokens", 1),
+    (saying(429, error("Rate limit exceeded: free-models-per-day")), {}, r"quota is used up \(.*limit.*\)", 1),
+    (saying(429, b"come tomorrow", {"Retry-After": "86400"}), {}, "quota is used up .come tomorrow.: what it has", 1),
+    (saying(308, b"", {"Location": ELSEWHERE}), {}, r"sends requests on to https.*/v1 \(308\): give that address", 1),
+    (saying(308, b"", {"Location": "/v2/chat/completions"}), {}, r"sends requests on to http.*/v2 \(308\)", 1),
+    (saying(400, error("Unsupported parameter: 'top_p'")), {"top_p": 0.9}, "refuses top_p 0.9 .*generation.top_p", 1),
 ]
 
 
-@pytest.mark.parametrize(("status", "body", "words"), HOPELESS)
-def test_what_nothing_will_pass_ends_with_the_servers_words(fake, status, body, words):
-    says(fake, status, body)
+@pytest.mark.parametrize(("faults", "fields", "words", "calls"), ENDS)
+def test_what_does_not_pass_ends_in_one_sentence(fake, faults, fields, words, calls):
+    fake.faults = list(faults)
     with pytest.raises(UserError, match=words) as caught:
-        collected(engine_of(fake))
-    assert len(fake.calls) <= 3 and "\n" not in str(caught.value) and KEY not in str(caught.value)
+        ask(engine_of(fake, **fields))
+    assert len(fake.calls) <= calls
+    assert not any(part in str(caught.value) for part in ("\n", KEY, "me:word", "key=word"))
 
 
-REFUSED = [
-    (400, error("Content Exists Risk"), "Content Exists Risk"),
-    (500, error("Context size has been exceeded.", code=500), "exceeded"),
-    (200, error("This model maximum context length is 2048 tokens."), "2048 tokens"),
-    (422, b"", "status 422, without a word"),
+# (status, body, kind, words, calls): a refusal is asked once, and a failure eight times, each with another seed
+ONE_FAILS = [
+    (400, error("Content Exists Risk"), "refused", "Content Exists Risk", 1),
+    (422, b"", "refused", "status 422, without a word", 1),
+    (500, error("litellm.InternalServerError: upstream died"), "failed", "upstream died", 8),
+    (
+        403,
+        b"<html><title>You have been blocked</title></html>",
+        "failed",
+        "have been blocked",
+        None,
+    ),  # a firewall
 ]
-
-
-@pytest.mark.parametrize(("status", "body", "words"), REFUSED)
-def test_a_question_that_is_refused_stops_no_run(fake, status, body, words):
-    says(fake, status, body, when=of_part)
-    for (number, _), reply in collected(engine_of(fake)).items():
-        assert reply.kind == ("refused" if number == 3 else "answer")
-        assert words in reply.words or number != 3
-    assert sum(map(of_part, fake.calls)) == 1
 
 
 @pytest.mark.parametrize("concurrency", [1, 16])
-def test_a_question_that_fails_each_time_stops_no_run(fake, concurrency):
-    says(fake, 500, error("litellm.InternalServerError: upstream died"), when=of_part)
-    found = collected(engine_of(fake, concurrency=concurrency))
-    failed = [reply for (number, _), reply in found.items() if number == 3]
-    assert {reply.kind for reply in failed} == {"failed"} and "upstream died" in failed[0].words
-    assert sum(reply.kind == "answer" for reply in found.values()) == 35
+@pytest.mark.parametrize(("status", "body", "kind", "words", "calls"), ONE_FAILS)
+def test_a_question_that_is_refused_or_fails_each_time_stops_no_run(
+    fake, concurrency, status, body, kind, words, calls
+):
+    says(fake, status, body, when=of_part)
+    for (number, _), reply in collected(engine_of(fake, concurrency=concurrency)).items():
+        assert reply.kind == (kind if number == 3 else "answer")
+        assert words in reply.words or number != 3
     seeds = [call["seed"] for call in fake.calls if of_part(call)]
-    assert len(seeds) == len(set(seeds)) == 8
+    assert len(seeds) == len(set(seeds)) and calls in (None, len(seeds))
 
 
-def test_a_firewall_that_does_not_like_a_question_stops_no_run(fake):
-    says(fake, 403, b"<html><title>Sorry, you have been blocked</title></html>", when=of_part)
-    found = collected(engine_of(fake, concurrency=1), {3: asked(3), **EIGHT})
-    assert found[3, 0].kind in ("failed", "refused") and "have been blocked" in found[3, 0].words
-
-
-@pytest.mark.parametrize("status", [401, 402])
-def test_a_key_that_is_withdrawn_stops_a_run_that_went_well(fake, status):
-    fake.faults = [None] * 4 + [(status, {}, error("Revoked key."))] * 1000
+def test_a_key_that_is_withdrawn_stops_a_run_that_went_well(fake):
+    fake.faults = [None] * 4 + [(401, {}, error("Revoked key."))] * 1000
     with pytest.raises(UserError, match="Revoked key"):
         collected(engine_of(fake, concurrency=1))
     assert len(fake.calls) == 5
-
-
-@pytest.mark.parametrize(
-    "location", ["https://me:word@api.example/v1/chat/completions?key=word", "/v2/chat/completions"]
-)
-def test_a_redirect_tells_the_address_to_give(fake, location):
-    fake.faults = [(308, {"Location": location}, b"")]
-    with pytest.raises(UserError, match=r"sends requests on to http.*/v[12] \(308\): give that address") as caught:
-        ask(engine_of(fake))
-    assert "word" not in str(caught.value)
-
-
-def test_what_came_before_the_server_died_is_given_out(fake):
-    fake.faults = [None] * 11 + [(500, {}, b"down")] * 1000
-    came = []
-    with pytest.raises(UserError, match=r"failed 2 times in a row.*500 \(down\).*is kept"):
-        for item in engine_of(fake, attempts=2, concurrency=2).replies({i: asked(i) for i in range(20)}):
-            came.append(item)
-    assert sum(reply.kind == "answer" for _, _, reply in came) == 11
 
 
 def test_what_is_under_way_when_a_request_is_refused_is_kept(fake):
@@ -350,23 +308,18 @@ def test_the_key_is_in_no_file_and_no_representation(fake, tmp_path, caplog):
 
 # ---- odd answers
 
+FILTERED = {"content_filter_results": {"hate": {"filtered": True, "severity": "high"}}}
 ODD_CHOICES = {
     "refusal": (choice(None, refusal="I cannot help."), "I cannot help."),
     "reasoning alone": (choice(None, reasoning_content="Hm."), "no answer after the thinking"),
     "reasoning, cut": (choice("", "length", reasoning="Hm."), "raise max_tokens"),
     "filter": (choice("", "content_filter"), "content_filter"),
-    "Azure's filter": (
-        {**choice(None, "content_filter"), "content_filter_results": {"hate": {"filtered": True, "severity": "high"}}},
-        "hate",
-    ),
+    "Azure's filter": (choice(None, "content_filter") | FILTERED, "hate"),
     "Gemini": (choice(None, "SAFETY"), "safety"),
-    "recitation": (choice("", "RECITATION"), "recitation"),
     "tools": (choice(None, "tool_calls", tool_calls=[{"id": "a"}]), "tool"),
     "white space": (choice(" \n"), "empty"),
-    "null": (choice(None), "empty"),
     "no message": ({"finish_reason": "stop"}, "empty"),
     "refusal as a part": (choice([{"type": "refusal", "refusal": "Never."}]), "Never."),
-    "unknown reason": (choice("It is 4.", "because"), None),
     "no reason": (choice("It is 4.", None), None),
 }
 
@@ -386,14 +339,19 @@ def test_a_choice_that_broke_off_is_asked_for_again_alone(fake):
     found = collected(engine_of(fake), {0: asked(1, 3)})
     assert found[0, 0].text == "a" and found[0, 2].text == "c" and found[0, 1].text.startswith("What is")
     assert [call.get("n", 1) for call in fake.calls] == [3, 1]
-    fake.faults = [(200, {}, {"choices": [broke]})] * 100
-    with pytest.raises(UserError, match="failed 8 times in a row.*idle timeout"):
-        collected(engine_of(fake), {0: asked(1)})
 
 
-ENDED = ["stop", "STOP", "eos", "end_turn", "tool_calls", "end_of_text", "complete", "FinishReason.STOP", "so be it"]
-CUT = ["length", "MAX_TOKENS", "sensitive", "model_context_window_exceeded", "insufficient_system_resource", "abort"]
-CUT += ["network_error", "repetition", "refusal", "SAFETY", "RECITATION", "content_filter", "error"]
+ENDED = ["stop", "STOP", "eos", "end_turn", "tool_calls", "complete", "FinishReason.STOP", "so be it"]
+CUT = [
+    "length",
+    "MAX_TOKENS",
+    "sensitive",
+    "model_context_window_exceeded",
+    "abort",
+    "network_error",
+    "SAFETY",
+    "error",
+]
 
 
 def test_a_whole_answer_counts_whatever_ended_it(fake):
@@ -433,27 +391,21 @@ def test_tokens_of_each_response(fake, usage, words, counts):
     assert shares(10, [1, 1]) == [5, 5] and sum(shares(17, [3, 1, 9])) == 17 and shares(0, [1]) == [0]
 
 
-def test_a_body_in_an_encoding_that_it_has_not(fake):
-    fake.faults = [(418, {"Content-Type": "application/json; charset=utf-16"}, b'{"error": "x"}')]
-    ((_, _, reply),) = engine_of(fake).replies({0: asked(1)})
-    assert (reply.kind, reply.words) == ("refused", "x")
-
-
 # ---- thinking
+
+
+def parts(kind: str, name: str, inner: str) -> dict:
+    """Thinking and text as parts of a content."""
+    thought = {"type": kind, name: [{"type": inner, "text": "2 + 2."}]}
+    return choice([thought, {"type": "text", "text": "It is 4."}])
+
 
 THINKING = {
     "reasoning_content": choice("It is 4.", reasoning_content="2 + 2."),
     "reasoning": choice("It is 4.", reasoning="2 + 2."),
     "details": choice("It is 4.", reasoning_details=[{"type": "reasoning.text", "text": "2 + 2."}]),
-    "Mistral": choice(
-        [{"type": "thinking", "thinking": [{"type": "text", "text": "2 + 2."}]}, {"type": "text", "text": "It is 4."}]
-    ),
-    "Databricks": choice(
-        [
-            {"type": "reasoning", "summary": [{"type": "summary_text", "text": "2 + 2."}]},
-            {"type": "text", "text": "It is 4."},
-        ]
-    ),
+    "Mistral": parts("thinking", "thinking", "text"),
+    "Databricks": parts("reasoning", "summary", "summary_text"),
 }
 
 
@@ -498,32 +450,29 @@ def test_a_sample_without_an_answer_is_an_empty_response(kind, count):
 
 UNKNOWN = [
     ("seed", 400, [error('Invalid JSON payload received. Unknown name "seed": Cannot find field.')]),
+    ("seed", 400, error("Parameters 'seed' and 'n' cannot be used together")),
     ("n", 500, error("Only one completion choice is allowed", code=500)),
     ("max_tokens", 400, error("Use 'max_completion_tokens' instead.", param="max_tokens")),
     ("stop", 400, error("Unsupported parameter: 'stop' is not supported.", param="stop")),
-    ("top_p", 422, {"detail": [{"loc": ["body", "top_p"], "msg": "extra fields not permitted"}]}),
+    ("min_p", 400, {"error": "min_p is not supported"}),  # one that rdlib sends to switch off a default of vLLM's
 ]
 
 
 @pytest.mark.parametrize(("name", "status", "body"), UNKNOWN)
 def test_a_parameter_that_a_server_does_not_take_is_left_out(fake, name, status, body):
+    fake.models = owned("vllm", "teacher-70b")
     says(fake, status, body, when=lambda sent: name in sent)
     engine = engine_of(fake, stop=("END",))
     assert {reply.kind for reply in collected(engine).values()} == {"answer"}
-    assert sum(name in sent for sent in fake.calls) == 1
-    assert all(sent["temperature"] == 1.0 for sent in fake.calls)
+    assert sum(name in sent for sent in fake.calls) == 1 and any(name in note for note in engine.notes())
+    assert all(sent["temperature"] == 1.0 and sent["top_k"] == -1 for sent in fake.calls)
     assert all("max_tokens" in sent or "max_completion_tokens" in sent for sent in fake.calls)
+    assert name == "n" or all(sent["n"] == 5 for sent in fake.calls)
     known = json.loads(json.dumps(engine.learnt()))
     again = server.ServerEngine(engine.model, engine.settings, KEY, FakeClock(), known)
     fake.calls.clear()
     collected(again)
     assert not any(name in sent for sent in fake.calls)
-
-
-def test_seed_goes_and_n_stays_where_they_exclude_each_other(fake):
-    says(fake, 400, error("Parameters 'seed' and 'n' cannot be used together"), when=lambda sent: "seed" in sent)
-    collected(engine_of(fake))
-    assert len(fake.calls) == 9 and all(sent["n"] == 5 for sent in fake.calls)
 
 
 def test_max_tokens_by_another_name_and_by_none(fake):
@@ -542,10 +491,7 @@ def test_max_tokens_by_another_name_and_by_none(fake):
     ("words", "most"),
     [
         ("Field 'n': Value must be between 1 <= value <= 4", 4),
-        ("n must be at most 4", 4),
-        ("'n' : number must be less than or equal to 4", 4),
         ("n=5 is not supported, the maximum is 3", 3),
-        ("[{'loc': ('body', 'n'), 'msg': 'ensure this value is less than or equal to 2'}]", 2),
         ("Invalid value for 'n': only 1 is supported", 1),
     ],
 )
@@ -559,11 +505,10 @@ def test_a_server_that_gives_few_choices_at_once(fake, words, most):
     assert len({reply.text for reply in found.values()}) == 15
 
 
-@pytest.mark.parametrize("words", ["Invalid control character 'n' at position 3", 'strange "n" here'])
-def test_a_refusal_that_quotes_n_for_another_reason_leaves_n(fake, words):
-    says(fake, 400, error(words), when=of_part)
+def test_a_refusal_that_quotes_n_for_another_reason_leaves_n(fake):
+    says(fake, 400, error("Invalid control character 'n' at position 3"), when=of_part)
     found = collected(engine_of(fake))
-    assert {found[3, k].kind for k in range(5)} == {"refused"} and words in found[3, 0].words
+    assert {found[3, k].kind for k in range(5)} == {"refused"} and "Invalid control" in found[3, 0].words
     assert sum(sent.get("n") == 5 for sent in fake.calls) == 8
 
 
@@ -583,22 +528,6 @@ def test_a_temperature_that_a_server_does_not_take_is_told_before_much_is_paid(f
     assert len(fake.calls) <= 2
 
 
-def test_each_temperature_is_asked_alone_first_and_the_servers_own_is_not_sent(fake):
-    fake.delay = 0.02
-    asks = {i: asked(i, 1, t) for i, t in enumerate([1.0, None, 0.7, 0.0, 1.5, 1.0, 0.7] * 3)}
-    engine = engine_of(fake)
-    collected(engine, asks)
-    assert [sent.get("temperature") for sent in fake.calls[:5]] == [0.0, 1.5, 0.7, 1.0, None]
-    assert fake.most > 3 and sum("temperature" not in sent for sent in fake.calls) == 3
-    assert engine.learnt()["temperatures"] == [0.0, 0.7, 1.0, 1.5, None]
-
-
-def test_a_top_p_below_one_is_not_left_out_quietly(fake):
-    fake.faults = [(400, {}, error("Unsupported parameter: 'top_p' is not supported with this model."))]
-    with pytest.raises(UserError, match="refuses top_p 0.9 .*generation.top_p"):
-        ask(engine_of(fake, top_p=0.9))
-
-
 def test_what_is_left_out_by_the_profile_is_never_sent(fake):
     collected(engine_of(fake, leave_out=["temperature", "seed", "n", "max_tokens", "top_p"]), {0: asked(1, 3)})
     assert [sorted(sent) for sent in fake.calls] == [["messages", "model"]] * 3
@@ -607,8 +536,7 @@ def test_what_is_left_out_by_the_profile_is_never_sent(fake):
 def test_the_profiles_own_fields_headers_and_system_prompt_are_sent(fake, monkeypatch):
     monkeypatch.setenv("AZURE_KEY", "azure-secret-1")
     extras = {"body": {"reasoning_effort": "low", "top_k": 5}, "headers": {"api-key": "${AZURE_KEY}", "X-Title": "t"}}
-    fake.models = owned("vllm", "teacher-70b")
-    fake.faults = [(500, {}, b"azure-secret-1")] * 8
+    fake.models, fake.faults = owned("vllm", "teacher-70b"), [(500, {}, b"azure-secret-1")] * 8
     engine = engine_of(fake, key=None, request=extras, system_prompt="Be brief.", leave_out=["seed"])
     with pytest.raises(UserError, match="failed 8 times") as caught:
         collected(engine, {0: asked(1)})
@@ -632,10 +560,8 @@ def owned(owner: str | None, *names: str, header: str = "") -> tuple[int, dict, 
     [
         ("llamacpp", "", {"top_k": 0, "min_p": 0.0, "typical_p": 1.0, "repeat_penalty": 1.0}),
         ("vllm", "", {"top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0}),
-        ("sglang", "", {"top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0}),
         (None, "llama.cpp", {"top_k": 0}),
         ("openai", "", {}),
-        ("library", "", {}),
     ],
 )
 def test_a_servers_own_defaults_are_made_neutral(fake, owner, header, sent):
@@ -645,24 +571,6 @@ def test_a_servers_own_defaults_are_made_neutral(fake, owner, header, sent):
     assert fake.calls[0] | sent == fake.calls[0] and fake.calls[0]["top_p"] == 1.0
     assert bool(sent) == ("top_k" in fake.calls[0])
     assert any("top_k" in note for note in engine.notes())
-
-
-def test_a_neutral_value_that_is_refused_is_left_out(fake):
-    fake.models = owned("vllm", "teacher-70b")
-    says(fake, 400, {"error": "min_p is not supported"}, when=lambda sent: "min_p" in sent)
-    engine = engine_of(fake)
-    collected(engine)
-    assert "min_p" not in fake.calls[-1] and fake.calls[-1]["top_k"] == -1
-    assert any("got no min_p" in note for note in engine.notes())
-
-
-STRANGE = {"unsupported": 3, "most_choices": "x", "server": [], "temperatures": 1}
-
-
-@pytest.mark.parametrize("known", [None, {}, [], STRANGE])
-def test_strange_things_learnt_before_are_left_alone(fake, known):
-    engine = server.ServerEngine(engine_of(fake).model, server.Settings("teacher-70b", 50), KEY, FakeClock(), known)
-    assert collected(engine, {0: asked(1, 2)})
 
 
 # ---- rate limits and waits
@@ -712,37 +620,19 @@ def test_a_wait_until_a_date_does_not_depend_on_this_machines_zone(monkeypatch, 
     time.tzset()
 
 
-def test_retry_after_is_honoured_by_all_requests(fake):
-    fake.faults = [(429, {"Retry-After": "7"}, b"")]
-    clock = FakeClock()
-    engine_of(fake, clock, concurrency=1).generate([Request(prompt_of(i), 1, 1.0) for i in range(3)], 0)
-    assert 7 <= clock.waits[0] <= 7.7
-    assert clock.time >= 7
-
-
-@pytest.mark.parametrize("asked", ["inf", "1e9", "Fri, 31 Dec 9999 23:59:59 GMT"])
-def test_a_server_that_fails_cannot_stop_the_run_for_ever(fake, asked):
-    fake.faults = [(503, {"Retry-After": asked}, b"[" * 100_000)]
-    clock = FakeClock()
-    ask(engine_of(fake, clock))
-    assert clock.waits and max(clock.waits) <= 1.1 * server.LONGEST_RETRY_AFTER
-
-
-def test_a_wait_beyond_reason_is_a_quota(fake):
-    fake.faults = [(429, {"Retry-After": "86400"}, b"come back tomorrow")]
-    with pytest.raises(UserError, match="quota is used up .come back tomorrow.: what it has answered is kept"):
-        ask(engine_of(fake))
-
-
 @pytest.mark.parametrize(
-    ("status", "body", "wait"),
-    [(429, error("on requests per day (RPD). Please try again in 1m26s"), 86), (529, error("Overloaded"), 0.5)],
+    ("status", "headers", "body", "least", "most"),
+    [
+        (429, {}, error("on requests per day (RPD). Please try again in 1m26s"), 86, 95),
+        (429, {"Retry-After": "7"}, b"", 7, 7.7),
+        (529, {}, error("Overloaded"), 0.5, 1.1),
+    ],
 )
-def test_a_minutes_quota_is_waited_for(fake, status, body, wait):
-    fake.faults = [(status, {}, body)] * 2
+def test_a_minutes_quota_is_waited_for(fake, status, headers, body, least, most):
+    fake.faults = [(status, headers, body)] * 2
     clock = FakeClock()
     assert ask(engine_of(fake, clock, attempts=1))[0].text.startswith("What is 1 + 1?")
-    assert clock.waits[0] >= wait and len(clock.waits) == 2
+    assert least <= clock.waits[0] <= most and len(clock.waits) == 2
     assert len({sent["seed"] for sent in fake.calls}) == 1  # nothing was sampled: the seed stays
 
 
@@ -764,76 +654,39 @@ class FastClock(server.Clock):
         stop.wait(seconds / 200)
 
 
-class Bucket(FakeServer):
-    """Answers so many requests a second of the client's clock, the others get 429."""
+class Limited(FakeServer):
+    """Answers so many requests a second of the client's clock, or two at once without a rate; the others get 429."""
 
-    def __init__(self, clock, rate: float, headers):
+    def __init__(self, clock, rate: float | None, headers):
         super().__init__()
         self.clock, self.rate, self.left, self.seen, self.limited, self.given = clock, rate, rate, 0.0, 0, headers
-        self.faults = [(self.say, None, None)] * 100_000
+        self.faults, self.delay = [(self.say, None, None)] * 100_000, 0 if rate else 0.01
+
+    def allows(self) -> bool:
+        if self.rate is None:
+            return self.now <= 2
+        now = self.clock.now()
+        self.left, self.seen = min(self.rate, self.left + (now - self.seen) * self.rate), now
+        allowed = self.left >= 1
+        self.left -= allowed
+        return allowed
 
     def say(self, body):
         with self.lock:
-            now = self.clock.now()
-            self.left, self.seen = min(self.rate, self.left + (now - self.seen) * self.rate), now
-            if self.left >= 1:
-                self.left -= 1
+            if self.allows():
                 return 200, {}, answer(body)
             self.limited += 1
             return 429, self.given, error("Rate limit reached for requests per minute")
 
 
-@pytest.mark.parametrize("headers", [{"Retry-After": "1"}, {}])
-def test_a_rate_limit_is_no_failure(headers):
+@pytest.mark.parametrize(("rate", "headers"), [(3, {"Retry-After": "1"}), (3, {}), (None, {})])
+def test_a_rate_limit_is_no_failure(rate, headers):
     clock = FastClock()
-    bucket = Bucket(clock, 3, headers)
-    started = clock.now()
-    engine = engine_of(bucket, clock)
-    found = collected(engine, {i: asked(i) for i in range(60)})
-    bucket.close()
+    limited, started = Limited(clock, rate, headers), clock.now()
+    found = collected(engine_of(limited, clock), {i: asked(i) for i in range(60)})
+    limited.close()
     assert {reply.kind for reply in found.values()} == {"answer"}
-    assert bucket.limited < 60 and clock.now() - started < 400
-    assert engine.requests >= len(bucket.calls)
-
-
-def test_a_server_for_few_requests_at_once():
-    class Narrow(FakeServer):
-        def handle(self, handler):
-            self.faults = [(self.say, None, None)]
-            super().handle(handler)
-
-        def say(self, body):
-            return (429, {}, {"error": "too many concurrent requests"}) if self.now > 2 else (200, {}, answer(body))
-
-    narrow = Narrow()
-    narrow.delay = 0.01
-    found = collected(engine_of(narrow, FastClock()), {i: asked(i) for i in range(60)})
-    narrow.close()
-    assert {reply.kind for reply in found.values()} == {"answer"}
-
-
-def test_the_pace_goes_down_and_up_again():
-    clock = FakeClock()
-    pace = server.Pace(None, 16, clock)
-    for _ in range(20):
-        pace.started()
-    assert pace.interval == 0
-    pace.limited(0.0, 5.0, False)
-    assert 5 <= pace.next <= 5.5 and pace.interval == pytest.approx(0.1)
-    pace.limited(0.0, 5.0, False)  # of those that had started before: no news
-    assert pace.interval == pytest.approx(0.1)
-    clock.time = pace.next
-    pace.started()
-    assert pace.next == pytest.approx(clock.time + 0.1)
-    for _ in range(100):
-        pace.answered()
-    assert pace.interval == 0
-    pace.timed_out(clock.time)
-    assert pace.open_at_once == 8
-    for _ in range(200):
-        pace.answered()
-    assert pace.open_at_once == 16
-    assert pace.limited(clock.time + 1, None, True) == 0 and pace.open_at_once == 8
+    assert limited.limited < 60 and (rate is None or clock.now() - started < 400)
 
 
 def test_requests_start_at_the_rate_that_the_profile_allows(fake):
@@ -841,14 +694,6 @@ def test_requests_start_at_the_rate_that_the_profile_allows(fake):
     engine = engine_of(fake, clock, requests_per_minute=30, concurrency=1)
     engine.generate([Request(prompt_of(i), 1, 1.0) for i in range(5)], 0)
     assert clock.waits == [pytest.approx(2.0)] * 4
-
-
-def test_time_outs_name_the_settings_and_fewer_are_asked_at_once(fake):
-    fake.faults = [no_answer] * 1000
-    engine = engine_of(fake, timeout=0.1, attempts=2, concurrency=4)
-    with pytest.raises(UserError, match="did not answer within 0.1 s: raise timeout or lower concurrency"):
-        collected(engine)
-    assert engine.pace.open_at_once < 4
 
 
 # ---- many at once
@@ -866,15 +711,14 @@ def test_concurrency_is_bounded_and_used_and_answers_come_out_of_order(fake):
 
 
 def test_closing_the_iterator_stops_the_asking(fake):
-    fake.delay = 0.02
+    fake.delay = 0.01
     replies = engine_of(fake, concurrency=4).replies({i: asked(i) for i in range(1000)})
     next(replies)
     replies.close()
-    time.sleep(0.1)
+    time.sleep(0.05)
     made = len(fake.calls)
-    assert made < 20
-    time.sleep(0.1)
-    assert len(fake.calls) == made
+    time.sleep(0.05)
+    assert len(fake.calls) == made < 20
 
 
 def test_closing_the_iterator_ends_a_long_wait(fake):
@@ -893,23 +737,16 @@ def test_closing_the_iterator_ends_a_long_wait(fake):
     assert time.monotonic() - started < 1
 
 
-def test_no_asks_and_no_samples(fake):
-    assert list(engine_of(fake).replies({})) == []
-    assert list(engine_of(fake).replies({0: Ask(Request(prompt_of(1), 3, 1.0), (), 0)})) == []
-
-
 # ---- the check of models
 
 TAKEN = {
     "others, too": ("gpt", listing("other", "gpt")),
     "Google's": ("gpt", listing("models/gpt")),
     "an empty list": ("gpt", listing()),
-    "LiteLLM's pattern": ("gpt-4o", listing("*")),
     "a provider's pattern": ("openai/gpt-4o", listing("openai/*")),
     "no scope": ("gpt-4o", (403, {}, {"error": "insufficient permissions: missing scope api.model.read"})),
     "another header": ("claude", (401, {}, {"error": "x-api-key header is required"})),
     "Ollama's tag": ("llama3.2", owned("library", "llama3.2:latest", "qwen:7b")),
-    "a suffix": ("openai/gpt-4o:nitro", listing("openai/gpt-4o")),
     "a provider behind": ("meta/llama:together", listing("meta/llama")),
     "llama.cpp": ("qwen", owned("llamacpp", "models/qwen2.5.gguf")),
     "Together's bare list": ("gpt", (200, {}, [{"id": "gpt", "object": "model"}])),
@@ -933,10 +770,7 @@ def test_a_list_that_does_not_refuse_the_model(fake, name, models):
         (listing("teacher-70b-base", "my-teacher-70b"), "but teacher-70b-base, my-teacher-70b:"),
         (listing(*"abcdefg"), "but a, b, c, d, e and 2 more:"),
         ((200, {}, {"error": "Unexpected endpoint. (GET /models)"}), "base_url, which usually ends in /v1.*Unexpected"),
-        (
-            (301, {"Location": "https://api.example/v1/models"}, b""),
-            r"sends requests on to https://api.example/v1 .301",
-        ),
+        ((301, {"Location": "https://a.b/v1/models"}, b""), r"sends requests on to https://a.b/v1 .301"),
     ],
 )
 def test_a_server_of_another_model_or_address_is_told_before_it_is_asked(fake, models, message):
@@ -1057,7 +891,9 @@ def profiles_of(page, tmp_path) -> list:
 
 @pytest.mark.parametrize("page", SERVERS, ids=lambda page: page.stem)
 def test_every_block_is_a_teacher_of_a_profile_and_has_no_key(page, tmp_path, monkeypatch):
-    assert "Tested with" in page.read_text() and "](index.md)" in page.read_text() and "sk-" not in page.read_text()
+    text = page.read_text()
+    assert "Tested with" in text and "](index.md)" in text and "sk-" not in text
+    assert f"]({page.name})" in (page.parent / "index.md").read_text()
     profiles = profiles_of(page, tmp_path)
     assert profiles
     for profile in profiles:
@@ -1070,38 +906,6 @@ def test_every_block_is_a_teacher_of_a_profile_and_has_no_key(page, tmp_path, mo
         monkeypatch.setenv(model.api_key_env, KEY)
         headers, secrets = server_address.headers_of(model, server.key_of(model))
         assert KEY in secrets and any(KEY in value for value in headers.values())
-
-
-def test_every_server_has_a_line_of_the_table():
-    table = re.findall(r"^\| \[.*?\]\((\w+\.md)\)", (REPOSITORY / "docs/servers/index.md").read_text(), re.MULTILINE)
-    assert sorted(table) == [page.name for page in SERVERS]
-
-
-@pytest.mark.parametrize("page, temperature", [("openai", None), ("deepseek", None), ("anthropic", 0.3)])
-def test_what_is_sent_of_temperature(page, temperature, tmp_path):
-    """What thinks is sampled at its own temperature; Anthropic cuts higher ones off at 1 without a word."""
-    profile = profiles_of(REPOSITORY / f"docs/servers/{page}.md", tmp_path)[0 if temperature else 1]
-    heats = [heat for _, heat, _ in profile.teacher_sampling.sets]
-    assert heats == [None] if temperature is None else max(heats) <= 1 and temperature in heats
-
-
-def test_azures_version_stays_at_the_end():
-    page = (REPOSITORY / "docs/servers/openai.md").read_text()
-    (address,) = re.findall(r"`(https://[^`]*api-version[^`]*)`", page)
-    found = server_address.under(server_address.checked_url(address), "/chat/completions")
-    assert httpx.URL(found).path.endswith("/my-deployment/chat/completions")
-    assert found.endswith("?api-version=2024-10-21")
-
-
-@pytest.mark.parametrize("page, name", [("llama_cpp", "llama.cpp"), ("vllm", "vLLM"), ("ollama", "Ollama")])
-def test_the_neutral_values_are_those_that_the_page_names(page, name, tmp_path):
-    path = REPOSITORY / f"docs/servers/{page}.md"
-    (model,) = profiles_of(path, tmp_path)[0].teachers.values()
-    sent = neutral(model, Learnt(server=name))
-    assert bool(sent) == (name != "Ollama")
-    for field, value in sent.items():
-        penalty = field in ("presence_penalty", "frequency_penalty", "repeat_penalty")
-        assert f"`{field}` {value:g}" in path.read_text() or penalty
 
 
 # ---- any answer: the replies are the server's, one for each sample, or the failure is a sentence without the key

@@ -6,16 +6,15 @@ import math
 
 import pandas as pd
 import pytest
-import torch
 from conftest import copy_study, make_root, stage_in
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rdlib.engines import models
 from rdlib.engines.generation import Completion
-from rdlib.method import sft, training
+from rdlib.method import training
 from rdlib.method.agreement import Agreement
-from rdlib.method.sft import IGNORED, AgreementSFTTrainer, build_dataset, configuration, mask_prompt, select_responses
+from rdlib.method.sft import IGNORED, build_dataset, configuration, mask_prompt, select_responses
 from rdlib.tasks.prompts import STOP, Encoder, Prompt
 
 PROMPT = "Q: tom has 7 apples . tom buys 5 apples . how many apples does tom have ? A:"
@@ -44,17 +43,14 @@ def masked(tokenizer, text, finished, limit):
 
 
 def test_the_prompt_is_masked_and_the_end_token_comes_once(small):
-    tokenizer = small[1]
-    row = masked(tokenizer, "buys : 7 + 5 = 12 . #### 12", True, 512)
+    tokenizer, text = small[1], "buys : 7 + 5 = 12 . #### 12"
+    row = masked(tokenizer, text, True, 512)
     start = len(tokenizer(PROMPT)["input_ids"])
-    assert row["labels"][:start] == [IGNORED] * start
-    assert row["labels"][start:] == row["input_ids"][start:]
-    assert row["input_ids"].count(tokenizer.eos_token_id) == 1
-    assert row["input_ids"][-1] == tokenizer.eos_token_id
-    assert tokenizer.decode(row["input_ids"][:-1]) == PROMPT + " buys : 7 + 5 = 12 . #### 12"
-    assert row["length"] == len(row["input_ids"]) == len(row["labels"]) and not row["truncated"]
+    assert row["labels"] == [IGNORED] * start + row["input_ids"][start:]
+    assert row["input_ids"].index(tokenizer.eos_token_id) == len(row["input_ids"]) - 1 == row["length"] - 1
+    assert tokenizer.decode(row["input_ids"][:-1]) == f"{PROMPT} {text}" and not row["truncated"]
     assert tokenizer.eos_token_id not in masked(tokenizer, "buys : 7", False, 512)["input_ids"]  # it did not end
-    cut = masked(tokenizer, "buys : 7 + 5 = 12 . #### 12", True, 25)
+    cut = masked(tokenizer, text, True, 25)
     assert len(cut["input_ids"]) == len(cut["labels"]) == 25 and cut["truncated"]
 
 
@@ -75,6 +71,7 @@ def test_the_warm_up_is_filtered_and_sft_is_not():
     pd.testing.assert_frame_equal(baseline, RESPONSES)
 
 
+@settings(max_examples=25)
 @given(st.integers(1, 5), st.integers(0, 100), st.sampled_from(["sft", "ours_wo_r"]))
 def test_the_cap(cap, seed, method):
     everything = select_responses(RESPONSES, LABELS, method, None, seed)
@@ -86,38 +83,7 @@ def test_the_cap(cap, seed, method):
     pd.testing.assert_frame_equal(chosen, select_responses(RESPONSES, LABELS, method, cap, seed))
 
 
-# ---- the loss
-
-
-@pytest.fixture(scope="module")
-def trainer(study, tmp_path_factory):
-    """The trainer of the stage, on a few responses of different lengths."""
-    stage = stage_in(study, "03_sft_warmup", "ours_wo_r")
-    model, tokenizer = (load(study / "models/small") for load in (models.load_causal_lm, models.load_tokenizer))
-    texts = ["buys : 7 + 5 = 12 . #### 12", "#### 3", "tom starts with 7 . #### 12", "7 + 5 = 12 . #### 12"]
-    frame = pd.DataFrame({"id": "q1", "text": texts, "finished": [True, True, False, True]})
-    dataset = build_dataset(frame, Encoder({"q1": Prompt((), PROMPT)}, tokenizer), 512)
-    arguments = sft.configuration(stage, tmp_path_factory.mktemp("sft"))
-    return AgreementSFTTrainer(
-        model, args=arguments, train_dataset=dataset, eval_dataset=dataset, processing_class=tokenizer
-    )
-
-
-def test_the_loss_is_the_mean_negative_log_likelihood_of_the_responses(trainer):
-    model, dataset = trainer.model.eval(), trainer.train_dataset
-    surprise, tokens = 0.0, 0
-    with torch.no_grad():
-        for row in dataset:
-            logprobs = model(torch.tensor([row["input_ids"]])).logits[0].log_softmax(-1)
-            for place, label in enumerate(row["labels"]):
-                if label != IGNORED:
-                    surprise -= logprobs[place - 1, label].item()  # the token before predicts it
-                    tokens += 1
-    assert tokens == sum(row["length"] for row in dataset) - 4 * len(trainer.processing_class(PROMPT)["input_ids"])
-    (batch,) = list(trainer.get_train_dataloader())
-    assert len(batch["input_ids"]) == 4
-    loss = trainer.compute_loss(model, batch, num_items_in_batch=torch.tensor(tokens)).item()
-    assert loss == pytest.approx(surprise / tokens, rel=1e-5)
+# ---- the rate
 
 
 @pytest.mark.parametrize(
@@ -200,13 +166,10 @@ def test_no_agreeing_response_is_a_clear_error(tmp_path):
         stage_in(root, "03_sft_warmup", "ours_wo_r").run_with_inputs()
 
 
-@pytest.mark.parametrize("method", ["sft", "ours_wo_r"])
-def test_patience_ends_the_training(study, tmp_path, method):
+def test_patience_ends_the_training(study, tmp_path):
     """With a learning rate of nearly zero no evaluation is better than the first."""
     settings = {"sft.learning_rate": 1e-12, "stopping.patience": 6}
-    stage = stage_in(copy_study(study, tmp_path, "03_sft_warmup"), "03_sft_warmup", method).with_overrides(settings)
+    stage = stage_in(copy_study(study, tmp_path, "03_sft_warmup"), "03_sft_warmup", "sft").with_overrides(settings)
     summary = stage.run().json("summary")
     assert summary["stopped_early"] and summary["best_step"] == 2 and summary["steps"] == 2 + 6
-    assert (
-        summary["tokens_trained"] < 2 * stage_in(study, "03_sft_warmup", method).json("summary")["tokens_trained"] / 2
-    )
+    assert summary["tokens_trained"] < stage_in(study, "03_sft_warmup", "sft").json("summary")["tokens_trained"]

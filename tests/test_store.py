@@ -79,37 +79,25 @@ def test_what_was_spent_and_learnt(tmp_path):
         assert store.learnt("m at u") == {"most_choices": 4}
 
 
-@pytest.mark.parametrize("content", [b"", b"SQLite format 3\x00", b"\x00" * 5000, b'{"question": "a"}\n' * 900])
-def test_a_file_that_is_no_store_is_named(tmp_path, content):
-    path = tmp_path / "s.sqlite"
-    path.write_bytes(content)
-    if not content:  # as `touch` leaves it: a store without a row
-        with Store.open(path) as store:
-            assert store.models() == {}
-        return
-    with pytest.raises(UserError, match=r"s\.sqlite"), Store.open(path):
-        pass
-
-
-def test_another_database_and_a_later_version_are_refused(tmp_path):
-    connection = sqlite3.connect(tmp_path / "other.sqlite")
-    connection.execute("CREATE TABLE t (a)")
-    connection.close()
-    with pytest.raises(UserError, match="a database of something else"), Store.open(tmp_path / "other.sqlite"):
-        pass
+def test_a_file_that_is_no_store_is_named(tmp_path):
+    for number, content in enumerate((b"SQLite format 3\x00", b"\x00" * 5000, b'{"question": "a"}\n' * 900)):
+        (tmp_path / f"s{number}.sqlite").write_bytes(content)
+        with pytest.raises(UserError, match=rf"s{number}\.sqlite"), Store.open(tmp_path / f"s{number}.sqlite"):
+            pass
+    (tmp_path / "s.sqlite").touch()  # a store without a row
     with Store.open(tmp_path / "s.sqlite") as store:
-        store.connection.execute("PRAGMA user_version = 99")
-    with pytest.raises(UserError, match="of a later version"), Store.open(tmp_path / "s.sqlite"):
-        pass
-    with pytest.raises(UserError, match="There is no store"), Store.open(tmp_path / "no.sqlite", create=False):
-        pass
-
-
-def test_a_store_that_cannot_be_written_says_so(tmp_path):
-    with Store.open(tmp_path / "s.sqlite") as store:
+        assert store.models() == {}
         store.connection.execute("PRAGMA query_only = ON")
         with pytest.raises(UserError, match="cannot be written"):
             keep(store)
+        store.connection.execute("PRAGMA query_only = OFF")
+        store.connection.execute("PRAGMA user_version = 99")
+    connection = sqlite3.connect(tmp_path / "other.sqlite")
+    connection.execute("CREATE TABLE t (a)")
+    connection.close()
+    for name, words in (("other", "a database of something else"), ("s", "of a later version"), ("no", "There is no")):
+        with pytest.raises(UserError, match=words), Store.open(tmp_path / f"{name}.sqlite", create=False):
+            pass
 
 
 @settings(max_examples=40)
