@@ -23,7 +23,7 @@ def rows(trial, cell=MMLU, seeds=(100, 101), n=40, **moments) -> pd.DataFrame:
         part = pd.DataFrame({"id": [f"q{i:03}" for i in range(n)], "agrees": good, "correct": good})
         failed = pd.DataFrame({"id": ["failed"], "agrees": [np.nan], "correct": [0.0]})
         part = pd.concat([part, failed], ignore_index=True)
-        parts.append(part.assign(trial=trial, cell=cell, seed=seed, when=when.replace("_", "-")))
+        parts.append(part.assign(arm=trial, cell=cell, seed=seed, moment=when.replace("_", "-")))
     return pd.concat(parts, ignore_index=True)
 
 
@@ -50,7 +50,7 @@ def ppo_answers(gains: dict[str, float]) -> pd.DataFrame:
 
 def ppo_curves() -> pd.DataFrame:
     run = pd.DataFrame({"update": range(8), "reward": [np.nan, 0, 1, 2, 5, 6, 7, 8]})
-    parts = [run.assign(trial=arm, seed=seed) for arm, seed in product(PPO_ARMS, (100, 101))]
+    parts = [run.assign(arm=arm, seed=seed) for arm, seed in product(PPO_ARMS, (100, 101))]
     table = pd.concat(parts, ignore_index=True).assign(cell=MMLU)
     return table.assign(validation_agreement=0.5 - 0.01 * table["update"])
 
@@ -82,7 +82,7 @@ def sft_answers(cells=(GSM, "gsm/weak/small")):
 
 def test_what_each_factor_adds_by_hand():
     answers, (tested, _) = ppo_answers({"vote": 0.2, "without Q_fail": 0.1}), sft_answers()
-    alone = (answers["trial"] == "reward model | without Q_fail | long warm-up") & (answers["when"] == "end")
+    alone = (answers["arm"] == "reward model | without Q_fail | long warm-up") & (answers["moment"] == "end")
     answers.loc[alone, "agrees"] = answers.loc[alone, "agrees"].where(answers["id"] == "failed", 0.7)
     table = followups.effects_table(answers, tested).set_index(["of", "benchmark", "factor"])
     ppo = table.loc["PPO", ""]
@@ -109,11 +109,11 @@ def ranking(arm, right, one=0.5, n=40) -> pd.DataFrame:
     parts = []
     for seed, (count, value) in product((100, 101), ((1, one), (30, right))):
         chosen = (np.arange(n) < round(value * n)).astype(float)
-        part = pd.DataFrame({"id": [f"q{i:03}" for i in range(n)], "value": chosen, "n": count, "seed": seed})
-        parts += [part.assign(strategy=strategy) for strategy in ("reward", "majority")]
-        parts.append(part.assign(strategy="distinct", value=(np.arange(n) < round(0.1 * n)).astype(float)))
-        parts.append(part.assign(strategy="auc", value=0.75, n=30))
-    return pd.concat(parts, ignore_index=True).assign(trial=arm, cell=GSM)
+        part = pd.DataFrame({"id": [f"q{i:03}" for i in range(n)], "correct": chosen, "n": count, "seed": seed})
+        parts += [part.assign(moment=strategy) for strategy in ("reward", "majority")]
+        parts.append(part.assign(moment="distinct", correct=(np.arange(n) < round(0.1 * n)).astype(float)))
+        parts.append(part.assign(moment="auc", correct=0.75, n=30))
+    return pd.concat(parts, ignore_index=True).assign(arm=arm, cell=GSM)
 
 
 def responses(arm, own=0.5, best=0.5, n=30) -> pd.DataFrame:
@@ -124,7 +124,7 @@ def responses(arm, own=0.5, best=0.5, n=30) -> pd.DataFrame:
         part = pd.DataFrame({"id": [f"q{i:03}" for i in range(n)], "score": scores[0], "ratio": scores[1]})
         parts.append(part.assign(kind=f"{kind}_positive", named=4, recalled=4 if kind == "teacher" else 3, seed=seed))
     negative = parts[1].assign(kind="student_negative", score=-1.0)
-    return pd.concat([*parts, negative, negative.assign(seed=101)], ignore_index=True).assign(trial=arm, cell=GSM)
+    return pd.concat([*parts, negative, negative.assign(seed=101)], ignore_index=True).assign(arm=arm, cell=GSM)
 
 
 def test_the_reward_model_by_hand():
@@ -166,7 +166,7 @@ def test_distillation_by_hand():
 
     def costs(of):
         names = [
-            {"cell": cell, "trial": name, "seed": seed, "when": when, "tokens_generated": 1000, "gflop": gflop}
+            {"cell": cell, "arm": name, "seed": seed, "moment": when, "tokens_generated": 1000, "gflop": gflop}
             for (cell, name), seed in product(of, (100, 101))
             for when, gflop in (("kept", 30.0 if OURS in name else 10.0), ("warm-up", 5.0))
         ]

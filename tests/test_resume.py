@@ -349,7 +349,7 @@ def test_sigkill_while_the_figures_are_drawn(tmp_path):
     for moment in [
         ("rdlib.evidence.tables:write_markdown", 2),
         ("os:fsync", 9),
-        ("rdlib.evidence.exhibit:save", 2),
+        ("rdlib.evidence.gallery:save", 2),
     ]:
         kill(functools.partial(draw, results, out), *moment)
         found = {name: hash_ for name, hash_ in hash_files(out).items() if not name.startswith(".")}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -40,7 +42,12 @@ def rates() -> pd.DataFrame:
     released = [answered("sft", 0.2, 0.4), answered("ours_wo_r", 0.4, 0.5), answered("ours", 0.5, 0.5)]
     other = answered("sft", 0.9, 0.9).assign(variant="reward.source=vote")  # no part of it
     again = answered("sft", 0.4, 0.6).drop(columns="variant")
-    return reruns.rate_table(reruns.differences(pd.concat([*released, other], ignore_index=True), again))
+    evidence = SimpleNamespace(correctness=pd.concat([*released, other], ignore_index=True), same_rate=again)
+    evidence.folders, evidence.seeds_of = (0, 1, 2), lambda name: (0, 1, 2)
+    found = reruns.rate_table(reruns.differences(evidence))
+    evidence.folders = (0, 1, 2, 3)  # a seed without the other rate: none of it is shown
+    assert reruns.differences(evidence) == {}
+    return found
 
 
 def test_ours_against_either_rate_by_hand(rates):

@@ -10,11 +10,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from rdlib.evidence import paper, stats, tables
 from rdlib.evidence.verdicts import NOTHING
+
+if TYPE_CHECKING:
+    from rdlib.evidence.result_tables import Evidence
 
 CELL = ["benchmark", "teacher", "student"]
 SOURCES = [
@@ -64,11 +68,12 @@ def summary(
 # ---- Table 2
 
 
-def main_points(correctness: pd.DataFrame) -> pd.DataFrame:
-    """Table 2, a row a benchmark, cell and method: accuracy with interval and by seed, and the paper's.
+def main_points(evidence: Evidence) -> pd.DataFrame:
+    """Table 2, a row a benchmark, cell and method: accuracy with interval and by seed, and the paper's; rounded.
 
-    The teacher stands beside every student, and ICL beside every teacher.
+    The teacher stands beside every student, and ICL beside every teacher. In a part of a study what was run alone.
     """
+    correctness = evidence.correctness
     parts = [
         tables.method_rows(correctness, None, *cell, method).assign(teacher=cell[0], student=cell[1])
         for cell in tables.cells(correctness)
@@ -82,7 +87,8 @@ def main_points(correctness: pd.DataFrame) -> pd.DataFrame:
         for row in points.itertuples()
     ]
     points = points.assign(paper_pct=pd.Series(papers, points.index, dtype=float))
-    return points[[*CELL, "method", *tables.percent(NOTHING), "n", "study_seeds", "paper_pct"]]
+    points = tables.rounded(points[[*CELL, "method", *tables.percent(NOTHING), "n", "study_seeds", "paper_pct"]])
+    return points if evidence.asks_for_all else points[points["n"] > 0].reset_index(drop=True)
 
 
 def main_table(points: pd.DataFrame) -> pd.DataFrame:
@@ -192,7 +198,12 @@ def seed_table(correctness: pd.DataFrame) -> pd.DataFrame:
 # ---- arms of the reviewers' questions
 
 
-def arm_accuracies(answers: pd.DataFrame) -> pd.DataFrame:
+def arm_accuracies(evidence: Evidence) -> pd.DataFrame:
+    """The arms of the reviewers' questions: `of_arms`."""
+    return of_arms(evidence.reviewers)
+
+
+def of_arms(answers: pd.DataFrame) -> pd.DataFrame:
     """Accuracy of each arm with its interval, and the reference minus the arm (paired).
 
     `answers` has cell, question, arm, level, reference and benchmark too. An arm is compared with the reference of its
@@ -202,7 +213,7 @@ def arm_accuracies(answers: pd.DataFrame) -> pd.DataFrame:
     by_cell = {"key": lambda column: column.map(places) if column.name == "cell" else column, "kind": "stable"}
     answers = answers.sort_values(["cell", "question", "benchmark"], **by_cell)
     where = ["cell", "question", "benchmark"]
-    references = dict(iter(answers[answers["reference"]].groupby(where)))
+    references = dict(iter(answers[answers["reference"].astype(bool)].groupby(where)))
 
     def base(row: dict) -> pd.DataFrame:
         ours = references.get(tuple(row[column] for column in where), answers[:0])

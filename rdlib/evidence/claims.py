@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -51,23 +51,14 @@ from rdlib.evidence.verdicts import (
 )
 from rdlib.method import metrics
 
+if TYPE_CHECKING:
+    from rdlib.evidence.result_tables import Evidence
+
 Pair = tuple[tuple[str, str, str], pd.DataFrame, pd.DataFrame]
 NO_RESULTS = "no results to judge it by"
 
 
-class Results(Protocol):
-    """The result tables that claims are judged by, as `rdlib.evidence.result_tables` reads them."""
-
-    correctness: pd.DataFrame
-    pseudo_labels: pd.DataFrame
-    reward_scores: pd.DataFrame
-    reward_model_history: pd.DataFrame
-
-    def default(self, key: str) -> float:
-        """The run's own value of a setting."""
-
-
-def judged(name: str, criterion: Criterion, results: Results) -> Claim:
+def judged(name: str, criterion: Criterion, results: Evidence) -> Claim:
     """One claim of `params/claims.yaml` judged by the result tables that its criterion is about."""
     if isinstance(criterion, EveryCell):
         return better_than(name, criterion, results.correctness)
@@ -342,7 +333,7 @@ def claims_table(claims: list[Claim]) -> pd.DataFrame:
         rows.append(
             {
                 "claim": claim.name,
-                "statement": claim.statement,
+                "statement": claim.rule.statement,
                 "verdict": claim.verdict,
                 **{f"verdict_{release}": verdict for release, verdict in claim.earlier.items()},
                 "cells": len(claim.cells),
@@ -367,7 +358,7 @@ def claims_table(claims: list[Claim]) -> pd.DataFrame:
                 "paper_cells": len(known),
                 "paper_cells_holding": len(known) - len(against),
                 "paper_cells_against": "; ".join(against),
-                "criterion": claim.criterion,
+                "criterion": claim.rule.words,
                 "note": claim.note,
                 "bear_in_mind": claim.rule.bear_in_mind,
             }
@@ -402,7 +393,7 @@ def cells_table(claims: list[Claim]) -> pd.DataFrame:
         {
             "claim": claim.name,
             "verdict": claim.verdict,
-            "difference": claim.difference,
+            "difference": claim.rule.difference,
             "cell": cell.name,
             "study_difference": cell.difference.estimate,
             "study_low": cell.difference.low,

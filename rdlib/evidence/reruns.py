@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pandas as pd
 
@@ -10,6 +12,9 @@ from rdlib.evidence import claims, tables
 from rdlib.evidence.criteria import load_criteria
 from rdlib.evidence.verdicts import Claim
 
+if TYPE_CHECKING:
+    from rdlib.evidence.result_tables import Evidence
+
 # ---- another learning rate
 
 AGAIN = "SFT with the warm-up's rate"
@@ -17,12 +22,14 @@ OWN = "Ours - SFT"
 OURS, WARM_UP, RATE = f"Ours - {AGAIN}", f"Ours w/o R - {AGAIN}", f"{AGAIN} - SFT"
 
 
-def differences(correctness: pd.DataFrame, again: pd.DataFrame) -> dict[str, Claim]:
-    """The four comparisons, each judged as C1 in every cell that has both.
+def differences(evidence: Evidence) -> dict[str, Claim]:
+    """The four comparisons, each judged as C1 in every cell that has both; none where a seed lacks the other rate.
 
     Ours minus either SFT, the warm-up minus SFT at the same rate, and the two rates of SFT.
     """
-    released = tables.select(correctness, variant="")
+    if len(evidence.seeds_of("same_rate")) < len(evidence.folders):
+        return {}
+    released, again = tables.select(evidence.correctness, variant=""), evidence.same_rate
     ours, warm_up, sft = (released[released["method"] == name] for name in ("ours", "ours_wo_r", "sft"))
     pairs = {OWN: (ours, sft), OURS: (ours, again), WARM_UP: (warm_up, again), RATE: (again, sft)}
     found, criterion = {}, load_criteria()["C1"]

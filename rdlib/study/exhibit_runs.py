@@ -13,7 +13,7 @@ from pathlib import Path
 import pandas as pd
 
 from rdlib.evidence import gallery
-from rdlib.evidence.exhibit import Exhibit
+from rdlib.evidence.gallery import Exhibit
 from rdlib.evidence.result_tables import Evidence, open_results
 from rdlib.evidence.tables import listed
 from rdlib.paths import ROOT
@@ -96,7 +96,7 @@ def minutes_of(stages: list[Stage], released: Path) -> float | None:
 def _spent(evidence: Evidence) -> pd.DataFrame:
     """Seconds of every stage that was run, for the study or for its questions: AXES, seed, seconds."""
     columns = [*AXES, "seed", "seconds"]
-    parts = [evidence.costs[columns], *([evidence.question_costs[columns]] if evidence.answered else [])]
+    parts = [table[columns] for table in (evidence.costs, evidence.question_costs) if len(table)]
     return pd.concat(parts).drop_duplicates([*AXES, "seed"])
 
 
