@@ -106,23 +106,6 @@ def test_tables_4_and_7_compare_in_every_cell_of_an_ablation():
     assert accuracy.correctness_validation_table(parts[1]).empty
 
 
-def test_groups_of_questions_by_hand():
-    parts = [graded("110", group="digits"), graded("100", group="added")]
-    parts.append(graded("111", group="added", method="teacher", student=""))
-    table = accuracy.by_group(pd.concat(parts), "gsm", "perturbation")
-    assert table[["perturbation", "method"]].values.tolist() == [
-        ["added", "teacher"],
-        ["added", "ours"],
-        ["digits", "ours"],
-    ]
-    assert table["study_pct"].tolist() == pytest.approx([100, 100 / 3, 200 / 3])
-
-
-def test_the_spread_over_seeds_by_hand():
-    table = accuracy.seed_table(pd.concat([graded("11", 0), graded("10", 1)])).iloc[0]
-    assert (table["seed0_pct"], table["seed1_pct"]) == (100, 50) and table["sd_pp"] == pytest.approx(50 / 2**0.5)
-
-
 # ---- arms
 
 

@@ -199,7 +199,7 @@ def test_c5_follows_the_counts():
 @pytest.mark.parametrize(("other", "verdict"), [(180, SUPPORTED), (219, INCONCLUSIVE), (260, NOT_SUPPORTED)])
 def test_c6_and_c9_follow_the_variant(name, variant, other, verdict):
     correct = pd.concat([study(ours=220), answers("gsm", "strong", "small", "ours", other, variant)])
-    claim = claims.variant_claim(name, RULES[name], correct)
+    claim = claims.better_than(name, RULES[name], correct)
     assert claim.verdict == verdict and len(claim.cells) == 1
     assert claim.cells[0].paper == (pytest.approx(1.21) if name == "C6" else None)
 

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from rdlib.errors import UserError
-from rdlib.evidence import looks, paper_figures, reruns
+from rdlib.evidence import reruns
 
 CELLS, MEAN = ("gsm", "mmlu"), "mean of the cells"
 
@@ -59,15 +59,6 @@ def test_ours_against_either_rate_by_hand(rates):
     assert found[reruns.RATE].index.tolist() == ["gsm/strong/small", "mmlu/strong/small", MEAN]
 
 
-def test_both_rates_are_drawn(rates):
-    figure = paper_figures.rates(rates)
-    (ax,) = figure.axes
-    assert [text.get_text() for text in ax.get_yticklabels()] == ["gsm/strong/small", "mmlu/strong/small", MEAN]
-    shown = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert shown == [reruns.OWN, reruns.OURS, "95 % interval", "a seed"]
-    looks.plt.close("all")
-
-
 # ---- rounding
 
 
@@ -88,20 +79,6 @@ def test_accuracies_of_each_seed_in_both_modes(modes):
     assert table["portable_pct"].tolist() == pytest.approx([30, 50, 50, 60])
     assert table["native_pct"].tolist() == pytest.approx([40, 40, 50, 80])
     assert table["changed"].tolist() == [1, 1, 2, 2] and (table["questions"] == 10).all()
-    (ax,) = paper_figures.rounding(table).axes
-    joined = [line.get_ydata().tolist() for line in ax.lines if line.get_linestyle() == "-"]
-    assert all(pair in joined for pair in ([30, 40], [50, 40], [50, 50], [60, 80]))
-    paper_figures.rounding(table[table["seed"] == 0])  # without a deviation between seeds
-    looks.plt.close("all")
-
-
-def test_the_modes_differ_by_this_much_beside_the_seeds(modes):
-    sft, ours = reruns.rounding_table(*modes).to_dict("records")
-    assert (sft["rms_difference_pp"], sft["rounding_sd_pp"]) == pytest.approx((10, 50**0.5))
-    assert (ours["rms_difference_pp"], ours["rounding_sd_pp"]) == pytest.approx((200**0.5, 10))
-    assert (sft["seeds_sd_pp"], ours["seeds_sd_pp"]) == pytest.approx((200**0.5, 50**0.5))
-    assert (ours["answers"], ours["changed"], ours["changed_pct"]) == (20, 4, 20)
-    assert (sft["seeds"], sft["portable_pct"], sft["native_pct"]) == (2, 40, 40)
 
 
 def test_rounding_errors_of_either_mode_are_found():

@@ -60,10 +60,8 @@ NO_RESULTS = "no results to judge it by"
 
 def judged(name: str, criterion: Criterion, results: Evidence) -> Claim:
     """One claim of `params/claims.yaml` judged by the result tables that its criterion is about."""
-    if isinstance(criterion, EveryCell):
+    if isinstance(criterion, EveryCell | Variant):
         return better_than(name, criterion, results.correctness)
-    if isinstance(criterion, Variant):
-        return variant_claim(name, criterion, results.correctness)
     if isinstance(criterion, SomeCell):
         return better_somewhere(name, criterion, results.correctness)
     if isinstance(criterion, WorseJudges):
@@ -89,31 +87,41 @@ def pairs(criterion: EveryCell | SomeCell | Variant, correctness: pd.DataFrame) 
             yield cell, ours, rival
 
 
-def _accuracy_cell(
-    cell: tuple[str, str, str],
-    ours: pd.DataFrame,
-    rival: pd.DataFrame,
-    theirs: float | None,
-    level: float = stats.LEVEL,
-) -> tuple[Cell, Draws]:
-    """The cell of a paired difference in accuracy, and the difference's bootstrap."""
+def _accuracy_cell(criterion: EveryCell | SomeCell | Variant, pair: Pair, level: float = stats.LEVEL) -> Cell:
+    """The cell of a paired difference in accuracy."""
+    cell, ours, rival = pair
     draws = stats.paired_difference(ours, rival, cell[0])
     effect = stats.cohens_h(ours.correct.mean(), rival.correct.mean())
     paired = stats.paired_table(ours, rival).groupby("seed").value
     seeds, alike = tables.by_seed(100 * paired.mean(), 2), paired.apply(lambda values: not values.any())
-    name, p_value = "/".join(cell), stats.p_value(draws)
-    return Cell(name, _in_pp(draws, level), theirs, p_value, effect, seeds, len(alike), int(alike.sum())), draws
+    name, p_value, theirs = "/".join(cell), stats.p_value(draws), _paper_difference(criterion, *cell)
+    return Cell(name, _in_pp(draws, level), theirs, p_value, effect, seeds, len(alike), int(alike.sum()))
 
 
-def better_than(name: str, criterion: EveryCell, correctness: pd.DataFrame) -> Claim:
-    """C1-C3: Ours against another method, in every cell of Table 2 that has both."""
+def _paper_difference(
+    criterion: EveryCell | SomeCell | Variant, benchmark: str, teacher: str, student: str
+) -> float | None:
+    """The paper's own difference in a cell; None where it has none."""
+    if isinstance(criterion, Variant):
+        source, cell = paper.reward_source(), (benchmark, teacher, student)
+        known = criterion.variant == "reward_model.source=teacher" and cell == ("gsm", "strong", "small")
+        return source["from_student"] - source["from_teacher"] if known else None
+    first = paper.accuracy(benchmark, teacher, student, "ours")
+    second = paper.accuracy(benchmark, teacher, "" if criterion.other == "teacher" else student, criterion.other)
+    return None if first is None or second is None else first - second
+
+
+def better_than(name: str, criterion: EveryCell | Variant, correctness: pd.DataFrame) -> Claim:
+    """C1-C3, C6 and C9: Ours against another method, or a variant of Ours, in every cell that has both."""
     both = list(pairs(criterion, correctness))
     together = stats.drawn_together({cell[0]: ours.id for cell, ours, _ in both})
-    found = []
-    for cell, ours, rival in both:
-        alone, _ = _accuracy_cell(cell, ours, rival, _paper_difference(*cell, "ours", criterion.other))
-        found.append((alone, stats.paired_difference(ours, rival, *together[cell[0]])))
-    return _common(name, criterion, found, over=_over(correctness))
+    found = [
+        (_accuracy_cell(criterion, (cell, ours, rival)), stats.paired_difference(ours, rival, *together[cell[0]]))
+        for cell, ours, rival in both
+    ]
+    is_lost = found and isinstance(criterion, Variant) and criterion.variant.startswith("reward.mismatch=")
+    note = "the paper's Table 7 is lost in the text" if is_lost else ""
+    return _common(name, criterion, found, note, _over(correctness))
 
 
 def _over(table: pd.DataFrame, units: str = "questions") -> str:
@@ -142,20 +150,11 @@ def _table_2_cells(correctness: pd.DataFrame):
             yield benchmark, teacher, student
 
 
-def _paper_difference(benchmark: str, teacher: str, student: str, method: str, other: str) -> float | None:
-    first = paper.accuracy(benchmark, teacher, student, method)
-    second = paper.accuracy(benchmark, teacher, "" if other == "teacher" else student, other)
-    return None if first is None or second is None else first - second
-
-
 def better_somewhere(name: str, criterion: SomeCell, correctness: pd.DataFrame) -> Claim:
     """C4: a claim about some cells, so its intervals allow for the number of cells looked at (Bonferroni)."""
     both = list(pairs(criterion, correctness))
     level = 1 - (1 - stats.LEVEL) / max(1, len(both))
-    cells = [
-        _accuracy_cell(cell, ours, rival, _paper_difference(*cell, "ours", criterion.other), level)[0]
-        for cell, ours, rival in both
-    ]
+    cells = [_accuracy_cell(criterion, pair, level) for pair in both]
     verdict = INCONCLUSIVE
     if any(cell.difference.low > 0 for cell in cells):
         verdict = SUPPORTED
@@ -204,19 +203,6 @@ def worse_judges(name: str, criterion: WorseJudges, pseudo_labels: pd.DataFrame)
     if 0 < len(found) < 8:  # with one teacher or one dataset the claim has not been put to the test
         return Claim(name, criterion, INCONCLUSIVE, [cell for cell, _ in found], NOTHING, remark=note)
     return _common(name, criterion, found, note, _over(pseudo_labels))
-
-
-def variant_claim(name: str, criterion: Variant, correctness: pd.DataFrame) -> Claim:
-    """C6 and C9: Ours against a variant of Ours, on the benchmarks that the students were trained for."""
-    found = []
-    for cell, ours, other in pairs(criterion, correctness):
-        source = paper.reward_source()
-        known = criterion.variant == "reward_model.source=teacher" and cell == ("gsm", "strong", "small")
-        theirs = source["from_student"] - source["from_teacher"] if known else None
-        found.append(_accuracy_cell(cell, ours, other, theirs))
-    is_lost = criterion.variant.startswith("reward.mismatch=") and found
-    note = "the paper's Table 7 is lost in the text" if is_lost else ""
-    return _common(name, criterion, found, note, _over(correctness))
 
 
 def instability(auc: pd.Series) -> float:
