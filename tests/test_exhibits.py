@@ -25,7 +25,7 @@ from rdlib.evidence import (
     gallery,
     looks,
     paper,
-    pipeline_figure,
+    paper_figures,
     plots,
     result_tables,
     tables,
@@ -249,11 +249,11 @@ def test_a_method_has_one_colour_and_marker_and_none_shares_it():
 
 def test_the_pipeline_has_every_stage_and_edge_left_to_right():
     edges = [("00_data", "01_a"), ("01_a", "02_b"), ("00_data", "03_c"), ("02_b", "03_c"), ("01_a", "03_c")]
-    places, routes = pipeline_figure._layout(edges)
+    places, routes = paper_figures._layout(edges)
     assert len(routes) == len(edges) and set(places) == {name for edge in edges for name in edge}
     assert all(places[a][0] < places[b][0] for a, b in edges) and len(set(places.values())) == len(places)
     with pytest.raises(ValueError, match="cycle"):
-        pipeline_figure._layout([("a", "b"), ("b", "a")])
+        paper_figures._layout([("a", "b"), ("b", "a")])
 
 
 # ---- tables of curves and counts, by hand
@@ -348,8 +348,9 @@ def test_a_notebook_draws_finished_results_apart(tmp_path, at_root):
 
 def test_constants_name_settings_that_exist_and_every_setting_of_the_method_is_one():
     settings = yaml.safe_load((REPOSITORY / "params/micro.yaml").read_text())
-    known = {key for constant in paper.PROVENANCE for key in constant.keys}
-    for constant in paper.PROVENANCE:
+    constants = paper.load("provenance").fillna("")
+    known = {key for text in constants["keys"] for key in text.split()}
+    for constant in constants.itertuples():
         assert constant.status in {"stated", "reconstructed", "open"} and bool(constant.keys) != bool(constant.ours)
     assert all(key.split(".")[-1] in json.dumps(settings[key.split(".")[0]]) for key in known)
     # How the run is carried out, not what the method is: no reader of the paper asks where these come from.

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from rdlib.errors import UserError
-from rdlib.evidence import reruns
+from rdlib.evidence import convergence
 
 CELLS, MEAN = ("gsm", "mmlu"), "mean of the cells"
 
@@ -44,19 +44,19 @@ def rates() -> pd.DataFrame:
     again = answered("sft", 0.4, 0.6).drop(columns="variant")
     evidence = SimpleNamespace(correctness=pd.concat([*released, other], ignore_index=True), same_rate=again)
     evidence.folders, evidence.seeds_of = (0, 1, 2), lambda name: (0, 1, 2)
-    found = reruns.rate_table(reruns.differences(evidence))
+    found = convergence.rate_table(convergence.differences(evidence))
     evidence.folders = (0, 1, 2, 3)  # a seed without the other rate: none of it is shown
-    assert reruns.differences(evidence) == {}
+    assert convergence.differences(evidence) == {}
     return found
 
 
 def test_ours_against_either_rate_by_hand(rates):
     found = rates.set_index(["comparison", "cell"])["difference_pp"]
-    assert found[reruns.OWN].tolist() == pytest.approx([30, 10, 20])
-    assert found[reruns.OURS].tolist() == pytest.approx([10, -10, 0])
-    assert found[reruns.WARM_UP].tolist() == pytest.approx([0, -10, -5])
-    assert found[reruns.RATE].tolist() == pytest.approx([20, 20, 20])
-    assert found[reruns.RATE].index.tolist() == ["gsm/strong/small", "mmlu/strong/small", MEAN]
+    assert found[convergence.OWN].tolist() == pytest.approx([30, 10, 20])
+    assert found[convergence.OURS].tolist() == pytest.approx([10, -10, 0])
+    assert found[convergence.WARM_UP].tolist() == pytest.approx([0, -10, -5])
+    assert found[convergence.RATE].tolist() == pytest.approx([20, 20, 20])
+    assert found[convergence.RATE].index.tolist() == ["gsm/strong/small", "mmlu/strong/small", MEAN]
 
 
 # ---- rounding
@@ -74,7 +74,7 @@ def modes() -> tuple[pd.DataFrame, pd.DataFrame]:
 
 
 def test_accuracies_of_each_seed_in_both_modes(modes):
-    table = reruns.both_modes(*modes)
+    table = convergence.both_modes(*modes)
     assert table[["method", "seed"]].values.tolist() == [["sft", 0], ["sft", 1], ["ours", 0], ["ours", 1]]
     assert table["portable_pct"].tolist() == pytest.approx([30, 50, 50, 60])
     assert table["native_pct"].tolist() == pytest.approx([40, 40, 50, 80])
@@ -87,11 +87,11 @@ def test_rounding_errors_of_either_mode_are_found():
     sides = [
         pd.concat([answers("ours", seed, "".join(rng.choice(["0", "1"], 50))) for seed in range(150)]) for _ in range(2)
     ]
-    (row,) = reruns.rounding_table(sides[0], sides[1].drop(columns=["variant", "group"])).to_dict("records")
+    (row,) = convergence.rounding_table(sides[0], sides[1].drop(columns=["variant", "group"])).to_dict("records")
     assert row["rounding_sd_pp"] == pytest.approx(100 * (0.25 / 50) ** 0.5, rel=0.15)
     assert row["seeds_sd_pp"] == pytest.approx(row["rounding_sd_pp"], rel=0.2)
 
 
 def test_an_answer_without_a_counterpart_is_reported():
     with pytest.raises(UserError, match="1 of 3 answers are to none of the questions"):
-        reruns.both_modes(answers("sft", 0, "11"), answers("sft", 0, "111").drop(columns=["variant", "group"]))
+        convergence.both_modes(answers("sft", 0, "11"), answers("sft", 0, "111").drop(columns=["variant", "group"]))

@@ -1,14 +1,8 @@
 """The paper's claims C1-C9, each judged from the result tables by its criterion in `params/claims.yaml`.
 
 A claim is made of cells (a benchmark with a teacher and a student, a value of lambda, a pair of failure
-ratios), each with a difference that the claim says is positive. The criterion of most claims is the same:
-
-- supported: every cell's difference is positive, and the 95 % interval of their mean lies above 0;
-- not supported: the interval of their mean lies at or below 0 (and is not 0 to 0, as where all policies are the same),
-  or most cells' own intervals lie below 0;
-- under-powered: neither, since an interval is too wide to tell the smallest difference of interest from 0
-  (`rdlib.evidence.verdicts`, `rdlib.evidence.power`);
-- inconclusive: anything else.
+ratios), each with a difference that the claim says is positive. That file says how a verdict is found, and
+`rdlib.evidence.verdicts.judge` has the criterion that most claims share.
 
 Differences in accuracy are paired question by question, and the mean's interval resamples the questions of all cells of
 a benchmark together, and those of two benchmarks that were made from one problem, so cells that share questions or
