@@ -93,5 +93,5 @@ def test_rounding_errors_of_either_mode_are_found():
 
 
 def test_an_answer_without_a_counterpart_is_reported():
-    with pytest.raises(UserError, match="1 of 3 answers are to none of the questions"):
+    with pytest.raises(UserError, match="1 of 3 answers of the experiment rounding are to none"):
         convergence.both_modes(answers("sft", 0, "11"), answers("sft", 0, "111").drop(columns=["variant", "group"]))

@@ -231,8 +231,8 @@ def both_modes(portable: pd.DataFrame, native: pd.DataFrame) -> pd.DataFrame:
     both = native.merge(portable, on=[*keys, "id"], suffixes=("_native", "_portable"), validate="one_to_one")
     if len(both) != len(native):
         raise UserError(
-            f"rounding.parquet: {len(native) - len(both)} of {len(native)} answers are to none of the questions of "
-            f"correctness.parquet: run the experiment rounding again."
+            f"{len(native) - len(both)} of {len(native)} answers of the experiment rounding are to none of main's "
+            f"questions: run the experiment rounding again."
         )
     both["changed"] = both["correct_native"] != both["correct_portable"]
     grouped = both.groupby(keys)

@@ -16,17 +16,17 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, get_args, get_origin
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from pydantic import ValidationError
 
 from rdlib.errors import UserError
 from rdlib.evidence import claims, looks, paper, tables
 from rdlib.evidence.criteria import load_criteria
 from rdlib.evidence.verdicts import Claim
 from rdlib.profile import Profile
-from rdlib.settings import Section
 
 RUN = "experiment arm level reference cell"  # what names a run
 STAGE = "key dataset teacher student method seed"  # a stage: the start of its key, its axes
@@ -375,29 +375,15 @@ def seed_of(folder: Path) -> int:
 
 
 def settings_of(folder: Path) -> dict:
-    """The profile of the results of one seed as today's would be written, to be compared with another seed's."""
-    return _complete(read_json(folder / "settings.json"))
+    """The profile of the results of one seed as today's would be written, to be compared with another seed's.
 
-
-def _complete(settings: dict, section: type[Section] = Profile) -> dict:
-    """Settings with those added since they were written at their defaults; what the schema has no more stays."""
-    complete = dict(settings)
-    for name, setting in section.model_fields.items():
-        if name in settings:
-            complete[name] = _complete_value(settings[name], setting.annotation)
-        elif not setting.is_required():
-            default = setting.get_default(call_default_factory=True)
-            complete[name] = default.model_dump() if isinstance(default, Section) else default
-    return complete
-
-
-def _complete_value(value: Any, kind: Any) -> Any:
-    """The value of a setting, completed where it is a section or names some; one of another kind as it is."""
-    if not isinstance(value, dict):
-        return value
-    if get_origin(kind) is dict:
-        return {name: _complete_value(one, get_args(kind)[1]) for name, one in value.items()}
-    return _complete(value, kind) if isinstance(kind, type) and issubclass(kind, Section) else value
+    Settings added since are at their defaults; a profile that today's schema does not take stays as it is.
+    """
+    settings = read_json(folder / "settings.json")
+    try:
+        return Profile(**settings).model_dump()
+    except ValidationError:
+        return settings
 
 
 def read_json(path: Path) -> dict:
