@@ -69,6 +69,7 @@ KEY_LENGTH = 12  # of a stage's key in the tables
 AGREEMENT = "agreement with the teacher's vote on held-out questions"
 STUDY, ABLATIONS, QUESTIONS = "study", "ablations", "questions"  # groups of experiments that the report is about
 STUDIED, ASKED = (STUDY, ABLATIONS), (QUESTIONS,)
+REWARD_MODEL = "RM"  # the question whose runs are no arms: what the reward model can give
 # The rows that exhibits read, by name: of which file and groups or experiments, and with which values of columns
 VIEWS: dict[str, tuple[str, tuple[str, ...], dict[str, str]]] = {
     "evaluated": ("answers", STUDIED, {}),
@@ -82,7 +83,7 @@ VIEWS: dict[str, tuple[str, tuple[str, ...], dict[str, str]]] = {
     "thresholds": ("votes", STUDIED + ASKED, {"stage": "01_teacher_responses"}),
     "reviewers": ("answers", ASKED, {"split": "test"}),
     "question_costs": ("costs", ASKED, {"moment": ""}),
-    "judged": ("responses", ("RM",), {}),
+    "judged": ("responses", (REWARD_MODEL,), {}),
     "rounding": ("answers", ("rounding",), {"split": "test"}),
     "same_rate": ("answers", ("same_rate",), {"split": "test"}),
 }
