@@ -65,6 +65,13 @@ def summary(
     return pd.DataFrame(rows, columns=[*by, *columns])
 
 
+def against(answers: pd.DataFrame, match: Sequence[str], column: str, value: str) -> Callable[[dict], pd.DataFrame]:
+    """A `base` of `summary`: the rows with this value of a column that share the columns `match`; none for these."""
+    held = dict(iter(answers[answers[column] == value].groupby(list(match))))
+    nothing = answers[:0]
+    return lambda row: nothing if row[column] == value else held.get(tuple(row[name] for name in match), nothing)
+
+
 # ---- Table 2
 
 
@@ -117,12 +124,7 @@ def agreement_table(agreement: pd.DataFrame) -> pd.DataFrame:
             own = of_dataset[(of_dataset["teacher"] == teacher) & of_dataset["student"].isin([student, ""])]
             parts.append(own.assign(student=student))
     answers, by = pd.concat(parts, ignore_index=True), [*tables.CELL, "method", "variant"]
-    bases = dict(iter(tables.select(answers, method="icl").groupby(tables.CELL)))
-
-    def base(row: dict) -> pd.DataFrame:
-        found = bases.get(tuple(row[axis] for axis in tables.CELL), answers[:0])
-        return answers[:0] if row["method"] == "icl" else found
-
+    base = against(answers, tables.CELL, "method", "icl")
     table = summary(answers, by, base, questions=["dataset"], name="agreement")
     asked = answers.groupby(by, sort=False)["held_out"].max().astype(int)  # in the order of `summary`
     table.insert(table.columns.get_loc("n") + 1, "held_out", asked.to_list())
@@ -150,19 +152,13 @@ def _variant_table(
     correctness: pd.DataFrame, what: str, arms: Iterable[tuple[str, str, str]], needs: str, base: str
 ) -> pd.DataFrame:
     """Accuracy of some arms (name, method, variant) in the cells of an ablation, and the gain over the arm `base`."""
-    cells = ablation_cells(correctness, needs)
-    of_arm = {
-        (cell, name): tables.method_rows(correctness, *cell, method, variant).assign(**{what: name})
-        for cell in cells
+    parts = [
+        tables.method_rows(correctness, *cell, method, variant).assign(**{what: name})
+        for cell in ablation_cells(correctness, needs)
         for name, method, variant in arms
-    }
-    none = correctness[:0].assign(**{what: ""})
-
-    def base_of(row: dict) -> pd.DataFrame:
-        return none if row[what] == base else of_arm[tuple(row[axis] for axis in CELL), base]
-
-    answers = pd.concat(of_arm.values(), ignore_index=True) if of_arm else none
-    return summary(answers, [*CELL, what], base_of).drop(columns="study_seeds")
+    ]
+    answers = pd.concat(parts, ignore_index=True) if parts else correctness[:0].assign(**{what: ""})
+    return summary(answers, [*CELL, what], against(answers, CELL, what, base)).drop(columns="study_seeds")
 
 
 def ablation_cells(correctness: pd.DataFrame, needs: str) -> list[tuple[str, str, str]]:
