@@ -10,15 +10,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING
+from typing import Any
 
 import pandas as pd
 
 from rdlib.evidence import paper, stats, tables
 from rdlib.evidence.verdicts import NOTHING
-
-if TYPE_CHECKING:
-    from rdlib.evidence.result_tables import Evidence
 
 CELL = ["benchmark", "teacher", "student"]
 SOURCES = [
@@ -75,7 +72,7 @@ def against(answers: pd.DataFrame, match: Sequence[str], column: str, value: str
 # ---- Table 2
 
 
-def main_points(evidence: Evidence) -> pd.DataFrame:
+def main_points(evidence: Any) -> pd.DataFrame:
     """Table 2, a row a benchmark, cell and method: accuracy with interval and by seed, and the paper's; rounded.
 
     The teacher stands beside every student, and ICL beside every teacher. In a part of a study what was run alone.
@@ -194,8 +191,8 @@ def seed_table(correctness: pd.DataFrame) -> pd.DataFrame:
 # ---- arms of the reviewers' questions
 
 
-def arm_accuracies(evidence: Evidence) -> pd.DataFrame:
-    """The arms of the reviewers' questions: `of_arms`."""
+def arm_accuracies(evidence: Any) -> pd.DataFrame:
+    """The arms of the reviewers' questions in an `Evidence`: `of_arms`."""
     return of_arms(evidence.reviewers)
 
 

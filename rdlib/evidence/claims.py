@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -45,15 +45,12 @@ from rdlib.evidence.verdicts import (
 )
 from rdlib.method import metrics
 
-if TYPE_CHECKING:
-    from rdlib.evidence.result_tables import Evidence
-
 Pair = tuple[tuple[str, str, str], pd.DataFrame, pd.DataFrame]
 NO_RESULTS = "no results to judge it by"
 
 
-def judged(name: str, criterion: Criterion, results: Evidence) -> Claim:
-    """One claim of `params/claims.yaml` judged by the result tables that its criterion is about."""
+def judged(name: str, criterion: Criterion, results: Any) -> Claim:
+    """One claim of `params/claims.yaml` judged by the result tables that its criterion is about, of an `Evidence`."""
     if isinstance(criterion, EveryCell | Variant):
         return better_than(name, criterion, results.correctness)
     if isinstance(criterion, SomeCell):
