@@ -357,14 +357,16 @@ class RewardModel(Section):
     """Eq. 4-6. `samples_per_kind` is n; `teacher_share` the share of teacher responses among the positives.
 
     Ours, for the question what makes it rank better: `members` reward models, which differ in their draws, have the
-    mean of their scores; and it starts from the warm-up of another `student` of the profile (None: the policy's own),
-    or of a teacher in a student's place.
+    mean of their scores; it starts from the warm-up of another `student` of the profile (None: the policy's own), or of
+    a teacher in a student's place; and it draws `texts`, each as likely as the others, instead of samples, among which
+    a text is as likely as it is frequent.
     """
 
     lam: Share
     form: Literal["convex", "additive"]
     source: Literal["student", "teacher"]
     samples_per_kind: Positive
+    draw: Literal["samples", "texts"] = "samples"
     members: Positive = 1
     student: str | None = None
     teacher_share: Annotated[float, Field(gt=0, lt=1)]
@@ -380,6 +382,11 @@ class Reward(Section):
     but its body, which the value model begins with. "vote_first" (ours): the vote where there is a pseudo-label, and
     the sigmoid of the reward model's score, which is on the vote's scale, where there is none.
 
+    Controls (ours) of what the teacher's vote and the reward model are worth: "student_vote", as "vote" by the majority
+    of the student's own samples before PPO; "renewed_vote", by the majority of `votes` samples of the policy itself,
+    drawn for every update (TTRL); "form", 1 for any answer and 0 for none; "shuffled", Eq. 7's rewards dealt out
+    anew among the responses of an update. Questions of Q_fail have no label under any source.
+
     `scale` unit (ours): scores are divided by their standard deviation over the reward model's validation responses
     before they are corrected, so that `no_answer` and `ppo.kl_coef` weigh the same whatever the size of the scores,
     which grows as long as a reward model is trained, and the vote's rewards by theirs; raw: as they are.
@@ -388,7 +395,10 @@ class Reward(Section):
     no_answer: float
     mismatch: Mismatch
     mismatch_constant: Annotated[float, Field(gt=0)]
-    source: Literal["reward_model", "vote", "vote_first"] = "reward_model"
+    source: Literal["reward_model", "vote", "vote_first", "student_vote", "renewed_vote", "form", "shuffled"] = (
+        "reward_model"
+    )
+    votes: Positive = 8
     scale: Literal["raw", "unit"] = "raw"
 
 
@@ -405,6 +415,8 @@ class Ppo(Section):
     a process vLLM gives the GPU's memory back while the policy is trained, unless `sampler_sleep` is false. Its
     probabilities differ a little from the trainer's; `sampler_ratio_cap` weighs each token by their ratio, cut at the
     cap (None: 1).
+
+    `kept_queries` is the number of queries to which responses are sampled and kept whenever the policy is validated.
     """
 
     queries: Literal["all", "labelled"] = "all"
@@ -431,6 +443,7 @@ class Ppo(Section):
     sampler_server: Annotated[str, Field(pattern=r"^https?://[^/\s]+")] | None = None
     sampler_sleep: bool = True
     sampler_ratio_cap: Annotated[float, Field(ge=1)] | None = None
+    kept_queries: int = Field(default=0, ge=0)
 
     def without_warmup(self) -> Ppo:
         """The settings of PPO that starts from a student without a warm-up."""

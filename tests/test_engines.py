@@ -402,15 +402,9 @@ def any_recording(draw) -> tuple[str, list | bytes]:
     more = {"sample": st.integers(0, 9), "tokens": st.integers(0, 99), "finished": st.booleans()}
     record = st.fixed_dictionaries(base) | st.fixed_dictionaries(base | more)
     records = draw(mutated(draw(st.lists(record, min_size=1, max_size=9)), NAMES))
-    # An id that is NaN or infinite ends in a traceback; the engine's code is part of the released stages' keys
-    assume(not any(isinstance(one, dict) and is_no_number(one.get("id")) for one in records))
     if draw(st.integers(0, 9)) == 0:
         return "r.parquet", records
     return "r.jsonl", draw(broken(b"\n".join(map(as_json, records))))
-
-
-def is_no_number(value) -> bool:
-    return isinstance(value, float) and not math.isfinite(value)
 
 
 @pytest.mark.fuzz

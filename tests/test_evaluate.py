@@ -128,3 +128,19 @@ def test_the_hub_is_asked_for_the_revision(load, auto, monkeypatch):
         load(Model(model="org/model", revision="abc"))
     assert asked[0][0] == "org/model"
     assert asked[0][1]["revision"] == "abc"
+
+
+def test_perturbed_validation_questions_are_new_and_answered_by_construction(cell):
+    """None is a question of any split, and stage 13_perturbed_answers grades them by their own answers."""
+    settings = cell.dataset_settings
+    questions = data.perturbed_validation("gsm", settings)
+    known = {question.question for question in data.load("gsm", settings, cell.root)}
+    assert len(questions) == settings.perturbed_test
+    assert not known & {question.question for question in questions}
+    stage = cell.at("13_perturbed_answers", "ours_wo_r").run()
+    answers = stage.table("answers").set_index("id")
+    assert answers["group"].to_dict() == {question.id: question.group for question in questions}
+    right = [question.id for question in questions if answers["answer"][question.id] == question.answer]
+    assert answers.index[answers["correct"]].tolist() == right
+    with pytest.raises(UserError, match="only micro-gsm"):
+        data.perturbed_validation("mmlu", settings.model_copy(update={"source": "micro-mmlu"}))

@@ -152,7 +152,15 @@ def test_no_stage_that_trains_comes_after_gold_answers_or_the_vote_on_held_out_q
     def closure(stage) -> set[str]:
         return {stage.name}.union(*(closure(upstream) for upstream in stage.inputs.values()))
 
-    judge = ("00_gold", "01_held_out", "02_judgement", "07_evaluate", "13_judged_responses", "13_validation_answers")
+    judge = (
+        "00_gold",
+        "01_held_out",
+        "02_judgement",
+        "07_evaluate",
+        "13_judged_responses",
+        "13_validation_answers",
+        "13_perturbed_answers",
+    )
     for name in STAGES.keys() - set(judge):
         for method in STAGES[name].methods or (None,):
             assert closure(cell.at(name, method)).isdisjoint(judge), (name, method)

@@ -207,3 +207,21 @@ def test_stage_summary_and_best_checkpoint(study):
     validation = stage.at("00_data").table("questions").query("split == 'validation'")["id"]
     assert set(table["id"]) <= set(validation)
     assert not (stage.folder / "checkpoints").exists()
+
+
+def test_a_frequent_text_is_drawn_once_where_texts_are_drawn():
+    """Of nine equal wrong responses and one other, three draws of samples hold equal ones, of texts never."""
+    students = pd.DataFrame(
+        [("q", f"wrong {n == 9}", True, False) for n in range(10)] + [("q", "right", True, True)] * 9
+    )
+    teachers = pd.DataFrame([("q", f"teacher {n}", True, True) for n in range(9)])
+    students.columns = teachers.columns = ["id", "text", "finished", "positive"]
+    drawn = {}
+    for draw in ("samples", "texts"):
+        (examples, _) = build_examples(students, teachers, settings(samples_per_kind=3, draw=draw), seed=0)
+        drawn[draw] = Counter(response.text for response in examples["q"])
+    assert max(drawn["samples"].values()) > 1
+    assert max(drawn["texts"].values()) == 1
+    assert validation_table(students, teachers, settings(draw="texts"), 0).equals(
+        validation_table(students, teachers, settings(draw="samples"), 0)
+    )

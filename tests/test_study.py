@@ -373,5 +373,6 @@ def test_every_spec_names_a_function_and_a_notebook():
         assert (REPOSITORY / "notebooks" / f"{spec.notebook}.ipynb").is_file()
         assert set(spec.methods) <= set(METHODS)
     of_the_cell = [name for name in STAGES if name != "01_held_out"]  # which own questions alone have
-    assert of_the_cell == [*OURS, "13_validation_answers", "13_style", "13_judged_responses", "13_baseline"]
+    further = ["validation_answers", "perturbed_answers", "style", "judged_responses", "baseline"]
+    assert of_the_cell == [*OURS, *(f"13_{name}" for name in further)]
     assert opening.ROOT == REPOSITORY

@@ -166,8 +166,13 @@ def along_ppo(evidence: Evidence) -> pd.DataFrame:
 
 
 def best_of_n_table(judged: pd.DataFrame) -> pd.DataFrame:
-    """Accuracy of choosing among n samples before PPO, a row (cell, strategy, n) with its interval over questions."""
-    before = judged[judged["policy"] == "before"]
+    """Accuracy of choosing among n samples before PPO, a row (cell, strategy, n) with its interval over questions.
+
+    Empty without gold answers.
+    """
+    before = judged[judged["policy"] == "before"].dropna(subset="correct")
+    if before.empty:
+        return pd.DataFrame()
     values = pd.concat(
         best_of_n(group, COUNTS).assign(cell=cell, seed=seed)
         for (cell, seed), group in before.groupby(["cell", "seed"], sort=False)
@@ -184,9 +189,11 @@ def best_of_n_table(judged: pd.DataFrame) -> pd.DataFrame:
 def reliability_table(judged: pd.DataFrame) -> pd.DataFrame:
     """Reliability curve of sigmoid(score) in each cell, before and after PPO.
 
-    `ece` is the same on all rows of a cell's policy.
+    `ece` is the same on all rows of a cell's policy. Empty without gold answers.
     """
-    parts = []
+    parts, judged = [], judged.dropna(subset="correct")
+    if judged.empty:
+        return pd.DataFrame()
     for names, part in _by_policy(judged):
         table = reliability(part)
         parts.append(table.assign(policy=names["policy"], ece=expected_calibration_error(table), cell=names["cell"]))

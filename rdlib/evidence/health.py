@@ -5,6 +5,8 @@
 
 Agreement with the teacher's vote on held-out questions is the judge (accuracy, where more of them have gold answers).
 Rewards, lengths and texts show what a judge may miss: PPO can raise the reward alone, shorten answers or equal them.
+Entropies show whether it made the student surer: of the votes of a question's samples where the experiment RM was run
+(`rdlib.evidence.sharpening`), else of PPO's own rollouts.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import pandas as pd
 from scipy.stats import norm
 
 from rdlib.evidence import power, stats, tables
+from rdlib.evidence.result_tables import REWARD_MODEL
 
 if TYPE_CHECKING:
     from rdlib.evidence.result_tables import Evidence
@@ -43,11 +46,21 @@ class Change:
 
 
 @dataclass(frozen=True)
+class Paired(Change):
+    """The same with the 95 % interval of the paired difference."""
+
+    low: float = NAN
+    high: float = NAN
+
+
+@dataclass(frozen=True)
 class Health:
     """What PPO changed in one cell; agreement in per cent, its difference in points, shares from 0 to 1.
 
-    `gold`: it is accuracy. `deviation` is that of a question's difference. `reward` is the mean of PPO's first and last
-    updates, `reward_error` the standard error of its change. `kept_start`: PPO kept the model that it began with.
+    `gold`: it is accuracy. `deviation` is that of a question's difference. `reward` and `entropy` (nats a token) are
+    means of PPO's first and last updates, their `_error` is the standard error of the change. `kept_start`: PPO kept
+    the model that it began with. The votes' entropy (nats), the majority's share and the distinct `texts` and `answers`
+    are of the samples of a question before and after PPO, where they were judged.
     """
 
     cell: str
@@ -64,6 +77,12 @@ class Health:
     distinct: Change = Change()
     answered: Change = Change()
     kept_start: bool = False
+    entropy: Change = Change()
+    entropy_error: float = NAN
+    votes: Paired = Paired()
+    majority: Paired = Paired()
+    answers: Paired = Paired()
+    texts: Paired = Paired()
 
     @property
     def judge(self) -> str:
@@ -74,6 +93,11 @@ class Health:
     def reward_rose(self) -> bool:
         """Whether the reward rose by more than its noise."""
         return self.reward.after - self.reward.before > SURE * self.reward_error
+
+    @property
+    def entropy_fell(self) -> bool:
+        """Whether the entropy of PPO's rollouts fell by more than its noise, in a policy that was kept."""
+        return not self.kept_start and self.entropy.before - self.entropy.after > SURE * self.entropy_error
 
     @property
     def questions_needed(self) -> int:
@@ -106,6 +130,15 @@ LEADS = {
 SHORTER = "answers grew short (from {h.tokens.before:.0f} to {h.tokens.after:.0f} tokens)"
 EQUALLED = "answers grew equal (distinct texts from {h.distinct.before:.0%} to {h.distinct.after:.0%})"
 LESS_READABLE = "fewer answers can be read (from {h.answered.before:.0%} to {h.answered.after:.0%})"
+SPREAD = (
+    "(vote entropy from {h.votes.before:.2f} to {h.votes.after:.2f} nats, "
+    "majority's share from {h.majority.before:.0%} to {h.majority.after:.0%}, "
+    "distinct answers from {h.answers.before:.1f} to {h.answers.after:.1f}, "
+    "distinct texts from {h.texts.before:.1f} to {h.texts.after:.1f})"
+)
+SURER = f"samples grew surer {SPREAD}"
+LESS_SURE = f"samples grew less sure {SPREAD}"
+SURER_ROLLOUTS = "rollouts grew surer (entropy from {h.entropy.before:.2g} to {h.entropy.after:.2g} nats a token)"
 
 
 def sentence(health: Health) -> str:
@@ -132,8 +165,12 @@ def _lead(health: Health) -> str:
 
 
 def _worries(health: Health) -> list[str]:
-    """What to look at before the student is used, whatever its agreement."""
+    """What to look at before the student is used, whatever its agreement; first whether it is only surer."""
+    judged = math.isfinite(health.votes.before)
     worries = {
+        SURER: health.votes.high < 0,
+        LESS_SURE: health.votes.low > 0,
+        SURER_ROLLOUTS: not judged and health.entropy_fell,
         SHORTER: health.tokens.after < SHORT * health.tokens.before,
         EQUALLED: health.distinct.after < EQUAL * health.distinct.before,
         LESS_READABLE: health.answered.before - health.answered.after > UNREADABLE,
@@ -174,7 +211,7 @@ def _measured(evidence: Evidence, cell: tuple[str, str, str], written: pd.DataFr
     answers = {method: _of_method(written, cell, method) for method in METHODS}
     runs = _of_method(tables.select(evidence.ppo_history, variant=""), cell, AFTER)
     compared = len(judged[BEFORE]) and len(judged[AFTER])
-    reward, error = reward_change(runs)
+    (reward, error), (entropy, entropy_error) = reward_change(runs), reward_change(runs, "entropy")
     return Health(
         "/".join(cell),
         gold=gold,
@@ -182,9 +219,29 @@ def _measured(evidence: Evidence, cell: tuple[str, str, str], written: pd.DataFr
         reward=reward,
         reward_error=error,
         kept_start=_kept_start(runs),
+        entropy=entropy,
+        entropy_error=entropy_error,
+        **_samples(evidence, "/".join(cell)),
         **{name: _change(answers, name) for name in ("tokens", "distinct", "answered")},
         **(_difference(judged[AFTER], judged[BEFORE], cell[0]) if compared else {}),
     )
+
+
+SAMPLES = {
+    "votes": "vote entropy",
+    "majority": "majority's share",
+    "answers": "distinct answers",
+    "texts": "distinct texts",
+}
+
+
+def _samples(evidence: Evidence, cell: str) -> dict[str, Paired]:
+    """How much the samples of a question differ before and after PPO; nothing where none were judged."""
+    if not evidence.seeds_of(REWARD_MODEL):
+        return {}
+    found = tables.select(evidence.sharpening(), cell=cell).set_index("measure")
+    rows = ((name, found.loc[measure]) for name, measure in SAMPLES.items() if measure in found.index)
+    return {name: Paired(r["before"], r["after"], low=r["change_low"], high=r["change_high"]) for name, r in rows}
 
 
 def _of_method(table: pd.DataFrame, cell: tuple[str, str, str], method: str) -> pd.DataFrame:
@@ -225,13 +282,13 @@ def _difference(after: pd.DataFrame, before: pd.DataFrame, key: str) -> dict[str
     }
 
 
-def reward_change(history: pd.DataFrame) -> tuple[Change, float]:
-    """The mean reward of PPO's first and last updates, and the standard error of their difference.
+def reward_change(history: pd.DataFrame, column: str = "reward") -> tuple[Change, float]:
+    """The mean reward, or another column, of PPO's first and last updates, and the standard error of their difference.
 
-    Columns update and reward. `ENDS` updates are taken at each end, or half of what there is; of less than two no error
+    Columns update and that. `ENDS` updates are taken at each end, or half of what there is; of less than two no error
     is known, so nothing is said.
     """
-    rewards = history[history["update"] > 0].groupby("update")["reward"].mean().sort_index()
+    rewards = history[history["update"] > 0].groupby("update")[column].mean().sort_index()
     count = min(ENDS, len(rewards) // 2)
     if count < 2:
         return Change(), NAN
@@ -255,6 +312,13 @@ MEASURES = {
     "greedy answers that can be read (%)": ("answered", 100),
     "reward of PPO's first and last updates": ("reward", 1),
 }
+OF_SAMPLES = {
+    "entropy of PPO's first and last updates (nats a token)": ("entropy", 1),
+    "vote entropy of a question's samples (nats)": ("votes", 1),
+    "majority's share of a question's samples (%)": ("majority", 100),
+    "distinct answers of a question's samples": ("answers", 1),
+    "distinct texts of a question's samples": ("texts", 1),
+}
 
 
 def table(found: list[Health]) -> pd.DataFrame:
@@ -265,6 +329,11 @@ def table(found: list[Health]) -> pd.DataFrame:
         rows.append({"cell": one.cell} | _row(f"{one.judge} (%)", one.agreement) | interval)
         for measure, (name, scale) in MEASURES.items():
             rows.append({"cell": one.cell} | _row(measure, getattr(one, name), scale))
+        for measure, (name, scale) in OF_SAMPLES.items():
+            change = getattr(one, name)
+            ends = {f"change_{end}": scale * getattr(change, end, NAN) for end in ("low", "high")}
+            if math.isfinite(change.after):
+                rows.append({"cell": one.cell} | _row(measure, change, scale) | ends)
     return pd.DataFrame(rows)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -23,6 +24,21 @@ STRATEGIES = {
     "distinct": Look("any of the distinct texts (a reward that knows nothing)", BLACK, "v", DASH_DOT_DOT),
     "majority": Look("majority vote of n", GREEN, "P", "--"),
     "any": Look("any of n is right (pass@n)", GREY, "o", ":"),
+}
+CHOICES = {
+    "any": Look("any of k is right (pass@k)", GREY, "o", "-"),
+    "majority": Look("majority vote of k (maj@k)", GREEN, "P", "-"),
+    "reward": Look("highest reward of k", BLUE, "D", "-"),
+}
+LINES = {"before": "--", "after": "-"}  # of the policies where colours are ways to choose; open markers before PPO
+CHANGE = ("change_pp", "change_low_pp", "change_high_pp")
+BY_GOLD = Look("right by gold", BLACK, "D", ":")
+ALONG_PPO = {  # the values in a row of panels, and its label
+    ("entropy",): "entropy\n(nats a token)",
+    ("response_length",): "response\nlength (tokens)",
+    ("extractable",): "rollouts with\nan answer (%)",
+    ("agreement",): "rollouts agreeing\nwith the vote (%)",
+    ("validation_agreement", "accuracy"): "greedy answers,\nvalidation (%)",
 }
 POLICIES = {"before": Look("before PPO", SKY, "^", "--"), "after": Look("after PPO", BLUE, "D", "-")}
 JUDGES = {
@@ -143,6 +159,95 @@ def best_of_n(table: pd.DataFrame) -> Figure:
 
     figure = _by_panel(table, ["cell"], draw, SAMPLES, height=2.8, alone=4.6)
     looks.legend_below(figure, looks.handles(shown.values()), columns=1)
+    return figure
+
+
+def pass_at_k(table: pd.DataFrame) -> Figure:
+    """Accuracy of what is chosen among k samples before and after PPO, and its paired change; a row a cell."""
+    cells = list(table.groupby("cell", sort=False))
+    figure, axes = looks.grid(len(cells), 2, width=7.2, height=2.6)
+    for (level, change), (cell, of_cell) in zip(axes, cells, strict=True):
+        for place, (strategy, look) in enumerate(CHOICES.items()):
+            part = of_cell[of_cell["strategy"] == strategy]
+            for policy, dashes in LINES.items():
+                face = look.color if policy == "after" else "white"
+                line(level, part["k"], part[f"{policy}_pct"], replace(look, line=dashes), markerfacecolor=face)
+                ends = (part[f"{policy}_low_pct"], part[f"{policy}_high_pct"])
+                level.fill_between(part["k"], *ends, color=look.color, alpha=plots.BAND / 2, linewidth=0)
+            beside = part["k"] * 1.06 ** (place - 1)  # so that intervals do not lie on each other
+            plots.points(change, beside, part, CHANGE, look, linewidth=1.1, capsize=2)
+        change.axhline(0, color=BLACK, linewidth=1)
+        judge = "correct" if (of_cell["judge"] == "gold").all() else "agrees with the vote"
+        _samples_axis(level, of_cell["k"], _title(cell), f"{judge}, validation (%)")
+        _samples_axis(change, of_cell["k"], _title(cell), "after minus before PPO (pp)")
+        change.sharey(axes[0, 1])
+    policies = looks.handles(Look(POLICIES[name].label, BLACK, "o", dashes) for name, dashes in LINES.items())
+    policies[0].set_markerfacecolor("white")
+    below = [*policies, *looks.interval_handles([])]  # matplotlib fills columns of a legend first
+    pairs = zip(looks.handles(CHOICES.values()), below, strict=True)
+    looks.legend_below(figure, [handle for pair in pairs for handle in pair], columns=len(below))
+    return figure
+
+
+def _samples_axis(ax: Axes, counts: pd.Series, title: str, label: str) -> None:
+    """A logarithmic axis of k with its own numbers."""
+    ax.set_xscale("log", base=2)
+    ticks = sorted(set(counts))
+    ax.set_xticks(ticks, [str(k) for k in ticks])
+    ax.minorticks_off()
+    ax.set(title=title, xlabel="samples a question, k", ylabel=label)
+
+
+def ppo_diversity(table: pd.DataFrame) -> Figure:
+    """Along PPO: a row a measure, a column a dataset and student, a line a teacher; a dataset has one scale."""
+    columns = table[["dataset", "student"]].drop_duplicates().sort_values("student", key=_small_first, kind="stable")
+    columns = tables.sorted_by(columns, ["dataset"]).to_numpy().tolist()
+    rows = [names for names in ALONG_PPO if set(names) & set(table["value"])]
+    figure, axes = looks.grid(len(rows), len(columns), width=max(3.6, 1.95 * len(columns)), height=1.3, sharex="col")
+    for of_row, names in zip(axes, rows, strict=True):
+        first: dict[str, Axes] = {}
+        for ax, (dataset, student) in zip(of_row, columns, strict=True):
+            _along_updates(ax, tables.select(table, dataset=dataset, student=student), names)
+            ax.sharey(first.setdefault(dataset, ax))
+        of_row[0].set_ylabel(ALONG_PPO[names])
+    for ax, (dataset, student) in zip(axes[0], columns, strict=True):
+        ax.set_title(f"{looks.benchmark_label(dataset)}\n{student} student")
+    for ax in axes[-1]:
+        ax.set_xlabel("PPO update")
+    teachers = [looks.look(looks.TEACHERS, name) for name in dict.fromkeys(table["teacher"])]
+    gold = [BY_GOLD] if "accuracy" in set(table["value"]) else []
+    looks.legend_below(figure, [*looks.handles([*teachers, *gold]), *plots.pale_handle(table)], columns=4)
+    return figure
+
+
+def _small_first(students: pd.Series) -> pd.Series:
+    return students.map({name: i for i, name in enumerate(tables.in_order(students, looks.STUDENTS))})
+
+
+def _along_updates(ax: Axes, table: pd.DataFrame, names: tuple[str, ...]) -> None:
+    """Curves of some values in one panel."""
+    for (teacher, value), curve in table[table["value"].isin(names)].groupby(["teacher", "value"], sort=False):
+        look = BY_GOLD if value == "accuracy" else looks.look(looks.TEACHERS, teacher)
+        style = {"color": look.color, "linestyle": look.line, "marker": look.marker, "markersize": 3}
+        plots.curve_over_seeds(ax, curve["update"], curve, ("mean", "low", "high"), 4, **style)
+
+
+def ranking(table: pd.DataFrame) -> Figure:
+    """Accuracy at each rank by reward, and below it how many samples share the text; a column a cell."""
+    cells = list(table.groupby("cell", sort=False))
+    figure, axes = looks.grid(2, len(cells), width=3.6 * len(cells), height=2.1, sharex="col", sharey="row")
+    ranked, copied = Look("sample at this rank by reward", BLUE, "D", "-"), Look("samples of its text", SKY, "^", "-")
+    single = Look("any one sample", BLACK, "", "--")
+    for (right, copies), (cell, part) in zip(axes.T, cells, strict=True):
+        line(right, part["rank"], part["study_pct"], ranked)
+        right.fill_between(part["rank"], *(part[end] for end in STUDY[1:]), color=BLUE, alpha=plots.BAND, linewidth=0)
+        right.axhline(part["single_pct"].iloc[0], color=BLACK, linestyle="--", linewidth=1.2)
+        right.set_title(_title(cell))
+        line(copies, part["rank"], part["copies"], copied)
+        copies.set_xlabel("rank by reward in a question (1: highest)")
+    axes[0, 0].set_ylabel("right (%)")
+    axes[1, 0].set(ylabel="samples with\nthe same text", ylim=(0, None))
+    looks.legend_below(figure, [*looks.handles([ranked, single, copied]), *looks.interval_handles([])], columns=2)
     return figure
 
 

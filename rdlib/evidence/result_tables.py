@@ -23,7 +23,7 @@ import pandas as pd
 from pydantic import ValidationError
 
 from rdlib.errors import UserError
-from rdlib.evidence import claims, looks, paper, tables
+from rdlib.evidence import claims, looks, paper, sharpening, tables
 from rdlib.evidence.criteria import load_criteria
 from rdlib.evidence.verdicts import Claim
 from rdlib.profile import Profile
@@ -203,6 +203,12 @@ class Evidence:
         found = tables.select(self.evaluated, split="held-out").drop(columns="correct")
         found = found.assign(held_out=found.groupby(["key", "teacher"])["id"].transform("size"))
         return found.dropna(subset="agrees").astype({"agrees": bool})
+
+    def sharpening(self, *counts: str) -> pd.DataFrame:
+        """What PPO changed in the judged samples, with k of pass@k as named: `rdlib.evidence.sharpening.changes`."""
+        if counts not in self.kept:
+            self.kept[counts] = sharpening.changes(self.judged, counts) if len(self.judged) else self.judged
+        return self.kept[counts]
 
     @property
     def of_own_questions(self) -> bool:

@@ -272,3 +272,42 @@ def _greedy(stage: Stage, model: Model, questions: pd.DataFrame) -> pd.DataFrame
         responses = [group[0].text for group in engine.generate(requests, seed=0)]
     given = [answers.extract(text, stage.answer_kind, p.choices) for text, p in zip(responses, asked, strict=True)]
     return pd.DataFrame({"text": responses, "answer": given}, index=questions.index)
+
+
+def answers_along(rollouts: pd.DataFrame) -> pd.DataFrame:
+    """How the answers to PPO's kept queries change: a row a query, a column an update, beside id and pseudo_label.
+
+    A cell has the answers of the samples at that update, the most frequent first, with their number where above 1.
+    `rollouts`: update, id, sample, answer and pseudo_label (rollouts.parquet of stage 06_ppo).
+    """
+
+    def tally(answers: pd.Series) -> str:
+        """The answers of a cell."""
+        counts = answers.fillna("(no answer)").value_counts(sort=False).sort_values(ascending=False, kind="stable")
+        return ", ".join(answer if n == 1 else f"{answer} x{n}" for answer, n in counts.items())
+
+    table = rollouts.assign(pseudo_label=rollouts["pseudo_label"].fillna("-"))
+    wide = table.groupby(["id", "pseudo_label", "update"], sort=False)["answer"].agg(tally).unstack("update")
+    return wide.rename(columns=lambda update: f"update {update}").rename_axis(columns=None).reset_index()
+
+
+def show_along(stage: Stage, question: str | None = None) -> None:
+    """Show how the answers to the queries that PPO keeps change, and all responses to one of them (an id; the first).
+
+    A sentence where PPO has kept none. `stage` is 06_ppo.
+    """
+    from rdlib.tasks.questions import read_questions
+
+    if not stage.profile.ppo.kept_queries or not stage.done:
+        reason = f"it has not run: `{stage.command}`" if stage.profile.ppo.kept_queries else "`ppo.kept_queries` is 0"
+        display(Markdown(f"PPO has kept no responses: {reason}."))
+        return
+    rollouts = stage.table("rollouts")
+    show_texts(answers_along(rollouts))
+    chosen = rollouts["id"].iloc[0] if question is None else question
+    of_one = rollouts[rollouts["id"] == chosen]
+    if of_one.empty:
+        raise UserError(f"PPO kept no responses to {chosen}: take one of {', '.join(rollouts['id'].unique())}.")
+    asked = read_questions(stage.input("data"), "train").set_index("id")["question"]
+    show_texts(pd.DataFrame({"question": [asked[chosen]], "pseudo_label": of_one["pseudo_label"].iloc[0]}))
+    show_texts(of_one[["update", "text", "answer", "agrees", "score"]])

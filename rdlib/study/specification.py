@@ -186,6 +186,15 @@ STAGES = {
             methods=TRAINED,
         ),
         StageSpec(
+            name="13_perturbed_answers",
+            function="rdlib.method.evaluate:run_perturbed",
+            axes=CELL,
+            inputs=MODELS,
+            sections=("evaluation", "generation"),
+            notebook="13_experiment_runs",
+            methods=TRAINED,
+        ),
+        StageSpec(
             name="13_style",
             function="rdlib.method.style:run",
             axes=CELL,
