@@ -146,7 +146,7 @@ def test_an_earlier_drawing_of_what_is_left_out_now_is_removed(tmp_path):
     (tmp_path / "question_r1.md").write_text("of other results")
     evidence = open_results(excerpt(tmp_path / "results"))
     paths = gallery.draw_all(evidence, tmp_path, "13_reviewer_questions")
-    names = {"question_r7_seeds", "figure_question_r4_threshold"}  # of the study
+    names = {"question_r7_seeds", "figure_question_r4_threshold", "ranking_by_lambda"}  # of the study
     assert {path.stem for path in paths} == names and not (tmp_path / "question_r1.md").exists()
 
 
