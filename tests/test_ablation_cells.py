@@ -66,14 +66,14 @@ def test_an_exhibit_is_trained_again_in_every_cell(root):
 def test_c6_is_the_mean_over_the_cells():
     variant = "reward_model.source=teacher"
     parts = [evaluated(ours=220), graded(*GSM, "ours", 180, variant), graded(*MMLU, "ours", 200, variant)]
-    claim = claims.variant_claim("C6", RULES["C6"], pd.concat(parts))
+    claim = claims.better_than("C6", RULES["C6"], pd.concat(parts))
     assert [(cell.name, cell.difference.estimate) for cell in claim.cells] == [
         (NAMES[0], pytest.approx(10)),
         (NAMES[1], pytest.approx(5)),
     ]
     assert claim.pooled.estimate == pytest.approx(7.5) and claim.verdict == SUPPORTED
     parts[-1] = graded(*MMLU, "ours", 225, variant)
-    assert claims.variant_claim("C6", RULES["C6"], pd.concat(parts)).verdict == INCONCLUSIVE  # one cell against
+    assert claims.better_than("C6", RULES["C6"], pd.concat(parts)).verdict == INCONCLUSIVE  # one cell against
 
 
 def test_c7_counts_seeds_not_cells():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rdlib.evidence import accuracy, ledger, stats
-from rdlib.evidence.accuracy import arm_accuracies, arm_label, summary
+from rdlib.evidence.accuracy import arm_label, of_arms, summary
 
 GSM, MMLU = ("gsm", "strong", "small"), ("mmlu", "strong", "small")
 
@@ -76,7 +78,7 @@ def test_table_2_has_the_teacher_beside_every_student_and_icl_beside_every_teach
     parts = [graded("11", teacher=t, student="", method="teacher") for t in ("strong", "weak")]
     parts += [graded("10", teacher="", method="icl", student=s) for s in ("small", "large")]
     parts += [graded("10", teacher=t, student=s) for t in ("strong", "weak") for s in ("small", "large")]
-    points = accuracy.main_points(pd.concat(parts, ignore_index=True))
+    points = accuracy.main_points(SimpleNamespace(correctness=pd.concat(parts, ignore_index=True), asks_for_all=True))
     assert len(points) == 4 * 3 and points["method"].tolist()[:3] == ["teacher", "icl", "ours"]
     table = accuracy.main_table(points)
     assert table.query("method == 'teacher'")[["teacher", "student"]].values.tolist() == [["strong", ""], ["weak", ""]]
@@ -104,23 +106,6 @@ def test_tables_4_and_7_compare_in_every_cell_of_an_ablation():
     assert accuracy.correctness_validation_table(parts[1]).empty
 
 
-def test_groups_of_questions_by_hand():
-    parts = [graded("110", group="digits"), graded("100", group="added")]
-    parts.append(graded("111", group="added", method="teacher", student=""))
-    table = accuracy.by_group(pd.concat(parts), "gsm", "perturbation")
-    assert table[["perturbation", "method"]].values.tolist() == [
-        ["added", "teacher"],
-        ["added", "ours"],
-        ["digits", "ours"],
-    ]
-    assert table["study_pct"].tolist() == pytest.approx([100, 100 / 3, 200 / 3])
-
-
-def test_the_spread_over_seeds_by_hand():
-    table = accuracy.seed_table(pd.concat([graded("11", 0), graded("10", 1)])).iloc[0]
-    assert (table["seed0_pct"], table["seed1_pct"]) == (100, 50) and table["sd_pp"] == pytest.approx(50 / 2**0.5)
-
-
 # ---- arms
 
 
@@ -134,7 +119,7 @@ def test_an_arm_is_compared_with_the_reference_of_its_own_cell():
     cells = ["mmlu/strong/small", "gsm/strong/small"]  # the order of the profile
     parts = [arm("Ours", 30, reference=True, cell=cells[0]), arm("DPO", 45, cell=cells[0])]
     parts += [arm("Ours", 60, reference=True), arm("DPO", 50), arm("GRPO", 59)]
-    table = arm_accuracies(pd.concat(parts))
+    table = of_arms(pd.concat(parts))
     assert list(dict.fromkeys(table["cell"])) == cells
     gains = table.set_index(["cell", "arm"])["ours_minus_arm_pp"].dropna().to_dict()
     assert gains == pytest.approx({(cells[1], "DPO"): 10, (cells[1], "GRPO"): 1, (cells[0], "DPO"): -15})
@@ -145,11 +130,11 @@ def test_an_arm_is_compared_with_the_reference_of_its_own_cell():
 def test_an_arm_is_compared_with_the_reference_of_its_level():
     parts = [arm("Ours", right, level, True, "R4") for right, level in ((60, 0.0), (40, 0.4))]
     parts += [arm("warm-up", right, level, question="R4") for right, level in ((55, 0.0), (45, 0.4))]
-    table = accuracy.arm_table(arm_accuracies(pd.concat(parts)), "R4")
+    table = accuracy.arm_table(of_arms(pd.concat(parts)), "R4")
     gains = table[table["arm"] == "warm-up"].set_index("flipped_share")["ours_minus_arm_pp"]
     assert gains.to_dict() == pytest.approx({0.0: 5.0, 0.4: -5.0})
     parts = [arm("Ours", 60, None, True, "R2"), arm("SFT", 50, 1.0, question="R2"), arm("SFT", 55, 2.0, question="R2")]
-    assert arm_accuracies(pd.concat(parts))["ours_minus_arm_pp"].dropna().tolist() == pytest.approx([10, 5])
+    assert of_arms(pd.concat(parts))["ours_minus_arm_pp"].dropna().tolist() == pytest.approx([10, 5])
 
 
 def test_an_arm_is_called_by_its_level():
@@ -159,27 +144,29 @@ def test_an_arm_is_called_by_its_level():
 
 
 def test_costs_are_those_of_each_cell():
-    """A model of N = 10 parameters: 2N operations a token sampled; evaluation and other questions do not count."""
-    names = {"dataset": "", "teacher": "t", "student": "s", "method": "", "variant": "", "seed": 0, "parameters": 10}
+    """Data, evaluation and other questions do not count."""
+    whole = dict.fromkeys(["parameters", "tokens_trained", "tokens_read", "reader_parameters"], 10)
+    names = {"teacher": "t", "student": "s", "method": "", "variant": "", "seed": 0, "seconds": 1.0} | whole
     spent = {"DPO": ["01_teacher_responses"], "Ours": ["01_teacher_responses", "04_student_responses", "07_evaluate"]}
     rows = [
         names
-        | {"cell": cell, "arm": name, "level": None, "question": question, "stage": stage, "seconds": 1.0}
-        | {"tokens_generated": 100 * times, "tokens_trained": 0}
+        | {"cell": cell, "arm": name, "level": None, "question": question, "stage": stage}
+        | {"tokens_generated": 100 * times, "gflop": 2e-6 * times}
         for cell, times in (("gsm/strong/small", 1), ("mmlu/strong/small", 3))
         for name, stages in spent.items()
-        for stage in stages
+        for stage in ("00_data", *stages)
         for question in ("R1", "R5")
     ]
     costs = pd.DataFrame(rows).astype({"level": float})
+    costs.loc[costs["stage"] == "00_data", "gflop"] = float("nan")
     table = ledger.ledger_table(costs).set_index(["cell", "stage"])["tokens_generated"]
     assert table["gsm/strong/small"].to_dict() == dict.fromkeys(spent["Ours"], 100)
     assert table["mmlu/strong/small", "04_student_responses"] == 300
     cells = ["gsm/strong/small", "mmlu/strong/small"]
     arms = [arm(name, 50, reference=name == "Ours", cell=cell) for cell in cells for name in spent]
-    gflop = ledger.pareto_table(arm_accuracies(pd.concat(arms)), costs).set_index(["cell", "arm"])["gflop"]
-    assert gflop[cells[0], "DPO"] == pytest.approx(2 * 10 * 100 / 1e9)
-    assert gflop[cells[1], "Ours"] == pytest.approx(2 * 10 * 600 / 1e9)
+    gflop = ledger.pareto_table(of_arms(pd.concat(arms)), costs).set_index(["cell", "arm"])["gflop"]
+    assert gflop[cells[0], "DPO"] == pytest.approx(2e-6)
+    assert gflop[cells[1], "Ours"] == pytest.approx(12e-6)
     sampled = pd.DataFrame(
         {"stage": ["01_teacher_responses", "06_ppo", "07_evaluate"], "tokens_generated": [10, 8, 99]}
     )

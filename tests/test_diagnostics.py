@@ -113,32 +113,6 @@ def test_over_optimisation_joins_rollouts_and_validation_by_hand():
     assert table["reward"].tolist()[1:] == [0.5, 2.0] and table["agreement"].tolist() == [0.5, 0.75, 1.0]
 
 
-def of_two_cells() -> pd.DataFrame:
-    """Two responses to one question: the higher score is right in the first cell, and wrong in the second."""
-    rows = []
-    for cell, right in zip(NAMES, ((True, False), (False, True)), strict=True):
-        for policy in ("before", "after"):
-            for sample, (correct, score) in enumerate(zip(right, (2.0, -2.0), strict=True)):
-                rows.append((cell, policy, "q", sample, 5 + sample, str(sample), correct, correct, score, 0))
-    return pd.DataFrame(rows, columns="cell policy id sample tokens answer agrees correct score seed".split())
-
-
-def test_what_the_reward_model_gives_in_each_cell():
-    best = diagnostics.best_of_n_table(of_two_cells()).set_index(["cell", "strategy", "samples"])["study_pct"]
-    assert best[NAMES[0], "reward", 2] == 100 and best[NAMES[1], "reward", 2] == 0
-    assert best[NAMES[0], "any", 1] == best[NAMES[1], "any", 1] == 50
-    curve = diagnostics.reliability_table(of_two_cells()).set_index(["cell", "policy"])
-    sigmoid = 1 / (1 + np.exp(-2.0))
-    assert curve.ece[NAMES[0], "before"].tolist() == pytest.approx([1 - sigmoid] * 2)
-    assert curve.ece[NAMES[1], "after"].tolist() == pytest.approx([sigmoid] * 2)
-    density = diagnostics.reward_table(of_two_cells())
-    mass = (density.density * (density.bin_high - density.bin_low)).groupby([density.cell, density.policy]).sum()
-    assert len(mass) == 4 and mass.tolist() == pytest.approx([1.0] * 4)
-    length = diagnostics.length_table(of_two_cells())
-    assert length[["cell", "policy"]].values.tolist() == [[n, p] for n in NAMES for p in ("before", "after")]
-    assert length.spearman_all.tolist() == pytest.approx([-1.0] * 4)
-
-
 @pytest.mark.slow
 def test_the_stage_judges_every_sample_before_and_after(study, tmp_path):
     from conftest import copy_study

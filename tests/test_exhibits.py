@@ -9,14 +9,12 @@ import subprocess
 import sys
 from types import SimpleNamespace
 
-import matplotlib.colors as colors
 import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from conftest import REPOSITORY, stage_in
+from conftest import REPOSITORY
 from excerpts import excerpt, own_questions
-from matplotlib.collections import LineCollection
 
 from rdlib.__main__ import main
 from rdlib.errors import UserError
@@ -28,25 +26,17 @@ from rdlib.evidence import (
     looks,
     paper,
     paper_figures,
-    pipeline_figure,
     plots,
-    question_figures,
     result_tables,
     tables,
 )
 from rdlib.evidence.criteria import load_criteria
-from rdlib.evidence.exhibit import Exhibit
-from rdlib.evidence.gallery import EXHIBITS
+from rdlib.evidence.gallery import EXHIBITS, Exhibit
 from rdlib.evidence.result_tables import open_results
 from rdlib.study import experiments, figures, notebook
 from rdlib.study.specification import STAGES, dag_edges
 
 FIGURES = REPOSITORY / "figures"
-
-
-def released(name: str) -> pd.DataFrame:
-    """The data of a released figure."""
-    return pd.read_csv(FIGURES / f"{name}.csv", keep_default_na=False, na_values=[""])
 
 
 # ---- declarations
@@ -126,7 +116,7 @@ def test_of_own_questions_only_what_was_run_is_drawn(tmp_path):
     evidence = open_results(tmp_path / "results")
     names = ("claims", "claims_cells", "figure_claims_methods", "table_2_main", "figure_main_results")
     assert [EXHIBITS[name].rows(evidence) for name in names] == [None] * len(names)
-    assert EXHIBITS["table_3_reward_model_auc"].is_shown(evidence) and EXHIBITS["health"].is_shown(evidence)
+    assert all(EXHIBITS[name].rows(evidence) is not None for name in ("table_3_reward_model_auc", "health"))
 
 
 def without_answers(results):
@@ -148,7 +138,7 @@ def test_of_the_vote_alone_its_figures_are_drawn_and_the_rest_has_a_reason(tmp_p
     names = {path.stem for path in paths}
     assert {"figure_2_pipeline", "figure_3_failure_ratio", "figure_4_judged_correctness"} <= names
     assert not names & {"table_2_main", "power", "table_1_example", "figure_5_lambda", "question_r1"}
-    others = [one for one in EXHIBITS.values() if one.name not in names and one.is_about(evidence)]
+    others = [one for one in EXHIBITS.values() if one.name not in names and not one.cells]
     assert all(one.why_left_out(evidence).startswith("it ") for one in others)
 
 
@@ -156,7 +146,8 @@ def test_an_earlier_drawing_of_what_is_left_out_now_is_removed(tmp_path):
     (tmp_path / "question_r1.md").write_text("of other results")
     evidence = open_results(excerpt(tmp_path / "results"))
     paths = gallery.draw_all(evidence, tmp_path, "13_reviewer_questions")
-    assert {path.stem for path in paths} == {"question_r7_seeds"} and not (tmp_path / "question_r1.md").exists()
+    names = {"question_r7_seeds", "figure_question_r4_threshold", "ranking_by_lambda"}  # of the study
+    assert {path.stem for path in paths} == names and not (tmp_path / "question_r1.md").exists()
 
 
 @pytest.mark.parametrize(
@@ -244,99 +235,7 @@ def test_an_ablation_with_other_settings_has_its_curves_and_its_claim():
     assert [cell.name for cell in claim.cells] == ["gsm/strong/small: lambda 0"] and claim.cells[0].holds
 
 
-@pytest.mark.slow
-def test_notebooks_of_ablations_with_other_settings_are_not_empty(study, tmp_path):
-    """Notebooks 08 and 11 as they stand, with the overrides that their parameters give as an example."""
-    from conftest import copy_study
-
-    root = copy_study(study, tmp_path)
-    shared = {"reward_model.epochs": 1}
-    stages = [
-        stage_in(root, "05_reward_model").with_overrides(shared | {"reward_model.lam": lam}) for lam in (0.5, 1.0)
-    ]
-    for stage in stages:
-        stage.run_with_inputs()
-    history, scores = notebook.stack(stages, "history"), notebook.stack(stages, "scores")
-    drawn = aucs.lambda_curves(history, scores, stages[0].profile.reward_model.lam)
-    assert set(drawn["lam"]) == {0.5, 1.0} and set(drawn["point"]) == {"curve", "selected"}
-    assert len(claims.stability("C7", load_criteria()["C7"], history, 0.5).cells) == 1
-    evaluations = [
-        stage_in(root, "07_evaluate").with_overrides({"ppo.total_updates": 2} | one)
-        for one in (
-            {},
-            {"reward.mismatch": "minus"},
-        )
-    ]
-    for stage in evaluations:
-        stage.run_with_inputs()
-    table = importlib.import_module("rdlib.evidence.accuracy").correctness_validation_table(
-        notebook.judged(evaluations)
-    )
-    assert table["mismatch"].nunique() == 2
-    assert len(claims.variant_claim("C9", load_criteria()["C9"], notebook.judged(evaluations)).cells) == 1
-
-
 # ---- a figure draws its table
-
-
-def dots(ax) -> pd.DataFrame:
-    """The dots on an axes, by x: x, color, size (points squared)."""
-    rows = []
-    for part in ax.collections:
-        if not isinstance(part, LineCollection):
-            points = np.ma.filled(part.get_offsets().astype(float), np.nan)[:, 0]
-            faces = np.broadcast_to(part.get_facecolors(), (len(points), 4))
-            sizes = np.broadcast_to(part.get_sizes(), len(points))
-            rows += [(x, colors.to_hex(c).upper(), s) for x, c, s in zip(points, faces, sizes, strict=True)]
-    return pd.DataFrame(rows, columns=["x", "color", "size"]).dropna().sort_values("x", ignore_index=True)
-
-
-def ranges(ax) -> list[np.ndarray]:
-    """The ends of the intervals on an axes, [2, 2] each."""
-    lines = [part.get_segments() for part in ax.collections if isinstance(part, LineCollection)]
-    return [segment for part in lines for segment in part if np.isfinite(segment).all()]
-
-
-def test_figures_draw_exactly_what_their_csv_holds():
-    table = released("figure_3_failure_ratio")
-    ax = paper_figures.failure_ratios(table).axes[0]
-    bars = [bar for container in ax.containers if hasattr(container, "patches") for bar in container]
-    assert sorted(bar.get_height() for bar in bars) == sorted(table["study_pct"])
-    table = released("figure_main_results").fillna({"student": "", "teacher": ""})
-    figure, part = paper_figures.main_results(table), table[table["benchmark"] == "gsm"]
-    for ax, column in ((figure.axes[0], "study_pct"), (figure.axes[3], "paper_pct")):
-        means = dots(ax).query("size > 5")  # smaller: single seeds
-        assert means["x"].round(6).tolist() == sorted(part[column].round(6))
-        assert set(means["color"]) == {look.color for look in looks.METHODS.values()}
-    ends = [sorted(segment[side, 0] for segment in ranges(figure.axes[0])) for side in (0, 1)]
-    assert ends == [pytest.approx(sorted(part[f"study_{end}_pct"])) for end in ("low", "high")]
-    table = released("figure_6_data_ratio")
-    ax = paper_figures.data_ratio(table).axes[0]
-    first = table[table["dataset"] == "gsm"]
-    assert [y for container in ax.containers for y in container.lines[0].get_ydata()] == first["auc"].tolist()
-    looks.plt.close("all")
-
-
-@pytest.mark.parametrize(
-    ("name", "panels"),
-    [
-        ("figure_5_lambda", ["gsm", "gsm", "mmlu", "mmlu"]),
-        ("figure_6_data_ratio", ["gsm", "mmlu"]),
-        ("figure_question_r1", ["gsm", "gsm_plus", "mmlu"]),
-        ("figure_question_r4_flips", ["gsm", "gsm_plus", "mmlu"]),
-        ("figure_question_r6_pareto", ["gsm", "gsm_plus", "mmlu"]),
-        ("figure_best_of_n", ["gsm", "mmlu"]),
-        ("figure_pass_at_k", ["gsm", "gsm", "mmlu", "mmlu"]),
-        ("figure_calibration", ["gsm", "mmlu"]),
-        ("figure_over_optimisation", ["gsm", "gsm", "mmlu", "mmlu"]),
-    ],
-)
-def test_a_figure_has_a_panel_for_every_cell(name, panels):
-    figure = EXHIBITS[name].draw(released(name))
-    titles = [ax.get_title() for ax in figure.axes if ax.get_title()]
-    assert [title.replace(",", "\n").split("\n")[0] for title in titles] == panels
-    assert all("strong teacher" in title and "small student" in title for title in titles)
-    looks.plt.close(figure)
 
 
 def test_a_method_has_one_colour_and_marker_and_none_shares_it():
@@ -348,75 +247,13 @@ def test_a_method_has_one_colour_and_marker_and_none_shares_it():
     assert not apart & {(look.color, look.marker) for look in known}
 
 
-def test_single_seeds_lie_beside_their_own_dot():
-    """Seaborn joins layers by their index: a seed's dot must not come into another row, panel or colour."""
-    rows = [("a", "p", "ours", 1.0, "0.5 1.5"), ("a", "p", "sft", 3.0, "2.5 3.5"), ("b", "q", "ours", 5.0, "4.5 5.5")]
-    table = pd.DataFrame(rows, columns=["row", "panel", "method", "value", "seeds"])
-    figure = looks.blank(4, 3)
-    plots.draw_dots(figure, table, "value", "method", looks.METHODS, seeds="seeds")
-    expected = {"p": [0.5, 1.0, 1.5, 2.5, 3.0, 3.5], "q": [4.5, 5.0, 5.5]}
-    for ax in figure.axes:
-        found = dots(ax)
-        assert found["x"].tolist() == expected[ax.get_title()]
-        for x, color in zip(found["x"], found["color"], strict=True):
-            assert color == (looks.ORANGE if 2 < x < 4 else looks.BLUE)
-    looks.plt.close("all")
-
-
-def test_an_interval_lies_at_the_height_of_its_dot():
-    """Seaborn dodges by all that distinguishes marks, of which dots have more than intervals."""
-    rows = [(place, method, 10.0 * i) for place in "ab" for i, method in enumerate(looks.METHODS)]
-    table = pd.DataFrame(rows, columns=["row", "method", "value"]).assign(panel="p")
-    table = table.assign(low=table["value"] - 1, high=table["value"] + 1)
-    figure = looks.blank(4, 3)
-    plots.draw_dots(figure, table, "value", "method", looks.METHODS, interval=("low", "high"))
-    (ax,) = figure.axes
-    points = [point for part in ax.collections if not isinstance(part, LineCollection) for point in part.get_offsets()]
-    middles = [(segment[:, 0].mean(), segment[0, 1]) for segment in ranges(ax)]
-    assert len(points) == len(rows)
-    np.testing.assert_allclose(sorted(map(tuple, points)), sorted(middles), atol=1e-9)
-    looks.plt.close("all")
-
-
-def test_seeds_along_ppo_are_pale_and_their_mean_ends_where_one_of_them_does():
-    """Two seeds to update 8, one of them to 12: the mean of their rewards, and of their gains since update 0."""
-    columns = {"update": [0, 4, 8, 12], "kl": [float("nan"), 0.1, 0.2, 0.3], "agreement": 0.6}
-    along = pd.DataFrame(columns | {"reward": [float("nan"), 0.3, 0.4, 0.9], "accuracy": [0.5, 0.52, 0.54, 0.9]})
-    other = along[along["update"] < 12].assign(reward=along["reward"] + 0.2, accuracy=[0.7, 0.7, 0.7], seed=1)
-    table = pd.concat([along.assign(seed=0), other]).assign(cell="gsm/strong/small")
-    figure = question_figures.over_optimisation(table)
-    reward, change = figure.axes
-    assert len(reward.lines) == 3 and reward.lines[-1].get_ydata().tolist() == pytest.approx([0.4, 0.5])
-    assert len(change.lines) == 6 and change.lines[2].get_ydata().tolist() == pytest.approx([0, 1, 2])
-    assert change.lines[2].get_xdata().tolist() == pytest.approx([0, 0.1, 0.2])
-    assert [text.get_text() for text in figure.legends[0].get_texts()][-1] == "pale: a seed"
-    looks.plt.close("all")
-
-
 def test_the_pipeline_has_every_stage_and_edge_left_to_right():
     edges = [("00_data", "01_a"), ("01_a", "02_b"), ("00_data", "03_c"), ("02_b", "03_c"), ("01_a", "03_c")]
-    places, routes = pipeline_figure._layout(edges)
+    places, routes = paper_figures._layout(edges)
     assert len(routes) == len(edges) and set(places) == {name for edge in edges for name in edge}
     assert all(places[a][0] < places[b][0] for a, b in edges) and len(set(places.values())) == len(places)
     with pytest.raises(ValueError, match="cycle"):
-        pipeline_figure._layout([("a", "b"), ("b", "a")])
-
-
-def test_notebook_helpers_draw_one_run(tmp_path):
-    data = open_results(excerpt(tmp_path / "results"))
-    cell = {"dataset": "gsm", "teacher": "strong", "student": "small", "method": "ours"}
-    figure, axes = looks.grid(2, 2)
-    plots.plot_reward_model_history(axes[0, 0], tables.select(data.reward_model_history, **cell, variant=""))
-    plots.plot_reward_distributions(axes[0, 1], tables.select(data.reward_scores, **cell, variant=""))
-    plots.plot_roc(axes[1, 0], tables.select(data.reward_scores, **cell, variant=""))
-    plots.plot_votes(axes[1, 1], pd.DataFrame({"pseudo_label": ["7", None, "3"], "share": [0.9, 0.3, 0.55]}))
-    sft = tables.select(data.sft_history, **cell | {"method": "sft"})
-    right = plots.plot_sft_history(looks.grid(1, 1)[1][0, 0], sft)
-    ppo = plots.plot_ppo_history(tables.select(data.ppo_history, **cell, variant=""))
-    assert [line.get_ydata().tolist() for line in right.lines] == [sft["agreement"].dropna().tolist()]
-    failed = axes[1, 1].containers[1]
-    assert len(ppo.axes) == 6 and sum(bar.get_height() for bar in failed) == 1 and failed[0].get_hatch()
-    looks.plt.close("all")
+        paper_figures._layout([("a", "b"), ("b", "a")])
 
 
 # ---- tables of curves and counts, by hand
@@ -460,35 +297,6 @@ def test_evaluations_of_seeds_belong_together_by_their_order():
     looks.plt.close("all")
 
 
-def test_smoothed_is_a_trailing_mean_within_each_run():
-    cell = {"dataset": "gsm", "teacher": "strong", "student": "small", "seed": 0}
-    runs = (("sft", 0), ("ours_wo_r", 9))
-    rows = [cell | {"method": m, "step": n, "loss": float(n + add)} for m, add in runs for n in (3, 1, 2)]
-    table = curves.smoothed(pd.DataFrame(rows), "loss", window=2).set_index(["method", "step"])["loss"]
-    assert table["sft"].to_dict() == {1: 1.0, 2: 1.5, 3: 2.5}
-    assert table["ours_wo_r"].to_dict() == {1: 10.0, 2: 10.5, 3: 11.5}
-
-
-def test_lambda_curves_have_only_the_steps_that_were_evaluated():
-    """A trainer logs its loss at every step and an AUC at some; a curve through the others would be broken."""
-    cell = {"dataset": "gsm", "teacher": "strong", "student": "small", "method": "ours", "seed": 0}
-    values, variants = [0.5, np.nan, 0.6, np.nan, 0.7], ["", "reward_model.lam=0.25"]
-    rows = [
-        {"variant": v, "step": n, "pos_neg_auc": a, "pos_pos_auc": a} for v in variants for n, a in enumerate(values)
-    ]
-    kinds = ["student_positive", "student_negative", "teacher_positive"]
-    scored = [
-        {"variant": v, "id": f"q{i}", "kind": k, "score": float(i)} for v in variants for i in range(4) for k in kinds
-    ]
-    history, scores = (pd.DataFrame([cell | row for row in part]) for part in (rows, scored))
-    table = aucs.lambda_curves(history, scores, 0.5)
-    curve = table.query("point == 'curve'")
-    assert len(curve) == 2 * 2 * 3 and (table.query("point == 'selected'")["auc"] == 0.5).all()
-    for _, part in curve.groupby(["lam", "comparison"]):
-        assert part["step"].tolist() == [0, 2, 4] and part["auc"].tolist() == [0.5, 0.6, 0.7]
-    assert [aucs.ratio(share) for share in (0.2, 0.35, 0.5, 0.75)] == ["1:4", "7:13", "1:1", "3:1"]
-
-
 # ---- results, settings and formats
 
 
@@ -498,7 +306,7 @@ def answered(tmp_path_factory):
     return excerpt(tmp_path_factory.mktemp("answered"), answered=True)
 
 
-@pytest.mark.parametrize("name", [*result_tables.COLUMNS, "example.json", "settings.json"])
+@pytest.mark.parametrize("name", [*result_tables.COLUMNS, "settings.json"])
 def test_a_missing_or_broken_result_table_is_named_with_the_command(answered, tmp_path, name):
     shutil.copytree(answered / "seed0", tmp_path / "seed0")
     path, kind = tmp_path / "seed0" / name, name.partition(".")[0]
@@ -540,8 +348,9 @@ def test_a_notebook_draws_finished_results_apart(tmp_path, at_root):
 
 def test_constants_name_settings_that_exist_and_every_setting_of_the_method_is_one():
     settings = yaml.safe_load((REPOSITORY / "params/micro.yaml").read_text())
-    known = {key for constant in paper.PROVENANCE for key in constant.keys}
-    for constant in paper.PROVENANCE:
+    constants = paper.load("provenance").fillna("")
+    known = {key for text in constants["keys"] for key in text.split()}
+    for constant in constants.itertuples():
         assert constant.status in {"stated", "reconstructed", "open"} and bool(constant.keys) != bool(constant.ours)
     assert all(key.split(".")[-1] in json.dumps(settings[key.split(".")[0]]) for key in known)
     # How the run is carried out, not what the method is: no reader of the paper asks where these come from.
@@ -551,12 +360,6 @@ def test_constants_name_settings_that_exist_and_every_setting_of_the_method_is_o
     ppo = paper.hyperparameter_table(settings, ["ppo"])
     assert list(ppo["paper_batch_size"]) == [20, 4, 20, 4, 10, 2, 10, 2]
     assert set(ppo["study_batch_size"]) == {str(settings["ppo"]["minibatch_size"])}
-
-
-def test_an_example_has_each_response_with_its_score():
-    example = {"question": "3 apples | and 4", "teacher_response": "7", "student_negative": "1"}
-    table = paper.example_table(example | {"scores": {"teacher": 2.0, "student_negative": -0.5}}).set_index("what")
-    assert table["reward_model_score"].dropna().to_dict() == {"teacher response": 2.0, "student negative": -0.5}
 
 
 def test_the_papers_tables_are_whole():

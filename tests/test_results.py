@@ -12,7 +12,7 @@ from conftest import PARAMS, REPOSITORY, copy_study, patch_root, tiny_settings
 
 from rdlib import artifacts
 from rdlib.errors import UserError
-from rdlib.evidence import result_tables, tables
+from rdlib.evidence import diagnostics, result_tables, tables
 from rdlib.evidence.result_tables import COLUMNS, KEY_LENGTH, open_results
 from rdlib.method.metrics import auc
 from rdlib.study import experiments, results, rows, verify
@@ -129,7 +129,7 @@ def test_an_arm_has_the_costs_of_all_that_it_depends_on(evidence, found):
     ours = costs[(costs["question"] == "R4") & (costs["arm"] == "Ours") & (costs["level"] == 0.4)]
     (run,) = (run for run in found["R4"][1] if run.arm == "Ours" and run.level == 0.4)
     stages = [stage.name for stage in experiments.with_upstream([run.stage])]
-    assert sorted(ours["stage"]) == sorted(name for name in stages if name[:2] not in ("00", "02"))
+    assert sorted(ours["stage"]) == sorted(stages)
 
 
 def test_curves_are_those_of_the_study_and_trainings_those_of_the_questions_too(evidence, found):
@@ -147,7 +147,7 @@ def test_what_the_reward_model_can_give(evidence, found):
     (run,) = found["RM"][1]
     judged, table = evidence.judged, run.stage.table("judged")
     assert judged["score"].tolist() == table["score"].tolist() and set(judged["cell"]) == {"gsm/strong/small"}
-    along = evidence.over_optimisation
+    along = diagnostics.along_ppo(evidence)
     assert along["accuracy"].iloc[-1] == pytest.approx(_last_accuracy(run.stage.at("06_ppo")), rel=1e-5)
 
 
@@ -226,8 +226,9 @@ def test_results_of_version_1_0_0_are_converted_to_the_same_tables(folder, evide
     assert {path.name for path in old.iterdir()} == {*COLUMNS, "provenance.json", "settings.json", "example.json"}
     for name in ("correctness", "reviewers", "reward_scores", "pseudo_labels", "thresholds", "judged", "trainings"):
         _same(getattr(again, name), getattr(evidence, name), name)
-    for name in ("sft_history", "reward_model_history", "ppo_history", "over_optimisation", "costs", "question_costs"):
+    for name in ("sft_history", "reward_model_history", "ppo_history", "costs", "question_costs"):
         _same(getattr(again, name), getattr(evidence, name), name)
+    _same(diagnostics.along_ppo(again), diagnostics.along_ppo(evidence), "along")
     assert again.records[old].keys() == evidence.records[folder].keys()
 
 
@@ -257,7 +258,7 @@ def _write_as_1_0_0(old, evidence, folder) -> None:
         "reviewers.parquet": (evidence.reviewers, [*arm, "reference", "benchmark", "seed", "id", "correct"]),
         "judged.parquet": (evidence.judged, ["cell", *COLUMNS["responses.parquet"].split()[11:]]),
         "over_optimisation.csv": (
-            evidence.over_optimisation,
+            diagnostics.along_ppo(evidence),
             ["cell", "update", "kl", "reward", "agreement", "accuracy"],
         ),
         "costs.csv": (evidence.costs, [*axes, *spent]),
@@ -265,11 +266,11 @@ def _write_as_1_0_0(old, evidence, folder) -> None:
         "question_trainings.csv": (evidence.trainings, [*axes, *ended]),
     }
     for kind in ("sft", "reward_model", "ppo"):
-        history = getattr(evidence, f"{kind}_history")
+        history = getattr(evidence, f"{kind}_history").dropna(axis="columns", how="all")
         names = [
             name
             for name in history
-            if name not in {"key", *axes, "accuracy"} and not (kind == "ppo" and name == "step")
+            if name not in {"key", "stage", *axes, "accuracy"} and not (kind == "ppo" and name == "step")
         ]
         wanted[f"{kind}_history.parquet"] = (history, [*axes, *names])
     for name, (table, columns) in wanted.items():

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from rdlib.errors import UserError
-from rdlib.evidence import looks, paper_figures, reruns
+from rdlib.evidence import convergence
 
 CELLS, MEAN = ("gsm", "mmlu"), "mean of the cells"
 
@@ -40,25 +42,21 @@ def rates() -> pd.DataFrame:
     released = [answered("sft", 0.2, 0.4), answered("ours_wo_r", 0.4, 0.5), answered("ours", 0.5, 0.5)]
     other = answered("sft", 0.9, 0.9).assign(variant="reward.source=vote")  # no part of it
     again = answered("sft", 0.4, 0.6).drop(columns="variant")
-    return reruns.rate_table(reruns.differences(pd.concat([*released, other], ignore_index=True), again))
+    evidence = SimpleNamespace(correctness=pd.concat([*released, other], ignore_index=True), same_rate=again)
+    evidence.folders, evidence.seeds_of = (0, 1, 2), lambda name: (0, 1, 2)
+    found = convergence.rate_table(convergence.differences(evidence))
+    evidence.folders = (0, 1, 2, 3)  # a seed without the other rate: none of it is shown
+    assert convergence.differences(evidence) == {}
+    return found
 
 
 def test_ours_against_either_rate_by_hand(rates):
     found = rates.set_index(["comparison", "cell"])["difference_pp"]
-    assert found[reruns.OWN].tolist() == pytest.approx([30, 10, 20])
-    assert found[reruns.OURS].tolist() == pytest.approx([10, -10, 0])
-    assert found[reruns.WARM_UP].tolist() == pytest.approx([0, -10, -5])
-    assert found[reruns.RATE].tolist() == pytest.approx([20, 20, 20])
-    assert found[reruns.RATE].index.tolist() == ["gsm/strong/small", "mmlu/strong/small", MEAN]
-
-
-def test_both_rates_are_drawn(rates):
-    figure = paper_figures.rates(rates)
-    (ax,) = figure.axes
-    assert [text.get_text() for text in ax.get_yticklabels()] == ["gsm/strong/small", "mmlu/strong/small", MEAN]
-    shown = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert shown == [reruns.OWN, reruns.OURS, "95 % interval", "a seed"]
-    looks.plt.close("all")
+    assert found[convergence.OWN].tolist() == pytest.approx([30, 10, 20])
+    assert found[convergence.OURS].tolist() == pytest.approx([10, -10, 0])
+    assert found[convergence.WARM_UP].tolist() == pytest.approx([0, -10, -5])
+    assert found[convergence.RATE].tolist() == pytest.approx([20, 20, 20])
+    assert found[convergence.RATE].index.tolist() == ["gsm/strong/small", "mmlu/strong/small", MEAN]
 
 
 # ---- rounding
@@ -76,25 +74,11 @@ def modes() -> tuple[pd.DataFrame, pd.DataFrame]:
 
 
 def test_accuracies_of_each_seed_in_both_modes(modes):
-    table = reruns.both_modes(*modes)
+    table = convergence.both_modes(*modes)
     assert table[["method", "seed"]].values.tolist() == [["sft", 0], ["sft", 1], ["ours", 0], ["ours", 1]]
     assert table["portable_pct"].tolist() == pytest.approx([30, 50, 50, 60])
     assert table["native_pct"].tolist() == pytest.approx([40, 40, 50, 80])
     assert table["changed"].tolist() == [1, 1, 2, 2] and (table["questions"] == 10).all()
-    (ax,) = paper_figures.rounding(table).axes
-    joined = [line.get_ydata().tolist() for line in ax.lines if line.get_linestyle() == "-"]
-    assert all(pair in joined for pair in ([30, 40], [50, 40], [50, 50], [60, 80]))
-    paper_figures.rounding(table[table["seed"] == 0])  # without a deviation between seeds
-    looks.plt.close("all")
-
-
-def test_the_modes_differ_by_this_much_beside_the_seeds(modes):
-    sft, ours = reruns.rounding_table(*modes).to_dict("records")
-    assert (sft["rms_difference_pp"], sft["rounding_sd_pp"]) == pytest.approx((10, 50**0.5))
-    assert (ours["rms_difference_pp"], ours["rounding_sd_pp"]) == pytest.approx((200**0.5, 10))
-    assert (sft["seeds_sd_pp"], ours["seeds_sd_pp"]) == pytest.approx((200**0.5, 50**0.5))
-    assert (ours["answers"], ours["changed"], ours["changed_pct"]) == (20, 4, 20)
-    assert (sft["seeds"], sft["portable_pct"], sft["native_pct"]) == (2, 40, 40)
 
 
 def test_rounding_errors_of_either_mode_are_found():
@@ -103,11 +87,11 @@ def test_rounding_errors_of_either_mode_are_found():
     sides = [
         pd.concat([answers("ours", seed, "".join(rng.choice(["0", "1"], 50))) for seed in range(150)]) for _ in range(2)
     ]
-    (row,) = reruns.rounding_table(sides[0], sides[1].drop(columns=["variant", "group"])).to_dict("records")
+    (row,) = convergence.rounding_table(sides[0], sides[1].drop(columns=["variant", "group"])).to_dict("records")
     assert row["rounding_sd_pp"] == pytest.approx(100 * (0.25 / 50) ** 0.5, rel=0.15)
     assert row["seeds_sd_pp"] == pytest.approx(row["rounding_sd_pp"], rel=0.2)
 
 
 def test_an_answer_without_a_counterpart_is_reported():
-    with pytest.raises(UserError, match="1 of 3 answers are to none of the questions"):
-        reruns.both_modes(answers("sft", 0, "11"), answers("sft", 0, "111").drop(columns=["variant", "group"]))
+    with pytest.raises(UserError, match="1 of 3 answers of the experiment rounding are to none"):
+        convergence.both_modes(answers("sft", 0, "11"), answers("sft", 0, "111").drop(columns=["variant", "group"]))

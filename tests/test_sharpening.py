@@ -261,9 +261,9 @@ def fewer_samples(folder: Path, copy: Path, samples: int) -> Path:
 
 def test_a_study_of_few_samples_is_shown_up_to_what_it_has(released, tmp_path):
     evidence = open_results(fewer_samples(released, tmp_path / "results", 4))
-    assert EXHIBITS["figure_pass_at_k"].table(evidence)["k"].unique().tolist() == [1, 2, 4]
+    assert EXHIBITS["figure_pass_at_k"].rows(evidence)["k"].unique().tolist() == [1, 2, 4]
     exhibit = EXHIBITS["sharpening"]
-    assert set(exhibit.table(evidence)["samples"]) == {4}
+    assert set(exhibit.rows(evidence)["samples"]) == {4}
     assert "Every question has 4 samples, which end k." in exhibit.note(evidence)
 
 
@@ -278,11 +278,11 @@ def test_a_study_of_few_samples_is_shown_up_to_what_it_has(released, tmp_path):
 def test_an_exhibit_of_an_impossible_k_is_an_error_in_one_sentence(released, of, message):
     exhibit = EXHIBITS["sharpening"].model_copy(update={"of": (of,)})
     with pytest.raises(UserError, match=message):
-        exhibit.table(open_results(released))
+        exhibit.rows(open_results(released))
 
 
 def test_the_figure_draws_what_its_table_holds(released):
-    table = EXHIBITS["figure_pass_at_k"].table(open_results(released))
+    table = EXHIBITS["figure_pass_at_k"].rows(open_results(released))
     figure = question_figures.pass_at_k(table)
     level, change = figure.axes[:2]
     part = table[(table["cell"] == CELL) & (table["strategy"] == "any")]

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import pandas as pd
 
@@ -61,14 +62,22 @@ def summary(
     return pd.DataFrame(rows, columns=[*by, *columns])
 
 
+def against(answers: pd.DataFrame, match: Sequence[str], column: str, value: str) -> Callable[[dict], pd.DataFrame]:
+    """A `base` of `summary`: the rows with this value of a column that share the columns `match`; none for these."""
+    held = dict(iter(answers[answers[column] == value].groupby(list(match))))
+    nothing = answers[:0]
+    return lambda row: nothing if row[column] == value else held.get(tuple(row[name] for name in match), nothing)
+
+
 # ---- Table 2
 
 
-def main_points(correctness: pd.DataFrame) -> pd.DataFrame:
-    """Table 2, a row a benchmark, cell and method: accuracy with interval and by seed, and the paper's.
+def main_points(evidence: Any) -> pd.DataFrame:
+    """Table 2, a row a benchmark, cell and method: accuracy with interval and by seed, and the paper's; rounded.
 
-    The teacher stands beside every student, and ICL beside every teacher.
+    The teacher stands beside every student, and ICL beside every teacher. In a part of a study what was run alone.
     """
+    correctness = evidence.correctness
     parts = [
         tables.method_rows(correctness, None, *cell, method).assign(teacher=cell[0], student=cell[1])
         for cell in tables.cells(correctness)
@@ -82,7 +91,8 @@ def main_points(correctness: pd.DataFrame) -> pd.DataFrame:
         for row in points.itertuples()
     ]
     points = points.assign(paper_pct=pd.Series(papers, points.index, dtype=float))
-    return points[[*CELL, "method", *tables.percent(NOTHING), "n", "study_seeds", "paper_pct"]]
+    points = tables.rounded(points[[*CELL, "method", *tables.percent(NOTHING), "n", "study_seeds", "paper_pct"]])
+    return points if evidence.asks_for_all else points[points["n"] > 0].reset_index(drop=True)
 
 
 def main_table(points: pd.DataFrame) -> pd.DataFrame:
@@ -111,12 +121,7 @@ def agreement_table(agreement: pd.DataFrame) -> pd.DataFrame:
             own = of_dataset[(of_dataset["teacher"] == teacher) & of_dataset["student"].isin([student, ""])]
             parts.append(own.assign(student=student))
     answers, by = pd.concat(parts, ignore_index=True), [*tables.CELL, "method", "variant"]
-    bases = dict(iter(tables.select(answers, method="icl").groupby(tables.CELL)))
-
-    def base(row: dict) -> pd.DataFrame:
-        found = bases.get(tuple(row[axis] for axis in tables.CELL), answers[:0])
-        return answers[:0] if row["method"] == "icl" else found
-
+    base = against(answers, tables.CELL, "method", "icl")
     table = summary(answers, by, base, questions=["dataset"], name="agreement")
     asked = answers.groupby(by, sort=False)["held_out"].max().astype(int)  # in the order of `summary`
     table.insert(table.columns.get_loc("n") + 1, "held_out", asked.to_list())
@@ -144,19 +149,13 @@ def _variant_table(
     correctness: pd.DataFrame, what: str, arms: Iterable[tuple[str, str, str]], needs: str, base: str
 ) -> pd.DataFrame:
     """Accuracy of some arms (name, method, variant) in the cells of an ablation, and the gain over the arm `base`."""
-    cells = ablation_cells(correctness, needs)
-    of_arm = {
-        (cell, name): tables.method_rows(correctness, *cell, method, variant).assign(**{what: name})
-        for cell in cells
+    parts = [
+        tables.method_rows(correctness, *cell, method, variant).assign(**{what: name})
+        for cell in ablation_cells(correctness, needs)
         for name, method, variant in arms
-    }
-    none = correctness[:0].assign(**{what: ""})
-
-    def base_of(row: dict) -> pd.DataFrame:
-        return none if row[what] == base else of_arm[tuple(row[axis] for axis in CELL), base]
-
-    answers = pd.concat(of_arm.values(), ignore_index=True) if of_arm else none
-    return summary(answers, [*CELL, what], base_of).drop(columns="study_seeds")
+    ]
+    answers = pd.concat(parts, ignore_index=True) if parts else correctness[:0].assign(**{what: ""})
+    return summary(answers, [*CELL, what], against(answers, CELL, what, base)).drop(columns="study_seeds")
 
 
 def ablation_cells(correctness: pd.DataFrame, needs: str) -> list[tuple[str, str, str]]:
@@ -192,7 +191,12 @@ def seed_table(correctness: pd.DataFrame) -> pd.DataFrame:
 # ---- arms of the reviewers' questions
 
 
-def arm_accuracies(answers: pd.DataFrame) -> pd.DataFrame:
+def arm_accuracies(evidence: Any) -> pd.DataFrame:
+    """The arms of the reviewers' questions in an `Evidence`: `of_arms`."""
+    return of_arms(evidence.reviewers)
+
+
+def of_arms(answers: pd.DataFrame) -> pd.DataFrame:
     """Accuracy of each arm with its interval, and the reference minus the arm (paired).
 
     `answers` has cell, question, arm, level, reference and benchmark too. An arm is compared with the reference of its
@@ -202,7 +206,7 @@ def arm_accuracies(answers: pd.DataFrame) -> pd.DataFrame:
     by_cell = {"key": lambda column: column.map(places) if column.name == "cell" else column, "kind": "stable"}
     answers = answers.sort_values(["cell", "question", "benchmark"], **by_cell)
     where = ["cell", "question", "benchmark"]
-    references = dict(iter(answers[answers["reference"]].groupby(where)))
+    references = dict(iter(answers[answers["reference"].astype(bool)].groupby(where)))
 
     def base(row: dict) -> pd.DataFrame:
         ours = references.get(tuple(row[column] for column in where), answers[:0])

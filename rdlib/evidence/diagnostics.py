@@ -9,12 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from math import comb
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
 from rdlib.evidence import stats, tables
 from rdlib.method import metrics
+
+if TYPE_CHECKING:
+    from rdlib.evidence.result_tables import Evidence
 
 COUNTS = [1, 2, 3, 5, 8, 12, 20, 30]  # samples a question of the table of best of n
 POLICIES = ("before", "after")  # PPO
@@ -142,6 +146,20 @@ def over_optimisation(history: pd.DataFrame) -> pd.DataFrame:
         rows.append((one.update, since["kl"].mean(), since["reward"].mean(), one.validation_agreement, one.accuracy))
         last = one.update
     return pd.DataFrame(rows, columns=ALONG)
+
+
+def along_ppo(evidence: Evidence) -> pd.DataFrame:
+    """`over_optimisation` of every cell and seed of the experiment RM: cell, ALONG, seed."""
+    curves = evidence.rows("curves", "RM", by_run=True, stage="06_ppo")
+    if curves.empty:
+        return curves
+    parts = [
+        over_optimisation(part).assign(cell=cell, seed=seed)
+        for (seed, cell), part in curves.groupby(["seed", "cell"], sort=False)
+    ]
+    table = pd.concat(parts, ignore_index=True)[["cell", *ALONG, "seed"]]
+    means = {name: table[name].map("{:.6g}".format).astype(float) for name in ALONG[1:]}  # as they were released
+    return table.assign(**means)
 
 
 # ---- tables of several cells and policies; `judged` has cell, policy and seed too

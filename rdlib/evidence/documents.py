@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -161,11 +161,9 @@ def seeds(root: Path) -> pd.DataFrame:
 
 def trials(root: Path) -> pd.DataFrame:
     """The trials of settings, with the experiment's question, and `chosen` where it is what the profile has now."""
-    asked = yaml.safe_load((root / TRIALS).read_text(encoding="utf-8"))
-    profile = load_profile(root / asked["profile"]).model_dump()
+    profile = load_profile(root / _trials(root)["profile"]).model_dump()
     parts = []
-    for name, one in asked["experiments"].items():
-        table = _tried(root, "trials:" + name, "trainings")
+    for one, table in _tried(root, "trainings"):
         settings = table["trial"].map({arm: given.get("settings", {}) for arm, given in one["arms"].items()})
         chosen = [all(paper.lookup(profile, key) == value for key, value in given.items()) for given in settings]
         parts.append(table.assign(question=one["title"], chosen=chosen))
@@ -174,10 +172,8 @@ def trials(root: Path) -> pd.DataFrame:
 
 def patience(root: Path) -> pd.DataFrame:
     """What the trials would have reached with each patience they had or a shorter one: best and steps, means."""
-    asked = yaml.safe_load((root / TRIALS).read_text(encoding="utf-8"))
     parts = []
-    for name, one in asked["experiments"].items():
-        table = _tried(root, "trials:" + name, "curves")
+    for one, table in _tried(root, "curves"):
         others = table["agreement"].fillna(table["pos_neg_auc"])  # of PPO the agreement is that of rollouts
         value = others.where(table["stage"] != "06_ppo", table["validation_agreement"])
         curves = table.assign(value=value).dropna(subset="value")
@@ -186,10 +182,16 @@ def patience(root: Path) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
-def _tried(root: Path, experiment: str, kind: str) -> pd.DataFrame:
-    """Rows of the last stages of an experiment's runs, which are called trials."""
-    table = Evidence(tuple(every_seed(root / "figures/results"))).rows(kind, experiment, by_run=True)
-    return table[table["last"]].rename(columns={"arm": "trial"})
+def _trials(root: Path) -> dict[str, Any]:
+    return yaml.safe_load((root / TRIALS).read_text(encoding="utf-8"))
+
+
+def _tried(root: Path, kind: str) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
+    """(experiment, rows of the last stages of its runs, which are called trials) of each experiment of the trials."""
+    evidence = Evidence(tuple(every_seed(root / "figures/results")))
+    for name, one in _trials(root)["experiments"].items():
+        table = evidence.rows(kind, f"trials:{name}", by_run=True)
+        yield one, table[table["last"]].rename(columns={"arm": "trial"})
 
 
 def bench(root: Path) -> pd.DataFrame:

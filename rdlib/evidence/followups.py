@@ -1,6 +1,6 @@
 """Tables of the follow-up experiments (params/followups.yaml): controlled experiments on seeds that are not released.
 
-The name of an arm (`trial`) has its parts between bars. `answers`: cell, trial, seed, when, id, agrees, correct; a row
+The name of an arm (`trial`) has its parts between bars. `answers`: cell, arm, seed, moment, id, agrees, correct; a row
 is a validation question at a moment of a run: "start" and "end" of PPO, the policy "kept", and the "warm-up" before it.
 Differences are paired by question. Intervals are over questions, of the very seeds that were run (`OfSeeds`).
 """
@@ -81,7 +81,7 @@ def difference(first: pd.DataFrame, second: pd.DataFrame, column: str, key: str 
 
 def at(answers: pd.DataFrame, when: str) -> pd.DataFrame:
     """The answers at a moment of a run."""
-    return answers[answers["when"] == when]
+    return answers[answers["moment"] == when]
 
 
 def change(answers: pd.DataFrame, before: str, after: str, column: str = "agrees") -> OfSeeds:
@@ -96,8 +96,8 @@ def auc(responses: pd.DataFrame, comparison: str) -> Interval:
 
 def by_arm(*found: pd.DataFrame) -> Iterator[tuple[dict[str, str], list[pd.DataFrame]]]:
     """(cell and trial, the rows of each table) in the order of the first table, in which there are some."""
-    for (cell, trial), part in found[0].groupby(["cell", "trial"], sort=False):
-        yield {"cell": cell, "trial": trial}, [part, *(tables.select(o, cell=cell, trial=trial) for o in found[1:])]
+    for (cell, arm), part in found[0].groupby(["cell", "arm"], sort=False):
+        yield {"cell": cell, "trial": arm}, [part, *(tables.select(one, cell=cell, arm=arm) for one in found[1:])]
 
 
 def with_factors(table: pd.DataFrame, factors: Iterable[str]) -> pd.DataFrame:
@@ -126,6 +126,7 @@ def ppo_table(answers: pd.DataFrame, curves: pd.DataFrame) -> pd.DataFrame:
 def ppo_curves(curves: pd.DataFrame) -> pd.DataFrame:
     """Agreement on validation questions along PPO, a row an evaluation."""
     curves = curves.dropna(subset="validation_agreement")
+    curves = curves.rename(columns={"arm": "trial"})
     table = curves[["cell", "trial", "seed", "update"]].assign(agreement_pct=100 * curves["validation_agreement"])
     return with_factors(table, PPO_FACTORS)
 
@@ -135,27 +136,27 @@ def ppo_curves(curves: pd.DataFrame) -> pd.DataFrame:
 
 def ranking_points(ranking: pd.DataFrame) -> pd.DataFrame:
     """Share of questions answered rightly by choosing among n samples: a row (cell, trial, strategy, n)."""
-    by = ["cell", "trial", "strategy", "n"]
-    found = ranking[ranking["strategy"] != "auc"].groupby(by, sort=False)
-    rows = [key + tuple(tables.percent(share(part, "value").interval(), "right").values()) for key, part in found]
-    return pd.DataFrame(rows, columns=[*by, "right_pct", "right_low_pct", "right_high_pct"])
+    found = ranking[ranking["moment"] != "auc"].groupby(["cell", "arm", "moment", "n"], sort=False)
+    rows = [key + tuple(tables.percent(share(part, "correct").interval(), "right").values()) for key, part in found]
+    columns = ["cell", "trial", "strategy", "n", "right_pct", "right_low_pct", "right_high_pct"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def reward_table(ranking: pd.DataFrame, responses: pd.DataFrame, answers: pd.DataFrame) -> pd.DataFrame:
     """A row a cell and arm: AUCs, choosing the best of all samples by reward, and what PPO made of it."""
     rows = []
     for names, (part, seen, answered) in by_arm(ranking, responses, answers):
-        by = dict(iter(part.groupby("strategy")))
+        by = dict(iter(part.groupby("moment")))
         most = by["reward"]["n"].max()
         chosen = {"one": ("reward", 1), "best_of_n": ("reward", most), "any_text": ("distinct", most)}
         chosen = {name: tables.select(by[strategy], n=n) for name, (strategy, n) in chosen.items()}
-        usual = at(tables.select(answers, cell=names["cell"], trial=BASE), "kept")
+        usual = at(tables.select(answers, cell=names["cell"], arm=BASE), "kept")
         row = names | {"seeds": part["seed"].nunique(), "n": most}
         row["pos_neg_auc"] = auc(seen, "pos_neg").estimate
-        row["auc_within_a_question"] = by["auc"].groupby("seed")["value"].mean().mean()
-        row |= {f"{name}_pct": 100 * share(own, "value").interval().estimate for name, own in chosen.items()}
+        row["auc_within_a_question"] = by["auc"].groupby("seed")["correct"].mean().mean()
+        row |= {f"{name}_pct": 100 * share(own, "correct").interval().estimate for name, own in chosen.items()}
         for other in ("one", "any_text"):
-            row |= difference(chosen["best_of_n"], chosen[other], "value").points(f"best_of_n_minus_{other}")
+            row |= difference(chosen["best_of_n"], chosen[other], "correct").points(f"best_of_n_minus_{other}")
         row["kept_pct"] = 100 * share(at(answered, "kept")).interval().estimate
         row |= change(answered, "warm-up", "kept").points("ppo_gain")
         rows.append(row | difference(at(answered, "kept"), usual, "agrees").points("kept_minus_study"))
@@ -223,11 +224,11 @@ def distillation_table(
 
 def by_method(table: pd.DataFrame) -> pd.DataFrame:
     """The rows of what is kept, and of the warm-up of Ours as a method, with columns method and heat; in order."""
-    warmed = (table["when"] == "warm-up") & table["trial"].str.startswith(OURS)
-    found = table[(table["when"] == "kept") | warmed]
-    parts = found["trial"].str.split(" | ", regex=False)
-    method = parts.str[0].where(found["when"] == "kept", WARM_UP)
-    found = found.assign(method=method, heat=[heat_of(trial) for trial in found["trial"]])
+    warmed = (table["moment"] == "warm-up") & table["arm"].str.startswith(OURS)
+    found = table[(table["moment"] == "kept") | warmed]
+    parts = found["arm"].str.split(" | ", regex=False)
+    method = parts.str[0].where(found["moment"] == "kept", WARM_UP)
+    found = found.assign(method=method, heat=[heat_of(trial) for trial in found["arm"]])
     places = {column: {name: i for i, name in enumerate(dict.fromkeys(found[column]))} for column in ("cell", "method")}
     places["method"] |= {WARM_UP: -1}
     order = found.assign(**{c: found[c].map(names) for c, names in places.items()})
@@ -252,7 +253,7 @@ def distillation_panels(*read: pd.DataFrame) -> pd.DataFrame:
 def by_benchmark(tested: pd.DataFrame) -> pd.DataFrame:
     """A row a cell, arm and benchmark: the share of test questions that is answered rightly."""
     rows = []
-    for (benchmark, cell, trial), part in tested.groupby(["benchmark", "cell", "trial"], sort=False):
+    for (benchmark, cell, trial), part in tested.groupby(["benchmark", "cell", "arm"], sort=False):
         row = {"benchmark": benchmark, "cell": cell, "trial": trial, "seeds": part["seed"].nunique()}
         rows.append(row | tables.percent(share(part, "correct", benchmark).interval(), "right"))
     return pd.DataFrame(rows)
@@ -262,7 +263,7 @@ def sft_table(tested: pd.DataFrame, answers: pd.DataFrame) -> pd.DataFrame:
     """A row a cell and arm: agreement on validation questions, and accuracy on each benchmark with its interval."""
     ends = {"right_pct": "", "right_low_pct": "_low", "right_high_pct": "_high"}
     rows = []
-    for names, (part, own) in by_arm(by_benchmark(tested), answers):
+    for names, (part, own) in by_arm(by_benchmark(tested).rename(columns={"trial": "arm"}), answers):
         row = names | {"seeds": part["seeds"].max()}
         row["agreement_pct"] = 100 * share(at(own, "kept")).interval().estimate
         for line in part.to_dict("records"):

@@ -183,9 +183,27 @@ def _worries(health: Health) -> list[str]:
 
 def measured(evidence: Evidence) -> list[Health]:
     """The health of every cell of own questions in which Ours was evaluated."""
-    written = tables.select(evidence.greedy_answers, variant="")
+    written = greedy_answers(evidence.evaluated)
     ours = written[written["method"] == AFTER]
     return [_measured(evidence, cell, written) for cell, _ in tables.cells_of(ours, tables.CELL)]
+
+
+def greedy_answers(evaluated: pd.DataFrame) -> pd.DataFrame:
+    """What the greedy answers to own test questions look like, a row an evaluation of a cell's models.
+
+    `questions`, mean `tokens` of an answer, and the shares that are `answered` (an answer can be read) and `distinct`.
+    """
+    rows = tables.select(evaluated, variant="").dropna(subset="tokens").drop_duplicates(["key", "id"])
+    table = rows.groupby(["key", "dataset", "student", "method", "seed"], sort=False).agg(
+        teacher=("cell", "first"),
+        questions=("id", "size"),
+        tokens=("tokens", "mean"),
+        answered=("answered", "mean"),
+        distinct=("text", "nunique"),
+    )
+    table = table.reset_index()
+    teachers = table["teacher"].str.split("/").str[1].where(table["method"] != UNTRAINED, "")
+    return table.assign(teacher=teachers, distinct=table["distinct"] / table["questions"])
 
 
 def _measured(evidence: Evidence, cell: tuple[str, str, str], written: pd.DataFrame) -> Health:
@@ -243,8 +261,6 @@ def _judged(evidence: Evidence, cell: tuple[str, str, str]) -> tuple[dict[str, p
     """The judged held-out answers of each model, and whether gold judges: it does where it has as many questions."""
     dataset, teacher, student = cell
     graded = {m: tables.method_rows(evidence.correctness, dataset, teacher, student, m) for m in METHODS}
-    if not evidence.holds_out:
-        return graded, True
     votes = tables.select(evidence.agreement, dataset=dataset, teacher=teacher, student=student, variant="")
     votes = votes.rename(columns={"agrees": "correct"})
     voted = {method: tables.select(votes, method=method) for method in METHODS}

@@ -63,44 +63,33 @@ def flops(
     return forwards + parameters * TRAINING * networks * trained
 
 
-def ledger(costs: pd.DataFrame) -> pd.DataFrame:
-    """Costs with `flops`; columns stage, parameters, tokens_generated and tokens_trained are read.
-
-    And tokens_read and reader_parameters, which results before version 1.0.0 do not have: they tell responses alone,
-    which PPO's four networks read.
-    """
-    costs = costs if "reader_parameters" in costs else costs.assign(reader_parameters=0.0)
-    if "tokens_read" not in costs:
-        costs = costs.assign(tokens_read=4 * costs["tokens_generated"].where(costs["stage"] == "06_ppo", 0))
-    rows = costs[["stage", "parameters", "tokens_generated", "tokens_trained", "tokens_read", "reader_parameters"]]
-    return costs.assign(flops=[flops(*row) for row in rows.itertuples(index=False)])
-
-
 # ---- tables
 
 
 def ledger_table(costs: pd.DataFrame) -> pd.DataFrame:
-    """R6: tokens, operations and seconds of every stage that an arm of R1 or R2 needs, by cell; means over seeds."""
+    """R6: tokens, operations and seconds of every stage that an arm of R1 or R2 needs, by cell; means over seeds.
+
+    Data and votes are left out: no model works there.
+    """
     keys = ["stage", "teacher", "student", "method", "variant"]
     whole = ["parameters", "tokens_generated", "tokens_read", "tokens_trained", "reader_parameters"]
-    costs = ledger(costs[costs["question"].isin(COMPARED)])
+    costs = costs[costs["question"].isin(COMPARED) & ~costs["stage"].str[:2].isin(["00", "02"])]
     of_cell = costs.groupby("cell", sort=False)
-    means = {cell: part.groupby(keys, sort=True)[[*whole, "flops", "seconds"]].mean() for cell, part in of_cell}
-    table = pd.concat(means, names=["cell"]).reset_index()
-    return table.assign(gflop=table["flops"] / 1e9).drop(columns="flops").round(1).astype(dict.fromkeys(whole, int))
+    means = {cell: part.groupby(keys, sort=True)[[*whole, "seconds", "gflop"]].mean() for cell, part in of_cell}
+    return pd.concat(means, names=["cell"]).reset_index().round(1).astype(dict.fromkeys(whole, int))
 
 
 def pareto_table(arms: pd.DataFrame, costs: pd.DataFrame) -> pd.DataFrame:
     """Accuracy of the arms of R1 and R2 of each cell against the operations that making one takes, inputs included.
 
-    Evaluation is left out; an arm of both questions appears once. `arms`: by `accuracy.arm_accuracies`.
+    Evaluation is left out; an arm of both questions appears once. `arms`: by `accuracy.of_arms`.
     """
     names = ["cell", "question", "arm", "level"]
     table = arms[arms["question"].isin(COMPARED)]
-    spent = ledger(costs[costs["stage"] != "07_evaluate"])
-    spent = spent.fillna({"level": NO_LEVEL}).groupby(names)["flops"].sum() / costs["seed"].nunique()
+    spent = costs[costs["stage"] != "07_evaluate"].fillna({"level": NO_LEVEL}).groupby(names)["gflop"].sum()
     keys = table.fillna({"level": NO_LEVEL}).set_index(names).index
-    table = table.assign(gflop=spent.reindex(keys).to_numpy() / 1e9, level=table["level"].replace(1.0, float("nan")))
+    gflop = spent.reindex(keys).to_numpy() / costs["seed"].nunique()
+    table = table.assign(gflop=gflop, level=table["level"].replace(1.0, float("nan")))
     return table.drop_duplicates(["cell", "benchmark", "arm", "level"])
 
 

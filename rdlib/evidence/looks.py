@@ -212,13 +212,12 @@ def error_ends(table: pd.DataFrame, value: str, low: str, high: str) -> np.ndarr
     return np.nan_to_num(np.clip(ends, 0, None))
 
 
-def seed_dots(ax: Axes, places: Iterable[float], seeds: Iterable[str], color: str, along: str = "y") -> None:
-    """Small dots for the values of single seeds ("75.4 74.9", as in tables) at each place of the other axis."""
+def seed_dots(ax: Axes, places: Iterable[float], seeds: Iterable[str], color: str) -> None:
+    """Small dots for the values of single seeds ("75.4 74.9", as in tables) at each place of the horizontal axis."""
     for place, text in zip(places, seeds, strict=True):
         values = [float(value) for value in text.split()] if isinstance(text, str) else []
-        points = ([place] * len(values), values)
         style = {"marker": ".", "markersize": 3, "linestyle": "none", "alpha": 0.55, "zorder": 4}
-        ax.plot(*(points if along == "y" else points[::-1]), color=color, **style)
+        ax.plot([place] * len(values), values, color=color, **style)
 
 
 def handles(looks: Iterable[Look], lines: bool = True) -> list[Line2D]:

@@ -8,7 +8,6 @@ survives; the value is ours).
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from typing import Any
@@ -77,26 +76,6 @@ def reward_source() -> dict[str, float]:
     return {name: float(row[name]) for name in ("without_reward", "from_teacher", "from_student")}
 
 
-@dataclass(frozen=True)
-class Constant:
-    """A constant of the method; `keys` are the dotted settings that hold our value, or `ours` says it."""
-
-    name: str
-    paper: str
-    status: str
-    where: str
-    keys: tuple[str, ...] = ()
-    ours: str = ""
-
-
-def _provenance() -> list[Constant]:
-    rows = load("provenance").fillna("").itertuples(index=False)
-    return [Constant(row.name, row.paper, row.status, row.where, tuple(row.keys.split()), row.ours) for row in rows]
-
-
-PROVENANCE = _provenance()
-
-
 def lookup(settings: dict, key: str) -> Any:
     """A dotted key of the settings, None where missing; `*` gives a dict over all names at that place."""
     head, _, rest = key.partition(".")
@@ -120,21 +99,12 @@ def as_text(value: Any) -> str:
 
 def provenance_table(settings: dict) -> pd.DataFrame:
     """Every constant: what the paper has, its status, where in the paper, and this study's value."""
-    rows = []
-    for constant in PROVENANCE:
-        values = [lookup(settings, key) for key in constant.keys]
-        ours = constant.ours or " / ".join(as_text(value) for value in values)
-        rows.append(
-            {
-                "constant": constant.name,
-                "paper": constant.paper,
-                "status": constant.status,
-                "where": constant.where,
-                "this_study": ours,
-                "setting": ", ".join(constant.keys),
-            }
-        )
-    return pd.DataFrame(rows)
+    table = load("provenance").fillna("")
+    keys = [text.split() for text in table["keys"]]  # dotted settings that hold our value, where `ours` does not say it
+    found = [" / ".join(as_text(lookup(settings, key)) for key in some) for some in keys]
+    ours = [said or value for said, value in zip(table["ours"], found, strict=True)]
+    table = table.assign(this_study=ours, setting=[", ".join(some) for some in keys])
+    return table.rename(columns={"name": "constant"})[["constant", "paper", "status", "where", "this_study", "setting"]]
 
 
 def hyperparameter_table(settings: dict, stages: Sequence[str]) -> pd.DataFrame:

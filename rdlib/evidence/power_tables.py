@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -18,6 +19,9 @@ from rdlib.evidence import claims, power, stats
 from rdlib.evidence.criteria import EveryCell, Smallest, Variant, load_criteria
 from rdlib.evidence.power import Answered, Components
 from rdlib.tasks.problems import source_problem
+
+if TYPE_CHECKING:
+    from rdlib.evidence.result_tables import Evidence
 
 MEAN = "mean of the cells"
 SEEDS, TIMES = (5, 8, 12, 20), (1, 2, 4)  # of the plans: seeds, and questions as times the present ones
@@ -89,7 +93,7 @@ def mean_over_cells(cells: dict[tuple[str, str, str], pd.DataFrame]) -> list[Ans
     return found
 
 
-def estimates(results: claims.Results) -> list[Estimate]:
+def estimates(results: Evidence) -> list[Estimate]:
     """The variances of each claim about accuracies; nothing of a claim that fewer than two seeds have answered."""
     found = []
     for name, criterion in load_criteria().items():

@@ -32,11 +32,6 @@ class Row:
         self._values, self._source = values, source
 
     def __getattr__(self, column: str) -> Any:
-        if column.startswith("_"):
-            raise AttributeError(column)
-        return self[column]
-
-    def __getitem__(self, column: str) -> Any:
         if column not in self._values:
             raise UserError(f"{self._source} has no column {column!r}; its columns are {', '.join(self._values)}.")
         return self._values[column]
@@ -59,13 +54,13 @@ class Rows:
             raise AttributeError(column)
         if len(self) != 1:
             raise UserError(f"{self._source} has {len(self)} such rows where one is asked for its {column!r}.")
-        return next(iter(self))[column]
+        return getattr(next(iter(self)), column)
 
     def where(self, query: str = "", **equal: Any) -> Rows:
         """The rows that pandas' `query` and each column's value choose; a text may have `*`, as cell="gsm/*"."""
         frame = self._frame
         for column, value in equal.items():
-            values = self._of(frame, column)
+            values = Rows(frame, self._source).column(column)
             if isinstance(value, str) and "*" in value:
                 chosen = values.fillna("").astype(str).map(lambda text, pattern=value: fnmatchcase(text, pattern))
             else:
@@ -75,14 +70,13 @@ class Rows:
 
     def values(self, column: str) -> list[Any]:
         """The different values of a column, in the order in which they come."""
-        return list(dict.fromkeys(self._of(self._frame, column)))
+        return list(dict.fromkeys(self.column(column)))
 
     def column(self, name: str) -> pd.Series:
         """A column, to be summarised by pandas: `rows.column("gain").mean()`."""
-        return self._of(self._frame, name)
-
-    def _of(self, frame: pd.DataFrame, column: str) -> pd.Series:
-        return frame[column] if column in frame else Row(dict.fromkeys(frame), self._source)[column]
+        return (
+            self._frame[name] if name in self._frame else getattr(Row(dict.fromkeys(self._frame), self._source), name)
+        )
 
 
 # ---- filters

@@ -1,4 +1,4 @@
-"""What all tables are made with: reading result tables, the paper's order, values by seed, rounding, writing.
+"""What all tables are made with: the paper's order, values by seed, rounding, writing.
 
 Accuracies are in per cent (columns `*_pct`), differences in percentage points (`*_pp`), AUCs in [0, 1].
 """
@@ -12,37 +12,12 @@ import numpy as np
 import pandas as pd
 
 from rdlib import artifacts
-from rdlib.errors import UserError
 from rdlib.evidence import paper, shown, stats
 from rdlib.method import metrics
 
 CELL = ["dataset", "teacher", "student"]
 ORDER = {"dataset": paper.BENCHMARKS, "benchmark": paper.BENCHMARKS, "teacher": paper.TEACHERS}
 ORDER |= {"student": paper.STUDENTS, "method": paper.METHODS}
-KEYS = ("dataset", "benchmark", "teacher", "student", "method", "variant", "stage", "group")
-
-
-# --- reading ------------------------------------------------------------------------------------------------
-
-
-def read_table(path: Path, columns: str) -> pd.DataFrame:
-    """One result table with its names as text ("" where empty); UserError when a column is missing."""
-    try:
-        table = pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path)
-    except FileNotFoundError:
-        raise UserError(f"{path} is missing: run `make study`, which writes it.") from None
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} can't be read ({first_line(error)}): run `make study` to write it again.") from None
-    missing = [name for name in columns.split() if name not in table]
-    if missing:
-        raise UserError(f"{path} lacks the column {missing[0]!r}: run `make study` to write it again.")
-    names = {name: table[name].astype("object").fillna("").astype(str) for name in KEYS if name in table}
-    return table.assign(**names)
-
-
-def first_line(error: Exception) -> str:
-    """The first line of an error's message, without its full stop."""
-    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(". ")
 
 
 # --- order, selection, rounding -----------------------------------------------------------------------------
@@ -60,6 +35,11 @@ def select(table: pd.DataFrame, **values) -> pd.DataFrame:
     for column, value in values.items():
         found &= (table[column] == value).to_numpy(dtype=bool, na_value=False)
     return table[found]
+
+
+def columns_of(table: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
+    """Some columns of a table, in this order."""
+    return table[list(columns)]
 
 
 def setting(table: pd.DataFrame, key: str, default: float) -> pd.Series:

@@ -145,21 +145,6 @@ class Claim:
         )
 
     @property
-    def difference(self) -> str:
-        """What is subtracted from what in each cell."""
-        return self.rule.difference
-
-    @property
-    def statement(self) -> str:
-        """What the paper says."""
-        return self.rule.statement
-
-    @property
-    def criterion(self) -> str:
-        """How the verdict is found, as a sentence."""
-        return self.rule.words
-
-    @property
     def paper_verdict(self) -> str:
         """The paper's own numbers by the same criterion, by their signs; "" where it gives none."""
         return judge_by_signs(self.cells, self.rule.kind)

@@ -290,7 +290,7 @@ def minutes_of(stages: list[Stage], released: Path) -> float | None:
 def _spent(evidence: Evidence) -> pd.DataFrame:
     """Seconds of every stage that was run, for the study or for its questions: AXES, seed, seconds."""
     columns = [*NAMED, "seed", "seconds"]
-    parts = [evidence.costs[columns], *([evidence.question_costs[columns]] if evidence.answered else [])]
+    parts = [table[columns] for table in (evidence.costs, evidence.question_costs) if len(table)]
     return pd.concat(parts).drop_duplicates([*NAMED, "seed"])
 
 

@@ -10,7 +10,7 @@ By its last stage an arm has its accuracy on the test questions (07_evaluate), i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from itertools import cycle
 from pathlib import Path
 
@@ -18,23 +18,25 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from rdlib.errors import UserError
-from rdlib.evidence import exhibit, looks, stats, tables
+from rdlib.evidence import gallery, looks, stats, tables
 from rdlib.evidence.plots import draw_dots
+from rdlib.evidence.result_tables import AGREEMENT, open_results
 from rdlib.evidence.stats import Interval
-from rdlib.method.metrics import COMPARISONS
 from rdlib.study import experiments, results
-from rdlib.study import rows as stage_rows
 from rdlib.study.experiments import Experiment, Run
 
 COLUMNS = ["cell", "measure", "arm", "level", "value", "low", "high", "n", "best_step", "seeds"]
 GAIN = ["gain", "gain_low", "gain_high"]
-AUC_NAMES = {"pos_neg": "Pos/Neg AUC", "pos_pos": "Pos/Pos AUC"}
+AUCS = {"Pos/Neg AUC": "pos_neg", "Pos/Pos AUC": "pos_pos"}
+VOTED = {"held-out": AGREEMENT, "validation": "validation agreement"}
 NOTE = (
     "95 % intervals: over questions and, with several seeds, over seeds; of a best validation value over seeds alone. "
     "`best_step` is the optimizer step of the checkpoint kept, averaged over seeds."
 )
 PALETTE = (looks.BLUE, looks.ORANGE, looks.GREEN, looks.VERMILION, looks.PURPLE, looks.SKY, looks.OLIVE, looks.WINE)
 MARKERS = "osD^vP*X"
+# Of an arm's rows, those of the reference (none of it), and the measure: the value, and what the arm gains
+Compare = Callable[[pd.DataFrame, pd.DataFrame, str], tuple[Interval, Interval | None]]
 
 
 def finished(name: str, profile: str, seeds: Sequence[int]) -> tuple[Experiment, list[Run]]:
@@ -49,22 +51,76 @@ def finished(name: str, profile: str, seeds: Sequence[int]) -> tuple[Experiment,
 
 def report(one: Experiment, runs: Sequence[Run]) -> pd.DataFrame:
     """A row a cell, measure and arm: COLUMNS, and with a reference GAIN, the arm minus the reference (paired)."""
-    rows = []
-    for cell in dict.fromkeys(run.cell for run in runs):
-        for kind, measure in MEASURES.items():
-            found = [run for run in runs if run.cell == cell and run.stage.name in kind]
-            rows += [{"cell": cell} | row for row in measure(found)] if found else []
+    name, seeds = results.name_of(one), sorted({run.stage.seed for run in runs})
+    evidence = open_results(results.results_folder(runs[0].stage.profile_path), seeds)
+    scores, trainings = (evidence.rows(kind, name, by_run=True) for kind in ("scores", "trainings"))
+    scores = tables.select(scores, last=True, stage="05_reward_model")
+    trainings = tables.select(trainings, last=True).assign(measure="best validation agreement (%)")
+    read = {
+        _shares: _judged(evidence.rows("answers", name, moment="kept")),
+        _aucs: pd.concat([scores.assign(measure=measure) for measure in AUCS], ignore_index=True),
+        _bests: trainings[trainings["stage"] != "05_reward_model"],
+    }
+    rows = [row for compare, table in read.items() for row in _rows(table, compare)]
     if not rows:
         raise UserError(
             f"{one.key} ends with a stage that has no measure to tabulate: its notebooks show what it made."
         )
-    table = pd.DataFrame(rows).sort_values(["cell", "measure"], kind="stable", ignore_index=True, key=_place)
+    places = {cell: place for place, cell in enumerate(dict.fromkeys(run.cell for run in runs))}
+    table = pd.DataFrame(rows).sort_values(
+        "cell", kind="stable", ignore_index=True, key=lambda cells: cells.map(places)
+    )
     return table[[name for name in (*COLUMNS, *GAIN) if name in table and not table[name].isna().all()]]
 
 
-def _place(column: pd.Series) -> pd.Series:
-    """The place of each value, in the order in which they come up."""
-    return pd.Series(pd.factorize(column)[0], column.index)
+def _judged(answers: pd.DataFrame) -> pd.DataFrame:
+    """Answers that are right or wrong, by gold or by the vote of the cell's teacher, with the name of the measure."""
+    tested = tables.select(answers, split="test")
+    tested = tested.assign(measure="accuracy on " + tested["benchmark"] + " (%)")
+    voted = answers[answers["split"].isin(VOTED)].dropna(subset="agrees")
+    voted = voted[voted["teacher"] == voted["cell"].str.split("/").str[1]]
+    voted = voted.assign(correct=voted["agrees"], measure=voted["split"].map(VOTED) + " (%)")
+    return pd.concat([tested, voted], ignore_index=True).astype({"correct": bool})
+
+
+def _rows(table: pd.DataFrame, compare: Compare) -> list[dict]:
+    """A row a cell, measure and arm, compared with the reference: that of its own level where there is one."""
+    rows, where = [], ["cell", "measure", "arm", "level"]
+    for key, own in table.groupby(where, sort=False, dropna=False):
+        names = dict(zip(where, key, strict=True))
+        references = tables.select(table, cell=names["cell"], measure=names["measure"], reference=True)
+        alike = references[references["level"] == names["level"]]
+        rival = references[:0] if own["reference"].any() else alike if len(alike) else references
+        value, gain = compare(own, rival, names["measure"])
+        scale = 100 if names["measure"].endswith("(%)") else 1
+        row = names | {"n": value.n, "seeds": own["seed"].nunique()}
+        row |= {name: scale * getattr(value, part) for part, name in zip(PARTS, COLUMNS[4:7], strict=True)}
+        row |= {name: scale * getattr(gain, part) for part, name in zip(PARTS, GAIN, strict=True)} if gain else {}
+        rows.append(row | ({"best_step": own["best_step"].mean()} if "best_step" in own else {}))
+    return sorted(rows, key=lambda row: list(dict.fromkeys(table["measure"])).index(row["measure"]))
+
+
+PARTS = ("estimate", "low", "high")
+
+
+def _shares(own: pd.DataFrame, rival: pd.DataFrame, measure: str) -> tuple[Interval, Interval | None]:
+    gain = stats.paired_difference(own, rival, measure).interval() if len(rival) else None
+    return stats.accuracy_interval(own, measure), gain
+
+
+def _aucs(own: pd.DataFrame, rival: pd.DataFrame, measure: str) -> tuple[Interval, Interval | None]:
+    ids = sorted({*own["id"], *rival["id"]})
+    mine, theirs = (stats.auc_draws(side, AUCS[measure], own["cell"].iloc[0], ids) for side in (own, rival))
+    return mine.interval(), (mine - theirs).interval() if len(rival) else None
+
+
+def _bests(own: pd.DataFrame, rival: pd.DataFrame, measure: str) -> tuple[Interval, Interval | None]:
+    mine, theirs = (side.set_index("seed")["best"] for side in (own, rival))
+    gains = (mine - theirs).dropna()
+    return stats.seed_interval(mine), stats.seed_interval(gains) if len(gains) else None
+
+
+# ---- what is shown
 
 
 def readable(table: pd.DataFrame) -> pd.DataFrame:
@@ -85,91 +141,6 @@ def _interval(value: float, low: float, high: float, places: int, sign: str) -> 
         return ""
     ends = "" if pd.isna(low) else f" [{low:{sign}.{places}f}, {high:{sign}.{places}f}]"
     return f"{value:{sign}.{places}f}{ends}"
-
-
-def _by_arm(runs: Sequence[Run]) -> Iterator[tuple[dict, list[Run], list[Run]]]:
-    """(names of an arm, its runs, those of the reference it is compared with: of its own level where there is one)."""
-    references = [run for run in runs if run.reference]
-    for arm, level in dict.fromkeys((run.arm, run.level) for run in runs):
-        own = [run for run in runs if (run.arm, run.level) == (arm, level)]
-        alike = [run for run in references if run.level == level] or references
-        yield {"arm": arm, "level": level}, own, [] if own[0].reference else alike
-
-
-def _row(names: dict, measure: str, value: Interval, gain: Interval | None, runs: Sequence[Run], scale: int) -> dict:
-    row = names | {"measure": measure, "n": value.n, "seeds": len({run.stage.seed for run in runs})}
-    row |= {"value": scale * value.estimate, "low": scale * value.low, "high": scale * value.high}
-    return row | (
-        dict(zip(GAIN, (scale * gain.estimate, scale * gain.low, scale * gain.high), strict=True)) if gain else {}
-    )
-
-
-def _shares(runs: Sequence[Run], read: Callable[[Run], pd.DataFrame]) -> list[dict]:
-    """Rows of shares of right answers; `read` gives benchmark (the measure's name), id and correct."""
-    answers = {id(run): read(run).assign(seed=run.stage.seed) for run in runs}
-    rows = []
-    for names, own, others in _by_arm(runs):
-        mine = pd.concat([answers[id(run)] for run in own])
-        theirs = pd.concat([answers[id(run)] for run in others]) if others else mine[:0]
-        for benchmark, part in mine.groupby("benchmark", sort=False):
-            rival = theirs[theirs["benchmark"] == benchmark]
-            gain = stats.paired_difference(part, rival, benchmark).interval() if len(rival) else None
-            rows.append(_row(names, benchmark, stats.accuracy_interval(part, benchmark), gain, own, 100))
-    return rows
-
-
-def _accuracies(runs: Sequence[Run]) -> list[dict]:
-    def read(run: Run) -> pd.DataFrame:
-        """The judged answers of a run; the vote's benchmark says that it is one."""
-        table = stage_rows.judged(run.stage)[["benchmark", "id", "correct"]]
-        names = {name: name if " " in name else f"accuracy on {name}" for name in table["benchmark"].unique()}
-        return table.assign(benchmark=table["benchmark"].map(names) + " (%)")
-
-    return _shares(runs, read)
-
-
-def _agreements(runs: Sequence[Run]) -> list[dict]:
-    def read(run: Run) -> pd.DataFrame:
-        """The answers of a run to validation questions that have a label."""
-        table = run.stage.table("answers").dropna(subset="agrees")
-        return table[["id"]].assign(correct=table["agrees"].astype(bool), benchmark="validation agreement (%)")
-
-    return _shares(runs, read)
-
-
-def _aucs(runs: Sequence[Run]) -> list[dict]:
-    scores = {id(run): run.stage.table("scores").assign(seed=run.stage.seed) for run in runs}
-    rows = []
-    for names, own, others in _by_arm(runs):
-        mine = pd.concat([scores[id(run)] for run in own])
-        theirs = pd.concat([scores[id(run)] for run in others]) if others else None
-        for comparison in COMPARISONS:
-            ids = sorted(set(mine["id"]) | (set(theirs["id"]) if others else set()))
-            value = stats.auc_draws(mine, comparison, runs[0].cell, ids)
-            gain = (value - stats.auc_draws(theirs, comparison, runs[0].cell, ids)).interval() if others else None
-            rows.append(_row(names, AUC_NAMES[comparison], value.interval(), gain, own, 1))
-    return rows
-
-
-def _bests(runs: Sequence[Run]) -> list[dict]:
-    ended = {id(run): stage_rows.ending(run.stage) for run in runs}
-    rows = []
-    for names, own, others in _by_arm(runs):
-        value = stats.seed_interval([ended[id(run)]["best"] for run in own])
-        rival = {run.stage.seed: ended[id(run)]["best"] for run in others}
-        pairs = [ended[id(run)]["best"] - rival[run.stage.seed] for run in own if run.stage.seed in rival]
-        gain = stats.seed_interval(pairs) if pairs else None
-        steps = sum(ended[id(run)]["best_step"] for run in own) / len(own)
-        rows.append(_row(names, "best validation agreement (%)", value, gain, own, 100) | {"best_step": steps})
-    return rows
-
-
-MEASURES = {
-    ("07_evaluate",): _accuracies,
-    ("13_validation_answers",): _agreements,
-    ("05_reward_model",): _aucs,
-    ("03_sft_warmup", "06_ppo", "13_baseline"): _bests,
-}
 
 
 def plot(table: pd.DataFrame) -> Figure:
@@ -198,4 +169,4 @@ def save(one: Experiment, table: pd.DataFrame, folder: Path) -> list[Path]:
     paths = [tables.write_csv(table, stem.with_suffix(".csv"))]
     paths.append(tables.write_markdown(readable(table), stem.with_suffix(".md"), one.title, NOTE + against))
     with looks.style():
-        return paths + exhibit.save(plot(table), stem)
+        return paths + gallery.save(plot(table), stem)

@@ -14,7 +14,7 @@ import matplotlib
 
 from rdlib.errors import UserError
 from rdlib.evidence import gallery, health, tables
-from rdlib.evidence.exhibit import COMMAND, Exhibit, sentence_of
+from rdlib.evidence.gallery import COMMAND, Exhibit, sentence_of
 from rdlib.evidence.result_tables import Evidence, open_results, seed_of
 from rdlib.paths import ROOT
 from rdlib.profile import load_profile

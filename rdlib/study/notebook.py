@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 
 from rdlib.errors import UserError
 from rdlib.evidence import gallery, looks, shown
-from rdlib.evidence.exhibit import Exhibit, sentence_of
+from rdlib.evidence.gallery import Exhibit, sentence_of
 from rdlib.evidence.result_tables import Evidence
 from rdlib.evidence.verdicts import Claim
 from rdlib.settings import Model
@@ -84,7 +84,7 @@ def show_claim(claim: Claim) -> None:
     """Show a judged claim: verdict, the number it rests on, the cells in which it holds, and its criterion."""
     pooled, paper = claim.pooled, [cell.paper for cell in claim.cells if cell.paper is not None]
     rows = {
-        f"claim {claim.name}": claim.statement,
+        f"claim {claim.name}": claim.rule.statement,
         "verdict": claim.verdict,
         **{f"verdict in {release}": verdict for release, verdict in claim.earlier.items() if verdict},
         "mean difference": f"{pooled.estimate:.3g} {claim.unit} ({100 * claim.level:.3g} % over {claim.over}: "
@@ -93,7 +93,7 @@ def show_claim(claim: Claim) -> None:
         "in the paper's numbers": f"{sum(value > 0 for value in paper)} of {len(paper)}: {claim.paper_verdict}"
         if paper
         else "no numbers",
-        "criterion": claim.criterion,
+        "criterion": claim.rule.words,
         "note": claim.note,
     }
     show_texts(pd.DataFrame({"": rows.keys(), " ": rows.values()}))

@@ -21,6 +21,7 @@ from rdlib.evidence.result_tables import (
     origin,
     read_json,
     read_record,
+    require_one_profile,
     seed_folders,
     settings_of,
 )
@@ -42,7 +43,7 @@ def release(run: Path, released: Path, replace: bool = False) -> list[str]:
     new = {name: seed for name, seed in new.items() if seed is not None}
     if not new:
         raise UserError(f"{run} holds no results of any seed: run and collect the study first.")
-    _require_one_profile(run, list(new))
+    require_one_profile([run / name for name in new])
     merged, kept_reruns = {}, []
     for name, seed in new.items():
         old = _same_study(released / name, run / name, seed)
@@ -61,15 +62,6 @@ def release(run: Path, released: Path, replace: bool = False) -> list[str]:
     if gone:
         said.append(f"Removed from {released}, as made with other settings: {listed([one.name for one in gone])}.")
     return said + caveats(released)
-
-
-def _require_one_profile(run: Path, names: list[str]) -> None:
-    for name in names[1:]:
-        if not _alike(run / names[0], run / name):
-            raise UserError(
-                f"{run / name} was made with other settings than {run / names[0]}: run that seed again with the same "
-                f"profile, or remove the folder."
-            )
 
 
 def _alike(one: Path, other: Path, but: tuple[str, ...] = ()) -> bool:

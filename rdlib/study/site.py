@@ -20,8 +20,7 @@ from typing import Any
 from rdlib import artifacts
 from rdlib.errors import UserError
 from rdlib.evidence import shown
-from rdlib.evidence.exhibit import Exhibit
-from rdlib.evidence.gallery import EXHIBITS
+from rdlib.evidence.gallery import EXHIBITS, Exhibit
 from rdlib.evidence.result_tables import ABLATIONS, QUESTIONS, STUDY, origin, seed_folders
 from rdlib.paths import ROOT
 
