@@ -15,7 +15,7 @@ from rdlib.evidence import card_tables, citation, documents
 from rdlib.evidence.criteria import load_criteria
 from rdlib.evidence.gallery import EXHIBITS
 from rdlib.profile import load_profile
-from rdlib.study import exhibit_runs
+from rdlib.study import estimate, jobs
 
 CITED = yaml.safe_load((REPOSITORY / "CITATION.cff").read_text(encoding="utf-8"))
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -114,9 +114,9 @@ def test_every_exhibit_that_depends_on_training_is_in_one_row():
 @pytest.mark.parametrize("name", ["figure_5_lambda", "figure_main_results"])
 def test_the_minutes_are_those_that_a_dry_run_estimates(name):
     table = card_tables.retraining(REPOSITORY).set_index("name")
-    jobs = exhibit_runs.jobs_of(name, "params/reference.yaml", [0])
-    stages = {stage.label: stage for job in jobs for stage in job.stages}
-    minutes = exhibit_runs.minutes_of(list(stages.values()), exhibit_runs.RELEASED)
+    needed = jobs.exhibit_jobs(name, "params/reference.yaml", [0])
+    stages = {stage.label: stage for job in needed for stage in job.stages}
+    minutes = estimate.minutes_of(list(stages.values()), estimate.RELEASED)
     assert table["minutes"][name] == pytest.approx(minutes, rel=0.1)
     assert 0 < table["stages"][name] <= len(stages)  # a notebook may make another stage with it
 

@@ -234,13 +234,13 @@ def table(changed: pd.DataFrame) -> pd.DataFrame:
     return named.assign(**kept[["samples", "n", "seeds", "judge"]]).reset_index(drop=True)
 
 
-def _direction(low: float, high: float) -> str:
+def direction(low: float, high: float) -> str:
     """Where the interval of a change lies: "up", "down", or "" where it has 0."""
     return "up" if low > 0 else "down" if high < 0 else ""
 
 
 def _directions(changed: pd.DataFrame) -> list[str]:
-    return list(map(_direction, changed["change_low"], changed["change_high"]))
+    return list(map(direction, changed["change_low"], changed["change_high"]))
 
 
 def answers_changed(reviewers: pd.DataFrame, question: str, start: str) -> pd.DataFrame:
@@ -258,7 +258,7 @@ def answers_changed(reviewers: pd.DataFrame, question: str, start: str) -> pd.Da
             net = stats.mean_draws(change, benchmark).interval()
             row = {"cell": cell, "benchmark": benchmark, "arm": arm}
             row |= {"gained_pct": 100 * (change["value"] > 0).mean(), "lost_pct": 100 * (change["value"] < 0).mean()}
-            row |= tables.points(net, "net") | {"significant": _direction(net.low, net.high)}
+            row |= tables.points(net, "net") | {"significant": direction(net.low, net.high)}
             rows.append(row | {"n": net.n, "seeds": change["seed"].nunique()})
     return pd.DataFrame(rows)
 
