@@ -20,10 +20,15 @@ RUN ?= runs/reference/results
 # The parts of `make bench` (all of them), and how often each contestant runs.
 BENCH_PARTS ?= a b c d e f g h i j
 BENCH_ROUNDS ?= 5
-# The test of `make check`; whether `make laptop` records its teacher again; whether `make clean` removes all
+# The test of `make check`; whether `make lint` fixes what it can, `make laptop` records its teacher again, and
+# `make clean` removes all
 KIND ?=
+FIX ?=
 RECORD ?=
 ALL ?=
+# What `make crate` describes (a run's folder, or released results), and the folder of the crate
+FROM ?= figures
+CRATE ?= build/crate
 # Options for the command that a target runs
 ARGS ?=
 PYTEST_ARGS ?=
@@ -43,7 +48,7 @@ asked = $(if $(EXPERIMENTS),--experiments $(EXPERIMENTS))$(addprefix --for ,$(NA
 redraw = $(offline) $(rdlib) publish $(REFERENCE) figures && $(MAKE) --no-print-directory figures
 
 .DEFAULT_GOAL := help
-.PHONY: help env study laptop figures verify release site docs lab test check lint format bench gpu-check clean
+.PHONY: help env study laptop figures verify release site docs crate lab test check lint bench findings clean
 
 help: # the list of targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -86,9 +91,12 @@ release: env ## release the seeds in RUN (runs/reference/results), keep the note
 	@$(rdlib) release $(RUN) figures/results
 	@$(redraw)
 
-docs: env ## fill the numbers in README and docs from result files
+docs: env ## fill the numbers in README, docs and cards from result files; write codemeta.json and .zenodo.json
 	@$(rdlib) memory
 	@$(rdlib) documents
+
+crate: env ## write an RO-Crate for an archive to build/crate (FROM=runs/micro CRATE=folder)
+	@$(rdlib) crate $(FROM) $(CRATE)
 
 site: env ## write build/site: report, gallery, executed notebooks, documents and API as web pages
 	@$(offline) $(rdlib) site figures build/site
@@ -98,18 +106,13 @@ site: env ## write build/site: report, gallery, executed notebooks, documents an
 test: lint ## check style, then run the tests (PYTEST_ARGS='-m "not slow"')
 	@$(offline) $(python) -m pytest $(PYTEST_ARGS)
 
-lint: env ## check style, imports between packages, and that notebooks have no outputs
-	@$(VENV)/bin/ruff check .
-	@$(VENV)/bin/ruff format --check .
+lint: env ## check style, imports between packages, and that notebooks have no outputs (FIX=yes: fix them)
+	@set -- notebooks/*.ipynb; [ ! -e "$$1" ] || $(VENV)/bin/nbstripout --keep-id $(if $(FIX),,--verify) "$$@"
+	@$(VENV)/bin/ruff check $(if $(FIX),--fix) .
+	@$(VENV)/bin/ruff format $(if $(FIX),,--check) .
 	@$(VENV)/bin/lint-imports --no-logo --no-cache
-	@set -- notebooks/*.ipynb; [ ! -e "$$1" ] || $(VENV)/bin/nbstripout --keep-id --verify "$$@"
 
-format: env ## fix style, and remove the outputs of notebooks
-	@set -- notebooks/*.ipynb; [ ! -e "$$1" ] || $(VENV)/bin/nbstripout --keep-id "$$@"
-	@$(VENV)/bin/ruff check --fix .
-	@$(VENV)/bin/ruff format .
-
-check: env ## run one of the long tests: KIND=crash, fuzz, portable, slurm, real, own, llama, vllm or sharded
+check: env ## run one of the long tests: KIND=crash, fuzz, portable, slurm, real, own, llama, vllm, sharded, gpu or crate
 	@$(call one_of,check,KIND)
 
 check.crash = $(offline) $(python) scripts/crash_test.py $(ARGS)
@@ -123,6 +126,8 @@ check.llama = $(PYTHON) scripts/llama_environment.py && $(python) scripts/real_m
 	$(offline) $(python) -m pytest tests/llama -s $(PYTEST_ARGS)
 check.vllm = $(PYTHON) scripts/vllm_environment.py && \
 	RDLIB_NUMERICS=native $(offline) .venv-vllm/bin/python -m pytest tests/with_vllm $(PYTEST_ARGS)
+check.gpu = $(python) scripts/gpu_check.py $(ARGS) && $(rdlib) documents
+check.crate = $(PYTHON) scripts/crate_environment.py && .venv-crate/bin/python scripts/validate_crate.py $(ARGS)
 check.sharded = $(PYTHON) scripts/deepspeed_environment.py && \
 	$(offline) .venv-deepspeed/bin/python -m pytest tests/with_deepspeed $(PYTEST_ARGS)
 
@@ -133,9 +138,8 @@ bench: env ## measure speed against other software, into bench/results and docs 
 	@HF_HUB_OFFLINE=1 TQDM_DISABLE=1 $(python) -m bench $(BENCH_PARTS) --rounds $(BENCH_ROUNDS) $(BENCH_ARGS)
 	@$(rdlib) documents
 
-gpu-check: env ## measure memory and speed on a GPU and compare them with the dry run's (ARGS="--minutes 5")
-	@$(python) scripts/gpu_check.py $(ARGS)
-	@$(rdlib) documents
+findings: ## run each script of findings/, which shows what other software does (needs a network, some minutes)
+	@$(PYTHON) scripts/findings.py $(ARGS)
 
 clean: ## remove runs/, with all that studies computed (ALL=yes: the environments and caches too)
 	@[ -d runs ] || { echo "There is no runs/ to remove."; exit 0; }; \
@@ -161,6 +165,8 @@ new.retrain = study NAME=$(or $(NAME),figure_5_lambda)
 new.figure = figures NAME=$(or $(NAME),figure_5_lambda)
 new.compare = verify
 new.distclean = clean ALL=yes
+new.format = lint FIX=yes
+new.gpu-check = check KIND=gpu
 new.laptop-teacher = laptop RECORD=yes
 new.fuzz = check KIND=fuzz
 new.crash-test = check KIND=crash

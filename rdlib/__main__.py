@@ -26,6 +26,7 @@ COMMANDS = {
     "collect": ("rdlib.study.results", "gather the result tables of finished runs"),
     "release": ("rdlib.study.release", "make the seeds of a run the released ones"),
     "publish": ("rdlib.study.publish", "write the executed notebooks of one cell beside the released figures"),
+    "crate": ("rdlib.study.crate", "write an RO-Crate of a run or of released results, for an archive"),
     "site": ("rdlib.study.site", "build results, gallery, notebooks, documents and API as web pages"),
     "batch": ("rdlib.study.batch", "get a teacher's answers from a provider's batch service"),
     "execute": ("rdlib.study.execute", "run one notebook by papermill"),

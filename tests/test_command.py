@@ -6,6 +6,7 @@ import errno
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from conftest import REPOSITORY
@@ -92,7 +93,7 @@ def make(*words: str) -> subprocess.CompletedProcess:
 
 def test_make_has_few_targets_and_help_lists_them():
     listed = re.findall(r"^  make ([a-z-]+) ", make("help").stdout, re.MULTILINE)
-    assert {"study", "test", "figures", "verify", "check"} <= set(listed) and len(listed) <= 16
+    assert {"study", "test", "figures", "verify", "check", "crate", "findings"} <= set(listed) and len(listed) <= 16
 
 
 @pytest.mark.parametrize(
@@ -102,6 +103,8 @@ def test_make_has_few_targets_and_help_lists_them():
         ("retrain NAME=table_4", "make study NAME=table_4"),
         ("compare", "make verify"),
         ("crash-test", "make check KIND=crash"),
+        ("format", "make lint FIX=yes"),
+        ("gpu-check", "make check KIND=gpu"),
     ],
 )
 def test_a_target_of_version_1_says_what_replaced_it(target, new):
@@ -114,7 +117,7 @@ def test_every_target_of_version_1_is_still_known():
     names = (
         "reference trials open-ends compare rounding crash-test portable-test slurm-test real-test own-test vllm-test"
     )
-    for name in f"{names} sharded-test fuzz figure retrain pins distclean".split():
+    for name in f"{names} sharded-test fuzz figure retrain pins distclean format gpu-check".split():
         done = make("-n", name)
         assert "is now" in done.stdout, name
 
@@ -134,7 +137,48 @@ def test_a_value_that_make_does_not_know_is_answered_with_those_that_it_does(tar
         (["study", "EXPERIMENTS=study R1"], "study  --jobs 2  --experiments study R1"),
         (["figures", "NAME=table_4"], "figures figures/results figures --name table_4\n"),
         (["verify", "SEEDS=1"], "verify --seeds 1 \n"),
+        (["crate"], "crate figures build/crate\n"),
+        (["crate", "FROM=runs/micro", "CRATE=out"], "crate runs/micro out\n"),
     ],
 )
 def test_make_passes_its_variables_on(words, command):
     assert f"-m rdlib {command}" in make("-n", *words).stdout
+
+
+def test_style_is_checked_or_fixed():
+    assert "ruff format --check ." in make("-n", "lint").stdout and "--verify" in make("-n", "lint").stdout
+    fixed = make("-n", "lint", "FIX=yes").stdout
+    assert "ruff check --fix ." in fixed and "ruff format  ." in fixed and "--verify" not in fixed
+
+
+# ---- findings
+
+
+def findings(folder: Path, *words: str) -> subprocess.CompletedProcess:
+    program = "import sys; sys.path.insert(0, 'scripts'); import findings, pathlib; "
+    program += f"sys.exit(findings.main({list(words)!r}, pathlib.Path({str(folder)!r})))"
+    return subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True)
+
+
+def test_findings_run_one_after_the_other_with_a_summary(tmp_path):
+    (tmp_path / "b_changed.sh").write_text("echo seen; exit 3\n")
+    (tmp_path / "a_holds.sh").write_text("echo seen\n")
+    done = findings(tmp_path)
+    lines = [re.sub(r"\d+ s", "0 s", line) for line in done.stdout.splitlines()]
+    first = ["---- a_holds.sh", "seen", "PASS a_holds.sh (0 s)"]
+    second = ["---- b_changed.sh", "seen", "FAIL b_changed.sh (0 s)"]
+    assert lines == [*first, *second, "---- 1 of 2 findings still hold.", "  no longer: b_changed.sh"]
+    assert done.returncode == 1 and findings(tmp_path, "holds").returncode == 0
+    none = findings(tmp_path, "other")
+    assert none.returncode == 2 and none.stderr.startswith(f"No script of {tmp_path.name}/ has other")
+
+
+def test_each_finding_has_a_line_and_says_guess_fact_version_and_why():
+    listed = (REPOSITORY / "findings/README.md").read_text(encoding="utf-8")
+    scripts = sorted((REPOSITORY / "findings").glob("*.sh"))
+    assert len(scripts) >= 6
+    for path in scripts:
+        assert f"- `{path.name}`: " in listed
+        text = path.read_text(encoding="utf-8")
+        assert all(f"# {part}:" in text for part in ("Guess", "What happens", "Version", "Why it matters")), path
+        assert "set -euo pipefail" in text

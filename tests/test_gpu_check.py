@@ -1,4 +1,4 @@
-"""`make gpu-check`: its whole path on a CPU with shapes cut, its budget, and what of it enters documents."""
+"""`make check KIND=gpu`: its whole path on a CPU with shapes cut, its budget, and what of it enters documents."""
 
 from __future__ import annotations
 

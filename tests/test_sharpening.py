@@ -106,6 +106,16 @@ def test_the_measures_are_those_of_best_of_n():
             assert here[key[0], strategy, key[1]] == pytest.approx(value, abs=tolerance)
 
 
+def test_a_question_without_a_gold_answer_counts_for_its_diversity_alone():
+    both = pd.concat(
+        [judged("before", "aab", {"a"}, key="known"), judged("before", "abc", {"a"}).assign(correct=np.nan)]
+    )
+    found = sharpening.by_question(both, [1, 3]).dropna().set_index(["measure", "k", "id"])["value"].sort_index()
+    assert found["any", 1].to_dict() == {"known": pytest.approx(2 / 3)}
+    assert found["judged as by gold", 0].to_dict() == {"known": 1}
+    assert found["distinct answers", 0].to_dict() == {"known": 2, "q": 3}
+
+
 def test_a_long_question_and_a_short_one_each_use_all_their_samples():
     both = pd.concat([judged("before", ["1"] * 2 + ["2"] * 6, {"1"}, key="a"), judged("before", ["1", "2"], {"1"})])
     found = sharpening.by_question(both, [2]).set_index(["id", "measure"])["value"]

@@ -1,4 +1,4 @@
-"""README.md and the pages of docs/ that have numbers: `python -m rdlib documents`, a part of `make docs`.
+"""README.md, pages of docs/ with numbers, codemeta.json and .zenodo.json: `python -m rdlib documents` (`make docs`).
 
 A person writes docs/templates/PAGE.md.j2, and this fills in numbers and writes docs/PAGE.md (README.md.j2: README.md).
 A template is Markdown with Jinja's placeholders (`rdlib.evidence.prose`):
@@ -8,6 +8,7 @@ A template is Markdown with Jinja's placeholders (`rdlib.evidence.prose`):
 
 `table("claims", ...)` has the rows of figures/claims.csv, `table("docs/memory.csv")` those of another file, or of all
 that match a pattern. Some names are `COMPUTED`. A Markdown table is a loop over rows that are written as they look.
+docs/templates/models/each.md.j2 is filled once for each embedded model, `model`, as docs/models/NAME.md.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ import yaml
 
 from rdlib import artifacts
 from rdlib.errors import UserError
-from rdlib.evidence import convergence, gallery, gpu_rows, paper, prose
+from rdlib.evidence import card_tables, citation, convergence, gallery, gpu_rows, paper, prose
 from rdlib.evidence.prose import Rows
 from rdlib.evidence.result_tables import QUESTIONS, Evidence, every_seed, origin, seed_folders, seed_of
 from rdlib.paths import ROOT
@@ -31,6 +32,8 @@ from rdlib.profile import load_profile
 
 TEMPLATES, ENDING = Path("docs/templates"), ".j2"
 NOTE = "<!-- Written from {} by `make docs`: edit that file. -->\n"
+MODEL = "models/each.md"  # the template of a model's card
+METADATA = "---\n"  # the line before and after the metadata of a card
 TRIALS = Path("params/trials.yaml")
 PATIENCES = (96, 128, 160, 192, 256, 320, 384)  # optimizer steps
 # What `bench/machines.csv` calls a released seed too
@@ -59,21 +62,36 @@ def pages(root: Path = ROOT) -> list[Path]:
 
 
 def rendered(root: Path) -> dict[Path, str]:
-    """The text of every page that has a template; UserError with a line for each that cannot be filled."""
-    found, errors = {}, []
+    """The text of every file that is written here; UserError with a line for each template that cannot be filled."""
+    found, errors, table = citation.files(root), [], tables_of(root)
     for template in sorted((root / TEMPLATES).rglob(f"*.md{ENDING}")):
         source = template.relative_to(root).as_posix()
-        name = template.relative_to(root / TEMPLATES).as_posix().removesuffix(ENDING)
-        path = root / name if name == "README.md" else root / "docs" / name
-        try:
-            text = prose.fill(template.read_text(encoding="utf-8"), source, table=tables_of(root))
-        except UserError as error:
-            errors.append(str(error))
-        else:
-            found[path] = NOTE.format(source) + text
+        for path, values in _targets(root, template):
+            try:
+                text = prose.fill(template.read_text(encoding="utf-8"), source, table=table, **values)
+            except UserError as error:
+                errors.append(str(error))
+            else:
+                found[path] = _noted(text, NOTE.format(source))
     if errors:
         raise UserError("\n".join(errors))
     return found
+
+
+def _targets(root: Path, template: Path) -> list[tuple[Path, dict[str, str]]]:
+    """The files that a template becomes, each with values of its own."""
+    name = template.relative_to(root / TEMPLATES).as_posix().removesuffix(ENDING)
+    if name == MODEL:
+        return [(root / f"docs/models/{one}.md", {"model": one}) for one in card_tables.models(root)["name"]]
+    return [(root / name if name == "README.md" else root / "docs" / name, {})]
+
+
+def _noted(text: str, note: str) -> str:
+    """A page with the note of where it comes from, at its top or under the metadata that a card begins with."""
+    if not text.startswith(METADATA):
+        return note + text
+    metadata, body = text.removeprefix(METADATA).split(METADATA, 1)
+    return METADATA + metadata + METADATA + note + body
 
 
 # ---- tables
@@ -83,7 +101,7 @@ def tables_of(root: Path) -> Callable[..., Rows]:
     """`table(name, query, **values)` of templates: rows of a released table, of a CSV file or of a computed table."""
     read: dict[str, Rows] = {}
 
-    def table(name: str, query: str = "", **equal: Any) -> Rows:
+    def table(name: str, query: str = "", /, **equal: Any) -> Rows:
         """The rows of a table that a query and values of columns choose."""
         if name not in read:
             read[name] = _read(root, name)
@@ -208,3 +226,4 @@ def forgotten(root: Path) -> pd.DataFrame:
 
 
 COMPUTED = {one.__name__: one for one in (runs, measured, seeds, trials, patience, bench, cards, exhibits, forgotten)}
+COMPUTED |= {one.__name__: one for one in card_tables.TABLES}

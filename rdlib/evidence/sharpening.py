@@ -45,10 +45,11 @@ VALIDATION = ("validation_agreement", "accuracy")
 def by_question(judged: pd.DataFrame, counts: Sequence[int]) -> pd.DataFrame:
     """Every measure of each question: columns `QUESTION`, measure, k (0 where none applies) and value.
 
-    UserError where a question has fewer samples than the largest of `counts`.
+    Questions without a gold answer, where others have one, count for their diversity alone. UserError where a question
+    has fewer samples than the largest of `counts`.
     """
     judged = with_judge(judged)
-    return pd.concat([_chosen(judged, counts), diversity(judged)], ignore_index=True)
+    return pd.concat([_chosen(judged.dropna(subset="right"), counts), diversity(judged)], ignore_index=True)
 
 
 def with_judge(judged: pd.DataFrame) -> pd.DataFrame:
@@ -161,7 +162,7 @@ def diversity(judged: pd.DataFrame) -> pd.DataFrame:
     }
     table = pd.DataFrame(found, index=questions.size().index).fillna(0.0)
     if "agrees" in judged and judged["gold"].all():
-        alike = judged["agrees"].astype(float) == judged["right"]
+        alike = (judged["agrees"].astype(float) == judged["right"]).astype(float).where(judged["right"].notna())
         table["judged as by gold"] = alike.groupby([judged[name] for name in QUESTION]).mean()
     return table.rename_axis(columns="measure").stack(future_stack=True).rename("value").reset_index().assign(k=0)
 
