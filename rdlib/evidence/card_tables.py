@@ -14,7 +14,7 @@ from typing import Any
 import pandas as pd
 
 from rdlib.evidence import gallery
-from rdlib.evidence.exhibit import Exhibit
+from rdlib.evidence.gallery import Exhibit
 from rdlib.evidence.result_tables import Evidence, open_results
 from rdlib.micro import gsm, lexicon, mmlu
 from rdlib.micro.authors import STYLES, Author
