@@ -108,7 +108,8 @@ class Evidence:
         if view not in self.kept:
             kind, names, values = VIEWS[view]
             once = names == STUDIED and kind in ("answers", "costs")
-            found = self.rows(kind, *names, *self.named(*names), once=once, **values)
+            arms = [name for name in (*names, *self.named(*names)) if names != ASKED or name != REWARD_MODEL]
+            found = self.rows(kind, *arms, once=once, **values)
             self.kept[view] = found.rename(columns={"experiment": "question"}) if names == ASKED else found
         return self.kept[view]
 
