@@ -117,6 +117,14 @@ def test_a_bad_request_is_one_sentence(root, capsys, words, problem):
     assert problem in said and len(said.splitlines()) == 1, said
 
 
+def test_a_name_is_that_of_one_experiment_or_of_a_group(root, capsys):
+    one = {"title": "Which?", "cells": ["gsm/strong/small"], "methods": ["sft", "ours"]}
+    experiments = {"mine": one | {"group": "other"}, "second": one | {"group": "mine"}}
+    (root / "both.yaml").write_text(yaml.safe_dump({"experiments": experiments}))
+    assert main(["study", "--profile", PARAMS, "--dry-run", "--experiments", "both.yaml"]) == 2
+    assert "mine is an experiment and the group of second: rename one of them" in capsys.readouterr().err
+
+
 def test_a_profile_of_one_value_has_nothing_to_compare(root, capsys):
     content = yaml.safe_load((root / PARAMS).read_text())
     content["grid"]["lam"] = [0.5]

@@ -1,4 +1,4 @@
-"""Controls of PPO's reward: is the policy better than with a reward that knows less, and what is the teacher's vote worth?
+"""Controls of PPO's reward: is it better than one that knows less, and what is the teacher's vote worth?
 
 The arms of the experiment `controls` differ in PPO's reward alone: the same warm-up, queries, steps and choice of the
 checkpoint, which is by agreement with the teacher's vote in all of them. So they are also compared along PPO, before
@@ -69,7 +69,8 @@ def along(history: pd.DataFrame) -> pd.DataFrame:
     to validation questions the agreement, and the accuracy where there is gold. Shares are in %.
     """
     for name in CURVES[:2]:
-        history = curves.smoothed(history, name, sharpening.WINDOW)
+        smooth = [curves.smoothed(part, name, sharpening.WINDOW) for _, part in history.groupby("arm", sort=False)]
+        history = pd.concat(smooth, ignore_index=True)
     shares = {name: 100 * history[name].astype(float) for name in CURVES if name != "entropy"}
     history = history.assign(**shares)
     parts = [

@@ -33,6 +33,12 @@ CHOICES = {
 LINES = {"before": "--", "after": "-"}  # of the policies where colours are ways to choose; open markers before PPO
 CHANGE = ("change_pp", "change_low_pp", "change_high_pp")
 BY_GOLD = Look("right by gold", BLACK, "D", ":")
+CONTROLS_ALONG = {  # the values in a row of panels, and its label
+    "agreement": "rollouts agreeing with\nthe teacher's vote (%)",
+    "entropy": "entropy\n(nats a token)",
+    "validation_agreement": "greedy answers agreeing,\nvalidation (%)",
+    "accuracy": "greedy answers right,\nvalidation (%)",
+}
 ALONG_PPO = {  # the values in a row of panels, and its label
     ("entropy",): "entropy\n(nats a token)",
     ("response_length",): "response\nlength (tokens)",
@@ -248,6 +254,27 @@ def ranking(table: pd.DataFrame) -> Figure:
     axes[0, 0].set_ylabel("right (%)")
     axes[1, 0].set(ylabel="samples with\nthe same text", ylim=(0, None))
     looks.legend_below(figure, [*looks.handles([ranked, single, copied]), *looks.interval_handles([])], columns=2)
+    return figure
+
+
+def controls_along(table: pd.DataFrame) -> Figure:
+    """Along PPO by reward: a row a measure, a column a cell, a line an arm."""
+    rows = [name for name in CONTROLS_ALONG if name in set(table["value"])]
+    cells, arms = table["cell"].unique(), table["arm"].unique()
+    figure, axes = looks.grid(len(rows), len(cells), width=max(6.4, 3.7 * len(cells)), height=1.7, sharex="col")
+    for of_row, name in zip(axes, rows, strict=True):
+        for ax, cell in zip(of_row, cells, strict=True):
+            for arm, curve in tables.select(table, value=name, cell=cell).groupby("arm", sort=False):
+                look = looks.look(looks.ARMS, arm)
+                style = {"color": look.color, "linestyle": look.line, "marker": look.marker, "markersize": 4}
+                plots.curve_over_seeds(ax, curve["update"], curve, ("mean", "low", "high"), 5, **style)
+        of_row[0].set_ylabel(CONTROLS_ALONG[name])
+    for ax, cell in zip(axes[0], cells, strict=True):
+        ax.set_title(_title(cell))
+    for ax in axes[-1]:
+        ax.set_xlabel("PPO update")
+    known = looks.handles(looks.look(looks.ARMS, arm) for arm in arms)
+    looks.legend_below(figure, [*known, *plots.pale_handle(table)], columns=3)
     return figure
 
 

@@ -28,7 +28,7 @@ def run(stage, work: Path) -> None:
     labels, questions, texts = _asked(stage)
     before = artifacts.read_parquet(stage.input("student") / "responses.parquet")
     policy = engines.own(stage, Model(model=str(stage.input("ppo") / "model")))
-    with sampled(stage, policy, _plan(stage, questions), texts, work, _seed(stage, "judged")) as after:
+    with sampled(stage, policy, _plan(stage, questions), texts, work, _seed(stage, "judged", stage.method)) as after:
         parts = {"before": before[before["split"] == "validation"], "after": voting.propagate(after, labels)}
         responses = pd.concat([part.assign(policy=name) for name, part in parts.items()], ignore_index=True)
         artifacts.write_parquet(work / "judged.parquet", judge(stage, responses, texts))
@@ -37,7 +37,8 @@ def run(stage, work: Path) -> None:
 def run_sampled(stage, work: Path) -> None:
     """Stage 13_sampled_responses: write sampled.parquet, the same columns but policy, of one method's policy.
 
-    It samples as many responses as the student gave before PPO, and as hot; the score is of Ours' reward model.
+    It samples as many responses as the student gave before PPO, and as hot, with one seed for all methods: equal
+    policies give equal responses. The score is of Ours' reward model.
     """
     labels, questions, texts = _asked(stage)
     plan, seed = _plan(stage, questions), _seed(stage, "sampled")
@@ -59,8 +60,8 @@ def _plan(stage, questions: pd.DataFrame) -> pd.DataFrame:
     return questions[["id", "split"]].assign(temperature=float(sampling.temperature), n=sampling.samples)
 
 
-def _seed(stage, purpose: str) -> int:
-    return generation.derive_seed(purpose, stage.dataset, stage.teacher, stage.student, stage.method, stage.seed)
+def _seed(stage, purpose: str, *method: str) -> int:
+    return generation.derive_seed(purpose, stage.dataset, stage.teacher, stage.student, *method, stage.seed)
 
 
 def judge(stage, responses: pd.DataFrame, texts: dict[str, prompts.Prompt]) -> pd.DataFrame:

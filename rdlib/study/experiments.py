@@ -167,6 +167,10 @@ def _load(path: str, text: str) -> dict[str, Experiment]:
             raise UserError(
                 f"{path}: the experiment {name} names a notebook, which is for {STUDY} alone: leave it out."
             )
+        if members := [other for other, two in content.experiments.items() if two.group == name != other]:
+            raise UserError(
+                f"{path}: {name} is an experiment and the group of {', '.join(members)}: rename one of them."
+            )
         own = {"name": name, "path": path, "profile": one.profile or content.profile, "bound": bool(one.profile)}
         found[name] = one.model_copy(update=own | {"seeds": one.seeds or content.seeds})
     return found
