@@ -354,7 +354,7 @@ def test_constants_name_settings_that_exist_and_every_setting_of_the_method_is_o
         assert constant.status in {"stated", "reconstructed", "open"} and bool(constant.keys) != bool(constant.ours)
     assert all(key.split(".")[-1] in json.dumps(settings[key.split(".")[0]]) for key in known)
     # How the run is carried out, not what the method is: no reader of the paper asks where these come from.
-    technical = {"ppo.checkpoint_every", "reward_model.source"}
+    technical = {"ppo.checkpoint_every", "ppo.kept_queries", "reward_model.source"}
     sections = "teacher_sampling voting sft student_sampling reward_model reward ppo evaluation".split()
     assert {f"{section}.{name}" for section in sections for name in settings[section]} - known == technical
     ppo = paper.hyperparameter_table(settings, ["ppo"])

@@ -146,7 +146,14 @@ def test_a_claim_is_shown_with_its_numbers(monkeypatch: pytest.MonkeyPatch) -> N
     notebook.show_claim(
         Claim(
             "C1",
-            EveryCell(statement="A beats B", kind="every_cell", other="sft", smallest={"cell": 1.5, "mean": 0.7}),
+            EveryCell(
+                statement="A beats B",
+                kind="every_cell",
+                other="sft",
+                smallest={"cell": 1.5, "mean": 0.7},
+                difference="Ours minus SFT",
+                words="as in params/claims.yaml",
+            ),
             "inconclusive",
             cells,
             Interval(0.5, -1, 2, 9),
