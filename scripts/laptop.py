@@ -32,7 +32,9 @@ PROFILE = "params/gsm8k_laptop_teacher.yaml"
 RECORDING = ROOT / "figures/laptop/teacher_responses.parquet"
 CELL = {"dataset": "gsm", "teacher": "teacher"}
 SERVER = (str(ROOT / ".venv-llama/bin/python"), str(ROOT / "scripts/llama_server.py"))
-SLOTS, CONTEXT, LONGEST_START = 64, 768, 300  # of a server; tokens of a slot; seconds
+SLOTS, CONTEXT, LONGEST_START = 32, 768, 300  # of a server; tokens of a slot; seconds
+# One cache of all slots: where each has its own, a step reads the weights once for every run of neighbouring busy slots.
+SIZE = ("--parallel", str(SLOTS), "--ctx-size", str(SLOTS * CONTEXT), "--kv-unified", "--threads", "1")
 
 
 def prepare() -> None:
@@ -120,8 +122,7 @@ def serving(server: str | None) -> Iterator[None]:
     if server is None and not Path(SERVER[0]).is_file():
         sys.exit("There is no .venv-llama: run python3 scripts/llama_environment.py first.")
     start = [server, "--model"] if server else [*SERVER]
-    size = ["--parallel", str(SLOTS), "--ctx-size", str(SLOTS * CONTEXT), "--threads", "1"]
-    command = [*start, str(real_models.TEACHER.path), "--alias", "qwen2.5-coder-1.5b", "--port", "8080", *size]
+    command = [*start, str(real_models.TEACHER.path), "--alias", "qwen2.5-coder-1.5b", "--port", "8080", *SIZE]
     with (wheels.HOME / "llama.log").open("w") as log:
         process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
     try:

@@ -17,6 +17,7 @@ def parameters(options):
     found.model.path, found.model_alias = options.model, {options.alias or options.model}
     found.hostnames, found.port = [options.host], options.port
     found.n_parallel, found.n_ctx = options.parallel, options.ctx_size
+    found.kv_unified = options.kv_unified
     found.n_threads_http = options.parallel + 4  # beside the slots, for who asks meanwhile
     for part in (found.cpuparams, found.cpuparams_batch):
         part.n_threads = options.threads
@@ -32,6 +33,7 @@ def main():
     parser.add_argument("--port", type=int, default=8080)
     parser.add_argument("--parallel", type=int, default=4, help="slots: the most samples a request may ask for")
     parser.add_argument("--ctx-size", type=int, default=8192, help="tokens of all slots together")
+    parser.add_argument("--kv-unified", action="store_true", help="one cache of all slots; else each has its own")
     parser.add_argument("--threads", type=int, default=1)
     server = xllamacpp.Server(parameters(parser.parse_args()))
     print(f"Serving at {server.listening_address}/v1.", flush=True)
