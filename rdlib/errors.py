@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 
 
 class UserError(Exception):
-    """Something the user can mend: the message says what is wrong, where, and what to do."""
+    """Something the user can correct: the message says what is wrong, where, and what to do."""
 
 
 def hint(name: str, known: Iterable[str], otherwise: str, cutoff: float = 0.6) -> str:

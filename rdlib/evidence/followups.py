@@ -101,7 +101,7 @@ def by_arm(*found: pd.DataFrame) -> Iterator[tuple[dict[str, str], list[pd.DataF
 
 
 def with_factors(table: pd.DataFrame, factors: Iterable[str]) -> pd.DataFrame:
-    """The table with the parts of each arm's name as columns, in the place of `trial`."""
+    """The table with the parts of each arm's name as columns, instead of `trial`."""
     parts = pd.DataFrame([name.split(" | ") for name in table["trial"]], index=table.index, columns=list(factors))
     return pd.concat([table[["cell"]], parts, table.drop(columns=["cell", "trial"])], axis="columns")
 

@@ -103,9 +103,9 @@ class Components:
 
 
 def components(parts: Sequence[Answered]) -> Components:
-    """The variances behind a weighted mean of differences, all of the same seeds; those found negative are 0.
+    """The variance components of a weighted mean of differences, all of the same seeds; negative estimates become 0.
 
-    UserError with fewer than two seeds or questions, where no variance can be told apart.
+    UserError with fewer than two seeds or questions, where the components cannot be separated.
     """
     seeds = {part.differences.shape[0] for part in parts}
     if len(seeds) != 1 or min(min(part.differences.shape) for part in parts) < 2:
@@ -195,7 +195,7 @@ def questions_needed(parts: Components, difference: float, wanted: float = POWER
 
 
 def needed_half_width(difference: float, level: float = LEVEL, wanted: float = POWER) -> float:
-    """The widest half of an interval at which a difference is told with the chance that is wanted.
+    """The largest half-width of an interval at which a true difference is significant with the power that is wanted.
 
     By the normal approximation, z / (z + z_wanted) = 0.70 of the difference: a number that is known before any run.
     Where the width comes from few seeds Student's t would allow a little more (0.74 with five seeds, 0.72 with ten).

@@ -1,6 +1,6 @@
 """The power of the study as tables: of each claim about accuracies, cell by cell and for the mean over its cells.
 
-found = estimates(evidence)   # the variances at hand
+found = estimates(evidence)   # variances from the released answers
 power_table(found)            # what a difference of interest needs
 plans(found)                  # the same with other numbers of seeds and questions
 """

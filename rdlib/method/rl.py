@@ -240,7 +240,7 @@ def save(trainer: PPOTrainer, summary: dict, kept: dict[str, Kept], work: Path) 
 
 
 def drop_traces(work: Path, kept: dict[str, Kept]) -> None:
-    """Remove what a run goes on from, and what a failed one left: a stage's last step, until which nothing is lost."""
+    """Remove what a run resumes from, and what a failed one left: a stage's last step, until which nothing is lost."""
     for checkpoint in work.glob("checkpoint-*"):
         shutil.rmtree(checkpoint)
     for failed in work.glob("failed_update_*"):  # of an earlier try

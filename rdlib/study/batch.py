@@ -101,7 +101,7 @@ def _written(post: Post, form: str) -> list[Path]:
         batch = outlook.batch_of(post, store, waiting, form)
         if not batch.lines:
             go_on = f" beside the {len(waiting):,} under way: give `collect`" if waiting else ": give `make study`"
-            raise UserError(f"No request of {post.teacher} is missing{go_on}, which goes on from there.")
+            raise UserError(f"No request of {post.teacher} is missing{go_on}, which continues from there.")
         outlook.require_budget(post, store, batch, waiting)
     paths = [post.folder.keep(post.teacher, part, batch.origins) for part in packed(batch.lines)]
     most = f"at most {batch.most.prompt_tokens + batch.most.tokens:,} tokens"
@@ -169,7 +169,7 @@ def collect(options: argparse.Namespace) -> None:
                 break
             time.sleep(EVERY)
     except KeyboardInterrupt:
-        raise KeyboardInterrupt("Stopped: what came is kept, and `collect` goes on from there.") from None
+        raise KeyboardInterrupt("Stopped: what came is kept, and `collect` continues from there.") from None
 
 
 def _look(post: Post, stages: Iterable[Stage], once: bool) -> bool:
@@ -375,7 +375,7 @@ class Reading:
         if refused > tally.model.most_unanswered * (refused + answered):
             tally.unkept = (
                 f"More was refused than most_unanswered ({tally.model.most_unanswered:g}) allows, so it was not kept: "
-                f"read it after the file of the answers, or mend the cause and ask again."
+                f"read it after the file of the answers, or remove the cause and ask again."
             )
             return
         with self.store.together():

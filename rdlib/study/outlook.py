@@ -41,7 +41,7 @@ from rdlib.settings import Model
 from rdlib.tasks import data
 from rdlib.tasks.questions import TESTED
 
-SUFFIX = ".batches"  # of the folder, in the place of the store's own
+SUFFIX = ".batches"  # of the folder, instead of the store's own
 
 Seen = set[tuple[bytes, str, int]]  # samples that are counted: digest and series of a request, number
 
@@ -269,7 +269,7 @@ class Folder:
         try:
             return [Sent(**one) for one in json.loads(self.notes.read_text(encoding="utf-8"))]
         except (ValueError, TypeError) as error:
-            raise UserError(f"{self.notes} cannot be read ({error}): restore a copy of it, or mend it.") from None
+            raise UserError(f"{self.notes} cannot be read ({error}): restore a copy of it, or correct it.") from None
 
     def note(self, sent: Sequence[Sent]) -> None:
         """Keep what was sent, at once and as a whole."""
@@ -314,7 +314,7 @@ class Folder:
 
 
 def under_way(stage) -> str:
-    """One sentence where batches are under way whose answers a stage would ask for once more; else empty."""
+    """One sentence where batches are under way whose answers a stage would ask for again; else empty."""
     folder = Folder(engines.store_path(stage).with_suffix(SUFFIX))
     waiting = sum(ticket.count for ticket in folder.under_way(stage.teacher))
     if not waiting:

@@ -85,7 +85,7 @@ class TeacherBars(_Regular):
         self.said = {path: path.stat().st_mtime_ns for path in folder.glob("*.txt")}
 
     def run(self) -> None:
-        """Look again and again, and once more at the end."""
+        """Look again and again, and a last time at the end."""
         super().run()
         self.look()
         for bar in self.bars.values():

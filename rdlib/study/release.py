@@ -121,7 +121,7 @@ def _joined(old: Seed, new: Seed) -> Seed:
 
 
 def _replace(old: Path, seed: Seed, run: Path, keep_reruns: bool) -> None:
-    """Write a seed in the place of an old one; what other processors made of it stays where it is the same."""
+    """Replace a released seed; the record of reruns on other processors stays where the seed is the same."""
     made = old.with_name(f".new.{old.name}")
     shutil.rmtree(made, ignore_errors=True)
     results.write(made, seed)

@@ -349,7 +349,7 @@ def write(folder: Path, seed: Seed) -> None:
 
 
 def _write_parquet(path: Path, table: pd.DataFrame) -> None:
-    """Write a table small: measures of curves and scores, which hardly repeat, byte by byte; the rest by dictionary."""
+    """Write a table small: measures of curves and scores, which rarely repeat, byte by byte; the rest by dictionary."""
     content = pa.Table.from_pandas(table, schema=artifacts.schema_of(table), preserve_index=False)
     measures = [one.name for one in content.schema if pa.types.is_floating(one.type)] if _of_stages(path.name) else []
     others = [name for name in content.column_names if name not in measures]

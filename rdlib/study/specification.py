@@ -285,7 +285,7 @@ def _module(name: str) -> tuple[str, list[str]]:
     try:
         tree = ast.parse(_path(name).read_bytes())
     except (AttributeError, OSError, SyntaxError, ValueError) as error:
-        raise UserError(f"The code of {name} cannot be read ({error}): mend or restore its file.") from None
+        raise UserError(f"The code of {name} cannot be read ({error}): correct or restore its file.") from None
     imported = []
     for node in ast.walk(tree):
         imported += _imported(node)

@@ -196,7 +196,7 @@ class Stage:
         return [self.at(name) for name in names if name != "01_held_out" or self.dataset_settings.own]
 
     def upstream(self) -> Iterator[Stage]:
-        """Every stage that this one rests on, those it reads before those that they read; some more than once."""
+        """Every stage that this one depends on, those it reads before those that they read; some more than once."""
         for stage in self.inputs.values():
             yield stage
             yield from stage.upstream()
@@ -311,7 +311,7 @@ class Stage:
         return self
 
     def _make(self, hooks: dict[str, Any]) -> None:
-        """Compute the stage in its partial folder, going on from what is there, and seal it."""
+        """Compute the stage in its partial folder, resuming from what is there, and seal it."""
         if "training" in self.spec.sections:
             requirements.check(self.profile.training)
         requirements.check_sampler(self)

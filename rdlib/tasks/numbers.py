@@ -61,7 +61,7 @@ _BARE = re.compile(
     r"|theta|lambda|plus|minus|times)[a-z]{4,})?\.?\s*",
     re.ASCII,
 )
-_GOES_ON = re.compile(r"[)\s%$]*(?:[-+*/^]|x\s)")  # behind a number: there may be something to work out
+_GOES_ON = re.compile(r"[)\s%$]*(?:[-+*/^]|x\s)")  # after a number: there may be something to compute
 # Nothing, or a unit and words without a further number: what most numbers are followed by
 _HARMLESS = re.compile(
     r"[%\s]*(?:[.!,]?\s*$|[a-z]{4,}\b(?<!sqrt)(?<!base)(?<!infinity)(?<!alpha)(?<!beta)(?<!theta)(?<!lambda)\D*$)"
@@ -116,9 +116,9 @@ def number(
     whole: bool = False,
     stated: bool = True,
 ) -> str | None:
-    """The number of a place: the one at its beginning, behind its last "=" where an expression stands before that.
+    """The number of a place: the one at its beginning, after its last "=" where an expression stands before that.
 
-    An expression is worked out. `text`, the whole response, tells how points and commas are meant where the number
+    An expression is evaluated. `text`, the whole response, shows how points and commas are meant where the number
     itself does not; AmbiguousError where neither does. `otherwise` is asked about a place that begins with no number.
     `whole`: whether the place is the answer and nothing else, as a box is; `stated`: whether it is said to be the
     answer, and no sentence of the working. NoNumberError where it holds something else.
@@ -182,7 +182,7 @@ def _sides(place: str, stated: bool) -> list[tuple[str, bool]]:
 
 
 def _stands_alone(side: str) -> bool:
-    """Whether a side of an equation begins with its number, and has nothing to work out."""
+    """Whether a side of an equation begins with its number, and has nothing to compute."""
     match = _FIRST.match(side)
     return bool(
         match

@@ -118,7 +118,7 @@ _STARTS = frozenset("$\\`-–—•‣▪◦+>1")
 
 
 def behind_hash(text: str) -> Iterator[str]:
-    """What stands behind `####`, on the lines below as well."""
+    """What follows `####`, on the lines below as well."""
     return map(behind, after(text, "####", _HASH))
 
 

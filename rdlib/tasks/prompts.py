@@ -48,8 +48,8 @@ class Prompt:
     """What a model is asked: chat messages (role, content), and the same as text for a model without a chat.
 
     `id` and `question` say which question it is of, for an engine that looks its responses up. `stop` are the strings
-    that end a response to the plain text; `options` says how many letters an answer may be, `option_texts` what stands
-    behind them where the question has options.
+    that end a response to the plain text; `options` says how many letters an answer may be, `option_texts` the
+    texts of these letters where the question has options.
     """
 
     messages: tuple[tuple[str, str], ...]
@@ -100,7 +100,7 @@ def few_shot(
 
 
 def instruction_of(settings: Dataset) -> str:
-    """What a model is told on how to answer."""
+    """The instruction to a model on how to answer."""
     language = f" Write your response in {settings.prompt.language}." if settings.prompt.language else ""
     return INSTRUCTIONS[settings.answer] + language
 
@@ -176,7 +176,7 @@ def stops(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> tuple[str, ...]
 def opening(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> str:
     """What a prompt's tokens say of the response already: "<think>" where the chat template opens the thinking.
 
-    It belongs to the response's text: thinking that was cut off could not be told from an answer without it.
+    It belongs to the response's text: without it, thinking that was cut off would look like an answer.
     """
     return THINK if tokenizer.chat_template and templates.opens_thinking(tokenizer.decode(ids[-8:])) else ""
 
