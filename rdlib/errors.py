@@ -40,7 +40,7 @@ def _say(sentence: str) -> int:
 
 
 def is_disk_full(error: BaseException | None) -> bool:
-    """Whether an error, or one behind it, says that a disk or a quota is full; some libraries say so in words alone."""
+    """Whether an error, or one that caused it, says that a disk or a quota is full; some say so in words alone."""
     full = (errno.ENOSPC, errno.EDQUOT)
     while error is not None:
         if getattr(error, "errno", None) in full or any(os.strerror(number) in str(error) for number in full):

@@ -12,7 +12,7 @@ What a server does not take is learnt from its refusals (server_parameters), and
 out alone before all others: a server that refuses it does so before anything else is paid for.
 
 The stop strings of a prompt's plain text are not sent: a server is asked in a chat, and they would end thinking that
-mentions a question. Its responses are cut at them here, behind the thinking.
+mentions a question. Its responses are cut at them here, after the thinking.
 """
 
 from __future__ import annotations

@@ -255,7 +255,7 @@ class Guard:
             raise MostUnansweredError(
                 f"{unanswered} of the first {came} samples got no answer from {self.settings.model}, most often "
                 f"({times} times) because: {words or 'the response was empty'}. That is more than most_unanswered "
-                f"({self.model.most_unanswered:g}) allows; what was answered is kept, and the same command goes on."
+                f"({self.model.most_unanswered:g}) allows; what was answered is kept, and the same command continues."
             )
 
     def require_whole(self, missing: dict[int, tuple[int, ...]]) -> None:

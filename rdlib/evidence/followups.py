@@ -1,8 +1,8 @@
 """Tables of the follow-up experiments (params/followups.yaml): controlled experiments on seeds that are not released.
 
-The name of an arm (`trial`) has its parts between bars. `answers`: cell, arm, seed, moment, id, agrees, correct; a row
-is a validation question at a moment of a run: "start" and "end" of PPO, the policy "kept", and the "warm-up" before it.
-Differences are paired by question. Intervals are over questions, of the very seeds that were run (`OfSeeds`).
+The name of an arm (`trial`) has its parts between bars. `answers` has cell, arm, seed, moment, id, agrees and correct.
+A row is a validation question at a moment of a run: "start" or "end" of PPO, the "kept" policy, or the "warm-up".
+Differences are paired by question. Intervals are over questions alone, for the seeds that were run (`OfSeeds`).
 """
 
 from __future__ import annotations

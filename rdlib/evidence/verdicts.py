@@ -35,7 +35,7 @@ class Cell:
 
     `p_value` is that of the difference against 0, `effect` its size (Cohen's h); NaN where there is none. `seeds` are
     the differences of single seeds, as `rdlib.evidence.tables.by_seed` writes them. Of a difference in accuracy,
-    `pairs` is the number of pairs of policies behind it and `alike` that of those that answer every question alike.
+    `pairs` is the number of pairs of policies compared and `alike` that of those that answer every question alike.
     """
 
     name: str

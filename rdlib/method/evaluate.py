@@ -111,7 +111,7 @@ def grade(
 
     `correct` is missing where a question of the user's own has no gold answer (`rdlib.method.held_out` compares those
     with the teacher's vote); any other must have one. A GSM-Plus question that lacks what an answer needs is answered
-    right by saying so, as its authors have it. One of a question's `aliases` (by `questions.read_aliases`) is right too.
+    right by saying so, as its authors have it. A question's `aliases` (by `questions.read_aliases`) are right as well.
     """
     benchmark = responses["split"].replace({"test": stage.dataset})
     answer = responses["answer"].tolist()

@@ -228,7 +228,7 @@ def run(stage, work: Path, on_update=None) -> None:
 
 
 def save(trainer: PPOTrainer, summary: dict, kept: dict[str, Kept], work: Path) -> None:
-    """Write what the stage leaves behind, the tables `kept` by name, and remove what only a run in progress needs."""
+    """Write the stage's results, the tables `kept` by name, and remove what only a run in progress needs."""
     policy, tokenizer = trainer.policy, trainer.tokenizer
     endings.agree(policy, tokenizer)
     training.merged(policy).save_pretrained(work / "model")

@@ -322,7 +322,7 @@ def out_of_patience(trainer: Trainer, state: TrainerState) -> bool:
 
 
 class BestIsHere(TrainerCallback):
-    """Has a run that goes on find its best checkpoint in its own folder, which may have been moved since."""
+    """Lets a resumed run find its best checkpoint in its own folder, which may have been moved since."""
 
     def on_train_begin(self, args, state, control, **kwargs) -> None:
         """Set the folder again; the Trainer has forgotten one that it did not find."""

@@ -1,8 +1,9 @@
-"""One notebook run by papermill, as `python -m rdlib execute` (`rdlib.study.warm`) and `publish` do it.
+"""Runs one notebook by papermill, for `python -m rdlib execute` (`rdlib.study.warm`) and `publish`.
 
-The same as papermill's own command, and three things more: a parameter that the notebook does not declare is an error,
-the message of a failed notebook is left beside it in a file ending in `.error`, and the kernel can be a fork of this
-process (`ForkingKernelManager`), with all that it has imported.
+It differs from papermill's own command in three ways:
+- a parameter that the notebook does not declare is an error;
+- the message of a failed notebook is left beside it, in a file ending in `.error`;
+- the kernel can be a fork of this process (`ForkingKernelManager`), with all that it has imported.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What several notebooks share: setup, texts shown as plain text, a live plot, and stages side by side."""
+"""Helpers that several notebooks share: setup, texts shown as plain text, a live plot, and stages side by side."""
 
 from __future__ import annotations
 

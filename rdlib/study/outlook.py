@@ -1,10 +1,11 @@
-"""What the teachers behind servers will be asked, from the questions and the store of responses: said before a study
-starts, and written out for a provider's batch service.
+"""Requests that a study will send to teachers behind servers, from its questions and its store of responses.
+
+They are counted before a study starts, and written to files for a provider's batch service.
 
     for look in outlook.of(stages): print(*look.lines(), sep="\\n")
 
-The requests are those that the stages will make, since all make them by the same plans. A batch asks for exactly what
-these lack in the store, each sample once. Its files lie beside the study's store, and nothing here removes one:
+The requests are those that the stages will make, since both come from the same plans. A batch asks for the samples that
+the store lacks, each once. Its files lie beside the study's store, and nothing here removes one:
 
     responses/mine.batches/teacher-1a2b3c4d.jsonl          what is sent, named by what is in it
     responses/mine.batches/teacher-1a2b3c4d.asked.jsonl    what its lines ask for: what the store keeps beside answers

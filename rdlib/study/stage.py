@@ -1,13 +1,12 @@
-"""A stage of the study: where its artifacts lie, what its key is made of, and running it at most once.
+"""A stage of the study: the place of its artifacts, its key, and its run, at most once.
 
     stage = open_stage("05_reward_model", globals())   # after a notebook's parameters cell
     stage.run()                                        # computes, resumes, or finds it done
     stage.table("history")                             # the artifact history.parquet
 
-A stage is known by its axes (dataset, teacher, student, method, seed) and by the overrides that reach
-it; both are in its folder's name. What it reads stands in `rdlib.study.specification`. Its key is made of the
-settings it reads, the code it uses and the content of its inputs; when a folder with the same key is there, nothing is
-done again.
+A stage is identified by its axes (dataset, teacher, student, method, seed) and by the overrides that affect it; both
+are in its folder's name. `rdlib.study.specification` says what it reads. Its key is a hash of its settings, the code
+that it uses and the content of its inputs; where a folder with that key exists, nothing is computed again.
 """
 
 from __future__ import annotations

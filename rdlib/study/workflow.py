@@ -1,7 +1,7 @@
 """Snakemake, which runs a study's jobs, on this machine or on a SLURM cluster: its command, and why a job failed.
 
-A workflow profile such as params/slurm says where jobs run. Snakemake's plugin for SLURM finds most mistakes when it
-submits a job, one failed job for each. `WorkflowProfile.check` finds them first: it asks SLURM's own programs, with the
+A workflow profile such as params/slurm says where jobs run. Snakemake's plugin for SLURM finds a mistake only when it
+submits a job, which then fails. `WorkflowProfile.check` finds it first: it asks SLURM's own programs, with the
 submission that the plugin would make.
 """
 
@@ -437,7 +437,7 @@ def clear_earlier_jobs(runs: Path, seconds: float = 10) -> None:
         while jobs_of(runs):
             time.sleep(seconds)
     except KeyboardInterrupt:
-        raise KeyboardInterrupt("Interrupted: the jobs of an earlier run go on in SLURM.") from None
+        raise KeyboardInterrupt("Interrupted: the jobs of an earlier run continue in SLURM.") from None
 
 
 def _last_line(text: str) -> str:

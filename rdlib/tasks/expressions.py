@@ -152,7 +152,7 @@ _LEAD = re.compile(r"^(?:\\approx|≈|about|approximately|exactly|=|:)\s*")
 
 
 def _without_units(text: str) -> str:
-    """A formula without units, percent, degrees and what stands before and behind it."""
+    """A formula without units, percent, degrees and what stands before and after it."""
     text = _LEAD.sub("", text.strip().strip("*_ ").rstrip(" .,;:"))
     if re.search(r"\\(?:sin|cos|tan|cot|sec|csc)", text):
         text = re.sub(r"(\d+(?:\.\d+)?)\s*\^\s*(?:\\circ|\{\s*\\circ\s*\})", r"(\1\\pi/180)", text)

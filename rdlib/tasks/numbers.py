@@ -55,7 +55,7 @@ _FIRST = re.compile(
     re.ASCII,
 )
 _LEADING = re.compile(_LEAD)
-# Most answers, read without the rest: a number alone or with one word behind it, which does not make it another one
+# Most answers, read without the rest: a number alone or with one word after it, which does not make it another one
 _BARE = re.compile(
     r"\s?\$?(-?)(\d{1,15})(\.\d{1,2})?(?:%| (?!lakh|lacs|crore|thous|milli|billi|trilli|sqrt|base|infin|alpha|beta"
     r"|theta|lambda|plus|minus|times)[a-z]{4,})?\.?\s*",
@@ -68,7 +68,7 @@ _HARMLESS = re.compile(
 )
 _TERM = re.compile(r"\s?[-+*^]\s?\w")
 _MORE = re.compile(rf",?\s(?:and\s)?(\d{{1,3}})\s({_SCALE_WORDS})\b", re.ASCII)  # "1 million 200 thousand"
-# Behind the number that begins a side of an equation: it is the first of an expression, whose value another side tells
+# After the number that begins a side of an equation: it is the first of an expression, whose value another side has
 _EXPRESSION = re.compile(
     r"[)%\s]*(?:[A-Za-z°]+[)%\s]{1,3}){0,4}?"
     r"(?:[-+*/^]|\b(?:x|times|plus|minus|and|(?:multiplied|divided) by)\s)\s?[-$(\d.]"
@@ -80,7 +80,7 @@ _LONE_SIDE = re.compile(
 )
 _ABSOLUTE = re.compile(r"[\s$]*\|\s?-?\s?(\d[\d.]*)\s?\|[\s$.]*", re.ASCII)
 _BOLD = re.compile(r"\*\*([^*\n]*\d[^*\n]*)\*\*")
-# "After 3 days, she has 24": the circumstances come first, and a comma behind them
+# "After 3 days, she has 24": the circumstances come first, and a comma after them
 _INTRODUCTION = re.compile(
     r"\W{0,3}(?:(?:so|then|thus|therefore|hence|and|but|finally)\b,? )?"
     r"(?:in (?:19|20)\d\d\s(?=\D*\d)|(?:in|after|within) \d+ (?:second|minute|hour|day|week|month|year)s?\s(?=\D*\d)"
@@ -193,7 +193,7 @@ def _stands_alone(side: str) -> bool:
 
 
 def _approximated(place: str) -> list[tuple[str, bool]]:
-    """The number behind "≈" where what stands before it is none: "9 pi ≈ 28.27"."""
+    """The number after "≈" where what stands before it is none: "9 pi ≈ 28.27"."""
     before, sign, after = place.partition("≈")
     match = _FIRST.match(before) if sign else None
     if sign and (match is None or shapes.going_on(before, match.end())):
@@ -243,7 +243,7 @@ def _in_words(part: str, stated: bool) -> str | None:
 
 
 def _value(part: str, match: re.Match, start: int, text: str, spans: bool, whole: bool = False) -> str | None:
-    """The number that was matched, or the value of the expression that begins with it or, behind a lead, at `start`."""
+    """The number that was matched, or the value of the expression that begins with it or, after a lead, at `start`."""
     end = match.end()
     if whole and part.startswith("!", end):  # a factorial; a sentence may exclaim
         raise NoNumberError("no number")
@@ -289,7 +289,7 @@ def _scale(word: str) -> int:
 
 
 def _of_sentence(sentence: str) -> re.Match | None:
-    """The number that a sentence gives: the first bold one, else the first behind words on when and whereof.
+    """The number that a sentence gives: the first bold one, else the first after words on when and whereof.
 
     In the last sentences of GSM8K's and GSM-Plus's solutions that have several numbers and no "=", this is the answer
     106 times of 128, the very first number 94 times and the last 75 times.
@@ -395,7 +395,7 @@ _POINT = re.compile(r"\d+\.(?:\d{1,2}|\d{4,})|\d{1,3}(?:,\d{3})+(?:\.\d+)?")
 
 
 def _settled(written: str, text: str) -> tuple[str, str | None]:
-    """Digits before and behind the decimal sign of a number that can be read in two ways; AmbiguousError."""
+    """Digits before and after the decimal sign of a number that can be read in two ways; AmbiguousError."""
     others = set(_WRITTEN.findall(text)) - {written}
     if _LAKHS.fullmatch(written):
         joined = written.replace(",", "")

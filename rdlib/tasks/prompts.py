@@ -38,7 +38,7 @@ INSTRUCTIONS = {
     "phrase": 'Think step by step. Finish with a line of its own: "#### " and then the final answer in a few words.',
     "expression": 'Think step by step. Finish with a line of its own: "#### " and then the final answer in LaTeX.',
 }
-# How a base model, which knows no end of a turn, goes on behind its answer: with a question of its own, whose answer
+# How a base model, which knows no end of a turn, continues after its answer: with a question of its own, whose answer
 # would be taken for the final one. The micro models have no such strings: they were taught to end.
 STOP = ("\nQuestion:", "\nQ:", "\nAnswer each question.")
 
@@ -218,7 +218,7 @@ def joint(tokenizer: PreTrainedTokenizerBase) -> str:
 
 
 def end_of_turn(tokenizer: PreTrainedTokenizerBase) -> str | None:
-    """The special token that a chat template writes behind a response; None without a template or such a token.
+    """The special token that a chat template writes after a response; None without a template or such a token.
 
     Some tokenizers name another one their end token: that of a base model, or of a careless conversion.
     """
@@ -236,7 +236,7 @@ class Encoder:
     def response(self, text: str, finished: bool) -> list[int]:
         """Token ids of a response as it follows its prompt, with the end token only where the response ended.
 
-        One that does not think follows the template's closed or empty thought; what it says behind a leaked mark of
+        One that does not think follows the template's closed or empty thought; what it says after a leaked mark of
         its end is left out.
         """
         text, leaked = templates.own_words(text)

@@ -139,7 +139,7 @@ def rendered_tokens(tokenizer: PreTrainedTokenizerBase, messages: Messages, **op
 
 @dataclass(frozen=True)
 class Turn:
-    """How a chat template writes an answer: `lead` between the prompt and its text, `end` the token behind it.
+    """How a chat template writes an answer: `lead` between the prompt and its text, `end` the token after it.
 
     A lead closes the thinking that the prompt opened, or holds an empty thought or the mark of a channel. A `header` of
     the answer belongs to the prompt, where the template adds none when it is asked to.
