@@ -1,8 +1,8 @@
 """The paper's numbers and names, and where each constant of the method comes from.
 
-The tables are copies of the paper's (`paper_values/*.csv`). A constant is stated (the paper's text says it),
-reconstructed (its formula or value is missing from the text; this reading fits the words) or open (no value
-survives; the value is ours).
+The tables are copies of the paper's (`paper_values/*.csv`). A constant is "stated" where the paper's text gives it. It
+is "reconstructed" where a formula or value is missing and this reading fits the words, and "open" where the value is
+ours because the text has none.
 """
 
 from __future__ import annotations

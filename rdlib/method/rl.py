@@ -228,7 +228,7 @@ def run(stage, work: Path, on_update=None) -> None:
 
 
 def save(trainer: PPOTrainer, summary: dict, kept: dict[str, Kept], work: Path) -> None:
-    """Write what the stage leaves behind, the tables `kept` by name, and remove what only a run in progress needs."""
+    """Write the stage's results, the tables `kept` by name, and remove what only a run in progress needs."""
     policy, tokenizer = trainer.policy, trainer.tokenizer
     endings.agree(policy, tokenizer)
     training.merged(policy).save_pretrained(work / "model")
@@ -240,7 +240,7 @@ def save(trainer: PPOTrainer, summary: dict, kept: dict[str, Kept], work: Path) 
 
 
 def drop_traces(work: Path, kept: dict[str, Kept]) -> None:
-    """Remove what a run goes on from, and what a failed one left: a stage's last step, until which nothing is lost."""
+    """Remove what a run resumes from, and what a failed one left: a stage's last step, until which nothing is lost."""
     for checkpoint in work.glob("checkpoint-*"):
         shutil.rmtree(checkpoint)
     for failed in work.glob("failed_update_*"):  # of an earlier try

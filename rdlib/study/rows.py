@@ -1,4 +1,4 @@
-"""What finished stages left, as rows of the result tables (`rdlib.evidence.result_tables.COLUMNS`).
+"""Outputs of finished stages as rows of the result tables (`rdlib.evidence.result_tables.COLUMNS`).
 
     Finished().answers(run, measures)   # a row a question that a run's model answered
     Finished().curve(stage)             # a row a logged step of a training
