@@ -1,48 +1,60 @@
-# Two commands: `make study` and `make test`. Both build .venv first where it is missing or stale.
+# `make study` and `make test` are the two that matter; `make help` lists the rest. All build .venv first where it is
+# missing or stale.
 #
 # A pin such as torch==2.13.0 names a release, not a build. On Linux, PyPI's build of torch brings CUDA
 # (several GB). To have the CPU build, tell pip where it is, for example with
 #   PIP_EXTRA_INDEX_URL=<an index of CPU builds> make study
 # or PIP_FIND_LINKS=<a folder of wheels>; pip's own configuration files work as well.
 
-PYTHON  ?= python3
-PROFILE ?= params/micro.yaml
-JOBS    ?= 2
-# The evidence: its profile, and the seeds of `make reference`, which can be run at different times.
+PYTHON ?= python3
 REFERENCE := params/reference.yaml
-SEEDS   ?= 0 1 2 3 4
+# What `make study` runs: what the profile asks for; or EXPERIMENTS, names, groups and files of experiments, with the
+# profile of their own where none is given; or NAME, what one table or figure depends on.
+PROFILE ?= $(if $(NAME),$(REFERENCE),$(if $(EXPERIMENTS),,params/micro.yaml))
+EXPERIMENTS ?=
+SEEDS ?=
+NAME ?=
+JOBS ?= 2
 # The folder whose seeds `make release` releases; for seeds of several machines, one that they were all copied to.
-RUN     ?= runs/reference/results
+RUN ?= runs/reference/results
 # The parts of `make bench` (all of them), and how often each contestant runs.
-BENCH_PARTS  ?= a b c d e f g h i j
+BENCH_PARTS ?= a b c d e f g h i j
 BENCH_ROUNDS ?= 5
-# Extra words for the command behind a target: make study ARGS=..., make test PYTEST_ARGS=..., make lab LAB_ARGS=...
+# The test of `make check`; whether `make lint` fixes what it can, `make laptop` records its teacher again, and
+# `make clean` removes all
+KIND ?=
+FIX ?=
+RECORD ?=
+ALL ?=
+# What `make crate` describes (a run's folder, or released results), and the folder of the crate
+FROM ?= figures
+CRATE ?= build/crate
+# Options for the command that a target runs
 ARGS ?=
 PYTEST_ARGS ?=
 LAB_ARGS ?=
-TRIALS ?= params/trials/settings.yaml
-
 # The environment: .venv, or .venv-vllm for a profile with vLLM, as make study PROFILE=params/single_gpu.yaml VENV=.venv-vllm
 VENV ?= .venv
-BIN := $(VENV)/bin
 
 export TOKENIZERS_PARALLELISM ?= false
 export PYTHONHASHSEED ?= 0
+python = $(VENV)/bin/python
+rdlib = $(python) -m rdlib
 # What ships with the repository needs no hub; other profiles may load models from it.
-EMBEDDED := params/micro.yaml params/smoke.yaml $(REFERENCE)
 offline = HF_HUB_OFFLINE=$${HF_HUB_OFFLINE-1}
-
-# In the processor's own numerics, which are several times as fast for models of this size
-laptop = RDLIB_NUMERICS=native HF_HUB_OFFLINE=1 $(BIN)/python -m rdlib.study.dag --profile params/gsm8k_laptop.yaml --jobs $(JOBS)
+embedded = $(if $(filter params/micro.yaml params/smoke.yaml $(REFERENCE),$(PROFILE)),$(offline))
+seeds = $(if $(SEEDS)$(filter-out open_% figure_open_%,$(NAME)),--seeds $(or $(SEEDS),0))
+asked = $(if $(EXPERIMENTS),--experiments $(EXPERIMENTS))$(addprefix --for ,$(NAME))
+redraw = $(offline) $(rdlib) publish $(REFERENCE) figures && $(MAKE) --no-print-directory figures
 
 .DEFAULT_GOAL := help
-.PHONY: help env study laptop laptop-teacher reference trials open-ends compare rounding same-rate test crash-test portable-test slurm-test fuzz real-test own-test llama-test sharded-test vllm-test
-.PHONY: bench gpu-check lint format docs figures figure retrain release site lab pins clean distclean
+.PHONY: help env study laptop figures verify release site docs crate lab test check lint bench findings clean
 
-help: ## say what can be made
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+help: # the list of targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@echo "docs/running.md explains them; $(rdlib) --help lists the commands that they run."
 
-env: ## build .venv from the pins, if it is missing, unfinished or stale (VENV=.venv-vllm: the one with vLLM)
+env: ## build .venv from the pinned versions, if it is missing or stale (VENV=.venv-vllm: the one with vLLM)
 	@command -v $(PYTHON) > /dev/null || { echo "$(PYTHON) was not found: install Python 3.11 or newer." >&2; exit 1; }
 	@case $(VENV) in \
 		.venv) $(PYTHON) scripts/bootstrap.py ;; \
@@ -50,133 +62,86 @@ env: ## build .venv from the pins, if it is missing, unfinished or stale (VENV=.
 		*) echo "VENV=$(VENV) is none of .venv and .venv-vllm, which this Makefile builds." >&2; exit 1 ;; \
 	esac
 
-study: env ## run the whole study: every notebook, table and figure (PROFILE=params/micro.yaml JOBS=2)
-	@$(if $(filter $(EMBEDDED),$(PROFILE)),$(offline)) $(BIN)/python -m rdlib.study.dag --profile $(PROFILE) --jobs $(JOBS) $(ARGS)
+# ---- running
 
-laptop: env ## real models and real questions from the recorded teacher on: the hours are told first, and it goes on where it stopped (docs/laptop.md)
-	@$(BIN)/python scripts/laptop.py prepare
-	@$(laptop) --dry-run
-	@$(laptop) $(ARGS)
+study: env ## run a study: PROFILE=params/mine.yaml SEEDS="0 1" JOBS=2, EXPERIMENTS="study questions" or NAME=figure_5_lambda
+	@$(embedded) $(rdlib) study $(addprefix --profile ,$(PROFILE)) --jobs $(JOBS) $(seeds) $(asked) $(ARGS)
 
-laptop-teacher: env ## record the teacher of `make laptop` anew, behind a llama.cpp server (hours; it goes on where it stopped)
-	@$(PYTHON) scripts/llama_environment.py
-	@RDLIB_NUMERICS=native $(BIN)/python scripts/laptop.py record $(ARGS)
-
-reference: env ## the evidence: study and reviewers' questions of SEEDS, trained until patience ends, then release (SEEDS="0 1 2 3 4")
-	@for seed in $(SEEDS); do \
-		$(offline) $(BIN)/python -m rdlib.study.dag --profile $(REFERENCE) --jobs $(JOBS) --seeds $$seed --questions $(ARGS) || exit 1; \
-	done
-	@$(MAKE) --no-print-directory release
-
-trials: env ## the trials by which the settings of params/reference.yaml were chosen, into figures/trials (hours)
-	@$(offline) $(BIN)/python -m rdlib.study.trials $(TRIALS) --jobs $(JOBS) $(ARGS)
-
-open-ends: env ## the controlled experiments of the open ends, on seeds that are not released, into figures/trials (hours; ARGS="--groups reward_model")
-	@$(offline) $(BIN)/python -m rdlib.study.open_ends --jobs $(JOBS) $(ARGS)
-
-compare: env ## hold what is in runs/reference to the released seeds, artifact by artifact (ARGS="--seeds 0")
-	@$(BIN)/python -m rdlib.study.compared $(ARGS)
-
-rounding: env ## the released SEEDS once more in torch's own numerics: what rounding alone does (SEEDS="0 1 2 3 4"; hours)
-	@RDLIB_NUMERICS=native $(offline) $(BIN)/python -m rdlib.study.rounding --seeds $(SEEDS) --jobs $(JOBS) $(ARGS)
-	@$(offline) $(BIN)/python -m rdlib.study.published $(REFERENCE) figures
-	@$(MAKE) --no-print-directory figures
-
-same-rate: env ## SFT of the released SEEDS once more with the warm-up's learning rate, in every cell (SEEDS="0 1 2 3 4"; an hour)
-	@$(offline) $(BIN)/python -m rdlib.study.same_rate --seeds $(SEEDS) --jobs $(JOBS) $(ARGS)
-	@$(offline) $(BIN)/python -m rdlib.study.published $(REFERENCE) figures
-	@$(MAKE) --no-print-directory figures
-
-test: lint ## check style, then run the tests
-	@$(offline) $(BIN)/python -m pytest $(PYTEST_ARGS)
-
-crash-test: env ## kill the smoke study at 30 random moments and compare what it ends with (about 20 minutes)
-	@$(offline) $(BIN)/python scripts/crash_test.py $(ARGS)
-
-portable-test: env ## the same numbers on emulated Intel and AMD processors, seen by a short chain (qemu-user; 10 minutes to an hour)
-	@$(offline) $(BIN)/python scripts/portable_test.py $(ARGS)
-
-slurm-test: env ## the smoke study on a SLURM cluster on this machine, and faults (root and apt; ARGS="refusals faults")
-	@$(offline) $(BIN)/python -m scripts.slurm_test $(ARGS)
-
-real-test: env ## the first twenty questions of the laptop study through every stage (10 to 20 minutes, 8 GB)
-	@$(BIN)/python scripts/laptop.py prepare
-	@RDLIB_NUMERICS=native $(BIN)/python -m pytest tests/real -s $(PYTEST_ARGS)
-
-own-test: env ## own questions, a vLLM server as teacher, killed half way, to the report (40 minutes on busy cores, 8 GB; 5 GB of disk and .venv-vllm)
-	@$(PYTHON) scripts/vllm_environment.py
-	@$(BIN)/python scripts/smollm2.py
-	@$(BIN)/python -m pytest tests/own -s $(PYTEST_ARGS)
-
-llama-test: env ## a real llama.cpp server as teacher through stages 00 to 02, killed and started again (2 to 5 minutes; 1 GB of disk)
-	@$(PYTHON) scripts/llama_environment.py
-	@$(BIN)/python scripts/real_models.py student
-	@$(offline) $(BIN)/python -m pytest tests/llama -s $(PYTEST_ARGS)
-
-vllm-test: ## run the tests that need vLLM, in .venv-vllm, which it builds first (4 GB; minutes)
-	@$(PYTHON) scripts/vllm_environment.py
-	@RDLIB_NUMERICS=native $(offline) .venv-vllm/bin/python -m pytest tests/with_vllm $(PYTEST_ARGS)
-
-sharded-test: ## train by ZeRO-2, ZeRO-3 and FSDP in two CPU processes, in .venv-deepspeed (2 GB; ten minutes)
-	@$(PYTHON) scripts/deepspeed_environment.py
-	@$(offline) .venv-deepspeed/bin/python -m pytest tests/with_deepspeed $(PYTEST_ARGS)
-
-fuzz: env ## hostile input by the hundred thousand: answers, profiles, questions, recordings, servers, parameters
-	@PYTHONPATH=. $(offline) $(BIN)/python tests/fuzz.py $(ARGS)
-
-bench: env ## measure against other software, and how it grows; into bench/results and docs (BENCH_PARTS="a d")
-	@$(if $(filter b h,$(BENCH_PARTS)),$(PYTHON) scripts/trl_environment.py)
-	@$(if $(filter j,$(BENCH_PARTS)),$(PYTHON) scripts/llama_environment.py)
-	@$(if $(filter j,$(BENCH_PARTS)),$(BIN)/python scripts/real_models.py student student-checkpoint)
-	@HF_HUB_OFFLINE=1 TQDM_DISABLE=1 $(BIN)/python -m bench $(BENCH_PARTS) --rounds $(BENCH_ROUNDS) $(BENCH_ARGS)
-	@$(BIN)/python -m rdlib.evidence.documents
-
-gpu-check: env ## measure memory and speed on a GPU against the dry run's account, without downloads (8 minutes; ARGS="--minutes 5")
-	@$(BIN)/python scripts/gpu_check.py $(ARGS)
-	@$(BIN)/python -m rdlib.evidence.documents
-
-lint: env ## check style, and that notebooks are without outputs
-	@$(BIN)/ruff check .
-	@$(BIN)/ruff format --check .
-	@set -- notebooks/*.ipynb; [ ! -e "$$1" ] || $(BIN)/nbstripout --keep-id --verify "$$@"
-
-format: env ## fix style and strip notebooks of outputs
-	@set -- notebooks/*.ipynb; [ ! -e "$$1" ] || $(BIN)/nbstripout --keep-id "$$@"
-	@$(BIN)/ruff check --fix .
-	@$(BIN)/ruff format .
-
-figures: env ## redraw every table and figure from the released results, without training
-	@$(offline) $(BIN)/python -m rdlib.study.figures figures/results figures
-	@$(BIN)/python -m rdlib.evidence.documents
-
-figure: env ## redraw one table or figure from the released results, in seconds (NAME=figure_5_lambda)
-	@$(offline) $(BIN)/python -m rdlib.study.figures figures/results figures --name "$(NAME)"
-
-retrain: SEEDS = 0
-retrain: PROFILE = $(REFERENCE)
-retrain: env ## train again what one table or figure rests on, its time told first (NAME=figure_5_lambda SEEDS="0" ARGS=--dry-run)
-	@$(if $(filter $(EMBEDDED),$(PROFILE)),$(offline)) $(BIN)/python -m rdlib.study.dag --profile $(PROFILE) --jobs $(JOBS) --seeds $(SEEDS) --for "$(NAME)" $(ARGS)
-
-release: env ## make the seeds in RUN (runs/reference/results) the released ones, execute and keep notebooks of one cell, and redraw
-	@$(BIN)/python -m rdlib.study.release $(RUN) figures/results
-	@$(offline) $(BIN)/python -m rdlib.study.published $(REFERENCE) figures
-	@$(MAKE) --no-print-directory figures
-
-docs: env ## fill README and docs from result files, and draw the packages
-	@$(BIN)/python -m rdlib.study.memory_table
-	@$(BIN)/python -m rdlib.evidence.documents
-	@$(BIN)/python -m rdlib.study.architecture
-
-site: env ## build/site: report, gallery, executed notebooks, documents and API as pages to open without network
-	@$(offline) $(BIN)/python -m rdlib.study.site figures build/site
+laptop: env ## study two real models on two CPU cores, in hours (docs/laptop.md; RECORD=yes: record their teacher again)
+	@$(if $(RECORD),$(PYTHON) scripts/llama_environment.py)
+	@$(if $(RECORD),RDLIB_NUMERICS=native) $(python) scripts/laptop.py $(if $(RECORD),record $(ARGS),prepare)
+	@$(if $(RECORD),true,$(laptop) --dry-run)
+	@$(if $(RECORD),true,$(laptop) $(ARGS))
+# In the processor's own numerics, which are several times as fast for models of this size
+laptop = RDLIB_NUMERICS=native HF_HUB_OFFLINE=1 $(rdlib) study --profile params/gsm8k_laptop.yaml --jobs $(JOBS)
 
 lab: env ## open the notebooks in JupyterLab
-	@$(BIN)/jupyter lab --ServerApp.root_dir="$(CURDIR)" --LabApp.default_url=/lab/tree/notebooks $(LAB_ARGS)
+	@$(VENV)/bin/jupyter lab --ServerApp.root_dir="$(CURDIR)" --LabApp.default_url=/lab/tree/notebooks $(LAB_ARGS)
 
-pins: env ## write what is installed to constraints.txt and environment.yml
-	@$(BIN)/python scripts/pins.py
+# ---- results
 
-clean: ## remove runs/ (all that studies made); keeps .venv and figures/
+figures: env ## redraw all tables and figures from the released results, without training (NAME=figure_5_lambda: only that)
+	@$(offline) $(rdlib) figures figures/results figures $(addprefix --name ,$(NAME))
+	@$(if $(NAME),true,$(rdlib) documents)
+
+verify: env ## compare runs/reference with the released seeds, artifact by artifact (SEEDS=0)
+	@$(rdlib) verify $(seeds) $(ARGS)
+
+release: env ## release the seeds in RUN (runs/reference/results), keep the notebooks of one cell, and redraw
+	@$(rdlib) release $(RUN) figures/results
+	@$(redraw)
+
+docs: env ## fill the numbers in README, docs and cards from result files; write codemeta.json and .zenodo.json
+	@$(rdlib) memory
+	@$(rdlib) documents
+
+crate: env ## write an RO-Crate for an archive to build/crate (FROM=runs/micro CRATE=folder)
+	@$(rdlib) crate $(FROM) $(CRATE)
+
+site: env ## write build/site: report, gallery, executed notebooks, documents and API as web pages
+	@$(offline) $(rdlib) site figures build/site
+
+# ---- tests
+
+test: lint ## check style, then run the tests (PYTEST_ARGS='-m "not slow"')
+	@$(offline) $(python) -m pytest $(PYTEST_ARGS)
+
+lint: env ## check style, imports between packages, and that notebooks have no outputs (FIX=yes: fix them)
+	@set -- notebooks/*.ipynb; [ ! -e "$$1" ] || $(VENV)/bin/nbstripout --keep-id $(if $(FIX),,--verify) "$$@"
+	@$(VENV)/bin/ruff check $(if $(FIX),--fix) .
+	@$(VENV)/bin/ruff format $(if $(FIX),,--check) .
+	@$(VENV)/bin/lint-imports --no-logo --no-cache
+
+check: env ## run one of the long tests: KIND=crash, fuzz, portable, slurm, real, own, llama, vllm, sharded, gpu or crate
+	@$(call one_of,check,KIND)
+
+check.crash = $(offline) $(python) scripts/crash_test.py $(ARGS)
+check.fuzz = $(offline) $(python) -m pytest -m fuzz --hypothesis-profile=fuzz $(PYTEST_ARGS)
+check.portable = $(offline) $(python) scripts/portable_test.py $(ARGS)
+check.slurm = $(offline) $(python) -m scripts.slurm_test $(ARGS)
+check.real = $(python) scripts/laptop.py prepare && RDLIB_NUMERICS=native $(python) -m pytest tests/real -s $(PYTEST_ARGS)
+check.own = $(PYTHON) scripts/vllm_environment.py && $(python) scripts/smollm2.py && \
+	$(python) -m pytest tests/own -s $(PYTEST_ARGS)
+check.llama = $(PYTHON) scripts/llama_environment.py && $(python) scripts/real_models.py student && \
+	$(offline) $(python) -m pytest tests/llama -s $(PYTEST_ARGS)
+check.vllm = $(PYTHON) scripts/vllm_environment.py && \
+	RDLIB_NUMERICS=native $(offline) .venv-vllm/bin/python -m pytest tests/with_vllm $(PYTEST_ARGS)
+check.gpu = $(python) scripts/gpu_check.py $(ARGS) && $(rdlib) documents
+check.crate = $(PYTHON) scripts/crate_environment.py && .venv-crate/bin/python scripts/validate_crate.py $(ARGS)
+check.sharded = $(PYTHON) scripts/deepspeed_environment.py && \
+	$(offline) .venv-deepspeed/bin/python -m pytest tests/with_deepspeed $(PYTEST_ARGS)
+
+bench: env ## measure speed against other software, into bench/results and docs (BENCH_PARTS="a d")
+	@$(if $(filter b h,$(BENCH_PARTS)),$(PYTHON) scripts/trl_environment.py)
+	@$(if $(filter j,$(BENCH_PARTS)),$(PYTHON) scripts/llama_environment.py)
+	@$(if $(filter j,$(BENCH_PARTS)),$(python) scripts/real_models.py student student-checkpoint)
+	@HF_HUB_OFFLINE=1 TQDM_DISABLE=1 $(python) -m bench $(BENCH_PARTS) --rounds $(BENCH_ROUNDS) $(BENCH_ARGS)
+	@$(rdlib) documents
+
+findings: ## run each script of findings/, which shows what other software does (needs a network, some minutes)
+	@$(PYTHON) scripts/findings.py $(ARGS)
+
+clean: ## remove runs/, with all that studies computed (ALL=yes: the environments and caches too)
 	@[ -d runs ] || { echo "There is no runs/ to remove."; exit 0; }; \
 	echo "Removing runs/ ($$(du -sh runs | cut -f1)): $$(ls runs | tr '\n' ' ')"; \
 	if [ -t 0 ] && [ -z "$(YES)" ]; then \
@@ -184,6 +149,35 @@ clean: ## remove runs/ (all that studies made); keeps .venv and figures/
 		[ "$$answer" = y ] || { echo "Nothing was removed."; exit 1; }; \
 	fi; \
 	rm -rf runs
+	@[ "$(ALL)" != yes ] || rm -rf .venv .venv-* .venv.lock .pytest_cache .ruff_cache .hypothesis .snakemake rdlib.egg-info
 
-distclean: clean ## remove .venv and caches too
-	rm -rf .venv .venv-vllm .venv-trl .venv-deepspeed .venv-llama .venv.lock .pytest_cache .ruff_cache .hypothesis .snakemake rdlib.egg-info
+# What $(1).NAME holds, NAME being the value of the variable $(2); else a sentence with the names that there are
+one_of = $(or $($(1).$($(2))),$(error $(2)="$($(2))": give one of $(patsubst $(1).%,%,$(filter $(1).%,$(.VARIABLES)))))
+
+# ---- names of version 1.0, which say what replaced them
+
+new.reference = study PROFILE=$(REFERENCE) EXPERIMENTS=\"study ablations questions\" SEEDS=0
+new.trials = study EXPERIMENTS=params/trials.yaml
+new.open-ends = study EXPERIMENTS=params/followups.yaml
+new.rounding = study EXPERIMENTS=rounding
+new.same-rate = study PROFILE=$(REFERENCE) EXPERIMENTS=same_rate
+new.retrain = study NAME=$(or $(NAME),figure_5_lambda)
+new.figure = figures NAME=$(or $(NAME),figure_5_lambda)
+new.compare = verify
+new.distclean = clean ALL=yes
+new.format = lint FIX=yes
+new.gpu-check = check KIND=gpu
+new.laptop-teacher = laptop RECORD=yes
+new.fuzz = check KIND=fuzz
+new.crash-test = check KIND=crash
+new.portable-test = check KIND=portable
+new.slurm-test = check KIND=slurm
+new.real-test = check KIND=real
+new.own-test = check KIND=own
+new.llama-test = check KIND=llama
+new.sharded-test = check KIND=sharded
+new.vllm-test = check KIND=vllm
+former := $(patsubst new.%,%,$(filter new.%,$(.VARIABLES)))
+.PHONY: $(former) pins
+$(former): ; @echo "\`make $@\` is now \`make $(new.$@)\`." >&2; exit 2
+pins: ; @echo "\`make pins\` is now \`$(python) scripts/pins.py\`." >&2; exit 2

@@ -1,45 +1,30 @@
-# The study's notebooks as a DAG: papermill is the job, files are the edges. Jobs come from rdlib.study.jobs.
+# A study's notebooks as a DAG: papermill is the job, files are the edges. `rdlib.study.workflow` writes the plan.
 import json
+from pathlib import Path
 
-from rdlib.paths import ROOT
-from rdlib.profile import load_profile
-from rdlib.study.grid import KINDS, named
-from rdlib.study.jobs import study_jobs
-from rdlib.study.retrain import jobs_behind
-
-PROFILE = config.get("profile", "params/micro.yaml")
-SETTINGS = load_profile(ROOT / PROFILE)
-SEEDS = config.get("seeds", SETTINGS.grid.seeds)
-SEEDS = [int(seed) for seed in (json.loads(SEEDS) if isinstance(SEEDS, str) else SEEDS)]
-RUNS = ROOT / SETTINGS.runs / SETTINGS.name
-if config.get("exhibit"):
-    JOBS = jobs_behind(config["exhibit"], PROFILE, SEEDS)
-else:
-    NAMES = {kind: config.get(kind, []) for kind in KINDS}
-    NAMES = {kind: json.loads(names) if isinstance(names, str) else names for kind, names in NAMES.items()}
-    JOBS = study_jobs(PROFILE, SEEDS, str(config.get("questions", False)) == "True", named(SETTINGS, **NAMES))
+JOBS = json.loads(Path(config["plan"]).read_text(encoding="utf-8"))
 
 
 rule all:
     input:
-        [job.marker(RUNS) for job in JOBS],
+        [job["marker"] for job in JOBS],
 
 
 for job in JOBS:
 
     rule:
         name:
-            job.name
+            job["name"]
         input:
-            [before.marker(RUNS) for before in job.after],
+            job["after"],
         output:
-            touch(job.marker(RUNS)),
+            touch(job["marker"]),
         log:
-            job.executed,
-        priority: job.priority
+            job["executed"],
+        priority: job["priority"]
         resources:
-            gpu=job.gpus,
+            gpu=job["gpus"],
         params:
-            command=job.command,
+            command=job["command"],
         shell:
             "{params.command}"

@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from transformers import Qwen2Config, Qwen2ForCausalLM
+from transformers import Qwen2ForCausalLM
 
 from bench.report import Row
 from bench.timing import in_turn, middle, peak_memory
@@ -26,7 +26,7 @@ from rdlib.method import one_base, ppo, rl, scoring, training
 from rdlib.paths import ROOT
 from rdlib.profile import load_profile
 from rdlib.settings import Lora, Model, Training
-from rdlib.study.architectures import KNOWN, Shape
+from rdlib.study.sizes import KNOWN, Shape, configuration
 
 PAD, LORA = 0, Lora(r=16, alpha=32)
 QUICK = Shape(64, 2, 4, 2, 16, 176, 2000, tied=True, qkv_bias=True)
@@ -38,16 +38,7 @@ GIVE_BACK = {"MALLOC_MMAP_THRESHOLD_": "262144", "MALLOC_TRIM_THRESHOLD_": "2621
 def prepare(folder: Path, shape: Shape) -> None:
     """Write the base, and a reward model that is an adapter on it, as its stage does."""
     torch.manual_seed(0)
-    config = Qwen2Config(
-        hidden_size=shape.hidden,
-        num_hidden_layers=shape.layers,
-        num_attention_heads=shape.heads,
-        num_key_value_heads=shape.kv_heads,
-        intermediate_size=shape.intermediate,
-        vocab_size=shape.vocabulary,
-        tie_word_embeddings=shape.tied,
-    )
-    Qwen2ForCausalLM(config).save_pretrained(folder / "base")
+    Qwen2ForCausalLM(configuration(shape)).save_pretrained(folder / "base")
     settings = Training(lora=LORA)
     model = training.with_adapters(rl.models.load_scorer(folder / "base", PAD), settings, "SEQ_CLS")
     with torch.no_grad():

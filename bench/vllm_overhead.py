@@ -2,7 +2,7 @@
 
 vLLM is asked twice: with the seed a request that our engine gives (what is left is the engine's own overhead: seeds,
 settings, texts), and as a user would without a wish for reproducible samples. Both give texts. Run by the Python of
-.venv-vllm, where `make vllm-test` has built it.
+.venv-vllm, where `make check KIND=vllm` has built it.
 """
 
 from __future__ import annotations

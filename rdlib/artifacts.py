@@ -8,7 +8,6 @@ complete, and reading checks that nothing in it was cut or edited since.
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import hashlib
 import json
@@ -159,6 +158,18 @@ def now() -> str:
 
 
 @contextlib.contextmanager
+def locked(folder: Path, busy: str) -> Iterator[int]:
+    """Hold a folder; gives the lock's descriptor. UserError, saying `busy`, where another process holds it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(busy) from None
+        yield lock.fileno()
+
+
+@contextlib.contextmanager
 def hold(partial: Path, key: str) -> Iterator[None]:
     """Work in a partial folder, alone: what another key left there is removed first.
 
@@ -185,16 +196,6 @@ def hold(partial: Path, key: str) -> Iterator[None]:
             file.flush()
             os.fsync(file.fileno())
         yield
-
-
-def is_disk_full(error: BaseException | None) -> bool:
-    """Whether an error, or one behind it, says that a disk or a quota is full; some libraries say so in words alone."""
-    full = (errno.ENOSPC, errno.EDQUOT)
-    while error is not None:
-        if getattr(error, "errno", None) in full or any(os.strerror(number) in str(error) for number in full):
-            return True
-        error = error.__cause__ or error.__context__
-    return False
 
 
 def seal(partial: Path, folder: Path, record: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""Kill a study at random moments, start it again each time, and compare what it ends with: `make crash-test`.
+"""Kill a study at random moments, start it again each time, and compare what it ends with: `make check KIND=crash`.
 
 The study runs twice, in a temporary folder: once from start to end, and once with SIGKILL sent at `--kills` moments to
 all of its processes (Snakemake, the server of warm notebooks, kernels), so that none can tidy up. Moments are drawn by
@@ -60,7 +60,7 @@ class Study:
 
     def start(self) -> subprocess.Popen:
         """Start the study, or go on with it; its output goes to a file."""
-        words = ["-m", "rdlib.study.dag", "--profile", str(self.profile), "--jobs", str(self.jobs), *self.words]
+        words = ["-m", "rdlib", "study", "--profile", str(self.profile), "--jobs", str(self.jobs), *self.words]
         with (self.folder / "output.txt").open("a") as output:
             environment = os.environ | self.environment | {MARK: str(self.folder), "TQDM_DISABLE": "1"}
             streams = {"stdout": output, "stderr": output}
@@ -112,8 +112,8 @@ def _notebook_of(process: psutil.Process) -> str | None:
         words = process.cmdline()
     except psutil.Error:
         return None
-    at_work = words[1:3] == ["-m", "rdlib.study.warm"] and len(words) > 3 and words[3].endswith(".ipynb")
-    return Path(words[3]).stem if at_work else None
+    at_work = words[1:4] == ["-m", "rdlib", "execute"] and len(words) > 4 and words[4].endswith(".ipynb")
+    return Path(words[4]).stem if at_work else None
 
 
 def moments(kills: int, notebooks: int, seconds: float, seed: int) -> list[tuple[int, float]]:

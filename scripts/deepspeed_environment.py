@@ -1,4 +1,4 @@
-"""Build `.venv-deepspeed`, the environment of `make sharded-test`, when it is missing, unfinished or stale.
+"""Build `.venv-deepspeed`, the environment of `make check KIND=sharded`, when it is missing, unfinished or stale.
 
 It is the study's own and DeepSpeed, which nobody needs who trains in one process or by DDP.
 """

@@ -1,4 +1,4 @@
-"""What this project does on a GPU, measured in at most eight minutes without a download: `make gpu-check`.
+"""What this project does on a GPU, measured in at most eight minutes without a download: `make check KIND=gpu`.
 
     python3 scripts/gpu_check.py                              # on a card; any releases that work together
     python3 scripts/gpu_check.py --device cpu --scale tiny    # the same path on a CPU, shapes cut, a minute

@@ -1,7 +1,7 @@
 """What `scripts/gpu_check.py` measures, each in a process of its own: this project's own trainings and rollouts.
 
 A job gives rows. A row of a training has the seconds of an optimizer step and its peak of memory, both after a step
-that is not counted, and beside them what the dry run says of the same stage (`rdlib.study.stage_memory`, and the
+that is not counted, and beside them what the dry run says of the same stage (`rdlib.study.memory`, and the
 operations of `rdlib.evidence.ledger`).
 """
 
@@ -25,7 +25,6 @@ from rdlib.method import one_base, reward_model, rl, sft, training
 from rdlib.method.ppo import PPOTrainer
 from rdlib.method.ppo_core import response_logprobs
 from rdlib.settings import Model, Training, Vllm
-from rdlib.study import architectures, stage_memory
 from rdlib.study import memory as m
 from rdlib.study.stage import Stage
 from rdlib.tasks import answers
@@ -103,19 +102,16 @@ class Work:
 
 def predicted_memory(stage: Stage, sampling: bool = False) -> m.Memory:
     """The account's peak of a stage's passes, or of where it samples: that has a cache."""
-    spread, model = stage_memory.sharding_of(stage), stage.profile.model_of(stage.student)
-    shape, _ = architectures.of(model, stage.root, model.parameters or 0.0)
-    numbers = stage_memory.numbers_of(stage.profile.training, spread)
-    setup = stage_memory.Setup(stage, shape, numbers, spread)
-    lasting, phases = stage_memory.TRAINED[stage.name](setup, stage.profile.hardware.gpu_memory_gib * m.GIB)
-    return lasting + m.most(*(one for one in phases if bool(one.cache) == sampling)) + m.Memory(runtime=m.RUNTIME)
+    lasting, phases = m.TRAINED[stage.name](m.Setup(stage))
+    wanted = [phase for phase in phases if bool(phase["cache"]) == sampling]
+    return lasting + max(wanted, key=m.Memory.total) + m.Memory(runtime=m.RUNTIME)
 
 
 def require_room(stage: Stage) -> None:
     """TooLarge where the dry run says that the stage does not fit on the card."""
-    found = stage_memory.of(stage)
+    found = m.footprint(stage)
     if not found.fits:
-        raise TooLarge(f"the account says {found.memory.total / m.GIB:.0f} GiB: {found.advice}")
+        raise TooLarge(f"the account says {found.memory.total() / m.GIB:.0f} GiB: {found.advice}")
 
 
 def measured_row(work: Work, name: str, stage: Stage, found: gpu_meters.Measured, **counts: float) -> Row:
@@ -138,10 +134,10 @@ def measured_row(work: Work, name: str, stage: Stage, found: gpu_meters.Measured
         "share_of_peak": flops / found.seconds / peak,
         "predicted_share": share,
         "memory_gib": found.allocated,
-        "predicted_gib": (account.total - account.runtime) / m.GIB,
+        "predicted_gib": (account.total() - account["runtime"]) / m.GIB,
         "reserved_gib": found.reserved,
         "card_gib": found.card,
-        "predicted_card_gib": account.total / m.GIB,
+        "predicted_card_gib": account.total() / m.GIB,
     }
 
 

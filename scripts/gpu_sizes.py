@@ -20,17 +20,13 @@ from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import (
     AutoModelForCausalLM,
-    LlamaConfig,
-    PreTrainedConfig,
     PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
-    Qwen2Config,
 )
 
 from rdlib.method.reward_model import STUDENT_NEGATIVE, STUDENT_POSITIVE, TEACHER_POSITIVE, Response
 from rdlib.paths import ROOT
-from rdlib.study.architectures import KNOWN, Shape
-from rdlib.study.sizes import LONGEST
+from rdlib.study.sizes import KNOWN, LONGEST, Shape, configuration
 from rdlib.study.stage import Stage
 from rdlib.tasks import prompts
 
@@ -142,24 +138,6 @@ def make_tokenizer() -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def configuration(shape: Shape, tokenizer: PreTrainedTokenizerBase) -> PreTrainedConfig:
-    """The configuration of a Llama or, where query, key and value have a bias, of a Qwen2."""
-    return (Qwen2Config if shape.qkv_bias else LlamaConfig)(
-        hidden_size=shape.hidden,
-        num_hidden_layers=shape.layers,
-        num_attention_heads=shape.heads,
-        num_key_value_heads=shape.kv_heads,
-        head_dim=shape.head_width,
-        intermediate_size=shape.intermediate,
-        vocab_size=shape.vocabulary,
-        tie_word_embeddings=shape.tied,
-        max_position_embeddings=4096,
-        bos_token_id=None,
-        eos_token_id=tokenizer.convert_tokens_to_ids(END),
-        pad_token_id=tokenizer.pad_token_id,
-    )
-
-
 @torch.no_grad()
 def write_weights(folder: Path, shape: Shape, device: torch.device) -> int:
     """Write a model with random bfloat16 weights, made on the device, and its tokenizer; returns its parameters.
@@ -167,9 +145,11 @@ def write_weights(folder: Path, shape: Shape, device: torch.device) -> int:
     The layers' matrices are twice as large as usual: with the usual ones a model says its last token again and again.
     """
     tokenizer = make_tokenizer()
+    ends = {"eos_token_id": tokenizer.convert_tokens_to_ids(END), "pad_token_id": tokenizer.pad_token_id}
+    given = ends | {"bos_token_id": None, "max_position_embeddings": 4096}
     torch.manual_seed(0)
     with device:
-        model = AutoModelForCausalLM.from_config(configuration(shape, tokenizer), dtype=torch.bfloat16)
+        model = AutoModelForCausalLM.from_config(configuration(shape, **given), dtype=torch.bfloat16)
     for name, parameter in model.named_parameters():
         if ".layers." in name and parameter.dim() > 1:
             parameter.mul_(2)

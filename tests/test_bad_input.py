@@ -2,109 +2,11 @@
 
 from __future__ import annotations
 
-import errno
-import json
-import subprocess
-import sys
-
-import nbformat
 import pytest
-from conftest import MODELS, PARAMS, REPOSITORY, copy_study, make_root, stage_in
+from conftest import MODELS, PARAMS, copy_study, make_root, stage_in
 
 from rdlib.engines import models
 from rdlib.errors import UserError
-from rdlib.study import execute
-
-
-def notebook(tmp_path, *cells: str, parameters: str = "dataset = 'gsm'\nseed = 0"):
-    """A notebook file with a parameters cell and others."""
-    first = nbformat.v4.new_code_cell(parameters, metadata={"tags": ["parameters"]})
-    content = nbformat.v4.new_notebook(cells=[first, *(nbformat.v4.new_code_cell(c) for c in cells)])
-    content.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    path = tmp_path / "notebook.ipynb"
-    nbformat.write(content, path)
-    return path
-
-
-# ---- rdlib.study.execute
-
-
-@pytest.mark.parametrize(
-    ("parameters", "words"),
-    [
-        ({"datset": "gsm"}, "no parameter 'datset': did you mean 'dataset'"),
-        ({"colour": 1}, "no parameter 'colour': it declares dataset, seed"),
-    ],
-)
-def test_undeclared_parameters(tmp_path, parameters, words):
-    path = notebook(tmp_path)
-    with pytest.raises(UserError, match=words):
-        execute.execute(path, tmp_path / "out.ipynb", parameters)
-    assert not (tmp_path / "out.ipynb").exists()
-
-
-@pytest.mark.parametrize(
-    ("arguments", "code", "words"),
-    [
-        ([], 2, "usage:"),
-        (["a", "b", "c", "d"], 2, "usage:"),
-        (["absent.ipynb", "out.ipynb"], 1, "error: There is no notebook absent.ipynb"),
-        (["absent.ipynb", "out.ipynb", "{'dataset': 1}"], 1, "error: The parameters are not a JSON dictionary"),
-        (["absent.ipynb", "out.ipynb", "[1]"], 1, "error: The parameters are not a JSON dictionary"),
-    ],
-)
-def test_the_command_line_of_execute(tmp_path, monkeypatch, capsys, arguments, code, words):
-    monkeypatch.chdir(tmp_path)
-    assert execute.main(arguments) == code
-    assert capsys.readouterr().err.startswith(words)
-
-
-def test_a_file_that_is_no_notebook(tmp_path, capsys):
-    (tmp_path / "n.ipynb").write_text("this is text")
-    assert execute.main([str(tmp_path / "n.ipynb"), str(tmp_path / "out.ipynb")]) == 1
-    error = capsys.readouterr().err
-    assert "n.ipynb" in error and "Traceback" not in error
-
-
-@pytest.mark.slow
-def test_a_failing_notebook_leaves_its_message(tmp_path, capsys, monkeypatch):
-    monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
-    path = notebook(tmp_path, "from rdlib.errors import UserError\nraise UserError('Lower the learning rate.')")
-    output = tmp_path / "runs" / "out.ipynb"
-    assert execute.main([str(path), str(output)]) == 1
-    assert capsys.readouterr().err.strip().endswith("error: Lower the learning rate.")
-    assert output.with_suffix(".error").read_text() == "Lower the learning rate.\n"
-    assert output.exists()  # as far as it got
-    fine = notebook(tmp_path, "print(dataset, seed)")
-    assert execute.main([str(fine), str(output), json.dumps({"seed": 3})]) == 0
-    assert not output.with_suffix(".error").exists()
-    assert "gsm 3" in output.read_text()
-
-
-def test_a_disk_too_full_for_the_executed_notebook(tmp_path, capsys, monkeypatch):
-    def full(*_, **__):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(execute.papermill, "execute_notebook", full)
-    path = notebook(tmp_path, "1 + 1")
-    assert execute.main([str(path), str(tmp_path / "out.ipynb")]) == 1
-    assert (error := capsys.readouterr().err).startswith("error: ") and "the disk is full" in error
-    assert error.count("\n") == 1 and "Traceback" not in error
-
-
-@pytest.mark.slow
-def test_exit_codes_of_the_real_commands(tmp_path):
-    for module, arguments in (
-        ("rdlib.study.execute", ["absent.ipynb", "x.ipynb"]),
-        ("rdlib.study.dag", ["--profile", "absent"]),
-    ):
-        done = subprocess.run(
-            [sys.executable, "-m", module, *arguments], capture_output=True, text=True, cwd=REPOSITORY
-        )
-        assert done.returncode > 0
-        assert done.stderr.strip().startswith("error: There is no ")
-        assert len(done.stderr.strip().splitlines()) == 1
-
 
 # ---- models
 
@@ -126,23 +28,14 @@ def test_models_that_cannot_be_loaded(tmp_path):
             models.load_tokenizer(tmp_path / source)
 
 
-def test_a_profile_with_a_model_that_is_not_there(tmp_path):
-    root = make_root(tmp_path, teachers={"strong": "models/stronger"})
-    with pytest.raises(UserError, match="models/stronger cannot be loaded"):
-        stage_in(root, "01_teacher_responses").run_with_inputs()
-
-
 # ---- stages that cannot do their work
 
 
-def test_a_missing_earlier_stage(tmp_path):
-    root = make_root(tmp_path)
-    for name in ("01_teacher_responses", "05_reward_model", "07_evaluate"):
-        with pytest.raises(
-            UserError,
-            match=r"is missing or was made with other settings, code or inputs: run notebooks/\d\d_\w+\.ipynb",
-        ):
-            stage_in(root, name).run()
+@pytest.mark.parametrize("name", ["01_teacher_responses", "05_reward_model", "07_evaluate"])
+def test_a_missing_earlier_stage(tmp_path, name):
+    words = r"is missing or was made with other settings, code or inputs: run notebooks/\d\d_\w+\.ipynb"
+    with pytest.raises(UserError, match=words):
+        stage_in(make_root(tmp_path), name).run()
 
 
 def test_a_student_that_was_never_wrong(study, tmp_path, monkeypatch):
@@ -182,7 +75,7 @@ def test_no_label_in_the_validation_split(study, tmp_path, monkeypatch):
 
 def test_a_profile_outside_of_the_repository(tmp_path, at_root):
     """An absolute path works as well as a relative one."""
-    from rdlib.study.opening import make_stage
+    from rdlib.study.stage import make_stage
 
     at_root(make_root(tmp_path / "repository"))
     elsewhere = make_root(tmp_path / "elsewhere") / PARAMS

@@ -11,6 +11,7 @@ import pytest
 import torch
 from conftest import copy_study, make_root, stage_in
 from safetensors.torch import load_file
+from test_label_free import without_any_gold_answer
 
 from rdlib import artifacts
 from rdlib.engines import models
@@ -22,7 +23,7 @@ from rdlib.method.policy import policy_source
 from rdlib.method.reward_model import Response
 from rdlib.study.specification import BASELINES
 from rdlib.tasks import answers
-from rdlib.tasks.prompts import Encoder, Prompt
+from rdlib.tasks.prompts import STOP, THINK, Encoder, Prompt
 from rdlib.tasks.questions import read_questions
 
 SP, SN, TP = reward_model.STUDENT_POSITIVE, reward_model.STUDENT_NEGATIVE, reward_model.TEACHER_POSITIVE
@@ -47,16 +48,10 @@ def same_weights(first, second) -> bool:
 
 @pytest.fixture(scope="module")
 def finished(study, tmp_path_factory):
-    """A copy of the study in which every baseline has run, while no file of gold answers could be read."""
+    """A copy of the study in which every baseline has run, while no gold answer could be asked for."""
     root = copy_study(study, tmp_path_factory.mktemp("baselines"))
-    read = artifacts.read_parquet
-
-    def no_gold(path, *args):
-        assert "gold" not in path.name, "a training stage read the gold answers"
-        return read(path, *args)
-
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(artifacts, "read_parquet", no_gold)
+        without_any_gold_answer(patch)
         for method in BASELINES:
             stage_in(root, "13_baseline", method).run()
     return root
@@ -66,14 +61,7 @@ def finished(study, tmp_path_factory):
 
 
 def test_rft_takes_distinct_agreeing_responses_up_to_the_cap():
-    rows = [
-        ("a", "x", True),
-        ("a", "x", True),
-        ("a", "y", True),
-        ("a", "z", False),
-        ("b", "x", True),
-        ("c", "w", False),
-    ]
+    rows = [*zip("aaaabc", "xxyzxw", [True] * 3 + [False, True, False], strict=True)]
     responses = pd.DataFrame(rows, columns=["id", "text", "positive"])
     everything = baselines.select_own_responses(responses, None, 0)
     assert everything[["id", "text"]].values.tolist() == [["a", "x"], ["a", "y"], ["b", "x"]]
@@ -85,14 +73,10 @@ def test_dpo_pairs_by_hand():
     """Student positive over negative, then teacher positive over student positive, the i-th with the i-th."""
     first = [Response(kind, text, True) for kind, text in [(SP, "p1"), (SP, "p2"), (SN, "n1"), (SN, "n2"), (TP, "t1")]]
     second = [Response(SP, "p3", True), Response(SN, "n3", False), Response(TP, "t3", True)]
-    pairs = baselines.preference_pairs({"a": first, "b": second})
-    assert [(key, chosen.text, rejected.text) for key, chosen, rejected in pairs] == [
-        ("a", "p1", "n1"),
-        ("a", "p2", "n2"),
-        ("a", "t1", "p1"),
-        ("b", "p3", "n3"),
-        ("b", "t3", "p3"),
-    ]
+    third = [Response(SP, "4", True), Response(SN, "5", True), Response(TP, "4", True)]  # a pair of one text is none
+    pairs = baselines.preference_pairs({"a": first, "b": second, "c": third})
+    found = [f"{key}: {chosen.text} > {rejected.text}" for key, chosen, rejected in pairs]
+    assert found == ["a: p1 > n1", "a: p2 > n2", "a: t1 > p1", "b: p3 > n3", "b: t3 > p3", "c: 4 > 5"]
 
 
 def test_dpo_tokens_are_the_reward_models(small):
@@ -110,24 +94,20 @@ def test_dpo_tokens_are_the_reward_models(small):
     )
 
 
-def test_dpo_takes_the_reward_models_examples(finished):
-    stage = stage_in(finished, "13_baseline", "dpo")
-    students, teachers = reward_model.read_responses(stage)["train"]
-    examples, _ = reward_model.build_examples(students, teachers, stage.profile.reward_model, stage.seed)
-    n = 0
-    for responses in examples.values():
-        right, wrong, given = ([r.text for r in responses if r.kind == kind] for kind in (SP, SN, TP))
-        n += len(list(zip(right, wrong, strict=False))) + sum(a != b for a, b in zip(given, right, strict=False))
-    assert stage.json("summary")["examples"] == n > 0
-
-
-def test_grpos_reward_is_the_match_with_the_pseudo_label():
-    reward = baselines.match_reward("number")
-    texts = ["so #### 4", "#### 5", "no answer", "#### 1,000"]
-    assert reward(completions=texts, pseudo_label=["4", "4", "4", "1000"], options=[10] * 4, prompts=[]) == [1, 0, 0, 1]
-    reward = baselines.match_reward("choice")
-    texts = ["The answer is (D)."] * 2
-    assert reward(completions=texts, pseudo_label=["D", "D"], options=[4, 3], prompts=[]) == [1, 0]
+@pytest.mark.parametrize(
+    ("reward", "texts", "labels", "options", "expected"),
+    [
+        (("number",), ["so #### 4", "#### 5", "no answer", "#### 1,000"], ["4", "4", "4", "1000"], 10, [1, 0, 0, 1]),
+        (("choice",), ["The answer is (D)."], ["D"], 4, [1]),
+        (("choice",), ["The answer is (D)."], ["D"], 3, [0]),
+        (("math", "", STOP), ["It is 4.\n#### 4\n\nQuestion: What is 3 + 3?\n#### 6"], ["4"], 10, [1]),
+        (("math", THINK), ["So it is 4.\n#### 4"], ["4"], 10, [0]),  # thinking that was cut off
+    ],
+)
+def test_grpos_reward_is_the_match_with_the_pseudo_label(reward, texts, labels, options, expected):
+    """Of the answer that PPO would read."""
+    given = {"pseudo_label": labels, "options": [options] * len(texts), "prompts": []}
+    assert baselines.match_reward(*reward)(completions=texts, **given) == expected
 
 
 def test_queries_are_ppos_in_ppos_order(finished):
@@ -146,10 +126,9 @@ def test_queries_are_ppos_in_ppos_order(finished):
 # ---- the first step, by a second computation
 
 
-def first_batch(finished, folder, method):
+def first_batch(stage, folder):
     """(trainer, inputs) of the first step of a baseline that samples: padded ids and masks of prompts and responses."""
-    stage = stage_in(finished, "13_baseline", method)
-    trainer = baselines.TRAINERS[method](stage, folder, start_of(stage))
+    trainer = baselines.TRAINERS[stage.method](stage, folder, start_of(stage))
     trainer.model.train()
     return trainer, trainer._prepare_inputs(next(iter(trainer.get_train_dataloader())))
 
@@ -158,23 +137,38 @@ def token_lists(inputs, what: str) -> list[list[int]]:
     return [ids[mask.bool()].tolist() for ids, mask in zip(inputs[f"{what}_ids"], inputs[f"{what}_mask"], strict=True)]
 
 
-def test_distillations_loss_is_the_reverse_kl_on_the_students_own_samples(finished, tmp_path):
-    trainer, inputs = first_batch(finished, tmp_path, "distillation")
+@pytest.mark.parametrize("heat", [1.0, 3.0])
+def test_distillations_loss_is_the_reverse_kl_on_the_students_own_samples(finished, tmp_path, heat):
+    """Of the teacher at the temperature at which it is sampled."""
+    stage = stage_in(finished, "13_baseline", "distillation")
+    if heat != 1:
+        stage = stage.with_overrides({"teacher_sampling.heat": heat})
+        assert "13_baseline@teacher_sampling.heat=3.0" in str(stage.folder)
+        for one in stage.inputs.values():
+            one.run_with_inputs()
+    trainer, inputs = first_batch(stage, tmp_path)
     loss = trainer.compute_loss(trainer.model, inputs).item()
     teacher = models.load_causal_lm(finished / "models/strong")
+    assert loss == pytest.approx(reverse_kl(trainer.model, teacher, inputs, heat), rel=1e-4)
+
+
+def reverse_kl(student, teacher, inputs, heat: float = 1.0, shared: int | None = None) -> float:
+    """The mean over the tokens of responses, one sequence at a time, over the first `shared` ids of the vocabulary."""
     divergence, tokens = 0.0, 0
     for prompt, response in zip(token_lists(inputs, "prompt"), token_lists(inputs, "completion"), strict=True):
         ids = torch.tensor([prompt + response])
+        assert ids.max() < (shared or ids.max() + 1)
         with torch.no_grad():
-            mine, other = (m(ids).logits[0].log_softmax(-1) for m in (trainer.model, teacher))
+            mine = student(ids).logits[0, :, :shared].log_softmax(-1)
+            other = (teacher(ids).logits[0, :, :shared] / heat).log_softmax(-1)
         places = slice(len(prompt) - 1, -1)  # the token before predicts it
         divergence += (mine[places].exp() * (mine[places] - other[places])).sum().item()
         tokens += len(response)
-    assert loss == pytest.approx(divergence / tokens, rel=1e-4)
+    return divergence / tokens
 
 
 def test_grpos_advantages_by_hand(finished, tmp_path):
-    trainer, inputs = first_batch(finished, tmp_path, "grpo")
+    trainer, inputs = first_batch(stage_in(finished, "13_baseline", "grpo"), tmp_path)
     decode = trainer.processing_class.decode
     labels = dict(zip(trainer.train_dataset["prompt"], trainer.train_dataset["pseudo_label"], strict=True))
     rows = pd.DataFrame({"prompt": [decode(ids) for ids in token_lists(inputs, "prompt")]})
@@ -217,7 +211,7 @@ def test_stage_keeps_the_best_policy(finished, method):
     assert measure(models.load_causal_lm(stage.folder / "model")) == summary["best"]
 
 
-@pytest.mark.parametrize(("method", "improves"), [("dpo", False), *((method, True) for method in BASELINES)])
+@pytest.mark.parametrize(("method", "improves"), [("dpo", False), ("grpo", True)])
 def test_the_start_is_kept_unless_training_improves_on_it(study, tmp_path, monkeypatch, method, improves):
     stage = stage_in(copy_study(study, tmp_path), "13_baseline", method)
     given = (n / 100 for n in count(1)) if improves else chain([0.5, 0.4], repeat(0.5))
@@ -231,7 +225,7 @@ class Crash(BaseException):
     """Not an Exception, as KeyboardInterrupt is not."""
 
 
-@pytest.mark.parametrize("method", BASELINES)
+@pytest.mark.parametrize("method", ["dpo", "grpo"])  # rft is trained as SFT is, and distillation by TRL as GRPO
 def test_a_run_that_was_killed_ends_with_the_same_bytes(finished, study, tmp_path, monkeypatch, method):
     reference = stage_in(finished, "13_baseline", method)
     stage, last = stage_in(copy_study(study, tmp_path), "13_baseline", method), reference.table("history")["step"].max()
@@ -271,24 +265,6 @@ def test_costs(finished, method):
     assert summary["tokens_read"] == (summary["tokens_trained"] if method == "grpo" else 0)  # by GRPO's reference
 
 
-@pytest.mark.parametrize("method", BASELINES)
-def test_no_input_holds_gold_answers(finished, method):
-    def before(stage):
-        return {stage.name}.union(*map(before, stage.inputs.values()))
-
-    names = before(stage_in(finished, "13_baseline", method))
-    assert names == {"00_data", "01_teacher_responses", "02_pseudo_labels", "03_sft_warmup"} | {
-        "04_student_responses",
-        "13_baseline",
-    }
-
-
-def test_a_baseline_is_evaluated_like_any_method(finished):
-    stage = stage_in(finished, "07_evaluate", "rft").run()
-    assert stage.inputs["model"] == stage_in(finished, "13_baseline", "rft")
-    assert stage.json("summary")["accuracy"].keys() == {"gsm", "gsm_plus"}
-
-
 # ---- what is refused
 
 
@@ -310,13 +286,6 @@ def test_no_pair_is_a_clear_error(study, tmp_path, monkeypatch):
     monkeypatch.setattr(baselines, "preference_pairs", lambda examples: [])
     with pytest.raises(UserError, match="no training query has a pair"):
         stage.run()
-
-
-def test_a_pair_of_one_text_is_left_out():
-    right, wrong, given = Response(SP, "4", True), Response(SN, "5", True), Response(TP, "4", True)
-    other = Response(TP, "2 + 2 = 4", True)
-    assert baselines.preference_pairs({"q": [right, wrong, given]}) == [("q", right, wrong)]
-    assert baselines.preference_pairs({"q": [right, wrong, other]}) == [("q", right, wrong), ("q", other, right)]
 
 
 def test_no_failed_query_is_a_clear_error(finished):

@@ -9,7 +9,7 @@ import pytest
 
 from bench import large_vocabulary, micro, real_sampling, report, responses, roofline, timing, whole_study
 from rdlib import streams
-from rdlib.evidence import run_rows
+from rdlib.evidence import documents
 from rdlib.method import voting
 from rdlib.tasks import answers
 
@@ -46,17 +46,13 @@ def test_the_docs_show_what_was_measured(tmp_path):
         report.Row("a", "slow", 12.0, 11.0, 13.0, "s", 10.0, most=True),
     ]
     provenance = report.provenance("a", 3)
-    report.write("a", rows, provenance, tmp_path)
-    text = run_rows.bench_rows(tmp_path)
-    assert "| 4.12 [4, 4.5] x | >= 3 | met | sampling | 12 responses/s | 3 responses/s |" in text
-    assert "| 61,234 responses/s | - |  | many | - | - |" in text
-    assert "| 12 [11, 13] s | <= 10 | missed | slow |" in text
-    assert provenance["commit"][:7] in text.splitlines()[-1]
+    report.write("a", rows, provenance, tmp_path / "bench/results")
+    table = documents.tables_of(tmp_path)
+    assert [row.result for row in table("bench")] == ["sampling", "many", "slow"]
+    sampling = table("bench", result="sampling")
+    assert (sampling.value, sampling.low, sampling.aim, sampling.met) == (4.123, 4.0, ">= 3", "True")
+    assert table("bench", result="slow").met == "False" and provenance["commit"][:7] in sampling.measured_on
     assert {"command", "commit", "dirty", "packages", "machine", "processor"} <= provenance.keys()
-
-
-def test_without_results_the_docs_say_how_to_get_them(tmp_path):
-    assert "make bench" in run_rows.bench_rows(tmp_path)
 
 
 def test_a_token_costs_two_flops_a_weight_and_its_own_cache():

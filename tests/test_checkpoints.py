@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import ast
 import math
-import pickle
 import random
 
 import numpy as np
 import pytest
 import torch
-from conftest import MODELS, REPOSITORY
 
 from rdlib import checkpoints
-from rdlib.engines import models
-from rdlib.errors import UserError
 
 
 def trained() -> tuple[torch.nn.Module, torch.optim.Optimizer]:
@@ -54,18 +49,11 @@ def test_random_states_go_on_where_they_were(tmp_path):
     assert (random.random(), np.random.rand(), torch.rand(1)) == drawn
 
 
-@pytest.mark.parametrize(
-    "content",
-    [
-        {},
-        [],
-        {"a": (1, [2.5, None], "text"), 3: True, (1, 2): {"nested": []}},
-        [1e-300, -0.0, math.inf, 2**70, "λ\n\0"],
-    ],
-)
-def test_plain_values_come_back_as_they_were(tmp_path, content):
-    checkpoints.save(tmp_path / "c.safetensors", content)
-    assert repr(checkpoints.load(tmp_path / "c.safetensors")) == repr(content)
+def test_plain_values_come_back_as_they_were(tmp_path):
+    plain = {"a": (1, [2.5, None], "text"), 3: True, (1, 2): {"nested": []}}
+    for content in ({}, [], plain, [1e-300, -0.0, math.inf, 2**70, "λ\n\0"]):
+        checkpoints.save(tmp_path / "c.safetensors", content)
+        assert repr(checkpoints.load(tmp_path / "c.safetensors")) == repr(content)
 
 
 def test_tensors_that_share_memory_and_kinds_of_numbers(tmp_path):
@@ -82,27 +70,3 @@ def test_other_objects_are_refused_and_leave_no_file(tmp_path):
     with pytest.raises(TypeError, match="cannot hold a Linear"):
         checkpoints.save(tmp_path / "c.safetensors", {"model": torch.nn.Linear(1, 1)})
     assert not list(tmp_path.iterdir())
-
-
-def test_a_model_in_a_pickle_is_refused(tmp_path):
-    for path in (MODELS / "small").iterdir():
-        if path.suffix == ".json":
-            (tmp_path / path.name).write_bytes(path.read_bytes())
-    (tmp_path / "pytorch_model.bin").write_bytes(pickle.dumps({}))
-    with pytest.raises(UserError, match=r"cannot be loaded .*safetensors"):
-        models.load_causal_lm(tmp_path)
-
-
-def test_no_module_reads_or_writes_pickles():
-    found = set()
-    for path in [*(REPOSITORY / "rdlib").rglob("*.py"), *(REPOSITORY / "scripts").glob("*.py")]:
-        for node in ast.walk(ast.parse(path.read_text())):
-            names = [alias.name for alias in node.names] if isinstance(node, ast.Import | ast.ImportFrom) else []
-            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
-            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
-                names.append(f"{node.value.id}.{node.attr}")
-            found |= {(path.name, n) for n in names if n in FORBIDDEN}
-    assert not found
-
-
-FORBIDDEN = {"pickle", "dill", "cloudpickle", "joblib", "torch.load", "torch.save", "np.load", "pd.read_pickle"}

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 from conftest import REPOSITORY
 
 from rdlib.errors import UserError
@@ -198,7 +199,7 @@ def test_c5_follows_the_counts():
 @pytest.mark.parametrize(("other", "verdict"), [(180, SUPPORTED), (219, INCONCLUSIVE), (260, NOT_SUPPORTED)])
 def test_c6_and_c9_follow_the_variant(name, variant, other, verdict):
     correct = pd.concat([study(ours=220), answers("gsm", "strong", "small", "ours", other, variant)])
-    claim = claims.variant_claim(name, RULES[name], correct)
+    claim = claims.better_than(name, RULES[name], correct)
     assert claim.verdict == verdict and len(claim.cells) == 1
     assert claim.cells[0].paper == (pytest.approx(1.21) if name == "C6" else None)
 
@@ -352,17 +353,18 @@ def test_the_papers_numbers_are_judged_by_their_signs(values, kind, verdict):
     ("text", "message"),
     [
         ("C1: [", "can't be read"),
-        ("{smallest: {cell: 1, mean: 1}, C1: {statement: a, kind: every_cell}}", "C1.*other"),
+        ("C1: {statement: a, kind: every_cell}\nsmallest: {cell: 1, mean: 1}", "C1.*other"),
         ("C1: {statement: a, kind: every_cell, other: sft}", "C1.*smallest"),
-        ("{smallest: {cell: 0, mean: 1}, C1: {statement: a, kind: every_cell, other: sft}}", "smallest.cell"),
+        ("C1: {statement: a, kind: every_cell, other: sft}\nsmallest: {cell: 0, mean: 1}", "smallest.cell"),
         ("smallest: 1\nC1: 2", "C1"),
         ("C1: {statement: a, kind: sometimes}", "C1"),
         ("C7: {statement: a, kind: stability, setting: reward_model.lam, margin: -1}", "C7.*margin"),
-        ("{smallest: {cell: 1, mean: 1}, C1: {statement: a, kind: every_cell, other: sft, extra: 1}}", "extra"),
+        ("C1: {statement: a, kind: every_cell, other: sft, extra: 1}\nsmallest: {cell: 1, mean: 1}", "extra"),
     ],
 )
 def test_a_bad_file_of_criteria_is_one_sentence(tmp_path, text, message):
-    (tmp_path / "claims.yaml").write_text(text)
+    sentences = yaml.safe_load(criteria.CLAIMS_FILE.read_text())["sentences"]
+    (tmp_path / "claims.yaml").write_text(f"{text}\nsentences: {sentences}" if text[0] == "C" else text)
     with pytest.raises(UserError, match=message):
         criteria.load_criteria(tmp_path / "claims.yaml")
     with pytest.raises(UserError, match="claims.yaml"):

@@ -28,7 +28,10 @@ def changes(title: str) -> list[tuple[str, str, str]]:
     """(file, kind, block) of each change that a recipe makes; the file is the last that is named before the block."""
     parts = re.split(r"^```(python|diff)\n(.*?)^```\n", recipe(title), flags=re.DOTALL | re.MULTILINE)
     triples = zip(parts[::3], parts[1::3], parts[2::3], strict=False)
-    return [(re.findall(r"`(rdlib/[\w/]+\.py)`", before)[-1], kind, block) for before, kind, block in triples]
+    return [
+        (re.findall(r"`((?:rdlib|params)/[\w/]+\.(?:py|yaml))`", before)[-1], kind, block)
+        for before, kind, block in triples
+    ]
 
 
 def apply(diff: str, text: str) -> str:
@@ -70,7 +73,7 @@ def run(root: Path, *words: str) -> str:
 def run_stage(root: Path, name: str, **parameters: str) -> Path:
     """Make a stage of the copy with all that comes before it; returns its folder."""
     parameters |= {"profile": PARAMS, "dataset": "gsm", "teacher": "strong"}
-    code = "from rdlib.study.opening import open_stage; print(open_stage(*%r).run_with_inputs().folder)"
+    code = "from rdlib.study.stage import open_stage; print(open_stage(*%r).run_with_inputs().folder)"
     return Path(run(root, "-c", code % ((name, parameters),)).splitlines()[-1])
 
 
@@ -103,13 +106,13 @@ def test_a_method(copy):
     assert folder.parts[-3:] == ("greedy", "seed0", "07_evaluate")
     trained = json.loads((folder.with_name("13_baseline") / "summary.json").read_text())
     assert trained["examples"] == 16
-    code = "from rdlib.study import arms, grid; print([a.name for a in arms.arms_of(grid.ablation_cells(%r, 0)[0])])"
+    code = "from rdlib.study import experiments as e; print([r.arm for r in e.runs(e.load()['R1'], %r, [0])])"
     assert "greedy SFT" in run(copy, "-c", code % PARAMS)
 
 
 def test_a_figure(copy):
     follow("Add a figure", copy)
     shutil.copytree(REPOSITORY / "figures/results/seed0", copy / "figures/results/seed0")
-    run(copy, "-m", "rdlib.study.figures", "figures/results", "figures", "--name", "figure_seconds")  # make figure
+    run(copy, "-m", "rdlib", "figures", "figures/results", "figures", "--name", "figure_seconds")  # make figures
     assert {f"figure_seconds.{kind}" for kind in ("csv", "pdf", "png")} <= set(os.listdir(copy / "figures"))
     assert set(pd.read_csv(copy / "figures/figure_seconds.csv")["stage"]) >= {"00_data", "06_ppo"}

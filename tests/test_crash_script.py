@@ -1,4 +1,4 @@
-"""`make crash-test`: when it kills, what it compares, and that it finds and ends every process of its study."""
+"""`make check KIND=crash`: when it kills, what it compares, and that it finds and ends every process of its study."""
 
 from __future__ import annotations
 

@@ -1,168 +1,37 @@
-"""The job list: complete, ordered, uniquely named, runnable by its notebooks, and rerun only where stale."""
+"""A study's jobs, rerun only where stale; and the command that runs them, one at a time."""
 
 from __future__ import annotations
 
-import argparse
+import fcntl
 import json
-import shlex
+import shutil
 import sys
+import time
 from pathlib import Path
 
 import pytest
 import yaml
-from conftest import PARAMS, REPOSITORY, copy_study, make_root, patch_root, tiny_settings
+from conftest import PARAMS, REPOSITORY, copy_study, make_root
 
-from rdlib.errors import UserError
-from rdlib.study import dag, failures
-from rdlib.study.execute import check_parameters
-from rdlib.study.jobs import ABLATIONS, drop_stale_markers, study_jobs
-from rdlib.study.opening import make_stage
-
-
-def closure(stage) -> set[Path]:
-    """The folders of a stage and of everything before it."""
-    return {stage.folder}.union(*(closure(upstream) for upstream in stage.inputs.values()))
-
-
-def grid_folders(seed: int) -> set[Path]:
-    """What the issue's grid needs: every evaluation, every judgement, and all that comes before them."""
-    folders = set()
-    for dataset in ("gsm", "mmlu"):
-        cells = [{"teacher": t, "student": s} for t in ("strong", "weak") for s in ("large", "small")]
-        wanted = [(c, m) for c in cells for m in ("sft", "ours_wo_r", "ours_wo_d", "ours")]
-        wanted += [({"teacher": t}, "teacher") for t in ("strong", "weak")]
-        wanted += [({"student": s}, "icl") for s in ("large", "small")]
-        for axes, method in wanted:
-            folders |= closure(make_stage("07_evaluate", PARAMS, seed=seed, dataset=dataset, method=method, **axes))
-        for teacher in ("strong", "weak"):
-            folders |= closure(make_stage("02_judgement", PARAMS, seed=seed, dataset=dataset, teacher=teacher))
-    return folders
+from rdlib.__main__ import main
+from rdlib.profile import load_profile
+from rdlib.study import dag, warm, workflow
+from rdlib.study.jobs import drop_stale_markers, study_jobs
 
 
 @pytest.fixture(scope="module")
-def jobs(tmp_path_factory):
-    """(jobs, root) of the tiny profile's study with two seeds."""
-    root = make_root(tmp_path_factory.mktemp("dag"))
-    with pytest.MonkeyPatch.context() as patch:
-        patch_root(patch, root)
-        made = study_jobs(PARAMS, [0, 1])
-        grid = {folder for seed in (0, 1) for folder in grid_folders(seed)}
-        return made, root, grid
+def root(tmp_path_factory):
+    return make_root(tmp_path_factory.mktemp("dag"))
 
 
-def asked(profile: str, **options) -> argparse.Namespace:
-    """The command line's arguments, those not given at their defaults."""
-    given = {
-        "profile": profile,
-        "jobs": 2,
-        "seeds": None,
-        "questions": False,
-        "exhibit": None,
-        "workflow_profile": None,
-        "methods": None,
-        "ablations": None,
-    }
-    return argparse.Namespace(**given | options)
-
-
-def test_the_jobs_make_every_stage_of_the_grid(jobs):
-    made, _, grid = jobs
-    stages = {stage.folder for job in made for stage in job.stages}
-    assert grid <= stages
-
-
-def test_the_ablations_add_their_variants(jobs):
-    made, _, grid = jobs
-    variants = {(s.name, s.variant) for job in made for s in job.stages if s.folder not in grid}
-    expected = {("05_reward_model", f"reward_model.lam={v}") for v in (0.0, 1.0)}
-    expected |= {("05_reward_model", f"reward_model.teacher_share={v}") for v in (0.25, 0.75)}
-    expected |= {("07_evaluate", "reward_model.source=teacher"), ("07_evaluate", "reward.mismatch=minus")}
-    assert variants == expected
-
-
-def test_names_are_unique_and_are_file_names(jobs):
-    made, root, _ = jobs
-    names = [job.name for job in made]
-    assert len(set(names)) == len(names)
-    assert not [name for name in names if "/" in name or "{" in name or "\n" in name]
-    assert len({job.executed for job in made}) == len(made), "two jobs would write the same executed notebook"
-
-
-def test_the_study_has_a_job_for_each_notebook(jobs):
-    made, _, _ = jobs
-    notebooks = {path.stem for path in (REPOSITORY / "notebooks").glob("[01]*.ipynb")}
-    assert {job.notebook for job in made} == {name for name in notebooks if not name.startswith("13")}
-    assert made[-1].notebook == "12_paper_tables_and_figures"
-    assert set(map(id, made[-1].after)) == set(map(id, made[:-1]))
-
-
-def test_edges_follow_the_inputs(jobs):
-    """Whatever a job's stages read is made by a job before it, by itself, or by its own notebook's inputs."""
-    made, _, _ = jobs
-    makers = {}
-    for job in made:
-        for stage in job.stages:
-            makers.setdefault(stage.folder, job)
-
-    def before(job, seen):
-        for other in job.after:
-            if id(other) not in seen:
-                seen[id(other)] = other
-                before(other, seen)
-        return seen
-
-    for job in made:
-        available = {stage.folder for other in before(job, {}).values() for stage in other.stages}
-        available |= {stage.folder for stage in job.stages}
-        for stage in job.stages:
-            for upstream in stage.inputs.values():
-                # An ablation's notebook runs the variant's own chain itself (run_with_inputs)
-                assert upstream.folder in available or (job.notebook in ABLATIONS and upstream.variant), stage.label
-        for other in job.after:
-            assert other in made
-
-
-def test_the_jobs_are_in_an_order_in_which_they_can_run(jobs):
-    made, _, _ = jobs
-    place = {id(job): i for i, job in enumerate(made)}
-    assert all(place[id(other)] < place[id(job)] for job in made for other in job.after)
-
-
-def test_long_chains_start_first(jobs):
-    made, _, _ = jobs
-    assert all(other.priority > job.priority for job in made for other in job.after)
-
-
-def test_every_command_is_accepted_by_its_notebook(jobs):
-    made, root, _ = jobs
-    for job in made:
-        words = shlex.split(job.command)
-        assert words[:3] == [sys.executable, "-m", "rdlib.study.warm"]
-        assert Path(words[3]).name == f"{job.notebook}.ipynb" and words[4] == str(job.executed)
-        parameters = json.loads(words[5])
-        assert parameters == job.parameters
-        check_parameters(REPOSITORY / "notebooks" / f"{job.notebook}.ipynb", parameters)
-
-
-def test_every_stage_job_opens_the_stage_that_it_is_for(jobs, at_root):
-    from rdlib.study.opening import open_stage
-    from rdlib.study.specification import STAGES
-
-    made, root, _ = jobs
-    at_root(root)
-    for job in made:
-        if job.notebook in STAGES and "methods" not in job.parameters:
-            assert open_stage(job.notebook, dict(job.parameters)).folder == job.stages[0].folder
-
-
-# ---- markers
+# ---- what is done
 
 
 @pytest.fixture
 def finished(study, tmp_path, at_root):
     """(root, jobs, runs) of a copy of the finished study; the jobs of its finished cell, all with markers."""
     root = at_root(copy_study(study, tmp_path))
-    jobs = [job for job in study_jobs(PARAMS, [0]) if job.stages and all(s.done for s in job.stages)]
+    jobs = [job for job in study_jobs(PARAMS, [0]) if job.stages and all(stage.done for stage in job.stages)]
     runs = root / "runs/tiny"
     (runs / ".jobs").mkdir()
     for job in jobs:
@@ -170,148 +39,128 @@ def finished(study, tmp_path, at_root):
     return root, jobs, runs
 
 
-def and_after(job, jobs) -> set[str]:
-    """The names of a job and of all that come after it."""
-    names = {job.name}
-    for other in jobs:  # in an order in which they can run
-        if any(before.name in names for before in other.after):
-            names.add(other.name)
-    return names
+def lose_marker(root, job, runs):
+    job.marker(runs).unlink()
 
 
-def test_a_finished_study_has_nothing_to_do(finished):
+def lose_stage(root, job, runs):
+    shutil.rmtree(job.stages[0].folder)
+
+
+@pytest.mark.parametrize("lose", [lose_marker, lose_stage])
+def test_what_is_gone_is_made_again_with_all_that_comes_after_it(finished, lose):
     root, jobs, runs = finished
-    assert len(jobs) >= 7
-    assert drop_stale_markers(jobs, runs) == len(jobs)
+    assert drop_stale_markers(jobs, runs) == len(jobs) >= 7
+    lose(root, next(job for job in jobs if job.notebook == "02_pseudo_labels"), runs)
+    again = {"02_pseudo_labels", "03_sft_warmup", "04_student_responses", "05_reward_model", "06_ppo"}
+    left = [job for job in jobs if job.notebook not in again]
+    assert drop_stale_markers(jobs, runs) == len(left) < len(jobs)
 
 
-def test_a_changed_setting_drops_the_markers_of_what_depends_on_it(finished):
+def test_a_changed_setting_drops_the_marker_of_what_reads_it(finished):
     root, jobs, runs = finished
     content = yaml.safe_load((root / PARAMS).read_text())
     content["ppo"]["kl_coef"] = 0.3
     (root / PARAMS).write_text(yaml.safe_dump(content))
-    fresh = [job for job in study_jobs(PARAMS, [0]) if job.name in {j.name for j in jobs}]
-    kept = drop_stale_markers(fresh, runs)
-    dropped = {job.notebook for job in fresh if not job.marker(runs).exists()}
-    assert dropped == {"06_ppo"}  # the evaluation of all four methods was not finished in this study
-    assert kept == len(fresh) - 1
-
-
-def test_a_deleted_stage_drops_its_marker(finished):
-    import shutil
-
-    root, jobs, runs = finished
-    job = next(job for job in jobs if job.notebook == "02_pseudo_labels")
-    shutil.rmtree(job.stages[0].folder)
-    again = and_after(job, jobs)
-    assert 1 < len(again) < len(jobs)
-    assert drop_stale_markers(jobs, runs) == len(jobs) - len(again)
-    assert not job.marker(runs).exists()
-
-
-def test_a_marker_that_is_not_there_is_not_done(finished):
-    root, jobs, runs = finished
-    jobs[-1].marker(runs).unlink()
-    assert drop_stale_markers(jobs, runs) == len(jobs) - len(and_after(jobs[-1], jobs))
+    fresh = [job for job in study_jobs(PARAMS, [0]) if job.name in {other.name for other in jobs}]
+    assert drop_stale_markers(fresh, runs) == len(fresh) - 1
+    assert [job.notebook for job in fresh if not job.marker(runs).exists()] == ["06_ppo"]
 
 
 def test_a_second_study_starts_no_snakemake(finished, monkeypatch, capsys):
-    root, jobs, runs = finished
-    monkeypatch.setattr(dag, "study_jobs", lambda *a: jobs)
-    monkeypatch.setattr(dag, "snakemake_command", lambda *a: pytest.fail("it wanted to run something"))
-    assert dag.run_study(asked(PARAMS)) == 0
+    _, jobs, _ = finished
+    monkeypatch.setattr(dag, "study_jobs", lambda *_: jobs)
+    monkeypatch.setattr(workflow, "follow", lambda *_: pytest.fail("it wanted to run something"))
+    assert main(["study", "--profile", PARAMS]) == 0
     assert "nothing to do" in capsys.readouterr().out
 
 
-def test_finding_nothing_to_do_takes_seconds(tmp_path, at_root):
+def test_finding_out_what_is_done_takes_seconds(tmp_path, at_root):
     """The keys of all stages of the micro study, as a second `make study` computes them."""
-    import time
-
-    (tmp_path / "micro.yaml").write_text((REPOSITORY / "params/micro.yaml").read_text())
-    at_root(tmp_path)
+    shutil.copy(REPOSITORY / "params/micro.yaml", at_root(tmp_path))
     started = time.perf_counter()
-    for job in study_jobs("micro.yaml", [0]):
-        for stage in job.stages:
-            assert not stage.done and stage.recipe
+    stages = [stage for job in study_jobs("micro.yaml", [0]) for stage in job.stages]
+    assert not any(stage.done for stage in stages) and all(stage.recipe for stage in stages)
     assert time.perf_counter() - started < 5.0
 
 
 # ---- what can go wrong
 
 
-def test_two_studies_of_one_profile_do_not_run_at_once(finished):
-    import fcntl
-
-    root, jobs, runs = finished
-    with (runs / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        with pytest.raises(UserError, match="Another run is at work in runs/tiny"):
-            dag.run_study(asked(PARAMS))
+def test_two_studies_of_one_profile_do_not_run_at_once(finished, capsys):
+    with dag.locked(finished[2]):
+        assert main(["study", "--profile", PARAMS]) == 2
+    assert "Another run is at work in runs/tiny: wait for it or stop it." in capsys.readouterr().err
 
 
 def test_what_a_killed_study_leaves_running_holds_the_lock(tmp_path):
     """The lock's file is open in Snakemake as well: flock is given up when the last holder has ended."""
-    import fcntl
-
     with (tmp_path / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         child = f"import os; print(os.fstat({lock.fileno()}).st_ino)"
-        assert dag._follow([sys.executable, "-c", child], [], 0, tmp_path, {}, lock.fileno()) == []
+        assert workflow.follow([sys.executable, "-c", child], [], 0, tmp_path, {}, lock.fileno()) == []
         assert (tmp_path / "snakemake.log").read_text().strip() == str((tmp_path / ".lock").stat().st_ino)
 
 
-def test_a_bad_profile_ends_the_command_with_a_sentence(tmp_path, at_root, capsys):
-    at_root(tmp_path)
-    assert dag.main(["--profile", "absent.yaml"]) == 2
-    assert capsys.readouterr().err.startswith("error: There is no profile")
-
-
-@pytest.mark.parametrize("arguments", [["--jobs", "0"], ["--jobs", "-1"], ["--seeds", "-1"], ["--jobs", "two"]])
-def test_bad_arguments_end_the_command_with_a_sentence(tmp_path, at_root, capsys, monkeypatch, arguments):
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--profile", "absent.yaml"], "There is no profile"),
+        (["--profile", PARAMS, "--jobs", "0"], "--jobs must be at least 1"),
+        (["--profile", PARAMS, "--seeds", "-1"], "--seeds not below 0"),
+        (["--profile", PARAMS, "--for", "table_4", "--methods", "sft"], "leave out --methods"),
+        (["--profile", PARAMS, "--workflow-profile", "params/slrum"], "There is no workflow profile"),
+    ],
+)
+def test_bad_arguments_end_the_command_in_a_sentence(tmp_path, at_root, capsys, monkeypatch, arguments, sentence):
     at_root(make_root(tmp_path))
-    monkeypatch.setattr(dag, "_follow", lambda *a: pytest.fail("it started the study"))
-    try:
-        code = dag.main(["--profile", PARAMS, *arguments])
-    except SystemExit as end:  # argparse
-        code = end.code
-    assert code not in (0, None)
-    assert "Traceback" not in (error := capsys.readouterr().err) and "error: " in error
+    monkeypatch.setattr(workflow, "follow", lambda *_: pytest.fail("it started the study"))
+    assert main(["study", *arguments]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and sentence in error and error.count("\n") == 1
 
 
-def test_failed_jobs_are_named_with_their_reason(jobs, capsys):
-    made, _, _ = jobs
-    job = next(job for job in made if job.notebook == "06_ppo")
+def test_failed_jobs_are_named_with_their_reason_and_the_command_ends_with_1(root, at_root, monkeypatch, capsys):
+    at_root(root)
+    job = next(job for job in study_jobs(PARAMS, [0]) if job.notebook == "06_ppo")
     job.executed.parent.mkdir(parents=True, exist_ok=True)
     job.executed.with_suffix(".error").write_text("PPO stopped in update 3: the loss is NaN.\n")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(dag, "ROOT", jobs[1])
-        assert dag._report_failures([failures.Failure(job)]) == 1
+    monkeypatch.setattr(workflow, "follow", lambda *_: [workflow.Failure(job)])
+    monkeypatch.setattr(warm.sys, "platform", "none")  # where no server is started
+    assert main(["study", "--profile", PARAMS]) == 1
     error = capsys.readouterr().err
-    assert job.name in error and "PPO stopped in update 3" in error and "Traceback" not in error
+    assert f"FAILED {job.name}: PPO stopped in update 3: the loss is NaN.\n  see runs/tiny/" in error
+    assert "What was finished is kept" in error
 
 
-def test_snakemake_gets_its_cores_and_seeds():
-    words = dag.snakemake_command(asked("params/micro.yaml"), [0, 1])
-    assert words[words.index("--cores") + 1] == "2"
-    assert "seeds=[0, 1]" in words and "profile=params/micro.yaml" in words
-    assert "--resources" not in words and "--workflow-profile" not in words
+# ---- what Snakemake is given
+
+
+def words_for(profile: str, workflow_profile: str | None = None, jobs: int = 2) -> list[str]:
+    """Snakemake's call for a profile."""
+    placement = workflow.WorkflowProfile.read(REPOSITORY / workflow_profile) if workflow_profile else None
+    return workflow.command(Path("plan.json"), jobs, load_profile(REPOSITORY / profile), placement)
+
+
+def test_snakemake_gets_its_cores_and_the_jobs_asked_for(tmp_path):
+    words = words_for("params/micro.yaml", jobs=3)
+    assert words[words.index("--cores") + 1] == "3" and "--keep-going" in words
+    assert words[words.index("--config") + 1] == "plan=plan.json"
+    assert not {"--resources", "--workflow-profile"} & set(words)
+    jobs = study_jobs("params/micro.yaml", [0], ["lambda"])
+    plan = json.loads(workflow.planned(jobs, tmp_path).read_text())
+    made = [one["marker"] for one in plan]
+    assert [one["name"] for one in plan] == [job.name for job in jobs] and len(set(made)) == len(made)
+    assert all(set(one["after"]) <= set(made[:place]) for place, one in enumerate(plan))
 
 
 def test_gpus_are_shared_on_one_machine_and_asked_for_on_a_cluster():
     """On one machine a job that samples or trains holds all GPUs; on a cluster the scheduler counts them."""
-    here = asked("params/paper.yaml")
-    assert "gpu=4" in dag.snakemake_command(here, [0])
-    there = asked("params/paper.yaml", workflow_profile="params/slurm")
-    words = dag.snakemake_command(there, [0])
-    assert words[words.index("--workflow-profile") + 1] == str(REPOSITORY / "params/slurm") and "gpu=4" not in words
-    assert "--cores" not in words, "it would hold the cluster to as many jobs as this machine has cores"
+    assert "gpu=4" in words_for("params/paper.yaml")
+    there = words_for("params/paper.yaml", "params/slurm")
+    assert there[there.index("--workflow-profile") + 1] == str(REPOSITORY / "params/slurm") and "gpu=4" not in there
+    assert "--cores" not in there, "it would hold the cluster to as many jobs as this machine has cores"
     wanted = {job.notebook: job.gpus for job in study_jobs("params/paper.yaml", [0]) if job.stages}
     assert wanted["00_data"] == wanted["02_pseudo_labels"] == 0
-    assert {wanted[n] for n in ("01_teacher_responses", "03_sft_warmup", "06_ppo", "07_evaluate")} == {4}
+    assert {wanted[name] for name in ("01_teacher_responses", "03_sft_warmup", "06_ppo", "07_evaluate")} == {4}
     assert not any(job.gpus for job in study_jobs("params/micro.yaml", [0]) if job.stages)
-    assert "--keep-going" in words
-
-
-def test_ablations_of_another_cell_are_not_run_there():
-    assert tiny_settings()["grid"]["ablation_cells"] == [{"dataset": "gsm", "teacher": "strong", "student": "small"}]
-    assert make_stage("00_data", "params/smoke.yaml", dataset="gsm").root == REPOSITORY

@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 from rdlib.evidence import diagnostics
 from rdlib.tasks.questions import read_gold
 
+NAMES = ["gsm/strong/small", "mmlu/strong/small"]
+
 
 def judged(scores, answers, gold="1", key="q", tokens=None) -> pd.DataFrame:
     """Responses to one question."""
@@ -102,12 +104,10 @@ def test_over_optimisation_joins_rollouts_and_validation_by_hand():
             "kl": [np.nan, 1.0, 3.0, 5.0],
             "reward": [np.nan, 0.0, 1.0, 2.0],
             "validation_agreement": [0.5, None, 0.75, 1.0],
+            "accuracy": [0.5, None, 1.0, 0.0],
         }
     )
-    answers = pd.DataFrame(
-        {"update": [0, 0, 2, 2, 3, 3], "id": ["a", "b"] * 3, "answer": ["1", "9", "1", "2", "9", None]}
-    )
-    table = diagnostics.over_optimisation(history, answers, pd.Series({"a": "1", "b": "2"}))
+    table = diagnostics.over_optimisation(history)
     assert table["update"].tolist() == [0, 2, 3] and table["accuracy"].tolist() == [0.5, 1.0, 0.0]
     assert table["kl"].tolist()[1:] == [2.0, 5.0] and np.isnan(table["kl"][0])
     assert table["reward"].tolist()[1:] == [0.5, 2.0] and table["agreement"].tolist() == [0.5, 0.75, 1.0]

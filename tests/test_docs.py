@@ -1,45 +1,39 @@
-"""README, docs and CONTRIBUTING name what there is: links, files, modules, commands, settings and the code's walks."""
+"""README, docs and CONTRIBUTING name what there is: links, files, modules, commands and settings."""
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.util
+import io
 import json
 import re
 import shlex
-import sys
 import tomllib
 from pathlib import Path
-from types import FrameType
-from typing import Any
 
 import nbformat
 import pytest
 import yaml
-from conftest import PARAMS, REPOSITORY, make_root
+from conftest import REPOSITORY
 
+from rdlib.__main__ import COMMANDS, main
 from rdlib.evidence import documents
 from rdlib.profile import Profile, load_profile
-from rdlib.study import architecture, dag, opening
 from rdlib.study.specification import STAGES
 
-PAGES = [*documents.documents(), REPOSITORY / "CONTRIBUTING.md", REPOSITORY / "CHANGELOG.md"]
+PAGES = [*documents.pages(), REPOSITORY / "CONTRIBUTING.md", REPOSITORY / "CHANGELOG.md"]
 FOLDERS = {path.name for path in REPOSITORY.iterdir() if path.is_dir()}
 # What a reader makes by following a page.
-MADE = {"params/mine.yaml", "rdlib/engines/echo.py", "figures/laptop/teacher_responses.parquet"}
+MADE = {
+    "params/mine.yaml",
+    "params/mine_experiments.yaml",
+    "rdlib/engines/echo.py",
+    "figures/laptop/teacher_responses.parquet",
+}
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
-
-
-def each_page(test):
-    return pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)(test)
-
-
 FENCE = re.compile(r"^ *```(\w*)\n(.*?)^ *```$\n?", re.DOTALL | re.MULTILINE)
-
-
-def fences(text: str) -> list[str]:
-    """What stands in fenced blocks of no language: commands and examples."""
-    return [block for language, block in FENCE.findall(text) if not language]
+each_page = pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
 
 
 def prose(text: str) -> str:
@@ -52,11 +46,12 @@ def spans(text: str) -> list[str]:
     return re.findall(r"`([^`\n]+)`", prose(text))
 
 
-def commands(text: str) -> list[list[str]]:
+def commands(page: Path) -> list[list[str]]:
     """The words of every command line that a page names, comments left out."""
-    lines = [*spans(text), *(line for block in fences(text) for line in block.splitlines())]
+    text = page.read_text()
+    fenced = [line for language, block in FENCE.findall(text) if not language for line in block.splitlines()]
     known = re.compile(r"^\s*((\w+=<[^>]*> )?make|\.venv/bin/\w+|python|pip) .+")
-    return [shlex.split(line, comments=True) for line in lines if known.match(line)]
+    return [shlex.split(line, comments=True) for line in [*spans(text), *fenced] if known.match(line)]
 
 
 def anchors(path: Path) -> set[str]:
@@ -67,9 +62,7 @@ def anchors(path: Path) -> set[str]:
 
 @each_page
 def test_links_lead_somewhere(page):
-    links = re.findall(r"\]\(([^)\s]+)\)", page.read_text())
-    assert links or page.name in ("constants.md", "cite.md", "own_questions.md", "real_benchmarks.md", "CHANGELOG.md")
-    for link in links:
+    for link in re.findall(r"\]\(([^)\s]+)\)", prose(page.read_text())):
         if link.startswith("https://"):
             continue
         name, _, anchor = link.partition("#")
@@ -79,23 +72,15 @@ def test_links_lead_somewhere(page):
 
 
 @each_page
-def test_files_that_are_named_exist(page):
-    for span in spans(page.read_text()):
+def test_files_modules_and_functions_that_are_named_exist(page):
+    text = page.read_text()
+    for span in spans(text):
         name = re.sub(r"<k>", "0", span).rstrip("/")
         if re.fullmatch(r"[\w.<>/-]+/[\w.<>/-]*", name) and name.split("/")[0] in FOLDERS and name not in MADE:
             assert name.startswith("runs/") or (REPOSITORY / name).exists(), span
-
-
-@each_page
-def test_modules_that_are_named_exist(page):
-    text = page.read_text()
-    for name in re.findall(r"\brdlib(?:\.\w+)+", "\n".join([prose(text), *fences(text)])):
-        assert importlib.util.find_spec(name) is not None, name
-
-
-@each_page
-def test_functions_that_are_named_exist(page):
-    for module, names in re.findall(r"`(rdlib[\w.]*):([\w.]+)`", page.read_text()):
+    for name in re.findall(r"\brdlib(?:\.\w+)+", text):
+        assert f"{name.replace('.', '/')}.py" in MADE or importlib.util.find_spec(name) is not None, name
+    for module, names in re.findall(r"`(rdlib[\w.]*):([\w.]+)`", text):
         found = importlib.import_module(module)
         for name in names.split("."):
             assert hasattr(found, name), f"{module}:{names}"
@@ -103,89 +88,72 @@ def test_functions_that_are_named_exist(page):
 
 
 @each_page
-def test_settings_that_are_named_exist(page):
+def test_settings_notebooks_and_stages_that_are_named_exist(page):
     for span in spans(page.read_text()):
         section, _, name = span.partition(".")
         field = Profile.model_fields.get(section)
-        if field is not None and re.fullmatch(r"[a-z_]+", name):
+        if field is not None and re.fullmatch(r"[a-z_]+", name) and name not in ("parquet", "csv"):
             assert name in getattr(field.annotation, "model_fields", {}), span
-
-
-@each_page
-def test_notebooks_and_stages_that_are_named_exist(page):
     notebooks = {path.stem for path in (REPOSITORY / "notebooks").glob("*.ipynb")}
     named = re.findall(r"`(\d\d_[a-z_]+)(?:@[^`]*)?(?:\.ipynb)?`", page.read_text())
     assert set(named) <= notebooks | set(STAGES)
 
 
+@pytest.fixture(scope="module")
+def options_of_the_study() -> set[str]:
+    with contextlib.redirect_stdout(io.StringIO()) as shown, pytest.raises(SystemExit):
+        main(["study", "--help"])
+    return set(re.findall(r"--[a-z-]+", shown.getvalue()))
+
+
 @each_page
-def test_targets_and_variables_of_make_exist(page):
+def test_commands_of_make_and_rdlib_exist_with_their_options(page, options_of_the_study):
     makefile = (REPOSITORY / "Makefile").read_text()
     targets = set(re.findall(r"^([a-z-]+):", makefile, re.MULTILINE))
-    for words in commands(page.read_text()):
-        if "make" not in words[:2]:
-            continue
-        for word in words[words.index("make") + 1 :]:
+    if page.name == "CHANGELOG.md":  # it names what was there then
+        targets |= set(re.findall(r"^new\.([a-z-]+) =", makefile, re.MULTILINE))
+    for words in commands(page):
+        if words[1:3] == ["-m", "rdlib"]:
+            assert words[3] in {*COMMANDS, "COMMAND"}, words
+        for word in words[words.index("make") + 1 :] if "make" in words[:2] else []:
             name, has_value, _ = word.partition("=")
-            if has_value:
-                assert re.search(rf"^{name}\s*\?=|\$\({name}\)", makefile, re.MULTILINE), words
-            else:
-                assert word in targets, words
-
-
-@each_page
-def test_options_of_the_study_exist(page, capsys):
-    with pytest.raises(SystemExit):
-        dag.main(["--help"])
-    known = set(re.findall(r"--[a-z-]+", capsys.readouterr().out))
-    for words in commands(page.read_text()):
+            known = re.search(rf"^{name}\s*\?=|\$\({name}\)", makefile, re.MULTILINE) if has_value else word in targets
+            assert known, words
         if words[:2] in (["make", "study"], ["make", "reference"], ["make", "retrain"]):
             given = " ".join(word.partition("=")[2] for word in words if word.startswith("ARGS="))
-            assert set(re.findall(r"--[a-z-]+", given)) <= known, words
+            assert set(re.findall(r"--[a-z-]+", given)) <= options_of_the_study, words
 
 
 @each_page
-def test_parameters_given_to_a_notebook_are_its_own(page):
-    for words in commands(page.read_text()):
-        if not words[0].endswith(("papermill", "python")) or not any(w.endswith(".ipynb") for w in words):
-            continue
-        notebook = next(word for word in words if word.startswith("notebooks/"))
-        cells = nbformat.read(REPOSITORY / notebook, as_version=4).cells
-        source = next(cell.source for cell in cells if "parameters" in cell.metadata.get("tags", []))
-        declared = set(re.findall(r"^(\w+) = ", source, re.MULTILINE))
-        given = {words[i + 1] for i, word in enumerate(words) if word == "-p"}
-        given |= set(json.loads(words[-1])) if words[-1].startswith("{") else set()
-        assert given and given <= declared, words
-
-
-@each_page
-def test_overrides_are_settings_of_the_micro_study(page):
-    for words in commands(page.read_text()):
+def test_parameters_and_overrides_given_to_a_notebook_exist(page):
+    for words in commands(page):
         overrides = [yaml.safe_load(words[i + 1]) for i, word in enumerate(words) if word == "-y"]
         for given in overrides:
             load_profile(REPOSITORY / "params/micro.yaml", given["overrides"])
+        notebook = next((word for word in words if word.startswith("notebooks/") and word.endswith(".ipynb")), None)
+        if notebook is None or not words[0].endswith(("papermill", "python")):
+            continue
+        cells = nbformat.read(REPOSITORY / notebook, as_version=4).cells
+        source = next(cell.source for cell in cells if "parameters" in cell.metadata.get("tags", []))
+        given = {words[i + 1] for i, word in enumerate(words) if word == "-p"}
+        given |= set(json.loads(words[-1])) if words[-1].startswith("{") else set()
+        assert given and given <= set(re.findall(r"^(\w+) = ", source, re.MULTILINE)), words
 
 
 @each_page
-def test_tables_are_whole(page):
-    for table in re.findall(r"(?:^\|.*\n)+", page.read_text(), re.MULTILINE):
+def test_a_page_has_one_title_and_whole_tables_and_nothing_of_this_machine(page):
+    text = page.read_text()
+    assert len(re.findall(r"^# ", prose(text), re.MULTILINE)) == 1
+    assert not re.search(r"(?<![\w.>])/(work|root|home|tmp)\b", prose(text))
+    for table in re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE):
         widths = [len(re.split(r"(?<!\\)\|", line)) for line in table.splitlines()]
         assert len(set(widths)) == 1 and len(widths) > 2, table
 
 
-@each_page
-def test_pages_have_one_title_and_tell_nothing_of_this_machine(page):
-    text = prose(page.read_text())
-    assert len(re.findall(r"^# ", text, re.MULTILINE)) == 1
-    assert not re.search(r"(?<![\w.>])/(work|root|home|tmp)\b", text)
-
-
-def test_the_readme_is_a_page():
+def test_the_first_screen_of_the_readme_is_short():
     text = (REPOSITORY / "README.md").read_text()
-    filled = re.search(r"<!-- first_screen -->.*<!-- /first_screen -->", text, re.DOTALL)[
-        0
-    ]  # as long as verdicts make it
-    assert 4000 < len(text) - len(filled) <= 5600 and len(filled) < 2800
+    screen = text.split("## Findings\n")[1].split("\n| |")[0]
+    assert 80 <= len(screen.split()) <= 170 and len(text.split()) < 1600
 
 
 def test_the_readme_leads_to_every_page():
@@ -200,89 +168,12 @@ def test_the_readme_leads_to_every_page():
     assert set(PAGES) - {REPOSITORY / "README.md"} <= seen
 
 
-# ---- the page on architecture
-
-
-ARCHITECTURE = (REPOSITORY / "docs/architecture.md").read_text()
-
-
-def walk(heading: str) -> list[str]:
-    """The functions of a walk's table, in order."""
-    section = ARCHITECTURE.split(f"## {heading}")[1].split("\n## ")[0]
-    return [re.search(r"`(rdlib[\w.]*:[\w.]+)`", line)[1] for line in section.splitlines() if "| `rdlib" in line]
-
-
-def test_the_packages_stand_in_their_order():
-    named = re.findall(r"^\| `rdlib\.(\w+)` \|", ARCHITECTURE, re.MULTILINE)
-    assert tuple(named) == architecture.PACKAGES[1:]
-
-
-class Calls:
-    """The functions of rdlib that are called, in the order of their first calls: `with Calls() as calls: ...`."""
-
-    def __enter__(self) -> Calls:
-        self.first: dict[str, int] = {}
-        sys.setprofile(self._note)
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        sys.setprofile(None)
-
-    def _note(self, frame: FrameType, event: str, argument: Any) -> None:
-        module = frame.f_globals.get("__name__", "")
-        if event == "call" and module.startswith("rdlib"):
-            self.first.setdefault(f"{module}:{frame.f_code.co_qualname}", len(self.first))
-
-    def places(self, functions: list[str]) -> list[int | None]:
-        """The place of each function among the first calls, None where it was not called."""
-        return [self.first.get(name) for name in functions]
-
-
-@pytest.mark.slow
-def test_a_question_goes_the_way_that_is_written_down(tmp_path, at_root):
-    at_root(make_root(tmp_path / "root"))
-    cell = {"profile": PARAMS, "dataset": "gsm", "teacher": "strong", "student": "small", "seed": 0}
-    with Calls() as calls:
-        for name, method in (
-            *((name, None) for name in ("00_data", "00_gold", "01_teacher_responses", "02_pseudo_labels")),
-            ("03_sft_warmup", "ours_wo_r"),
-            *((name, "ours") for name in ("04_student_responses", "05_reward_model", "06_ppo", "07_evaluate")),
-        ):
-            axes = {axis: cell.get(axis, method) for axis in STAGES[name].axes}
-            opening.open_stage(name, axes | {"profile": PARAMS, "seed": 0}).run()
-    functions = walk("One question")
-    training = functions[: functions.index("rdlib.study.results:collect")]
-    places = calls.places(training)
-    assert None not in places, [name for name, place in zip(training, places, strict=True) if place is None]
-    assert places == sorted(places), [training[i] for i in range(1, len(places)) if places[i] < places[i - 1]]
-
-
-@pytest.mark.slow
-def test_released_results_go_the_way_to_table_2_that_is_written_down(tmp_path):
-    from rdlib.evidence import gallery, result_tables
-
-    functions = walk("One question")
-    drawing = functions[functions.index("rdlib.evidence.result_tables:open_results") :]
-    with Calls() as calls:
-        evidence = result_tables.open_results(REPOSITORY / "figures/results", [0])
-        gallery.draw(gallery.EXHIBITS["table_2_main"], evidence, tmp_path)
-    places = calls.places(drawing)
-    assert None not in places and places == sorted(places), dict(zip(drawing, places, strict=True))
-
-
-@pytest.mark.slow
-def test_lambda_goes_the_way_that_is_written_down(study, tmp_path, at_root):
-    from conftest import copy_study
-
-    at_root(copy_study(study, tmp_path / "root", "05_reward_model", "06_ppo", "07_evaluate"))
-    cell = {"profile": PARAMS, "dataset": "gsm", "teacher": "strong", "student": "small", "method": "ours", "seed": 0}
-    with Calls() as calls:
-        stage = opening.open_stage("05_reward_model", cell | {"lam": 0.25})
-        stage.run()
-    functions = walk("One setting")
-    places = calls.places(functions)
-    assert None not in places and places == sorted(places), dict(zip(functions, places, strict=True))
-    assert stage.folder.name == "05_reward_model@reward_model.lam=0.25"
+def test_the_layers_stand_in_their_order():
+    settings = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["tool"]["importlinter"]
+    (layers,) = (contract["layers"] for contract in settings["contracts"] if contract["type"] == "layers")
+    text = (REPOSITORY / "docs/architecture.md").read_text()
+    named = re.findall(r"^\| `rdlib\.(\w+)` \|", text, re.MULTILINE)
+    assert named == [layer for layer in reversed(layers) if layer.isalpha()]
 
 
 # ---- what a study is expected to ship

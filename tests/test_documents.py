@@ -1,169 +1,185 @@
-"""The tool that fills README and docs: each block is replaced by what the result files say, and by nothing else."""
+"""Documents: a person writes the sentences, numbers come from tables, and a number that is not there is an error."""
 
 from __future__ import annotations
 
+import argparse
 import json
+import re
 from pathlib import Path
 
+import long_tables
 import pandas as pd
 import pytest
 import yaml
+from conftest import REPOSITORY
 
 from rdlib.errors import UserError
-from rdlib.evidence import documents, released_rows, run_rows, tables
-from rdlib.evidence.open_exhibits import OPEN_ENDS
-from rdlib.paths import ROOT
+from rdlib.evidence import documents, prose
 from rdlib.profile import load_profile
 
-PAGE = "Before\n\n<!-- a -->\nold\nlines\n<!-- /a -->\nbetween <!-- a --> in a line\n<!-- b -->\n<!-- /b -->\nafter\n"
+ROWS = prose.Rows(
+    pd.DataFrame(
+        {
+            "cell": ["gsm/strong/small", "gsm_plus/weak/small", "mmlu/weak/large"],
+            "gain": [3.19, -0.04, 12.0],
+            "low": [1.25, -0.5, None],
+            "high": [4.7, 0.4, None],
+            "seeds": [5, 5, 1300],
+            "note": ["a | b", None, None],
+        }
+    ),
+    "x.csv",
+)
+GSM = ROWS.where(cell="gsm/strong/small")
 
 
-def test_blocks_are_replaced_and_nothing_else():
-    filled = documents.render(PAGE, {"a": r"| \1 | \g<0> |", "b": "two\nlines"})
-    assert filled == PAGE.replace("old\nlines", r"| \1 | \g<0> |").replace("-->\n<!-- /b", "-->\ntwo\nlines\n<!-- /b")
-    assert documents.render(filled, {"a": r"| \1 | \g<0> |", "b": "two\nlines"}) == filled
+def filled(text: str, **values) -> str:
+    return prose.fill(text, "page.md.j2", **({"rows": ROWS, "gsm": GSM} | values))
 
 
-def test_a_block_that_there_is_not_is_named():
-    with pytest.raises(UserError, match="docs/x.md has a block <!-- b -->, which is none of a, c"):
-        documents.render(PAGE, {"a": "", "c": ""}, "docs/x.md")
+@pytest.mark.parametrize(
+    ("template", "text"),
+    [
+        ("{{ gsm.gain | pp }}, {{ gsm.gain | pp(gsm.low, gsm.high) }}", "+3.2 pp, +3.2 pp [+1.2, +4.7]"),
+        ("{{ rows.where(cell='gsm_plus/*').gain | pp }}", "+0.0 pp"),  # no minus zero
+        ("{{ -0.0032 | pp(-0.016, 0.01, 'AUC') }}", "-0.003 AUC [-0.016, +0.010]"),
+        ("{{ 48.949 | pct }}, {{ 48.949 | pct(0) }}, {{ 98.5 | ci(97.66, 99.2) }}", "48.9 %, 49 %, 98.5 [97.7, 99.2]"),
+        ("{{ 1300 | short }}, {{ 0.04567 | short }}, {{ 3 | number }}", "1,300, 0.0457, 3.00"),
+        (
+            "{{ [2.94, 14.1] | span }}, {{ [99, 99] | span }}, {{ [0.457, 0.52] | span(2) }}",
+            "2.9 to 14, 99, 0.46 to 0.52",
+        ),
+        ("{{ 0 | words }}, {{ 1 | words }}, {{ 12 | words }}, {{ 13 | words }}", "no, one, twelve, 13"),
+        ("{{ rows.values('note') | last | dash }}, {{ gsm.note | dash }}", "-, a | b"),
+        ("{{ 'ours_wo_r' | method }}, {{ 'grpo' | method }}", "Ours w/o R, GRPO on the vote"),
+        ("{{ rows.column('gain').mean() | number }}, {{ rows.column('seeds').sum() }}", "5.05, 1310"),
+        ("{{ rows.where('low > 0') | length }} of {{ rows | length }}", "1 of 3"),
+        (
+            "{% for row in rows %}\n| {{ row.cell }} |\n{% endfor %}\nend",
+            "".join(f"| {r.cell} |\n" for r in ROWS) + "end",
+        ),
+        ("{% do expect(gsm.low > 0) %}\n", ""),
+    ],
+)
+def test_numbers_are_filled_in(template, text):
+    assert filled(template) == text
 
 
-def test_a_block_without_an_end_is_named():
-    with pytest.raises(UserError, match="<!-- a --> has no end"):
-        documents.render(PAGE.replace("<!-- /a -->", "<!-- /b -->"), {"a": "", "b": ""})
+@pytest.mark.parametrize(
+    ("template", "message"),
+    [
+        ("a\n{{ gsm.gian | pp }}", "page.md.j2, line 2: x.csv has no column 'gian'; its columns are cell, gain, low"),
+        ("{{ rows.column('gian').mean() }}", "x.csv has no column 'gian'"),
+        ("{{ rows.where(gian=1).gain }}", "x.csv has no column 'gian'"),
+        ("\n\n{{ rows.gain }}", "line 3: x.csv has 3 such rows where one is asked for its 'gain'"),
+        ("{{ rows.where(cell='none').gain }}", "x.csv has 0 such rows"),
+        ("{{ gian | pp }}", "line 1: 'gian' is undefined"),
+        ("{{ gian }}", "'gian' is undefined"),
+        ("{% for row in rows %}{{ row.low | pp }}{% endfor %}", "a number is wanted and nan found"),
+        ("{% for row in rows %}{{ row.note }}{% endfor %}", "a value is empty"),
+        ("{{ [] | span }}", "there is no value to show"),
+        ("{{ gsm.gain | gain }}", "line 1: No filter named 'gain'."),
+        ("{{ gsm.gain ", "line 1: "),
+        ("one\n{% do expect(gsm.low > 2) %}", "line 2: the results contradict this sentence"),
+    ],
+)
+def test_a_number_that_is_not_there_is_an_error_with_its_line(template, message):
+    with pytest.raises(UserError, match=re.escape(message)) as error:
+        filled(template)
+    assert str(error.value).startswith("page.md.j2, line ")
+
+
+# ---- pages
 
 
 @pytest.fixture
-def measured(tmp_path) -> Path:
-    """Results of two seeds, one with questions; the other's manifest knows the processor."""
-    for seed, minutes, questions, machine in ((0, 32.7, False, {}), (1, 64.7, True, {"processor": "Chip Z"})):
-        folder = tmp_path / "results" / f"seed{seed}"
+def root(tmp_path) -> Path:
+    """A repository with two templates and the tables of two seeds, one measured with questions."""
+    for seed, minutes, questions, made in ((0, 32.7, False, {}), (1, 64.7, True, {"processor": "Chip Z"})):
+        folder = tmp_path / "figures/results" / f"seed{seed}"
         folder.mkdir(parents=True)
         row = {"jobs": 95, "minutes": minutes, "questions": questions, "peak_memory_gib": 3.0 + seed, "disk_mb": 80}
         (folder / "measured.json").write_text(json.dumps(row))
-        (folder / "provenance.json").write_text(json.dumps({"environment": {"machine": "Linux"} | machine}))
-    (tmp_path / "machines.csv").write_text(
-        "command,notebooks,minutes,processor,beside,commit,source\n"
-        '"a released seed, the study alone",95,62.9,Chip A,beside other work,,a reviewer\n'
-        "make test,,12.04,Chip A,,,\n"
-        "make study,94,41,Chip B,,,\n"
-        "make study,94,117.3,Chip B,,,\n"
+        long_tables.origin(folder, seed, **{"machine": "Linux"} | made)
+    (tmp_path / "bench").mkdir()
+    (tmp_path / "bench/machines.csv").write_text(
+        "command,notebooks,minutes,processor,beside\n"
+        '"a released seed, the study alone",95,62.9,Chip A,beside other work\nmake test,,12.04,Chip A,\n'
     )
+    (tmp_path / "figures/claims.csv").write_text("claim,gain\nC1,3.19\n")
+    (tmp_path / "docs/templates").mkdir(parents=True)
+    (tmp_path / "docs/templates/README.md.j2").write_text("# One\n{{ table('claims', claim='C1').gain | pp }}\n")
+    (tmp_path / "docs/templates/a.md.j2").write_text("# Two\n{{ table('figures/claims.csv').gain }}\n")
     return tmp_path
 
 
-def test_times_are_ranges_over_the_machines_they_were_seen_on(measured):
-    runs = run_rows.runs_seen(measured / "results", measured / "machines.csv")
-    assert run_rows.measured_rows(runs).splitlines()[2:] == [
-        "| `make test` | - | 12 | Chip A |",
-        "| a released seed, the study alone | 95 | 33 to 63 | Linux; Chip A, beside other work |",
-        "| `make study` | 94 | 41 to 117 | Chip B |",
-        "| a released seed, study and reviewers' questions | 95 | 65 | Chip Z |",
-    ]
-    assert "up to 4.0 GiB of memory and 80 MB" in run_rows.room_text(measured / "results")
-
-
-def test_trainings_that_might_have_gone_on_are_counted(tmp_path):
-    path = tmp_path / "convergence.csv"
-    path.write_text("training,runs,ended_by_patience\nSFT,60,60\nPPO of Ours,1040,1040\n")
-    assert released_rows.endings_text(path) == "All 1,100 trainings went on until their patience was used up."
-    path.write_text("training,runs,ended_by_patience\nSFT,60,58\nDPO,10,10\nPPO of Ours,40,39\n")
-    assert released_rows.endings_text(path) == (
-        "Of 110 trainings 107 went on until their patience was used up. The others took the most steps that they may, "
-        "so they might have gone on: SFT (2 of 60) and PPO of Ours (1 of 40)."
-    )
-
-
-def test_what_power_needs_is_told_in_plain_numbers(tmp_path):
-    row = {"claim": "C1", "cell": "gsm/strong/small", "se_seeds_pp": 0.5, "se_questions_pp": 0.25, "se_rest_pp": 0}
-    row |= {"half_width_pp": 2.0, "needed_half_width_pp": 1.05, "power_pct": 20, "told_pp": 3.0}
-    row |= {"seeds_needed": 307, "seeds_needed_cautious": 1304, "questions_needed_times": 8.0912}
-    pd.DataFrame([row, row | {"seeds_needed_cautious": None}]).to_csv(tmp_path / "power.csv", index=False)
-    assert [
-        line[line.index("| 3.00") :]
-        for line in released_rows.power_rows(tmp_path / "power.csv", False).splitlines()[2:]
-    ] == [
-        "| 3.00 | 307 (1,304) | x 8.09 |",
-        "| 3.00 | 307 (none) | x 8.09 |",
-    ]
-
-
-def test_open_ends_are_told_by_their_answers_alone(tmp_path):
-    asked = [exhibit for exhibit in OPEN_ENDS if exhibit.answer]
-    first = asked[0]
-    assert asked and all("md" in one.endings for one in asked)
-    note = f"Answer: with the vote it rises. {first.caption}"
-    tables.write_markdown(pd.DataFrame({"a": [1]}), tmp_path / f"{first.name}.md", first.title, note)
-    pd.DataFrame({"seeds": [2, 2]}).to_csv(tmp_path / f"{first.name}.csv")
-    lines = released_rows.open_ends_text(tmp_path).splitlines()
-    assert lines == [
-        f"- **{first.title} (two seeds).** With the vote it rises. ([table](../figures/{first.name}.md))",
-        *(f"- **{one.title}.** Not run yet." for one in asked[1:]),
-    ]
-
-
-def test_trainings_are_told_with_their_quartiles_and_what_ended_them(tmp_path):
-    row = {"training": "SFT", "runs": 3, "best_step_median": 64, "best_step_lower_quartile": 32, "steps_median": 256}
-    row |= {"best_step_upper_quartile": 96, "ended_by_patience": 2, "at_the_most": "gsm/strong/small seed 1"}
-    flat = row | {"training": "DPO", "ended_by_patience": 3, "at_the_most": None}
-    pd.DataFrame([row, flat]).to_csv(tmp_path / "convergence.csv", index=False)
-    assert released_rows.convergence_rows(tmp_path / "convergence.csv").splitlines()[2:] == [
-        "| SFT | 3 | 64 (32, 96) | 256 | 2 | gsm/strong/small seed 1 |",
-        "| DPO | 3 | 64 (32, 96) | 256 | 3 | - |",
-    ]
-
-
-def test_verdicts_are_counted(tmp_path):
-    verdicts = ["inconclusive", "supported", "not supported", "inconclusive", "under-powered"]
-    rows = "\n".join(f"C{i},{verdict}" for i, verdict in enumerate(verdicts))
-    (tmp_path / "claims.csv").write_text(f"claim,verdict\n{rows}\n")
-    for seed in (0, 3):
-        (tmp_path / f"results/seed{seed}").mkdir(parents=True)
-    assert released_rows.verdict_text(tmp_path) == (
-        "Of the paper's 5 claims, with 2 seeds: **1 supported, 1 not supported, 2 inconclusive, 1 under-powered**."
-    )
-
-
-def test_without_released_results_the_blocks_say_so(tmp_path):
-    found = documents.blocks(tmp_path)
-    assert found["claims"] == found["first_screen"] == found["table_2_main"] == released_rows.NOT_RELEASED
-    assert "| lambda in Eq. 6 | 0.5 | stated |" in found["provenance"]
-
-
-def test_the_setting_that_a_profile_has_is_bold_among_those_tried(tmp_path):
-    (tmp_path / "a.yaml").write_text(
-        'profile: params/micro.yaml\ngroups:\n  rate: {question: "Which rate?"}\n  later: {question: "And which?"}\n'
-    )
-    rate = load_profile(ROOT / "params/micro.yaml").sft.learning_rate
-    rows = [
-        {"trial": "low", "settings": json.dumps({"sft.learning_rate": rate / 2}), "stopped_early": False},
-        {"trial": "right", "settings": json.dumps({"sft.learning_rate": rate}), "stopped_early": True},
-    ]
-    shared = {"cell": "gsm/strong/small", "seed": 100, "best": 0.5, "best_step": 64, "steps": 128}
-    assert "Nothing has been tried" in run_rows.trial_rows(tmp_path, tmp_path / "a.yaml")
-    pd.DataFrame([row | shared for row in rows]).to_csv(tmp_path / "rate.csv", index=False)
-    assert run_rows.trial_rows(tmp_path, tmp_path / "a.yaml").splitlines()[2:] == [
-        "| Which rate? | low | gsm/strong/small | 100 | 0.500 | 64 | 128 | the most |",
-        "| Which rate? | **right** | gsm/strong/small | 100 | 0.500 | 64 | 128 | patience |",
-    ]
-
-
-def test_less_patience_is_told_from_the_curves_of_trials(tmp_path):
-    """Trainings that had a patience of 160 tell nothing of more, which those of another group had."""
-    trials = {
-        "profile": "params/reference.yaml",
-        "groups": {"rate": {"question": "Which rate?"}, "more": {"question": "More?"}},
+def test_each_template_is_a_page_that_names_it(root):
+    note = "<!-- Written from docs/templates/{}.md.j2 by `make docs`: edit that file. -->\n"
+    assert documents.rendered(root) == {
+        root / "README.md": note.format("README") + "# One\n+3.2 pp\n",
+        root / "docs/a.md": note.format("a") + "# Two\n3.19\n",
     }
-    (tmp_path / "a.yaml").write_text(yaml.safe_dump(trials, sort_keys=False))
-    assert "Nothing has been tried" in run_rows.patience_rows(tmp_path, tmp_path / "a.yaml")
-    for group, patience in (("rate", 160), ("more", 192)):
-        steps = range(0, 32 + patience + 32, 32)
-        rows = [{"cell": "c", "seed": 0, "trial": "0.1", "step": s, "value": 0.25 * (s == 32)} for s in steps]
-        pd.DataFrame(rows).to_csv(tmp_path / f"{group}_curves.csv", index=False)
-    table = run_rows.patience_rows(tmp_path, tmp_path / "a.yaml").splitlines()
-    assert table[0] == "| trials | 96 steps | 128 steps | 160 steps | 192 steps |"
-    assert table[2:] == [
-        "| Which rate? | 0.250 (128) | 0.250 (160) | 0.250 (192) | - |",
-        "| More? | 0.250 (128) | 0.250 (160) | 0.250 (192) | 0.250 (224) |",
-    ]
+
+
+def test_every_page_with_an_error_is_named_and_nothing_is_written(root, monkeypatch):
+    for name in ("README", "a"):
+        (root / f"docs/templates/{name}.md.j2").write_text("{{ table('claim').gain }}")
+    monkeypatch.setattr(documents, "ROOT", root)
+    with pytest.raises(UserError) as error:
+        documents.run(argparse.Namespace(check=False))
+    sentence = "line 1: there is no claim.csv in figures/: `make figures` draws the released tables."
+    assert str(error.value).splitlines() == [f"docs/templates/{name}.md.j2, {sentence}" for name in ("README", "a")]
+    assert not (root / "README.md").exists()
+
+
+def test_pages_are_written_and_checked(root, monkeypatch):
+    monkeypatch.setattr(documents, "ROOT", root)
+    with pytest.raises(UserError, match="Not as their templates say: README.md, docs/a.md. Run `make docs`."):
+        documents.run(argparse.Namespace(check=True))
+    documents.run(argparse.Namespace(check=False))
+    documents.run(argparse.Namespace(check=True))
+    assert documents.pages(root) == [root / "README.md", root / "docs/a.md"]
+
+
+def test_no_measured_number_is_typed_into_a_page():
+    """Differences with a sign and intervals are always measured, so they come from tables."""
+    for template in (REPOSITORY / documents.TEMPLATES).rglob("*.j2"):
+        text = re.sub(r"\{[{%].*?[%}]\}", "", template.read_text(encoding="utf-8"), flags=re.DOTALL)
+        assert re.findall(r"[+-]\d+(?:\.\d+)? (?:pp|AUC)|\[[+-]?\d[\d.]*, ", text) == [], template
+
+
+# ---- computed tables
+
+
+def test_times_are_of_released_seeds_and_of_listed_runs(root):
+    table = documents.tables_of(root)
+    assert table("runs").values("command") == ["make test", documents.STUDY, documents.WHOLE]
+    alone = table("runs", command=documents.STUDY)
+    assert alone.values("minutes") == [32.7, 62.9] and alone.values("machine") == ["Linux", "Chip A, beside other work"]
+    assert table("measured").column("peak_memory_gib").max() == 4 and table("seeds").values("seed") == [0, 1]
+
+
+def test_the_setting_that_the_profile_has_is_chosen_among_those_tried(root, monkeypatch):
+    """Trials with a patience of 160 say nothing about a longer one, which those of another group had."""
+    rate = load_profile(REPOSITORY / "params/micro.yaml").sft.learning_rate
+    arms = {name: {"settings": {"sft.learning_rate": rate * x}} for name, x in (("a", 0.5), ("b", 1))}
+    groups = {"rate": {"title": "Which rate?", "arms": arms}, "more": {"title": "More?", "arms": arms}}
+    (root / documents.TRIALS).parent.mkdir(parents=True)
+    (root / documents.TRIALS).write_text(
+        yaml.safe_dump({"profile": "params/micro.yaml", "experiments": groups}, sort_keys=False)
+    )
+    (root / "params/micro.yaml").write_bytes((REPOSITORY / "params/micro.yaml").read_bytes())
+    axes = {"cell": "gsm/t/s", "stage": "03_sft_warmup"}
+    for group, longest in (("rate", 160), ("more", 192)):
+        names = axes | {"experiment": f"trials:{group}"}
+        tried = [names | {"arm": arm, "best": 0.25, "best_step": 32, "steps": 64 + longest} for arm in arms]
+        curve = [
+            names | {"arm": "a", "step": step, "agreement": 0.25 * (step == 32)} for step in range(0, 64 + longest, 32)
+        ]
+        short = {"trainings": pd.DataFrame(tried), "curves": pd.DataFrame(curve)}
+        long_tables.write(root / "figures/results/seed100", 100, **short)
+    table = documents.tables_of(root)
+    assert table("trials", question="Which rate?", chosen=True).trial == "b"
+    assert table("patience", question="Which rate?").values("patience") == [96, 128, 160]
+    assert table("patience", question="More?").values("steps") == [128, 160, 192, 224]
+    assert table("patience", question="More?").values("best") == [0.25]

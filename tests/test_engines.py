@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import sys
 from dataclasses import replace
+from decimal import Decimal
 from types import SimpleNamespace
 
 import pandas as pd
 import pytest
 import torch
-from fake_server import KEY, FakeServer, ask, engine_of, plan_of, prompt_of
+from conftest import MODELS, make_root, stage_in
+from fake_server import KEY, ask, engine_of, plan_of, prompt_of
+from hostile import as_json, assert_one_line, broken, mutated, texts
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from test_real_data import as_parquet, json_rows
 
 from rdlib import engines
 from rdlib.engines import generation, server
@@ -21,17 +28,10 @@ from rdlib.engines.stored_server import StoredServer
 from rdlib.engines.transformers_engine import TransformersEngine, nucleus, pick_tokens
 from rdlib.errors import UserError
 from rdlib.settings import Model
+from rdlib.study import requirements
 from rdlib.tasks import answers
 from rdlib.tasks.prompts import STOP, Prompt
 from rdlib.tasks.spoken import THINK
-
-
-@pytest.fixture
-def fake():
-    fake = FakeServer()
-    yield fake
-    fake.close()
-
 
 # ---- the contract of all engines
 
@@ -68,11 +68,6 @@ def test_completions_come_in_order_and_number(any_engine):
     assert any_engine.generate([], 0) == []
 
 
-def test_the_same_seed_gives_the_same(any_engine):
-    requests = requests_for(any_engine)
-    assert any_engine.generate(requests, 5) == any_engine.generate(requests, 5)
-
-
 def test_every_engine_samples_to_disk_and_its_table_is_a_recording(any_engine, tmp_path):
     plan, prompts = plan_of(6)
     first = sample_to_disk(any_engine, plan, prompts, tmp_path / "first", 1, 4)
@@ -84,8 +79,6 @@ def test_every_engine_samples_to_disk_and_its_table_is_a_recording(any_engine, t
 
 @pytest.mark.parametrize("kind", ["transformers", "openai", "replay"])
 def test_the_profile_picks_the_engine(kind, tmp_path, fake, monkeypatch):
-    from conftest import MODELS, make_root, stage_in
-
     (tmp_path / "answers.jsonl").write_text('{"id": "a", "text": "b"}\n')
     model = {"transformers": str(MODELS / "small"), "openai": "gpt", "replay": "answers.jsonl"}[kind]
     monkeypatch.setenv("TEACHER_KEY", KEY)
@@ -112,7 +105,7 @@ STOPPED = "So 2.\n#### 2"
 def saying(small, monkeypatch, text: str, template: str | None = None) -> TransformersEngine:
     """A transformers engine whose model says the text, a character a token, and then goes on for ever."""
     model, tokenizer = small
-    letters = dict(enumerate(text + "." * 500))
+    letters = iter(text + "." * 500)
 
     class Letters:
         eos_token_id, pad_token_id, chat_template = tokenizer.eos_token_id, tokenizer.pad_token_id, template
@@ -126,14 +119,11 @@ def saying(small, monkeypatch, text: str, template: str | None = None) -> Transf
         def batch_decode(self, rows, **_):
             return [self.decode(row.tolist()) for row in rows]
 
-    engine = TransformersEngine(model, Letters(), 64, 400)
-    said = iter(range(10**6))
-
     def pick(logits, *_):
-        return torch.full((len(logits),), ord(letters[next(said)]))
+        return torch.full((len(logits),), ord(next(letters)))
 
     monkeypatch.setattr("rdlib.engines.transformers_engine.pick_tokens", pick)
-    return engine
+    return TransformersEngine(model, Letters(), 64, 400)
 
 
 def test_a_plain_prompts_stop_strings_end_its_responses(small, monkeypatch):
@@ -161,14 +151,7 @@ def test_vllm_is_asked_for_the_same_stop_strings(small, monkeypatch, template):
     assert engine._completion(sample, request).text == (RUN_ON if template else STOPPED)
 
 
-def test_each_request_has_stop_strings_of_its_own(small, monkeypatch):
-    requests = [Request([20, 21], 2, 1.0, STOP), Request([20, 21], 1, 1.0), Request([20, 21], 1, 1.0, ("####",))]
-    groups = saying(small, monkeypatch, RUN_ON).generate(requests, 0)
-    texts = [completion.text for group in groups for completion in group]
-    assert texts[:2] == [STOPPED] * 2 and texts[2].startswith(RUN_ON) and texts[3] == "So 2."
-
-
-@pytest.mark.parametrize("stop", ["4 =", "= ", " 1", "\u00e9", "="])
+@pytest.mark.parametrize("stop", ["4 =", " 1", "\u00e9"])
 def test_tokens_that_cannot_end_a_stop_string_need_no_decoding(small, stop):
     """The stop strings of the prompt against those of the engine, and against a search in the whole text."""
     prompt = small[1]("Q: tom has 7 apples . he buys 4 more . how many apples does he have ? A:")["input_ids"]
@@ -182,20 +165,12 @@ def test_tokens_that_cannot_end_a_stop_string_need_no_decoding(small, stop):
     assert (cut == free) == (not any(stop in completion.text for completion in free))
 
 
+REPEATED, THOUGHT, CUT_OFF = "\nQuestion: 1 + 1?\n", "<think>\nQuestion: 1 + 1?</think>", "<think>What\nQuestion: 1"
 RUN_ON_CASES = {
     "run on": (RUN_ON, STOPPED, "stop"),
-    "no run on": (STOPPED, STOPPED, "length"),
-    "the question repeated at the beginning stays": (
-        f"\nQuestion: 1 + 1?\n{STOPPED}",
-        f"\nQuestion: 1 + 1?\n{STOPPED}",
-        "length",
-    ),
-    "thinking stays": (
-        f"<think>\nQuestion: 1 + 1?</think>{RUN_ON}",
-        f"<think>\nQuestion: 1 + 1?</think>{STOPPED}",
-        "stop",
-    ),
-    "thinking that was cut off stays": ("<think>What\nQuestion: 1", "<think>What\nQuestion: 1", "length"),
+    "the question repeated at the beginning stays": (REPEATED + STOPPED, REPEATED + STOPPED, "length"),
+    "thinking stays": (THOUGHT + RUN_ON, THOUGHT + STOPPED, "stop"),
+    "thinking that was cut off stays": (CUT_OFF, CUT_OFF, "length"),
 }
 
 
@@ -207,13 +182,6 @@ def test_recorded_and_served_responses_are_cut_there_too(tmp_path, fake, text, e
         ((completion,),) = asked.generate([Request(prompt_of(1), 1, 1.0, STOP)], 0)
         assert (completion.text.strip(), completion.finish_reason) == (expected.strip(), reason)
     assert "stop" not in fake.calls[0]  # a server's model may think, and mention a question
-
-
-def test_a_prompts_stop_strings_reach_the_request(tmp_path):
-    engine = recording(tmp_path / "r.jsonl", [{"id": "q0", "text": RUN_ON}])
-    plan, prompts = plan_of(1, n=1, temperatures=(1.0,))
-    prompts = {key: replace(prompt, stop=STOP) for key, prompt in prompts.items()}
-    assert sample_to_disk(engine, plan, prompts, tmp_path, 0, 8)["text"].tolist() == [STOPPED]
 
 
 def test_thinking_is_opened_in_the_table_where_the_template_did(tmp_path):
@@ -240,13 +208,11 @@ def test_an_engine_in_this_process_shows_what_its_template_opened(small, monkeyp
 def test_answers_are_letters_of_the_questions_own_options(tmp_path):
     from rdlib.engines.sampling import sampled
 
-    (tmp_path / "r.jsonl").write_text("".join(json.dumps({"id": f"q{i}", "text": "So (D)."}) + "\n" for i in range(2)))
+    recording(tmp_path / "r.jsonl", [{"id": f"q{i}", "text": "So (D)."} for i in range(2)])
     settings = SimpleNamespace(generation=SimpleNamespace(shard_size=8))
     stage = SimpleNamespace(root=tmp_path, profile=settings, answer_kind="choice")
     plan, prompts = plan_of(2, n=1, temperatures=(1.0,))
-    prompts = {
-        key: replace(prompt, options=number) for (key, prompt), number in zip(prompts.items(), (3, 4), strict=True)
-    }
+    prompts = {key: replace(prompts[key], options=number) for key, number in (("q0", 3), ("q1", 4))}
     with sampled(stage, Model(model="r.jsonl", engine="replay"), plan, prompts, tmp_path / "w", 0) as responses:
         assert [None if pd.isna(answer) else answer for answer in responses["answer"]] == [None, "D"]
 
@@ -263,19 +229,15 @@ def replay(engine, number: int, n: int = 1, temperature: float = 1.0) -> list[Co
     return engine.generate([Request(prompt_of(number), n, temperature)], 0)[0]
 
 
-def test_records_are_found_by_id_or_by_question(tmp_path):
-    by_question = {"question": "What is 2 + 1?", "text": "3"}
-    engine = recording(tmp_path / "r.jsonl", [{"id": "q1", "text": "two"}, by_question])
+def test_records_are_found_by_id_by_question_or_by_its_hash(tmp_path):
+    """By a hash, so that a recording can be kept where the questions' texts may not."""
+    hashes = [hashlib.sha256(f"What is {i} + 1?".encode()).hexdigest() for i in range(4)]
+    records = [{"id": "q1", "text": "two"}, {"question": "What is 2 + 1?", "text": "3"}]
+    records += [{"id": "other", "question_sha256": hashes[3], "text": "4"}]
+    engine = recording(tmp_path / "r.jsonl", records)
     assert replay(engine, 1) == [Completion("two", None, 1, "stop")]
-    assert replay(engine, 2)[0].text == "3"
-
-
-def test_a_recording_may_name_questions_by_hash(tmp_path):
-    """So that it can be kept where the questions' texts may not."""
-    hashed = hashlib.sha256(b"What is 1 + 1?").hexdigest()
-    engine = recording(tmp_path / "r.jsonl", [{"id": "other", "question_sha256": hashed, "text": "2"}])
-    assert replay(engine, 1)[0].text == "2"
-    engine = recording(tmp_path / "s.jsonl", [{"id": "q2", "question_sha256": hashed, "text": "2"}])
+    assert [replay(engine, number)[0].text for number in (2, 3)] == ["3", "4"]
+    engine = recording(tmp_path / "s.jsonl", [{"id": "q2", "question_sha256": hashes[1], "text": "2"}])
     with pytest.raises(UserError, match=r"has the id 'q2' with another question .* than this study .'What is 2 \+ 1"):
         replay(engine, 2)
 
@@ -291,48 +253,31 @@ def test_records_come_by_temperature_and_in_the_order_of_samples(tmp_path):
     assert replay(engine, 1, 1, 1.0)[0].text == "1/0"
 
 
-@pytest.mark.parametrize(("number", "temperature", "has"), [(1, 1.0, 2), (1, 0.5, 0), (2, 1.0, 0)])
-def test_asking_for_more_than_was_recorded(tmp_path, number, temperature, has):
+def test_asking_for_what_was_not_recorded(tmp_path):
     engine = recording(tmp_path / "r.jsonl", [{"id": "q1", "temperature": 1.0, "text": "a"}] * 2)
-    with pytest.raises(UserError, match=rf"has {has} of the 3 responses that are asked for to question 'q{number}'"):
-        replay(engine, number, 3, temperature)
-
-
-def test_a_recording_without_temperatures_serves_one(tmp_path):
-    engine = recording(tmp_path / "r.jsonl", [{"id": "q1", "text": "a"}, {"id": "q1", "text": "b"}])
-    assert [c.text for c in replay(engine, 1, 2, 0.7)] == ["a", "b"]
+    for number, temperature, has in ((1, 1.0, 2), (1, 0.5, 0), (2, 1.0, 0)):
+        words = rf"has {has} of the 3 responses that are asked for to question 'q{number}'"
+        with pytest.raises(UserError, match=words):
+            replay(engine, number, 3, temperature)
+    without = recording(tmp_path / "s.jsonl", [{"id": "q1", "text": "a"}, {"id": "q1", "text": "b"}])
+    assert [c.text for c in replay(without, 1, 2, 0.7)] == ["a", "b"]
     with pytest.raises(UserError, match=r"tells no temperatures, but responses at 0\.7 and at 1 are asked for"):
-        replay(engine, 1, 1, 1.0)
-
-
-def test_hostile_responses_are_served_as_they_are(tmp_path):
-    hostile = ["x" * 1_000_000, "\0\x1b[2J\r\n\t\u2028", "\ud800", "#### " * 1000, "", "{}", "'; DROP TABLE"]
-    records = [{"id": f"q{i}", "text": text} for i, text in enumerate(hostile)]
-    engine = recording(tmp_path / "r.jsonl", records)
-    plan = pd.DataFrame({"id": [f"q{i}" for i in range(len(hostile))], "temperature": 1.0, "n": 1})
-    prompts = {f"q{i}": prompt_of(i) for i in range(len(hostile))}
-    frame = sample_to_disk(engine, plan, prompts, tmp_path, 0, 3)
-    assert frame["text"].tolist() == [text.replace("\ud800", "\ufffd") for text in hostile]
+        replay(without, 1, 1, 1.0)
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
         ("", "is empty"),
-        ("\n\n", "is empty"),
         ("{}\n", "Line 1 of the recording .* does not say which question"),
         ('{"id": "q1", "text": "a"}\n{"id": "q1"}\n', "Line 2 of the recording .* has no text"),
-        ('{"id": "q1", "text": 5}\n', "has no text"),
         ('{"id": "q1", "text": "a", "temperature": "hot"}\n', "temperature 'hot'"),
-        ('{"id": "q1", "text"\n', "Line 1 of .* is not JSON"),
         ("5\n", "Line 1 of .* holds int where an object belongs"),
         ('{"id": "q1", "text": "\udcff"}\n', "Line 1 of .* is not UTF-8"),
         ('{"id": "q1", "text": "a", "text": "b"}\n', "Line 1 of .* has the field 'text' twice"),
         ('{"id": ["q1"], "text": "a"}\n', "the id \"\\['q1'\\]\": give text or a number"),
         ('{"id": "q1", "text": "a", "sample": "2"}\n', "the sample '2': give a number"),
         ('{"id": "q1", "text": "a", "tokens": -5}\n', "the tokens '-5': give a number from 0 up"),
-        ('{"id": "q1", "text": "a", "tokens": 1e30}\n', "the tokens '1E\\+30'"),
-        ('{"id": "q1", "text": "a", "temperature": true}\n', "the temperature 'True'"),
         ('{"id": "q1", "text": "a", "finished": "false"}\n', "strange finished or finish_reason"),
         ('{"id": "q1", "text": "a"}\n{"id": "q1", "text": "b", "temperature": 1}\n', "with a temperature and without"),
     ],
@@ -344,40 +289,15 @@ def test_a_bad_recording(tmp_path, content, message):
         ReplayEngine(path)
 
 
-def test_recordings_that_are_not_there_or_of_another_kind(tmp_path):
-    (tmp_path / "r.csv").write_text("a,b\n")
-    (tmp_path / "r.parquet").write_text("PAR1")
-    (tmp_path / "folder").mkdir()
-    for name, message in (
-        ("none.jsonl", "There is no recording"),
-        ("r.csv", "neither Parquet nor JSONL"),
-        ("r.parquet", "not a readable Parquet"),
-        ("folder", "is empty"),
-    ):
-        with pytest.raises(UserError, match=message):
-            ReplayEngine(tmp_path / name)
-
-
-def test_numbers_that_are_none_are_not_believed(tmp_path):
-    (tmp_path / "r.jsonl").write_text('{"id": 1, "text": "abcde", "tokens": Infinity, "sample": NaN}\n')
-    engine = ReplayEngine(tmp_path / "r.jsonl")
-    (completion,) = engine.generate([Request(Prompt((), "", "1"), 1, 0.0)], 0)[0]
-    assert completion.count == 2
-
-
-@pytest.mark.parametrize("suffix", ["jsonl", "parquet"])
-def test_a_field_without_a_value_is_not_there(tmp_path, suffix):
-    """Else a missing `finished` would make a response of JSONL unfinished, and one of Parquet not."""
-    records = [
-        {"id": "q1", "text": "a", "finished": None, "finish_reason": None},
-        {"id": "q1", "text": "b", "finished": True},
-    ]
-    path = tmp_path / f"r.{suffix}"
-    if suffix == "parquet":
-        pd.DataFrame(records).assign(question=[["a", "list"], None]).to_parquet(path)
-    else:
-        path.write_text("".join(json.dumps(record) + "\n" for record in records))
-    assert [c.finished for c in replay(ReplayEngine(path), 1, 2)] == [True, True]
+@pytest.mark.parametrize(("name", "content", "message"), [
+    ("none.jsonl", None, "There is no recording"), ("r.csv", "a,b\n", "neither Parquet nor JSONL"),
+    ("r.parquet", "PAR1", "not a readable Parquet"), ("", None, "is empty"),
+])  # fmt: skip
+def test_recordings_that_are_not_there_or_of_another_kind(tmp_path, name, content, message):
+    if content:
+        (tmp_path / name).write_text(content)
+    with pytest.raises(UserError, match=message):
+        ReplayEngine(tmp_path / name)
 
 
 def test_a_folder_of_recordings(tmp_path):
@@ -387,8 +307,6 @@ def test_a_folder_of_recordings(tmp_path):
 
 
 def test_a_teachers_responses_replayed_give_the_same_stage(study, tmp_path):
-    from conftest import make_root, stage_in
-
     made = stage_in(study, "01_teacher_responses")
     root = make_root(tmp_path / "root")
     teacher = {"model": "recording.parquet", "engine": "replay"}
@@ -401,10 +319,6 @@ def test_a_teachers_responses_replayed_give_the_same_stage(study, tmp_path):
 
 
 def test_a_recording_that_lacks_responses_is_refused_before_the_first_notebook(study, tmp_path):
-    from conftest import make_root, stage_in
-
-    from rdlib.study import requirements
-
     responses = stage_in(study, "01_teacher_responses").table("responses")
     teacher = {"model": "recording.parquet", "engine": "replay"}
     root = make_root(tmp_path / "root", teachers={"strong": teacher, "weak": "models/weak"})
@@ -417,6 +331,65 @@ def test_a_recording_that_lacks_responses_is_refused_before_the_first_notebook(s
     (root / "recording.parquet").unlink()
     with pytest.raises(UserError, match="There is no recording"):
         requirements.check_teachers(stages)
+
+
+NAMES = ("id", "question", "text", "temperature", "sample", "tokens", "finished", "finish_reason")
+
+
+@st.composite
+def any_recording(draw) -> tuple[str, list | bytes]:
+    """(file name, records or bytes)."""
+    base = {"id": st.sampled_from(["q0", "q1", "q2"]), "text": texts | st.just("#### 7")}
+    base |= {"temperature": st.sampled_from([0, 0.7, 1.0])} if draw(st.integers(0, 2)) else {}
+    more = {"sample": st.integers(0, 9), "tokens": st.integers(0, 99), "finished": st.booleans()}
+    record = st.fixed_dictionaries(base) | st.fixed_dictionaries(base | more)
+    records = draw(mutated(draw(st.lists(record, min_size=1, max_size=9)), NAMES))
+    if draw(st.integers(0, 9)) == 0:
+        return "r.parquet", records
+    return "r.jsonl", draw(broken(b"\n".join(map(as_json, records))))
+
+
+@pytest.mark.fuzz
+@given(any_recording())
+def test_any_recording_is_served_as_a_whole_or_refused(tmp_path_factory, case):
+    name, content = case
+    path = tmp_path_factory.getbasetemp() / name
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        assume(as_parquet(content, path))
+    try:
+        engine = ReplayEngine(path)
+    except UserError as error:
+        return assert_one_line(error)
+    if isinstance(content, bytes):
+        rows = json_rows(content, b"\n")
+    else:
+        rows = pd.read_parquet(path).astype(object).to_dict("records")
+    groups: dict[tuple, list[dict]] = {}
+    for row in rows:
+        record = {k: v for k, v in row.items() if not (pd.api.types.is_scalar(v) and pd.isna(v))}
+        of = "id" if record.get("id") not in (None, "") else "question"
+        assert isinstance(record[of], str | int | float | Decimal) and not isinstance(record[of], bool)
+        key = record[of]
+        key = int(key) if isinstance(key, float | Decimal) and key == int(key) else key
+        heat = record.get("temperature")
+        groups.setdefault((of, str(key), None if heat is None else round(float(heat), 6)), []).append(record)
+    for (of, key, heat), group in groups.items():
+        prompt = Prompt((), "", key, "") if of == "id" else Prompt((), "", "no such id", key)
+        engine.temperature = None
+        served = engine.generate([Request(prompt, len(group), 1.0 if heat is None else heat)], 0)[0]
+        for record, completion in zip(sorted(group, key=place_of), served, strict=True):
+            assert completion.text == generation.clean(record["text"]) and 0 <= completion.count < 2**31
+            ended = record.get("finished", record.get("finish_reason", "stop") == "stop")
+            assert isinstance(ended, bool | int) and completion.finished == bool(ended)
+
+
+def place_of(record: dict) -> float:
+    """A record's place among its question's; one that is NaN or infinite counts as none."""
+    sample = record.get("sample")
+    assert sample is None or (isinstance(sample, int | float | Decimal) and not isinstance(sample, bool))
+    return sample if sample is not None and math.isfinite(sample) else 0
 
 
 # ---- top_p and stop strings of the transformers engine
@@ -437,7 +410,7 @@ def test_top_p_samples_from_the_nucleus_in_the_models_proportions():
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("words", [3, 400, 30_000])
+@pytest.mark.parametrize("words", [3, 30_000])
 @pytest.mark.parametrize("top_p", [1.0, 0.9])
 def test_what_is_picked_is_the_first_token_that_the_uniform_number_lies_below(words, dtype, top_p):
     """As release 1.0.0 counted it over the whole vocabulary, so that its bytes stay."""
@@ -452,31 +425,3 @@ def test_what_is_picked_is_the_first_token_that_the_uniform_number_lies_below(wo
     temperature[::2] = 0
     mixed = pick_tokens(logits, temperature, torch.Generator().manual_seed(0), top_p)
     assert torch.equal(mixed[1::2], picked[1::2]) and torch.equal(mixed[::2], logits[::2].argmax(-1))
-
-
-def test_a_top_p_of_one_and_no_stop_change_nothing(small):
-    prompt = small[1]("Q: in history , what is the metal of dorek ? A:")["input_ids"]
-    requests = [Request(prompt, 20, 1.0)]
-    plain = TransformersEngine(*small, 64, 30).generate(requests, 3)
-    assert TransformersEngine(*small, 64, 30, 1.0, ()).generate(requests, 3) == plain
-    assert TransformersEngine(*small, 64, 30, 0.5, ()).generate(requests, 3) != plain
-
-
-def test_a_stop_string_ends_the_response_before_it(small):
-    tokenizer = small[1]
-    prompt = tokenizer("Q: in history , what is the metal of dorek ? A:")["input_ids"]
-    (free,) = TransformersEngine(*small, 64, 30).generate([Request(prompt, 1, 0.0)], 0)[0]
-    words = free.text.split()
-    stop = " ".join(words[2:4])
-    (cut,) = TransformersEngine(*small, 64, 30, stop=("zzz", stop)).generate([Request(prompt, 1, 0.0)], 0)[0]
-    assert cut.text == free.text[: free.text.index(stop)].strip()
-    assert cut.finish_reason == "stop"
-    assert cut.tokens == free.tokens[: cut.count]
-    assert cut.count < free.count
-    hot = TransformersEngine(*small, 64, 30, stop=(words[2],)).generate([Request(prompt, 50, 1.0)], 0)[0]
-    assert all(words[2] not in completion.text for completion in hot)
-
-
-def test_cut_at_the_first_stop_string():
-    assert generation.cut_at("a b c d", ["d", "c"]) == "a b "
-    assert generation.cut_at("a", []) == "a"

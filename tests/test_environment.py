@@ -63,6 +63,14 @@ def test_environment_yml_has_the_same_pins(pins):
     assert exact(listed[1:]) == pins
 
 
+def test_the_lock_has_the_same_pins_with_hashes_and_no_host(pins):
+    text = (ROOT / "requirements.lock").read_text(encoding="utf-8")
+    blocks = re.findall(r"^(\S+==\S+) \\\n((?:    --hash=sha256:[0-9a-f]{64}(?: \\)?\n)+)", text, re.MULTILINE)
+    assert exact([pin for pin, _ in blocks]) == pins
+    rest = [line for line in text.splitlines() if not re.match(r"#|\S+==|    --hash=sha256:", line)]
+    assert rest == [] and "://" not in text
+
+
 def test_environment_yml_asks_for_a_python_the_project_allows():
     entries = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))["dependencies"]
     python = next(Requirement(e.replace("=", "==", 1)) for e in entries if str(e).startswith("python="))

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pandas as pd
 import pytest
-from conftest import MODELS, stage_in
+from conftest import stage_in
 
 from rdlib.engines import generation, models
 from rdlib.errors import UserError
@@ -15,16 +15,9 @@ from rdlib.settings import Model
 from rdlib.tasks import data
 from rdlib.tasks.answers import extract
 
-RESPONSES = pd.DataFrame(
-    {
-        "id": ["t1", "t2", "t3", "p1"],
-        "split": ["test", "test", "test", "gsm_plus"],
-        "group": ["", "", "", "digit expansion"],
-        "text": ["#### 4", "#### 5", "nothing", "#### 1,000"],
-        "answer": ["4", "5", None, "1000"],
-        "tokens": [3, 3, 2, 9],
-    }
-)
+RESPONSES = pd.DataFrame({"id": ["t1", "t2", "t3", "p1"], "answer": ["4", "5", None, "1000"], "tokens": [3, 3, 2, 9]})
+RESPONSES = RESPONSES.assign(text=["#### 4", "#### 5", "nothing", "#### 1,000"])
+RESPONSES = RESPONSES.assign(split=["test"] * 3 + ["gsm_plus"], group=[""] * 3 + ["digit expansion"])
 GOLD = pd.Series({"t1": "4", "t2": "4", "t3": "4", "p1": "1000", "unused": "0"})
 
 
@@ -37,16 +30,11 @@ def test_grade_by_hand(cell):
     assert graded["tokens"].tolist() == [3, 3, 2, 9]
 
 
-def test_options_are_graded_by_their_text(cell):
-    responses = RESPONSES.assign(split="test", answer=["iron", "tin", None, None])
-    graded = evaluate.grade(responses, GOLD.map(lambda _: "iron"), replace(cell, dataset="mmlu"))
-    assert graded["benchmark"].unique().tolist() == ["mmlu"]
-    assert graded["correct"].tolist() == [True, False, False, False]
-
-
-def test_a_missing_gold_answer_is_an_error(cell):
+def test_what_cannot_be_is_a_clear_error(cell, study):
     with pytest.raises(UserError, match="'t2' has no gold answer"):
         evaluate.grade(RESPONSES, GOLD.drop("t2"), cell)
+    with pytest.raises(UserError, match="few_shot"):  # more examples than training questions
+        evaluate.few_shot_examples(stage_in(study, "07_evaluate", "icl", teacher=None), 17)
 
 
 @pytest.mark.parametrize("dataset", ["gsm", "mmlu"])
@@ -114,30 +102,34 @@ def test_in_context_prompts_are_longer_and_answered(study, tmp_path, monkeypatch
     assert all(prompt.plain.count("Q:") == 1 for prompt in seen["prompts"].values())
 
 
-def test_more_examples_than_training_questions_is_a_clear_error(study):
-    with pytest.raises(UserError, match="few_shot"):
-        evaluate.few_shot_examples(stage_in(study, "07_evaluate", "icl", teacher=None), 17)
+LOADERS = {
+    "AutoTokenizer": models.load_tokenizer,
+    "AutoConfig": models.load_config,
+    "AutoModelForCausalLM": models.load_causal_lm,
+    "AutoModelForSequenceClassification": models.load_scorer,
+}
 
 
-def test_models_of_the_repository_resolve():
-    assert models.resolve(Model(model="small"), MODELS).model == str(MODELS / "small")
-    on_the_hub = Model(model="Qwen/Qwen2.5-0.5B", revision="abc")
-    assert models.resolve(on_the_hub, MODELS) == on_the_hub
-
-
-@pytest.mark.parametrize(
-    ("load", "auto"),
-    [
-        (models.load_tokenizer, "AutoTokenizer"),
-        (models.load_config, "AutoConfig"),
-        (models.load_causal_lm, "AutoModelForCausalLM"),
-        (models.load_scorer, "AutoModelForSequenceClassification"),
-    ],
-)
-def test_the_hub_is_asked_for_the_revision(load, auto, monkeypatch):
+@pytest.mark.parametrize("auto", LOADERS)
+def test_the_hub_is_asked_for_the_revision(auto, monkeypatch):
     asked = []
     monkeypatch.setattr(getattr(models, auto), "from_pretrained", lambda *a, **kw: asked.append((*a, kw)) or 1 / 0)
     with pytest.raises(UserError, match="The model org/model cannot be loaded"):
-        load(Model(model="org/model", revision="abc"))
-    assert asked[0][0] == "org/model"
-    assert asked[0][1]["revision"] == "abc"
+        LOADERS[auto](Model(model="org/model", revision="abc"))
+    assert asked[0][0] == "org/model" and asked[0][1]["revision"] == "abc"
+
+
+def test_perturbed_validation_questions_are_new_and_answered_by_construction(cell):
+    """None is a question of any split, and stage 13_perturbed_answers grades them by their own answers."""
+    settings = cell.dataset_settings
+    questions = data.perturbed_validation("gsm", settings)
+    known = {question.question for question in data.load("gsm", settings, cell.root)}
+    assert len(questions) == settings.perturbed_test
+    assert not known & {question.question for question in questions}
+    stage = cell.at("13_perturbed_answers", "ours_wo_r").run()
+    answers = stage.table("answers").set_index("id")
+    assert answers["group"].to_dict() == {question.id: question.group for question in questions}
+    right = [question.id for question in questions if answers["answer"][question.id] == question.answer]
+    assert answers.index[answers["correct"]].tolist() == right
+    with pytest.raises(UserError, match="only micro-gsm"):
+        data.perturbed_validation("mmlu", settings.model_copy(update={"source": "micro-mmlu"}))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-import math
 
 import matplotlib.pyplot as plt
 import pandas as pd
@@ -13,11 +12,9 @@ from conftest import MODELS, make_root, stage_in
 
 from rdlib.engines import models
 from rdlib.errors import UserError
-from rdlib.evidence import explore_plots
 from rdlib.settings import Dataset, Reward
-from rdlib.study import explore, explore_page, explore_tables
-from rdlib.study.explore import AFTER, BASE, BEFORE, Explorer
-from rdlib.study.explore_tables import NO_ANSWER, OTHERS, TEACHER, Asked
+from rdlib.study import explore, explore_page
+from rdlib.study.explore import AFTER, BASE, BEFORE, NO_ANSWER, OTHERS, TEACHER, Asked, Explorer
 from rdlib.tasks.questions import Question
 
 KNOWN = "mia has 6 books . mia adopts 6 books . how many books does mia have ?"
@@ -65,7 +62,7 @@ def test_a_listed_question_is_the_same_text_when_typed():
         ("\x1b[31m", r"do not know '␛\[31m'"),
     ],
 )
-def test_unknown_words_are_told_in_one_sentence(text, message):
+def test_unknown_words_are_named_in_one_sentence(text, message):
     with pytest.raises(UserError, match=message) as error:
         explore.require_known_words(text, models.load_tokenizer(MODELS / "small"), [KNOWN])
     assert "\n" not in str(error.value) and len(str(error.value)) < 200
@@ -76,28 +73,28 @@ def test_unknown_words_are_told_in_one_sentence(text, message):
 
 def test_the_vote_is_strictly_above_the_threshold_and_counts_high_confidence_alone():
     table = of_teacher(["3", "3", "3", None], ["8"] * 9)
-    assert explore_tables.vote_on(table, 0.7).label == "3"
-    assert explore_tables.vote_on(table, 0.75).label is None
-    assert str(explore_tables.vote_on(table, 0.7)) == (
+    assert explore.vote_on(table, 0.7).label == "3"
+    assert explore.vote_on(table, 0.75).label is None
+    assert str(explore.vote_on(table, 0.7)) == (
         "3 has 3 of the 4 high-confidence votes (75%), above the threshold of 70%: a*(x) = 3."
     )
-    assert "(75%), not above the threshold of 75%: Q_fail" in str(explore_tables.vote_on(table, 0.75))
-    assert str(explore_tables.vote_on(of_teacher([None, None], ["8"]), 0.0)).startswith("None of the 2 high-confidence")
+    assert "(75%), not above the threshold of 75%: Q_fail" in str(explore.vote_on(table, 0.75))
+    assert str(explore.vote_on(of_teacher([None, None], ["8"]), 0.0)).startswith("None of the 2 high-confidence")
 
 
 def test_answers_are_counted_by_temperature_the_rare_ones_together():
     table = of_teacher(["3", "3", "4", None], ["3", "5", "6", "4", "4"])
-    counts = explore_tables.answer_counts(table, most=2)
+    counts = explore.answer_counts(table, most=2)
     assert list(counts) == ["3", "4", OTHERS]
     assert counts.loc[("high", 0.1)].tolist() == [2, 1, 1]
     assert counts.loc[("low", 0.9)].tolist() == [1, 2, 2]
-    assert list(explore_tables.answer_counts(table)) == ["3", "4", "5", "6", NO_ANSWER]
-    assert explore_tables.vote_shares(counts).to_dict() == {"3": 0.5, "4": 0.25, OTHERS: 0.25}
+    assert list(explore.answer_counts(table)) == ["3", "4", "5", "6", NO_ANSWER]
+    assert explore.vote_shares(counts).to_dict() == {"3": 0.5, "4": 0.25, OTHERS: 0.25}
 
 
 def test_equal_texts_are_one_row_frequent_answers_first():
     table = of_teacher(["3", "4", "3"], ["4", "4", None])
-    rows = explore_tables.distinct(table).to_numpy().tolist()
+    rows = explore.distinct(table).to_numpy().tolist()
     assert rows == [
         ["4", 2, "0.9", "low 4"],
         ["4", 1, "0.1", "text 4"],
@@ -113,28 +110,21 @@ def of_students() -> pd.DataFrame:
 
 
 def test_the_reward_is_that_of_equation_7_and_the_best_comes_first():
-    table = explore_tables.judged(of_students(), "7", REWARD)
+    table = explore.judged(of_students(), "7", REWARD)
     assert table["text"].tolist() == ["a", "b", "d", "c"]
     assert table["reward"].tolist() == [2.0, -1.5, 3.0, -5.0]
     assert table["agrees"].tolist() == [True, False, True, False]
-    means = explore_tables.summary(table).set_index("model")
+    means = explore.summary(table).set_index("model")
     assert means.loc[BEFORE].tolist() == [2, 0.5, 0.25, 0.25]
     assert means.loc[AFTER].tolist() == [2, 0.5, 1.75, -1.0]
 
 
-def test_without_a_pseudo_label_the_score_is_the_reward_and_nothing_agrees():
-    table = explore_tables.judged(of_students(), None, REWARD)
-    assert table["reward"].tolist() == [2.0, -1.5, 3.0, -5.0]
-    assert table["agrees"].isna().all() and explore_tables.summary(table)["agree"].isna().all()
-
-
-def test_without_a_reward_model_there_is_no_reward():
-    table = explore_tables.judged(of_students().assign(score=float("nan")).iloc[:2], "7", REWARD)
-    assert table["agrees"].tolist() == [True, False] and table["reward"].isna().all()
-
-
-def asked_of(rows: list[tuple], scores: dict[float, list[float]]) -> Asked:
-    return Asked("?", None, responses(*rows), pd.DataFrame(scores))
+def test_without_a_pseudo_label_nothing_agrees_and_without_a_reward_model_there_is_no_reward():
+    unlabelled = explore.judged(of_students(), None, REWARD)
+    assert unlabelled["reward"].tolist() == [2.0, -1.5, 3.0, -5.0]  # the scores
+    assert unlabelled["agrees"].isna().all() and explore.summary(unlabelled)["agree"].isna().all()
+    unscored = explore.judged(of_students().assign(score=float("nan")).iloc[:2], "7", REWARD)
+    assert unscored["agrees"].tolist() == [True, False] and unscored["reward"].isna().all()
 
 
 def two_lambdas() -> Asked:
@@ -146,32 +136,32 @@ def two_lambdas() -> Asked:
         (AFTER, "", 1.0, "8", "n"),
         (AFTER, "", 1.0, None, "m"),
     ]
-    return asked_of(rows, {0.0: [3.0, 3.0, 9.0, 1.0, 2.0, 0.0], 1.0: [0.0, 0.0, 9.0, 1.0, 0.5, 0.5]})
+    scores = {0.0: [3.0, 3.0, 9.0, 1.0, 2.0, 0.0], 1.0: [0.0, 0.0, 9.0, 1.0, 0.5, 0.5]}
+    return Asked("?", None, responses(*rows), pd.DataFrame(scores))
 
 
 def test_every_lambda_scores_the_responses_that_equation_5_compares():
-    table = explore_tables.scores_by_lambda(two_lambdas(), "7")
+    table = explore.scores_by_lambda(two_lambdas(), "7")
     assert table["text"].tolist() == ["n", "m", "p", "t"]
     assert table["kind"].tolist() == ["student_negative"] * 2 + ["student_positive", "teacher_positive"]
-    shares = explore_tables.orderings(table, [0.0, 1.0])
+    shares = explore.orderings(table, [0.0, 1.0])
     assert shares.loc[0.0].tolist() == [0.5, 1.0]  # p beats m and not n; t beats p
     assert shares.loc[1.0].tolist() == [1.0, 0.0]  # p beats both; t does not beat p
 
 
 def test_in_q_fail_the_students_responses_have_scores_and_no_kind():
-    table = explore_tables.scores_by_lambda(two_lambdas(), None)
+    table = explore.scores_by_lambda(two_lambdas(), None)
     assert sorted(table["text"]) == ["m", "n", "p"] and table["kind"].isna().all()
-    assert explore_tables.orderings(table, [0.0]).isna().all(axis=None)
+    assert explore.orderings(table, [0.0]).isna().all(axis=None)
 
 
 # ---- figures
 
 
 def test_the_pseudo_label_alone_is_in_colour_and_the_counts_are_written():
-    counts = explore_tables.answer_counts(of_teacher(["3", "3", "4"], ["3", "4"]))
-    figure, (above, below) = explore_plots.vote_axes(2, 2)
-    explore_plots.draw_answer_counts(below, counts)
-    explore_plots.draw_vote(above, explore_tables.vote_shares(counts), 0.6, "3")
+    table = of_teacher(["3", "3", "4"], ["3", "4"])
+    figure = explore_page.vote_figure(Asked("?", None, table, pd.DataFrame()), explore.vote_on(table, 0.6))
+    above, below = figure.axes
     assert [bar.get_height() for bar in above.patches] == pytest.approx([2 / 3, 1 / 3])
     assert len({bar.get_facecolor() for bar in above.patches}) == 2
     assert [text.get_text() for text in below.texts[:4]] == ["2", "1", "1", "1"]
@@ -179,17 +169,22 @@ def test_the_pseudo_label_alone_is_in_colour_and_the_counts_are_written():
 
 
 def test_a_dot_for_every_score_and_a_bar_at_the_mean_of_a_kind():
-    table = explore_tables.scores_by_lambda(two_lambdas(), "7")
-    figure, ax = plt.subplots()
-    explore_plots.draw_scores(ax, table, [0.0, 1.0], ["0", "1"])
+    figure = explore_page.lambda_figure(explore.scores_by_lambda(two_lambdas(), "7"), [0.0, 1.0])
+    (ax,), (legend,) = figure.axes, figure.legends
     dots = sorted(y for line in ax.lines[:-1] for y in line.get_ydata())
     assert dots == [0.0, 0.0, 0.5, 0.5, 1.0, 1.0, 2.0, 3.0]
     bars = sorted(segment[0][1] for one in ax.collections for segment in one.get_segments())
     assert bars == [0.0, 0.5, 1.0, 1.0, 1.0, 3.0]
-    labels = [handle.get_label() for handle in explore_plots.score_handles(table)]
-    assert labels == ["teacher positive", "student positive", "student negative"]
-    unlabelled = explore_tables.scores_by_lambda(two_lambdas(), None)
-    assert [handle.get_label() for handle in explore_plots.score_handles(unlabelled)] == ["no pseudo-label"]
+    shown = [text.get_text() for text in legend.get_texts()]
+    assert shown == ["teacher positive", "student positive", "student negative"]
+    plt.close(figure)
+
+
+def test_a_question_without_pairs_has_no_share_to_show():
+    figure = explore_page.lambda_figure(explore.scores_by_lambda(two_lambdas(), None), [0.0])
+    label = figure.axes[0].get_xticklabels()[0].get_text()
+    assert "Pos/Neg -" in label and "nan" not in label
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["no pseudo-label"]
     plt.close(figure)
 
 
@@ -230,7 +225,7 @@ def test_the_score_is_what_the_reward_model_gives_to_prompt_and_response(trained
 
 
 def test_what_is_not_there_is_named_with_the_command_that_makes_it(trained, untrained):
-    assert trained.missing(BEFORE, AFTER) is None
+    assert trained.missing(BEFORE, AFTER) == ""
     assert trained.missing_lambdas().startswith("There is no reward model of lambda 0, 1 of these settings")
     assert untrained.missing(BEFORE, AFTER) == (
         "There is no student before PPO and after PPO of these settings and this code yet: `make study "
@@ -337,9 +332,8 @@ def test_a_typed_question_is_asked_and_leaves_the_list(page, screen):
     assert page.asked.text == page.text.value == page.choice.value and "gold answer" in str(screen)
 
 
-@pytest.mark.parametrize("text", ["", "<b>mia</b> & $x$", "mia has 6 books . " * 600])
-def test_a_bad_question_is_one_escaped_sentence_and_changes_nothing_else(page, screen, text):
-    shown, asked = str(screen), page.asked
+def test_a_bad_question_is_one_escaped_sentence_and_changes_nothing_else(page, screen):
+    shown, asked, text = str(screen), page.asked, "<b>mia</b> & $x$"
     page.text.value = text
     page.ask.click()
     with pytest.raises(UserError) as error:
@@ -364,12 +358,3 @@ def test_the_page_names_what_is_missing_and_shows_the_rest(untrained, screen):
 def test_a_question_that_is_no_number_of_the_list_is_one_sentence(untrained, question):
     with pytest.raises(UserError, match=r"give a number from 0 to \d+, or a text"):
         explore_page.Page(untrained.stage, question)
-
-
-def test_a_question_without_pairs_has_no_share_to_show():
-    table = explore_tables.scores_by_lambda(two_lambdas(), None)
-    figure = explore_page.lambda_figure(table, [0.0])
-    label = figure.axes[0].get_xticklabels()[0].get_text()
-    assert "Pos/Neg -" in label and "nan" not in label
-    assert math.isnan(explore_tables.orderings(table, [0.0])["pos_neg"].iloc[0])
-    plt.close(figure)

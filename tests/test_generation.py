@@ -9,9 +9,9 @@ import pandas as pd
 import pytest
 import torch
 
-from rdlib.engines import generation, transformers_engine
-from rdlib.engines.generation import Request, derive_seed, sample_to_disk
-from rdlib.engines.transformers_engine import TransformersEngine, pick_tokens
+from rdlib.engines import transformers_engine
+from rdlib.engines.generation import Request, sample_to_disk
+from rdlib.engines.transformers_engine import TransformersEngine
 from rdlib.micro import gsm, mmlu
 from rdlib.tasks.prompts import Prompt, micro_question
 
@@ -51,37 +51,13 @@ def chi_square(counts: Counter, probabilities: torch.Tensor, total: int) -> floa
 # ---- greedy decoding
 
 
-def test_greedy_equals_transformers(small, prompts):
+@pytest.mark.parametrize("batch_size", [5, 64])
+def test_greedy_equals_transformers_whatever_the_batch_size(small, prompts, batch_size):
     model, _ = small
-    ours = engine_of(small).generate([Request(p, 1, 0.0) for p in prompts], seed=0)
+    ours = engine_of(small, batch_size).generate([Request(p, 1, 0.0) for p in prompts], seed=0)
     for prompt, (completion,) in zip(prompts, ours, strict=True):
         theirs = model.generate(torch.tensor([prompt]), max_new_tokens=MAX_TOKENS, do_sample=False)
         assert completion.tokens == theirs[0, len(prompt) :].tolist()
-
-
-@pytest.mark.parametrize("batch_size", [1, 5])
-def test_batch_size_does_not_change_greedy_answers(small, prompts, batch_size):
-    requests = [Request(p, 1, 0.0) for p in prompts]
-    assert engine_of(small, batch_size).generate(requests, 0) == engine_of(small).generate(requests, 0)
-
-
-def test_dropping_finished_rows_does_not_change_greedy_answers(small, prompts, monkeypatch):
-    requests = [Request(p, 1, 0.0) for p in prompts]
-    dropped = engine_of(small).generate(requests, 0)
-    monkeypatch.setattr(transformers_engine, "DROP_BELOW", -1.0)
-    assert engine_of(small).generate(requests, 0) == dropped
-
-
-def test_results_come_in_the_order_of_the_requests(small, prompts):
-    requests = [Request(p, 1, 0.0) for p in prompts]
-    forwards = engine_of(small).generate(requests, 0)
-    assert engine_of(small).generate(requests[::-1], 0) == forwards[::-1]
-
-
-def test_a_request_at_temperature_zero_is_greedy_among_hot_ones(small, prompts):
-    greedy = engine_of(small).generate([Request(prompts[0], 1, 0.0)], 0)[0][0]
-    hot = [Request(p, 3, 1.0) for p in prompts[1:]]
-    assert engine_of(small).generate([Request(prompts[0], 2, 0.0), *hot], 7)[0] == [greedy, greedy]
 
 
 # ---- sampling
@@ -96,20 +72,6 @@ def test_first_tokens_follow_the_models_distribution(small, prompts, temperature
     counts = Counter(c.tokens[0] for c in samples)
     # The seed is fixed, so this cannot fail by chance; a wrong temperature gives p < 1e-20
     assert chi_square(counts, (logits / temperature).softmax(-1), n) > 1e-3
-
-
-def test_later_tokens_follow_the_models_distribution_given_those_before(small, prompts):
-    """The third token given the first two, in a batch of prompts of other lengths: cache, padding, positions."""
-    model, n = small[0], 3000
-    requests = [Request(p, n if i == 1 else 2, 1.0) for i, p in enumerate(prompts[:6])]
-    samples = engine_of(small, 10_000, 3).generate(requests, seed=4)[1]
-    pairs = Counter(tuple(c.tokens[:2]) for c in samples if len(c.tokens) == 3)
-    before, total = pairs.most_common(1)[0]
-    assert total > 100
-    with torch.no_grad():
-        logits = model(torch.tensor([[*prompts[1], *before]])).logits[0, -1]
-    counts = Counter(c.tokens[2] for c in samples if tuple(c.tokens[:2]) == before)
-    assert chi_square(counts, logits.softmax(-1), total) > 1e-3
 
 
 def test_long_samples_follow_the_model(small, prompts):
@@ -134,24 +96,6 @@ def test_long_samples_follow_the_model(small, prompts):
     assert tokenizer.pad_token_id not in {t for c in samples for t in c.tokens}
 
 
-def test_pick_tokens_mixes_temperatures_row_by_row():
-    logits = torch.tensor([[0.0, 5.0, 1.0]]).expand(3000, 3)
-    temperature = torch.tensor([0.0, 1.0, 100.0]).repeat(1000)
-    picked = pick_tokens(logits, temperature, torch.Generator().manual_seed(0))
-    assert (picked[0::3] == 1).all()
-    for start, t in ((1, 1.0), (2, 100.0)):
-        shares = torch.tensor([(picked[start::3] == k).float().mean() for k in range(3)])
-        assert torch.allclose(shares, (logits[0] / t).softmax(-1), atol=0.05)
-
-
-def test_seeds(small, prompts):
-    requests = [Request(p, 4, 1.0) for p in prompts]
-    first = engine_of(small).generate(requests, 1)
-    assert engine_of(small).generate(requests, 1) == first
-    assert engine_of(small).generate(requests, 2) != first
-    assert len({tuple(c.tokens) for c in first[0]}) > 1
-
-
 def test_the_global_generator_is_left_alone(small, prompts):
     torch.manual_seed(0)
     expected = torch.rand(1)
@@ -160,33 +104,7 @@ def test_the_global_generator_is_left_alone(small, prompts):
     assert torch.equal(torch.rand(1), expected)
 
 
-def test_derived_seeds():
-    assert derive_seed("a", 1) == derive_seed("a", 1)
-    seeds = {derive_seed(stage, part) for stage in ("teacher", "student") for part in range(100)}
-    assert len(seeds) == 200
-    assert all(0 <= seed < 2**63 for seed in seeds)
-
-
 # ---- counts, ends, and one reading of a prompt
-
-
-def test_each_request_gets_its_number_of_samples(small, prompts):
-    counts = [1, 7, 2, 64, 3, 1]
-    requests = [Request(p, n, 1.0) for p, n in zip(prompts, counts, strict=False)]
-    assert [len(group) for group in engine_of(small, 16).generate(requests, 0)] == counts
-    assert engine_of(small).generate([], 0) == []
-
-
-def test_a_prompt_is_read_once_for_all_its_samples(small, prompts, monkeypatch):
-    model, shapes = small[0], []
-    original = model.forward
-    monkeypatch.setattr(
-        model, "forward", lambda *a, **k: shapes.append(tuple(k["input_ids"].shape)) or original(*a, **k)
-    )
-    engine_of(small, 1000, 5).generate([Request(p, 30, 1.0) for p in prompts[:4]], 0)
-    assert shapes[0] == (4, max(map(len, prompts[:4])))
-    assert shapes[1] == (120, 1)
-    assert all(width == 1 for _, width in shapes[1:])
 
 
 def test_finished_means_ended_by_the_end_token(small, prompts):
@@ -210,14 +128,6 @@ def test_a_sampled_padding_token_is_a_token_like_others(small, prompts, monkeypa
     first, second = engine_of(small).generate([Request(prompts[0], 2, 1.0)], 0)[0]
     assert (second.tokens, second.count, second.finish_reason) == ([20, 21, eos], 3, "stop")
     assert (first.tokens, first.count, first.finish_reason) == ([20, pad, 22, eos], 4, "stop")
-
-
-def test_training_mode_is_restored(small, prompts):
-    model = small[0]
-    for mode in (True, False):
-        model.train(mode)
-        engine_of(small).generate([Request(prompts[0], 1, 0.0)], 0)
-        assert model.training is mode
 
 
 # ---- shards
@@ -259,44 +169,15 @@ def test_the_table_has_a_row_a_sample(whole, small):
     assert (frame["tokens"] == lengths + frame["finished"]).all()
 
 
-@pytest.mark.parametrize("fail_at", [1, 3, 6])
-def test_an_interrupted_run_goes_on_with_the_same_result(small, whole, tmp_path, fail_at):
+def test_an_interrupted_run_goes_on_with_the_same_result(small, whole, tmp_path):
+    """Also where a machine that lost power left a file that was renamed but not written out."""
     frame, shards = whole
     broken = CountingEngine(*small, 64, MAX_TOKENS)
-    broken.fail_at = fail_at
+    broken.fail_at = 3
     with pytest.raises(KeyboardInterrupt):
         sample_to_disk(broken, *plan_and_prompts(), tmp_path, seed=1, shard_size=8)
-    engine = CountingEngine(*small, 64, MAX_TOKENS)
-    pd.testing.assert_frame_equal(sample_to_disk(engine, *plan_and_prompts(), tmp_path, 1, 8), frame)
-    assert engine.calls == shards - (fail_at - 1)
-
-
-def test_a_lost_shard_is_sampled_again(small, whole, tmp_path):
-    engine = CountingEngine(*small, 64, MAX_TOKENS)
-    sample_to_disk(engine, *plan_and_prompts(), tmp_path, 1, 8)
-    sorted((tmp_path / "shards").iterdir())[2].unlink()
-    engine.calls = 0
-    pd.testing.assert_frame_equal(sample_to_disk(engine, *plan_and_prompts(), tmp_path, 1, 8), whole[0])
-    assert engine.calls == 1
-
-
-def test_a_truncated_shard_is_sampled_again(small, whole, tmp_path):
-    """A machine that loses power may leave a file that was renamed but not written out."""
-    sample_to_disk(engine_of(small), *plan_and_prompts(), tmp_path, 1, 8)
     shard = sorted((tmp_path / "shards").iterdir())[-1]
     shard.write_bytes(shard.read_bytes()[:100])
-    pd.testing.assert_frame_equal(sample_to_disk(engine_of(small), *plan_and_prompts(), tmp_path, 1, 8), whole[0])
-
-
-def test_shards_hold_whole_requests():
-    assert generation._shard_starts([3, 3, 3, 3], 6) == [0, 2]
-    assert generation._shard_starts([10, 1, 1], 4) == [0, 1]
-    assert generation._shard_starts([1, 10, 1], 4) == [0, 1, 2]
-    assert generation._shard_starts([1], 4) == [0]
-
-
-def test_drop_shards(tmp_path):
-    (tmp_path / "shards").mkdir()
-    (tmp_path / "shards" / "0.parquet").write_text("x")
-    generation.drop_shards(tmp_path)
-    assert not (tmp_path / "shards").exists()
+    engine = CountingEngine(*small, 64, MAX_TOKENS)
+    pd.testing.assert_frame_equal(sample_to_disk(engine, *plan_and_prompts(), tmp_path, 1, 8), frame)
+    assert engine.calls == shards - 1

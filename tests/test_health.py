@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from rdlib.evidence import health
-from rdlib.evidence.health import Change, Health, sentence
+from rdlib.evidence.health import Change, Health, Paired, sentence
 
 ROSE = Health(
     cell="mine/teacher/student",
@@ -25,6 +25,17 @@ ROSE = Health(
     answered=Change(0.97, 0.99),
 )
 ENDS = {"gain": -0.5, "low": -4.6, "high": 3.6, "deviation": 42.0}
+SAMPLES = {
+    "votes": Paired(0.87, 0.76, low=-0.19, high=-0.04),
+    "majority": Paired(0.715, 0.752),
+    "answers": Paired(5.18, 4.6),
+    "texts": Paired(10.2, 8.9),
+}
+SPREAD = (
+    "(vote entropy from 0.87 to 0.76 nats, majority's share from 72% to 75%, distinct answers from 5.2 to 4.6, "
+    "distinct texts from 10.2 to 8.9)."
+)
+ENTROPY = {"entropy": Change(0.42, 0.31), "entropy_error": 0.02}
 FLAT = {"reward": Change(0.1, 0.12), "reward_error": 0.05}
 
 
@@ -53,6 +64,10 @@ FLAT = {"reward": Change(0.1, 0.12), "reward_error": 0.05}
         ({"tokens": Change(90.0, 59.0)}, "; answers grew short (from 90 to 59 tokens)."),
         ({"distinct": Change(0.9, 0.4)}, "; answers grew equal (distinct texts from 90% to 40%)."),
         ({"answered": Change(0.97, 0.9)}, "; fewer answers can be read (from 97% to 90%)."),
+        (SAMPLES, f"held-out questions); samples grew surer {SPREAD}"),
+        (SAMPLES | ENTROPY, f"held-out questions); samples grew surer {SPREAD}"),
+        (SAMPLES | {"votes": Paired(0.87, 0.76, low=0.01, high=0.2)}, f"; samples grew less sure {SPREAD}"),
+        (ENTROPY, "held-out questions); rollouts grew surer (entropy from 0.42 to 0.31 nats a token)."),
         ({"questions": 0, "agreement": Change()}, "no held-out question has a vote of the teacher or a gold answer."),
         (
             {"questions": 0, "agreement": Change(after=58.2)},
@@ -68,6 +83,12 @@ def test_one_sentence_without_a_worry_that_there_is_no_reason_for():
     for one in (ROSE, Health("a/b/c"), replace(ROSE, reward=Change(), tokens=Change(), distinct=Change())):
         said = sentence(one)
         assert said.endswith(".") and ". " not in said and "nan" not in said and ";" not in said
+
+
+def test_no_word_of_sureness_within_noise_or_of_a_policy_that_was_not_kept():
+    unsure = SAMPLES | {"votes": Paired(0.87, 0.86, low=-0.05, high=0.03)}
+    for changes in (unsure | ENTROPY, ENTROPY | {"entropy_error": 0.1}, ENTROPY | {"kept_start": True}):
+        assert "sure" not in sentence(replace(ROSE, **changes))
 
 
 def test_how_many_questions_it_takes_by_hand():
@@ -106,4 +127,10 @@ def test_the_table_has_what_the_sentence_says():
         *(14.0, 52.0, 58.2, 2.1, 10.3)
     ]
     assert table.loc["greedy answers that can be read (%)", "change"] == pytest.approx(2.0)
+    assert "vote entropy of a question's samples (nats)" not in table.index
+    of_samples = health.table([replace(ROSE, **SAMPLES, **ENTROPY)]).set_index("measure")
+    row = of_samples.loc["vote entropy of a question's samples (nats)"]
+    assert row[["after_warmup", "after_ppo", "change_low", "change_high"]].tolist() == [0.87, 0.76, -0.19, -0.04]
+    assert of_samples.loc["majority's share of a question's samples (%)", "change"] == pytest.approx(3.7)
+    assert of_samples.loc["entropy of PPO's first and last updates (nats a token)", "change"] == pytest.approx(-0.11)
     assert health.verdict([ROSE, ROSE]).count("**mine/teacher/student: Agreement rose") == 2

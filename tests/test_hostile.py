@@ -8,7 +8,6 @@ import re
 import time
 from pathlib import Path
 
-import fuzz
 import nbformat
 import pandas as pd
 import pytest
@@ -48,15 +47,14 @@ def responses(tmp_path_factory) -> pd.DataFrame:
 
 
 @pytest.mark.parametrize("number", range(len(HOSTILE)), ids=HOSTILE)
-@pytest.mark.parametrize("kind", ["number", "text", "math", "choice", "phrase", "expression"])
-def test_an_answer_is_found_in_time(responses, number, kind):
+def test_an_answer_is_found_in_time(responses, number):
     text, expected = responses["text"][number], list(HOSTILE.values())[number][1]
-    started = time.process_time()
-    found = answers.extract(text, kind)
-    answers.refuses(text)
-    assert time.process_time() - started < 1
-    if kind in ("number", "math"):
-        assert found == expected
+    for kind in ("number", "text", "math", "choice", "phrase", "expression"):
+        started = time.process_time()
+        found = answers.extract(text, kind)
+        answers.refuses(text)
+        assert time.process_time() - started < 1
+        assert found == expected or kind not in ("number", "math")
 
 
 def test_notebooks_show_them_as_text(responses, monkeypatch):
@@ -89,47 +87,13 @@ def test_a_cell_reads_as_the_text_that_was_written(text):
     assert shown.from_markdown(cell) == shown.visible(text).replace("\n", " ").strip()
 
 
-# ---- the fuzz targets, a few cases of each
-
-
-@pytest.mark.parametrize("target", fuzz.TARGETS)
-def test_some_cases_of_each_fuzz_target(target):
-    done = fuzz.run_target(target, 10 if target == "yaml" else 120, seed=1)
-    assert not done.failures, next(iter(done.failures.values()))
-
-
-@pytest.mark.parametrize(
-    ("target", "module", "name", "worse"),
-    [
-        ("answers", "tasks.answers", "find", lambda text, kind, options: answers.Found("12345", "hash")),
-        ("equivalence", "tasks.answers", "same", lambda first, second: True),
-        ("questions", "tasks.own_questions", "_letter", lambda record, given, options: "A"),
-        ("server", "engines.server_answers", "clean", lambda text: text + "!"),
-        ("parameters", "study.stage", "_may_name_a_folder", lambda text: True),
-    ],
-)
-def test_a_fuzz_target_sees_what_is_wrong(monkeypatch, target, module, name, worse):
-    monkeypatch.setattr(f"rdlib.{module}.{name}", worse)
-    done = fuzz.run_target(target, 3000, seed=1)
-    assert "WrongError" in next(iter(done.failures.values()))
-
-
 # ---- nothing that was read is run
 
-SOURCES = [*sorted((REPOSITORY / "rdlib").rglob("*.py")), *sorted((REPOSITORY / "scripts").glob("*.py"))]
-NOTEBOOKS = sorted((REPOSITORY / "notebooks").glob("*.ipynb"))
+SOURCES = [*(REPOSITORY / "rdlib").rglob("*.py"), *(REPOSITORY / "scripts").glob("*.py")]
+SOURCES += (REPOSITORY / "notebooks").glob("*.ipynb")
 PICKLES = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
-FORBIDDEN = {
-    "eval",
-    "exec",
-    "compile",
-    "__import__",
-    "read_pickle",
-    "to_pickle",
-    "unsafe_load",
-    "full_load",
-    "load_all",
-}
+FORBIDDEN = set("eval exec compile __import__ read_pickle to_pickle unsafe_load full_load load_all".split())
+SAFE = {"trust_remote_code": "False", "allow_pickle": "False", "safe_serialization": "True", "shell": "False"}
 
 
 def dangers(tree: ast.AST) -> list[str]:
@@ -148,13 +112,7 @@ def dangers(tree: ast.AST) -> list[str]:
             found.append("torch.load without weights_only=True")
         if called == "yaml.load" and [ast.unparse(argument) for argument in node.args[1:]] != ["_Loader"]:
             found.append("yaml.load")
-        expected = {
-            "trust_remote_code": "False",
-            "allow_pickle": "False",
-            "safe_serialization": "True",
-            "shell": "False",
-        }
-        found += [f"{k}={keywords[k]}" for k, value in expected.items() if keywords.get(k, value) != value]
+        found += [f"{k}={keywords[k]}" for k, value in SAFE.items() if keywords.get(k, value) != value]
     return found
 
 
@@ -167,14 +125,17 @@ def test_the_scan_finds_what_it_looks_for():
     assert not dangers(ast.parse("model.eval()\nre.compile(x)\ntorch.load(p, weights_only=True)\nyaml.safe_load(t)"))
 
 
-@pytest.mark.parametrize("path", [*SOURCES, *NOTEBOOKS], ids=lambda path: path.relative_to(REPOSITORY).as_posix())
-def test_no_module_and_no_notebook_runs_what_it_reads(path: Path):
+def test_no_module_and_no_notebook_runs_what_it_reads():
+    found = {path.name: dangers(ast.parse(code_of(path))) for path in SOURCES}
+    assert not {name: bad for name, bad in found.items() if bad} and len(found) > 50
+
+
+def code_of(path: Path) -> str:
+    """The program in a module, or in the code cells of a notebook."""
     if path.suffix == ".py":
-        code = path.read_text()
-    else:
-        cells = [cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
-        code = re.sub(r"^[%!].*$", "", "\n".join(cells), flags=re.MULTILINE)
-    assert dangers(ast.parse(code)) == []
+        return path.read_text()
+    cells = [cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
+    return re.sub(r"^[%!].*$", "", "\n".join(cells), flags=re.MULTILINE)
 
 
 @pytest.mark.parametrize("load", [models.load_causal_lm, models.load_scorer])

@@ -17,7 +17,7 @@ from rdlib.engines.replay import ReplayEngine, hash_of, plain_question
 from rdlib.engines.store import Store, Wanted
 from rdlib.profile import load_profile
 from rdlib.study import outlook
-from rdlib.study.opening import make_stage
+from rdlib.study.stage import make_stage
 from rdlib.tasks.prompts import Prompt
 
 sys.path.insert(0, str(REPOSITORY / "scripts"))

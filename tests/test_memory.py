@@ -1,50 +1,45 @@
-"""Memory formulas: parameters as transformers counts them, activations as autograd keeps them, peaks as they occur."""
+"""Memory of one GPU: formulas compared with autograd, Adam and real training steps, and each stage's sum by hand."""
 
 from __future__ import annotations
 
 import weakref
 
 import pytest
+import test_one_base
 import torch
 import trl.trainer.utils
+import yaml
+from conftest import REPOSITORY
 from tiny_models import make_model
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from transformers import (
-    AutoModelForCausalLM,
-    AutoModelForSequenceClassification,
-    LlamaConfig,
-    Qwen2Config,
-)
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 from trl.trainer.utils import add_fused_lm_head
 
+from rdlib.__main__ import main
+from rdlib.engines import models as engine_models
 from rdlib.engines.transformers_engine import new_cache, pick_tokens
 from rdlib.method import ppo_core as core
 from rdlib.method import reward_model, scoring, token_logprobs, training
 from rdlib.paths import ROOT
 from rdlib.settings import Lora, Model, Training
-from rdlib.study import architectures
 from rdlib.study import memory as m
-from rdlib.study.architectures import KNOWN, Shape
+from rdlib.study.jobs import study_jobs
+from rdlib.study.sizes import KNOWN, Shape, configuration, shape_of
+from rdlib.study.stage import Stage
 
 SMALL = Shape(64, 4, 4, 2, 16, 176, 512)
 NUMBERS = {"fp32": m.FP32, "autocast": m.AUTOCAST, "bf16": m.BF16}
+ONE, PAPER = "params/single_gpu.yaml", "params/paper.yaml"
+CELL = {"dataset": "gsm", "teacher": "strong", "student": "small", "method": "ours"}
+QWEN, LARGE = KNOWN["Qwen2.5-0.5B"], KNOWN["Llama-3.2-3B"]
+LORA = {"training.lora": {"r": 16, "alpha": 32}}
+FEW = {"generation.batch_size": 16}  # more validation answers at once take more than a step
 
 
 def build(loader, shape: Shape, numbers: m.Numbers = m.FP32, attention: str = "sdpa", checkpointing: bool = False):
     """A model of a shape, with random weights, in training mode."""
-    config = (Qwen2Config if shape.qkv_bias else LlamaConfig)(
-        hidden_size=shape.hidden,
-        num_hidden_layers=shape.layers,
-        num_attention_heads=shape.heads,
-        num_key_value_heads=shape.kv_heads,
-        head_dim=shape.head_width,
-        intermediate_size=shape.intermediate,
-        vocab_size=shape.vocabulary,
-        tie_word_embeddings=shape.tied,
-        num_labels=1,
-        pad_token_id=0,
-    )
+    config = configuration(shape, num_labels=1, pad_token_id=0)
     model = loader.from_config(config, attn_implementation=attention).train()
     if numbers.weight == 2:
         model = model.to(torch.bfloat16)
@@ -77,8 +72,7 @@ def test_parameters_are_those_of_transformers_own_classes(name):
     shape = KNOWN[name]
     with torch.device("meta"):
         language, scorer = (build(c, shape) for c in (AutoModelForCausalLM, AutoModelForSequenceClassification))
-    assert language.num_parameters() == shape.parameters
-    assert scorer.num_parameters() == shape.scorer_parameters
+    assert (language.num_parameters(), scorer.num_parameters()) == (shape.parameters, shape.scorer_parameters)
     assert shape.parameters / 1e9 == pytest.approx(PUBLISHED[name], rel=0.005)
 
 
@@ -100,16 +94,34 @@ def test_parameters_of_adapters_are_pefts(targets):
     ],
 )
 def test_a_shape_comes_from_a_name_or_is_called_a_guess(name, shape, source):
-    found, where = architectures.of(Model(model=name), ROOT, 1.5e9)
+    found, where = shape_of(Model(model=name, parameters=1.5e9), ROOT)
     assert found == KNOWN[shape] and source in where
 
 
-@pytest.mark.parametrize("name", ["small", "strong"])
-def test_a_folder_tells_its_shape_itself(name):
-    from rdlib.engines import models
+def test_the_shape_of_a_folder_is_in_its_configuration(tmp_path):
+    shape, source = shape_of(Model(model="models/small"), ROOT)
+    counted = engine_models.parameter_count(ROOT / "models/small")
+    assert (shape.parameters, shape.counted, source) == (counted, 0, "models/small/config.json")
+    configuration(QWEN).save_pretrained(tmp_path / "qwen")
+    assert shape_of(Model(model="qwen"), tmp_path)[0] == QWEN
 
-    shape, source = architectures.of(Model(model=f"models/{name}"), ROOT)
-    assert shape.parameters == models.parameter_count(ROOT / "models" / name) and source == f"models/{name}/config.json"
+
+@pytest.mark.parametrize("kind", ["gpt2", "qwen3", "olmoe", "lfm2", "mamba", "granitemoehybrid", "gemma3_text", "phi3"])
+def test_the_parameters_of_any_architecture_are_counted_and_the_rest_is_called_a_guess(tmp_path, kind):
+    model = make_model(kind)
+    model.config.save_pretrained(tmp_path / "model")
+    shape, source = shape_of(Model(model="model"), tmp_path)
+    assert shape.parameters == sum(parameter.numel() for parameter in model.parameters())
+    assert source == f"model/config.json; activations and cache of {kind} are a guess, as Llama's"
+    assert 0 < shape.scorer_parameters <= shape.parameters + shape.hidden
+
+
+@pytest.mark.parametrize("config", ['{"model_type": "of_somebody"}', "{}", '{"model_type": "gpt2", "n_embd": "x"}'])
+def test_a_configuration_that_transformers_does_not_know_is_a_guess(tmp_path, config):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model/config.json").write_text(config)
+    shape, source = shape_of(Model(model="model", parameters=0.5e9), tmp_path)
+    assert shape == QWEN and source == "a guess: model counts as Qwen2.5-0.5B"
 
 
 # ---- what autograd keeps
@@ -130,9 +142,10 @@ def kept_bytes(model, ids, mask, numbers: m.Numbers) -> int:
     return sum(tensor.untyped_storage().nbytes() for tensor in held.values())
 
 
-@pytest.mark.parametrize("padded", [False, True])
-@pytest.mark.parametrize("attention", ["sdpa", "eager"])
-@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize(
+    ("checkpointing", "attention", "padded"),
+    [(False, "sdpa", False), (False, "sdpa", True), (False, "eager", True), (True, "sdpa", False)],
+)
 @pytest.mark.parametrize("kind", NUMBERS)
 def test_kept_activations_are_what_autograd_saves(kind, checkpointing, attention, padded):
     """To 2 %: left out are the tables of the positions and the ids, which all layers share."""
@@ -142,20 +155,10 @@ def test_kept_activations_are_what_autograd_saves(kind, checkpointing, attention
     mask = torch.ones_like(ids)
     mask[0, -5:] = 0
     found = kept_bytes(model, ids, mask if padded else None, numbers)
-    expected = m.kept_activations(SMALL, numbers, rows, length, checkpointing, attention, padded)
+    expected = m.Passes(SMALL, numbers, length, checkpointing, attention, padded).kept(rows)
     if not checkpointing:
-        expected += m.casts(SMALL, numbers, m.Sharding()).weights
+        expected += m.casts(SMALL, numbers, m.Sharding())["weights"]
     assert found == pytest.approx(expected, rel=0.02)
-
-
-@pytest.mark.parametrize("kind", ["fp32", "bf16"])
-def test_activations_of_adapters_are_near_the_formula(kind):
-    """Norms whose weight is frozen keep less, by less than a quarter; casts for float32 adapters keep a tenth more."""
-    model = build(AutoModelForCausalLM, SMALL, NUMBERS[kind])
-    adapted = training.with_adapters(model, Training(lora=Lora(r=2, alpha=4)), "CAUSAL_LM").get_base_model()
-    ids = torch.randint(1, SMALL.vocabulary, (8, 64))
-    found = kept_bytes(adapted, ids, None, NUMBERS[kind])
-    assert 0.75 < found / m.kept_activations(SMALL, NUMBERS[kind], 8, 64) < 1.1
 
 
 # ---- peaks
@@ -195,23 +198,24 @@ def test_the_peak_counts_what_is_held_at_once():
     assert peak.most == 8000 and fourth.shape == (10, 100)
 
 
-def sft_step(shape, numbers, checkpointing, rows, length):
-    """A backward pass of TRL's loss, as the SFT trainer calls it; returns its peak and the formula's."""
-    model = build(AutoModelForCausalLM, shape, numbers, checkpointing=checkpointing)
+def sft_step(passes: m.Passes, rows: int):
+    """A backward pass of TRL's loss, as the SFT trainer calls it; returns its peak, the formula's, and the models."""
+    shape, numbers = passes.shape, passes.numbers
+    model = build(AutoModelForCausalLM, shape, numbers, checkpointing=passes.checkpointing)
     add_fused_lm_head(model, outputs=("log_probs", "entropy", "is_top1"))
-    ids = torch.randint(1, shape.vocabulary, (rows, length))
+    ids = torch.randint(1, shape.vocabulary, (rows, passes.length))
     with Peak() as peak:
         with computing(numbers):
             output = model(input_ids=ids, attention_mask=torch.ones_like(ids), labels=ids, fused_lm_head=True)
         (-output.log_probs.sum()).backward()
-    tile = m.tiled_head(shape, numbers, rows * length)
-    return peak.most, m.training_activations(shape, numbers, rows, length, checkpointing) + tile, [model]
+    return peak.most, passes.peak(rows) + m.tiled_head(shape, numbers, rows * passes.length), [model]
 
 
-def reward_model_step(shape, numbers, checkpointing, rows, length):
+def reward_model_step(passes: m.Passes, rows: int):
     """A backward pass of Eq. 6 over responses padded on the right."""
-    model = build(AutoModelForSequenceClassification, shape, numbers, checkpointing=checkpointing)
-    ids = torch.randint(1, shape.vocabulary, (rows, length))
+    shape, numbers = passes.shape, passes.numbers
+    model = build(AutoModelForSequenceClassification, shape, numbers, checkpointing=passes.checkpointing)
+    ids = torch.randint(1, shape.vocabulary, (rows, passes.length))
     mask = torch.ones_like(ids)
     ids[0, -3:] = mask[0, -3:] = 0
     kinds, queries = torch.arange(rows) % 3, torch.zeros(rows)
@@ -219,20 +223,21 @@ def reward_model_step(shape, numbers, checkpointing, rows, length):
         with computing(numbers):
             scores = scoring.score_whole(model, ids, mask, rows).float()
         reward_model.reward_model_loss(scores, kinds, queries, 0.5, "convex").backward()
-    return peak.most, m.training_activations(shape, numbers, rows, length, checkpointing, padded=True), [model]
+    padded = m.Passes(shape, numbers, passes.length, passes.checkpointing, padded=True)
+    return peak.most, padded.peak(rows), [model]
 
 
-def ppo_step(shape, numbers, checkpointing, rows, length):
+def ppo_step(passes: m.Passes, rows: int):
     """A backward pass of Eq. 8 and the value loss, with the entropy, as PPOTrainer computes them."""
+    shape, numbers, response = passes.shape, passes.numbers, passes.length // 2
     loaders = (AutoModelForCausalLM, AutoModelForSequenceClassification)
-    both = core.PolicyAndValue(*(build(loader, shape, numbers, checkpointing=checkpointing) for loader in loaders))
-    response = length // 2
-    ids = torch.randint(1, shape.vocabulary, (rows, length))
+    both = core.PolicyAndValue(*(build(one, shape, numbers, checkpointing=passes.checkpointing) for one in loaders))
+    ids = torch.randint(1, shape.vocabulary, (rows, passes.length))
     old, advantages, values, returns = torch.randn(4, rows, response)
     mask = torch.ones(rows, response, dtype=torch.bool)
 
     def loss():
-        inputs = (ids, torch.full((rows,), length - response), ids[:, -response:], mask)
+        inputs = (ids, torch.full((rows,), passes.length - response), ids[:, -response:], mask)
         with computing(numbers):
             logprobs, entropies, now = both(*inputs, 1.0)
         core.masked_mean(entropies, mask)
@@ -241,14 +246,12 @@ def ppo_step(shape, numbers, checkpointing, rows, length):
 
     with Peak() as peak:
         loss().backward()
-    passes = m.training_activations(shape, numbers, rows, length, checkpointing)
-    kept = m.kept_activations(shape, numbers, rows, length, checkpointing)
-    return peak.most, passes + kept + m.tiled_logprobs(shape, numbers, rows * response), [both]
+    expected = passes.peak(rows) + passes.kept(rows) + m.tiled_logprobs(shape, numbers, rows * response)
+    return peak.most, expected, [both]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("checkpointing", [False, True])
-@pytest.mark.parametrize("kind", NUMBERS)
+@pytest.mark.parametrize(("kind", "checkpointing"), [("fp32", False), ("autocast", True), ("bf16", False)])
 @pytest.mark.parametrize("step", [sft_step, reward_model_step, ppo_step])
 def test_the_peak_of_a_training_step_is_near_the_formula_and_below_it(monkeypatch, step, kind, checkpointing):
     """The formula adds all gradients to the peak of a pass, when few are there: in so small a model up to a half.
@@ -259,11 +262,11 @@ def test_the_peak_of_a_training_step_is_near_the_formula_and_below_it(monkeypatc
     monkeypatch.setattr(m, "PPO_TILE", 2**18)
     monkeypatch.setattr(token_logprobs, "CPU_TILE", 2**18)
     monkeypatch.setattr(trl.trainer.utils, "_CHUNKED_LOGPROB_CHUNK_SIZE", 32)
-    numbers, shape = NUMBERS[kind], Shape(64, 4, 4, 2, 16, 176, 2000)
-    peak, passes, models = step(shape, numbers, checkpointing, rows=24, length=128)
+    passes = m.Passes(Shape(64, 4, 4, 2, 16, 176, 2000), NUMBERS[kind], 128, checkpointing)
+    peak, expected, models = step(passes, rows=24)
     gradients = sum(p.grad.nbytes for model in models for p in model.parameters())
-    casts = (2 if step is ppo_step else 1) * m.casts(shape, numbers, m.Sharding()).weights
-    assert 0.97 < (passes + gradients + casts) / peak < 1.5
+    casts = (2 if step is ppo_step else 1) * m.casts(passes.shape, passes.numbers, m.Sharding())["weights"]
+    assert 0.97 < (expected + gradients + casts) / peak < 1.5
 
 
 @pytest.mark.parametrize("tile", [2**20, 2**24])
@@ -273,7 +276,7 @@ def test_ppo_holds_two_copies_of_a_tile_of_logits_or_four_of_all(monkeypatch, ki
     monkeypatch.setattr(token_logprobs, "CPU_TILE", tile)
     monkeypatch.setattr(m, "PPO_TILE", tile)
     shape = Shape(4, 1, 1, 1, 4, 4, 20_000)
-    peak, _, _ = ppo_step(shape, NUMBERS[kind], False, rows=8, length=64)
+    peak, _, _ = ppo_step(m.Passes(shape, NUMBERS[kind], 64), rows=8)
     assert peak == pytest.approx(m.tiled_logprobs(shape, NUMBERS[kind], 8 * 32), rel=0.05)
 
 
@@ -312,7 +315,7 @@ def test_sampling_holds_the_cache_and_the_copies_of_a_steps_logits():
 )
 def test_bytes_of_a_trained_parameter(numbers, sharding, bytes_each):
     found = m.states(1e9, 0, numbers, sharding)
-    assert (found.weights, found.gradients, found.optimizer) == pytest.approx(tuple(1e9 * b for b in bytes_each))
+    assert [found[part] for part in m.PARTS[:3]] == pytest.approx([1e9 * b for b in bytes_each])
 
 
 def test_zero_splits_what_its_paper_says():
@@ -320,47 +323,136 @@ def test_zero_splits_what_its_paper_says():
     n, count = 4, 3e9
     two, three = (m.states(count, 0, m.BF16, m.Sharding(kind, n)) for kind in ("zero2", "zero3"))
     bucket, live = 2 * m.DEEPSPEED_BUCKET, 2 * m.DEEPSPEED_LIVE
-    assert two.total == pytest.approx(count * (2 + 14 / n) + bucket)
-    assert three.total == pytest.approx(count * 16 / n + bucket + live)
+    assert two.total() == pytest.approx(count * (2 + 14 / n) + bucket)
+    assert three.total() == pytest.approx(count * 16 / n + bucket + live)
 
 
-def test_optimizer_states_are_adams():
-    for dtype, numbers in ((torch.float32, m.FP32), (torch.bfloat16, m.BF16)):
-        weight = torch.nn.Parameter(torch.randn(500, 200).to(dtype))
-        weight.grad = torch.ones_like(weight)
-        optimizer = torch.optim.AdamW([weight])
-        optimizer.step()
-        held = sum(t.nbytes for t in optimizer.state[weight].values() if t.ndim)
-        expected = m.states(weight.numel(), 0, numbers, m.Sharding())
-        assert (held, weight.nbytes, weight.grad.nbytes) == (
-            expected.optimizer,
-            expected.weights,
-            expected.gradients,
-        )
+# ---- stages, by hand
 
 
-def test_adapters_are_float32_on_weights_of_either_kind():
-    for numbers in (m.AUTOCAST, m.BF16):
-        found = m.states(1e6, 1e9, numbers, m.Sharding(), adapters=True)
-        assert found.weights == 4e6 + 1e9 * numbers.weight and found.optimizer == 8e6
+def found(name: str, profile: str = ONE, overrides: dict | None = None, **axes) -> m.Footprint:
+    return m.footprint(Stage(name, profile, all_overrides=overrides or {}, **CELL | axes))
 
 
-# ---- other architectures
+def test_sft_of_one_gpu_by_hand():
+    """Float32 weights, gradients and two moments; of 64 rows a quarter at once, 350 + 320 tokens each."""
+    memory = found("03_sft_warmup", overrides=FEW, method="sft").memory
+    assert memory == {
+        "weights": 4 * QWEN.parameters + 2 * QWEN.layers * QWEN.layer_linear,
+        "gradients": 4 * QWEN.parameters,
+        "optimizer": 8 * QWEN.parameters,
+        "activations": m.Passes(QWEN, m.AUTOCAST, 670, True, padded=True).peak(16),
+        "logits": 4096 * 32768 * 2 + 4 * 16 * 670 * QWEN.hidden + 4 * QWEN.embedding,
+        "runtime": 2 * m.GIB,
+    }
 
 
-@pytest.mark.parametrize("kind", ["gpt2", "qwen3", "olmoe", "lfm2", "mamba", "granitemoehybrid", "gemma3_text", "phi3"])
-def test_the_parameters_of_any_architecture_are_counted_and_the_rest_is_called_a_guess(tmp_path, kind):
-    model = make_model(kind)
-    model.config.save_pretrained(tmp_path / "model")
-    shape, source = architectures.of(Model(model="model"), tmp_path)
-    assert shape.parameters == sum(parameter.numel() for parameter in model.parameters())
-    assert source == f"model/config.json; activations and cache of {kind} are a guess, as Llama's"
-    assert 0 < shape.scorer_parameters <= shape.parameters + shape.hidden
+def test_ppo_with_adapters_by_hand():
+    """One body; three adapters, of which two are trained with the value model's head; the reward model's head."""
+    memory, adapters = found("06_ppo", overrides=LORA).memory, QWEN.adapter_parameters(16)
+    both = 2 * adapters + QWEN.hidden
+    assert memory["gradients"] == 4 * both and memory["optimizer"] == 8 * both
+    assert memory["weights"] == 4 * (QWEN.parameters + 3 * adapters + 2 * QWEN.hidden)
+    half = found("06_ppo", overrides=LORA | {"training.weights": "bfloat16"}).memory
+    assert half["weights"] == 2 * QWEN.parameters + 4 * (3 * adapters + QWEN.hidden) + 2 * QWEN.hidden
+    several = found("06_ppo", overrides=LORA | {"reward_model.members": 3}).memory
+    assert several["weights"] == memory["weights"] + 2 * 4 * (adapters + QWEN.hidden)
 
 
-@pytest.mark.parametrize("config", ['{"model_type": "of_somebody"}', "{}", '{"model_type": "gpt2", "n_embd": "x"}'])
-def test_a_configuration_that_transformers_does_not_know_is_a_guess(tmp_path, config):
-    (tmp_path / "model").mkdir()
-    (tmp_path / "model/config.json").write_text(config)
-    shape, source = architectures.of(Model(model="model"), tmp_path, 0.5e9)
-    assert shape == KNOWN["Qwen2.5-0.5B"] and source == "a guess: model counts as Qwen2.5-0.5B"
+def test_a_reward_model_of_another_student_is_one_body_more_for_ppo():
+    """Which the value model shares."""
+    other = {"reward_model.student": "strong"}  # a teacher in a student's place
+    memory, adapters = found("06_ppo", overrides=LORA | other).memory, QWEN.adapter_parameters(16)
+    large = KNOWN["Qwen2.5-7B"]
+    values = large.adapter_parameters(16) + large.hidden
+    assert memory["weights"] == 4 * (QWEN.parameters + adapters + large.scorer_parameters + values)
+
+
+@pytest.mark.parametrize(("kind", "weights"), [("Qwen2", "float32"), ("Llama", "bfloat16")])
+def test_the_weights_of_ppo_with_adapters_are_the_networks_own(tmp_path, kind, weights):
+    """Compared with the storages of real networks, each counted once."""
+    shape = Shape(64, 4, 4, 2, 16, 176, 512, tied=kind == "Qwen2", qkv_bias=kind == "Qwen2")
+    build(AutoModelForCausalLM, shape).save_pretrained(tmp_path / "base")
+    given = Training(lora=Lora(r=4, alpha=8), weights=weights)
+    scorer = test_one_base.trained(tmp_path / "reward", tmp_path / "base", given)
+    networks = test_one_base.networks(tmp_path / "base", scorer, given)
+    overrides = {"training.lora": {"r": 4, "alpha": 8}, "training.weights": weights, "training.precision": None}
+    stage = Stage("06_ppo", ONE, all_overrides=overrides, **CELL)
+    expected = m._networks(m.Setup(stage, shape))
+    assert sum(test_one_base.tensors(networks).values()) == expected["weights"]
+    trained = sum(p.nbytes for network in networks if network for p in network.parameters() if p.requires_grad)
+    assert (trained, 2 * trained) == (expected["gradients"], expected["optimizer"])
+
+
+def test_vllm_splits_a_teacher_by_tensor_parallelism_and_takes_its_share():
+    axes = {"student": None, "method": None}
+    whole, split = (found("01_teacher_responses", PAPER, teacher=t, **axes) for t in ("weak", "strong"))
+    assert whole.memory["weights"] == 2 * KNOWN["Llama-3.1-8B"].parameters
+    assert split.memory["weights"] == 2 * KNOWN["Llama-3-70B"].parameters / 4
+    assert whole.limit == split.limit == 0.9 * 80 * m.GIB
+    assert found("04_student_responses", PAPER).memory["weights"] == 2 * KNOWN["Llama-3.2-1B"].parameters
+    assert found("00_data").memory == found("02_pseudo_labels").memory == {}
+
+
+def test_vllm_beside_the_policy_takes_its_share_in_turn_or_all_the_time():
+    share = {"generation.vllm": {"gpu_memory_utilization": 0.5}}
+    plain, rollouts = found("06_ppo").memory, {"ppo.sampler": "vllm"} | share
+    asleep = found("06_ppo", overrides=rollouts).memory
+    awake = found("06_ppo", overrides=rollouts | {"ppo.sampler_sleep": False}).memory
+    apart = found("06_ppo", overrides=rollouts | {"ppo.sampler_server": "http://localhost:8000"}).memory
+    assert apart == plain  # the peak is a step
+    assert awake == plain + m.Memory(cache=40 * m.GIB)
+    assert asleep["cache"] == 40 * m.GIB and asleep["activations"] == asleep["logits"] == 0
+    assert asleep["weights"] == plain["weights"] and asleep.total() < awake.total()
+
+
+def test_parts_and_tiles_are_the_stages_own():
+    assert (m.PART, m.SCORED, m.PPO_TILE) == (scoring.PART_SIZE, scoring.SCORED_SIZE, token_logprobs.TILE)
+
+
+# ---- what fits
+
+
+@pytest.mark.parametrize(
+    ("profile", "overrides"), [(ONE, {}), (PAPER, {}), (ONE, LORA | {"hardware.gpu_memory_gib": 24})]
+)
+def test_every_stage_of_the_shipped_profiles_fits(profile, overrides):
+    """With adapters a GPU of 24 GiB is enough, as params/single_gpu.yaml says."""
+    stages = [stage.with_overrides(overrides) for job in study_jobs(profile, [0]) for stage in job.stages]
+    assert len(stages) > 20 and [stage.label for stage in stages if not m.footprint(stage).fits] == []
+
+
+@pytest.mark.parametrize(
+    ("stage", "overrides", "advice"),
+    [
+        ("06_ppo", {"hardware.gpu_memory_gib": 16}, "set training.lora or training.weights bfloat16, or spread it by "),
+        ("03_sft_warmup", {"sft.batch_size": 4096}, "raise training.gradient_accumulation (now 4)"),
+        (
+            "05_reward_model",
+            {"training.gradient_checkpointing": False, "hardware.gpu_memory_gib": 24},
+            "set training.gradient_checkpointing",
+        ),
+        (
+            "03_sft_warmup",
+            {"generation.batch_size": 4096, "hardware.gpu_memory_gib": 24},
+            "lower generation.batch_size (now 4096)",
+        ),
+        ("06_ppo", {"ppo.sampler": "vllm"}, "lower generation.vllm.gpu_memory_utilization"),  # 0.9, vLLM's default
+        ("06_ppo", {"ppo.sampler": "vllm", "ppo.sampler_sleep": False}, "set ppo.sampler_sleep, or lower generation."),
+    ],
+)
+def test_what_does_not_fit_has_advice(stage, overrides, advice):
+    one = found(stage, overrides=overrides)
+    assert not one.fits and one.advice.startswith(advice)
+
+
+def test_the_dry_run_names_what_does_not_fit(tmp_path, capsys):
+    content = yaml.safe_load((REPOSITORY / ONE).read_text())
+    content["hardware"] |= {"gpu_memory_gib": 12}
+    (tmp_path / "p.yaml").write_text(yaml.safe_dump(content))
+    assert main(["study", "--profile", str(tmp_path / "p.yaml"), "--dry-run"]) == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("01_teacher_responses (")]
+    assert lines == [
+        "01_teacher_responses (gsm/strong) does not fit: it wants about 18 GiB of each GPU and may take 11: raise the "
+        "tensor_parallel of strong (now 1)."
+    ]

@@ -20,6 +20,7 @@ SCORES = pd.DataFrame(
     }
 )
 values = st.lists(st.integers(-3, 3), min_size=1, max_size=12)
+any_score = st.sampled_from([-math.inf, -1.0, 0.0, 0.5, 1.0, math.inf])
 
 
 def test_auc_counts_pairs_and_half_of_ties():
@@ -39,6 +40,12 @@ def test_auc_is_scikit_learns_and_antisymmetric(positives, negatives):
     labels = [1] * len(positives) + [0] * len(negatives)
     assert metrics.auc(positives, negatives) == pytest.approx(roc_auc_score(labels, positives + negatives))
     assert metrics.auc(positives, negatives) + metrics.auc(negatives, positives) == pytest.approx(1)
+
+
+@given(st.lists(any_score, min_size=1, max_size=8), st.lists(any_score, min_size=1, max_size=8))
+def test_auc_is_the_share_of_pairs_that_the_positive_wins(positives, negatives):
+    wins = [1.0 if p > n else 0.5 if p == n else 0.0 for p in positives for n in negatives]
+    assert metrics.auc(positives, negatives) == pytest.approx(sum(wins) / len(wins), abs=1e-12)
 
 
 def test_comparisons_of_table_3():

@@ -26,13 +26,11 @@ from torch import Tensor, nn
 
 from rdlib.artifacts import hash_files
 from rdlib.engines import models
-from rdlib.engines.generation import Request
-from rdlib.engines.transformers_engine import TransformersEngine, pick_tokens
 from rdlib.errors import UserError
-from rdlib.method import baselines, metrics, reward_model, sft, token_logprobs, trainers, training
 from rdlib.method import ppo_core as core
+from rdlib.method import reward_model, sft, training
 from rdlib.method.ppo import PPOTrainer
-from rdlib.method.reward_model import IGNORED, STUDENT_NEGATIVE, STUDENT_POSITIVE, TEACHER_POSITIVE
+from rdlib.method.reward_model import STUDENT_NEGATIVE, STUDENT_POSITIVE, TEACHER_POSITIVE
 
 EXACT = {"rtol": 1e-9, "atol": 1e-11}  # float64 in another order of summation
 FLOAT32 = {"rtol": 1e-4, "atol": 1e-5}  # the same of float32
@@ -204,51 +202,6 @@ def test_batch_size_and_order_do_not_change_the_sft_loss(sft_trainer, parts):
     torch.testing.assert_close(split, whole, rtol=1e-6, atol=0)
 
 
-# ---- log-probabilities and padding
-
-
-def padded_logprobs(model: nn.Module, pairs: list, side: str) -> list[list[float]]:
-    """Log-probabilities of each response in one batch, padded on a side as sampling (left) or training (right) does."""
-    width = max(len(p) + len(r) for p, r in pairs)
-    ids, masks = [], []
-    for prompt, response in pairs:
-        real, empty = prompt + response, width - len(prompt) - len(response)
-        ids.append([0] * empty + real if side == "left" else real + [0] * empty)
-        masks.append([0] * empty + [1] * len(real) if side == "left" else [1] * len(real) + [0] * empty)
-    mask = torch.tensor(masks)
-    positions = (mask.cumsum(1) - 1).clamp(min=0)
-    with torch.no_grad():
-        logits = model(input_ids=torch.tensor(ids), attention_mask=mask, position_ids=positions).logits
-    result = []
-    for row, (prompt, response) in enumerate(pairs):
-        start = len(prompt) + (width - len(prompt) - len(response) if side == "left" else 0)
-        places = logits[row : row + 1, start - 1 : start - 1 + len(response)]
-        result.append(token_logprobs.selective_logprobs(places, torch.tensor([response]))[0].tolist())
-    return result
-
-
-@pytest.mark.parametrize("dtype, close", [(torch.float64, EXACT), (torch.float32, FLOAT32)])
-def test_logprobs_are_the_same_padded_on_either_side_or_not_at_all(dtype, close):
-    model = models.load_causal_lm(MODELS / "small").to(dtype)
-    left, right = (padded_logprobs(model, SENTENCES, side) for side in ("left", "right"))
-    for pair, on_left, on_right in zip(SENTENCES, left, right, strict=True):
-        plain = torch.tensor(plain_logprobs(model, *pair))
-        torch.testing.assert_close(torch.tensor(on_left), plain, **close)
-        torch.testing.assert_close(torch.tensor(on_right), plain, **close)
-
-
-@pytest.mark.parametrize("size", [1, 3, 64])
-def test_greedy_answers_do_not_depend_on_batch_size_and_order(small, size):
-    model, tokenizer = small
-    prompts = [
-        tokenizer(f"Q: tom has {n} apples . {'tom buys 5 apples . ' * (n % 3)} A:")["input_ids"] for n in range(8)
-    ]
-    alone = [TransformersEngine(model, tokenizer, 1, 12).generate([Request(p, 1, 0.0)], 0)[0][0].text for p in prompts]
-    order = [5, 0, 7, 2, 6, 1, 4, 3]
-    groups = TransformersEngine(model, tokenizer, size, 12).generate([Request(prompts[i], 1, 0.0) for i in order], 3)
-    assert [group[0].text for group in groups] == [alone[i] for i in order]
-
-
 # ---- the reward model (Eq. 4-6)
 
 QUERIES = [
@@ -316,21 +269,6 @@ def test_a_batch_without_a_class_and_scores_of_any_size_have_a_loss_and_a_gradie
     loss.backward()
     assert loss.item() == pytest.approx(plain_reward_model_loss(scores.tolist(), kinds, [0, 0, 0], 0.5), rel=1e-6)
     assert torch.isfinite(scores.grad).all()
-
-
-def test_a_share_of_a_batch_that_is_only_filling_has_no_loss():
-    scores, kinds = torch.randn(2, requires_grad=True), torch.full((2,), IGNORED)
-    loss = reward_model.reward_model_loss(scores, kinds, torch.tensor([0, 1]), 0.5, "convex", torch.tensor([4, 2, 0]))
-    loss.backward()
-    assert loss == 0 and (scores.grad == 0).all()
-
-
-def test_no_validation_query_to_choose_the_reward_model_by(study, tmp_path, monkeypatch):
-    """Every AUC would be NaN, and early stopping would end the training at its second evaluation."""
-    root = copy_study(study, tmp_path, "05_reward_model", "06_ppo")
-    monkeypatch.setattr(reward_model, "validation_table", lambda *args, f=reward_model.validation_table: f(*args)[:0])
-    with pytest.raises(UserError, match="no validation query has all kinds of responses"):
-        stage_in(root, "05_reward_model").run()
 
 
 # ---- PPO (Eq. 8)
@@ -402,7 +340,7 @@ def test_the_ppo_loss_is_the_plain_one_and_so_is_its_gradient():
     assert_gradient(loss, plain, trainer.parameters)
 
 
-@pytest.mark.parametrize("forward_size", [1, 3, 32])
+@pytest.mark.parametrize("forward_size", [1, 3])
 def test_batch_size_and_order_do_not_change_what_ppo_evaluates(forward_size):
     trainer, batch, _ = ppo_case()
     plain = plain_numbers(trainer, batch)
@@ -459,36 +397,6 @@ def test_sharp_policies_single_tokens_and_equal_rewards_train_to_finite_weights(
     assert trainer.history[-1]["reward"] == -5
 
 
-def test_equal_rewards_and_values_give_no_advantage():
-    mask = mask_of([1, 3, 2], 3)
-    rewards = core.kl_penalised_rewards(torch.full((3,), -5.0), torch.zeros(3, 3), torch.zeros(3, 3), mask, 0.2)
-    advantages, _ = core.gae(rewards, torch.zeros(3, 3), mask, 1.0, 1.0)
-    assert core.masked_whiten(advantages, mask).abs().max() < 0.01  # 1e-4 x rounding of -5
-
-
-def test_sampling_from_a_policy_that_is_sure():
-    logits = torch.tensor([[0.0, 1e4, -1e4], [1e4, 0.0, 1e4 - 1]])
-    generator = torch.Generator().manual_seed(0)
-    drawn = torch.stack([pick_tokens(logits, torch.tensor([1.0, 0.01]), generator) for _ in range(50)])
-    assert (drawn[:, 0] == 1).all() and (drawn[:, 1] == 0).all()
-
-
-# ---- AUC
-
-any_score = st.sampled_from([-math.inf, -1.0, 0.0, 0.5, 1.0, math.inf])
-
-
-@given(st.lists(any_score, max_size=8), st.lists(any_score, max_size=8))
-def test_auc_is_its_definition(positives, negatives):
-    """The share of pairs that the positive wins, a tie counting one half; undefined for an empty class."""
-    found = metrics.auc(positives, negatives)
-    if not positives or not negatives:
-        assert math.isnan(found)
-        return
-    wins = [1.0 if p > n else 0.5 if p == n else 0.0 for p in positives for n in negatives]
-    assert found == pytest.approx(sum(wins) / len(wins), abs=1e-12)
-
-
 # ---- a loss, gradient or reward that is NaN or infinite
 
 
@@ -515,8 +423,7 @@ def trainer_class(name: str) -> type:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["03_sft_warmup", "05_reward_model"])
-@pytest.mark.parametrize("how", ["loss", "gradient"])
+@pytest.mark.parametrize(("name", "how"), [("03_sft_warmup", "gradient"), ("05_reward_model", "loss")])
 def test_a_training_stops_at_what_is_not_finite_and_goes_on_from_its_last_checkpoint(
     study, tmp_path, monkeypatch, name, how
 ):
@@ -560,12 +467,6 @@ def test_ppo_stops_at_a_reward_that_is_not_finite_and_goes_on_from_its_last_chec
     assert [path.name for path in partial.glob("checkpoint-*")] == ["checkpoint-000001"]
     stage.run()
     assert hash_files(stage.folder) == hash_files(stage_in(study, "06_ppo").folder)
-
-
-def test_every_trainer_stops_at_what_is_not_finite():
-    kinds = [sft.AgreementSFTTrainer, reward_model.RewardModelTrainer, baselines.AgreementDPOTrainer]
-    kinds += [baselines.AgreementGRPOTrainer, baselines.AgreementDistillationTrainer]
-    assert all(kind.mro().index(trainers.FiniteSteps) < kind.mro().index(trainers.Trainer) for kind in kinds)
 
 
 def test_a_gradient_that_is_not_finite_leaves_ppos_weights_as_they_were(tmp_path):

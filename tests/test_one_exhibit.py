@@ -4,67 +4,20 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 
+import long_tables
 import pandas as pd
 import pytest
 import yaml
-from conftest import PARAMS, REPOSITORY, copy_study, make_root, patch_root, tiny_settings
-from test_tables_and_figures import invent
+from conftest import PARAMS, REPOSITORY, make_root, patch_root, tiny_settings
+from excerpts import excerpt
 
+from rdlib.__main__ import main
 from rdlib.errors import UserError
 from rdlib.evidence import gallery
-from rdlib.evidence.result_tables import open_results
-from rdlib.profile import load_profile
-from rdlib.study import dag, figures, retrain
-from rdlib.study.jobs import study_jobs
-from rdlib.study.results import collect
-
-KINDS = sorted({(exhibit.rests_on, exhibit.questions) for exhibit in gallery.EXHIBITS.values()})
-
-
-def test_every_exhibit_says_what_it_shows():
-    assert len({exhibit.title for exhibit in gallery.EXHIBITS.values()}) == len(gallery.EXHIBITS)
-    notebooks = {path.stem for path in (REPOSITORY / "notebooks").glob("*.ipynb")}
-    for name, exhibit in gallery.EXHIBITS.items():
-        assert name == exhibit.name and exhibit.title and exhibit.caption.endswith((".", "!")), name
-        assert set(exhibit.rests_on) <= notebooks, name
-
-
-@pytest.mark.parametrize(
-    ("name", "hint"),
-    [
-        ("figure_5", r"did you mean figure_5_lambda\?"),
-        ("table_2_mian", r"did you mean table_2_main"),
-        ("nothing like it", r"give one of claims, .*figure_open_sft_rate\."),
-        ("", r"NAME is missing: give one of claims, "),
-    ],
-)
-def test_a_name_that_is_none_gets_the_close_ones(name, hint, tmp_path, capsys):
-    with pytest.raises(UserError, match=hint):
-        gallery.find(name)
-    assert figures.main([str(tmp_path), str(tmp_path), "--name", name]) == 1
-    assert capsys.readouterr().err.count("\n") == 1
-
-
-def test_one_is_drawn_from_its_own_tables_alone(tmp_path, capsys):
-    folder = invent(tmp_path / "results") / "seed0"
-    (folder / "provenance.json").write_text(json.dumps({"commits": ["0123456789abcdef"]}))
-    others = ("correctness.parquet", "sft_history.parquet", "ppo_history.parquet", "costs.csv", "pseudo_labels.csv")
-    for other in others:
-        (folder / other).unlink()
-    assert figures.main([str(tmp_path / "results"), str(tmp_path / "out"), "--name", "figure_5_lambda"]) == 0
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {
-        f"figure_5_lambda.{e}" for e in ("csv", "pdf", "png")
-    }
-    text = capsys.readouterr().out
-    assert "figure_5_lambda.png" in text and gallery.EXHIBITS["figure_5_lambda"].caption in text
-    assert "seeds 0 of" in text and "0123456789" in text and 'make retrain NAME=figure_5_lambda SEEDS="0"' in text
-
-
-def test_a_question_that_no_seed_has_answered_is_one_sentence(tmp_path, capsys):
-    assert figures.main([str(invent(tmp_path / "results")), str(tmp_path), "--name", "question_r1"]) == 1
-    assert "has answered the reviewers' questions: run `make study ARGS=--questions`" in capsys.readouterr().err
-
+from rdlib.study import estimate, workflow
+from rdlib.study.jobs import exhibit_jobs, exhibit_runs
 
 # ---- training again
 
@@ -75,91 +28,107 @@ def one_cell(tmp_path, monkeypatch):
     root = make_root(tmp_path)
     content = tiny_settings() | {"teachers": {"strong": "models/strong"}, "students": {"small": "models/small"}}
     del content["datasets"]["mmlu"]
+    content["sft"]["learning_rate_of_warmup"] = 2 * content["sft"]["learning_rate"]
+    shutil.copytree(REPOSITORY / "params", root / "params")
     (root / PARAMS).write_text(yaml.safe_dump(content))
     patch_root(monkeypatch, root)
 
 
-@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: "+".join(kind[0] + kind[1]) or "nothing")
-def test_its_jobs_make_all_that_they_read_before_they_read_it(one_cell, kind):
-    name = next(e.name for e in gallery.EXHIBITS.values() if (e.rests_on, e.questions) == kind)
-    of_study = {stage.folder for job in study_jobs(PARAMS, [0], questions=True) for stage in job.stages}
-    jobs, made = retrain.jobs_behind(name, PARAMS, [0]), set()
-    assert bool(jobs) == bool(kind[0])
+SETTINGS_ALONE = {"figure_2_pipeline", "table_5_hyperparameters_sft", "table_6_hyperparameters_ppo", "provenance"}
+
+
+@pytest.mark.parametrize("name", gallery.EXHIBITS)
+def test_what_an_exhibit_depends_on_is_true(one_cell, name):
+    """Its jobs make the stages that its rows are of, and before them all that these read; else it needs no training."""
+    exhibit = gallery.EXHIBITS[name]
+    assert bool(exhibit.experiments) == (name not in SETTINGS_ALONE)
+    if not exhibit.experiments:
+        assert "depends on no training" in estimate.exhibit_line(name, [])
+        return
+    if "rounding" in exhibit.experiments:
+        with pytest.raises(
+            UserError, match="--experiments main` and `python -m .*params/rounding.yaml --experiments r"
+        ):
+            exhibit_jobs(name, PARAMS, [0])
+        return
+    profile, seeds = ("params/reference.yaml", None) if ":" in exhibit.experiments[0] else (PARAMS, [0])
+    jobs, made = exhibit_jobs(name, profile, seeds), set()
+    assert jobs and "depends on" in estimate.exhibit_line(name, jobs)
     for job in jobs:
         assert all(any(other is before for other in jobs) for before in job.after)
-        for stage in job.stages:  # what no job of the study makes, as a variant's inputs, its own job makes
-            assert {one.folder for one in stage.upstream()} & of_study <= made, job.name
-            made.add(stage.folder)
+        assert job.notebook[:2] in ("08", "09", "10", "11") or _read_outside(job) <= made, job.name
+        made |= {stage.folder for stage in job.stages}
+    stages = {(stage.name, stage.method) for job in jobs for stage in job.stages}
+    assert {
+        (one.stage.name, one.stage.method) for _, runs in exhibit_runs(exhibit, profile, seeds) for one in runs
+    } <= stages
+
+
+def _read_outside(job) -> set:
+    own = {stage.folder for stage in job.stages}
+    return {one.folder for stage in job.stages for one in stage.inputs.values()} - own
+
+
+@pytest.mark.parametrize(
+    ("name", "last", "variant"),
+    [
+        ("same_rate", ("07_evaluate", "sft"), "sft.learning_rate"),
+        ("figure_same_rate", ("03_sft_warmup", "sft"), "sft.learning_rate"),
+        ("table_2_main", ("07_evaluate", "ours"), ""),
+        ("table_3_reward_model_auc", ("05_reward_model", "ours"), ""),
+        ("table_4_reward_source", ("07_evaluate", "ours_wo_r"), ""),
+        ("question_r5", ("06_ppo", "ours"), "reward.source"),
+        ("figure_question_r4_threshold", ("02_judgement", None), ""),
+        ("open_ppo", ("13_validation_answers", "ours"), "ppo.queries"),
+    ],
+)
+def test_an_exhibit_comes_with_the_runs_that_only_it_needs(name, last, variant):
+    jobs = exhibit_jobs(name, "params/reference.yaml", None if name == "open_ppo" else [0])
+    found = [stage for job in jobs for stage in job.stages if (stage.name, stage.method) == last]
+    assert any(variant in stage.variant and bool(variant) == bool(stage.variant) for stage in found)
+    later = {"06_ppo", "07_evaluate"} if last[0] in ("05_reward_model", "02_judgement") else set()
+    assert not later & {stage.name for job in jobs for stage in job.stages}
 
 
 def test_a_figure_about_one_ablation_needs_one_chain():
-    jobs = retrain.jobs_behind("figure_5_lambda", "params/micro.yaml", [3])
+    jobs = exhibit_jobs("figure_5_lambda", "params/micro.yaml", [3])
     chain = "00_data 01_teacher_responses 02_pseudo_labels 03_sft_warmup 04_student_responses 05_reward_model"
     assert [job.notebook for job in jobs] == [*chain.split(), "08_ablation_lambda"]
-    assert all([b.name for b in job.after] == [a.name] for a, job in zip(jobs, jobs[1:], strict=False))
     assert {stage.seed for job in jobs for stage in job.stages} == {3}
-    arms = retrain.jobs_behind("question_r3", "params/micro.yaml", [0])
-    assert [job.parameters["student"] for job in arms if job.notebook == "13_reviewer_runs"] == ["strong"]
+    tuned = exhibit_jobs("question_r3", "params/micro.yaml", [0])
+    assert [job.parameters["student"] for job in tuned if job.notebook == "03_sft_warmup"] == ["strong", "small"]
 
 
 def test_minutes_follow_from_what_the_released_run_took(tmp_path):
     """Two stages of known seconds, and a measured seed that took a minute for 100 s of its stages."""
-    folder = invent(tmp_path / "results") / "seed0"
-    profile = load_profile(REPOSITORY / "params/micro.yaml")
-    jobs = retrain.jobs_behind("figure_5_lambda", "params/micro.yaml", [5])
+    folder = excerpt(tmp_path / "results") / "seed0"
+    jobs = exhibit_jobs("figure_5_lambda", "params/reference.yaml", [5])
     stages = [stage for job in jobs for stage in job.stages if stage.name in ("03_sft_warmup", "05_reward_model")]
     rows = [stage.columns | {"seed": 0, "stage": stage.name, "seconds": 10.0} for stage in stages]
     rows.append(
         stages[0].columns | {"method": "sft", "seed": 0, "stage": "07_evaluate", "seconds": 100.0 - 10 * len(rows)}
     )
     table = pd.DataFrame(rows).drop_duplicates().assign(tokens_generated=0, tokens_trained=0)
-    table.to_csv(folder / "costs.csv", index=False)
+    for path in folder.iterdir():
+        if path.name != "settings.json":
+            path.unlink()
+    long_tables.write(folder, 0, costs=table.assign(experiment="main", arm=table["method"]))
     (folder / "measured.json").write_text(json.dumps({"minutes": table.seconds.sum() / 100, "questions": False}))
-    found = retrain.minutes_of(stages[:2], tmp_path / "results", "micro")
+    found = estimate.minutes_of(stages[:2], tmp_path / "results")
     assert found == pytest.approx(2 * 10.0 / 100)
-    assert retrain.minutes_of(stages, tmp_path / "results", "other") is None
-    assert retrain.minutes_of(stages, tmp_path / "none", "micro") is None
-    text = retrain.told("figure_5_lambda", jobs, profile, tmp_path / "results")
-    assert "rests on 7 notebooks, 0 of them done" in text and "about 1 minutes" in text
-    assert "rests on no training" in retrain.told("figure_2_pipeline", [], profile)
+    others = [replace(stage, profile_path="params/smoke.yaml") for stage in stages]
+    assert estimate.minutes_of(others, tmp_path / "results") is None
+    assert estimate.minutes_of(stages, tmp_path / "none") is None
+    text = estimate.exhibit_line("figure_5_lambda", jobs, tmp_path / "results")
+    assert text.endswith(
+        "depends on lambda: 14 notebooks. They take about 1 minutes, two at a time, by the released run."
+    )
 
 
 def test_telling_starts_nothing(tmp_path, at_root, capsys, monkeypatch):
     at_root(make_root(tmp_path))
-    monkeypatch.setattr(dag, "_follow", lambda *a: pytest.fail("it started something"))
-    assert dag.main(["--profile", PARAMS, "--seeds", "0", "--for", "figure_5_lambda", "--dry-run"]) == 0
-    assert "rests on 7 notebooks, 0 of them done" in capsys.readouterr().out
-    assert dag.main(["--profile", PARAMS, "--for", "figure_5"]) == 2
+    monkeypatch.setattr(workflow, "follow", lambda *_: pytest.fail("it started something"))
+    assert main(["study", "--profile", PARAMS, "--seeds", "0", "--for", "figure_5_lambda", "--dry-run"]) == 0
+    assert "depends on lambda: 7 notebooks" in capsys.readouterr().out
+    assert main(["study", "--profile", PARAMS, "--for", "figure_5"]) == 2
     assert "did you mean figure_5_lambda?" in capsys.readouterr().err
-
-
-@pytest.mark.slow
-def test_what_was_trained_again_is_gathered_and_drawn(study, tmp_path, at_root):
-    root = at_root(copy_study(study, tmp_path / "root"))
-    jobs = retrain.jobs_behind("figure_5_lambda", PARAMS, [0])
-    for job in jobs:
-        for stage in job.stages:
-            stage.run_with_inputs()
-    paths = retrain.draw("figure_5_lambda", PARAMS, [0], jobs)
-    out = root / "runs/tiny/retrained/figure_5_lambda"
-    assert {path.relative_to(out).name for path in paths} == {f"figure_5_lambda.{e}" for e in ("csv", "pdf", "png")}
-    assert sorted(pd.read_csv(out / "figure_5_lambda.csv")["lam"].unique()) == [0.0, 0.5, 1.0]
-    assert not (out / "results/seed0/correctness.parquet").exists()  # nothing was evaluated
-    made = json.loads((out / "results/seed0/provenance.json").read_text())
-    assert made["command"].endswith(f"--profile {PARAMS} --seeds 0 --for figure_5_lambda")
-    assert "finished" not in retrain.told("figure_5_lambda", jobs, load_profile(root / PARAMS))
-    assert "it only needs drawing" in retrain.told("figure_5_lambda", jobs, load_profile(root / PARAMS))
-
-
-def test_a_notebook_draws_finished_results_apart(tmp_path, at_root):
-    at_root(make_root(tmp_path))
-    invent(tmp_path / "released", seeds=(0, 3))
-    evidence, out = figures.source(PARAMS, [0], "released", lambda *a: pytest.fail("it gathered"))
-    assert [folder.name for folder in evidence.folders] == ["seed0", "seed3"]
-    assert out == tmp_path / "runs/tiny/released_figures"
-    shutil.copytree(tmp_path / "released", tmp_path / "runs/tiny/results")
-    evidence, out = figures.source(PARAMS, [3], None, lambda *a: tmp_path / "runs/tiny/results")
-    assert [folder.name for folder in evidence.folders] == ["seed3"] and out == tmp_path / "runs/tiny/figures"
-    with pytest.raises(UserError, match="absent holds no results"):
-        figures.source(PARAMS, [0], "absent", collect)
-    assert open_results(tmp_path / "released").folders[0].name == "seed0"

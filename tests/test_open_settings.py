@@ -10,12 +10,11 @@ import pytest
 import torch
 from conftest import MODELS, PARAMS, copy_study, make_root, stage_in
 from safetensors.torch import load_file
-from test_baselines import start_of, token_lists
 
 from rdlib import artifacts
 from rdlib.engines import models
 from rdlib.errors import UserError
-from rdlib.method import baselines, metrics, reward_model, rl, scoring, sft, style, teacher
+from rdlib.method import metrics, reward_model, rl, scoring, sft, style, teacher
 from rdlib.method.reward import reward
 from rdlib.micro import gsm, lexicon, mmlu
 from rdlib.micro.authors import Author
@@ -83,14 +82,14 @@ def test_the_mean_scorer_scores_the_mean(small):
 
 def test_several_reward_models_are_averaged(root):
     """The first is the one that there would be alone; the others are others; and PPO's reward is their mean."""
-    stage, usual = varied(root, "05_reward_model", {"reward_model.members": 3}), stage_in(root, "05_reward_model")
-    folders = [scoring.member_folder(stage.folder, number) for number in range(3)]
+    stage, usual = varied(root, "05_reward_model", {"reward_model.members": 2}), stage_in(root, "05_reward_model")
+    folders = [scoring.member_folder(stage.folder, number) for number in range(2)]
     assert artifacts.hash_files(folders[0] / "model") == artifacts.hash_files(usual.folder / "model")
-    assert len({weights(folder)["score.weight"].sum().item() for folder in folders}) == 3
+    assert len({weights(folder)["score.weight"].sum().item() for folder in folders}) == 2
     assert not list(stage.folder.rglob("checkpoint*"))
-    assert stage.json("summary")["tokens_trained"] > 2 * usual.json("summary")["tokens_trained"]
+    assert stage.json("summary")["tokens_trained"] > 1.5 * usual.json("summary")["tokens_trained"]
     mean = scoring.load(stage.folder, 0)
-    assert isinstance(mean, scoring.MeanScorer) and len(mean.members) == 3
+    assert isinstance(mean, scoring.MeanScorer) and len(mean.members) == 2
     assert not isinstance(scoring.load(usual.folder, 0), scoring.MeanScorer)
     table = stage.table("scores")
     assert table["text"].tolist() == usual.table("scores")["text"].tolist()
@@ -101,19 +100,15 @@ def test_several_reward_models_are_averaged(root):
     assert stage.json("summary")["pos_neg_auc"] == pytest.approx(
         reward_model.aucs(table["score"].to_numpy(), kinds)["pos_neg_auc"]
     )
-    varied(root, "13_judged_responses", {"reward_model.members": 3})
+    varied(root, "13_judged_responses", {"reward_model.members": 2})
 
 
 def sequences_of(stage, table: pd.DataFrame) -> list[list[int]]:
     """Token ids of the validation responses of a reward model's stage, ended where they ended."""
-    questions = read_questions(stage.input("data"), "validation")
-    encode = prompts.Encoder(
-        prompts.of_questions(stage.dataset_settings, questions), models.load_tokenizer(MODELS / "small")
-    )
-    responses = pd.concat(
-        [stage.at("04_student_responses").table("responses"), stage.at("01_teacher_responses").table("responses")]
-    )
-    finished = responses.groupby(["id", "text"])["finished"].first()
+    asked = prompts.of_questions(stage.dataset_settings, read_questions(stage.input("data"), "validation"))
+    encode = prompts.Encoder(asked, models.load_tokenizer(MODELS / "small"))
+    both = [stage.at(name).table("responses") for name in ("04_student_responses", "01_teacher_responses")]
+    finished = pd.concat(both).groupby(["id", "text"])["finished"].first()
     return [encode(row.id, row.text, bool(finished[row.id, row.text])) for row in table.itertuples()]
 
 
@@ -121,14 +116,11 @@ def test_a_reward_model_may_start_from_another_students_warm_up(root):
     stage = varied(root, "05_reward_model", {"reward_model.student": "large"})
     assert {stage.inputs[name].student for name in ("student", "warmup")} == {"small", "large"}
     assert stage.inputs["warmup"].variant == "" and stage.student == "small"
-    shapes = {name: weights(folder)["model.norm.weight"].shape for name, folder in (("rm", stage.folder),)}
-    assert shapes["rm"] == models.load_causal_lm(MODELS / "large").model.norm.weight.shape
-    policy = varied(root, "06_ppo", {"reward_model.student": "large"})
-    assert (
-        weights(policy.folder)["model.norm.weight"].shape
-        == weights(stage_in(root, "06_ppo").folder)["model.norm.weight"].shape
-    )
     assert stage_in(root, "05_reward_model").inputs["warmup"].student == "small"
+    policy = varied(root, "06_ppo", {"reward_model.student": "large"})
+    for made, name in ((stage, "large"), (policy, "small")):
+        shape = models.load_causal_lm(MODELS / name).model.norm.weight.shape
+        assert weights(made.folder)["model.norm.weight"].shape == shape
 
 
 def test_where_a_reward_model_cannot_start_from_is_refused(root):
@@ -186,35 +178,10 @@ def test_adapters_of_sft_alone(root):
 
 def test_a_hot_teacher_is_sampled_hotter():
     questions = pd.DataFrame({"id": ["a"], "split": ["train"]})
-    settings = TeacherSampling(
-        high_temperatures=[0.0, 0.3], low_temperatures=[1.0], samples_per_temperature=5, heat=2.0
-    )
-    plan = teacher.sampling_plan(questions, settings)
-    assert plan[["confidence", "temperature", "n"]].values.tolist() == [
-        ["high", 0.0, 1],
-        ["high", 0.6, 5],
-        ["low", 2.0, 5],
-    ]
-
-
-def test_a_hot_teacher_is_distilled_as_hot(root, tmp_path):
-    stage = stage_in(root, "13_baseline", "distillation").with_overrides({"teacher_sampling.heat": 3.0})
-    for one in stage.inputs.values():
-        one.run_with_inputs()
-    trainer = baselines.distillation(stage, tmp_path, start_of(stage))
-    trainer.model.train()
-    inputs = trainer._prepare_inputs(next(iter(trainer.get_train_dataloader())))
-    loss = trainer.compute_loss(trainer.model, inputs).item()
-    other, divergence, tokens = models.load_causal_lm(MODELS / "strong"), 0.0, 0
-    for prompt, response in zip(token_lists(inputs, "prompt"), token_lists(inputs, "completion"), strict=True):
-        ids = torch.tensor([prompt + response])
-        with torch.no_grad():
-            mine, hot = trainer.model(ids).logits[0].log_softmax(-1), (other(ids).logits[0] / 3).log_softmax(-1)
-        places = slice(len(prompt) - 1, -1)
-        divergence += (mine[places].exp() * (mine[places] - hot[places])).sum().item()
-        tokens += len(response)
-    assert loss == pytest.approx(divergence / tokens, rel=1e-4)
-    assert "13_baseline@teacher_sampling.heat=3.0" in str(stage.folder)
+    temperatures = {"high_temperatures": [0.0, 0.3], "low_temperatures": [1.0]}
+    plan = teacher.sampling_plan(questions, TeacherSampling(**temperatures, samples_per_temperature=5, heat=2.0))
+    found = plan[["confidence", "temperature", "n"]].values.tolist()
+    assert found == [["high", 0.0, 1], ["high", 0.6, 5], ["low", 2.0, 5]]
 
 
 @pytest.mark.parametrize(("name", "method"), [("13_baseline", "distillation"), ("13_style", "ours")])

@@ -7,22 +7,23 @@ now and then says another.
 from __future__ import annotations
 
 import hashlib
+import shutil
 
 import pandas as pd
 import pytest
 import yaml
-from conftest import PARAMS, identity, make_root, patch_root, stage_in, tiny_settings
+from conftest import PARAMS, make_root, patch_root, stage_in, tiny_settings
 from fake_server import FakeServer, listing
 from test_real_data import write
 
 from rdlib import artifacts
+from rdlib.__main__ import main
 from rdlib.errors import UserError
-from rdlib.evidence import gallery, paper_tables
+from rdlib.evidence import accuracy, gallery
 from rdlib.evidence.result_tables import open_results
 from rdlib.method import held_out
 from rdlib.settings import Dataset
-from rdlib.study import dag, grid, requirements, results
-from rdlib.study.jobs import study_jobs
+from rdlib.study import requirements, results, rows
 from rdlib.study.specification import dag_edges
 from rdlib.tasks import data
 from rdlib.tasks.prompts import micro_question
@@ -128,9 +129,9 @@ def test_answers_are_held_to_the_vote_and_called_agreement(own_study):
     votes = dict(zip(labels["id"], labels["pseudo_label"], strict=True))
     stage = of(own_study, "07_evaluate")
     answers, summary = stage.table("answers"), stage.json("summary")
-    assert summary["accuracy"] == {} and answers["correct"].isna().all() and results.graded(stage).empty
+    assert summary["accuracy"] == {} and answers["correct"].isna().all() and rows.graded(stage).empty
     expected = {a.id: a.answer == votes[a.id] for a in answers.itertuples() if a.id in votes}
-    judged = results.judged(stage)
+    judged = rows.judged(stage)
     assert dict(zip(judged["id"], judged["correct"], strict=True)) == expected
     assert set(judged["benchmark"]) == {"mine, agreement with the teacher's vote on held-out questions"}
     assert judged["held_to"].tolist() == [votes[key] for key in judged["id"]]
@@ -146,26 +147,14 @@ def test_what_else_reads_gold_answers_runs_without(own_study):
         assert of(own_study, "07_evaluate", method, **axes).json("summary")["few_shot"] == 0
 
 
-@pytest.mark.slow
-def test_ids_and_source_are_artifacts(own_study):
-    stage = of(own_study, "00_data")
-    ids, questions = stage.json("split_ids"), stage.table("questions")
-    assert {split: len(some) for split, some in ids.items()} == {"train": 16, "validation": 8, "test": 8}
-    assert all(sorted(questions["id"][questions["split"] == split]) == some for split, some in ids.items())
-    assert stage.json("source")["source"] == "questions"
-
-
 @pytest.fixture(scope="module")
 def report(own_study, tmp_path_factory):
     """(results of the seed, folder of the report) of the finished study, ablations left out."""
     folder = tmp_path_factory.mktemp("report")
-    evaluations = [of(own_study, "07_evaluate", method, **axes) for method, axes in EVALUATED]
-    judged = of(own_study, "02_judgement").run()
-    stages = {s.folder: s for one in (*evaluations, judged) for s in (one, *one.upstream())}
-    stages |= {s.folder: s for s in grid.teacher_stages(judged)}
+    of(own_study, "02_judgement").run()
     with pytest.MonkeyPatch.context() as patch:
         patch_root(patch, own_study)
-        results.gather(folder / "results/seed0", PARAMS, 0, list(stages.values()))
+        shutil.copytree(results.collect(PARAMS, [0]), folder / "results")
     gallery.draw_all(open_results(folder / "results", edges=dag_edges()), folder / "figures")
     return folder / "results/seed0", folder / "figures"
 
@@ -173,7 +162,8 @@ def report(own_study, tmp_path_factory):
 @pytest.mark.slow
 def test_the_report_shows_agreement_and_no_accuracy(own_study, report):
     tables, figures = report
-    assert pd.read_parquet(tables / "correctness.parquet").empty
+    evidence = open_results(tables.parent)
+    assert evidence.correctness.empty and len(evidence.agreement) and evidence.of_own_questions
     title, text = (figures / "held_out_agreement.md").read_text().split("\n", 1)
     assert title == "# Agreement with the teacher's vote on held-out questions" and "This is no accuracy" in text
     shown = pd.read_csv(figures / "held_out_agreement.csv").set_index("method")
@@ -189,36 +179,7 @@ def test_the_report_shows_agreement_and_no_accuracy(own_study, report):
     gain = shown.loc["ours", "agreement_pct"] - shown.loc["icl", "agreement_pct"]
     assert shown.loc["ours", "gain_pp"] == pytest.approx(gain, abs=0.02) and pd.isna(shown.loc["icl", "gain_pp"])
     assert not list(figures.glob("table_2_main.*")) and not list(figures.glob("*claims*"))
-    costs = pd.read_csv(tables / "costs.csv").set_index("stage")["tokens_generated"]
-    assert costs["01_held_out"] > 0
-
-
-@pytest.mark.slow
-def test_the_report_says_in_a_sentence_what_ppo_did(own_study, report):
-    tables, figures = report
-    written = pd.read_csv(tables / "greedy_answers.csv").set_index("method")
-    for method, axes in EVALUATED:
-        answers, row = of(own_study, "07_evaluate", method, **axes).table("answers"), written.loc[method]
-        assert row["questions"] == len(answers) == 8 and row["tokens"] == pytest.approx(answers["tokens"].mean())
-        assert row["answered"] == pytest.approx(answers["answer"].notna().mean())
-        assert row["distinct"] == pytest.approx(len(set(answers["text"])) / 8)
-    shown = pd.read_csv(figures / "held_out_agreement.csv").set_index("method")["agreement_pct"]
-    row = pd.read_csv(figures / "health.csv").set_index("measure").loc["agreement (%)"]
-    found = row[["before_training", "after_warmup", "after_ppo"]].tolist()
-    assert found == pytest.approx(shown[["icl", "ours_wo_r", "ours"]].tolist(), abs=0.01)
-    title, _, text = (figures / "health.md").read_text().split("\n")[:3]
-    assert title == "# What PPO did to your student" and text.startswith("**") and "held-out questions" in text
-
-
-def test_a_study_with_gold_answers_has_no_such_table(study, tmp_path, monkeypatch):
-    patch_root(monkeypatch, study)
-    stage = stage_in(study, "07_evaluate")
-    assert results.agreement([stage]) is None
-    assert grid.teacher_stages(stage) == [stage.at("01_teacher_responses")]
-    assert not any(s.name == "01_held_out" for job in study_jobs(PARAMS, [0], questions=True) for s in job.stages)
-    gold = stage.table("answers")
-    assert results.judged(stage)["correct"].tolist() == results.graded(stage)["correct"].tolist()
-    assert results.judged(stage)["held_to"].tolist() == gold["gold"].tolist()
+    assert evidence.costs.set_index("stage")["tokens_generated"]["01_held_out"] > 0
 
 
 # ---- nothing is trained or chosen on them
@@ -236,7 +197,8 @@ def poisoned(tmp_path_factory, problems, own_study):
         assert "01_held_out" not in path.parts, "a stage read the vote on held-out questions"
         return read(path, *args)
 
-    of(root, "01_held_out").run_with_inputs()
+    vote = of(root, "01_held_out").run_with_inputs().table("labels")
+    assert (vote["pseudo_label"] == "999").all()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(artifacts, "read_parquet", no_vote)
         of(root, "07_evaluate").run_with_inputs()
@@ -250,25 +212,6 @@ def test_artifacts_do_not_depend_on_the_vote_on_held_out_questions(own_study, po
     method = "ours_wo_r" if name == "03_sft_warmup" else None
     expected = artifacts.hash_files(of(own_study, name, method).folder)
     assert artifacts.hash_files(of(poisoned, name, method).folder) == expected
-
-
-@pytest.mark.slow
-def test_the_poison_worked(own_study, poisoned):
-    """Else the test above would prove nothing."""
-    assert (of(poisoned, "01_held_out").table("labels")["pseudo_label"] == "999").all()
-    answers = [of(root, "07_evaluate").table("answers")["text"].tolist() for root in (own_study, poisoned)]
-    assert answers[0] == answers[1]
-    assert not results.judged(of(poisoned, "07_evaluate"))["correct"].any()
-
-
-@pytest.mark.slow
-def test_no_override_moves_what_all_variants_are_measured_by(own_study):
-    stage = of(own_study, "07_evaluate")
-    for key, value in (("voting.flip_share", 0.4), ("teacher_sampling.samples_per_temperature", 9)):
-        variant = stage.with_overrides({key: value})
-        assert variant.folder != stage.folder
-        assert identity(variant.at("01_held_out")) == identity(stage.at("01_held_out"))
-        assert variant.at("01_held_out").folder == stage.at("01_held_out").folder
 
 
 # ---- some questions with answers
@@ -296,7 +239,7 @@ def test_the_gain_is_paired_with_the_student_before_training():
         for student, method, given in (("s", "icl", "1000"), ("s", "ours", "1101"), ("", "teacher", "1111"))
         for i, agrees in enumerate(one == "1" for one in given)
     ]
-    table = paper_tables.agreement_table(pd.DataFrame(rows)).set_index("method")
+    table = accuracy.agreement_table(pd.DataFrame(rows)).set_index("method")
     assert table["agreement_pct"].to_dict() == {"teacher": 100.0, "icl": 25.0, "ours": 75.0}
     assert table["gain_pp"].drop("icl").to_dict() == {"teacher": 75.0, "ours": 50.0}
     assert (table["n"] == 4).all() and (table["held_out"] == 5).all()
@@ -304,25 +247,25 @@ def test_the_gain_is_paired_with_the_student_before_training():
 
 def test_questions_with_answers_are_graded_and_cost_the_teacher_nothing(tmp_path, problems, teacher):
     root = own_root(tmp_path, problems, teacher.url)
-    rows = [{"question": p.question, "answer": p.answer} for p in problems]
-    write(root / "q.jsonl", rows)
+    known = [{"question": p.question, "answer": p.answer} for p in problems]
+    write(root / "q.jsonl", known)
     before = len(teacher.calls)
     stage = of(root, "01_held_out").run_with_inputs()
     assert len(teacher.calls) == before and stage.table("labels").empty and stage.table("responses").empty
-    write(root / "q.jsonl", [*rows[:3], *({"question": row["question"]} for row in rows[3:])])
+    write(root / "q.jsonl", [*known[:3], *({"question": row["question"]} for row in known[3:])])
     evaluation = of(root, "07_evaluate", "teacher", student=None).run_with_inputs()
     of(root, "01_held_out").run()
-    judged = results.judged(evaluation)
+    judged = rows.judged(evaluation)
     assert judged["benchmark"].value_counts()["mine"] == 3 and len(judged) > 3
-    assert results.graded(evaluation)["benchmark"].tolist() == ["mine"] * 3
-    assert set(results.agreement([evaluation])["held_out"]) == {5}
+    assert rows.graded(evaluation)["benchmark"].tolist() == ["mine"] * 3
+    assert rows.evaluated(evaluation)["split"].value_counts().to_dict() == {"held-out": 5, "test": 3}
 
 
 # ---- what cannot work is said before anything is computed
 
 
 def refused(root, capsys, *words: str) -> str:
-    assert dag.main(["--profile", PARAMS, *words]) == 2
+    assert main(["study", "--profile", PARAMS, *words]) == 2
     said = capsys.readouterr().err
     assert len(said.splitlines()) == 1 and not (root / "runs").exists()
     return said
@@ -334,11 +277,11 @@ def test_a_study_whose_server_or_teacher_will_not_do(tmp_path, problems, at_root
     server.models = listing("apprentice")
     assert "has no model 'authority' but apprentice" in refused(root, capsys)
     server.models = listing("authority")
-    said = refused(root, capsys, "--questions")
+    said = refused(root, capsys, "--experiments", "questions")
     assert "13_baseline: on-policy distillation learns from the teacher's log-probabilities, but the" in said
     server.close()
     assert f"No server answers at {server.url}" in refused(root, capsys)
-    assert dag.main(["--profile", PARAMS, "--dry-run"]) == 0  # which asks nobody
+    assert main(["study", "--profile", PARAMS, "--dry-run"]) == 0  # which asks nobody
     assert not server.calls
 
 
@@ -347,7 +290,7 @@ def test_reviewers_questions_need_gold_answers(tmp_path, problems, at_root, caps
     content = yaml.safe_load((root / PARAMS).read_text()) | {"teachers": {"strong": "models/strong"}}
     (root / PARAMS).write_text(yaml.safe_dump(content))
     assert "are judged by gold answers, which test questions of datasets.mine lack" in refused(
-        root, capsys, "--questions"
+        root, capsys, "--experiments", "study", "ablations", "questions"
     )
 
 

@@ -6,7 +6,6 @@ import json
 
 import pytest
 
-from rdlib.micro import gsm
 from rdlib.paths import ROOT
 from rdlib.profile import load_profile
 from rdlib.settings import Dataset
@@ -52,27 +51,6 @@ def test_questions_of_one_stem_are_of_one_problem():
     assert (
         source_problem("mmlu-test-0012.3") == "mmlu-test-0012" and source_problem("mmlu-test-12.3") == "mmlu-test-12.3"
     )
-
-
-def test_micro_ids_tell_what_the_generator_perturbed(monkeypatch):
-    """Every problem that `gsm.perturb` is given for the reference study, beside the one its question's id tells."""
-    settings = load_profile(ROOT / "params/reference.yaml").datasets["gsm"]
-    perturb, made = gsm.perturb, []
-
-    def noted(problem, kind, rng):
-        made.append((problem, perturb(problem, kind, rng)))
-        return made[-1][1]
-
-    monkeypatch.setattr(gsm, "perturb", noted)
-    rows = data.micro_problems("gsm", settings)
-    ids = {id(problem): key for key, _, _, problem in rows}
-    told, wrong = 0, []
-    for problem, changed in made:
-        if id(changed) in ids:
-            right = source_problem(ids[id(changed)]) == ids[id(problem)]
-            told, wrong = told + right, wrong + [changed] * (not right)
-    assert (told, len(wrong)) == (1178, 22)  # the second is in the module's docstring
-    assert all(problem.reversed for problem in wrong)
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the real benchmarks' files are not part of the repository")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import random
-
 import pytest
 from tokenizers import Tokenizer
 from tokenizers.decoders import ByteLevel as ByteLevelDecoder
@@ -14,51 +12,26 @@ from tokenizers.trainers import BpeTrainer
 from transformers import PreTrainedTokenizerFast
 
 from rdlib.engines import models
-from rdlib.errors import UserError
 from rdlib.method.sft import IGNORED, mask_prompt
-from rdlib.micro import gsm, mmlu
 from rdlib.settings import Dataset
-from rdlib.study.pretrain import prompt_text
 from rdlib.tasks import prompts
 from rdlib.tasks.answers import find
 from rdlib.tasks.prompts import (
     INSTRUCTIONS,
     STOP,
     Encoder,
-    end_of_turn,
     few_shot,
-    joint,
-    micro_question,
     opening,
     render,
-    stops,
     zero_shot,
 )
 from rdlib.tasks.spoken import THINK
-
-
-def test_zero_shot():
-    assert micro_question("how many ?", []) == "Q: how many ? A:"
-    assert micro_question("which ?", ["zinc", "iron"]) == "Q: which ? (A) zinc (B) iron A:"
-
-
-def test_ten_options_are_lettered_from_a_to_j():
-    values = [f"v{i}" for i in range(10)]
-    assert micro_question("which ?", values).endswith("(I) v8 (J) v9 A:")
 
 
 def test_few_shot_repeats_the_zero_shot_format(word_problems: Dataset):
     prompt = few_shot(word_problems, [("q1", [], "r1"), ("q2", ["x"], "r2")], "q3", ["y", "z"])
     assert prompt.plain == "Q: q1 A: r1 Q: q2 (A) x A: r2 Q: q3 (A) y (B) z A:"
     assert few_shot(word_problems, [], "q3") == zero_shot(word_problems, "q3")
-
-
-def test_the_base_models_were_pretrained_on_the_same_prompt():
-    rng = random.Random(0)
-    for _ in range(50):
-        word_problem, choice = gsm.draw(rng), mmlu.draw(rng)
-        assert prompt_text(word_problem) == micro_question(word_problem.question, [])
-        assert prompt_text(choice) == micro_question(choice.question, list(choice.options))
 
 
 # ---- real benchmarks
@@ -88,7 +61,9 @@ def test_choices_are_lettered_a_line_each():
 
 def test_examples_are_turns_of_a_chat_and_paragraphs_of_a_text():
     prompt = few_shot(MATH, [("q1", [], "r1"), ("q2", [], "r2")], "q3")
+    # No turn of the system, which some templates refuse
     assert [role for role, _ in prompt.messages] == ["user", "assistant", "user", "assistant", "user"]
+    assert render(make_tokenizer(None, BRACKETS), prompt.chat, add_generation_prompt=True)
     assert [content for role, content in prompt.messages if role == "assistant"] == ["r1", "r2"]
     assert prompt.messages[-1:] == zero_shot(MATH, "q3").messages
     assert prompt.plain.count(INSTRUCTIONS["math"]) == 1
@@ -104,16 +79,6 @@ def test_a_plain_prompt_stops_where_the_next_example_would_begin(settings):
     for shown in (first, second):  # an example's own text holds no stop string, or a response like it would be cut
         assert not any(stop in shown for stop in STOP)
     assert f"\n{prompt.plain}".startswith(STOP[2])
-
-
-def test_the_micro_models_end_by_their_end_token_alone(word_problems: Dataset):
-    assert few_shot(word_problems, [("q1", [], "r1")], "q2").stop == ()
-
-
-def test_a_prompt_knows_how_many_options_there_are(word_problems: Dataset):
-    assert zero_shot(CHOICE, "Which?", ["zinc", "iron", "tin"]).options == 3
-    assert zero_shot(CHOICE, "Which?", [str(i) for i in range(10)]).options == 10
-    assert zero_shot(word_problems, "Which?", ["zinc", "iron"]).options == 2
 
 
 # ---- token ids, with tokenizers made here
@@ -160,7 +125,7 @@ KINDS = {
     "chat with BOS, and the post-processor adds BOS and EOS": ("<s> $A </s>", WITH_BOS, 1),
     "chat with a space before the response": ("<s> $A", BRACKETS, 1),
 }
-RESPONSES = ["Yes, it is 42.\n#### 42", "The answer is (B).", "é ≠ 7", "-3", "#### 1", "(B)", "  \n x"]
+RESPONSES = ["Yes, it is 42.\n#### 42", "é ≠ 7", "-3", "(B)", "  \n x"]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -201,12 +166,6 @@ def test_the_end_token_is_the_templates_and_never_the_padding(tmp_path, eos, pad
     assert (again.eos_token, again.pad_token) == (tokenizer.eos_token, tokenizer.pad_token)
 
 
-def test_a_chat_has_turns_and_no_stop_strings():
-    prompt = zero_shot(MATH, "What is 7 * 6?")
-    assert stops(make_tokenizer(), prompt) == STOP
-    assert stops(make_tokenizer(None, CHATML), prompt) == ()
-
-
 THINKING = CHATML.replace("assistant\n'", "assistant\n<think>\n'")
 WITHOUT_THINKING = CHATML.replace("assistant\n'", "assistant\n<think>\n\n</think>\n\n'")
 
@@ -221,35 +180,6 @@ def test_thinking_that_the_template_opens_is_in_the_prompt_once(template, opened
     assert shown == bare and tokenizer.decode(shown).count("6</think>7") == 1
     if template is None or opened:
         assert tokenizer.decode(shown).count("<think>") == 1 + bool(opened)
-
-
-def test_a_tokenizer_without_a_template_keeps_its_end_token(tmp_path, small):
-    make_tokenizer("<s> $A").save_pretrained(tmp_path)
-    assert models.load_tokenizer(tmp_path).eos_token == "</s>"
-    assert joint(small[1]) == " " and end_of_turn(small[1]) is None
-
-
-@pytest.mark.parametrize(
-    "template",
-    [
-        "{{ raise_exception('Conversation roles must be system first') }}",
-        "{% for m in messages %}{{ m['content'] }}",
-        "{{ messages[7]['content'] }}",
-    ],
-)
-def test_a_template_that_refuses_is_one_sentence(tmp_path, template):
-    make_tokenizer(None, template).save_pretrained(tmp_path)
-    with pytest.raises(UserError, match="chat template .* refuses user and assistant turns") as error:
-        models.load_tokenizer(tmp_path)
-    assert len(str(error.value).splitlines()) == 1
-
-
-def test_no_prompt_has_a_system_turn():
-    """Some templates refuse one."""
-    for settings in (MATH, CHOICE, PHRASE):
-        prompt = few_shot(settings, [("q", ["x", "y"], "r")], "q", ["x", "y"])
-        assert {role for role, _ in prompt.messages} == {"user", "assistant"}
-        assert render(make_tokenizer(None, BRACKETS), prompt.chat, add_generation_prompt=True)
 
 
 # ---- a prompt of the dataset's own
@@ -267,11 +197,6 @@ def test_a_template_puts_the_question_to_chats_and_to_plain_models():
     assert prompt.messages[0] == ("user", f"Frage: 1 {{question}} 1?\n{german} {{x}}")
     assert prompt.messages[2] == ("user", f"Frage: 2 + 2?\n{german} {{x}}")
     assert prompt.plain == f"Frage: 1 {{question}} 1?\n{german} {{x}} 2\n\nFrage: 2 + 2?\n{german} {{x}}"
-
-
-def test_a_template_of_choices_lists_the_options():
-    settings = own_prompt("choice", template="{question}\n{options}\nAntwort:")
-    assert prompts.zero_shot(settings, "Welches?", ["a", "b"]).plain == "Welches?\n(A) a\n(B) b\nAntwort:"
 
 
 @pytest.mark.parametrize(

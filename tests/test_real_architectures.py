@@ -20,7 +20,7 @@ from rdlib.settings import Lora, Training
 
 PROMPTS = [[5, 6, 7, 9, 11], [8, 9], [5, 7, 7, 9, 12], [11, 12, 13, 14, 15, 16, 17, 18, 19], [20, 21]]
 ENDS = [1, 7, 30, 50, 60, 70, 80]
-STATES = ["qwen3_5_text", "lfm2", "granitemoehybrid", "falcon_h1", "mamba", "rwkv"]
+STATES = ["qwen3_5_text", "granitemoehybrid", "mamba", "rwkv"]
 
 
 def greedy(model, prompt: list[int], limit: int) -> list[int]:
@@ -67,7 +67,7 @@ def test_a_model_with_a_state_stops_at_strings_and_samples_with_adapters():
 
 
 @pytest.mark.parametrize("lora", [None, Lora(r=2, alpha=4, target_modules=["q_proj", "v_proj", "c_attn", "in_proj"])])
-@pytest.mark.parametrize("kind", ["qwen2", "gpt2", "granite", "cohere", "olmoe", "gemma4_text", "lfm2", "mamba"])
+@pytest.mark.parametrize("kind", ["qwen2", "gpt2", "granite", "olmoe", "lfm2"])
 def test_a_head_is_trained_saved_and_loaded_again(tmp_path, kind, lora):
     """Also where transformers has no classification class."""
     make_model(kind).save_pretrained(tmp_path / "base")
@@ -90,7 +90,7 @@ def test_a_head_is_trained_saved_and_loaded_again(tmp_path, kind, lora):
     assert json.loads((tmp_path / "reward/config.json").read_text())["architectures"] == [type(again).__name__]
 
 
-@pytest.mark.parametrize("kind", ["qwen2", "gpt2", "granite", "mamba"])
+@pytest.mark.parametrize("kind", ["qwen2", "gpt2", "granite"])
 def test_a_score_is_read_at_the_last_token_whatever_it_is(tmp_path, kind):
     """A rollout of Qwen2.5's may end with the token that its configuration pads with."""
     body = make_model(kind)

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+import math
+import re
 from collections import Counter
 from dataclasses import replace
+from decimal import Decimal
+from fractions import Fraction
 from pathlib import Path
 
 import pandas as pd
 import pytest
 import yaml
 from conftest import REPOSITORY, make_root, stage_in, tiny_settings
-from hypothesis import HealthCheck, given, settings
+from hostile import assert_one_line, broken, mutated
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from rdlib import artifacts
@@ -20,8 +25,8 @@ from rdlib.method import evaluate, voting
 from rdlib.profile import load_profile
 from rdlib.settings import Dataset
 from rdlib.tasks import answers, benchmarks, data, own_questions, prompts, sources
-from rdlib.tasks.questions import PERTURBED, Question, require_sound
-from rdlib.tasks.splits import assign, cap
+from rdlib.tasks.questions import LETTERS, PERTURBED, Question, require_sound
+from rdlib.tasks.splits import assign
 
 SHARED = REPOSITORY.parent / "shared" / "data"
 needs_data = pytest.mark.skipif(not SHARED.is_dir(), reason="the real benchmarks' files are not part of the repository")
@@ -63,22 +68,15 @@ def test_splits_have_the_sizes_of_the_papers_shares(real):
 @needs_data
 @pytest.mark.parametrize("dataset", [GSM8K, MMLU_PRO], ids=lambda d: d.source)
 def test_no_text_is_trained_on_and_tested_nor_shown_in_a_prompt(real, dataset):
+    """Nor one that occurs several times, as some of MMLU-Pro do."""
     texts = {split: {q.text for q in real[dataset.source] if q.split == split} for split in (*data.SPLITS, PERTURBED)}
+    assert dataset is GSM8K or sum(map(len, texts.values())) < len(real["mmlu_pro"])
     assert not texts["train"] & texts["validation"]
     tested = texts["test"] | texts[PERTURBED]
     assert not tested & (texts["train"] | texts["validation"])
     examples = data.worked_examples("any", dataset, SHARED)
     shown = {Question("", "", "", question).text for question, _, _ in examples}
     assert len(shown) >= 69 and not shown & (tested | texts["validation"])
-
-
-@needs_data
-def test_texts_that_occur_several_times_stay_together(real):
-    splits: dict[str, set[str]] = {}
-    for question in real["mmlu_pro"]:
-        splits.setdefault(question.text, set()).add(question.split)
-    assert len(splits) < len(real["mmlu_pro"])  # there are some
-    assert max(map(len, splits.values())) == 1
 
 
 @needs_data
@@ -158,61 +156,44 @@ def hub(monkeypatch):
     return asked
 
 
-def test_the_hub_is_asked_for_pinned_commits(hub, tmp_path):
+def test_the_hub_is_asked_for_pinned_commits_and_no_network_is_one_sentence(hub, tmp_path, monkeypatch):
     settings = GSM8K.model_copy(update={"path": None, "perturbed_path": None, "revision": "a" * 40})
     questions = data.load("g", settings, tmp_path)
     assert Counter(q.split for q in questions) == {"train": 18, "validation": 2, "test": 1, PERTURBED: 1}
     assert [q.answer for q in questions[-2:]] == ["1080", "1/3"]
-    assert [(split, revision) for _, _, split, revision in hub] == [
-        ("train", "a" * 40),
-        ("test", "a" * 40),
-        ("test", sources.GSM_PLUS.revision),
-    ]
+    plus = sources.GSM_PLUS.revision
+    assert [one[2:] for one in hub] == [("train", "a" * 40), ("test", "a" * 40), ("test", plus)]
     content = sources.identity(settings, tmp_path)
-    assert content == {"openai/gsm8k": "a" * 40, "gsm_plus qintongli/GSM-Plus": sources.GSM_PLUS.revision}
-
-
-def test_no_network_is_one_sentence(monkeypatch, tmp_path):
-    import datasets
+    assert content == {"openai/gsm8k": "a" * 40, "gsm_plus qintongli/GSM-Plus": plus}
 
     def load_dataset(*args, **options):
         raise ConnectionError("Couldn't reach the Hub\nfor many reasons")
 
-    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    monkeypatch.setattr("datasets.load_dataset", load_dataset)
     message = r"TIGER-Lab/MMLU-Pro at b189ec7 cannot be read from the hub \(Couldn't reach the Hub\).*give a folder"
     with pytest.raises(UserError, match=message):
         data.load("m", MMLU_PRO.model_copy(update={"path": None}), tmp_path)
 
 
-@pytest.mark.parametrize(
-    ("row", "words"),
-    [
-        ({"question": "q?", "answer": "four"}, "no number after '####'"),
-        ({"question": "q?"}, "'answer' is missing"),
-        ({"question": 4, "answer": "#### 4"}, "'question' is int where text belongs"),
-    ],
-)
-def test_bad_rows_of_gsm8k(tmp_path, row, words):
-    write(tmp_path / "gsm8k/train.jsonl", [{"question": "fine?", "answer": "#### 1"}, row])
-    with pytest.raises(UserError, match=f"train.jsonl, line 2: .*{words}"):
-        data.load("g", GSM8K, tmp_path)
+CHOSEN = {"question_id": 1, "question": "q?", "options": ["x", "y", "z"], "answer": "A", "category": "law"}
 
 
 @pytest.mark.parametrize(
-    ("change", "words"),
+    ("dataset", "file", "row", "words"),
     [
-        ({"answer": "E"}, "'E' is no letter of its 3 options"),
-        ({"answer": "AB"}, "'AB' is no letter"),
-        ({"options": ["a"]}, "list of 2 to 10 texts, not 1 of them"),
-        ({"options": "abc"}, "list of 2 to 10 texts, not str"),
-        ({"question_id": None}, "'question_id' is no whole number"),
+        (GSM8K, "train", {"question": "q?", "answer": "four"}, "no number after '####'"),
+        (GSM8K, "train", {"question": "q?"}, "'answer' is missing"),
+        (GSM8K, "train", {"question": 4, "answer": "#### 4"}, "'question' is int where text belongs"),
+        (MMLU_PRO, "test", CHOSEN | {"answer": "E"}, "'E' is no letter of its 3 options"),
+        (MMLU_PRO, "test", CHOSEN | {"options": ["a"]}, "list of 2 to 10 texts, not 1 of them"),
+        (MMLU_PRO, "test", CHOSEN | {"question_id": None}, "'question_id' is no whole number"),
     ],
 )
-def test_bad_rows_of_mmlu_pro(tmp_path, change, words):
-    row = {"question_id": 1, "question": "q?", "options": ["x", "y", "z"], "answer": "A", "category": "law"}
-    write(tmp_path / "mmlu_pro/test.jsonl", [row | change])
-    with pytest.raises(UserError, match=f"test.jsonl, line 1: .*{words}"):
-        data.load("m", MMLU_PRO, tmp_path)
+def test_bad_rows_of_benchmarks(tmp_path, dataset, file, row, words):
+    good = {"question": "fine?", "answer": "#### 1"} if dataset is GSM8K else CHOSEN
+    write(tmp_path / dataset.source / f"{file}.jsonl", [good, row])
+    with pytest.raises(UserError, match=f"{file}.jsonl, line 2: .*{words}"):
+        data.load("any", dataset, tmp_path)
 
 
 def test_missing_folders_and_files(tmp_path):
@@ -252,13 +233,6 @@ def test_equal_texts_get_one_split_whatever_their_order(texts, first, second, se
     for split, size in sizes.items():
         assert found.count(split) < size + max(largest, 1)
     assert found.count("test") >= min(first, len(texts))
-
-
-def test_a_cap_keeps_the_order():
-    questions = [Question(f"q{i}", "train", "", str(i)) for i in range(50)]
-    chosen = cap(questions, 10, "datasets.x.train", "0")
-    assert chosen == [q for q in questions if q in chosen] and len(chosen) == 10
-    assert cap(questions, None, "datasets.x.train", "0") == questions
 
 
 def test_the_same_text_on_both_sides_is_refused():
@@ -305,23 +279,12 @@ def test_questions_with_answers_are_tested_first_and_others_held_out(tmp_path):
         own(tmp_path, asked(50), test=51)
 
 
-def test_a_text_that_one_question_has_no_answer_to_is_held_out_as_a_whole(tmp_path):
-    same = [{"question": "Which?", "options": [a, b]} for a, b in ("xy", "yz", "zx")]
-    rows = [*same[:2], same[2] | {"answer": "A"}, *asked(8, options=["x", "y"], answer="B")]
-    tested = [q for q in own(tmp_path, rows, answer="choice", test=6) if q.split == "test"]
-    assert all(q.question != "Which?" for q in tested) and len(tested) == 6
-
-
 def test_given_splits_ids_and_groups_are_kept(tmp_path):
     splits = ["train", "train", "validation", "test"]
-    rows = [
-        row | {"split": s, "id": f"x{i}", "group": "g", "answer": "3"}
-        for i, (row, s) in enumerate(zip(asked(4), splits, strict=True))
-    ]
-    questions = own(tmp_path, rows)
-    assert [(q.id, q.split, q.group, q.answer) for q in questions] == [
-        (f"x{i}", s, "g", "3") for i, s in enumerate(splits)
-    ]
+    rows = asked(4, group="g", answer="3")
+    rows = [row | {"split": split, "id": f"x{i}"} for i, (row, split) in enumerate(zip(rows, splits, strict=True))]
+    expected = [(f"x{i}", split, "g", "3") for i, split in enumerate(splits)]
+    assert [(q.id, q.split, q.group, q.answer) for q in own(tmp_path, rows)] == expected
 
 
 @pytest.mark.parametrize(
@@ -340,12 +303,16 @@ def test_gold_answers_look_like_extracted_ones(tmp_path, kind, given, gold):
     assert {q.answer for q in questions} == {gold}
 
 
-def test_a_choice_may_be_given_by_letter_or_text(tmp_path):
-    rows = asked(8, options=["zinc", "chalk", "iron"], answer="iron") + [
-        {"question": "?", "options": ["a", "b"], "answer": "b"}
-    ]
-    questions = own(tmp_path, rows, answer="choice")
-    assert Counter(q.answer for q in questions) == {"C": 8, "B": 1}
+@pytest.mark.parametrize("suffix", ["jsonl", "parquet"])
+def test_a_choice_may_be_given_by_letter_or_text(tmp_path, suffix):
+    rows = asked(8, options=["zinc", "chalk", "iron"], answer="iron")
+    rows += [{"question": "?", "options": ["a", "b"], "answer": "b"}]
+    rows += [{"question": "last?", "options": ["x", "z"], "answer": None}]
+    write(tmp_path / "q.jsonl", rows)
+    pd.DataFrame(rows).to_parquet(tmp_path / "q.parquet")
+    settings = OWN.model_copy(update={"path": f"q.{suffix}", "answer": "choice"})
+    questions = data.load("mine", settings, tmp_path)
+    assert Counter(q.answer for q in questions) == {"C": 8, "B": 1, None: 1}
     assert all(2 <= len(q.options) <= 3 for q in questions)
 
 
@@ -362,9 +329,7 @@ CHOICE = {"question": "q?", "options": ["x", "y"], "answer": "x"}
         ("math", {"question": "a\u0007b"}, r"control character U\+0007"),
         ("math", {"question": "a\ud800b"}, "half of a surrogate pair"),
         ("math", {"question": "q?", "answer": "many"}, "'many' is none of the kind 'math'"),
-        ("math", {"question": "q?", "answer": True}, "'answer' is bool"),
         ("math", {"question": "q?", "answer": 10**400}, "no number that an answer can be"),
-        ("math", {"question": "q?", "answer": ["4"]}, "'answer' is list"),
         ("math", {"question": "q?", "id": {}}, "'id' is dict"),
         ("math", {"question": "q?", "split": "dev"}, "'dev' is not one of train, validation, test"),
         ("math", {"question": "What is  0 + 1?"}, "asks what line 1 asks"),
@@ -372,12 +337,10 @@ CHOICE = {"question": "q?", "options": ["x", "y"], "answer": "x"}
         ("math", CHOICE, "use answer: choice"),
         ("choice", {"question": "q?"}, "'options' is missing"),
         ("choice", CHOICE | {"options": "xy"}, "must be a list of 2 to 10 texts, not str"),
-        ("choice", CHOICE | {"options": ["x"]}, "not 1 of them"),
         ("choice", CHOICE | {"options": list("abcdefghijk")}, "not 11 of them"),
         ("choice", CHOICE | {"options": ["x", "x"]}, "two of its options are the same"),
         ("choice", CHOICE | {"options": ["x", 2]}, "an option is int"),
         ("choice", CHOICE | {"answer": "z"}, "'z' is neither an option nor a letter of A to B"),
-        ("choice", CHOICE | {"answer": "C"}, "'C' is neither an option"),
     ],
 )
 def test_bad_rows_are_named(tmp_path, kind, row, words):
@@ -387,33 +350,15 @@ def test_bad_rows_are_named(tmp_path, kind, row, words):
     assert len(str(error.value).splitlines()) == 1 and len(str(error.value)) < 300 + len(str(tmp_path))
 
 
-def test_a_split_for_some_rows_only(tmp_path):
-    with pytest.raises(UserError, match="line 2: it has no 'split', though other rows have"):
-        own(tmp_path, [{"question": "a?", "split": "train"}, {"question": "b?"}])
-
-
-def test_too_few_questions(tmp_path):
-    with pytest.raises(UserError, match="asks for 1 train and 1 validation questions, but 1 are left beside 1 for"):
-        own(tmp_path, asked(2))
-    with pytest.raises(UserError, match="has no validation question"):
-        own(tmp_path, asked(3, split="train"))
-    with pytest.raises(UserError, match="has no test question"):
-        own(tmp_path, [row | {"split": s} for row, s in zip(asked(2), ("train", "validation"), strict=True)])
-    with pytest.raises(UserError, match="has no test question"):
-        own(tmp_path, asked(10), test=0)
-
-
 @pytest.mark.parametrize(
     ("content", "words"),
     [
         (b"", "holds no rows"),
-        (b"\n \n", "holds no rows"),
         (b'{"question": "a?"}\n{"question": \n', r"line 2 is not JSON \("),
         (b'{"question": "a?"}\n["b?"]\n', "line 2 holds list where an object belongs"),
         (b'{"question": "a?"}\n{"question": "caf\xe9?"}\n', "line 2 is not UTF-8"),
         ('{"question": "a?"}\n'.encode("utf-16"), "line 1 is not UTF-8"),
         (b"[" * 100_000, "line 1 is not JSON that can be read"),
-        (b'{"question": ' + b"1" * 10_000 + b"}", "line 1 is not JSON that can be read"),
         (b'{"question": "a?", "answer": "1", "answer": "2"}', "line 1 has the field 'answer' twice"),
         (b'{"question": 1.5}', "'question' is float where text belongs"),
     ],
@@ -422,12 +367,6 @@ def test_bad_files_are_named(tmp_path, content, words):
     (tmp_path / "q.jsonl").write_bytes(content)
     with pytest.raises(UserError, match=f"q.jsonl.*{words}"):
         data.load("mine", OWN, tmp_path)
-
-
-def test_an_answer_keeps_every_digit(tmp_path):
-    rows = "".join(json.dumps(row)[:-1] + ', "answer": 1234567890123456789.125}\n' for row in asked(10))
-    (tmp_path / "q.jsonl").write_text(rows)
-    assert {q.answer for q in data.load("mine", OWN, tmp_path)} == {"1234567890123456789.125"}
 
 
 def test_other_files(tmp_path):
@@ -444,47 +383,95 @@ def test_other_files(tmp_path):
         data.load("mine", OWN.model_copy(update={"path": "q.parquet"}), tmp_path)
 
 
-def test_a_byte_order_mark_and_line_ends_of_windows(tmp_path):
-    lines = "".join(json.dumps(row) + "\r\n" for row in asked(10))
-    (tmp_path / "q.jsonl").write_bytes(b"\xef\xbb\xbf" + lines.encode())
-    assert len(data.load("mine", OWN, tmp_path)) == 10
+# ---- any file: all rows become questions with their own answers, or it is refused
 
 
-def test_own_questions_from_parquet(tmp_path):
-    rows = asked(10, options=["x", "y"], answer="y") + [{"question": "last?", "options": ["x", "z"], "answer": None}]
-    pd.DataFrame(rows).to_parquet(tmp_path / "q.parquet")
-    questions = data.load("mine", OWN.model_copy(update={"path": "q.parquet", "answer": "choice"}), tmp_path)
-    assert Counter(q.answer for q in questions) == {"B": 10, None: 1}
+@st.composite
+def any_questions(draw) -> tuple[str, list | bytes, str]:
+    """(file name, rows or bytes, kind of answer)."""
+    kind = draw(st.sampled_from(["math", "number", "choice", "phrase", "text"]))
+    rows = [draw(good_row(i, kind)) for i in range(draw(st.integers(3, 9)))]
+    if draw(st.integers(0, 3)) == 0:
+        rows = [row | {"split": draw(st.sampled_from(["train", "train", "validation", "test"]))} for row in rows]
+    rows = draw(mutated(rows, (*own_questions.FIELDS, "anser")))
+    if draw(st.integers(0, 9)) == 0:
+        return "q.parquet", rows, kind
+    lines = [json.dumps(row, ensure_ascii=draw(st.booleans()), default=str) for row in rows]
+    end = draw(st.sampled_from(["\n", "\n", "\r\n", "\n\n"]))
+    start = draw(st.sampled_from(["", "", "\ufeff"]))
+    return "q.jsonl", draw(broken((start + end.join(lines)).encode("utf-8", "surrogatepass"))), kind
 
 
-json_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
-    max_leaves=6,
-)
-rows_of_any_kind = st.dictionaries(st.sampled_from(own_questions.FIELDS), json_values)
-hostile = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=200)
+@st.composite
+def good_row(draw, number: int, kind: str) -> dict:
+    row: dict = {"question": f"{' '.join(draw(st.lists(st.sampled_from(WORDS), min_size=2, max_size=6)))} {number}?"}
+    if kind == "choice":
+        words = draw(st.lists(st.sampled_from(WORDS), min_size=2, max_size=10, unique=True))
+        row["options"] = [f"{word} {i}" for i, word in enumerate(words)]
+        row["answer"] = draw(st.sampled_from([*LETTERS[: len(words)], *row["options"]]))
+    elif draw(st.integers(0, 4)):
+        number_given = st.sampled_from(["7", "1,234", 2.5]) | st.integers(-99, 9999)
+        row["answer"] = "iron" if kind in ("phrase", "text") else draw(number_given)
+    return row | draw(st.sampled_from([{}, {}, {"id": f"q{number}"}, {"id": number}]))
 
 
-@hostile
-@given(st.lists(rows_of_any_kind | json_values, max_size=4), st.sampled_from(["math", "choice", "phrase"]))
-def test_hostile_rows_are_loaded_or_named(tmp_path, rows, kind):
-    try:
-        questions = own(tmp_path, [*asked(3, options=["a", "b"] if kind == "choice" else None), *rows], answer=kind)
-    except UserError as error:
-        assert len(str(error).splitlines()) == 1
+WORDS = "tom has apples so the total of each day and 9 friends".split()
+
+
+@pytest.mark.fuzz
+@given(any_questions())
+def test_any_file_becomes_its_questions_or_is_refused(tmp_path_factory, case):
+    name, content, kind = case
+    path = tmp_path_factory.getbasetemp() / name
+    if isinstance(content, bytes):
+        path.write_bytes(content)
     else:
-        frame = pd.DataFrame([(q.id, q.question, list(q.options), q.answer, q.group) for q in questions])
-        frame.columns = [str(name) for name in frame.columns]
-        frame.to_parquet(tmp_path / "out.parquet")
+        assume(as_parquet(content, path))
+    try:
+        questions = data.load("mine", OWN.model_copy(update={"answer": kind, "path": name}), path.parent)
+    except UserError as error:
+        return assert_one_line(error)
+    rows = json_rows(content) if isinstance(content, bytes) else pd.read_parquet(path).to_dict("records")
+    assert len(questions) == len(rows) == len({q.id for q in questions})
+    by_text = {q.question: q for q in questions}
+    for row in rows:
+        assert_gold(by_text[row["question"].strip().replace("\r\n", "\n")], row, kind)
 
 
-@hostile
-@given(st.binary(max_size=60))
-def test_hostile_bytes_are_loaded_or_named(tmp_path, content):
-    (tmp_path / "q.jsonl").write_bytes(content)
-    with pytest.raises(UserError):
-        data.load("mine", OWN, tmp_path)
+def as_parquet(rows: list, path: Path) -> bool:
+    """Write those rows that are objects; False where Parquet cannot hold them."""
+    try:
+        pd.DataFrame([row for row in rows if isinstance(row, dict)]).to_parquet(path)
+    except Exception:
+        return False
+    return True
+
+
+def json_rows(content: bytes, ends: bytes = b"[\r\n]") -> list[dict]:
+    """The rows of a JSONL file by a second reader; a field that is there twice is a list of its values."""
+
+    def fields(pairs: list[tuple]) -> dict:
+        found: dict = {}
+        for name, value in pairs:
+            found[name] = [found[name], value] if name in found else value
+        return found
+
+    lines = re.split(ends, content.removeprefix(b"\xef\xbb\xbf"))
+    return [json.loads(line, object_pairs_hook=fields, parse_float=Decimal) for line in lines if line.strip()]
+
+
+def assert_gold(question: Question, row: dict, kind: str) -> None:
+    """A question's answer is that of its row."""
+    given = row.get("answer")
+    if given is None or (isinstance(given, float) and math.isnan(given)):
+        assert question.answer is None
+        return
+    assert not isinstance(given, list)
+    if kind == "choice":
+        place = LETTERS.index(question.answer)
+        assert given.strip() == row["options"][place].strip() or given.strip().upper() == question.answer
+    elif isinstance(given, int | float | Decimal) and kind in ("math", "number"):
+        assert Fraction(question.answer) == Fraction(str(given))
 
 
 def own_root(folder: Path, rows: list[dict]) -> Path:
@@ -512,16 +499,9 @@ def test_the_key_of_a_stage_holds_the_content_of_the_file(tmp_path):
 
 def test_refusals_answer_what_cannot_be_answered(cell):
     texts = ["It is not specified how many. #### None", "#### 4", "#### 5", "It cannot be determined. #### 5"]
-    responses = pd.DataFrame(
-        {
-            "id": ["c1", "c2", "n1", "n2"],
-            "split": PERTURBED,
-            "group": ["critical thinking"] * 2 + ["digit expansion"] * 2,
-            "text": texts,
-            "answer": [answers.extract(text, "number") for text in texts],
-            "tokens": [9, 3, 3, 9],
-        }
-    )
+    responses = pd.DataFrame({"id": ["c1", "c2", "n1", "n2"], "text": texts, "tokens": [9, 3, 3, 9]})
+    responses["group"] = ["critical thinking"] * 2 + ["digit expansion"] * 2
+    responses = responses.assign(split=PERTURBED, answer=[answers.extract(text, "number") for text in texts])
     gold = pd.Series({"c1": "None", "c2": "None", "n1": "5", "n2": "5"})
     graded = evaluate.grade(responses, gold, cell)
     assert graded["correct"].tolist() == [True, False, True, True]
@@ -532,13 +512,7 @@ def test_refusals_answer_what_cannot_be_answered(cell):
 
 
 def test_judgement_counts_only_what_gold_can_judge():
-    table = pd.DataFrame(
-        [
-            (key, "train", "high", answer)
-            for key, answer in (("a", "1"), ("a", "1"), ("b", "2"), ("b", "3"), ("c", "5"))
-        ],
-        columns=["id", "split", "confidence", "answer"],
-    )
+    table = pd.DataFrame({"id": list("aabbc"), "answer": list("11235")}).assign(split="train", confidence="high")
     labels = voting.pseudo_labels(table, 0.6)
     counts = voting.judgement(table, labels, pd.Series({"a": "1", "b": "2", "c": None}))
     assert counts["questions"] == 3 and counts["failed"] == 1
@@ -602,20 +576,18 @@ def test_one_row_moves_no_other(tmp_path):
         assert all(before[q][0] == after[q][0] for q in before.keys() & after.keys())
 
 
-@pytest.mark.parametrize("answer", [None, "", "  ", float("nan")])
-def test_an_answer_of_a_gap_is_missing(tmp_path, answer):
-    questions = own(tmp_path, [row | {"answer": answer} for row in asked(20)])
-    assert all(question.answer is None for question in questions)
-
-
-def test_repeated_questions_are_counted_and_other_names_hinted_at(tmp_path):
-    with pytest.raises(UserError, match=r"line 21: it asks what line 1 asks \(20 such rows in all\)"):
-        own(tmp_path, asked(20) * 2)
-    decomposed = [
-        {"question": "Was heißt Stra\u00dfe und B\u00e4r?"},
-        {"question": "Was heißt Stra\u00dfe und Ba\u0308r?"},
-    ]
-    with pytest.raises(UserError, match="asks what line 1 asks"):
-        own(tmp_path, [*decomposed, *asked(20)])
-    with pytest.raises(UserError, match="there is 'prompt': rename it to 'question'"):
-        own(tmp_path, [{"prompt": "What?"}])
+@pytest.mark.parametrize(
+    ("rows", "words"),
+    [
+        (asked(20) * 2, r"line 21: it asks what line 1 asks \(20 such rows in all\)"),
+        ([{"question": "Was ist ein B\u00e4r?"}, {"question": "Was ist ein Ba\u0308r?"}], "asks what line 1 asks"),
+        ([{"prompt": "What?"}], "there is 'prompt': rename it to 'question'"),
+        ([*asked(1, split="train"), {"question": "b?"}], "line 2: it has no 'split', though other rows have"),
+        (asked(2), "asks for 1 train and 1 validation questions, but 1 are left beside 1 for"),
+        (asked(3, split="train"), "has no validation question"),
+        ([row | {"split": "train" if i else "validation"} for i, row in enumerate(asked(2))], "has no test question"),
+    ],
+)
+def test_files_of_which_no_study_can_be_made_are_refused(tmp_path, rows, words):
+    with pytest.raises(UserError, match=words):
+        own(tmp_path, rows)

@@ -1,35 +1,68 @@
-"""The seeds of a run take the place of the released ones; those of other settings go, and what is amiss is said."""
+"""Releasing: experiments take the place of their released rows, others stay while they fit, and caveats are said."""
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
+import long_tables
+import pandas as pd
 import pytest
 
 from rdlib import artifacts
+from rdlib.__main__ import main
 from rdlib.errors import UserError
-from rdlib.study import release
+from rdlib.evidence.result_tables import RERUNS, open_results, read_record
+from rdlib.paths import ROOT
+from rdlib.profile import load_profile
+from rdlib.study import release, results
+
+SETTINGS = load_profile(ROOT / "params/micro.yaml").model_dump()
+AXES = {"benchmark": "gsm", "teacher": "strong", "student": "small", "variant": "", "group": ""}
 
 
-def write_seed(results: Path, seed: int, name: str = "reference", made: str = "a", **record) -> Path:
-    """A seed's folder as `make release` looks at it."""
-    folder = results / f"seed{seed}"
-    found = {"commits": [made * 40], "dirty": False} | record
-    artifacts.write_json(folder / "settings.json", {"name": name, "grid": {"seeds": [0, 1]}})
-    for part in ("provenance.json", "question_provenance.json"):
-        artifacts.write_json(folder / part, found)
+def answers(right: str, method: str = "ours", **more) -> pd.DataFrame:
+    rows = [AXES | more | {"method": method, "id": f"q{i}", "correct": one == "1"} for i, one in enumerate(right)]
+    return pd.DataFrame(rows)
+
+
+def write_seed(folder: Path, seed: int, right: str = "1100", commit: str = "a", question: str = "", **settings) -> Path:
+    """Results of the main grid, and of R1 where its answers are given."""
+    short = {"correctness": answers(right)}
+    if question:
+        short["reviewers"] = answers(question, question="R1", arm="Ours", cell="gsm/strong/small", reference=True)
+    path = long_tables.write(folder / f"seed{seed}", seed, commit * 40, **short)
+    artifacts.write_json(path / "settings.json", SETTINGS | settings)
+    return path
+
+
+def set_content(folder: Path, experiment: str, content: str, label: str | None = None) -> None:
+    """Have the stages of an experiment another content, under one label where one is given."""
+    record = read_record(folder)
+    stages = record["experiments"][experiment]["stages"]
+    changed = {label or name: one | {"content": content} for name, one in stages.items()}
+    record["experiments"][experiment]["stages"] = changed
+    artifacts.write_json(folder / "provenance.json", record)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory) -> Path:
+    """A run of seeds 0 and 1, and a release of 0, 1 and 4 that was made with other settings."""
+    folder = tmp_path_factory.mktemp("made")
+    run, released = folder / "run", folder / "released"
+    for seed in (0, 1):
+        write_seed(run, seed, question="1110")
+    for seed in (0, 1, 4):
+        write_seed(released, seed, name="other")
     return folder
 
 
 @pytest.fixture
-def folders(tmp_path) -> tuple[Path, Path]:
-    """A run of the seeds 0 and 1, and a release of 0, 1 and 4 that was made with other settings."""
-    run, released = tmp_path / "run", tmp_path / "released"
-    for seed in (0, 1):
-        write_seed(run, seed)
-    for seed in (0, 1, 4):
-        artifacts.write_json(write_seed(released, seed, "micro", "b") / "old.json", {})
-    return run, released
+def folders(made, tmp_path) -> tuple[Path, Path]:
+    """A copy of the run and of the release."""
+    for name in ("run", "released"):
+        shutil.copytree(made / name, tmp_path / name)
+    return tmp_path / "run", tmp_path / "released"
 
 
 def names(folder: Path) -> list[str]:
@@ -38,66 +71,117 @@ def names(folder: Path) -> list[str]:
 
 def test_a_release_of_other_settings_is_replaced_whole(folders):
     run, released = folders
-    told = release.release(run, released)
+    said = release.release(run, released)
     assert names(released) == ["seed0", "seed1"] and names(released / "seed0") == names(run / "seed0")
-    assert told == [
+    assert said == [
         f"Released from {run}: seed0 and seed1.",
         f"Removed from {released}, as made with other settings: seed4.",
     ]
-    assert release.release(run, released) == told[:1]
+    assert release.release(run, released) == said[:1]
 
 
 def test_seeds_of_the_same_settings_stay_beside_the_new_ones(folders):
     run, released = folders
     release.release(run, released)
-    write_seed(released, 3)
+    write_seed(released, 3, question="1110")
     assert len(release.release(run, released)) == 1 and names(released) == ["seed0", "seed1", "seed3"]
 
 
-def test_what_rounding_did_stays_as_long_as_the_seed_is_the_same_run(folders):
+def test_an_experiment_is_replaced_or_added_alone(folders, tmp_path):
+    run, released = folders
+    release.release(run, released)
+    again = tmp_path / "again"
+    for seed in (0, 1):
+        reruns = answers("0001", question="R1", arm="Ours", cell="gsm/strong/small", reference=True)
+        own = answers("1111", question="mine:two", arm="a", cell="gsm/strong/small", reference=False)
+        folder = long_tables.write(again / f"seed{seed}", seed, "a" * 40, reviewers=pd.concat([reruns, own]))
+        artifacts.write_json(folder / "settings.json", SETTINGS)
+        record = read_record(folder)
+        record["experiments"] = {name: record["experiments"][name] for name in ("R1", "mine:two")}
+        artifacts.write_json(folder / "provenance.json", record)
+    assert release.release(again, released)[1:] == []
+    found = open_results(released)
+    assert found.reviewers["correct"].tolist() == [False, False, False, True] * 2
+    assert found.correctness["correct"].tolist() == [True, True, False, False] * 2
+    assert found.rows("answers", "mine:two")["correct"].all() and set(found.rows("answers", "mine:two")["seed"]) == {
+        0,
+        1,
+    }
+
+
+def test_an_experiment_that_fits_no_more_keeps_the_release_as_it_is(folders, tmp_path):
+    """R1 was released with a stage that the new main grid made differently, and the new run has no R1."""
+    run, released = folders
+    release.release(run, released)
+    (label,) = list(read_record(released / "seed0")["experiments"]["R1"]["stages"])[:1]
+    set_content(released / "seed0", "R1", "old", label)
+    newer = tmp_path / "newer"
+    write_seed(newer, 0, "0000")
+    set_content(newer / "seed0", "main", "new", label)
+    before = (released / "seed0/answers.parquet").read_bytes()
+    with pytest.raises(UserError, match="stays as it is: stages of R1 came out other than released.* --replace"):
+        release.release(newer, released)
+    assert (released / "seed0/answers.parquet").read_bytes() == before
+    release.release(newer, released, replace=True)
+    assert "R1" not in read_record(released / "seed0")["experiments"]
+    assert not open_results(released, [0]).correctness["correct"].any()
+
+
+def test_counts_of_other_processors_stay_as_long_as_the_seed_is_the_same(folders):
     run, released = folders
     release.release(run, released)
     for seed in (0, 1):
-        artifacts.write_json(released / f"seed{seed}" / "rounding_provenance.json", {})
-        (released / f"seed{seed}" / "rounding.parquet").write_bytes(b"rounded")
-        (released / f"seed{seed}" / "made_again.csv").write_bytes(b"again")
-    write_seed(run, 1, made="c")
+        (released / f"seed{seed}" / RERUNS).write_bytes(b"again")
+    set_content(run / "seed1", "main", "changed")
+    set_content(run / "seed1", "R1", "changed")
     release.release(run, released)
-    beside = {"rounding_provenance.json", "rounding.parquet", "made_again.csv"}
-    assert beside <= set(names(released / "seed0")) and not beside & set(names(released / "seed1"))
-    (run / "seed0" / "made_again.csv").write_bytes(b"newer")
+    assert (released / "seed0" / RERUNS).is_file() and not (released / "seed1" / RERUNS).is_file()
+    (run / "seed0" / RERUNS).write_bytes(b"newer")
     release.release(run, released)
-    assert (released / "seed0" / "made_again.csv").read_bytes() == b"newer"
+    assert (released / "seed0" / RERUNS).read_bytes() == b"newer"
 
 
-def test_what_keeps_the_seeds_from_being_of_one_clean_commit_is_said(folders):
+def test_what_keeps_the_seeds_from_being_whole_and_of_one_clean_commit_is_said(folders):
     run, released = folders
-    write_seed(run, 1, made="c", dirty=True)
-    (run / "seed1" / "question_provenance.json").unlink()
-    told = release.release(run, released)[2:]
-    assert len(told) == 3
-    assert "not of one commit (seed0: aaaaaaaaaaaa; seed1: cccccccccccc)" in told[0]
-    assert told[1].startswith("Made with uncommitted changes: seed1.")
-    assert told[2].startswith("Without the reviewers' questions: seed1.")
-
-
-def test_what_was_made_again_may_have_a_commit_of_its_own_the_same_in_all_seeds(folders):
-    run, released = folders
-    old, new = "a" * 40, "d" * 40
-    remade = [{"commits": [new], "stages": []}]
-    for seed in (0, 1):
-        answered = run / f"seed{seed}" / "question_provenance.json"
-        artifacts.write_json(answered, {"commits": [old, new], "dirty": False, "remade": remade})
-    assert len(release.release(run, released)) == 2
-    write_seed(run, 1)
-    assert "made again since is not of one commit (seed0: dddddddddddd; seed1: )" in release.release(run, released)[1]
+    write_seed(run, 1, commit="c")
+    record = read_record(run / "seed1")
+    record["experiments"] = {name: one for name, one in record["experiments"].items() if name != "R1"}
+    record["experiments"]["main"]["missing"] = 2
+    record["environments"] = {name: one | {"dirty": True} for name, one in record["environments"].items()}
+    artifacts.write_json(run / "seed1/provenance.json", record)
+    said = release.release(run, released)[1:]
+    assert "The released seeds of main are not of one commit (seed0: aaaaaaaaaaaa; seed1: cccccccccccc)" in "\n".join(
+        said
+    )
+    assert "Some runs of main are missing in seed1." in said and "R1 is not released for seed1." in said
+    assert said[-1].startswith("Made with uncommitted changes: seed1.")
 
 
 def test_a_run_that_cannot_be_released_leaves_the_release_as_it_is(folders, tmp_path, capsys):
     run, released = folders
-    assert release.main([str(tmp_path / "none"), str(released)]) == 1
-    assert "run `make reference` first" in capsys.readouterr().err
-    write_seed(run, 1, "other")
+    assert main(["release", str(tmp_path / "none"), str(released)]) == 2
+    assert "run and collect the study first" in capsys.readouterr().err
+    write_seed(run, 1, name="third")
     with pytest.raises(UserError, match="seed1 was made with other settings than .*seed0"):
         release.release(run, released)
-    assert names(released) == ["seed0", "seed1", "seed4"] and (released / "seed0/old.json").is_file()
+    assert names(released) == ["seed0", "seed1", "seed4"]
+
+
+def test_a_rerun_in_another_mode_joins_the_seed_whose_settings_it_has(folders, tmp_path):
+    """Settings but for name and numerics are those of the seed; of other ones it is refused."""
+    run, released = folders
+    release.release(run, released)
+    again = tmp_path / "native"
+    folder = long_tables.write(again / "seed0", 0, reviewers=answers("1010", question="same_rate", arm="SFT"))
+    record = read_record(folder)
+    record["experiments"] = {"same_rate": record["experiments"]["same_rate"] | {"group": "reruns"}}
+    artifacts.write_json(folder / "provenance.json", record)
+    artifacts.write_json(folder / "settings.json", SETTINGS | {"name": "again", "reward": {"mismatch": "none"}})
+    with pytest.raises(UserError, match="no released seed with the settings of"):
+        release.release(again, released)
+    artifacts.write_json(folder / "settings.json", SETTINGS | {"name": "again"})
+    release.release(again, released)
+    found = open_results(released)
+    assert found.settings["name"] == "micro" and found.rows("answers", "same_rate")["correct"].tolist() == [1, 0, 1, 0]
+    assert len(found.correctness) == 8
+    assert results.read(released / "seed1").experiments.keys() >= {"main", "R1"}

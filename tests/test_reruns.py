@@ -11,8 +11,8 @@ from conftest import PARAMS, REPOSITORY, copy_study, make_root, stage_in, tiny_s
 from test_study import OURS
 
 from rdlib.errors import UserError
-from rdlib.study import code_identity
-from rdlib.study.jobs import Job, drop_stale_markers, stages_to_run, study_jobs
+from rdlib.study import specification
+from rdlib.study.jobs import Job, drop_stale_markers
 from rdlib.study.specification import STAGES
 from rdlib.study.stage import Stage
 
@@ -30,7 +30,7 @@ def code(tmp_path, monkeypatch):
     """A copy of rdlib that the keys go by, to be changed."""
     copy = tmp_path / "code" / "rdlib"
     shutil.copytree(REPOSITORY / "rdlib", copy, ignore=shutil.ignore_patterns("__pycache__"))
-    monkeypatch.setattr(code_identity, "PACKAGE", copy)
+    monkeypatch.setattr(specification, "PACKAGE", copy)
     forget()
     yield copy
     forget()
@@ -38,7 +38,7 @@ def code(tmp_path, monkeypatch):
 
 def forget() -> None:
     """Have the code read again, as a new process does."""
-    for function in (code_identity.of, code_identity._module, code_identity._path):
+    for function in (specification.code_of, specification._module, specification._path):
         function.cache_clear()
 
 
@@ -96,27 +96,23 @@ def other_weights(root: Path, code: Path) -> None:
     shutil.copy(root / "models/large/model.safetensors", root / "models/small/model.safetensors")
 
 
+def commented(root: Path, code: Path) -> None:
+    in_module("method/sft.py", "IGNORED = -100", "IGNORED = -100  # as torch has it\n\n\n")(root, code)
+    in_module("method/voting.py", '"""The most frequent answer', '"""An answer')(root, code)
+
+
 def readme(root: Path, code: Path) -> None:
     (root / "README.md").write_text("Another word.\n")
 
 
 CHANGES = {
     "lambda": (setting("reward_model", lam=0.3), from_stage("05_reward_model")),
-    "teacher temperatures": (setting("teacher_sampling", low_temperatures=[0.8, 1.0]), from_stage(OURS[2])),
-    "vote threshold": (setting("voting", threshold=0.6), from_stage("02_pseudo_labels")),
-    "mismatch": (setting("reward", mismatch="minus"), from_stage("06_ppo")),
-    "KL coefficient": (setting("ppo", kl_coef=0.3), from_stage("06_ppo")),
-    "few-shot examples": (setting("evaluation", few_shot=3), from_stage("07_evaluate")),
     "questions": (setting("datasets", gsm=tiny_settings()["datasets"]["gsm"] | {"train": 17}), EVERYTHING),
     "passes of a batch": (setting("training", gradient_accumulation=2), {FIGURES}),  # which show every setting
     "weights of the student": (other_weights, from_stage("03_sft_warmup") - {FIGURES}),
     "README": (readme, set()),
-    "a comment": (in_module("method/sft.py", "IGNORED = -100", "IGNORED = -100  # as torch has it"), set()),
-    "a docstring": (in_module("method/voting.py", '"""The most frequent answer', '"""An answer'), set()),
-    "blank lines and quotes": (appended("method/ppo.py", "\n\n\n"), set()),
+    "a comment and a docstring": (commented, set()),
     "code of the reward model": (appended("method/reward_model.py"), from_stage("05_reward_model") - {FIGURES}),
-    "code of SFT": (appended("method/sft.py"), from_stage("03_sft_warmup") - {FIGURES}),
-    "code of PPO": (appended("method/ppo_core.py"), from_stage("06_ppo") - {FIGURES}),
     "code of the vote": (appended("method/voting.py"), from_stage("02_pseudo_labels")),
     "code of the prompts": (appended("tasks/prompts.py"), EVERYTHING - {"00_data", "00_gold"}),
     "code of the micro world": (appended("micro/gsm.py"), EVERYTHING),  # figures too: it tells which were perturbed
@@ -153,22 +149,6 @@ def test_a_stage_that_comes_out_differently_runs_what_follows(finished, code):
     assert {name for name in OURS if not stage_of(finished, name).done} == set(OURS[4:])
 
 
-def test_markers_follow(finished, code):
-    """What `make study` and --dry-run go by."""
-    jobs = [job for job in study_jobs(PARAMS, [0]) if job.stages and all(stage.done for stage in job.stages)]
-    runs = finished / "runs/tiny"
-    (runs / ".jobs").mkdir()
-    for job in jobs:
-        job.marker(runs).touch()
-    assert drop_stale_markers(jobs, runs) == len(jobs) and not stages_to_run(jobs)
-    appended("method/ppo_core.py")(finished, code)
-    forget()
-    jobs = [job for job in study_jobs(PARAMS, [0]) if job.name in {j.name for j in jobs}]
-    assert {stage.name for stage in stages_to_run(jobs)} == {"06_ppo"}
-    drop_stale_markers(jobs, runs)
-    assert {job.notebook for job in jobs if not job.marker(runs).exists()} == {"06_ppo"}
-
-
 def test_figures_drawn_by_another_code_since_are_drawn_again(finished, code):
     runs = finished / "runs"
     job = Job(FIGURES, {"profile": PARAMS, "seeds": [0]}, finished, [])
@@ -190,14 +170,14 @@ def test_figures_drawn_by_another_code_since_are_drawn_again(finished, code):
 
 def test_every_stage_uses_its_own_module_and_no_orchestration():
     for spec in STAGES.values():
-        used = code_identity.reached(spec.function.partition(":")[0])
+        used = specification.reached(spec.function.partition(":")[0])
         assert spec.function.partition(":")[0] in used
-        assert not used & code_identity.ORCHESTRATION
+        assert not used & specification.ORCHESTRATION
 
 
 def test_stages_do_not_use_each_others_code_without_need():
     def used(stage: str) -> set[str]:
-        return code_identity.reached(STAGES[stage].function.partition(":")[0])
+        return specification.reached(STAGES[stage].function.partition(":")[0])
 
     assert used("02_pseudo_labels") == {"rdlib.method.voting", "rdlib.tasks.questions", "rdlib.streams"}
     for stage in ("01_teacher_responses", "03_sft_warmup", "04_student_responses", "05_reward_model", "06_ppo"):
@@ -216,12 +196,12 @@ def test_imports_are_found_wherever_they_stand(code):
     (code / "a.py").write_text('"""Doc."""\nimport os\nfrom rdlib import b as other, errors\nimport rdlib.c\n')
     (code / "b.py").write_text("def f():\n    from rdlib.micro import gsm\n")
     (code / "c.py").write_text("from rdlib.b import f\n")
-    assert code_identity.reached("rdlib.a") >= {"rdlib.a", "rdlib.b", "rdlib.c", "rdlib.micro.gsm"}
-    assert "rdlib.errors" not in code_identity.reached("rdlib.a")
+    assert specification.reached("rdlib.a") >= {"rdlib.a", "rdlib.b", "rdlib.c", "rdlib.micro.gsm"}
+    assert "rdlib.errors" not in specification.reached("rdlib.a")
     (code / "broken.py").write_text("def f(:\n")
     for name in ("rdlib.broken", "rdlib.absent"):
         with pytest.raises(UserError, match=f"The code of {name} cannot be read"):
-            code_identity.of(name)
+            specification.code_of(name)
 
 
 def test_a_recipe_does_not_depend_on_the_place(tmp_path):

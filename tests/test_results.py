@@ -1,232 +1,353 @@
-"""Result tables of a finished study: what they hold equals what the stages left."""
+"""Result tables of a finished study: what they hold equals what the stages left; merging, converting, comparing."""
 
 from __future__ import annotations
 
+import importlib.util
 import json
 
 import pandas as pd
 import pytest
 import yaml
-from conftest import PARAMS, copy_study, patch_root, stage_in, tiny_settings
+from conftest import PARAMS, REPOSITORY, copy_study, patch_root, tiny_settings
 
 from rdlib import artifacts
 from rdlib.errors import UserError
-from rdlib.evidence import released_rows, result_tables
+from rdlib.evidence import diagnostics, result_tables, tables
+from rdlib.evidence.result_tables import COLUMNS, KEY_LENGTH, open_results
 from rdlib.method.metrics import auc
-from rdlib.study import compared, results
-from rdlib.study.jobs import study_jobs
+from rdlib.study import experiments, results, rows, verify
 
 pytestmark = pytest.mark.slow
+STAGE = result_tables.STAGE.split()
 
 
 @pytest.fixture(scope="module")
-def collected(study, tmp_path_factory):
-    """(folder of results, stages) of a study of one cell, ablations included, run without its notebooks."""
+def root(study, tmp_path_factory):
+    """A root with a study of one cell whose runs are finished: main, ablations, R4 and RM."""
     root = copy_study(study, tmp_path_factory.mktemp("collected") / "root")
-    content = tiny_settings()
-    content["teachers"] = {"strong": "models/strong"}
-    content["students"] = {"small": "models/small"}
+    content = tiny_settings() | {"teachers": {"strong": "models/strong"}, "students": {"small": "models/small"}}
     del content["datasets"]["mmlu"]
-    content["grid"] |= {"lam": [0.5, 1.0], "teacher_share": [0.5, 0.75]}
+    content["grid"] |= {"lam": [0.5, 1.0], "teacher_share": [0.5, 0.75], "flip_share": [0.4], "mismatch": ["none"]}
     (root / PARAMS).write_text(yaml.safe_dump(content))
     with pytest.MonkeyPatch.context() as patch:
         patch_root(patch, root)
-        with pytest.raises(UserError, match=r"missing.*notebooks/"):
-            results.collect(PARAMS, [0])
-        for job in study_jobs(PARAMS, [0]):
-            for stage in job.stages:
-                stage.run_with_inputs()
-        folder = results.collect(PARAMS, [0]) / "seed0"
-        yield folder, results.study_stages(PARAMS, [0])
+        yield root
 
 
-FILES = {
-    "correctness.parquet": ["benchmark", "teacher", "student", "method", "variant", "seed", "id", "group", "correct"],
-    "reward_scores.parquet": ["dataset", "teacher", "student", "method", "variant", "seed", "id", "kind", "score"],
-    "pseudo_labels.csv": ["dataset", "teacher", "seed", "split", "questions", "failed", "labelled", "label_correct"],
-    "reward_model_history.parquet": ["variant", "step", "epoch", "loss", "pos_neg_auc", "pos_pos_auc"],
-    "sft_history.parquet": ["method", "step", "epoch", "loss", "eval_loss", "agreement"],
-    "ppo_history.parquet": ["variant", "update", "reward", "kl", "validation_agreement"],
-    "costs.csv": ["stage", "seconds", "tokens_generated", "tokens_trained"],
-}
+@pytest.fixture(scope="module")
+def found(root):
+    """The experiments of the study, with their runs."""
+    asked = experiments.named(["study", "ablations", "R4", "RM"])
+    return {one.name: (one, experiments.runs(one, PARAMS, [0])) for one in asked}
 
 
-def read(folder, name) -> pd.DataFrame:
-    if name.endswith(".csv"):
-        return pd.read_csv(folder / name, keep_default_na=False)
-    return pd.read_parquet(folder / name)
+@pytest.fixture(scope="module")
+def folder(root, found):
+    """The results of seed 0, gathered before the questions were finished, then with them."""
+    with pytest.raises(UserError, match=r"missing.*notebooks/"):
+        results.collect(PARAMS, [0])
+    for name, (_, runs) in found.items():
+        for run in runs if name not in ("R4", "RM") else ():
+            run.stage.run_with_inputs()
+    folder = results.collect(PARAMS, [0]) / "seed0"
+    assert set(result_tables.read_record(folder)["experiments"]) == set(found) - {"held_out", "R4", "RM"}
+    for name in ("R4", "RM"):
+        for run in found[name][1]:
+            run.stage.run_with_inputs()
+    return results.collect(PARAMS, [0], experiments.named(["R4", "RM"])) / "seed0"
 
 
-def test_every_table_is_there_with_its_columns(collected):
-    folder, _ = collected
-    for name, columns in FILES.items():
-        frame = read(folder, name)
-        assert len(frame) and set(columns) <= set(frame.columns), name
-    assert {"settings.json", "provenance.json", "example.json"} <= {p.name for p in folder.iterdir()}
+@pytest.fixture(scope="module")
+def evidence(folder):
+    return open_results(folder.parent)
 
 
-def test_correctness_has_a_row_a_test_question_of_every_evaluation(collected):
-    folder, stages = collected
-    frame = read(folder, "correctness.parquet")
-    evaluations = [s for s in stages if s.name == "07_evaluate"]
-    assert len(frame) == len(evaluations) * (8 + 6)
-    keys = ["benchmark", "teacher", "student", "method", "variant", "seed", "id"]
-    assert not frame.duplicated(keys).any()
-    for stage in evaluations:
-        cell = (stage.teacher or "", stage.student or "", stage.method, stage.variant)
-        mask = [tuple(r) == cell for r in frame[["teacher", "student", "method", "variant"]].to_numpy()]
-        accuracy = frame[mask].groupby("benchmark")["correct"].mean().to_dict()
-        assert accuracy == stage.json("summary")["accuracy"]
-    assert set(frame[frame["method"] == "icl"]["teacher"]) == {""}
-    assert set(frame[frame["method"] == "teacher"]["student"]) == {""}
+def test_every_file_has_its_columns_and_settings_are_numbers(folder):
+    for name, columns in COLUMNS.items():
+        table = result_tables.read_rows(folder / name)
+        assert len(table) and list(table)[: len(columns.split())] == columns.split(), name
+        assert all("." in column for column in list(table)[len(columns.split()) :])
+    curves = result_tables.read_rows(folder / "curves.parquet")
+    assert set(curves["reward_model.lam"].dropna()) == {1.0}
+    assert {"settings.json", "provenance.json", "example.json"} <= {path.name for path in folder.iterdir()}
 
 
-def test_scores_give_the_aucs_of_the_stages(collected):
-    folder, stages = collected
-    frame = read(folder, "reward_scores.parquet")
-    for stage in (s for s in stages if s.name == "05_reward_model"):
-        own = frame[(frame["method"] == stage.method) & (frame["variant"] == stage.variant)]
+def test_every_arm_has_its_answers_as_its_stage_graded_them(evidence, found):
+    for name, (_, runs) in found.items():
+        table = evidence.rows("answers", name, split="test") if runs else pd.DataFrame()
+        for run in (run for run in runs if run.stage.name == "07_evaluate"):
+            own = table[(table["arm"] == run.arm) & (table["cell"] == run.cell)]
+            own = own[own["level"].isna() if run.level is None else own["level"] == run.level]
+            own = own[own["key"] == run.stage.key[:KEY_LENGTH]]
+            accuracy = run.stage.json("summary")["accuracy"]
+            assert own.groupby("benchmark")["correct"].mean().to_dict() == pytest.approx(accuracy), run
+            assert set(own["reference"]) == {run.reference} and set(own["method"]) == {run.stage.method}
+
+
+def test_the_study_counts_an_evaluation_once(evidence, found):
+    table = evidence.correctness
+    stages = {run.stage.folder for name in ("main", "reward_source", "correctness") for run in found[name][1]}
+    assert len(table) == len(stages) * (8 + 6)
+    assert not table.duplicated(["benchmark", "teacher", "student", "method", "variant", "seed", "id"]).any()
+    assert set(table[table["method"] == "icl"]["teacher"]) == {""}
+    assert set(table["variant"]) == {"", "reward_model.source=teacher", "reward.mismatch=none"}
+
+
+def test_scores_give_the_aucs_of_the_stages(evidence, found):
+    table = evidence.reward_scores
+    for run in (*found["lambda"][1], *found["data_ratio"][1]):
+        own = table[(table["method"] == run.stage.method) & (table["variant"] == run.stage.variant)]
         scores = {kind: part["score"] for kind, part in own.groupby("kind")}
-        found = auc(scores["student_positive"], scores["student_negative"])
-        assert found == pytest.approx(stage.json("summary")["pos_neg_auc"])
-    assert set(frame["variant"]) == {
-        "",
-        "reward_model.lam=1.0",
-        "reward_model.teacher_share=0.75",
-        "reward_model.source=teacher",
-    }
+        expected = run.stage.json("summary")["pos_neg_auc"]
+        assert auc(scores["student_positive"], scores["student_negative"]) == pytest.approx(expected)
 
 
-def test_pseudo_label_counts_add_up(collected):
-    frame = read(collected[0], "pseudo_labels.csv")
-    assert frame["split"].tolist() == ["train", "validation"]
-    assert (frame["failed"] + frame["labelled"] == frame["questions"]).all()
-    assert frame["questions"].tolist() == [16, 8]
-    assert (frame["responses"] == frame["labelled"] * 12).all()
-    assert (frame["positives_right"] <= frame["positives"]).all()
+def test_votes_add_up(evidence):
+    table = evidence.pseudo_labels
+    assert table["split"].tolist() == ["train", "validation"] and table["questions"].tolist() == [16, 8]
+    assert (table["failed"] + table["labelled"] == table["questions"]).all()
+    assert (table["responses"] == table["labelled"] * 12).all()
+    assert (table["positives_right"] <= table["positives"]).all()
+    assert evidence.thresholds["n"].tolist() == [24] * len(evidence.thresholds) and len(evidence.thresholds) > 1
 
 
-def test_costs_count_each_stage_run_once(collected):
-    folder, stages = collected
-    frame = read(folder, "costs.csv")
-    assert len(frame) == len(stages) == len({s.folder for s in stages})
-    assert (frame[frame["stage"].isin(["03_sft_warmup", "05_reward_model", "06_ppo"])]["tokens_trained"] > 0).all()
-    sampled = frame[frame["stage"].isin(["01_teacher_responses", "04_student_responses", "06_ppo", "07_evaluate"])]
-    assert (sampled["tokens_generated"] > 0).all()
-    teacher = next(s for s in stages if s.name == "01_teacher_responses")
-    expected = teacher.table("responses")["tokens"].sum()
-    assert frame[frame["stage"] == "01_teacher_responses"]["tokens_generated"].item() == expected
+def test_costs_count_each_stage_of_the_study_once(evidence, found):
+    stages = experiments.with_upstream(
+        run.stage for one, runs in found.values() if one.group in ("study", "ablations") for run in runs
+    )
+    table = evidence.costs.set_index("key")
+    assert set(table.index) == {stage.key[:KEY_LENGTH] for stage in stages} and table.index.is_unique
+    teacher = next(stage for stage in stages if stage.name == "01_teacher_responses")
+    tokens = teacher.table("responses")["tokens"].sum()
+    assert table.loc[teacher.key[:KEY_LENGTH], "tokens_generated"] == tokens
+    trained = table[table["stage"].isin(["03_sft_warmup", "05_reward_model", "06_ppo"])]
+    assert (trained["tokens_trained"] > 0).all() and (trained["gflop"] > 0).all()
 
 
-def test_histories_are_stacked_whole(collected):
-    folder, stages = collected
-    ppo = read(folder, "ppo_history.parquet")
-    stages = [s for s in stages if s.name == "06_ppo"]
-    assert len(ppo) == sum(len(s.jsonl("history")) for s in stages)
-    assert set(ppo["variant"]) == {s.variant for s in stages}
+def test_an_arm_has_the_costs_of_all_that_it_depends_on(evidence, found):
+    costs = evidence.question_costs
+    ours = costs[(costs["question"] == "R4") & (costs["arm"] == "Ours") & (costs["level"] == 0.4)]
+    (run,) = (run for run in found["R4"][1] if run.arm == "Ours" and run.level == 0.4)
+    stages = [stage.name for stage in experiments.with_upstream([run.stage])]
+    assert sorted(ours["stage"]) == sorted(stages)
 
 
-def test_the_example_is_a_validation_question_with_its_scores(collected):
-    folder, stages = collected
+def test_curves_are_those_of_the_study_and_trainings_those_of_the_questions_too(evidence, found):
+    stages = {run.stage.at("06_ppo").folder: run.stage.at("06_ppo") for run in found["correctness"][1]}
+    ppo, own = evidence.ppo_history, next(iter(stages.values()))
+    history = own.jsonl("history")
+    mine = ppo[(ppo["method"] == "ours") & (ppo["variant"] == own.variant)]
+    assert mine["reward"].tolist() == pytest.approx(history["reward"].tolist(), nan_ok=True)
+    assert "voting.flip_share=0.4" not in set(ppo["variant"])
+    flipped = evidence.trainings[evidence.trainings["variant"] == "voting.flip_share=0.4"]
+    assert set(flipped["stage"]) == {"03_sft_warmup", "05_reward_model", "06_ppo"}
+
+
+def test_what_the_reward_model_can_give(evidence, found):
+    (run,) = found["RM"][1]
+    judged, table = evidence.judged, run.stage.table("judged")
+    assert judged["score"].tolist() == table["score"].tolist() and set(judged["cell"]) == {"gsm/strong/small"}
+    along = diagnostics.along_ppo(evidence)
+    assert along["accuracy"].iloc[-1] == pytest.approx(_last_accuracy(run.stage.at("06_ppo")), rel=1e-5)
+
+
+def _last_accuracy(ppo) -> float:
+    along = rows.graded_along(ppo)
+    return along[along["update"] == along["update"].max()]["correct"].astype(float).mean()
+
+
+def test_the_example_is_a_validation_question_with_its_scores(folder, found):
     example = json.loads((folder / "example.json").read_text())
     assert example["id"].startswith("gsm-validation")
     assert set(example["scores"]) == {"teacher_response", "student_positive", "student_negative"}
-    labels = next(s for s in stages if s.name == "02_pseudo_labels").table("labels").set_index("id")
+    labels = found["judgement"][1][0].stage.at("02_pseudo_labels").table("labels").set_index("id")
     assert example["pseudo_label"] == labels["pseudo_label"][example["id"]]
     assert example["student_positive"].endswith(f"#### {example['pseudo_label']}")
-    assert not example["student_negative"].endswith(f"#### {example['pseudo_label']}")
 
 
-def test_provenance_names_command_and_stages_and_no_path(collected):
-    folder, stages = collected
-    provenance = json.loads((folder / "provenance.json").read_text())
-    assert provenance["command"] == f"python -m rdlib.study.dag --profile {PARAMS} --seeds 0"
-    assert provenance["stages"] == {s.label: s.key for s in stages}
-    assert str(folder.parent) not in json.dumps(provenance)
-    settings = json.loads((folder / "settings.json").read_text())
-    assert settings == stages[0].profile.model_dump()
+def test_provenance_names_command_and_stages_of_each_experiment_and_no_path(folder, found):
+    record = result_tables.read_record(folder)
+    for name, (one, runs) in found.items():
+        if runs:
+            told = record["experiments"][name]
+            measures = [stage for run in runs for stage in experiments.measures_of(run, one)]
+            stages = experiments.with_upstream([*(run.stage for run in runs), *measures])
+            assert {label: one["key"] for label, one in told["stages"].items()} == {s.label: s.key for s in stages}
+            assert told["missing"] == 0 and all(
+                one["made"] in record["environments"] for one in told["stages"].values()
+            )
+    assert record["experiments"]["R4"]["command"].endswith(f"--profile {PARAMS} --seeds 0 --experiments R4")
+    assert str(folder.parent) not in json.dumps(record)
+    origin = result_tables.origin(folder, "main")
+    assert origin["commits"] == sorted({*origin["commits"]}) and origin["command"].endswith(f"{PARAMS} --seeds 0")
 
 
-def test_collecting_again_gives_the_same_files(collected):
-    folder, _ = collected
-    before = {p.name: p.read_bytes() for p in folder.iterdir()}
+def test_collecting_again_gives_the_same_files(folder):
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
     results.collect(PARAMS, [0])
-    assert {p.name: p.read_bytes() for p in folder.iterdir()} == before
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 
-# ---- a run held to a released one
+def test_a_part_of_a_study_is_collected_and_exhibits_without_rows_have_a_reason(root, folder, found, tmp_path):
+    one, runs = found["main"]
+    unfinished = runs[-1].stage.at("06_ppo").folder
+    seed = results.gather(PARAMS, 0, [(one, runs[:2]), (experiments.load()["R2"], [])], partial=True)
+    assert list(seed.experiments) == ["main"] and seed.experiments["main"]["missing"] == 0
+    unfinished.rename(tmp_path / "away")
+    try:
+        seed = results.gather(PARAMS, 0, [(one, runs)], partial=True)
+        with pytest.raises(UserError, match="is missing"):
+            results.gather(PARAMS, 0, [(one, runs)])
+    finally:
+        (tmp_path / "away").rename(unfinished)
+    assert seed.experiments["main"]["missing"] == 1
+    results.write(tmp_path / "results/seed0", seed)
+    part = open_results(tmp_path / "results")
+    rows = part.correctness
+    cell = {axis: getattr(runs[-1].stage, axis) for axis in ("teacher", "student", "method")}
+    assert tables.select(rows, **cell).empty and not part.asks_for_all and not part.reward_scores.empty
 
 
-def test_a_run_is_held_to_the_released_one_artifact_by_artifact(study, tmp_path):
-    root = copy_study(study, tmp_path, "03_sft_warmup")
-    stages = [stage_in(study, "00_data"), stage_in(study, "02_pseudo_labels"), stage_in(study, "03_sft_warmup", "sft")]
-    released = tmp_path / "released" / "seed0"
-    artifacts.write_json(released / "provenance.json", results.provenance(stages, PARAMS, 0))
-    changed = stage_in(root, "02_pseudo_labels").folder
-    manifest = artifacts.read_json(changed / "manifest.json")
-    manifest["files"] = dict.fromkeys(manifest["files"], "0")
-    artifacts.write_json(changed / "manifest.json", manifest)
-    table = compared.compare(released, root / "runs").set_index("stage")["here"]
-    assert [table[stage.label] for stage in stages] == [compared.SAME, compared.DIFFERENT, compared.ABSENT]
-    words = compared.told(0, table.reset_index())
-    assert words.splitlines()[0] == "seed 0: 3 released stages, 1 the same, 1 different, 1 not made here."
-    assert words.splitlines()[1:] == [f"  different: {stages[1].label}"]
+# ---- the files of version 1.0.0
 
 
-@pytest.mark.parametrize(("here", "there"), [("portable", "portable"), ("native", "portable"), ("portable", "native")])
-def test_a_comparison_tells_of_another_numerical_mode(study, tmp_path, capsys, here, there):
-    root = copy_study(study, tmp_path, "01_teacher_responses")
-    stage = stage_in(root, "00_data")
-    manifest = artifacts.read_json(stage.folder / "manifest.json")
-    manifest["environment"]["numerics"] = here
-    artifacts.write_json(stage.folder / "manifest.json", manifest)
-    record = results.provenance([stage], PARAMS, 0) | {"numerics": [there]}
-    artifacts.write_json(tmp_path / "released" / "seed0" / "provenance.json", record)
-    table = compared.compare(tmp_path / "released" / "seed0", root / "runs")
-    note = compared.made_natively(table, root / "runs")
-    assert note is None if here == "portable" else "1 of the compared stages" in note and stage.label in note
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(compared, "ROOT", root)
-        assert compared.main(["--profile", PARAMS, "--released", str(tmp_path / "released")]) == 0
-    said = capsys.readouterr().out
-    assert ("not computed in the portable numerical mode" in said) == (here != there)
-    assert "1 released stages, 1 the same." in said
+def test_results_of_version_1_0_0_are_converted_to_the_same_tables(folder, evidence, root, tmp_path, monkeypatch):
+    """Tables as 1.0.0 wrote them become those that are gathered from the stages."""
+    old = tmp_path / "seed0"
+    old.mkdir()
+    _write_as_1_0_0(old, evidence, folder)
+    with pytest.raises(UserError, match=r"convert_results\.py"):
+        open_results(tmp_path).records  # noqa: B018
+    spec = importlib.util.spec_from_file_location("convert", REPOSITORY / "scripts/convert_results.py")
+    converter = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(converter)
+    converter.convert(old)
+    again = open_results(tmp_path)
+    assert {path.name for path in old.iterdir()} == {*COLUMNS, "provenance.json", "settings.json", "example.json"}
+    for name in ("correctness", "reviewers", "reward_scores", "pseudo_labels", "thresholds", "judged", "trainings"):
+        _same(getattr(again, name), getattr(evidence, name), name)
+    for name in ("sft_history", "reward_model_history", "ppo_history", "costs", "question_costs"):
+        _same(getattr(again, name), getattr(evidence, name), name)
+    _same(diagnostics.along_ppo(again), diagnostics.along_ppo(evidence), "along")
+    assert again.records[old].keys() == evidence.records[folder].keys()
 
 
-def test_what_another_processor_made_again_is_counted_beside_the_seed(study, tmp_path):
-    """Data and labels are of another chip, and the labels are others; SFT is of this one, so no witness."""
-    stages = [stage_in(study, "00_data"), stage_in(study, "02_pseudo_labels"), stage_in(study, "03_sft_warmup", "sft")]
-    here = artifacts.read_manifest(stages[0].folder)["environment"]
-    record = results.provenance(stages, PARAMS, 0)
-    record["contents"][stages[1].label] = "0" * 64
-    chip = {"environment": {"processor": "Chip X", "instruction_sets": ["avx2", "avx512f"]}}
-    released = tmp_path / "seed0"
-    of_sft = {"environment": here, "stages": [stages[2].label]}
-    artifacts.write_json(released / "provenance.json", record | chip | {"remade": [of_sft]})
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(compared, "ROOT", study)
-        words = ["--profile", PARAMS, "--released", str(tmp_path)]
-        assert compared.main(words) == 1 and not (released / result_tables.MADE_AGAIN).exists()
-        names = result_tables.MADE_AGAIN_COLUMNS.replace(" ", ",")
-        (released / result_tables.MADE_AGAIN).write_text(f"{names}\n0,a,b,Chip Y,c,1,1\n")
-        assert compared.main([*words, "--record"]) == 1
-        assert compared.main([*words, "--record"]) == 1  # a second time is the same
-    table = pd.read_csv(released / result_tables.MADE_AGAIN)
-    assert list(table) == result_tables.MADE_AGAIN_COLUMNS.split()
-    assert table["made_on"].iloc[0] == "Chip Y" and table["stage"].iloc[0] == "a"  # of another processor: it stays
-    table = table.iloc[1:]
-    assert table["stage"].tolist() == ["00_data", "02_pseudo_labels"] and set(table["seed"]) == {0}
-    assert table["stages"].tolist() == [1, 1] and table["same"].tolist() == [1, 0]
-    assert set(table["released_from"]) == {"Chip X (AVX-512)"} and set(table["made_on"]) == {
-        compared.processor_of(here)
+def _same(found: pd.DataFrame, expected: pd.DataFrame, name: str) -> None:
+    both = [table.dropna(axis="columns", how="all") for table in (found, expected)]
+    known = {"accuracy"} if name == "ppo_history" else set()  # 1.0.0 had it for one policy a cell
+    columns = [column for column in both[1] if column in both[0] and column not in known]
+    unknown = set(both[1]) - set(both[0]) - {"accuracy", "gflop", "parameters", "reader_parameters"}
+    assert set(both[0]) <= set(both[1]) and not unknown, (name, set(both[0]) - set(both[1]), unknown)
+    first, second = (table[columns].reset_index(drop=True) for table in both)
+    pd.testing.assert_frame_equal(first, second, check_dtype=False, rtol=1e-5, obj=name)
+
+
+def _write_as_1_0_0(old, evidence, folder) -> None:
+    axes = ["dataset", "teacher", "student", "method", "variant", "seed"]
+    arm = ["cell", "question", "arm", "level"]
+    spent = ["stage", "seconds", "tokens_generated", "tokens_trained", "tokens_read"]
+    ended = ["stage", *COLUMNS["trainings.csv"].split()[7:]]
+    wanted = {
+        "correctness.parquet": (evidence.correctness, [*axes[1:], "benchmark", "id", "group", "correct"]),
+        "reward_scores.parquet": (evidence.reward_scores, [*axes, "id", "kind", "score"]),
+        "pseudo_labels.csv": (
+            evidence.pseudo_labels,
+            ["dataset", "teacher", "seed", "split", *result_tables.COUNTS.split()],
+        ),
+        "thresholds.csv": (evidence.thresholds, [*result_tables.SWEEP.split(), "dataset", "teacher"]),
+        "reviewers.parquet": (evidence.reviewers, [*arm, "reference", "benchmark", "seed", "id", "correct"]),
+        "judged.parquet": (evidence.judged, ["cell", *COLUMNS["responses.parquet"].split()[11:]]),
+        "over_optimisation.csv": (
+            diagnostics.along_ppo(evidence),
+            ["cell", "update", "kl", "reward", "agreement", "accuracy"],
+        ),
+        "costs.csv": (evidence.costs, [*axes, *spent]),
+        "question_costs.csv": (evidence.question_costs, [*axes, *spent, *arm]),
+        "question_trainings.csv": (evidence.trainings, [*axes, *ended]),
     }
-    shown = released_rows.made_again_rows(tmp_path).splitlines()
-    assert len(shown) == 4 and any("| 1 x 00_data and 1 x 02_pseudo_labels | 1 of 2 |" in line for line in shown)
-    assert "Nothing has been made again" in released_rows.made_again_rows(tmp_path / "none")
+    for kind in ("sft", "reward_model", "ppo"):
+        history = getattr(evidence, f"{kind}_history").dropna(axis="columns", how="all")
+        names = [
+            name
+            for name in history
+            if name not in {"key", "stage", *axes, "accuracy"} and not (kind == "ppo" and name == "step")
+        ]
+        wanted[f"{kind}_history.parquet"] = (history, [*axes, *names])
+    for name, (table, columns) in wanted.items():
+        if name.endswith(".csv"):
+            table[columns].to_csv(old / name, index=False, float_format="%.6g")
+        else:
+            table[columns].to_parquet(old / name)
+    for name in ("settings.json", "example.json"):
+        (old / name).write_bytes((folder / name).read_bytes())
+    record = result_tables.read_record(folder)
+    environment = next(iter(record["environments"].values()))
+    for file, names in (
+        ("provenance.json", set(record["experiments"]) - {"R4", "RM"}),
+        ("question_provenance.json", {"R4", "RM"}),
+    ):
+        stages = {label: one for name in names for label, one in record["experiments"][name]["stages"].items()}
+        made = {"command": "c", "profile": PARAMS, "seed": 0, "commits": environment["commits"], "dirty": False}
+        made |= {"started": "2026", "environment": environment}
+        made |= {
+            "stages": {k: v["key"] for k, v in stages.items()},
+            "contents": {k: v["content"] for k, v in stages.items()},
+        }
+        artifacts.write_json(old / file, made)
 
 
-def test_a_release_that_tells_no_contents_cannot_be_compared(tmp_path, capsys):
-    artifacts.write_json(tmp_path / "seed0" / "provenance.json", {"stages": {}})
-    assert compared.main(["--released", str(tmp_path)]) == 1
-    assert "before version 1.0.0" in capsys.readouterr().err
-    assert compared.main(["--released", str(tmp_path), "--seeds", "4"]) == 1
+# ---- a run compared with a released one
+
+
+@pytest.fixture
+def released(folder, tmp_path):
+    """A copy of the results as a release, and its record to be changed."""
+    copy = tmp_path / "released/seed0"
+    results.write(copy, results.read(folder))
+    return copy, result_tables.read_record(copy)
+
+
+def test_a_run_is_compared_with_the_released_one_artifact_by_artifact(released, root, found, monkeypatch, capsys):
+    folder, record = released
+    first, second = list(record["experiments"]["main"]["stages"])[:2]
+    for one in record["experiments"].values():
+        if second in one["stages"]:
+            one["stages"][second]["content"] = "0" * 64
+    record["experiments"]["main"]["stages"]["tiny/gsm/seed9/00_data"] = record["experiments"]["main"]["stages"][first]
+    artifacts.write_json(folder / "provenance.json", record)
+    table = verify.compare(folder, root / "runs").set_index("stage")["here"]
+    assert [table[first], table[second], table.iloc[-1]].count(verify.DIFFERENT) == 1
+    monkeypatch.setattr(verify, "ROOT", root)
+    from rdlib.__main__ import main
+
+    assert main(["verify", "--profile", PARAMS, "--released", str(folder.parent)]) == 1
+    said = capsys.readouterr().out
+    assert f"{len(table)} released stages" in said and f"  different: {second}" in said and "1 not made here" in said
+    assert main(["verify", "--profile", PARAMS, "--released", str(folder.parent), "--seeds", "4"]) == 2
+
+
+def test_what_another_processor_reran_is_counted_beside_the_seed(released, root, monkeypatch, capsys):
+    folder, record = released
+    (number,) = record["environments"]
+    here = verify.processor_of(record["environments"][number])
+    other = record["environments"][number] | {"processor": "Chip X", "instruction_sets": ["avx2", "avx512f"]}
+    record["environments"]["other"] = other
+    stages = record["experiments"]["main"]["stages"]
+    chosen = [label for label in stages if label.endswith(("00_data", "02_pseudo_labels"))]
+    for one in record["experiments"].values():
+        for label in set(one["stages"]) & set(chosen):
+            one["stages"][label] |= {"made": "other"} | ({"content": "0"} if label.endswith("labels") else {})
+    artifacts.write_json(folder / "provenance.json", record)
+    (folder / result_tables.RERUNS).write_text(
+        f"{result_tables.RERUNS_COLUMNS.replace(' ', ',')}\n0,a,b,Chip Y,c,1,1\n"
+    )
+    monkeypatch.setattr(verify, "ROOT", root)
+    from rdlib.__main__ import main
+
+    for _ in range(2):  # a second time is the same
+        assert main(["verify", "--profile", PARAMS, "--released", str(folder.parent), "--record"]) == 1
+    table = pd.read_csv(folder / result_tables.RERUNS)
+    assert list(table) == result_tables.RERUNS_COLUMNS.split() and table["made_on"].iloc[0] == "Chip Y"
+    table = table.iloc[1:]
+    assert table["stage"].tolist() == ["00_data", "02_pseudo_labels"] and table["same"].tolist() == [1, 0]
+    assert set(table["released_from"]) == {"Chip X (AVX-512)"} and set(table["made_on"]) == {here}

@@ -7,7 +7,6 @@ import importlib
 import itertools
 import multiprocessing
 import os
-import shutil
 import signal
 from pathlib import Path
 
@@ -18,11 +17,9 @@ from conftest import copy_study, stage_in
 from rdlib import artifacts
 from rdlib.artifacts import hash_files
 from rdlib.engines import generation
-from rdlib.evidence import gallery, result_tables
-from rdlib.method import reward_model, rl, sft, trainers, training
+from rdlib.method import reward_model, trainers, training
 
 METHODS = {"03_sft_warmup": "ours_wo_r"}
-EARLIER = ["01_teacher_responses", "03_sft_warmup", "04_student_responses", "05_reward_model", "06_ppo", "07_evaluate"]
 
 
 class Crash(BaseException):
@@ -76,37 +73,6 @@ def interrupt(stage, monkeypatch, owner, name: str, number: int) -> None:
     assert partial_of(stage).exists()
 
 
-@pytest.mark.parametrize("name", ["01_teacher_responses", "04_student_responses", "07_evaluate"])
-def test_sampling_between_shards(study, tmp_path, monkeypatch, name):
-    stage = without(study, tmp_path, name)
-    interrupt(stage, monkeypatch, generation, "table_of", 1)
-    assert not list((partial_of(stage) / "shards").glob("*.parquet"))  # it crashed before writing
-    if name != "07_evaluate":  # which has one shard
-        interrupt(stage, monkeypatch, generation, "table_of", 3)
-        assert len(list((partial_of(stage) / "shards").glob("*.parquet"))) == 2
-    stage.run()
-    assert_same(stage, study)
-
-
-# (stage, what to crash in, at which call): in a step between two checkpoints, and after an evaluation
-TRAINING = [
-    ("03_sft_warmup", "on_step_end", 1),
-    ("03_sft_warmup", "on_step_end", 9),
-    ("03_sft_warmup", "on_train_end", 1),
-    ("05_reward_model", "on_step_end", 1),
-    ("05_reward_model", "on_step_end", 4),
-    ("05_reward_model", "on_train_end", 1),
-]
-
-
-@pytest.mark.parametrize(("name", "event", "number"), TRAINING)
-def test_training_in_the_middle(study, tmp_path, monkeypatch, name, event, number):
-    stage = without(study, tmp_path, name)
-    interrupt(stage, monkeypatch, training.ProgressBar, event, number)
-    stage.run()
-    assert_same(stage, study)
-
-
 def count_steps(stage, monkeypatch) -> int:
     """Run a stage of training; the steps it took."""
     steps, original = [], training.ProgressBar.on_step_end
@@ -117,16 +83,21 @@ def count_steps(stage, monkeypatch) -> int:
 
 
 @pytest.mark.parametrize("name", ["03_sft_warmup", "05_reward_model"])
-def test_training_goes_on_from_its_checkpoint(study, tmp_path, monkeypatch, name):
+def test_training_goes_on_from_its_checkpoint_wherever_its_folder_is(study, tmp_path, monkeypatch, name):
     """Not from the start: nothing computed is lost. And nothing is unpickled for that."""
     monkeypatch.setattr(torch, "load", lambda *a, **k: pytest.fail("a pickle"))
-    stage = without(study, tmp_path, name)
+    stage = without(study, tmp_path / "old", name)
     interrupt(stage, monkeypatch, training.ProgressBar, "on_train_end", 1)
-    assert count_steps(stage, monkeypatch) == 0
+    (tmp_path / "old").rename(tmp_path / "new")
+    moved = cell_stage(tmp_path / "new", name)
+    assert count_steps(moved, monkeypatch) == 0
+    assert_same(moved, study)
 
 
-@pytest.mark.parametrize("name", ["03_sft_warmup", "05_reward_model"])
-@pytest.mark.parametrize("lost", ["a half", "trainer_state.json", "everything"])
+@pytest.mark.parametrize(
+    ("name", "lost"),
+    [("03_sft_warmup", "a half"), ("05_reward_model", "trainer_state.json"), ("05_reward_model", "everything")],
+)
 def test_a_checkpoint_that_was_being_written_is_not_used(study, tmp_path, monkeypatch, name, lost):
     stage = without(study, tmp_path, name)
     interrupt(stage, monkeypatch, training.ProgressBar, "on_train_end", 1)
@@ -154,55 +125,20 @@ def impatient(study, folder, evaluations):
     return stage
 
 
-def test_early_stopping_keeps_its_count(study, tmp_path, monkeypatch):
-    """With a learning rate of nearly zero the AUC soon stands still, so patience decides the end."""
+def test_early_stopping_keeps_its_count_and_is_not_undone_by_a_resume(study, tmp_path, monkeypatch):
+    """Interrupted in its last step, and when it had stopped and its tables were not yet written."""
     whole = impatient(study, tmp_path / "whole", 3).run()
-    evaluated = whole.table("history").query("step > 0")["pos_neg_auc"].dropna().tolist()
+    history = whole.table("history")
+    evaluated = history.query("step > 0")["pos_neg_auc"].dropna().tolist()
     assert len(evaluated) == evaluated.index(max(evaluated)) + 1 + 3  # three after the best were no better
     stage = impatient(study, tmp_path / "broken", 3)
-    steps = int(whole.table("history")["step"].max())
-    interrupt(stage, monkeypatch, training.ProgressBar, "on_step_end", steps - 1)
-    stage.run()
+    interrupt(stage, monkeypatch, training.ProgressBar, "on_step_end", int(history["step"].max()) - 1)
+    interrupt(stage, monkeypatch, reward_model.artifacts, "write_json", 1)
+    assert count_steps(stage, monkeypatch) == 0  # it must not train on
     assert hash_files(stage.folder) == hash_files(whole.folder)
 
 
-@pytest.mark.parametrize(("name", "module"), [("03_sft_warmup", sft), ("05_reward_model", reward_model)])
-@pytest.mark.parametrize(
-    ("owner", "function"), [("training", "train"), ("artifacts", "write_parquet"), ("artifacts", "write_json")]
-)
-def test_training_done_and_its_artifacts_not_yet_written(study, tmp_path, monkeypatch, name, module, owner, function):
-    stage = without(study, tmp_path, name)
-    interrupt(stage, monkeypatch, getattr(module, owner), function, 1)
-    steps = count_steps(stage, monkeypatch)
-    assert steps == 0
-    assert_same(stage, study)
-
-
-def test_early_stopping_is_not_undone_by_a_resume(study, tmp_path, monkeypatch):
-    """The run stopped early, in the middle of an epoch or at its end, and crashed before its tables were written."""
-    ends = set()
-    for patience in (1, 2, 3):
-        whole = impatient(study, tmp_path / f"whole{patience}", patience).run()
-        ends.add(whole.table("history")["epoch"].max() % 1 == 0)
-        stage = impatient(study, tmp_path / f"broken{patience}", patience)
-        interrupt(stage, monkeypatch, reward_model.artifacts, "write_json", 1)
-        assert count_steps(stage, monkeypatch) == 0  # it must not train on
-        assert hash_files(stage.folder) == hash_files(whole.folder)
-    assert ends == {True, False}
-
-
-@pytest.mark.parametrize("name", ["03_sft_warmup", "05_reward_model"])
-def test_training_goes_on_in_a_folder_that_was_moved(study, tmp_path, monkeypatch, name):
-    """And keeps its best checkpoint, though the Trainer knows that by its old place."""
-    stage = without(study, tmp_path / "old", name)
-    interrupt(stage, monkeypatch, training.ProgressBar, "on_train_end", 1)
-    (tmp_path / "old").rename(tmp_path / "new")
-    moved = cell_stage(tmp_path / "new", name)
-    moved.run()
-    assert_same(moved, study)
-
-
-@pytest.mark.parametrize("update", [0, 1, 2, 3])
+@pytest.mark.parametrize("update", [0, 2])
 def test_ppo_after_an_update(study, tmp_path, update):
     stage = without(study, tmp_path, "06_ppo")
 
@@ -217,17 +153,6 @@ def test_ppo_after_an_update(study, tmp_path, update):
     assert_same(stage, study)
     # A row that was recorded before its checkpoint was written is computed again, those before it are not
     assert seen == ([0, 1, 2, 3] if update < 2 else list(range(update, 4)))
-
-
-@pytest.mark.parametrize(("owner", "function"), [(rl, "token_counts"), (rl.artifacts, "write_json")])
-def test_ppo_done_and_its_artifacts_not_yet_written(study, tmp_path, monkeypatch, owner, function):
-    """No update is lost, whether the crash comes before or after the model is written."""
-    stage = without(study, tmp_path, "06_ppo")
-    interrupt(stage, monkeypatch, owner, function, 1)
-    updates = []
-    stage.run(on_update=updates.append)
-    assert updates == []
-    assert_same(stage, study)
 
 
 def test_an_interrupted_stage_under_other_settings_starts_again(study, tmp_path, monkeypatch):
@@ -248,7 +173,7 @@ def test_an_interrupted_stage_under_other_settings_starts_again(study, tmp_path,
 # A run that is killed is a fork of a process that has imported rdlib and computed nothing: torch's threads, of which
 # this process has some, do not survive a fork.
 FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["rdlib.evidence.gallery", "rdlib.method.rl", "rdlib.method.training"])
+FORKS.set_forkserver_preload(["rdlib.method.rl", "rdlib.method.training"])
 
 
 def until(place: str, number: int, action) -> None:
@@ -276,44 +201,18 @@ def kill(action, place: str, number: int) -> None:
 
 
 # Of each stage three moments, one after the other: each run goes on from what the one before it left
-SAMPLING = [
-    ("rdlib.engines.generation:table_of", 2),
-    ("rdlib.engines.generation:table_of", 2),
-    ("rdlib.artifacts:seal", 1),
-]
+SHARD, STEP = "rdlib.engines.generation:table_of", "rdlib.method.training:ProgressBar.on_step_end"
+PARQUET, JSON, SEAL = (f"rdlib.artifacts:{name}" for name in ("write_parquet", "write_json", "seal"))
+SAMPLING = [(SHARD, 2), (SHARD, 2), (SEAL, 1)]
 KILLS = {
-    "00_data": [
-        ("rdlib.artifacts:write_parquet", 1),
-        ("rdlib.artifacts:seal", 1),
-        ("rdlib.artifacts:hash_files", 1),
-    ],
+    "00_data": [(PARQUET, 1), (SEAL, 1), ("rdlib.artifacts:hash_files", 1)],
     "01_teacher_responses": SAMPLING,
-    "02_pseudo_labels": [
-        ("rdlib.streams:write_parquet", 1),
-        ("rdlib.artifacts:write_json", 1),
-        ("rdlib.artifacts:write_json", 2),
-    ],
-    "03_sft_warmup": [
-        ("rdlib.method.training:ProgressBar.on_step_end", 2),
-        ("rdlib.method.training:ProgressBar.on_step_end", 8),
-        ("rdlib.method.training:drop_checkpoints", 1),
-    ],
+    "02_pseudo_labels": [("rdlib.streams:write_parquet", 1), (JSON, 1), (JSON, 2)],
+    "03_sft_warmup": [(STEP, 2), (STEP, 8), ("rdlib.method.training:drop_checkpoints", 1)],
     "04_student_responses": SAMPLING,
-    "05_reward_model": [
-        ("rdlib.method.training:ProgressBar.on_step_end", 2),
-        ("rdlib.method.trainers:PlainCheckpoints._save_rng_state", 1),
-        ("rdlib.artifacts:write_json", 1),
-    ],
-    "06_ppo": [
-        ("rdlib.method.ppo:PPOTrainer._update", 2),
-        ("rdlib.method.ppo_checkpoints:save", 2),
-        ("rdlib.artifacts:seal", 1),
-    ],
-    "07_evaluate": [
-        ("rdlib.engines.generation:table_of", 1),
-        ("rdlib.artifacts:write_parquet", 2),
-        ("rdlib.artifacts:write_json", 1),
-    ],
+    "05_reward_model": [(STEP, 2), ("rdlib.method.trainers:PlainCheckpoints._save_rng_state", 1), (JSON, 1)],
+    "06_ppo": [("rdlib.method.ppo:PPOTrainer._update", 2), ("rdlib.method.ppo_checkpoints:save", 2), (SEAL, 1)],
+    "07_evaluate": [(SHARD, 1), (PARQUET, 2), (JSON, 1)],
 }
 
 
@@ -327,44 +226,3 @@ def test_sigkill(study, tmp_path, name):
     stage.run()
     assert_same(stage, study)
     assert not (stage.folder / artifacts.KEY).exists()
-
-
-def draw(results: Path, out: Path) -> None:
-    """Draw three figures of results, and all their tables."""
-    from test_tables_and_figures import EDGES
-
-    figures = [name for name, exhibit in gallery.EXHIBITS.items() if exhibit.draw][2:5]
-    for name, exhibit in gallery.EXHIBITS.items():
-        evidence = result_tables.open_results(results, edges=EDGES)
-        if exhibit.is_shown(evidence) and not exhibit.of_questions and (name in figures or exhibit.draw is None):
-            gallery.draw(exhibit, evidence, out)
-
-
-@pytest.mark.slow
-def test_sigkill_while_the_figures_are_drawn(tmp_path):
-    """What is there at any moment is whole, and in the end everything is."""
-    from test_tables_and_figures import invent
-
-    results, out = invent(tmp_path / "results"), tmp_path / "out"
-    draw(results, tmp_path / "whole")
-    expected = hash_files(tmp_path / "whole")
-    for moment in [
-        ("rdlib.evidence.tables:write_markdown", 2),
-        ("os:fsync", 9),
-        ("rdlib.evidence.exhibit:save", 2),
-    ]:
-        kill(functools.partial(draw, results, out), *moment)
-        found = {name: hash_ for name, hash_ in hash_files(out).items() if not name.startswith(".")}
-        assert found.items() < expected.items()
-    draw(results, out)
-    assert hash_files(out) == expected
-
-
-def test_two_runs_of_the_same_stage_are_identical(study, tmp_path):
-    """Without an interruption; the ground on which the tests above stand."""
-    root = copy_study(study, tmp_path, *EARLIER)
-    for name in ("01_teacher_responses", "03_sft_warmup"):
-        stage = cell_stage(root, name)
-        stage.run()
-        assert_same(stage, study)
-    shutil.rmtree(root / "runs")

@@ -45,10 +45,6 @@ def test_the_vote_alone_by_hand():
     assert reward(torch.tensor(SCORES), ANSWERS, LABELS, vote).tolist() == [1, 1, 0, 0, 0, 0, 0]
 
 
-def test_every_variant_of_the_schema_has_a_case():
-    assert set(Reward.model_fields["mismatch"].annotation.__args__) == set(EXPECTED)
-
-
 def test_constants():
     changed = reward(torch.tensor(SCORES), ANSWERS, LABELS, settings("minus", constant=0.25, no_answer=-9.0)).tolist()
     assert changed == [2.0, -3.0, 0.25, -0.75, 4.0, -9.0, -9.0]
@@ -83,11 +79,6 @@ def test_the_votes_rewards_have_the_scale_of_its_ones_and_zeros(source):
     given = reward(torch.tensor([4.0, 4.0, 4.0]), ["7", "8", None], ["7", "7", "7"], unit, scale)
     assert given.tolist() == pytest.approx([4 / math.sqrt(3), 0, 0])
     assert scale_of(table[:3], unit) == scale_of(table, unit.model_copy(update={"scale": "raw"})) == 1
-
-
-def test_unknown_variant():
-    with pytest.raises(ValueError, match="'sideways'"):
-        mismatch_reward(torch.zeros(1), "sideways", 1.0)
 
 
 numbers = st.floats(-100, 100, width=32)

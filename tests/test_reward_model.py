@@ -10,12 +10,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import MODELS, stage_in
+from conftest import stage_in
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from rdlib.engines import models
-from rdlib.method import reward_model, scoring
 from rdlib.method.reward_model import (
     KINDS,
     STUDENT_NEGATIVE,
@@ -34,7 +33,7 @@ from rdlib.method.reward_model import (
     validation_table,
 )
 from rdlib.settings import RewardModel
-from rdlib.tasks.prompts import Encoder, Prompt, micro_question
+from rdlib.tasks.prompts import micro_question
 
 
 def settings(**changes) -> RewardModel:
@@ -76,27 +75,6 @@ def test_equation_6_by_hand_in_both_forms(lam):
     assert additive == pytest.approx(CLASSIFICATION + lam * PREFERENCE, rel=1e-6)
 
 
-def test_limits_of_lambda():
-    """Convex: 1 is classification alone, 0 preference alone. Additive: 0 is classification alone."""
-
-    def gradient(lam, form):
-        scores = SCORES.clone().requires_grad_()
-        reward_model_loss(scores, BATCH_KINDS, QUERIES, lam, form).backward()
-        return scores.grad
-
-    def gradient_of(loss):
-        scores = SCORES.clone().requires_grad_()
-        loss(scores).backward()
-        return scores.grad
-
-    classification = gradient_of(lambda s: classification_loss(s, BATCH_KINDS))
-    preference = gradient_of(lambda s: preference_loss(s, BATCH_KINDS, QUERIES))
-    assert torch.allclose(gradient(1.0, "convex"), classification)
-    assert torch.allclose(gradient(0.0, "convex"), preference)
-    assert torch.allclose(gradient(0.0, "additive"), classification)
-    assert torch.allclose(gradient(1.0, "additive"), classification + preference)
-
-
 def test_pairs_lie_within_a_query():
     """Two queries with one kind each have no pair, whatever their scores; and moving a query changes nothing."""
     kinds = torch.tensor([STUDENT_POSITIVE, STUDENT_NEGATIVE])
@@ -114,56 +92,7 @@ def test_teacher_source_has_a_preference_of_its_own_and_two_classes():
     assert classification_loss(scores, kinds).item() == pytest.approx((softplus(-2) + softplus(-1)) / 2)
 
 
-@given(st.data())
-def test_second_implementation(data):
-    n = data.draw(st.integers(1, 12))
-    scores = data.draw(st.lists(st.floats(-5, 5), min_size=n, max_size=n))
-    kinds = data.draw(st.lists(st.sampled_from(list(BY_NAME.values())), min_size=n, max_size=n))
-    queries = data.draw(st.lists(st.integers(0, 2), min_size=n, max_size=n))
-    expected = 0.0
-    for better, worse in ((STUDENT_POSITIVE, STUDENT_NEGATIVE), (TEACHER_POSITIVE, STUDENT_POSITIVE)):
-        terms = [
-            softplus(scores[j] - scores[i])
-            for i in range(n)
-            for j in range(n)
-            if queries[i] == queries[j] and kinds[i] == better and kinds[j] == worse
-        ]
-        expected += sum(terms) / len(terms) if terms else 0.0
-    found = preference_loss(torch.tensor(scores), torch.tensor(kinds), torch.tensor(queries)).item()
-    assert found == pytest.approx(expected, rel=1e-4, abs=1e-6)
-    classes = [softplus(s) if k == STUDENT_NEGATIVE else softplus(-s) for s, k in zip(scores, kinds, strict=True)]
-    found = classification_loss(torch.tensor(scores), torch.tensor(kinds)).item()
-    assert found == pytest.approx(sum(classes) / n, rel=1e-4, abs=1e-6)
-
-
-def test_a_better_order_costs_less():
-    kinds = torch.tensor([BY_NAME[k] for k in ("t+", "s+", "s-")])
-    queries = torch.zeros(3, dtype=torch.long)
-    right = reward_model_loss(torch.tensor([2.0, 1.0, -1.0]), kinds, queries, 0.5, "convex")
-    wrong = reward_model_loss(torch.tensor([-1.0, 1.0, 2.0]), kinds, queries, 0.5, "convex")
-    assert right < wrong
-
-
 # ---- data
-
-
-def test_counts_by_kind():
-    equal = {STUDENT_POSITIVE: 4, STUDENT_NEGATIVE: 4, TEACHER_POSITIVE: 4}
-    rng = random.Random(0)
-    assert counts_by_kind(settings(), rng) == equal
-    few = counts_by_kind(settings(teacher_share=0.25), rng)
-    assert few == {STUDENT_POSITIVE: 6, STUDENT_NEGATIVE: 4, TEACHER_POSITIVE: 2}
-    assert counts_by_kind(settings(source="teacher"), rng) == {TEACHER_POSITIVE: 4, TEACHER_NEGATIVE: 4}
-
-
-@given(st.integers(1, 20), st.floats(0.001, 0.999))
-def test_the_ratio_divides_the_same_number_of_positives(n, share):
-    counts = counts_by_kind(settings(samples_per_kind=n, teacher_share=share), random.Random(0))
-    assert counts[STUDENT_POSITIVE] + counts[TEACHER_POSITIVE] == 2 * n
-    assert counts[STUDENT_NEGATIVE] == n
-    assert min(counts.values()) >= 1
-    if n > 1:
-        assert abs(counts[TEACHER_POSITIVE] / (2 * n) - share) <= 1 / n
 
 
 @pytest.mark.parametrize("share", [0.25, 0.4, 0.5, 0.6, 0.75])
@@ -181,16 +110,6 @@ def pool(*sizes: int) -> dict[int, list[Response]]:
     return {kind: [Response(kind, f"{kind}/{i}", True) for i in range(n)] for kind, n in enumerate(sizes)}
 
 
-@given(st.lists(st.integers(0, 9), min_size=4, max_size=4), st.integers(1, 12), st.integers(0, 99))
-def test_equal_numbers_of_each_kind_and_never_one_twice(sizes, n, seed):
-    wanted = counts_by_kind(settings(samples_per_kind=n), random.Random(0))
-    drawn = sample_query(pool(*sizes), wanted, random.Random(seed))
-    least = min(sizes[kind] for kind in wanted)
-    counts = Counter(r.kind for r in drawn)
-    assert counts == ({kind: min(n, least) for kind in wanted} if least else {})
-    assert len({r.text for r in drawn}) == len(drawn)
-
-
 @given(st.lists(st.integers(0, 60), min_size=4, max_size=4), st.integers(1, 60), st.floats(0.05, 0.95))
 @example([15, 15, 15, 0], 22, 0.5)  # 22 * (15 / 22) is below 15 in floating point
 def test_a_short_kind_scales_all_kinds_and_is_used_up(sizes, n, share):
@@ -202,13 +121,6 @@ def test_a_short_kind_scales_all_kinds_and_is_used_up(sizes, n, share):
     scale = min(1.0, *(sizes[kind] / count for kind, count in wanted.items()))
     for kind, count in wanted.items():
         assert counts[kind] == max(1, math.floor(count * scale + 1e-9))
-
-
-def test_draws_are_uniform():
-    counts = Counter()
-    for seed in range(2000):
-        counts.update(r.text for r in sample_query(pool(8, 1, 1, 0), dict.fromkeys(range(3), 1), random.Random(seed)))
-    assert all(abs(counts[f"0/{i}"] - 250) < 75 for i in range(8))
 
 
 def tables() -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -238,14 +150,6 @@ def test_teacher_source_uses_teacher_responses_alone():
     assert all(r.text.startswith("t") for r in usable["a"])
 
 
-def test_examples_depend_on_the_seed_alone():
-    student = pd.concat([tables()[0]] * 9, ignore_index=True).assign(text=lambda f: [f"s{i}" for i in range(len(f))])
-    teacher = pd.concat([tables()[1]] * 9, ignore_index=True).assign(text=lambda f: [f"t{i}" for i in range(len(f))])
-    first = build_examples(student, teacher, settings(), 0)
-    assert build_examples(student, teacher, settings(), 0) == first
-    assert build_examples(student, teacher, settings(), 1) != first
-
-
 def test_validation_responses_do_not_depend_on_the_mixture():
     table = validation_table(*tables(), settings(samples_per_kind=3), 0)
     other = settings(samples_per_kind=3, teacher_share=0.8, source="teacher")
@@ -261,15 +165,6 @@ def test_aucs_by_hand():
     assert aucs(np.array([2.0, 0.0, 1.0, 2.0]), kinds) == {"pos_neg_auc": 0.5, "pos_pos_auc": 0.75}
 
 
-def test_collate_flattens_queries():
-    rows = [{"sequences": [[1, 2], [3]], "kinds": [0, 1]}, {"sequences": [[4, 5, 6]], "kinds": [2]}]
-    batch = collate(rows, pad=9)
-    assert batch["input_ids"].tolist() == [[1, 2, 9], [3, 9, 9], [4, 5, 6]]
-    assert batch["attention_mask"].tolist() == [[1, 1, 0], [1, 0, 0], [1, 1, 1]]
-    assert batch["kinds"].tolist() == [0, 1, 2]
-    assert batch["queries"].tolist() == batch["sequence_queries"].tolist() == [0, 0, 1]
-
-
 def test_equal_responses_of_a_query_are_read_once():
     rows = [{"sequences": [[1, 2], [3], [1, 2], [1, 2]], "kinds": [0, 1, 2, 0]}, {"sequences": [[3]], "kinds": [1]}]
     batch = collate(rows, pad=9)
@@ -279,23 +174,7 @@ def test_equal_responses_of_a_query_are_read_once():
     assert batch["kinds"].tolist() == [0, 1, 2, 0, 1] and batch["queries"].tolist() == [0, 0, 0, 0, 1]
 
 
-def test_the_encoder_writes_what_sft_writes(small):
-    from rdlib.method.sft import mask_prompt
-
-    encode = Encoder({"q": Prompt((), "Q: tom has 7 apples . A:")}, small[1])
-    for finished in (True, False):
-        row = mask_prompt(encode.prompts["q"], encode.response("#### 7", finished), 512)
-        assert encode("q", "#### 7", finished) == row["input_ids"]
-
-
 # ---- the stage
-
-
-def test_a_new_head_scores_zero(study):
-    """Training starts from equal scores, so its first evaluation is at chance."""
-    history = stage_in(study, "05_reward_model").table("history")
-    assert history["step"].iloc[0] == 0
-    assert history[["pos_neg_auc", "pos_pos_auc"]].iloc[0].tolist() == [0.5, 0.5]
 
 
 def test_stage_scores_what_its_model_scores(study):
@@ -330,39 +209,19 @@ def test_stage_summary_and_best_checkpoint(study):
     assert not (stage.folder / "checkpoints").exists()
 
 
-def test_stage_counts_its_queries(study):
-    stage = stage_in(study, "05_reward_model")
-    student = stage.at("04_student_responses").table("responses").query("split == 'train'")
-    failed = student.groupby("id")["positive"].apply(lambda p: not p.all()).sum()
-    summary = stage.json("summary")
-    assert summary["train_queries"] + summary["skipped_queries"] == failed
-    assert summary["train_queries"] > 0
-
-
-@pytest.fixture(scope="module")
-def scorer():
-    """(model, tokenizer): the base model with a head that is not zero."""
-    tokenizer = models.load_tokenizer(MODELS / "small")
-    model = models.load_scorer(MODELS / "small", tokenizer.pad_token_id)
-    torch.manual_seed(0)
-    torch.nn.init.normal_(model.score.weight)
-    return model, tokenizer
-
-
-def test_the_trainers_loss_is_equation_6(study, scorer, tmp_path):
-    model, tokenizer = scorer
-    stage = stage_in(study, "05_reward_model")
-    trainer = reward_model.RewardModelTrainer(
-        model,
-        args=reward_model.configuration(stage, tmp_path),
-        eval_dataset=[{}],
-        processing_class=tokenizer,
-        settings=settings(lam=0.25, form="additive"),
-        validation=pd.DataFrame(),
+def test_a_frequent_text_is_drawn_once_where_texts_are_drawn():
+    """Of nine equal wrong responses and one other, three draws of samples hold equal ones, of texts never."""
+    students = pd.DataFrame(
+        [("q", f"wrong {n == 9}", True, False) for n in range(10)] + [("q", "right", True, True)] * 9
     )
-    batch = collate([{"sequences": [[5, 6], [7], [8, 9, 10]], "kinds": [0, 1, 2]}], tokenizer.pad_token_id)
-    with torch.no_grad():
-        loss, scores = trainer.compute_loss(model, batch, return_outputs=True)
-    expected = reward_model_loss(scores, batch["kinds"], batch["queries"], 0.25, "additive")
-    assert loss == expected
-    assert torch.allclose(scores, scoring.score(model, [[5, 6], [7], [8, 9, 10]], tokenizer.pad_token_id), atol=1e-5)
+    teachers = pd.DataFrame([("q", f"teacher {n}", True, True) for n in range(9)])
+    students.columns = teachers.columns = ["id", "text", "finished", "positive"]
+    drawn = {}
+    for draw in ("samples", "texts"):
+        (examples, _) = build_examples(students, teachers, settings(samples_per_kind=3, draw=draw), seed=0)
+        drawn[draw] = Counter(response.text for response in examples["q"])
+    assert max(drawn["samples"].values()) > 1
+    assert max(drawn["texts"].values()) == 1
+    assert validation_table(students, teachers, settings(draw="texts"), 0).equals(
+        validation_table(students, teachers, settings(draw="samples"), 0)
+    )

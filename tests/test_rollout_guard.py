@@ -18,12 +18,8 @@ def guard(learns_form: bool = False) -> RolloutGuard:
 
 def test_shares_by_hand():
     texts = ["a b c d e", "a b c d e", "", "#### 4"]
-    assert shares(texts, ["1", None, None, "4"], [True, True, False, True]) == {
-        "cut": 0.25,
-        "empty": 0.25,
-        "unreadable": 0.5,
-        "equal": 0.5,
-    }
+    found = shares(texts, ["1", None, None, "4"], [True, True, False, True])
+    assert found == {"cut": 0.25, "empty": 0.25, "unreadable": 0.5, "equal": 0.5}
     assert shares(["#### 4"] * 4, ["4"] * 4, [True] * 4)["equal"] == 0  # short answers may be equal
 
 

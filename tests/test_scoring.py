@@ -14,7 +14,7 @@ from transformers import AutoModelForSequenceClassification, MistralConfig, Qwen
 
 from rdlib.engines import models
 from rdlib.method import scoring
-from rdlib.method.scoring import pad_right, reads_prefixes, score, score_by_query, score_whole, shared_prefixes
+from rdlib.method.scoring import pad_right, reads_prefixes, score, score_by_query, score_whole
 
 
 @pytest.fixture(scope="module")
@@ -51,15 +51,6 @@ def test_scores_equal_an_unbatched_loop(scorer, sequences, queries, monkeypatch)
     assert alone.std() > 0.1
 
 
-def test_a_score_is_a_linear_head_on_the_last_tokens_final_embedding(scorer, sequences):
-    model, tokenizer = scorer
-    with torch.no_grad():
-        last = torch.stack([model.model(torch.tensor([s])).last_hidden_state[0, -1] for s in sequences])
-    expected = last @ model.score.weight[0]
-    assert model.score.bias is None and model.score.weight.shape[0] == 1
-    assert torch.allclose(score(model, sequences, tokenizer.pad_token_id), expected, atol=1e-4)
-
-
 def test_padding_on_the_right_does_not_change_a_score(scorer, sequences):
     tokenizer = scorer[1]
     model = copy.deepcopy(scorer[0]).double()  # float32 would hide a small dependence in its rounding
@@ -78,7 +69,7 @@ def with_gradient(model, scores: torch.Tensor) -> tuple[torch.Tensor, list[torch
     return scores.detach(), list(torch.autograd.grad((scores * weights).sum(), trained))
 
 
-@pytest.mark.parametrize("size", [1, 3, 1000])
+@pytest.mark.parametrize("size", [1, 7])
 def test_scores_in_parts_and_their_gradient_are_those_of_the_whole(scorer, sequences, size):
     model, tokenizer = scorer
     ids, mask = pad_right(sequences, tokenizer.pad_token_id)
@@ -95,16 +86,6 @@ def test_equal_sequences_have_equal_scores_whatever_is_beside_them(scorer, seque
     twice = score(scorer[0], [*sequences, *sequences], scorer[1].pad_token_id, queries)
     assert torch.equal(twice[:30], twice[30:])
     assert len(twice.unique()) == len(set(map(tuple, sequences)))
-
-
-def test_scoring_nothing_and_restoring_the_mode(scorer):
-    model, tokenizer = scorer
-    assert score(model, [], tokenizer.pad_token_id).shape == (0,)
-    assert score(model, [], tokenizer.pad_token_id, []).shape == (0,)
-    model.train()
-    score(model, [[5, 6]], tokenizer.pad_token_id)
-    assert model.training
-    model.eval()
 
 
 # ---- prompts that are read once
@@ -124,14 +105,6 @@ def batch_of(groups: list[list[list[int]]], order: list[int], pad: int = 0):
     rows = [(sequence, number) for number, group in enumerate(groups) for sequence in group]
     ids, mask = pad_right([rows[i][0] for i in order], pad)
     return ids, mask, torch.tensor([rows[i][1] for i in order])
-
-
-def test_what_a_querys_sequences_begin_with_leaves_a_token_of_each():
-    ids, mask, queries = batch_of(QUERIES, [3, 0, 1, 2, 4, 5, 6, 7, 8, 9, 10, 11])
-    firsts, query_of, prefixes = shared_prefixes(ids, mask, queries)
-    assert prefixes.tolist() == [3, 1, 2, 1, 0, 0]
-    assert firsts.tolist() == [1, 0, 6, 7, 9, 11]
-    assert query_of.tolist() == queries.tolist()
 
 
 def small_model(config_class, **options):
@@ -182,10 +155,3 @@ def test_models_that_cannot_go_on_from_a_prompt_read_whole_sequences():
     checkpointed = small_model(Qwen2Config)
     checkpointed.gradient_checkpointing_enable()
     assert not reads_prefixes(checkpointed)
-
-
-def test_a_group_holds_whole_queries(sequences):
-    queries = [i % 4 for i in range(len(sequences))]
-    groups = list(scoring._groups(sequences, queries))
-    assert sorted(i for group in groups for i in group) == list(range(len(sequences)))
-    assert all(len({queries[i] for i in a} & {queries[i] for i in b}) == 0 for a in groups for b in groups if a != b)

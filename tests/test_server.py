@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import queue
+import re
 import time
 from collections import Counter
+from email.utils import formatdate
+from functools import cache
 from types import SimpleNamespace
 
+import httpx
+import pandas as pd
 import pytest
+import yaml
+from conftest import REPOSITORY, groups_of
 from fake_server import (
     KEY,
     FakeClock,
@@ -21,21 +30,24 @@ from fake_server import (
     plan_of,
     prompt_of,
 )
+from hostile import as_json, assert_one_line, broken, mutated, texts, values
+from hypothesis import given
+from hypothesis import strategies as st
 
-from rdlib.engines import server, server_waits
+from rdlib.engines import server, server_address, server_waits
 from rdlib.engines.asking import Ask, Reply
-from rdlib.engines.generation import Request, sample_to_disk
+from rdlib.engines.generation import Request, clean, cut_at, sample_to_disk
 from rdlib.engines.server_answers import shares
-from rdlib.engines.server_said import Said, read
+from rdlib.engines.server_failures import Place, judge
+from rdlib.engines.server_parameters import Learnt, body_of
+from rdlib.engines.server_run import Run
+from rdlib.engines.server_said import read
+from rdlib.engines.server_work import Work, jobs_of
 from rdlib.errors import UserError
+from rdlib.profile import load_profile
 from rdlib.settings import Model
-
-
-@pytest.fixture
-def fake():
-    fake = FakeServer()
-    yield fake
-    fake.close()
+from rdlib.tasks.prompts import Prompt
+from rdlib.tasks.spoken import thought_end
 
 
 def asked(number: int, n: int = 1, temperature: float | None = 1.0, seed: int = 0) -> Ask:
@@ -43,7 +55,10 @@ def asked(number: int, n: int = 1, temperature: float | None = 1.0, seed: int = 
     return Ask(Request(prompt_of(number), n, temperature), tuple(range(n)), seed + number)
 
 
-def collected(engine, asks: dict[int, Ask]) -> dict[tuple[int, int], Reply]:
+EIGHT = {i: asked(i, 5) for i in range(8)}
+
+
+def collected(engine, asks: dict[int, Ask] = EIGHT) -> dict[tuple[int, int], Reply]:
     """The replies by ask and sample; none comes twice."""
     items = list(engine.replies(asks))
     found = {(number, sample): reply for number, sample, reply in items}
@@ -52,22 +67,66 @@ def collected(engine, asks: dict[int, Ask]) -> dict[tuple[int, int], Reply]:
     return found
 
 
-def said(status: int, body, headers=()) -> Said:
-    """What a response says."""
-    return read(status, dict(headers), body if isinstance(body, bytes) else json.dumps(body).encode())
-
-
 def waits(headers: dict, body=b"", status: int = 429) -> float | None:
     """Seconds that a response asks to wait."""
-    return server_waits.asked(said(status, body, headers))
+    content = body if isinstance(body, bytes) else json.dumps(body).encode()
+    return server_waits.asked(read(status, dict(headers), content))
+
+
+def error(message: str, **fields) -> dict:
+    """An error as OpenAI's servers give it."""
+    return {"error": {"message": message, **fields}}
+
+
+def choice(content, reason="stop", **more) -> dict:
+    return {"message": {"role": "assistant", "content": content, **more}, "finish_reason": reason}
+
+
+def saying(status: int, body, headers=(), when=lambda sent: True) -> list[tuple]:
+    """Faults by which the server says this to the requests for which `when` holds, and answers the others."""
+    told = (status, dict(headers), body)
+    return [(lambda sent: told if when(sent) else (200, {}, answer(sent)), None, None)] * 10_000
+
+
+def says(fake, *what, **when) -> None:
+    """Let the server say it."""
+    fake.faults = saying(*what, **when)
+
+
+PART = "What is 3 + 1?"
+
+
+def of_part(sent: dict) -> bool:
+    """Whether a request is about one of the eight questions."""
+    return sent["messages"][-1]["content"] == PART
+
+
+# ---- what a response means: status, what must be in the sentence, and the body
+
+SENT = {"model": "m", "messages": [{"role": "user", "content": "x"}], "max_tokens": 512, "temperature": 0.7}
+SENT |= {"seed": 1024, "top_p": 1.0, "n": 5, "top_k": 0, "reasoning_effort": "low"}
+
+
+@pytest.mark.parametrize(("kind", "rows"), groups_of("server_says.tsv").items(), ids=groups_of("server_says.tsv"))
+def test_what_a_response_means(kind, rows):
+    for _, status, words, body, *_ in rows:
+        said = read(int(status), {}, body.encode())
+        outcome = judge(said, SENT)
+        assert outcome.kind == kind, (body, outcome)
+        if kind == "parameter":
+            assert words in ("", ",".join(outcome.names)), body
+        elif kind in ("hopeless", "doubtful"):
+            sentence = Place("http://h/v1/chat/completions", "m", "set KEY").hopeless(outcome.why, said, 512)
+            assert said.words.rstrip(".") in sentence and "\n" not in sentence and re.search(words, sentence), sentence
+        else:
+            assert words in said.words
 
 
 # ---- what is sent
 
 
 def test_a_call_holds_what_the_request_and_the_profile_say(fake):
-    engine = engine_of(fake, top_p=0.9, stop=("\nQ:",))
-    completions = ask(engine, n=3, temperature=0.7)
+    completions = ask(engine_of(fake, top_p=0.9, stop=("\nQ:",)), n=3, temperature=0.7)
     (body,) = fake.calls
     assert body.pop("seed") in range(2**31)
     assert body == {
@@ -82,26 +141,25 @@ def test_a_call_holds_what_the_request_and_the_profile_say(fake):
     assert len({c.text for c in completions}) == 3
     assert sum(c.count for c in completions) == 30
     assert fake.headers[0]["Authorization"] == f"Bearer {KEY}"
-
-
-def test_without_a_key_none_is_sent(fake):
     ask(engine_of(fake, key=None))
-    assert "Authorization" not in fake.headers[0]
+    assert "Authorization" not in fake.headers[1]
 
 
-def test_greedy_samples_are_asked_for_once(fake):
-    first, *others = ask(engine_of(fake), n=4, temperature=0.0)
-    assert others == [first] * 3
-    assert len(fake.calls) == 1
+def test_greedy_samples_are_asked_for_once_and_paid_once(fake):
+    fake.faults = [(200, {}, {"choices": [choice("It is 4.")], "usage": {"completion_tokens": 5, "prompt_tokens": 8}})]
+    found = collected(engine_of(fake), {0: Ask(Request(prompt_of(1), 5, 0.0), (1, 3, 4), 0)})
+    assert [reply.text for reply in found.values()] == ["It is 4."] * 3 and len(fake.calls) == 1
+    assert [reply.prompt_tokens for reply in found.values()] == [8, 0, 0]
 
 
-def test_seeds_depend_on_the_requests_seed_and_sample_alone(fake):
+def test_seeds_depend_on_the_requests_seed_and_sample_alone_are_far_apart_and_fit_31_bits(fake):
     engine = engine_of(fake)
-    asks = {i: Ask(Request(prompt_of(1), 2, 1.0), (0, 1), seed) for i, seed in enumerate((5, 6, 7))}
+    asks = {i: Ask(Request(prompt_of(1), 30, 1.0), tuple(range(30)), seed) for i, seed in enumerate((5, 6, 7))}
     fake.answer = lambda body: answer(body | {"n": 1})
     whole = collected(engine, asks)
+    seeds = [sent["seed"] for sent in fake.calls]
+    assert all(0 <= seed < 2**31 and seed % 1024 == 0 for seed in seeds) and len(set(seeds)) == len(seeds) == 90
     assert collected(engine, {9: Ask(asks[1].request, (1,), 6)}) == {(9, 1): whole[1, 1]}
-    assert len({reply.text for reply in whole.values()}) == 6
 
 
 def test_a_server_that_ignores_n_is_asked_again_for_the_rest(fake):
@@ -112,72 +170,19 @@ def test_a_server_that_ignores_n_is_asked_again_for_the_rest(fake):
     assert [body.get("n", 1) for body in fake.calls] == [3, 1, 1, 1, 1, 1]
 
 
-@pytest.mark.parametrize(
-    ("name", "said"),
-    [
-        ("n", {"error": {"message": "Only one completion choice is allowed", "param": "n"}}),
-        ("seed", {"error": {"message": "Unsupported parameter: 'seed'", "param": None}}),
-        ("max_tokens", {"error": {"message": "Use 'max_completion_tokens' instead.", "param": "max_tokens"}}),
-    ],
-)
-def test_a_parameter_that_the_server_refuses_is_left_out_from_then_on(fake, name, said):
-    def picky(body):
-        return (400, {}, said) if name in body else (200, {}, answer(body))
-
-    fake.faults = [(picky, None, None)] * 20
-    assert len(ask(engine_of(fake), n=2)) == 2
-    assert sum(name in body for body in fake.calls) == 1
-    assert all("max_tokens" in body or "max_completion_tokens" in body for body in fake.calls)
-
-
-def test_stop_strings_are_cut_off_even_where_the_server_leaves_them(fake):
-    fake.faults = [(200, {}, {"choices": [{"message": {"content": " 4 END 5"}, "finish_reason": "stop"}]})]
-    (completion,) = ask(engine_of(fake, stop=("END",)))
-    assert (completion.text, completion.count) == ("4", 2)  # of all that was said
-
-
-def test_a_response_that_was_cut_or_withheld_counts_as_unfinished(fake):
-    for reason, content in (("length", "so far"), ("length", None), ("content_filter", None)):
-        fake.faults = [(200, {}, {"choices": [{"message": {"content": content}, "finish_reason": reason}]})]
-        (completion,) = ask(engine_of(fake))
-        assert (completion.text, completion.finished) == (content or "", False)
-
-
-def test_half_a_surrogate_pair_does_not_break_the_table(fake, tmp_path):
-    fake.faults = [(200, {}, b'{"choices": [{"message": {"content": "a\\ud83d\\u0000"}, "finish_reason": "stop"}]}')]
-    frame = sample_to_disk(engine_of(fake), *plan_of(1, temperatures=(1.0,), n=1), tmp_path, 0, 8)
-    assert frame["text"].tolist() == ["a\ufffd\0"]
-
-
-def test_shares_of_a_token_count():
-    assert shares(10, [1, 1]) == [5, 5]
-    assert sum(shares(17, [3, 1, 9])) == 17
-    assert shares(0, [1]) == [0]
-
-
-# ---- the server engine: what fails
+# ---- what fails
 
 MALFORMED = [
     b"<html>busy</html>",
-    b"\xff\xfe",
-    b"[]",
-    b"{}",
+    b"[" * 100_000,
     b'{"choices": []}',
-    b'{"choices": [{"finish_reason": "stop"}]}',
     b'{"choices": [{"message": {"content": null}, "finish_reason": "stop"}]}',
     b'{"choices": [{"message": {"content": "half"}, "finish_reason": null}]}',
-    b"[" * 100_000,
-    b'{"choices": [{"message": {"content": "half"}, "finish_reason": {}}]}',
 ]
-FAULTS = [
-    *((status, {}, b"oops") for status in (408, 429, 500, 502, 503, 529)),
-    *((200, {}, said) for said in MALFORMED),
-    half_an_answer,
-    no_answer,
-]
+FAULTS = [*((status, {}, b"oops") for status in (408, 429, 500, 503)), *((200, {}, said) for said in MALFORMED)]
 
 
-@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("fault", [*FAULTS, half_an_answer, no_answer])
 def test_what_may_pass_is_tried_again(fake, fault):
     fake.faults = [fault, fault]
     clock = FakeClock()
@@ -188,135 +193,89 @@ def test_what_may_pass_is_tried_again(fake, fault):
     assert 0.5 <= clock.waits[0] <= 1 <= clock.waits[1] <= 2
 
 
-@pytest.mark.parametrize("fault", FAULTS[2:3] + FAULTS[6:7] + [half_an_answer])
-def test_what_does_not_pass_ends_in_one_sentence(fake, fault):
-    fake.faults = [fault] * 10
-    with pytest.raises(UserError, match=r"failed 4 times in a row.*is kept, and the same command goes on"):
-        ask(engine_of(fake, attempts=4))
-    assert len(fake.calls) == 4
-
-
-@pytest.mark.parametrize(
-    "models",
-    [
-        listing("other", "teacher-70b"),
-        listing("models/teacher-70b"),  # as Google's has them
-        listing(),
-        *((status, {}, {}) for status in (404, 405, 429, 500)),
-        *((200, {}, said) for said in (b"<html>", b"[" * 100_000, [], {"data": None}, {"data": [{"name": "x"}]})),
-    ],
-)
-def test_a_server_that_has_the_model_or_does_not_tell_is_taken(fake, models):
-    fake.models = models
-    engine_of(fake).check()
-    assert not fake.calls
-
-
-@pytest.mark.parametrize(
-    ("models", "message"),
-    [
-        (listing("llama-8b"), "has no model 'teacher-70b' but llama-8b: name one of these"),
-        (listing("teacher-70b-base", "my-teacher-70b"), "but teacher-70b-base, my-teacher-70b:"),
-        (listing(*"abcdefg"), "but a, b, c, d, e and 2 more:"),
-    ],
-)
-def test_a_server_of_another_model_is_told_before_it_is_asked(fake, models, message):
-    fake.models = models
-    with pytest.raises(UserError, match=message) as caught:
-        engine_of(fake).check()
-    assert len(str(caught.value).splitlines()) == 1 and KEY not in str(caught.value) and not fake.calls
-
-
-def test_no_server_is_told_before_it_is_asked(fake):
-    engine = engine_of(fake)
-    fake.close()
-    with pytest.raises(UserError, match=f"No server answers at {fake.url}: start it"):
-        engine.check()
-
-
 def test_nobody_at_the_address(fake):
     fake.close()
     engine = engine_of(fake)
+    with pytest.raises(UserError, match=f"No server answers at {fake.url}: start it"):
+        engine.check()
     with pytest.raises(UserError, match=r"http://127.* failed 3 times in a row, at last because the connection was"):
         ask(engine)
 
 
-@pytest.mark.parametrize(
-    ("status", "said", "message"),
-    [
-        (401, f"bad key {KEY}", "refuses access to teacher-70b .401.: set the environment variable OPENAI_API_KEY"),
-        (403, f"bad key {KEY}", "refuses access"),
-        (404, "model not found", "no model 'teacher-70b' .404.: check base_url"),
-        (429, "insufficient_quota", "quota is used up"),
-    ],
-)
-def test_what_will_not_pass_ends_at_once(fake, status, said, message):
-    fake.faults = [(status, {}, {"error": {"message": said}})]
-    with pytest.raises(UserError, match=message) as caught:
-        ask(engine_of(fake))
-    assert len(fake.calls) == 1
-    assert KEY not in str(caught.value)
-    assert "\n" not in str(caught.value)
+# One of each sentence: tests/cases/server_says.tsv has which responses mean which
+KEPT = r"failed 4 times in a row.*is kept, and the same command continues"
+ELSEWHERE = "https://me:word@api.example/v1/chat/completions?key=word"
+# Of each sentence one: tests/cases/server_says.tsv has which responses mean which. (faults, fields, words, calls)
+ENDS = [
+    *((fault, {"attempts": 4}, KEPT, 4) for fault in (saying(500, b"oops"), saying(200, MALFORMED[0]))),
+    ([half_an_answer] * 10, {"attempts": 4}, KEPT, 4),
+    ([no_answer] * 9, {"timeout": 0.1, "attempts": 2}, "within 0.1 s: raise timeout or lower concurrency", 2),
+    (saying(401, error(f"bad {KEY}")), {}, "refuses access to teacher-70b .401.: set .* OPENAI_API_KEY", 1),
+    (saying(404, b"<html><title>404 Not Found</title></html>"), {}, "base_url, which usually ends in /v1", 1),
+    (saying(400, error("max_tokens is too large: 50. At most 40 tokens")), {}, "lower max_tokens", 1),
+    (saying(429, error("Rate limit exceeded: free-models-per-day")), {}, r"quota is used up \(.*limit.*\)", 1),
+    (saying(429, b"come tomorrow", {"Retry-After": "86400"}), {}, "quota is used up .come tomorrow.: what it has", 1),
+    (saying(308, b"", {"Location": ELSEWHERE}), {}, r"sends requests on to https.*/v1 \(308\): give that address", 1),
+    (saying(308, b"", {"Location": "/v2/chat/completions"}), {}, r"sends requests on to http.*/v2 \(308\)", 1),
+    (saying(400, error("Unsupported parameter: 'top_p'")), {"top_p": 0.9}, "refuses top_p 0.9 .*generation.top_p", 1),
+]
 
 
-def test_retry_after_is_honoured_by_all_requests(fake):
-    fake.faults = [(429, {"Retry-After": "7"}, b"")]
-    clock = FakeClock()
-    engine_of(fake, clock, concurrency=1).generate([Request(prompt_of(i), 1, 1.0) for i in range(3)], 0)
-    assert 7 <= clock.waits[0] <= 7.7
-    assert clock.time >= 7
+@pytest.mark.parametrize(("faults", "fields", "words", "calls"), ENDS)
+def test_what_does_not_pass_ends_in_one_sentence(fake, faults, fields, words, calls):
+    fake.faults = list(faults)
+    with pytest.raises(UserError, match=words) as caught:
+        ask(engine_of(fake, **fields))
+    assert len(fake.calls) <= calls
+    assert not any(part in str(caught.value) for part in ("\n", KEY, "me:word", "key=word"))
 
 
-def test_retry_after_may_be_a_date():
-    from email.utils import formatdate
-
-    assert 90 < waits({"Retry-After": formatdate(time.time() + 100, usegmt=True)}) <= 100
-    for value in ("", "soon", "nan"):
-        assert not waits({"Retry-After": value})
-
-
-@pytest.mark.parametrize("asked", ["inf", "1e9", "Fri, 31 Dec 9999 23:59:59 GMT"])
-def test_a_server_that_fails_cannot_stop_the_run_for_ever(fake, asked):
-    fake.faults = [(503, {"Retry-After": asked}, b"[" * 100_000)]
-    clock = FakeClock()
-    ask(engine_of(fake, clock))
-    assert clock.waits and max(clock.waits) <= 1.1 * server.LONGEST_RETRY_AFTER
-
-
-@pytest.mark.parametrize("total", [True, -3, 10**400, 10**30, 1.5, "7"])
-def test_a_count_of_tokens_that_is_none_is_not_believed(fake, total):
-    said = {
-        "choices": [{"message": {"content": "abcde"}, "finish_reason": "stop"}],
-        "usage": {"completion_tokens": total},
-    }
-    fake.faults = [(200, {}, said)]
-    assert ask(engine_of(fake))[0].count == 2
+# (status, body, kind, words, calls): a refusal is asked once, and a failure eight times, each with another seed
+ONE_FAILS = [
+    (400, error("Content Exists Risk"), "refused", "Content Exists Risk", 1),
+    (422, b"", "refused", "status 422, no message", 1),
+    (500, error("litellm.InternalServerError: upstream died"), "failed", "upstream died", 8),
+    (
+        403,
+        b"<html><title>You have been blocked</title></html>",
+        "failed",
+        "have been blocked",
+        None,
+    ),  # a firewall
+]
 
 
-def test_a_body_in_an_encoding_that_it_has_not(fake):
-    fake.faults = [(418, {"Content-Type": "application/json; charset=utf-16"}, b'{"error": "x"}')]
-    ((_, _, reply),) = engine_of(fake).replies({0: asked(1)})
-    assert (reply.kind, reply.words) == ("refused", "x")
+@pytest.mark.parametrize("concurrency", [1, 16])
+@pytest.mark.parametrize(("status", "body", "kind", "words", "calls"), ONE_FAILS)
+def test_a_question_that_is_refused_or_fails_each_time_stops_no_run(
+    fake, concurrency, status, body, kind, words, calls
+):
+    says(fake, status, body, when=of_part)
+    for (number, _), reply in collected(engine_of(fake, concurrency=concurrency)).items():
+        assert reply.kind == (kind if number == 3 else "answer")
+        assert words in reply.words or number != 3
+    seeds = [call["seed"] for call in fake.calls if of_part(call)]
+    assert len(seeds) == len(set(seeds)) and calls in (None, len(seeds))
 
 
-def test_a_wait_beyond_reason_is_a_quota(fake):
-    fake.faults = [(429, {"Retry-After": "86400"}, b"come back tomorrow")]
-    with pytest.raises(UserError, match="quota is used up .come back tomorrow.: what it has answered is kept"):
-        ask(engine_of(fake))
+def test_a_key_that_is_withdrawn_stops_a_run_that_went_well(fake):
+    fake.faults = [None] * 4 + [(401, {}, error("Revoked key."))] * 1000
+    with pytest.raises(UserError, match="Revoked key"):
+        collected(engine_of(fake, concurrency=1))
+    assert len(fake.calls) == 5
 
 
-def test_requests_start_at_the_rate_that_the_profile_allows(fake):
-    clock = FakeClock()
-    engine = engine_of(fake, clock, requests_per_minute=30, concurrency=1)
-    engine.generate([Request(prompt_of(i), 1, 1.0) for i in range(5)], 0)
-    assert clock.waits == [pytest.approx(2.0)] * 4
+def test_what_is_under_way_when_a_request_is_refused_is_kept(fake):
+    fake.delay = 0.1
+    fake.faults = [None, None, (401, {}, b""), None]
+    came = []
+    with pytest.raises(UserError, match="refuses access"):
+        for item in engine_of(fake, concurrency=4).replies({i: asked(i) for i in range(20)}):
+            came.append(item)
+    assert len(came) == len(fake.calls) - 1 > 0
 
 
-def test_concurrency_is_bounded_and_used(fake):
-    fake.delay = 0.05
-    engine_of(fake, concurrency=3).generate([Request(prompt_of(i), 1, 1.0) for i in range(12)], 0)
-    assert fake.most == 3
-    assert Counter(body["messages"][0]["content"] for body in fake.calls).most_common(1)[0][1] == 1
+# ---- the key
 
 
 @pytest.mark.parametrize("key", ["sk-\nnew line", "sk-ключ"])
@@ -334,30 +293,7 @@ def test_an_address_that_is_none(url):
     assert "word" not in str(caught.value).replace("password", "")
 
 
-# ---- resuming
-
-
-def test_what_came_before_the_server_died_is_given_out(fake):
-    fake.faults = [None] * 11 + [(500, {}, b"down")] * 1000
-    came = []
-    with pytest.raises(UserError, match=r"failed 2 times in a row.*500 \(down\).*is kept"):
-        for item in engine_of(fake, attempts=2, concurrency=2).replies({i: asked(i) for i in range(20)}):
-            came.append(item)
-    assert sum(reply.kind == "answer" for _, _, reply in came) == 11
-
-
-def test_what_is_under_way_when_a_request_is_refused_is_kept(fake):
-    fake.delay = 0.1
-    fake.faults = [None, None, (401, {}, b""), None]
-    came = []
-    with pytest.raises(UserError, match="refuses access"):
-        for item in engine_of(fake, concurrency=4).replies({i: asked(i) for i in range(20)}):
-            came.append(item)
-    assert len(came) == len(fake.calls) - 1 > 0
-
-
 def test_the_key_is_in_no_file_and_no_representation(fake, tmp_path, caplog):
-    fake.answer = lambda body: answer(body)
     fake.faults = [(500, {}, KEY.encode()), (429, {"Retry-After": "0"}, KEY.encode())]
     engine = engine_of(fake)
     caplog.set_level("DEBUG")
@@ -370,205 +306,62 @@ def test_the_key_is_in_no_file_and_no_representation(fake, tmp_path, caplog):
         assert KEY not in text
 
 
-# ---- one question never stops the run
+# ---- odd answers
 
-EIGHT = {i: asked(i, 5) for i in range(8)}
-PART = "What is 3 + 1?"
-
-
-def of_question(fake, status: int, body, headers=()) -> None:
-    """Let the server say this to one question, and answer the others."""
-
-    def say(request):
-        if request["messages"][-1]["content"] == PART:
-            return status, dict(headers), body
-        return 200, {}, answer(request)
-
-    fake.faults = [(say, None, None)] * 10_000
-
-
-REFUSALS = {
-    "Azure's filter": (
-        400,
-        {
-            "error": {
-                "message": "The response was filtered due to the prompt triggering Azure OpenAI's content management "
-                "policy. Please modify your prompt and retry.",
-                "type": None,
-                "param": "prompt",
-                "code": "content_filter",
-                "status": 400,
-                "innererror": {"code": "ResponsibleAIPolicyViolation"},
-            }
-        },
-        "content management policy",
-    ),
-    "OpenAI's invalid prompt": (
-        400,
-        {"error": {"message": "Invalid prompt: your prompt was flagged as violating.", "code": "invalid_prompt"}},
-        "was flagged",
-    ),
-    "OpenRouter's moderation": (
-        403,
-        {
-            "error": {
-                "message": "openai/gpt requires moderation on OpenAI. Your input was flagged for violence.",
-                "code": 403,
-                "metadata": {"reasons": ["violence"], "flagged_input": "What is"},
-            }
-        },
-        "flagged for violence",
-    ),
-    "too long, OpenAI": (
-        400,
-        {
-            "error": {
-                "message": "This model's maximum context length is 4096 tokens.",
-                "code": "context_length_exceeded",
-            }
-        },
-        "4096 tokens",
-    ),
-    "too long, llama.cpp": (500, {"error": {"message": "Context size has been exceeded.", "code": 500}}, "exceeded"),
-    "too long, in a 200": (
-        200,
-        {"error": {"message": "This model maximum context length is 2048 tokens. However, your messages have 3000."}},
-        "2048 tokens",
-    ),
-    "too large, Groq": (
-        413,
-        {
-            "error": {
-                "message": "Request too large for model `llama` on tokens per minute (TPM): Limit 6000, Requested 7000",
-                "type": "tokens",
-                "code": "rate_limit_exceeded",
-            }
-        },
-        "Limit 6000",
-    ),
-    "too large, OpenAI": (
-        429,
-        {"error": {"message": "Request too large for gpt-4 on tokens per min (TPM): Limit 10, Requested 15."}},
-        "too large",
-    ),
-    "Alibaba": (
-        400,
-        {"error": {"message": "Input data may contain inappropriate content.", "code": "data_inspection_failed"}},
-        "inappropriate",
-    ),
-    "DeepSeek": (400, {"error": {"message": "Content Exists Risk", "param": None}}, "Content Exists Risk"),
-    "Zhipu": (400, {"error": {"code": "1301", "message": "系统检测到输入可能包含不安全或敏感内容"}}, "敏感"),
-    "Anthropic's length": (
-        400,
-        {"error": {"message": "prompt is too long: 210000 tokens > 200000 maximum"}},
-        "too long",
-    ),
-    "unknown words": (400, {"error": {"message": "this cannot be done"}}, "this cannot be done"),
-    "unknown status": (418, b"<html><body>no <b>tea</b></body></html>", "no tea"),
-    "no words": (422, b"", "status 422, without a word"),
-    "pydantic": (422, {"detail": [{"loc": ["body", "messages", 0], "msg": "bad role", "input": "x"}]}, "bad role"),
-    "Gemini": (
-        400,
-        [{"error": {"code": 400, "message": "Unable to process input image", "status": "INVALID"}}],
-        "process",
-    ),
-    "a gateway's": (
-        400,
-        {
-            "error": {
-                "message": "Provider returned error",
-                "metadata": {"raw": '{"error":{"message":"bad words here"}}'},
-            }
-        },
-        "bad words here",
-    ),
-}
-
-
-@pytest.mark.parametrize(("status", "body", "words"), REFUSALS.values(), ids=REFUSALS)
-def test_a_question_that_is_refused_stops_no_run(fake, status, body, words):
-    of_question(fake, status, body)
-    found = collected(engine_of(fake), EIGHT)
-    for (number, _), reply in found.items():
-        assert reply.kind == ("refused" if number == 3 else "answer")
-        assert words in reply.words or number != 3
-    assert sum(call["messages"][-1]["content"] == PART for call in fake.calls) == 1
-
-
-@pytest.mark.parametrize("concurrency", [1, 16])
-def test_a_question_that_fails_each_time_stops_no_run(fake, concurrency):
-    of_question(fake, 500, {"error": {"message": "litellm.InternalServerError: upstream died"}})
-    found = collected(engine_of(fake, concurrency=concurrency), EIGHT)
-    failed = [reply for (number, _), reply in found.items() if number == 3]
-    assert {reply.kind for reply in failed} == {"failed"} and "upstream died" in failed[0].words
-    assert sum(reply.kind == "answer" for reply in found.values()) == 35
-    seeds = [call["seed"] for call in fake.calls if call["messages"][-1]["content"] == PART]
-    assert len(seeds) == len(set(seeds)) == 8
-
-
-def choice(content, reason="stop", **more) -> dict:
-    return {"message": {"role": "assistant", "content": content, **more}, "finish_reason": reason}
-
-
+FILTERED = {"content_filter_results": {"hate": {"filtered": True, "severity": "high"}}}
 ODD_CHOICES = {
-    "refusal": (choice(None, refusal="I cannot help."), "withheld", "I cannot help."),
-    "reasoning alone": (choice(None, reasoning_content="Hm."), "withheld", "no answer after the thinking"),
-    "reasoning, cut": (choice("", "length", reasoning="Hm."), "withheld", "raise max_tokens"),
-    "filter": (choice("", "content_filter"), "withheld", "content_filter"),
-    "Azure's filter": (
-        {**choice(None, "content_filter"), "content_filter_results": {"hate": {"filtered": True, "severity": "high"}}},
-        "withheld",
-        "hate",
-    ),
-    "Gemini": (choice(None, "SAFETY"), "withheld", "safety"),
-    "recitation": (choice("", "RECITATION"), "withheld", "recitation"),
-    "tools": (choice(None, "tool_calls", tool_calls=[{"id": "a"}]), "withheld", "tool"),
-    "empty": (choice(""), "withheld", "empty"),
-    "white space": (choice(" \n"), "withheld", "empty"),
-    "null": (choice(None), "withheld", "empty"),
-    "no message": ({"finish_reason": "stop"}, "withheld", "empty"),
-    "refusal as a part": (choice([{"type": "refusal", "refusal": "Never."}]), "withheld", "Never."),
-    "unknown reason": (choice("It is 4.", "because"), "answer", ""),
-    "no reason": (choice("It is 4.", None), "answer", ""),
+    "refusal": (choice(None, refusal="I cannot help."), "I cannot help."),
+    "reasoning alone": (choice(None, reasoning_content="Hm."), "no answer after the thinking"),
+    "reasoning, cut": (choice("", "length", reasoning="Hm."), "raise max_tokens"),
+    "filter": (choice("", "content_filter"), "content_filter"),
+    "Azure's filter": (choice(None, "content_filter") | FILTERED, "hate"),
+    "Gemini": (choice(None, "SAFETY"), "safety"),
+    "tools": (choice(None, "tool_calls", tool_calls=[{"id": "a"}]), "tool"),
+    "white space": (choice(" \n"), "empty"),
+    "no message": ({"finish_reason": "stop"}, "empty"),
+    "refusal as a part": (choice([{"type": "refusal", "refusal": "Never."}]), "Never."),
+    "no reason": (choice("It is 4.", None), None),
 }
 
 
-@pytest.mark.parametrize(("odd", "kind", "words"), ODD_CHOICES.values(), ids=ODD_CHOICES)
-def test_one_odd_choice_discards_no_others(fake, odd, kind, words):
+@pytest.mark.parametrize(("odd", "words"), ODD_CHOICES.values(), ids=ODD_CHOICES)
+def test_one_odd_choice_discards_no_others(fake, odd, words):
     fake.faults = [(200, {}, {"choices": [choice(f"text {k}") if k != 2 else odd for k in range(5)]})]
     found = collected(engine_of(fake), {0: asked(1, 5)})
     assert len(fake.calls) == 1
     assert [found[0, k].text for k in (0, 1, 3, 4)] == [f"text {k}" for k in (0, 1, 3, 4)]
-    assert found[0, 2].kind == kind and words in found[0, 2].words
+    assert found[0, 2].kind == ("withheld" if words else "answer") and (words or "") in found[0, 2].words
 
 
 def test_a_choice_that_broke_off_is_asked_for_again_alone(fake):
-    broken = {"message": {"content": ""}, "finish_reason": "error", "error": {"code": 502, "message": "idle timeout"}}
-    fake.faults = [(200, {}, {"choices": [choice("a"), broken, choice("c")]})]
+    broke = {"message": {"content": ""}, "finish_reason": "error", "error": {"code": 502, "message": "idle timeout"}}
+    fake.faults = [(200, {}, {"choices": [choice("a"), broke, choice("c")]})]
     found = collected(engine_of(fake), {0: asked(1, 3)})
     assert found[0, 0].text == "a" and found[0, 2].text == "c" and found[0, 1].text.startswith("What is")
     assert [call.get("n", 1) for call in fake.calls] == [3, 1]
-    fake.faults = [(200, {}, {"choices": [broken]})] * 100
-    with pytest.raises(UserError, match="failed 8 times in a row.*idle timeout"):
-        collected(engine_of(fake), {0: asked(1)})
 
 
-ENDED = ["stop", "STOP", "eos", "end_turn", "tool_calls", "end_of_text", "complete", "FinishReason.STOP", "so be it"]
-CUT = ["length", "MAX_TOKENS", "sensitive", "model_context_window_exceeded", "insufficient_system_resource", "abort"]
-CUT += ["network_error", "repetition", "refusal", "SAFETY", "RECITATION", "content_filter", "error"]
+ENDED = ["stop", "STOP", "eos", "end_turn", "tool_calls", "complete", "FinishReason.STOP", "so be it"]
+CUT = [
+    "length",
+    "MAX_TOKENS",
+    "sensitive",
+    "model_context_window_exceeded",
+    "abort",
+    "network_error",
+    "SAFETY",
+    "error",
+]
 
 
-@pytest.mark.parametrize("reason", ENDED + CUT)
-def test_a_whole_answer_counts_whatever_ended_it(fake, reason):
-    fake.faults = [(200, {}, {"choices": [choice("It is 4.", reason)]})]
-    reply = collected(engine_of(fake), {0: asked(1)})[0, 0]
-    assert (reply.kind, reply.text, reply.ended, reply.reason) == ("answer", "It is 4.", reason in ENDED, reason)
-    assert len(fake.calls) == 1
-
-
-def test_an_answer_of_an_unknown_end_was_cut_where_it_is_as_long_as_may_be(fake):
+def test_a_whole_answer_counts_whatever_ended_it(fake):
+    for reason in ENDED + CUT:
+        fake.faults = [(200, {}, {"choices": [choice("It is 4.", reason)]})]
+        reply = collected(engine_of(fake), {0: asked(1)})[0, 0]
+        assert (reply.kind, reply.text, reply.ended, reply.reason) == ("answer", "It is 4.", reason in ENDED, reason)
+    assert len(fake.calls) == len(ENDED + CUT)
     said = {"choices": [choice("It is", "who knows")], "usage": {"completion_tokens": 50}}
-    fake.faults = [(200, {}, said)]
+    fake.faults = [(200, {}, said)]  # as long as it may be
     assert not collected(engine_of(fake), {0: asked(1)})[0, 0].ended
 
 
@@ -579,21 +372,40 @@ def test_a_server_that_never_says_why_a_response_ended(fake):
     assert len(fake.calls) <= 9  # a few times it was asked for one with a reason
 
 
+@pytest.mark.parametrize(
+    ("usage", "words", "counts"),
+    [
+        ({"completion_tokens": 1, "prompt_tokens": 9}, ["a" * 40, "b" * 80], [10, 20]),
+        ({"completion_tokens": 60}, ["a" * 40, "b" * 80], [20, 40]),
+        ({"completion_tokens": 1}, ["a" * 40], [1]),
+        *((usage, ["a" * 40], [10]) for usage in ({}, [], *({"completion_tokens": n} for n in (True, -3, 10**30)))),
+        *(({"completion_tokens": n}, ["a" * 40], [10]) for n in (10**400, 1.5, "7")),
+    ],
+)
+def test_tokens_of_each_response(fake, usage, words, counts):
+    """A count that is none is not believed."""
+    fake.faults = [(200, {}, {"choices": [choice(text) for text in words], "usage": usage})]
+    found = collected(engine_of(fake), {0: asked(1, len(words))})
+    assert [found[0, k].tokens for k in range(len(words))] == counts
+    assert found[0, 0].prompt_tokens == (9 if "prompt_tokens" in usage else None)
+    assert shares(10, [1, 1]) == [5, 5] and sum(shares(17, [3, 1, 9])) == 17 and shares(0, [1]) == [0]
+
+
 # ---- thinking
+
+
+def parts(kind: str, name: str, inner: str) -> dict:
+    """Thinking and text as parts of a content."""
+    thought = {"type": kind, name: [{"type": inner, "text": "2 + 2."}]}
+    return choice([thought, {"type": "text", "text": "It is 4."}])
+
 
 THINKING = {
     "reasoning_content": choice("It is 4.", reasoning_content="2 + 2."),
     "reasoning": choice("It is 4.", reasoning="2 + 2."),
     "details": choice("It is 4.", reasoning_details=[{"type": "reasoning.text", "text": "2 + 2."}]),
-    "Mistral": choice(
-        [{"type": "thinking", "thinking": [{"type": "text", "text": "2 + 2."}]}, {"type": "text", "text": "It is 4."}]
-    ),
-    "Databricks": choice(
-        [
-            {"type": "reasoning", "summary": [{"type": "summary_text", "text": "2 + 2."}]},
-            {"type": "text", "text": "It is 4."},
-        ]
-    ),
+    "Mistral": parts("thinking", "thinking", "text"),
+    "Databricks": parts("reasoning", "summary", "summary_text"),
 }
 
 
@@ -634,196 +446,39 @@ def test_a_sample_without_an_answer_is_an_empty_response(kind, count):
     assert (completion.text, completion.count, completion.finished) == ("", count, False)
 
 
-# ---- what nothing will pass
-
-HOPELESS = {
-    "no key": (401, {"error": {"message": "No auth credentials found", "code": 401}}, "OPENAI_API_KEY.*No auth cred"),
-    "country": (
-        403,
-        {"error": {"code": "unsupported_country_region_territory", "message": "Country, region not supported"}},
-        "Country, region not supported",
-    ),
-    "credit in a 200": (200, {"error": {"message": "Insufficient credits", "code": 402}}, "Insufficient credits"),
-    "balance": (402, {"error": {"message": "Insufficient Balance"}}, "Insufficient Balance.*is kept"),
-    "Anthropic's credit": (400, {"error": {"message": "Your credit balance is too low to access"}}, "too low.*is kept"),
-    "quota": (
-        429,
-        {"error": {"message": "You exceeded your current quota", "code": "insufficient_quota"}},
-        "is used up",
-    ),
-    "LM Studio": (200, {"error": "Unexpected endpoint or method. (POST /chat/completions)"}, "base_url.*ends in /v1"),
-    "data policy": (404, {"error": {"message": "No endpoints found matching your data policy"}}, "your data policy"),
-    "model": (404, {"error": {"message": "The model `m` does not exist", "code": "model_not_found"}}, "does not exist"),
-    "model, 400": (400, {"error": {"message": "m is not a valid model ID", "code": 400}}, "not a valid model ID"),
-    "bare 404": (404, {"detail": "Not Found"}, "base_url, which usually ends in /v1"),
-    "page": (404, b"<html><title>404 Not Found</title></html>", "base_url, which usually ends in /v1"),
-    "Gemini's key": (
-        400,
-        [{"error": {"message": "API key not valid. Please pass a valid API key."}}],
-        "API key not valid",
-    ),
-    "long": (
-        400,
-        {
-            "error": {
-                "message": "max_tokens is too large: 50. This model supports at most 40 tokens",
-                "param": "max_tokens",
-            }
-        },
-        "lower max_tokens",
-    ),
-}
-
-
-@pytest.mark.parametrize(("status", "body", "words"), HOPELESS.values(), ids=HOPELESS)
-def test_what_nothing_will_pass_ends_with_the_servers_words(fake, status, body, words):
-    fake.faults = [(status, {}, body)] * 1000
-    with pytest.raises(UserError, match=words) as caught:
-        collected(engine_of(fake), EIGHT)
-    assert len(fake.calls) <= 3 and str(caught.value).count("\n") == 0
-    advised = "OPENAI_API_KEY" in str(caught.value), "base_url" in str(caught.value)
-    expected = {401: (True, False), 404: (False, "policy" not in words)}.get(status)
-    assert expected is None or advised == expected
-
-
-@pytest.mark.parametrize("status", [401, 402])
-def test_a_key_that_is_withdrawn_stops_a_run_that_went_well(fake, status):
-    fake.faults = [None] * 4 + [(status, {}, {"error": {"message": "Revoked key."}})] * 1000
-    with pytest.raises(UserError, match="Revoked key"):
-        collected(engine_of(fake, concurrency=1), EIGHT)
-    assert len(fake.calls) == 5
-
-
-def test_a_firewall_that_does_not_like_a_question_stops_no_run(fake):
-    of_question(fake, 403, b"<html><title>Sorry, you have been blocked</title></html>")
-    found = collected(engine_of(fake, concurrency=1), {3: asked(3), **EIGHT})
-    assert found[3, 0].kind in ("failed", "refused") and "have been blocked" in found[3, 0].words
-
-
-@pytest.mark.parametrize(
-    "location", ["https://me:word@api.example/v1/chat/completions?key=word", "/v2/chat/completions"]
-)
-def test_a_redirect_tells_the_address_to_give(fake, location):
-    fake.faults = [(308, {"Location": location}, b"")]
-    with pytest.raises(UserError, match=r"sends requests on to http.*/v[12] \(308\): give that address") as caught:
-        ask(engine_of(fake))
-    assert "word" not in str(caught.value)
-
-
 # ---- parameters
 
-
-def picky(name: str, status: int, body):
-    """A server that refuses whatever has the parameter, if a refusal is given, and answers the rest."""
-    return lambda sent: (status, {}, body) if name in sent else (200, {}, answer(sent))
-
-
-UNKNOWN = {
-    "Gemini's seed": (
-        "seed",
-        400,
-        [
-            {
-                "error": {
-                    "code": 400,
-                    "message": 'Invalid JSON payload received. Unknown name "seed": Cannot find field.',
-                    "status": "INVALID_ARGUMENT",
-                }
-            }
-        ],
-    ),
-    "DeepSeek's n": (
-        "n",
-        400,
-        {"error": {"message": "Invalid n value (currently only n = 1 is supported)", "param": None}},
-    ),
-    "llama.cpp's n": ("n", 400, {"error": {"code": 400, "message": "Only one completion choice is allowed"}}),
-    "llama.cpp's n, 500": ("n", 500, {"error": {"code": 500, "message": "Only one completion choice is allowed"}}),
-    "Gemini's n": (
-        "n",
-        400,
-        [{"error": {"code": 400, "message": "Multiple candidates is not enabled for this model"}}],
-    ),
-    "Groq's n": ("n", 400, {"error": {"message": "'n' : number must be at most 1", "type": "invalid_request_error"}}),
-    "Mistral's seed": (
-        "seed",
-        422,
-        {
-            "object": "error",
-            "message": {
-                "detail": [{"type": "extra_forbidden", "loc": ["body", "seed"], "msg": "Extra inputs are not"}]
-            },
-        },
-    ),
-    "LiteLLM's": (
-        "seed",
-        400,
-        {
-            "error": {
-                "message": "litellm.UnsupportedParamsError: anthropic does not support parameters: ['n', 'seed'], for "
-                "model=claude. To drop these, set `litellm.drop_params=True`"
-            }
-        },
-    ),
-    "together's": (
-        "seed",
-        400,
-        {"error": {"message": "Parameters 'seed' and 'n' cannot be used together", "param": None}},
-    ),
-    "max_tokens": (
-        "max_tokens",
-        400,
-        {
-            "error": {
-                "message": "Unsupported parameter: 'max_tokens' is not supported with this model. Use "
-                "'max_completion_tokens' instead.",
-                "param": "max_tokens",
-                "code": "unsupported_parameter",
-            }
-        },
-    ),
-    "stop": ("stop", 400, {"error": {"message": "Unsupported parameter: 'stop' is not supported.", "param": "stop"}}),
-    "TGI's top_p": ("top_p", 422, {"error": "Input validation error: `top_p` must be > 0.0 and < 1.0"}),
-    "Claude's top_p": (
-        "top_p",
-        400,
-        {
-            "error": {
-                "message": "`temperature` and `top_p` cannot both be specified for this model. Please use only one."
-            }
-        },
-    ),
-    "FastAPI's": ("top_p", 422, {"detail": [{"loc": ["body", "top_p"], "msg": "extra fields not permitted"}]}),
-}
+UNKNOWN = [
+    ("seed", 400, [error('Invalid JSON payload received. Unknown name "seed": Cannot find field.')]),
+    ("seed", 400, error("Parameters 'seed' and 'n' cannot be used together")),
+    ("n", 500, error("Only one completion choice is allowed", code=500)),
+    ("max_tokens", 400, error("Use 'max_completion_tokens' instead.", param="max_tokens")),
+    ("stop", 400, error("Unsupported parameter: 'stop' is not supported.", param="stop")),
+    ("min_p", 400, {"error": "min_p is not supported"}),  # one that rdlib sends to switch off a default of vLLM's
+]
 
 
-@pytest.mark.parametrize(("name", "status", "body"), UNKNOWN.values(), ids=UNKNOWN)
+@pytest.mark.parametrize(("name", "status", "body"), UNKNOWN)
 def test_a_parameter_that_a_server_does_not_take_is_left_out(fake, name, status, body):
-    fake.faults = [(picky(name, status, body), None, None)] * 1000
+    fake.models = owned("vllm", "teacher-70b")
+    says(fake, status, body, when=lambda sent: name in sent)
     engine = engine_of(fake, stop=("END",))
-    found = collected(engine, EIGHT)
-    assert {reply.kind for reply in found.values()} == {"answer"}
-    assert sum(name in sent for sent in fake.calls) == 1
-    assert all(sent["temperature"] == 1.0 for sent in fake.calls)
-    again = engine_of(fake, stop=("END",))
-    again = server.ServerEngine(again.model, again.settings, KEY, FakeClock(), json.loads(json.dumps(engine.learnt())))
+    assert {reply.kind for reply in collected(engine).values()} == {"answer"}
+    assert sum(name in sent for sent in fake.calls) == 1 and any(name in note for note in engine.notes())
+    assert all(sent["temperature"] == 1.0 and sent["top_k"] == -1 for sent in fake.calls)
+    assert all("max_tokens" in sent or "max_completion_tokens" in sent for sent in fake.calls)
+    assert name == "n" or all(sent["n"] == 5 for sent in fake.calls)
+    known = json.loads(json.dumps(engine.learnt()))
+    again = server.ServerEngine(engine.model, engine.settings, KEY, FakeClock(), known)
     fake.calls.clear()
-    collected(again, EIGHT)
+    collected(again)
     assert not any(name in sent for sent in fake.calls)
-
-
-def test_seed_goes_and_n_stays_where_they_exclude_each_other(fake):
-    name, status, body = UNKNOWN["together's"]
-    fake.faults = [(picky(name, status, body), None, None)] * 1000
-    collected(engine_of(fake), EIGHT)
-    assert len(fake.calls) == 9 and all(sent["n"] == 5 for sent in fake.calls)
 
 
 def test_max_tokens_by_another_name_and_by_none(fake):
     def say(sent):
         name = next((n for n in ("max_tokens", "max_completion_tokens") if n in sent), None)
-        body = {"error": {"message": f"Unknown parameter: '{name}'.", "param": name}}
-        return (400, {}, body) if name else (200, {}, answer(sent))
+        return (400, {}, error(f"Unknown parameter: '{name}'.", param=name)) if name else (200, {}, answer(sent))
 
     fake.faults = [(say, None, None)] * 100
     engine = engine_of(fake)
@@ -836,18 +491,12 @@ def test_max_tokens_by_another_name_and_by_none(fake):
     ("words", "most"),
     [
         ("Field 'n': Value must be between 1 <= value <= 4", 4),
-        ("n must be at most 4", 4),
-        ("'n' : number must be less than or equal to 4", 4),
         ("n=5 is not supported, the maximum is 3", 3),
-        ("[{'loc': ('body', 'n'), 'msg': 'ensure this value is less than or equal to 2'}]", 2),
         ("Invalid value for 'n': only 1 is supported", 1),
     ],
 )
 def test_a_server_that_gives_few_choices_at_once(fake, words, most):
-    def say(sent):
-        return (400, {}, {"error": words}) if sent.get("n", 1) > most else (200, {}, answer(sent))
-
-    fake.faults = [(say, None, None)] * 1000
+    says(fake, 400, {"error": words}, when=lambda sent: sent.get("n", 1) > most)
     engine = engine_of(fake)
     found = collected(engine, {i: asked(i, 5) for i in range(3)})
     assert engine.most_choices == most and engine.learnt()["most_choices"] == most
@@ -856,81 +505,27 @@ def test_a_server_that_gives_few_choices_at_once(fake, words, most):
     assert len({reply.text for reply in found.values()}) == 15
 
 
-@pytest.mark.parametrize(
-    "words", ["Invalid control character 'n' at position 3", "the letter `n` must not be asked for", 'strange "n" here']
-)
-def test_a_refusal_that_quotes_n_for_another_reason_leaves_n(fake, words):
-    fake.faults = [(400, {}, {"error": {"message": words}})]
-    collected(engine_of(fake), EIGHT)
-    assert sum(sent.get("n") == 5 for sent in fake.calls[2:]) == 7
-    fake.calls.clear()
-    of_question(fake, 400, {"error": {"message": words}})
-    found = collected(engine_of(fake), EIGHT)
-    assert {found[3, k].kind for k in range(5)} == {"refused"} and words in found[3, 0].words
+def test_a_refusal_that_quotes_n_for_another_reason_leaves_n(fake):
+    says(fake, 400, error("Invalid control character 'n' at position 3"), when=of_part)
+    found = collected(engine_of(fake))
+    assert {found[3, k].kind for k in range(5)} == {"refused"} and "Invalid control" in found[3, 0].words
     assert sum(sent.get("n") == 5 for sent in fake.calls) == 8
 
 
-TEMPERATURES = {
-    "gpt-5": (
-        lambda t: t != 1,
-        400,
-        {
-            "error": {
-                "message": "Unsupported value: 'temperature' does not support 0.7 with this model. Only the default "
-                "(1) value is supported.",
-                "param": "temperature",
-                "code": "unsupported_value",
-            }
-        },
-    ),
-    "LiteLLM": (
-        lambda t: t != 1,
-        400,
-        {
-            "error": {
-                "message": "UnsupportedParamsError: gpt-5 models don't support temperature=0.7. Only temperature=1"
-            }
-        },
-    ),
-    "TGI": (lambda t: t == 0, 422, {"error": "Input validation error: `temperature` must be strictly positive"}),
-    "o1": (lambda t: True, 400, {"error": {"message": "Unsupported parameter: 'temperature' is not supported"}}),
-    "range": (lambda t: t > 1, 400, {"error": {"message": "temperature: range: 0..1"}}),
-}
-
-
-@pytest.mark.parametrize(("bad", "status", "body"), TEMPERATURES.values(), ids=TEMPERATURES)
+@pytest.mark.parametrize(
+    ("bad", "status", "body"),
+    [
+        (lambda t: t != 1, 400, error("Unsupported value: 'temperature' does not support 0.7 with this model.")),
+        (lambda t: t == 0, 422, {"error": "Input validation error: `temperature` must be strictly positive"}),
+        (lambda t: True, 400, error("Unsupported parameter: 'temperature' is not supported")),
+    ],
+)
 def test_a_temperature_that_a_server_does_not_take_is_told_before_much_is_paid(fake, bad, status, body):
-    def say(sent):
-        return (status, {}, body) if bad(sent["temperature"]) else (200, {}, answer(sent))
-
-    fake.faults = [(say, None, None)] * 1000
+    says(fake, status, body, when=lambda sent: bad(sent["temperature"]))
     asks = {i: asked(i, 5, t) for i, t in enumerate([1.0] * 20 + [0.0, 0.7, 1.5] * 20)}
     with pytest.raises(UserError, match=r"refuses the temperature .*teacher_sampling.temperatures to default"):
         collected(engine_of(fake), asks)
     assert len(fake.calls) <= 2
-
-
-def test_the_servers_own_temperature_is_not_sent(fake):
-    collected(engine_of(fake), {0: asked(1, 3, None)})
-    assert "temperature" not in fake.calls[0] and fake.calls[0]["n"] == 3
-
-
-def test_each_temperature_is_asked_alone_first(fake):
-    fake.delay = 0.02
-    asks = {i: asked(i, 1, t) for i, t in enumerate([1.0, None, 0.7, 0.0, 1.5, 1.0, 0.7] * 3)}
-    engine = engine_of(fake)
-    collected(engine, asks)
-    assert [sent.get("temperature") for sent in fake.calls[:5]] == [0.0, 1.5, 0.7, 1.0, None]
-    assert fake.most > 3
-    assert engine.learnt()["temperatures"] == [0.0, 0.7, 1.0, 1.5, None]
-
-
-def test_a_top_p_below_one_is_not_left_out_quietly(fake):
-    fake.faults = [
-        (400, {}, {"error": {"message": "Unsupported parameter: 'top_p' is not supported with this model."}})
-    ]
-    with pytest.raises(UserError, match="refuses top_p 0.9 .*generation.top_p"):
-        ask(engine_of(fake, top_p=0.9))
 
 
 def test_what_is_left_out_by_the_profile_is_never_sent(fake):
@@ -941,8 +536,7 @@ def test_what_is_left_out_by_the_profile_is_never_sent(fake):
 def test_the_profiles_own_fields_headers_and_system_prompt_are_sent(fake, monkeypatch):
     monkeypatch.setenv("AZURE_KEY", "azure-secret-1")
     extras = {"body": {"reasoning_effort": "low", "top_k": 5}, "headers": {"api-key": "${AZURE_KEY}", "X-Title": "t"}}
-    fake.models = (200, {}, {"data": [{"id": "teacher-70b", "owned_by": "vllm"}]})
-    fake.faults = [(500, {}, b"azure-secret-1")] * 8
+    fake.models, fake.faults = owned("vllm", "teacher-70b"), [(500, {}, b"azure-secret-1")] * 8
     engine = engine_of(fake, key=None, request=extras, system_prompt="Be brief.", leave_out=["seed"])
     with pytest.raises(UserError, match="failed 8 times") as caught:
         collected(engine, {0: asked(1)})
@@ -955,19 +549,23 @@ def test_the_profiles_own_fields_headers_and_system_prompt_are_sent(fake, monkey
         engine_of(fake, request=extras)
 
 
+def owned(owner: str | None, *names: str, header: str = "") -> tuple[int, dict, dict]:
+    """A list of models that says who owns them."""
+    headers = {"Server": header} if header else {}
+    return 200, headers, {"data": [{"id": name, "owned_by": owner} for name in names]}
+
+
 @pytest.mark.parametrize(
     ("owner", "header", "sent"),
     [
         ("llamacpp", "", {"top_k": 0, "min_p": 0.0, "typical_p": 1.0, "repeat_penalty": 1.0}),
         ("vllm", "", {"top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0}),
-        ("sglang", "", {"top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0}),
         (None, "llama.cpp", {"top_k": 0}),
         ("openai", "", {}),
-        ("library", "", {}),
     ],
 )
 def test_a_servers_own_defaults_are_made_neutral(fake, owner, header, sent):
-    fake.models = (200, {"Server": header} if header else {}, {"data": [{"id": "teacher-70b", "owned_by": owner}]})
+    fake.models = owned(owner, "teacher-70b", header=header)
     engine = engine_of(fake)
     collected(engine, {0: asked(1)})
     assert fake.calls[0] | sent == fake.calls[0] and fake.calls[0]["top_p"] == 1.0
@@ -975,44 +573,12 @@ def test_a_servers_own_defaults_are_made_neutral(fake, owner, header, sent):
     assert any("top_k" in note for note in engine.notes())
 
 
-def test_a_neutral_value_that_is_refused_is_left_out(fake):
-    fake.models = (200, {}, {"data": [{"id": "teacher-70b", "owned_by": "vllm"}]})
-    fake.faults = [(picky("min_p", 400, {"error": "min_p is not supported"}), None, None)] * 100
-    engine = engine_of(fake)
-    collected(engine, EIGHT)
-    assert "min_p" not in fake.calls[-1] and fake.calls[-1]["top_k"] == -1
-    assert any("got no min_p" in note for note in engine.notes())
-
-
-def test_seeds_are_far_apart_and_fit_31_bits(fake):
-    fake.answer = lambda body: answer(body | {"n": 1})
-    collected(engine_of(fake), {i: asked(1, 30, t) for i, t in enumerate((0.7, 1.0))})
-    seeds = [sent["seed"] for sent in fake.calls]
-    assert all(0 <= seed < 2**31 and seed % 1024 == 0 for seed in seeds)
-    assert len(set(seeds)) == len(seeds) == 60
-
-
-@pytest.mark.parametrize(
-    ("usage", "texts", "counts"),
-    [
-        ({"completion_tokens": 1, "prompt_tokens": 9}, ["a" * 40, "b" * 80], [10, 20]),
-        ({"completion_tokens": 60}, ["a" * 40, "b" * 80], [20, 40]),
-        ({"completion_tokens": 1}, ["a" * 40], [1]),
-        ({}, ["a" * 40], [10]),
-        ([], ["a" * 40], [10]),
-    ],
-)
-def test_tokens_of_each_response(fake, usage, texts, counts):
-    fake.faults = [(200, {}, {"choices": [choice(text) for text in texts], "usage": usage})]
-    found = collected(engine_of(fake), {0: asked(1, len(texts))})
-    assert [found[0, k].tokens for k in range(len(texts))] == counts
-    assert found[0, 0].prompt_tokens == (9 if "prompt_tokens" in usage else None)
-
-
 # ---- rate limits and waits
 
 NEW_YEAR = "Thu, 01 Jan 2026 00:00:00 GMT"
-STRANGE = {"unsupported": 3, "most_choices": "x", "server": [], "temperatures": 1}
+LATER = "Thu, 01 Jan 2026 00:00:30 "
+BOTH = {"x-ratelimit-remaining-requests": "9", "x-ratelimit-reset-requests": "1s"}
+BOTH |= {"x-ratelimit-remaining-tokens": "0", "x-ratelimit-reset-tokens": "6m0s"}
 
 
 @pytest.mark.parametrize(
@@ -1024,238 +590,135 @@ STRANGE = {"unsupported": 3, "most_choices": "x", "server": [], "temperatures": 
         ({"retry-after-ms": "1500", "Retry-After": "2"}, b"", 1.5),
         ({"x-ratelimit-reset-requests": "1s", "x-ratelimit-reset-tokens": "6m0s"}, b"", 1),
         ({"x-ratelimit-reset-tokens": "120ms"}, b"", 0.12),
-        (
-            {
-                "x-ratelimit-remaining-requests": "9",
-                "x-ratelimit-reset-requests": "1s",
-                "x-ratelimit-remaining-tokens": "0",
-                "x-ratelimit-reset-tokens": "6m0s",
-            },
-            b"",
-            360,
-        ),
+        (BOTH, b"", 360),
         ({"RateLimit-Reset": "12"}, b"", 12),
         ({"X-RateLimit-Reset": str(int(time.time() * 1000) + 10**8), "Date": ""}, b"", pytest.approx(10**5, abs=3600)),
-        (
-            {"anthropic-ratelimit-tokens-reset": "2026-01-01T00:00:30Z", "Date": "Thu, 01 Jan 2026 00:00:00 GMT"},
-            b"",
-            30,
-        ),
-        ({"Retry-After": "Thu, 01 Jan 2026 00:00:30 GMT", "Date": NEW_YEAR}, b"", 30),
-        ({"Retry-After": "Thu, 01 Jan 2026 00:00:30 -0000", "Date": "Thu, 01 Jan 2026 00:00:00 -0000"}, b"", 30),
+        ({"anthropic-ratelimit-tokens-reset": "2026-01-01T00:00:30Z", "Date": NEW_YEAR}, b"", 30),
+        ({"Retry-After": f"{LATER}GMT", "Date": NEW_YEAR}, b"", 30),
+        ({"Retry-After": f"{LATER}-0000", "Date": "Thu, 01 Jan 2026 00:00:00 -0000"}, b"", 30),
         ({}, [{"error": {"code": 429, "details": [{"@type": "x/RetryInfo", "retryDelay": "45s"}]}}], 45),
-        ({}, [{"error": {"message": "Please retry in 45.2s."}}], 45.2),
-        ({}, {"error": {"message": "Rate limit reached. Please try again in 20s. Visit us."}}, 20),
-        ({}, {"error": {"message": "Please try again in 1m30s"}}, 90),
-        ({}, {"error": {"message": "try again in 500ms"}}, 0.5),
-        ({}, {"error": {"message": "Please retry after 26 seconds."}}, 26),
-        ({}, {"error": {"message": "too many", "retry_after": 3}}, 3),
-        ({}, {"error": {"message": "gave up after 3 attempts"}}, None),
-        ({"Retry-After": "soon"}, b"", None),
+        ({}, error("Please retry in 45.2s."), 45.2),
+        ({}, error("Rate limit reached. Please try again in 20s. Visit us."), 20),
+        ({}, error("Please try again in 1m30s"), 90),
+        ({}, error("try again in 500ms"), 0.5),
+        ({}, error("Please retry after 26 seconds."), 26),
+        ({}, error("too many", retry_after=3), 3),
+        ({}, error("gave up after 3 attempts"), None),
+        *(({"Retry-After": value}, b"", None) for value in ("soon", "", "nan")),
     ],
 )
 def test_waits_in_all_their_forms(headers, body, seconds):
     assert waits(headers, body) == seconds
 
 
-def test_a_zone_of_this_machine_does_not_matter(monkeypatch):
-    from email.utils import formatdate
-
-    monkeypatch.setenv("TZ", "America/New_York")
+@pytest.mark.parametrize("zone", ["UTC", "America/New_York"])
+def test_a_wait_until_a_date_does_not_depend_on_this_machines_zone(monkeypatch, zone):
+    monkeypatch.setenv("TZ", zone)
     time.tzset()
     assert 90 < waits({"Retry-After": formatdate(time.time() + 100).replace("+0000", "-0000")}) <= 100
     monkeypatch.delenv("TZ")
     time.tzset()
 
 
-class Bucket(FakeServer):
-    """Answers so many requests a second of the client's clock, the others get 429."""
-
-    def __init__(self, clock, rate: float, headers):
-        super().__init__()
-        self.clock, self.rate, self.left, self.seen, self.limited, self.given = clock, rate, rate, 0.0, 0, headers
-        self.faults = [(self.say, None, None)] * 100_000
-
-    def say(self, body):
-        with self.lock:
-            now = self.clock.now()
-            self.left, self.seen = min(self.rate, self.left + (now - self.seen) * self.rate), now
-            self.left -= 1
-            if self.left >= 0:
-                return 200, {}, answer(body)
-            self.left += 1
-            self.limited += 1
-            return 429, self.given, {"error": {"message": "Rate limit reached for requests per minute"}}
-
-
-class FastClock(server.Clock):
-    """Time that passes fifty times as fast."""
-
-    def now(self) -> float:
-        return time.monotonic() * 50
-
-    def sleep(self, seconds, stop):
-        stop.wait(seconds / 50)
-
-
-@pytest.mark.parametrize("headers", [{"Retry-After": "1"}, {}])
-def test_a_rate_limit_is_no_failure(headers):
-    clock = FastClock()
-    bucket = Bucket(clock, 3, headers)
-    started = clock.now()
-    engine = engine_of(bucket, clock)
-    found = collected(engine, {i: asked(i) for i in range(120)})
-    bucket.close()
-    assert {reply.kind for reply in found.values()} == {"answer"}
-    assert bucket.limited < 80 and clock.now() - started < 240
-    assert engine.requests >= len(bucket.calls)
-
-
-def test_a_server_for_few_requests_at_once():
-    class Narrow(FakeServer):
-        def handle(self, handler):
-            self.faults = [(self.say, None, None)]
-            super().handle(handler)
-
-        def say(self, body):
-            return (429, {}, {"error": "too many concurrent requests"}) if self.now > 2 else (200, {}, answer(body))
-
-    narrow = Narrow()
-    narrow.delay = 0.01
-    found = collected(engine_of(narrow, FastClock()), {i: asked(i) for i in range(60)})
-    narrow.close()
-    assert {reply.kind for reply in found.values()} == {"answer"}
-
-
-def test_the_pace_goes_down_and_up_again():
+@pytest.mark.parametrize(
+    ("status", "headers", "body", "least", "most"),
+    [
+        (429, {}, error("on requests per day (RPD). Please try again in 1m26s"), 86, 95),
+        (429, {"Retry-After": "7"}, b"", 7, 7.7),
+        (529, {}, error("Overloaded"), 0.5, 1.1),
+    ],
+)
+def test_a_minutes_quota_is_waited_for(fake, status, headers, body, least, most):
+    fake.faults = [(status, headers, body)] * 2
     clock = FakeClock()
-    pace = server.Pace(None, 16, clock)
-    for _ in range(20):
-        pace.started()
-    assert pace.interval == 0
-    pace.limited(0.0, 5.0, False)
-    assert 5 <= pace.next <= 5.5 and pace.interval == pytest.approx(0.1)
-    pace.limited(0.0, 5.0, False)  # of those that had started before: no news
-    assert pace.interval == pytest.approx(0.1)
-    clock.time = pace.next
-    pace.started()
-    assert pace.next == pytest.approx(clock.time + 0.1)
-    for _ in range(100):
-        pace.answered()
-    assert pace.interval == 0
-    pace.timed_out(clock.time)
-    assert pace.open_at_once == 8
-    for _ in range(200):
-        pace.answered()
-    assert pace.open_at_once == 16
-    assert pace.limited(clock.time + 1, None, True) == 0 and pace.open_at_once == 8
+    assert ask(engine_of(fake, clock, attempts=1))[0].text.startswith("What is 1 + 1?")
+    assert least <= clock.waits[0] <= most and len(clock.waits) == 2
+    assert len({sent["seed"] for sent in fake.calls}) == 1  # nothing was sampled: the seed stays
 
 
 def test_rate_limits_without_end_name_the_settings(fake):
     fake.faults = [(429, {"Retry-After": "0"}, {"error": "Too many requests"})] * 10_000
     clock = FakeClock()
     with pytest.raises(UserError, match=r"Too many requests\): lower concurrency or set requests_per_minute .*is kept"):
-        collected(engine_of(fake, clock), EIGHT)
+        collected(engine_of(fake, clock))
     assert server.LONGEST_RETRY_AFTER < clock.time < 3000 and len(fake.calls) < 200
 
 
-DAYS = {
-    "Gemini's day": [
-        {
-            "error": {
-                "code": 429,
-                "message": "You exceeded your current quota, please check your plan.",
-                "details": [
-                    {"violations": [{"quotaId": "GenerateRequestsPerDayPerProjectPerModel-FreeTier"}]},
-                    {"retryDelay": "22s"},
-                ],
-            }
-        }
-    ],
-    "OpenRouter's day": {"error": {"message": "Rate limit exceeded: free-models-per-day", "code": 429}},
-    "a long wait": {"error": {"message": "Rate limit. Try again in 5h10m"}},
-    "no wait": {"error": {"message": "You exceeded your current quota, please check your plan and billing details"}},
-}
+class FastClock(server.Clock):
+    """Time that passes two hundred times as fast."""
+
+    def now(self) -> float:
+        return time.monotonic() * 200
+
+    def sleep(self, seconds, stop):
+        stop.wait(seconds / 200)
 
 
-@pytest.mark.parametrize("body", DAYS.values(), ids=DAYS)
-def test_a_days_quota_ends_the_run_with_the_words(fake, body):
-    fake.faults = [(429, {}, body)]
-    with pytest.raises(UserError, match=r"quota is used up \(.*(quota|[lL]imit).*\): what it has answered is kept"):
-        ask(engine_of(fake))
+class Limited(FakeServer):
+    """Answers so many requests a second of the client's clock, or two at once without a rate; the others get 429."""
+
+    def __init__(self, clock, rate: float | None, headers):
+        super().__init__()
+        self.clock, self.rate, self.left, self.seen, self.limited, self.given = clock, rate, rate, 0.0, 0, headers
+        self.faults, self.delay = [(self.say, None, None)] * 100_000, 0 if rate else 0.01
+
+    def allows(self) -> bool:
+        if self.rate is None:
+            return self.now <= 2
+        now = self.clock.now()
+        self.left, self.seen = min(self.rate, self.left + (now - self.seen) * self.rate), now
+        allowed = self.left >= 1
+        self.left -= allowed
+        return allowed
+
+    def say(self, body):
+        with self.lock:
+            if self.allows():
+                return 200, {}, answer(body)
+            self.limited += 1
+            return 429, self.given, error("Rate limit reached for requests per minute")
 
 
-MINUTES = {
-    "Gemini's minute": (
-        429,
-        [
-            {
-                "error": {
-                    "code": 429,
-                    "message": "You exceeded your current quota, please check your plan and billing details.",
-                    "details": [
-                        {"violations": [{"quotaId": "GenerateRequestsPerMinutePerProjectPerModel"}]},
-                        {"retryDelay": "45s"},
-                    ],
-                }
-            }
-        ],
-        45,
-    ),
-    "Groq's day, rolling": (429, {"error": {"message": "on requests per day (RPD). Please try again in 1m26s"}}, 86),
-    "529": (529, {"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}}, 0.5),
-    "498": (498, {"error": {"message": "flex capacity exceeded"}}, 0.5),
-    "503": (503, {"error": {"message": "The engine is currently overloaded, please try again later"}}, 0.5),
-    "LiteLLM's": (500, {"error": {"message": "litellm.RateLimitError: AnthropicException"}}, 0.5),
-    "in a 200": (200, {"error": {"code": 429, "message": "Rate limited upstream"}}, 0.5),
-}
+@pytest.mark.parametrize(("rate", "headers"), [(3, {"Retry-After": "1"}), (3, {}), (None, {})])
+def test_a_rate_limit_is_no_failure(rate, headers):
+    clock = FastClock()
+    limited, started = Limited(clock, rate, headers), clock.now()
+    found = collected(engine_of(limited, clock), {i: asked(i) for i in range(60)})
+    limited.close()
+    assert {reply.kind for reply in found.values()} == {"answer"}
+    assert limited.limited < 60 and (rate is None or clock.now() - started < 400)
 
 
-@pytest.mark.parametrize(("status", "body", "wait"), MINUTES.values(), ids=MINUTES)
-def test_a_minutes_quota_is_waited_for(fake, status, body, wait):
-    fake.faults = [(status, {}, body)] * 2
+def test_requests_start_at_the_rate_that_the_profile_allows(fake):
     clock = FakeClock()
-    ((completion,),) = engine_of(fake, clock, attempts=1).generate([Request(prompt_of(1), 1, 1.0)], 0)
-    assert completion.text.startswith("What is 1 + 1?")
-    assert clock.waits[0] >= wait and len(clock.waits) == 2
-    assert len({sent["seed"] for sent in fake.calls}) == 1  # nothing was sampled: the seed stays
-
-
-def test_time_outs_name_the_settings_and_fewer_are_asked_at_once(fake):
-    fake.faults = [no_answer] * 1000
-    engine = engine_of(fake, timeout=0.1, attempts=2, concurrency=4)
-    with pytest.raises(UserError, match="did not answer within 0.1 s: raise timeout or lower concurrency"):
-        collected(engine, EIGHT)
-    assert engine.pace.open_at_once < 4
+    engine = engine_of(fake, clock, requests_per_minute=30, concurrency=1)
+    engine.generate([Request(prompt_of(i), 1, 1.0) for i in range(5)], 0)
+    assert clock.waits == [pytest.approx(2.0)] * 4
 
 
 # ---- many at once
 
 
-def test_sixteen_workers_and_answers_out_of_order(fake):
-    seen = []
-
+def test_concurrency_is_bounded_and_used_and_answers_come_out_of_order(fake):
     def slow(body):
-        time.sleep(0.03 * (hash(body["messages"][-1]["content"]) % 3))
-        seen.append(body)
+        time.sleep(0.02 * (hash(body["messages"][-1]["content"]) % 3))
         return answer(body | {"n": 1})
 
-    fake.answer, fake.delay = slow, 0.1
-    found = collected(engine_of(fake), {i: asked(i, 3) for i in range(40)})
-    assert len(found) == 120 and len({reply.text for reply in found.values()}) == 120
-    assert 8 < fake.most <= 16  # as many as a busy machine lets start at once
+    fake.answer, fake.delay = slow, 0.05
+    found = collected(engine_of(fake, concurrency=3), {i: asked(i, 2) for i in range(10)})
+    assert len({reply.text for reply in found.values()}) == 20 and fake.most == 3
+    assert Counter((body["messages"][0]["content"], body["seed"]) for body in fake.calls).most_common(1)[0][1] == 1
 
 
 def test_closing_the_iterator_stops_the_asking(fake):
-    fake.delay = 0.02
+    fake.delay = 0.01
     replies = engine_of(fake, concurrency=4).replies({i: asked(i) for i in range(1000)})
     next(replies)
     replies.close()
-    time.sleep(0.1)
+    time.sleep(0.05)
     made = len(fake.calls)
-    assert made < 20
-    time.sleep(0.1)
-    assert len(fake.calls) == made
+    time.sleep(0.05)
+    assert len(fake.calls) == made < 20
 
 
 def test_closing_the_iterator_ends_a_long_wait(fake):
@@ -1274,55 +737,47 @@ def test_closing_the_iterator_ends_a_long_wait(fake):
     assert time.monotonic() - started < 1
 
 
-def test_no_asks_and_no_samples(fake):
-    assert list(engine_of(fake).replies({})) == []
-    assert list(engine_of(fake).replies({0: Ask(Request(prompt_of(1), 3, 1.0), (), 0)})) == []
-
-
-def test_greedy_samples_are_asked_for_once_and_paid_once(fake):
-    fake.faults = [(200, {}, {"choices": [choice("It is 4.")], "usage": {"completion_tokens": 5, "prompt_tokens": 8}})]
-    found = collected(engine_of(fake), {0: Ask(Request(prompt_of(1), 5, 0.0), (1, 3, 4), 0)})
-    assert [reply.text for reply in found.values()] == ["It is 4."] * 3
-    assert [reply.prompt_tokens for reply in found.values()] == [8, 0, 0]
-
-
-@pytest.mark.parametrize(
-    "known", [None, {}, [], {"unsupported": 3, "most_choices": "x", "server": [], "temperatures": 1}]
-)
-def test_strange_things_learnt_before_are_left_alone(fake, known):
-    model = engine_of(fake).model
-    engine = server.ServerEngine(model, server.Settings("teacher-70b", 50), KEY, FakeClock(), known)
-    assert collected(engine, {0: asked(1, 2)})
-
-
 # ---- the check of models
 
-
-def owned(owner: str, *names: str) -> tuple[int, dict, dict]:
-    return 200, {}, {"data": [{"id": name, "owned_by": owner} for name in names]}
-
-
 TAKEN = {
-    "LiteLLM's pattern": ("gpt-4o", listing("*")),
+    "others, too": ("gpt", listing("other", "gpt")),
+    "Google's": ("gpt", listing("models/gpt")),
+    "an empty list": ("gpt", listing()),
     "a provider's pattern": ("openai/gpt-4o", listing("openai/*")),
     "no scope": ("gpt-4o", (403, {}, {"error": "insufficient permissions: missing scope api.model.read"})),
     "another header": ("claude", (401, {}, {"error": "x-api-key header is required"})),
     "Ollama's tag": ("llama3.2", owned("library", "llama3.2:latest", "qwen:7b")),
-    "a suffix": ("openai/gpt-4o:nitro", listing("openai/gpt-4o")),
     "a provider behind": ("meta/llama:together", listing("meta/llama")),
     "llama.cpp": ("qwen", owned("llamacpp", "models/qwen2.5.gguf")),
     "Together's bare list": ("gpt", (200, {}, [{"id": "gpt", "object": "model"}])),
-    "no list": ("gpt", (501, {}, b"")),
     "a redirect to itself": ("gpt", (307, {"Location": "/v1/models/"}, b"")),
+    **{f"status {status}": ("gpt", (status, {}, {})) for status in (404, 405, 429, 500, 501)},
+    **{str(said)[:9]: ("gpt", (200, {}, said)) for said in (b"<html>", b"[" * 100_000, [], {"data": [{"name": "x"}]})},
 }
 
 
 @pytest.mark.parametrize(("name", "models"), TAKEN.values(), ids=TAKEN)
 def test_a_list_that_does_not_refuse_the_model(fake, name, models):
     fake.models = models
-    engine = server.ServerEngine(Model(model=name, base_url=fake.url), server.Settings(name, 5), None, FakeClock())
-    engine.check()
+    server.ServerEngine(Model(model=name, base_url=fake.url), server.Settings(name, 5), None, FakeClock()).check()
     assert not fake.calls
+
+
+@pytest.mark.parametrize(
+    ("models", "message"),
+    [
+        (listing("llama-8b"), "has no model 'teacher-70b' but llama-8b: name one of these"),
+        (listing("teacher-70b-base", "my-teacher-70b"), "but teacher-70b-base, my-teacher-70b:"),
+        (listing(*"abcdefg"), "but a, b, c, d, e and 2 more:"),
+        ((200, {}, {"error": "Unexpected endpoint. (GET /models)"}), "base_url, which usually ends in /v1.*Unexpected"),
+        ((301, {"Location": "https://a.b/v1/models"}, b""), r"sends requests on to https://a.b/v1 .301"),
+    ],
+)
+def test_a_server_of_another_model_or_address_is_told_before_it_is_asked(fake, models, message):
+    fake.models = models
+    with pytest.raises(UserError, match=message) as caught:
+        engine_of(fake).check()
+    assert len(str(caught.value).splitlines()) == 1 and KEY not in str(caught.value) and not fake.calls
 
 
 def test_pages_of_models(fake):
@@ -1334,10 +789,6 @@ def test_pages_of_models(fake):
     fake.models = page
     engine_of(fake).check()
     assert len(fake.lists) == 5
-    fake.models = lambda path: page(path.replace("after=m4", "after=m3"))
-    with pytest.raises(UserError, match="has no model 'teacher-70b' but m1, m2, m3, m4"):
-        fake.models = lambda path: (200, {}, {"data": [{"id": f"m{k}"} for k in range(1, 5)], "has_more": False})
-        engine_of(fake).check()
 
 
 def test_azures_list_and_its_version(fake):
@@ -1369,15 +820,6 @@ def test_the_check_can_be_switched_off_and_never_waits_long(fake, monkeypatch):
     engine.check()
     assert time.monotonic() - started < 0.9
     assert any("in time" in note for note in engine.notes())
-
-
-def test_a_wrong_address_is_told_by_the_check(fake):
-    fake.models = (200, {}, {"error": "Unexpected endpoint or method. (GET /models)"})
-    with pytest.raises(UserError, match="base_url, which usually ends in /v1.*Unexpected endpoint"):
-        engine_of(fake).check()
-    fake.models = (301, {"Location": "https://api.example/v1/models"}, b"")
-    with pytest.raises(UserError, match=r"sends requests on to https://api.example/v1 \(301\)"):
-        engine_of(fake).check()
 
 
 # ---- the environment
@@ -1420,8 +862,6 @@ def test_this_machine_is_never_asked_through_a_proxy(bare, fake, name):
 
 
 def test_a_certificate_that_nobody_signed(fake, bare):
-    import httpx
-
     engine = engine_of(SimpleNamespace(url="https://localhost/v1"))
     text = "[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed: self-signed certificate (_ssl.c:1010)"
 
@@ -1432,3 +872,134 @@ def test_a_certificate_that_nobody_signed(fake, bare):
     for start in (engine.check, lambda: ask(engine)):
         with pytest.raises(UserError, match=r"certificate of .* \(self-signed certificate\).*SSL_CERT_FILE"):
             start()
+
+
+# ---- the pages of docs/servers: every block is a teacher that a profile takes, and what a page says of it is so
+
+SERVERS = [page for page in sorted((REPOSITORY / "docs/servers").glob("*.md")) if page.name != "index.md"]
+PROMPT = Prompt((("user", "What is 7 + 8?"),), "What is 7 + 8?", "q", "What is 7 + 8?")
+
+
+def profiles_of(page, tmp_path) -> list:
+    """`params/own_questions.yaml` with the sections of each block of a page in the place of its own."""
+    blocks = re.findall(r"```yaml\n(.*?)```", page.read_text(), re.DOTALL)
+    content = yaml.safe_load((REPOSITORY / "params/own_questions.yaml").read_text())
+    for number, block in enumerate(blocks):
+        (tmp_path / f"p{number}.yaml").write_text(yaml.safe_dump(content | yaml.safe_load(block)))
+    return [load_profile(tmp_path / f"p{number}.yaml") for number in range(len(blocks))]
+
+
+@pytest.mark.parametrize("page", SERVERS, ids=lambda page: page.stem)
+def test_every_block_is_a_teacher_of_a_profile_and_has_no_key(page, tmp_path, monkeypatch):
+    text = page.read_text()
+    assert "Tested with" in text and "](index.md)" in text and "sk-" not in text
+    assert f"]({page.name})" in (page.parent / "index.md").read_text()
+    profiles = profiles_of(page, tmp_path)
+    assert profiles
+    for profile in profiles:
+        (model,) = profile.teachers.values()
+        assert model.engine == "openai" and server_address.checked_url(model.base_url).host
+        heats = [temperature for _, temperature, _ in profile.teacher_sampling.sets]
+        assert "temperature" not in model.leave_out or heats == [None]
+        body = body_of(model, server.Settings(model.model, 99), Request(PROMPT, 4, heats[0]), 4, 1, Learnt())
+        assert model.request.body.items() <= body.items() and not set(model.leave_out) & body.keys()
+        monkeypatch.setenv(model.api_key_env, KEY)
+        headers, secrets = server_address.headers_of(model, server.key_of(model))
+        assert KEY in secrets and any(KEY in value for value in headers.values())
+
+
+# ---- any answer: the replies are the server's, one for each sample, or the failure is a sentence without the key
+
+STATUS = [200, 200, 200, 200, 200, 200, 400, 401, 404, 408, 422, 429, 500, 503, 301, 418]
+WAITS = ["1", "0", "-5", "inf", "nan", "1e400", "9" * 30, "100000", "soon", "", "Fri, 31 Dec 9999 23:59:59 GMT"]
+WAITS += [f"{day} 00:00:00 GMT" for day in ("Thu, 01 Jan 1970", "Fri, 31 Feb 2025", "Mon, 01 Jan 0001")]
+TYPES = ["text/html; charset=no-such", "application/json; charset=utf-16", ""]
+HEADERS = [{}, {}, *({"Retry-After": wait} for wait in WAITS), *({"Content-Type": kind} for kind in TYPES)]
+WORDS = ["n", "'seed' is not supported", "insufficient_quota", f"your key {KEY}"]
+
+
+@st.composite
+def anything_said(draw) -> tuple[int, dict[str, str], bytes]:
+    """(status, headers, body), good or strange."""
+    status = draw(st.sampled_from(STATUS))
+    body = error(draw(st.sampled_from(WORDS) | texts), code=draw(values), param=draw(st.sampled_from([None, "n", 7])))
+    if status == 200:
+        choices = draw(st.lists(st.builds(choice, texts, st.sampled_from(["stop", "length"])), min_size=1, max_size=3))
+        body = {"choices": choices, "usage": {"completion_tokens": draw(st.integers(0, 500))}}
+    body = draw(mutated(body)) if draw(st.integers(0, 9)) else draw(values)
+    return status, draw(st.sampled_from(HEADERS)), draw(broken(as_json(body)))
+
+
+class Impatient(FakeClock):
+    """A clock on which nobody may wait for longer than the engine says it does."""
+
+    def sleep(self, seconds, stop):
+        assert 0 <= seconds <= 1.2 * server.LONGEST_RETRY_AFTER
+        super().sleep(seconds, stop)
+
+
+@cache
+def template() -> server.ServerEngine:
+    """An engine for a server that nobody connects to; making one takes longer than a hundred cases."""
+    model = Model(model="teacher", engine="openai", base_url="http://localhost/v1", attempts=4, thinking="keep")
+    return server.ServerEngine(model, server.Settings("teacher", 50, stop=("STOP",)), KEY)
+
+
+@pytest.mark.fuzz
+@given(st.lists(anything_said(), min_size=1, max_size=3))
+def test_whatever_a_server_says_is_its_answer_or_a_sentence(said):
+    left = list(said)
+
+    def post(url: str, **_) -> httpx.Response:
+        status, headers, content = left.pop(0) if len(left) > 1 else left[0]
+        return httpx.Response(status, headers=headers, content=content)
+
+    engine = copy.copy(template())
+    engine.client, engine.known, engine.clock = SimpleNamespace(post=post), Learnt(), Impatient()
+    engine.pace = server.Pace(None, 1, engine.clock)
+    found = replies_to(engine, Ask(Request(PROMPT, 2, 1.0), (0, 1), 5))
+    assert json.dumps(engine.learnt()) and all(engine.notes())
+    if isinstance(found, UserError):
+        assert KEY not in str(found)
+        return assert_one_line(found)
+    assert sorted(found) == [0, 1]
+    served = ["", *(text for status, _, content in said if status == 200 for text in texts_of(content))]
+    for reply in found.values():
+        assert KEY not in reply.words and len(reply.words.splitlines()) < 2
+        completion = server.completion_of(reply, engine.model, ("STOP",), ())
+        assert completion.text in served and (reply.kind == "answer" or not completion.text)
+        assert type(completion.count) is int and 0 <= completion.count < 2**31
+        pd.DataFrame([completion.__dict__]).to_json()
+
+
+def replies_to(engine: server.ServerEngine, one: Ask) -> dict[int, Reply] | UserError:
+    """The replies to an ask by their samples, or the error that ended it, from one worker in this thread."""
+    done: queue.SimpleQueue = queue.SimpleQueue()
+    Run(engine, Work(jobs_of({0: one}), engine.pace, set()), done).work()
+    found: dict[int, Reply] = {}
+    while (item := done.get()) is not None:
+        if isinstance(item, UserError):
+            return item
+        if isinstance(item, Exception):
+            raise item
+        assert item[1] not in found
+        found[item[1]] = item[2]
+    return found
+
+
+def strings_in(content) -> list[str]:
+    """The strings of a content: itself, or those of its parts."""
+    if isinstance(content, list):
+        return [text for part in content for text in strings_in(part)]
+    return [content] if isinstance(content, str) else []
+
+
+def texts_of(content: bytes) -> list[str]:
+    """The texts of an answer, by a second reader; thinking stays."""
+    try:
+        found = [one["message"] for one in json.loads(content)["choices"] if isinstance(one, dict) and "message" in one]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return []
+    whole = [clean("".join(strings_in(one.get("content")))) for one in found if isinstance(one, dict)]
+    ends = [thought_end(text) for text in whole]
+    return [(text[:end] + cut_at(text[end:], ("STOP",))).strip() for text, end in zip(whole, ends, strict=True)]

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
 import pandas as pd
 import pytest
-import torch
 from conftest import copy_study, make_root, stage_in
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch.utils.data import RandomSampler
 
 from rdlib.engines import models
 from rdlib.engines.generation import Completion
-from rdlib.method import sft, training
+from rdlib.method import training
 from rdlib.method.agreement import Agreement
-from rdlib.method.sft import IGNORED, AgreementSFTTrainer, build_dataset, configuration, mask_prompt, select_responses
+from rdlib.method.sft import IGNORED, build_dataset, configuration, mask_prompt, select_responses
 from rdlib.tasks.prompts import STOP, Encoder, Prompt
 
 PROMPT = "Q: tom has 7 apples . tom buys 5 apples . how many apples does tom have ? A:"
@@ -46,27 +43,15 @@ def masked(tokenizer, text, finished, limit):
 
 
 def test_the_prompt_is_masked_and_the_end_token_comes_once(small):
-    tokenizer = small[1]
-    row = masked(tokenizer, "buys : 7 + 5 = 12 . #### 12", True, 512)
+    tokenizer, text = small[1], "buys : 7 + 5 = 12 . #### 12"
+    row = masked(tokenizer, text, True, 512)
     start = len(tokenizer(PROMPT)["input_ids"])
-    assert row["labels"][:start] == [IGNORED] * start
-    assert row["labels"][start:] == row["input_ids"][start:]
-    assert row["input_ids"].count(tokenizer.eos_token_id) == 1
-    assert row["input_ids"][-1] == tokenizer.eos_token_id
-    assert tokenizer.decode(row["input_ids"][:-1]) == PROMPT + " buys : 7 + 5 = 12 . #### 12"
-    assert row["length"] == len(row["input_ids"]) == len(row["labels"])
-
-
-def test_an_unfinished_response_is_not_taught_to_end(small):
-    row = masked(small[1], "buys : 7", False, 512)
-    assert small[1].eos_token_id not in row["input_ids"]
-
-
-def test_a_long_response_is_cut(small):
-    row = masked(small[1], "buys : 7 + 5 = 12 . #### 12", True, 25)
-    assert len(row["input_ids"]) == len(row["labels"]) == 25
-    assert row["truncated"]
-    assert not masked(small[1], "buys : 7 + 5 = 12 . #### 12", True, 512)["truncated"]
+    assert row["labels"] == [IGNORED] * start + row["input_ids"][start:]
+    assert row["input_ids"].index(tokenizer.eos_token_id) == len(row["input_ids"]) - 1 == row["length"] - 1
+    assert tokenizer.decode(row["input_ids"][:-1]) == f"{PROMPT} {text}" and not row["truncated"]
+    assert tokenizer.eos_token_id not in masked(tokenizer, "buys : 7", False, 512)["input_ids"]  # it did not end
+    cut = masked(tokenizer, text, True, 25)
+    assert len(cut["input_ids"]) == len(cut["labels"]) == 25 and cut["truncated"]
 
 
 def test_a_response_of_which_nothing_is_left_is_left_out(small):
@@ -86,6 +71,7 @@ def test_the_warm_up_is_filtered_and_sft_is_not():
     pd.testing.assert_frame_equal(baseline, RESPONSES)
 
 
+@settings(max_examples=25)
 @given(st.integers(1, 5), st.integers(0, 100), st.sampled_from(["sft", "ours_wo_r"]))
 def test_the_cap(cap, seed, method):
     everything = select_responses(RESPONSES, LABELS, method, None, seed)
@@ -97,58 +83,7 @@ def test_the_cap(cap, seed, method):
     pd.testing.assert_frame_equal(chosen, select_responses(RESPONSES, LABELS, method, cap, seed))
 
 
-def test_the_cap_draws_uniformly():
-    counts = pd.Series(0, index=RESPONSES.index)
-    for seed in range(1000):
-        counts[select_responses(RESPONSES, LABELS, "sft", 1, seed).index] += 1
-    assert counts[[10, 11, 12, 13]].between(180, 320).all()  # 250 each, five standard deviations
-    assert counts[16] == 1000
-
-
-# ---- the loss
-
-
-@pytest.fixture(scope="module")
-def trainer(study, tmp_path_factory):
-    """The trainer of the stage, on a few responses of different lengths."""
-    stage = stage_in(study, "03_sft_warmup", "ours_wo_r")
-    model, tokenizer = (load(study / "models/small") for load in (models.load_causal_lm, models.load_tokenizer))
-    texts = ["buys : 7 + 5 = 12 . #### 12", "#### 3", "tom starts with 7 . #### 12", "7 + 5 = 12 . #### 12"]
-    frame = pd.DataFrame({"id": "q1", "text": texts, "finished": [True, True, False, True]})
-    dataset = build_dataset(frame, Encoder({"q1": Prompt((), PROMPT)}, tokenizer), 512)
-    arguments = sft.configuration(stage, tmp_path_factory.mktemp("sft"))
-    return AgreementSFTTrainer(
-        model, args=arguments, train_dataset=dataset, eval_dataset=dataset, processing_class=tokenizer
-    )
-
-
-def test_the_loss_is_the_mean_negative_log_likelihood_of_the_responses(trainer):
-    model, dataset = trainer.model.eval(), trainer.train_dataset
-    surprise, tokens = 0.0, 0
-    with torch.no_grad():
-        for row in dataset:
-            logprobs = model(torch.tensor([row["input_ids"]])).logits[0].log_softmax(-1)
-            for place, label in enumerate(row["labels"]):
-                if label != IGNORED:
-                    surprise -= logprobs[place - 1, label].item()  # the token before predicts it
-                    tokens += 1
-    assert tokens == sum(row["length"] for row in dataset) - 4 * len(trainer.processing_class(PROMPT)["input_ids"])
-    (batch,) = list(trainer.get_train_dataloader())
-    assert len(batch["input_ids"]) == 4
-    loss = trainer.compute_loss(model, batch, num_items_in_batch=torch.tensor(tokens)).item()
-    assert loss == pytest.approx(surprise / tokens, rel=1e-5)
-
-
-def test_padding_carries_no_loss(trainer):
-    (batch,) = list(trainer.get_train_dataloader())
-    mask, labels = batch["attention_mask"], batch["labels"]
-    assert (mask == 0).any()
-    assert (labels[mask == 0] == IGNORED).all()
-    assert (labels != IGNORED).sum() == sum(sum(v != IGNORED for v in row["labels"]) for row in trainer.train_dataset)
-
-
-def test_all_parameters_are_trained(trainer):
-    assert all(p.requires_grad for p in trainer.model.parameters())
+# ---- the rate
 
 
 @pytest.mark.parametrize(
@@ -159,25 +94,6 @@ def test_the_warm_up_may_have_a_rate_of_its_own(study, tmp_path, method, own, us
     stage = stage.with_overrides({"sft.learning_rate": 1e-3, "sft.learning_rate_of_warmup": own})
     assert configuration(stage, tmp_path).learning_rate == used
     assert configuration(stage, tmp_path, 2e-5).learning_rate == 2e-5  # rejection sampling's
-
-
-def test_texts_are_drawn_in_random_order(trainer, study):
-    """Batches sorted by length would make training swing between long and short texts (docs/convergence.md)."""
-    assert isinstance(trainer._get_train_sampler(trainer.train_dataset), RandomSampler)
-    assert configuration(stage_in(study, "03_sft_warmup", "sft"), Path("x")).train_sampling_strategy == "random"
-
-
-def test_the_configuration_is_the_profiles(trainer, study):
-    profile, arguments = stage_in(study, "03_sft_warmup", "sft").profile, trainer.args
-    settings, stopping = profile.sft, profile.stopping
-    assert arguments.num_train_epochs == settings.epochs
-    assert arguments.learning_rate == settings.learning_rate
-    assert arguments.per_device_train_batch_size == settings.batch_size
-    assert arguments.max_length == settings.max_length
-    assert arguments.warmup_steps == stopping.warmup_steps
-    assert arguments.eval_steps == arguments.save_steps == stopping.every
-    assert arguments.load_best_model_at_end and arguments.metric_for_best_model == "eval_agreement"
-    assert arguments.greater_is_better
 
 
 # ---- agreement and the stage
@@ -228,18 +144,6 @@ def test_stage_keeps_the_best_checkpoint(study, method):
     assert not (stage.folder / training.CHECKPOINTS).exists()
 
 
-def test_sft_reads_more_responses_than_the_warm_up(study):
-    stage = stage_in(study, "03_sft_warmup", "ours_wo_r")
-    baseline, warmup = (stage_in(study, "03_sft_warmup", m).json("summary") for m in ("sft", "ours_wo_r"))
-    assert baseline["responses"] == 16 * 2  # every training question, two responses each
-    labels = stage.at("02_pseudo_labels").table("labels")
-    responses = stage.at("01_teacher_responses").table("responses").query("split == 'train'")
-    agreeing = responses.merge(labels[["id", "pseudo_label"]], on="id").query("answer == pseudo_label")
-    assert warmup["responses"] == agreeing.groupby("id").size().clip(upper=2).sum()
-    every, positive = (select_responses(responses, labels, m, None, 0) for m in ("sft", "ours_wo_r"))
-    assert len(every) == len(responses) > len(positive) == len(agreeing)
-
-
 def test_history_table_merges_a_steps_logs_and_leaves_timing_out():
     log = [
         {"step": 20, "epoch": 0.5, "loss": 2.0, "grad_norm": 1.0},
@@ -262,13 +166,10 @@ def test_no_agreeing_response_is_a_clear_error(tmp_path):
         stage_in(root, "03_sft_warmup", "ours_wo_r").run_with_inputs()
 
 
-@pytest.mark.parametrize("method", ["sft", "ours_wo_r"])
-def test_patience_ends_the_training(study, tmp_path, method):
+def test_patience_ends_the_training(study, tmp_path):
     """With a learning rate of nearly zero no evaluation is better than the first."""
     settings = {"sft.learning_rate": 1e-12, "stopping.patience": 6}
-    stage = stage_in(copy_study(study, tmp_path, "03_sft_warmup"), "03_sft_warmup", method).with_overrides(settings)
+    stage = stage_in(copy_study(study, tmp_path, "03_sft_warmup"), "03_sft_warmup", "sft").with_overrides(settings)
     summary = stage.run().json("summary")
     assert summary["stopped_early"] and summary["best_step"] == 2 and summary["steps"] == 2 + 6
-    assert (
-        summary["tokens_trained"] < 2 * stage_in(study, "03_sft_warmup", method).json("summary")["tokens_trained"] / 2
-    )
+    assert summary["tokens_trained"] < stage_in(study, "03_sft_warmup", "sft").json("summary")["tokens_trained"]

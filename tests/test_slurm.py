@@ -1,28 +1,27 @@
 """Jobs on a SLURM cluster, without one: what is checked first, what the plugin is told, and what failures say.
 
-SLURM's programs are shell scripts here that answer as the real ones (22.05) did. `make slurm-test` runs real ones.
+SLURM's programs are shell scripts here that answer as the real ones (22.05) did; `make check KIND=slurm` runs those.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import math
 import os
 import re
 import shutil
 import signal
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import yaml
-from conftest import PARAMS, REPOSITORY, make_root
+from conftest import PARAMS, REPOSITORY, make_root, patch_root
 
+from rdlib.__main__ import main
 from rdlib.errors import UserError
-from rdlib.study import cluster, dag, failures, warm
+from rdlib.study import workflow
 from rdlib.study.jobs import study_jobs
-from scripts import local_slurm, slurm_test
+from scripts import local_slurm
 
 SINFO = 'case "$*" in *%l*) echo "main* 7-00:00:00"; echo "short 30:00"; echo "gpu infinite";; *) echo idle;; esac'
 ANSWERS = {"sbatch": "exit 0", "squeue": "exit 0", "scancel": "exit 0", "scontrol": 'echo "MinJobAge  = 300 sec"'}
@@ -46,29 +45,45 @@ def slurm(tmp_path, monkeypatch):
     return put
 
 
-def workflow(**resources) -> cluster.WorkflowProfile:
+def placement(**resources) -> workflow.WorkflowProfile:
     """params/slurm with these resources changed."""
-    given = cluster.WorkflowProfile.read(REPOSITORY / "params/slurm")
+    given = workflow.WorkflowProfile.read(REPOSITORY / "params/slurm")
     changed = given.settings["default-resources"] | resources
-    return cluster.WorkflowProfile(given.folder, given.settings | {"default-resources": changed})
+    return workflow.WorkflowProfile(given.folder, given.settings | {"default-resources": changed})
 
 
 # ---- what is checked before anything is computed
 
 
 def test_a_cluster_that_takes_the_jobs_is_asked_and_nothing_is_said(slurm, tmp_path, capsys):
-    slurm(sbatch=f'echo "$@" >> {tmp_path}/asked')
-    assert workflow().check({0, 2}) is None
+    slurm(sacctmgr="echo alpha", sbatch=f'echo "$@" >> {tmp_path}/asked')
+    placement(slurm_account="alpha").check({0, 2})
     without, with_gpus = (tmp_path / "asked").read_text().splitlines()
-    assert "--test-only" in without and "--test-only" in with_gpus
+    assert "--test-only" in without and "--test-only" in with_gpus and " -A alpha " in without
     assert "--gpus" not in without and "--gpus=2" in with_gpus
     assert capsys.readouterr().out == ""
 
 
 @pytest.mark.parametrize(
+    ("resources", "programs"),
+    [
+        ({"slurm_partition": "gpu", "runtime": 10**6}, {}),  # without a time limit
+        ({"slurm_partition": "short,main"}, {}),
+        ({"clusters": "east,west", "slurm_partition": "theirs"}, {"sbatch": "exit 1"}),  # only the plugin knows those
+        # `sbatch --test-only` refuses any job where all nodes are down, and a submitted one would wait and run
+        ({}, {"sinfo": SINFO.replace("echo idle", 'echo "down*"; echo drained'), "sbatch": "exit 1"}),
+    ],
+)
+def test_what_slurm_would_take_is_not_refused(slurm, resources, programs):
+    slurm(**programs)
+    assert placement(**resources).check({0}) is None
+
+
+@pytest.mark.parametrize(
     ("resources", "programs", "sentence"),
     [
-        ({"slurm_partition": "mian"}, {}, r"has no partition 'mian'.* main, short, gpu.*Did you mean main\?"),
+        ({"slurm_partition": "main,man"}, {}, "has no partition 'man'"),
+        ({"slurm_partition": "mian"}, {}, r"has no partition 'mian'.* main, short, gpu.*did you mean 'main'\?"),
         ({}, {"sinfo": 'echo "main 7-00:00:00"'}, "no default partition: name one as slurm_partition.* main"),
         ({"slurm_partition": "short"}, {}, "Jobs ask for 1440 minutes and SLURM's partition short gives 30"),
         ({}, {"sinfo": DOWN}, r"SLURM does not answer \(slurm_load_partitions: Unable to contact"),
@@ -93,79 +108,32 @@ def test_what_slurm_would_not_take_is_one_sentence(slurm, tmp_path, resources, p
     folder = slurm(**programs)
     (folder / "sacctmgr").exists() or (folder / "sacctmgr").symlink_to("/bin/false")
     with pytest.raises(UserError, match=sentence) as raised:
-        workflow(**resources).check({0})
+        placement(**resources).check({0})
     assert "\n" not in str(raised.value)
-
-
-def test_a_partition_without_a_time_limit_takes_any(slurm):
-    slurm()
-    assert workflow(slurm_partition="gpu", runtime=10**6).check({0}) is None
-
-
-def test_several_partitions_may_be_named_and_each_must_be_there(slurm):
-    slurm()
-    assert workflow(slurm_partition="short,main").check({0}) is None
-    with pytest.raises(UserError, match="has no partition 'man'"):
-        workflow(slurm_partition="main,man").check({0})
-
-
-def test_of_several_clusters_only_the_plugin_knows_the_partitions(slurm):
-    slurm(sbatch="exit 1")
-    assert workflow(clusters="east,west", slurm_partition="theirs").check({0}) is None
-
-
-def test_an_account_of_the_user_s_is_taken(slurm, tmp_path):
-    slurm(sacctmgr="echo alpha", sbatch=f'echo "$@" > {tmp_path}/asked')
-    workflow(slurm_account="alpha").check({0})
-    assert " -A alpha " in (tmp_path / "asked").read_text()
-
-
-def test_jobs_wait_for_a_partition_whose_nodes_are_down(slurm, capsys):
-    """`sbatch --test-only` refuses any job then, and a submitted one would wait and run."""
-    slurm(sinfo=SINFO.replace("echo idle", 'echo "down*"; echo drained'), sbatch="exit 1")
-    assert workflow().check({0}) is None
-    assert capsys.readouterr().out == "No node of SLURM's partition main is up at present: jobs wait until one is.\n"
 
 
 def test_without_slurm_the_command_ends_in_a_sentence_and_starts_nothing(tmp_path, at_root, monkeypatch, capsys):
     root = at_root(make_root(tmp_path))
     shutil.copytree(REPOSITORY / "params/slurm", root / "params/slurm")
     monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setattr(dag, "_follow", lambda *a: pytest.fail("it started the study"))
-    assert dag.main(["--profile", PARAMS, "--workflow-profile", "params/slurm"]) == 2
+    monkeypatch.setattr(workflow, "follow", lambda *_: pytest.fail("it started the study"))
+    assert main(["study", "--profile", PARAMS, "--workflow-profile", "params/slurm"]) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ") and "there is none here (sbatch, squeue" in error and error.count("\n") == 1
-    assert dag.main(["--profile", PARAMS, "--workflow-profile", "params/slrum"]) == 2
-    assert "There is no workflow profile" in capsys.readouterr().err
 
 
 def test_without_the_plugin_the_sentence_says_how_to_get_it(slurm, monkeypatch):
     slurm()
-    monkeypatch.setattr(cluster.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(workflow.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match="snakemake-executor-plugin-slurm is not installed: `pip install"):
-        workflow().check({0})
+        placement().check({0})
 
 
 @pytest.mark.parametrize("text", ["jobs: [", "- jobs", "default-resources: [runtime=5]"])
 def test_a_broken_workflow_profile_is_one_sentence(tmp_path, text):
     (tmp_path / "config.yaml").write_text(text)
     with pytest.raises(UserError, match="config.yaml is not"):
-        cluster.WorkflowProfile.read(tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("limit", "value"),
-    [
-        ("7-00:00:00", 10080),
-        ("1-12:30:00", 2190),
-        ("2:00:00", 120),
-        ("30:00", 30),
-        ("infinite", math.inf),
-        ("n/a", math.inf),
-    ],
-)
-def test_time_limits_are_read_as_sinfo_writes_them(limit, value):
-    assert cluster.minutes(limit) == value
+        workflow.WorkflowProfile.read(tmp_path)
 
 
 # ---- what Snakemake and its plugin are told
@@ -183,38 +151,38 @@ def test_params_slurm_names_options_that_the_plugin_has():
 
 def test_a_gpu_job_asks_for_its_gpus_on_one_node_and_others_for_none():
     """By the plugin's own submission; without --nodes=1 SLURM may take the GPUs of several nodes."""
-    words = workflow().submission("gpu", 4)
+    words = placement().submission("gpu", 4)
     assert {"--gpus=4", "--nodes=1", "--cpus-per-task=16"} <= set(words) and words[words.index("-p") + 1] == "gpu"
-    assert not any(word.startswith("--gpus") for word in workflow().submission("main", 0))
+    assert not any(word.startswith("--gpus") for word in placement().submission("main", 0))
 
 
 def test_logs_go_beside_the_runs_and_squeue_is_asked_where_there_is_no_accounting(slurm, tmp_path):
     runs = tmp_path / "runs/tiny"
     slurm(sacct="exit 1")
-    words = workflow().arguments(runs, jobs=2)
+    words = placement().arguments(runs, jobs=2)
     told = dict(zip(words[::2], words[1::2], strict=True))
     assert told == {
         "--slurm-logdir": str(runs / "slurm"),
-        "--slurm-jobname-prefix": cluster.job_prefix(runs),
+        "--slurm-jobname-prefix": workflow.job_prefix(runs),
         "--slurm-status-command": "squeue",
     }
     slurm(sacct="exit 0")
-    assert "--slurm-status-command" not in workflow().arguments(runs, jobs=2)
-    bare = cluster.WorkflowProfile(tmp_path, {"executor": "slurm", "slurm-logdir": "elsewhere"})
+    assert "--slurm-status-command" not in placement().arguments(runs, jobs=2)
+    bare = workflow.WorkflowProfile(tmp_path, {"executor": "slurm", "slurm-logdir": "elsewhere"})
     assert bare.arguments(runs, jobs=3)[:2] == ["--jobs", "3"] and "--slurm-logdir" not in bare.arguments(runs, 3)
 
 
 def test_a_workflow_profile_of_another_executor_is_left_alone(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
-    other = cluster.WorkflowProfile(tmp_path, {"executor": "kubernetes", "jobs": 4})
+    other = workflow.WorkflowProfile(tmp_path, {"executor": "kubernetes", "jobs": 4})
     assert other.remote and not other.slurm and other.check({8}) is None and other.arguments(tmp_path, 2) == []
-    assert not cluster.WorkflowProfile(tmp_path, {"printshellcmds": True}).remote
+    assert not workflow.WorkflowProfile(tmp_path, {"printshellcmds": True}).remote
 
 
 def test_names_of_jobs_are_the_study_s_own_and_what_the_plugin_takes(tmp_path):
-    names = [cluster.job_prefix(tmp_path / runs) for runs in ("runs/a b:ü", "runs/" + "x" * 80, "a/micro", "b/micro")]
+    names = [workflow.job_prefix(tmp_path / runs) for runs in ("runs/a b:ü", "runs/" + "x" * 80, "a/micro", "b/micro")]
     assert all(re.fullmatch(r"[A-Za-z0-9_-]{1,50}", name) for name in names) and len(set(names)) == 4
-    assert cluster.job_prefix(tmp_path / "a/micro") == names[2]
+    assert workflow.job_prefix(tmp_path / "a/micro") == names[2]
 
 
 # ---- what an earlier run left
@@ -222,7 +190,7 @@ def test_names_of_jobs_are_the_study_s_own_and_what_the_plugin_takes(tmp_path):
 
 def test_waiting_jobs_of_an_earlier_run_are_cancelled_and_running_ones_waited_for(slurm, tmp_path, capsys):
     runs = tmp_path / "runs/tiny"
-    mine, other = cluster.job_prefix(runs), cluster.job_prefix(tmp_path / "other/tiny")
+    mine, other = workflow.job_prefix(runs), workflow.job_prefix(tmp_path / "other/tiny")
     once = f"{tmp_path}/asked"
     slurm(
         squeue=f"""echo "9|RUNNING|{other}_1-2"; echo "10|RUNNING|{mine}x"
@@ -230,12 +198,12 @@ def test_waiting_jobs_of_an_earlier_run_are_cancelled_and_running_ones_waited_fo
             [ -e {once}1 ] || echo "8|PENDING|{mine}_1-2"; echo "7|RUNNING|{mine}_1-2"; echo 1 > {once}1""",
         scancel=f'echo "$@" >> {tmp_path}/cancelled',
     )
-    cluster.clear_earlier_jobs(runs, seconds=0.01)
+    workflow.clear_earlier_jobs(runs, seconds=0.01)
     assert (tmp_path / "cancelled").read_text() == "--state=PENDING 8\n"
     assert capsys.readouterr().out == (
         "Waiting for jobs of an earlier run that are still at work (`scancel 7` ends them).\n"
     )
-    assert cluster.jobs_of(runs) == {}
+    assert workflow.jobs_of(runs) == {}
 
 
 # ---- failures
@@ -246,14 +214,18 @@ def jobs(tmp_path_factory):
     """The jobs of the tiny study."""
     root = make_root(tmp_path_factory.mktemp("slurm"))
     with pytest.MonkeyPatch.context() as patch:
-        from conftest import patch_root
-
         patch_root(patch, root)
-        return study_jobs(PARAMS, [0]), root
+        return study_jobs(PARAMS, [0])
+
+
+def follow(jobs, folder: Path, code: str, placed=None) -> list[workflow.Failure]:
+    """The failures that are heard of a process that runs this code in Snakemake's place."""
+    with (folder / "lock").open("w") as lock:
+        return workflow.follow([sys.executable, "-c", code], jobs, 0, folder, {}, lock.fileno(), placed)
 
 
 def written(job, message: str, log: Path) -> str:
-    """What Snakemake 9 writes of a job that failed on a cluster."""
+    """What Snakemake 9 writes of a job that failed on a workflow."""
     return f"""\
 [Wed Nov 25 07:45:10 2026]
 Error in rule {job.name}:
@@ -262,7 +234,7 @@ Error in rule {job.name}:
     output: x/.jobs/{job.name}
     log: {job.executed}, {log} (check log file(s) for error details)
     shell:
-        python -m rdlib.study.warm
+        python -m rdlib execute
         (command exited with non-zero exit code)
     external_jobid: 2
 Finished jobid: 4 (Rule: somewhere-else)
@@ -299,35 +271,22 @@ accounting/QOS policy'.
         ("None\n    ", "no message"),
     ],
 )
-def test_a_failed_job_is_named_with_its_reason_and_its_log(jobs, tmp_path, message, sentence, capsys, monkeypatch):
-    made, root = jobs
-    job = made[3]
-    log = tmp_path / "slurm/2.log"
-    log.parent.mkdir()
-    log.write_text("slurmstepd: error")
-    job.executed.parent.mkdir(parents=True, exist_ok=True)
-    job.executed.with_suffix(".error").write_text("of an earlier run\n")
-    (tmp_path / "said.txt").write_text(written(job, message, log))
-    words = [sys.executable, "-c", "import sys; sys.stdout.write(open(sys.argv[1]).read()); sys.exit(1)"]
-    with (tmp_path / "lock").open("w") as lock:
-        failed = dag._follow([*words, str(tmp_path / "said.txt")], made, 0, tmp_path, {}, lock.fileno())
-    assert [failure.job.name for failure in failed] == [job.name]
-    monkeypatch.setattr(dag, "ROOT", root)
-    assert dag._report_failures(failed) == 1
-    error = capsys.readouterr().err
-    assert f"FAILED {job.name}: {sentence}" in error and os.path.relpath(log, root) in error
-    assert "an earlier run" not in error and os.path.relpath(job.executed, root) in error
+def test_a_failed_job_is_named_with_its_reason_and_its_log(jobs, tmp_path, message, sentence):
+    job, log = jobs[3], tmp_path / "slurm/2.log"
+    for path, text in ((log, "slurmstepd: error"), (job.executed.with_suffix(".error"), "of an earlier run\n")):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    code = f"import sys; sys.stdout.write({written(job, message, log)!r}); sys.exit(1)"
+    (failed,) = follow(jobs, tmp_path, code)
+    told = failed.sentence(tmp_path)
+    assert told.startswith(f"FAILED {job.name}: {sentence}") and "an earlier run" not in told
+    assert told.endswith(f"see {os.path.relpath(job.executed, tmp_path)} and slurm/2.log")
 
 
 def test_a_job_that_a_second_attempt_finishes_has_not_failed(jobs, tmp_path):
     """As with `retries` in a workflow profile."""
-    made = jobs[0]
-    (tmp_path / "said.txt").write_text(
-        written(made[2], ended("NODE_FAIL"), tmp_path) + f"Finished jobid: 1 (Rule: {made[2].name})\n"
-    )
-    words = [sys.executable, "-c", "import sys; sys.stdout.write(open(sys.argv[1]).read())"]
-    with (tmp_path / "lock").open("w") as lock:
-        assert dag._follow([*words, str(tmp_path / "said.txt")], made, 0, tmp_path, {}, lock.fileno()) == []
+    lines = written(jobs[2], ended("NODE_FAIL"), tmp_path) + f"Finished jobid: 1 (Rule: {jobs[2].name})\n"
+    assert follow(jobs, tmp_path, f"print({lines!r})") == []
 
 
 @pytest.fixture
@@ -339,33 +298,31 @@ def interruptible():
 
 
 def test_an_interrupt_cancels_the_jobs_in_slurm(jobs, tmp_path, slurm, interruptible):
-    prefix = cluster.job_prefix(tmp_path)
+    prefix = workflow.job_prefix(tmp_path)
     slurm(squeue=f'echo "7|RUNNING|{prefix}_1"; echo "9|RUNNING|other_1"', scancel=f'echo "$@" > {tmp_path}/cancelled')
-    words = [sys.executable, "-c", "import os, signal, time; os.kill(os.getppid(), signal.SIGINT); time.sleep(60)"]
-    with (
-        (tmp_path / "lock").open("w") as lock,
-        pytest.raises(UserError, match="Interrupted: what was finished is kept"),
-    ):
-        dag._follow(words, jobs[0], 0, tmp_path, {}, lock.fileno(), cluster.Jobs(tmp_path))
+    code = "import os, signal, time; os.kill(os.getppid(), signal.SIGINT); time.sleep(60)"
+    with pytest.raises(KeyboardInterrupt, match="Interrupted: what was finished is kept"):
+        follow(jobs, tmp_path, code, workflow.Placed(tmp_path))
     assert (tmp_path / "cancelled").read_text() == "7\n"
+
+
+SUBMITTED = "Job 1 has been submitted with SLURM jobid 2 (log: x)."
 
 
 @pytest.mark.parametrize(
     ("said", "squeue", "lost"),
     [
-        ("Job 1 has been submitted with SLURM jobid 2 (log: x).", "exit 0", True),
+        (SUBMITTED, "exit 0", True),
         ("Building DAG of jobs...", "exit 0", False),  # it may take its time before it submits any
-        ("Job 1 has been submitted with SLURM jobid 2 (log: x).", 'echo "2|RUNNING|{prefix}_1"', False),
-        ("Job 1 has been submitted with SLURM jobid 2 (log: x).", "exit 1", False),  # nobody knows
+        (SUBMITTED, 'echo "2|RUNNING|{prefix}_1"', False),
+        (SUBMITTED, "exit 1", False),  # SLURM does not answer
     ],
 )
 def test_a_snakemake_that_waits_for_jobs_that_slurm_has_not_is_ended(jobs, tmp_path, slurm, said, squeue, lost):
-    slurm(squeue=squeue.format(prefix=cluster.job_prefix(tmp_path)))
-    words = [sys.executable, "-c", f"import time; print({said!r}, flush=True); time.sleep({60 if lost else 1.5})"]
-    placed = cluster.Jobs(tmp_path, seconds=0.3, interval=0.1)
-    with (tmp_path / "lock").open("w") as lock:
-        assert dag._follow(words, jobs[0], 0, tmp_path, {}, lock.fileno(), placed) == []
-    assert placed.lost is lost
+    slurm(squeue=squeue.format(prefix=workflow.job_prefix(tmp_path)))
+    placed = workflow.Placed(tmp_path, seconds=0.3, interval=0.1)
+    code = f"import time; print({said!r}, flush=True); time.sleep({60 if lost else 1.0})"
+    assert follow(jobs, tmp_path, code, placed) == [] and placed.lost is lost
 
 
 def test_a_study_whose_snakemake_lost_its_jobs_goes_on(tmp_path, at_root, monkeypatch, capsys):
@@ -373,47 +330,20 @@ def test_a_study_whose_snakemake_lost_its_jobs_goes_on(tmp_path, at_root, monkey
     shutil.copytree(REPOSITORY / "params/slurm", root / "params/slurm")
     given = []
 
-    def follow(*arguments):
+    def lose_once(*arguments):
         given.append(arguments)
         arguments[-1].lost = len(given) == 1
         return []
 
-    monkeypatch.setattr(dag, "_follow", follow)
-    monkeypatch.setattr(cluster.WorkflowProfile, "check", lambda *a: None)
-    monkeypatch.setattr(cluster, "clear_earlier_jobs", lambda *a: None)
-    assert dag.main(["--profile", PARAMS, "--workflow-profile", "params/slurm"]) == 0
+    monkeypatch.setattr(workflow, "follow", lose_once)
+    monkeypatch.setattr(workflow.WorkflowProfile, "check", lambda *a: None)
+    monkeypatch.setattr(workflow, "clear_earlier_jobs", lambda *a: None)
+    assert main(["study", "--profile", PARAMS, "--workflow-profile", "params/slurm"]) == 0
     assert len(given) == 2 and given[0][-1] is not given[1][-1]
     assert "Snakemake had lost sight of its jobs in SLURM: it is started again." in capsys.readouterr().out
 
 
-def test_the_notebook_s_own_message_goes_first(jobs):
-    job = jobs[0][3]
-    job.executed.parent.mkdir(parents=True, exist_ok=True)
-    job.executed.with_suffix(".error").write_text("PPO stopped in update 3: the loss is NaN.\n")
-    assert (
-        failures.Failure(job, [f"    message: {ended('FAILED')}"]).reason()
-        == "PPO stopped in update 3: the loss is NaN."
-    )
-
-
-# ---- where notebooks start
-
-
-def test_a_job_elsewhere_has_no_server_and_is_told_so():
-    with warm.Server(here=False) as server:
-        assert server.process is None and server.environment == {warm.ADDRESS: ""}
-
-
-def test_a_notebook_without_a_server_says_so_in_a_line(tmp_path):
-    """Here of a server that is on another host; the notebook is missing, so that this is quick."""
-    words = [sys.executable, "-m", "rdlib.study.warm", str(tmp_path / "none.ipynb"), str(tmp_path / "out.ipynb")]
-    environment = os.environ | {warm.ADDRESS: "rdlib-on-another-host"}
-    done = subprocess.run(words, env=environment, capture_output=True, text=True, cwd=REPOSITORY)
-    assert done.returncode == 1 and done.stdout.count(slurm_test.COLD) == 1 and done.stdout.count("\n") == 1
-    assert "There is no notebook" in done.stderr
-
-
-# ---- the cluster of `make slurm-test`
+# ---- the cluster of `make check KIND=slurm`
 
 
 def test_what_is_missing_is_said_where_it_cannot_be_installed(tmp_path, monkeypatch):
@@ -433,23 +363,9 @@ def test_what_is_missing_is_said_where_it_cannot_be_installed(tmp_path, monkeypa
 
 
 def test_the_configuration_keeps_to_its_folder_and_the_node_takes_two_jobs_of_params_slurm(tmp_path):
-    ports = local_slurm.free_ports(2)
-    assert len(set(ports)) == 2
-    text = local_slurm.configuration(tmp_path, ports, "someone")
-    fields = dict(line.split("=", 1) for line in text.splitlines())
+    text = local_slurm.configuration(tmp_path, local_slurm.free_ports(2), "someone")
     paths = re.findall(r"=(/\S+)", text.replace("socket=", ""))
     assert paths and all(path.startswith(str(tmp_path)) for path in paths)
-    assert fields["SlurmctldPort"] == str(ports[0]) and fields["SlurmUser"] == fields["SlurmdUser"] == "someone"
-    asked = workflow().resources
     node = dict(word.split("=") for word in text.split("NodeName=")[1].splitlines()[0].split()[1:])
-    assert int(node["CPUs"]) // asked["cpus_per_task"] == int(node["RealMemory"]) // asked["mem_mb"] * 1 == 2
-
-
-def test_the_cell_of_the_faults_is_a_study_whose_jobs_ask_for_gpus(tmp_path, at_root):
-    content = slurm_test.one_cell(slurm_test.read(REPOSITORY / "params/smoke.yaml"))
-    root = at_root(make_root(tmp_path))
-    slurm_test.write(root / "cell.yaml", content)
-    made = study_jobs("cell.yaml", [0])
-    assert 15 < len(made) < 25
-    assert {job.gpus for job in made if job.notebook in ("01_teacher_responses", "06_ppo")} == {slurm_test.GPUS}
-    assert {job.gpus for job in made if job.notebook in ("00_data", "02_pseudo_labels")} == {0}
+    asked = placement().resources
+    assert int(node["CPUs"]) // asked["cpus_per_task"] == int(node["RealMemory"]) // asked["mem_mb"] == 2

@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import random
-import signal
 import sqlite3
-import time
 from dataclasses import replace
 
 import pytest
@@ -60,22 +55,6 @@ def test_what_serves_a_request(tmp_path, reply, had, now, serves):
         assert bool(store.kept([wanted(max_tokens=now)])[0]) is serves
 
 
-def test_another_series_or_request_is_not_served(tmp_path):
-    with Store.open(tmp_path / "s.sqlite") as store:
-        keep(store)
-        assert store.kept([wanted(series="1"), wanted(what=ASKED | {"temperature": 0.5})]) == [{}, {}]
-        assert store.kept([wanted(), wanted((0, 1))]) == [{0: ANSWER}, {0: ANSWER}]
-
-
-def test_the_newest_that_serves_is_given(tmp_path):
-    cut = replace(ANSWER, ended=False, text="It is")
-    longer = replace(ANSWER, text="It is 5.\n#### 5")
-    with Store.open(tmp_path / "s.sqlite") as store:
-        keep(store, 0, cut)
-        keep(store, 0, longer, wanted(max_tokens=200))
-        assert store.kept([wanted()]) == [{0: longer}]
-
-
 def test_refusals_of_a_run_that_ended_badly_serve_no_more(tmp_path):
     refused = Reply("refused", words="filtered")
     with Store.open(tmp_path / "s.sqlite") as store:
@@ -100,75 +79,25 @@ def test_what_was_spent_and_learnt(tmp_path):
         assert store.learnt("m at u") == {"most_choices": 4}
 
 
-def test_what_else_was_asked_of_a_question(tmp_path):
-    other = ASKED | {"messages": [{"role": "user", "content": "Please: Q?"}]}
+def test_a_file_that_is_no_store_is_named(tmp_path):
+    for number, content in enumerate((b"SQLite format 3\x00", b"\x00" * 5000, b'{"question": "a"}\n' * 900)):
+        (tmp_path / f"s{number}.sqlite").write_bytes(content)
+        with pytest.raises(UserError, match=rf"s{number}\.sqlite"), Store.open(tmp_path / f"s{number}.sqlite"):
+            pass
+    (tmp_path / "s.sqlite").touch()  # a store without a row
     with Store.open(tmp_path / "s.sqlite") as store:
-        keep(store, one=wanted(what=other), what=other)
-        found = store.others(["Q?", "R?"], 1.0, {digest(ASKED)})
-        assert [one["messages"] for one in found] == [other["messages"]]
-        assert store.others(["Q?"], 0.5, set()) == [] and store.others(["Q?"], 1.0, {digest(other)}) == []
-
-
-@pytest.mark.parametrize("content", [b"", b"SQLite format 3\x00", b"\x00" * 5000, b'{"question": "a"}\n' * 900])
-def test_a_file_that_is_no_store_is_named(tmp_path, content):
-    path = tmp_path / "s.sqlite"
-    path.write_bytes(content)
-    if not content:  # as `touch` leaves it: a store without a row
-        with Store.open(path) as store:
-            assert store.models() == {}
-        return
-    with pytest.raises(UserError, match=r"s\.sqlite"), Store.open(path):
-        pass
-
-
-def test_another_database_and_a_later_version_are_refused(tmp_path):
-    connection = sqlite3.connect(tmp_path / "other.sqlite")
-    connection.execute("CREATE TABLE t (a)")
-    connection.close()
-    with pytest.raises(UserError, match="a database of something else"), Store.open(tmp_path / "other.sqlite"):
-        pass
-    with Store.open(tmp_path / "s.sqlite") as store:
-        store.connection.execute("PRAGMA user_version = 99")
-    with pytest.raises(UserError, match="of a later version"), Store.open(tmp_path / "s.sqlite"):
-        pass
-    with pytest.raises(UserError, match="There is no store"), Store.open(tmp_path / "no.sqlite", create=False):
-        pass
-
-
-def test_a_store_that_cannot_be_written_says_so(tmp_path):
-    with Store.open(tmp_path / "s.sqlite") as store:
+        assert store.models() == {}
         store.connection.execute("PRAGMA query_only = ON")
         with pytest.raises(UserError, match="cannot be written"):
             keep(store)
-
-
-@pytest.mark.slow
-def test_thirty_kills_lose_nothing(tmp_path):
-    """A process writes and is killed at a random moment; what it said it had written is there, whole and once."""
-    path, rng, said = tmp_path / "s.sqlite", random.Random(0), 0
-    for kill in range(30):
-        reader, writer = os.pipe()
-        process = multiprocessing.get_context("fork").Process(target=_filling, args=(path, kill * 100_000, writer))
-        process.start()
-        os.close(writer)
-        time.sleep(rng.uniform(0.01, 0.15))
-        os.kill(process.pid, signal.SIGKILL)
-        process.join()
-        with os.fdopen(reader) as lines:
-            written = [int(line) for line in lines.read().split("\n")[:-1]]
-        said += len(written)
-        with Store.open(path) as store:
-            rows = store.connection.execute("SELECT sample FROM responses").fetchall()
-            assert {(n,) for n in written} <= set(rows) and len(rows) == len(set(rows))
-            assert store.connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
-    assert said > 30
-
-
-def _filling(path, start: int, descriptor: int) -> None:
-    with Store.open(path) as store:
-        for number in range(start, start + 100_000):
-            keep(store, number)
-            os.write(descriptor, f"{number}\n".encode())
+        store.connection.execute("PRAGMA query_only = OFF")
+        store.connection.execute("PRAGMA user_version = 99")
+    connection = sqlite3.connect(tmp_path / "other.sqlite")
+    connection.execute("CREATE TABLE t (a)")
+    connection.close()
+    for name, words in (("other", "a database of something else"), ("s", "of a later version"), ("no", "There is no")):
+        with pytest.raises(UserError, match=words), Store.open(tmp_path / f"{name}.sqlite", create=False):
+            pass
 
 
 @settings(max_examples=40)

@@ -23,14 +23,8 @@ from rdlib.engines.store import Store
 from rdlib.engines.stored_server import StoredServer
 from rdlib.errors import UserError
 from rdlib.settings import Model
-from rdlib.study import outlook, teacher_progress
-
-
-@pytest.fixture
-def fake():
-    server = FakeServer()
-    yield server
-    server.close()
+from rdlib.study import outlook
+from rdlib.study import progress as study_progress
 
 
 def engine_of(fake, folder, seed: int = 0, limit: int = 50, **fields) -> StoredServer:
@@ -93,23 +87,19 @@ def test_cut_responses_alone_are_asked_again_at_a_higher_limit(fake, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "change", [{"concurrency": 2}, {"timeout": 9.0}, {"api_key_env": "X"}, {"budget": {"tokens": 10**6}}]
+    ("change", "calls"),
+    [
+        ({"concurrency": 2, "timeout": 9.0, "api_key_env": "X", "budget": {"tokens": 10**6}}, 0),
+        ({"system_prompt": "Be brief."}, 1),
+        ({"request": {"body": {"reasoning_effort": "low"}}}, 1),
+        ({"leave_out": ["top_p"]}, 1),
+    ],
 )
-def test_how_it_is_asked_decides_nothing(fake, tmp_path, change):
+def test_what_is_asked_decides_and_how_it_is_asked_does_not(fake, tmp_path, change, calls):
     first = texts(engine_of(fake, tmp_path), hot(0))
     asked = len(fake.calls)
-    assert texts(engine_of(fake, tmp_path, **change), hot(0)) == first and len(fake.calls) == asked
-
-
-@pytest.mark.parametrize(
-    "change",
-    [{"system_prompt": "Be brief."}, {"request": {"body": {"reasoning_effort": "low"}}}, {"leave_out": ["top_p"]}],
-)
-def test_what_is_asked_decides(fake, tmp_path, change):
-    texts(engine_of(fake, tmp_path), hot(0))
-    asked = len(fake.calls)
-    texts(engine_of(fake, tmp_path, **change), hot(0))
-    assert len(fake.calls) == asked + 1
+    assert (texts(engine_of(fake, tmp_path, **change), hot(0)) == first) or calls
+    assert len(fake.calls) == asked + calls
 
 
 def test_samples_that_come_one_by_one_are_kept_one_by_one(fake, tmp_path):
@@ -173,27 +163,22 @@ def test_a_share_that_the_profile_allows_does_not_end_it(fake, tmp_path):
 
 def test_a_budget_ends_the_asking_cleanly(fake, tmp_path):
     requests = [hot(number, 1) for number in range(40)]
-    with pytest.raises(
-        UserError, match=r"The budget of m is used up: 10 of 10 responses. 10 responses came and are kept, 30"
-    ):
-        texts(engine_of(fake, tmp_path, budget={"responses": 10}), *requests)
-    assert len(fake.calls) == 10
-    with pytest.raises(UserError, match=r"is used up: 10 of 10 responses. 30 responses are missing: raise the budget"):
-        texts(engine_of(fake, tmp_path, budget={"responses": 10}), *requests)
-    assert len(fake.calls) == 10
+    for words in ("10 responses came and are kept, 30", "30 responses are missing: raise the budget"):
+        with pytest.raises(UserError, match=f"The budget of m is used up: 10 of 10 responses. {words}"):
+            texts(engine_of(fake, tmp_path, budget={"responses": 10}), *requests)
+        assert len(fake.calls) == 10
     assert len(texts(engine_of(fake, tmp_path, budget={"responses": 100}), *requests)) == 40
     assert len(fake.calls) == 40
 
 
 def test_money_and_tokens_count(fake, tmp_path):
     prices = {"input": 0, "output": 1000.0, "currency": "EUR"}  # ten tokens a response: 0.01 each
-    requests = [hot(number, 1) for number in range(40)]
-    with pytest.raises(UserError, match=r"is used up: 0\.\d+ of 0.1 EUR"):
-        texts(engine_of(fake, tmp_path, budget={"money": 0.1}, prices=prices, concurrency=1), *requests)
-    assert 10 <= len(fake.calls) <= 11
-    other = tmp_path / "other"
-    with pytest.raises(UserError, match="tokens"):
-        texts(engine_of(fake, other, budget={"tokens": 200}, concurrency=1), *requests)
+    for budget, words in (({"money": 0.1}, r"is used up: 0\.\d+ of 0.1 EUR"), ({"tokens": 100}, "tokens")):
+        asked = len(fake.calls)
+        engine = engine_of(fake, tmp_path / words[-3:], budget=budget, prices=prices, concurrency=1)
+        with pytest.raises(UserError, match=words):
+            texts(engine, *(hot(number, 1) for number in range(40)))
+        assert (10 if "money" in budget else 1) <= len(fake.calls) - asked <= 11
 
 
 # ---- through the stages: forty questions, and one change at a time
@@ -203,10 +188,8 @@ def answering(body: dict) -> dict:
     question, found = body["messages"][-1]["content"], []
     for sample in range(body.get("n", 1)):
         drawn = hashlib.sha256(f"{question}{body.get('seed')}{sample}{body.get('temperature')}".encode()).hexdigest()
-        answer = 7 if int(drawn[0], 16) < 13 else 8
-        found.append(
-            {"message": {"content": f"Step by step, by {drawn[:8]}, it is\n#### {answer}"}, "finish_reason": "stop"}
-        )
+        text = f"Step by step, by {drawn[:8]}, it is\n#### {7 if int(drawn[0], 16) < 13 else 8}"
+        found.append({"message": {"content": text}, "finish_reason": "stop"})
     return {"choices": found, "usage": {"completion_tokens": 20 * len(found), "prompt_tokens": 30}}
 
 
@@ -243,34 +226,31 @@ def setting(*path, value):
     return change
 
 
-def rows(edit):
+def rows(edit, end: str = "\n"):
     def change(root, content):
-        lines = (root / "q.jsonl").read_text().splitlines()
-        (root / "q.jsonl").write_bytes(edit(lines))
+        lines = edit((root / "q.jsonl").read_text().splitlines())
+        (root / "q.jsonl").write_bytes((end.join(lines) + end).encode())
 
     return change
 
 
-def joined(lines, end: str = "\n") -> bytes:
-    return (end.join(lines) + end).encode()
+def of_how_it_runs(root, content):
+    """Nothing that decides a response."""
+    content["teachers"]["strong"] |= {"concurrency": 4, "max_tokens": 8000}
+    content["generation"] |= {"batch_size": 64, "shard_size": 512, "engine": "vllm"}
+    rows(lambda lines: lines[::-1], "\r\n")(root, content)
 
 
+# What is changed, and how many requests are made for it: at least, at most
 CHANGES = {
-    "nothing": (setting("name", value="tiny"), 0, 0),
-    "concurrency": (setting("teachers", "strong", "concurrency", value=4), 0, 0),
-    "batch size": (setting("generation", "batch_size", value=64), 0, 0),
-    "shard size": (setting("generation", "shard_size", value=512), 0, 0),
-    "the students' engine": (setting("generation", "engine", value="vllm"), 0, 0),
+    "how it runs": (of_how_it_runs, 0, 0),
     "one temperature more": (setting("teacher_sampling", "low_temperatures", value=[0.7, 1.0, 1.2]), 36, 36),
     "max_tokens": (setting("datasets", "mine", "max_tokens", value=512), 0, 0),
-    "the teacher's max_tokens": (setting("teachers", "strong", "max_tokens", value=8000), 0, 0),
     "more held out": (setting("datasets", "mine", "test", value=5), 0, 4),
-    "a question more": (rows(lambda lines: joined([*lines, '{"question": "What is one more?"}'])), 4, 4),
-    "a question less": (rows(lambda lines: joined(lines[:7] + lines[8:])), 0, 2),
-    "a typo mended": (rows(lambda lines: joined([line.replace("is 5 plus", "is five plus") for line in lines])), 4, 4),
-    "an answer given": (rows(lambda lines: joined([lines[0][:-1] + ', "answer": 0}', *lines[1:]])), 0, 4),
-    "line ends": (rows(lambda lines: joined(lines, "\r\n") + b"\r\n"), 0, 0),
-    "the order of the rows": (rows(lambda lines: joined(lines[::-1])), 0, 0),
+    "a question more": (rows(lambda lines: [*lines, '{"question": "What is one more?"}']), 4, 4),
+    "a question less": (rows(lambda lines: lines[:7] + lines[8:]), 0, 2),
+    "a typo corrected": (rows(lambda lines: [line.replace("is 5 plus", "is five plus") for line in lines]), 4, 4),
+    "an answer given": (rows(lambda lines: [lines[0][:-1] + ', "answer": 0}', *lines[1:]]), 0, 4),
     "more samples": (setting("teacher_sampling", "samples_per_temperature", value=8), 108, 108),
 }
 
@@ -309,16 +289,17 @@ def test_held_out_questions_and_the_teachers_own_evaluation_share_what_they_ask(
     assert len(server.calls) - before == 8  # four questions at two temperatures; greedily once
 
 
-def test_what_looks_paid_already_is_said_before_it_is_asked_again(finished, tmp_path):
-    root, _ = changed(finished, tmp_path, setting("teachers", "strong", "system_prompt", value="Be brief."))
+AGAIN = "144 of the 144 requests to m ask again what the store has answers to, since the "
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "what"), [("system_prompt", "Be brief.", "prompt"), ("model", "m2", "model")]
+)
+def test_what_looks_paid_already_is_said_before_it_is_asked_again(finished, tmp_path, name, value, what):
+    root, _ = changed(finished, tmp_path, setting("teachers", "strong", name, value=value))
     (look,) = outlook.of([stage_in(root, "01_teacher_responses", dataset="mine")])
-    assert look.again == look.requests == 144
-    assert (
-        "144 of the 144 requests to m ask again what the store has answers to, since the prompt changed" in look.warning
-    )
-    root, _ = changed(finished, tmp_path / "other", setting("teachers", "strong", "model", value="m2"))
-    (look,) = outlook.of([stage_in(root, "01_teacher_responses", dataset="mine")])
-    assert "since the model changed" in look.warning
+    assert f"since the {what} changed" in look.warning and (what == "model" or AGAIN in look.warning)
+    assert what == "model" or look.again == look.requests == 144
 
 
 def test_the_store_is_a_recording_that_can_be_copied(finished, tmp_path):
@@ -382,28 +363,24 @@ def looked(finished, folder, answer, **fields):
 
 
 def saying(text, reason: str = "stop", tokens: int = 20):
-    def said(body):
-        count = body.get("n", 1)
-        found = [{"message": {"content": text}, "finish_reason": reason} for _ in range(count)]
-        return {"choices": found, "usage": {"completion_tokens": tokens * count}}
-
-    return said
+    choice = {"message": {"content": text}, "finish_reason": reason}
+    return lambda body: {
+        "choices": [choice] * body.get("n", 1),
+        "usage": {"completion_tokens": tokens * body.get("n", 1)},
+    }
 
 
 @pytest.mark.parametrize(
-    ("answer", "words"),
+    ("said", "words"),
     [
-        (
-            saying("Let me think and think", "length", 384),
-            "100% of the responses were cut at max_tokens, now 384: raise",
-        ),
-        (saying("As a helpful assistant I like to talk of flowers."), "no answer can be read in 100% of the responses"),
-        (saying("It is easy to see that it is\n#### 4"), "all samples of a question are one text"),
-        (saying(""), "got no answer from m"),
+        (("Let me think and think", "length", 384), "100% of the responses were cut at max_tokens, now 384: raise"),
+        (("As a helpful assistant I like flowers.",), "no answer can be read in 100% of the responses"),
+        (("It is easy to see that it is\n#### 4",), "all samples of a question are one text"),
+        (("",), "got no answer from m"),
     ],
 )
-def test_the_first_look_ends_what_is_of_no_use(finished, tmp_path, answer, words):
-    stage, server = looked(finished, tmp_path, answer)
+def test_the_first_look_ends_what_is_of_no_use(finished, tmp_path, said, words):
+    stage, server = looked(finished, tmp_path, saying(*said))
     with pytest.raises(UserError, match=words):
         stage.run_with_inputs()
     assert len(server.calls) <= 80  # twenty questions at four temperatures
@@ -415,13 +392,8 @@ def test_the_first_look_is_one_screen_with_what_is_left(finished, tmp_path, caps
     stage, server = looked(finished, tmp_path, answering, prices=prices, requests_per_minute=6000)
     stage.run_with_inputs()
     screen = capsys.readouterr().out
-    for words in (
-        "First look: 20 questions, 320 samples of m",
-        "Left to ask: 256 samples in about 64 requests",
-        "by requests_per_minute",
-        "Money: about 0.05 USD",
-        "; read: '",
-    ):
+    assert "First look: 20 questions, 320 samples of m" in screen and "; read: '" in screen
+    for words in ("Left to ask: 256 samples in about 64 requests", "by requests_per_minute", "Money: about 0.05 USD"):
         assert words in screen
     assert len(screen.splitlines()) < 40
     server.close()
@@ -439,19 +411,17 @@ def test_a_budget_below_the_first_look_is_said_before_anything_is_sent(finished,
 
 
 def test_unanswered_samples_are_counted_and_shown_with_the_servers_words(finished, tmp_path):
+    refused = {"message": {"content": None, "refusal": "I will not"}, "finish_reason": "stop"}
+
     def said(body):
-        if "is 5 plus" in body["messages"][-1]["content"]:
-            return {
-                "choices": [{"message": {"content": None, "refusal": "I will not"}, "finish_reason": "stop"}]
-                * body.get("n", 1)
-            }
-        return answering(body)
+        is_fifth = "is 5 plus" in body["messages"][-1]["content"]
+        return {"choices": [refused] * body.get("n", 1)} if is_fifth else answering(body)
 
     stage, server = looked(finished, tmp_path, said)
     stage.run_with_inputs()
-    table = teacher_progress.unanswered([stage])
+    table = study_progress.unanswered([stage])
     assert table["samples"].sum() == 16 and (table["questions"] == 1).all()
-    assert any("I will not" in line for line in teacher_progress.unanswered_lines(table))
+    assert any("I will not" in line for line in study_progress.unanswered_lines(table))
     responses = stage.table("responses")
     empty = responses[responses["text"] == ""]
     assert empty["answer"].isna().all() and not empty["finished"].any()
@@ -461,24 +431,18 @@ def test_unanswered_samples_are_counted_and_shown_with_the_servers_words(finishe
 
 def test_the_terminal_shows_rate_time_and_money():
     state = {"label": "a", "done": 10, "total": 100, "rate": 60.0, "left": 5400.0, "tokens": 33.3, "process": 1}
-    assert teacher_progress.in_words(state) == "60 a minute, 33 tokens/s, 1:30 h left"
+    assert study_progress.in_words(state) == "60 a minute, 33 tokens/s, 1:30 h left"
     state |= {"money_left": 1.234, "currency": "USD"}
-    assert teacher_progress.in_words(state).endswith("about 1.23 USD left to pay")
-    assert teacher_progress.in_words({"label": "a", "done": 0, "total": 9, "process": 1}) == ""
+    assert study_progress.in_words(state).endswith("about 1.23 USD left to pay")
+    assert study_progress.in_words({"label": "a", "done": 0, "total": 9, "process": 1}) == ""
 
 
 # ---- kills
 
 
 def _asking(url: str, folder, requests) -> None:
-    engine = StoredServer.open(
-        Model(model="m", engine="openai", base_url=url, check_models=False, concurrency=KILLED_WORKERS),
-        Settings("m", 50),
-        folder / "s.sqlite",
-        0,
-        None,
-    )
-    engine.generate(requests)
+    fields = {"engine": "openai", "base_url": url, "check_models": False, "concurrency": KILLED_WORKERS}
+    StoredServer.open(Model(model="m", **fields), Settings("m", 50), folder / "s.sqlite", 0, None).generate(requests)
     os._exit(0)
 
 
@@ -487,23 +451,23 @@ KILLED_WORKERS = 4
 
 @pytest.mark.slow
 def test_kills_lose_nothing_and_ask_nothing_twice_that_had_come(fake, tmp_path):
-    """Thirty kills at random moments: each costs at most what was under way."""
-    fake.delay, rng, requests = 0.004, random.Random(0), [hot(number, 2) for number in range(400)]
+    """Eight kills at random moments: each costs at most what was under way."""
+    fake.delay, rng, requests = 0.004, random.Random(0), [hot(number, 2) for number in range(200)]
     context, kills = multiprocessing.get_context("fork"), 0
     while True:
         process = context.Process(target=_asking, args=(fake.url, tmp_path, requests))
         process.start()
-        process.join(rng.uniform(0.02, 0.12) if kills < 30 else 120)
+        process.join(rng.uniform(0.02, 0.12) if kills < 8 else 120)
         if process.exitcode is not None:
             break
         os.kill(process.pid, signal.SIGKILL)
         process.join()
         kills += 1
-    assert process.exitcode == 0 and kills >= 20
+    assert process.exitcode == 0 and kills >= 5
     with Store.open(tmp_path / "s.sqlite") as store:
         rows = store.connection.execute("SELECT asked, sample, count(*) FROM responses GROUP BY 1, 2").fetchall()
-    assert len(rows) == 800 and {count for *_, count in rows} == {1}
-    assert len(fake.calls) <= 400 + kills * (KILLED_WORKERS + 1)  # and the one that proves the temperature
+    assert len(rows) == 400 and {count for *_, count in rows} == {1}
+    assert len(fake.calls) <= 200 + kills * (KILLED_WORKERS + 1)  # and the one that proves the temperature
 
 
 def test_the_terminal_is_told_of_all_samples_of_a_call(tmp_path):

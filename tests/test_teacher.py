@@ -35,16 +35,8 @@ def test_the_papers_numbers_of_responses():
 
 
 def test_greedy_responses_are_counted_in_full_and_cost_once():
-    responses = pd.DataFrame(
-        {
-            "id": ["q1", "q1", "q1"],
-            "confidence": ["high", "high", "high"],
-            "temperature": [0.0, 0.2, 0.2],
-            "sample": [0, 0, 1],
-            "text": ["a", "b", "c"],
-            "tokens": [9, 8, 7],
-        }
-    )
+    responses = pd.DataFrame({"temperature": [0.0, 0.2, 0.2], "sample": [0, 0, 1], "text": list("abc")})
+    responses = responses.assign(id="q1", confidence="high", tokens=[9, 8, 7])
     repeated = repeat_greedy(responses, 4)
     assert repeated["text"].tolist() == ["a", "a", "a", "a", "b", "c"]
     assert repeated["sample"].tolist() == [0, 1, 2, 3, 0, 1]

@@ -8,15 +8,11 @@ import pytest
 import torch
 from test_adapters import adapted_trainer
 from test_memory import Peak
-from test_ppo import CLOSE, EOS, llama, settings, share_of, trainer_for
-from test_training_settings import Graphs
+from test_ppo import CLOSE, EOS, llama, settings, trainer_for
 from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
-from transformers import LlamaForSequenceClassification
 
-from rdlib.method import ppo, token_logprobs
 from rdlib.method import ppo_core as core
+from rdlib.method import token_logprobs
 from rdlib.method.token_logprobs import logprobs_and_entropy
 
 WORDS, WIDTH = 83, 5  # a last tile that is narrower than the others
@@ -92,17 +88,6 @@ def test_gradients_by_finite_differences(tiles, temperature):
     assert torch.autograd.gradcheck(logprobs, (states, head.weight, head.bias))
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
-@pytest.mark.parametrize("bias", [True, False])
-def test_many_tiles_are_one(tiles, monkeypatch, dtype, bias):
-    given = case(dtype, bias)
-    in_tiles = gradients(*given, temperature=0.7)
-    whole(monkeypatch)
-    for found, expected in zip(in_tiles, gradients(*given, temperature=0.7), strict=True):
-        assert found.dtype == expected.dtype
-        torch.testing.assert_close(found, expected, **(CLOSE if dtype == torch.float32 else {}))
-
-
 @pytest.mark.parametrize("held", [torch.float32, torch.bfloat16])
 def test_bfloat16_is_as_near_to_float64_as_with_whole_logits(tiles, monkeypatch, held):
     """Under autocast, and of weights in bfloat16: the sums are in float32, gradients have their tensors' types."""
@@ -123,29 +108,6 @@ def test_bfloat16_is_as_near_to_float64_as_with_whole_logits(tiles, monkeypatch,
         assert ours < max(1.5 * theirs, 1e-3)
 
 
-def test_a_frozen_layer_gets_no_gradient_and_none_is_made(tiles):
-    states, head, tokens, mask = case()
-    expected = gradients(states, head, tokens, mask)[2]
-    head.requires_grad_(False)
-    with Largest() as seen:
-        found = gradients(states, head, tokens, mask)
-    torch.testing.assert_close(found[2], expected)
-    assert len(found) == 3 and seen.elements < head.weight.numel()
-
-
-def test_states_without_gradient_leave_the_layers(tiles):
-    states, head, tokens, mask = case()
-    expected = gradients(states, head, tokens, mask)[3:]
-    for found, one in zip(gradients(states.detach(), head, tokens, mask)[2:], expected, strict=True):
-        torch.testing.assert_close(found, one)
-
-
-def test_without_any_real_position_all_gradients_are_zero(tiles):
-    states, head, tokens, mask = case()
-    logprobs, entropies, *found = gradients(states, head, tokens, torch.zeros_like(mask))
-    assert not any(tensor.any() for tensor in (logprobs, entropies, *found))
-
-
 def test_words_that_cannot_be_said_and_sure_policies_are_defined(tiles):
     states, head, tokens, mask = case(torch.float32)
     with torch.no_grad():
@@ -155,21 +117,6 @@ def test_words_that_cannot_be_said_and_sure_policies_are_defined(tiles):
     logprobs, entropies, *found = gradients(states, head, tokens, mask)
     assert torch.isfinite(logprobs).all() and all(torch.isfinite(g).all() for g in found)
     torch.testing.assert_close(entropies, torch.zeros_like(entropies), rtol=0, atol=1e-6)
-
-
-def test_nan_is_not_hidden(tiles):
-    states, head, tokens, mask = case()
-    with torch.no_grad():
-        head.weight[40, 0] = math.nan
-    assert logprobs_and_entropy(states, head, tokens, mask)[0][mask].isnan().all()
-
-
-def test_entropies_are_for_steps_alone(tiles, monkeypatch):
-    given = case()
-    with torch.no_grad():
-        assert logprobs_and_entropy(*given)[1] is None
-        whole(monkeypatch)
-        assert logprobs_and_entropy(*given)[1] is None
 
 
 def test_an_adapter_of_the_output_layer_is_not_passed_by(tiles):
@@ -208,79 +155,22 @@ def test_a_step_in_tiles_is_the_step_of_whole_logits(tiles, monkeypatch, kind):
         torch.testing.assert_close(ours, theirs, **CLOSE)
 
 
-@pytest.mark.slow
-def test_torch_compile_goes_round_the_tiles(tiles):
-    found = {}
-    for compiled in (False, True):
-        trainer = trainer_for(settings(episodes_per_update=6, minibatch_size=6, epochs=1))
-        if compiled:
-            trainer.both.compile(dynamic=True, backend=(graphs := Graphs()))
-        statistics = trainer.optimise(rollouts(trainer), 1)
-        found[compiled] = {name: float(value) for name, value in statistics.items()}
-    assert graphs.seen > 0 and found[True] == pytest.approx(found[False], abs=1e-5)
-    torch.compiler.reset()
-
-
 # ---- what is held
 
 
-class Largest(TorchDispatchMode):
-    """How many elements the largest tensor had that was made inside."""
-
-    elements = 0
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        result = function(*args, **(kwargs or {}))
-        made = [t.numel() for t in tree_leaves(result) if isinstance(t, torch.Tensor)]
-        self.elements = max(self.elements, *made, 0)
-        return result
-
-
-def of_real_words() -> tuple[ppo.PPOTrainer, int]:
-    """A trainer of a tiny body with a real vocabulary, and how many logits its episodes have."""
+@pytest.mark.slow
+def test_the_peak_of_an_update_is_at_most_a_quarter_of_that_with_whole_logits(monkeypatch):
+    """Of a tiny body with a real vocabulary."""
 
     def sample(policy, prompts, seed):
         return [[2 + seed % 7 + i] * 31 + [EOS] for i in range(len(prompts))]
 
     config = settings(episodes_per_update=8, minibatch_size=8, total_updates=1, epochs=1)
-    trainer = trainer_for(
-        config, sample=sample, score=share_of(5), vocabulary=REAL_WORDS, width=8, tie_word_embeddings=True
-    )
-    return trainer, 8 * 32 * REAL_WORDS
-
-
-@pytest.mark.slow
-def test_no_tensor_of_an_update_is_as_large_as_a_tenth_of_the_logits():
-    trainer, logits = of_real_words()
-    with Largest() as seen:
-        trainer._update(1)
-    weights = max(p.numel() for p in trainer.parameters)
-    assert seen.elements <= max(weights, token_logprobs.CPU_TILE, 8 * REAL_WORDS) < logits / 9
-
-
-@pytest.mark.slow
-def test_the_peak_of_an_update_is_at_most_a_quarter_of_that_with_whole_logits(monkeypatch):
     peaks = []
     for _ in range(2):
-        trainer, _ = of_real_words()
+        trainer = trainer_for(config, sample=sample, vocabulary=REAL_WORDS, width=8, tie_word_embeddings=True)
         with Peak() as peak:
             trainer._update(1)
         peaks.append(peak.most)
         whole(monkeypatch)
     assert peaks[0] < peaks[1] / 4, peaks
-
-
-def test_a_forward_pass_keeps_nothing_of_the_vocabularys_size(tiles):
-    states, head, tokens, mask = case()
-    kept = []
-    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.append(tensor) or tensor, lambda tensor: tensor):
-        logprobs_and_entropy(states, head, tokens, mask)
-    weights = {head.weight.data_ptr(), head.bias.data_ptr()}
-    assert max(tensor.numel() for tensor in kept if tensor.data_ptr() not in weights) <= states.numel()
-
-
-def test_values_are_of_the_same_positions():
-    policy, value_model = llama().eval(), llama(LlamaForSequenceClassification, seed=1).eval()
-    batch = core.Batch.collate([[5], [6, 7]], [[4, 5, EOS], [EOS]])
-    logprobs, entropies, values = core.PolicyAndValue(policy, value_model)(*batch.inputs, 1.0)
-    assert logprobs.shape == entropies.shape == values.shape == batch.mask.shape

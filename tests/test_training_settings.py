@@ -11,22 +11,19 @@ import torch
 from conftest import MODELS, stage_in
 from safetensors.torch import load_file
 from test_adapters import again  # noqa: F401
+from test_baselines import start_of
 from test_ppo import PROMPTS, Words, llama, sampler, settings, share_of
-from test_resume import METHODS, interrupt
+from test_resume import METHODS
 from transformers import LlamaForSequenceClassification
 
 from rdlib import engines, numerics
-from rdlib.artifacts import hash_files
 from rdlib.engines import models
-from rdlib.errors import UserError
 from rdlib.method import baselines, ppo, training
-from rdlib.method.policy import policy_source
 from rdlib.settings import Training
-from rdlib.study.stage import Stage
 
 BF16 = {"training.weights": "bfloat16"}
 LORA = {"training.lora": {"r": 2, "alpha": 4.0}}
-STAGES = ["03_sft_warmup", "05_reward_model", "06_ppo"]
+STAGES = ["03_sft_warmup", "06_ppo"]
 
 
 def losses(stage) -> list[float]:
@@ -34,9 +31,6 @@ def losses(stage) -> list[float]:
     if stage.name == "06_ppo":
         return stage.jsonl("history")["policy_loss"].dropna().head(1).tolist()
     return stage.table("history")["loss"].dropna().head(6).tolist()
-
-
-# ---- how weights are held
 
 
 def test_why_weights_are_float32_by_default():
@@ -55,11 +49,7 @@ def test_why_weights_are_float32_by_default():
     assert moved[torch.bfloat16, 1e-6] < 0.02 and moved[torch.bfloat16, 1e-5] < 0.1
 
 
-def test_bfloat16_weights_are_computed_with_in_bf16():
-    assert training.in_bf16(Training(weights="bfloat16")) and training.in_bf16(Training(precision="bf16"))
-    assert not training.in_bf16(Training(precision="fp32"))
-    with pytest.raises(ValueError, match="weights bfloat16 cannot be computed with in fp32"):
-        Training(weights="bfloat16", precision="fp32")
+# ---- how weights are held
 
 
 @pytest.mark.slow
@@ -73,30 +63,11 @@ def test_a_stage_in_bfloat16_has_the_losses_of_float32_and_writes_what_it_held(s
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["03_sft_warmup", "05_reward_model", "06_ppo"])
-def test_adapters_on_bfloat16_weights_are_float32_and_merged_so(again, tmp_path, monkeypatch, name):  # noqa: F811
-    merging = training.merged
-
-    def spy(model):
-        trained = {p.dtype for p in model.parameters() if p.requires_grad}
-        frozen = {p.dtype for p in model.parameters() if not p.requires_grad}
-        seen.append((trained, frozen))
-        return merging(model)
-
-    seen = []
-    monkeypatch.setattr(training, "merged", spy)
-    stage = again(tmp_path, name, BF16 | LORA).run()
-    assert seen == [({torch.float32}, {torch.bfloat16})]
+def test_adapters_on_bfloat16_weights_are_merged_into_float32(again, tmp_path):  # noqa: F811
+    """As they are held: tests/test_one_base.py."""
+    stage = again(tmp_path, "05_reward_model", BF16 | LORA).run()
     merged = load_file(stage.folder / "model/model.safetensors")
     assert {tensor.dtype for tensor in merged.values()} == {torch.float32}
-
-
-@pytest.mark.slow
-def test_a_killed_stage_in_bfloat16_goes_on_exactly(again, tmp_path, monkeypatch):  # noqa: F811
-    whole = again(tmp_path / "whole", "03_sft_warmup", BF16).run()
-    broken = again(tmp_path / "broken", "03_sft_warmup", BF16)
-    interrupt(broken, monkeypatch, training.ProgressBar, "on_step_end", 5)
-    assert hash_files(broken.run().folder) == hash_files(whole.folder)
 
 
 # ---- attention
@@ -125,43 +96,35 @@ def test_the_attention_is_the_one_named(attention):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "networks"), [("03_sft_warmup", 1), ("05_reward_model", 1), ("06_ppo", 4)])
-def test_every_network_of_a_stage_has_the_attention_named(study, again, tmp_path, loaded, name, networks):  # noqa: F811
-    """And the same losses, whose key is the same."""
-    stage = again(tmp_path, name, {"training.attention": "eager"})
-    plain = stage_in(study, name, stage.method)
+def test_every_network_of_ppo_has_the_attention_named_and_the_same_losses(study, again, tmp_path, loaded):  # noqa: F811
+    """The key is the same, too."""
+    stage, plain = again(tmp_path, "06_ppo", {"training.attention": "eager"}), stage_in(study, "06_ppo")
     assert stage.folder.name == plain.folder.name and stage.key == plain.key
     stage.run()
-    assert [options["attn_implementation"] for options in loaded] == ["eager"] * networks
+    assert [options["attn_implementation"] for options in loaded] == ["eager"] * 4
     assert losses(stage) == pytest.approx(losses(plain), abs=1e-5)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("method", "networks"), [("rft", 1), ("dpo", 2), ("grpo", 1), ("distillation", 2)])
-def test_the_baselines_networks_are_held_so_too(again, tmp_path, loaded, method, networks):  # noqa: F811
-    stage = replace(again(tmp_path, "13_baseline", BF16 | {"training.attention": "eager"}), method=method)
-    source = policy_source(stage)
-    cell = baselines.Cell(
-        source,
-        models.load_tokenizer(source),
-        baselines.read_questions(stage.input("data"), "train", "validation"),
-        baselines.artifacts.read_parquet(stage.input("labels") / "labels.parquet"),
-        stage.dataset_settings,
-    )
-    trainer = baselines.TRAINERS[method](stage, tmp_path, cell)
+def test_a_baselines_networks_are_held_so_too(again, tmp_path, loaded):  # noqa: F811
+    stage = again(tmp_path, "13_baseline", BF16 | {"training.attention": "eager"})
+    stage = replace(stage, method="dpo")
+    trainer = baselines.TRAINERS["dpo"](stage, tmp_path, start_of(stage))
     held = [(options["attn_implementation"], options["dtype"]) for options in loaded]
-    assert held == [("eager", torch.bfloat16)] * networks and trainer.args.bf16
+    assert held == [("eager", torch.bfloat16)] * 2 and trainer.args.bf16
 
 
 @pytest.mark.parametrize("fast", [True, False])
-def test_auto_is_bfloat16_where_the_machine_computes_with_it(monkeypatch, fast):
+def test_auto_is_bfloat16_where_the_machine_computes_with_it(study, monkeypatch, fast):
     monkeypatch.setattr(models.numerics, "computes_bfloat16", lambda: fast)
     expected = torch.bfloat16 if fast else torch.float32
     assert models.dtype_of("auto") is expected and models.dtype_of("bfloat16") is torch.bfloat16
     assert models.load_causal_lm(MODELS / "small").dtype is torch.float32
-    assert models.load_causal_lm(MODELS / "small", weights="auto").dtype is expected
     assert models.load_causal_lm(MODELS / "small", Training(weights="auto")).dtype is expected
     assert training.in_bf16(Training(weights="auto")) is fast
+    stage = stage_in(study, "04_student_responses").with_overrides({"generation.weights": "auto"})
+    with closing(engines.open_engine(stage, stage.profile.model_of("small"))) as engine:
+        assert engine.model.dtype is expected  # which a study samples with
 
 
 @pytest.mark.parametrize(
@@ -184,26 +147,6 @@ def test_a_processor_computes_with_bfloat16_if_it_has_the_instructions_and_may_u
     assert numerics.computes_bfloat16() is expected
 
 
-def test_a_study_samples_with_the_weights_that_its_profile_names(study, monkeypatch):
-    stage = stage_in(study, "04_student_responses").with_overrides({"generation.weights": "bfloat16"})
-    model = stage.profile.model_of("small")
-    with closing(engines.open_engine(stage, model)) as engine:
-        assert engine.model.dtype is torch.bfloat16
-
-
-def test_what_decides_a_key():
-    """Kernels and reports do not, the weights' type does."""
-
-    def recipe(overrides: dict) -> str:
-        axes = {"dataset": "gsm", "teacher": "strong", "student": "small", "method": "ours"}
-        return Stage("06_ppo", "params/micro.yaml", all_overrides=overrides, **axes).recipe
-
-    plain = recipe({})
-    for same in ({"attention": "eager"}, {"compile": True}, {"report_to": ["tensorboard"]}):
-        assert recipe({f"training.{name}": value for name, value in same.items()}) == plain
-    assert recipe(BF16) != plain
-
-
 # ---- torch.compile
 
 
@@ -213,12 +156,12 @@ def trainer(config, compiled: bool) -> ppo.PPOTrainer:
     return ppo.PPOTrainer(*networks, Words(), config, PROMPTS, sampler(), share_of(5), compiled=compiled)
 
 
-@pytest.mark.parametrize("compiled", [False, True])
-def test_ppos_passes_are_compiled_and_its_sampling_is_not(monkeypatch, compiled):
+def test_ppos_passes_are_compiled_where_the_setting_says_so(monkeypatch):
     calls = []
     monkeypatch.setattr(torch.nn.Module, "compile", lambda self, **options: calls.append(type(self).__name__))
-    trainer(settings(), compiled)
-    assert calls == ["PolicyAndValue"] * compiled
+    for compiled in (False, True):
+        trainer(settings(), compiled)
+    assert len(calls) == 1
 
 
 @pytest.mark.slow
@@ -255,8 +198,3 @@ def test_the_trainers_passes_are_compiled_and_later_trainings_are_not(study, aga
     assert graphs.seen > 0 and "ACCELERATE_DYNAMO_BACKEND" not in os.environ
     assert losses(stage) == pytest.approx(losses(stage_in(study, stage.name, stage.method)), abs=1e-5)
     torch.compiler.reset()
-
-
-def test_a_model_that_lacks_an_attention_is_one_sentence():
-    with pytest.raises(UserError, match="cannot be loaded"):
-        models.load_causal_lm(MODELS / "small", Training(attention="flash_attention_2"))

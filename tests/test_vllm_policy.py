@@ -6,25 +6,23 @@ tests/with_vllm holds the rest to vLLM itself.
 from __future__ import annotations
 
 import importlib.util
-import os
-import threading
 from contextlib import ExitStack, closing
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import MagicMock
 
 import pytest
 import torch
-from accelerate.utils import DistributedType
 from conftest import MODELS, REPOSITORY, make_root, stage_in
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file
 
+from rdlib.__main__ import main
 from rdlib.engines import models, vllm_policy
 from rdlib.engines.vllm_policy import PolicyServer, merged_weights
 from rdlib.errors import UserError
 from rdlib.settings import Vllm
-from rdlib.study import dag, requirements
+from rdlib.study import requirements
 
 SMALL, LARGE = str(MODELS / "small"), str(MODELS / "large")
 UNTIED = {"tie_word_embeddings": False}
@@ -50,12 +48,6 @@ def test_adapters_are_added_into_the_weights_and_the_policy_stays(options):
         torch.testing.assert_close(sent[name], tensor)
     plain = models.load_causal_lm(SMALL).state_dict()
     assert any(not torch.equal(plain[name], tensor) for name, tensor in sent.items())
-
-
-def test_a_policy_without_adapters_is_sent_as_it_is(small):
-    assert {n: t.data_ptr() for n, t in merged_weights(small[0])} == {
-        n: t.data_ptr() for n, t in small[0].state_dict().items()
-    }
 
 
 def test_adapters_on_bfloat16_weights_are_not_rounded_away():
@@ -128,17 +120,12 @@ def opened(small, monkeypatch):
         yield open_server
 
 
-@pytest.mark.parametrize(
-    ("transfer", "before", "sending"),
-    [(None, "update_config", "reload_weights"), ({"backend": "nccl"}, "init_communicator", "update_named_params")],
-)
-def test_weights_are_sent_before_every_rollout(small, opened, transfer, before, sending):
+@pytest.mark.parametrize("transfer", [None, {"backend": "nccl"}])
+def test_a_rollout_is_sampled_by_the_policys_weights_with_a_seed_each(small, opened, transfer):
     server, client = opened(weight_transfer_config=transfer)
-    assert server.url == "http://somewhere:8000" and client.calls == [before]
-    policy = adapted()
-    prompts = [[5, 6], [7], [5, 6]]
+    policy, prompts = adapted(), [[5, 6], [7], [5, 6]]
+    assert server.url == "http://somewhere:8000"
     assert server.rollouts(policy, prompts, 0.7, seed=3) == (prompts, [[-5, -6], [-7], [-5, -6]])
-    assert client.calls == [before, sending, "reset_prefix_cache", *["generate"] * 3]
     expected = dict(merged_weights(policy))
     assert client.weights.keys() == expected.keys()
     assert all(torch.equal(client.weights[name], tensor) for name, tensor in expected.items())
@@ -174,24 +161,10 @@ def test_a_server_of_another_kind_is_refused(small, changes, words):
     assert "\n" not in str(caught.value)
 
 
-class NotFound(BaseHTTPRequestHandler):
-    """A server of something else."""
-
-    def do_GET(self):
-        self.send_error(404)
-
-    def log_message(self, *arguments):
-        """Say nothing."""
-
-
-def test_what_is_no_vllm_server_is_refused_at_once():
-    other = HTTPServer(("127.0.0.1", 0), NotFound)
-    threading.Thread(target=other.serve_forever, daemon=True).start()
-    for port in (other.server_port, 1):
-        with pytest.raises(UserError, match=f"No vLLM server answers at .*:{port} .*docs/rollouts.md"):
-            vllm_policy._connect(f"http://127.0.0.1:{port}")
-    other.shutdown()
-    other.server_close()
+def test_what_is_no_vllm_server_is_refused_at_once(fake):
+    for address in (fake.url, "http://127.0.0.1:1"):
+        with pytest.raises(UserError, match=f"No vLLM server answers at .*{address} .*docs/rollouts.md"):
+            vllm_policy._connect(address)
 
 
 def test_one_server_samples_for_one_training_at_a_time(small, opened):
@@ -205,64 +178,33 @@ def test_one_server_samples_for_one_training_at_a_time(small, opened):
 # ---- vLLM in the process
 
 
-class Engine:
-    """vLLM that notes what it is asked."""
-
-    def __init__(self):
-        self.calls = []
-
-    def sleep(self, level):
-        self.calls.append(f"sleep {level}")
-
-    def wake_up(self, tags):
-        self.calls.append(f"wake {tags[0]}")
-
-    def collective_rpc(self, method, kwargs):
-        self.calls.append(f"{method} {len(list(kwargs['weights_iterator']))}")
-
-    def reset_prefix_cache(self):
-        self.calls.append("reset")
-
-
-@pytest.mark.parametrize("sleep", [True, False])
-@pytest.mark.parametrize("gpu", [True, False])
-@pytest.mark.parametrize("processes", [1, 2])
-def test_it_starts_as_the_place_wants_and_sleeps_but_for_rollouts(small, monkeypatch, sleep, gpu, processes):
-    """Without weights; as a part of the training processes' group; with its memory given back on a GPU alone."""
-    kind = DistributedType.NO if processes == 1 else DistributedType.MULTI_CPU
-    started = {}
-    monkeypatch.setattr(vllm_policy, "PartialState", lambda: SimpleNamespace(distributed_type=kind))
+@pytest.mark.parametrize(("gpu", "sleeps"), [(True, True), (True, False), (False, True)])
+def test_it_starts_without_weights_and_gives_its_memory_back_on_a_gpu_alone(small, monkeypatch, gpu, sleeps):
+    """tests/with_vllm has the rollouts, the group of several processes, and the real states of sleep."""
+    started, llm = {}, MagicMock()
     monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
     monkeypatch.setattr(models, "device", lambda: torch.device("cpu"))
-    monkeypatch.delenv("VLLM_ENABLE_V1_MULTIPROCESSING", raising=False)
+    monkeypatch.setenv("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
 
     def start(self, model, max_tokens, settings, more):
-        started.update(more, apart=os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] != "0")
-        assert not models.load_config(model).tie_word_embeddings
-        self.llm = Engine()
+        started.update(more)
+        self.llm = llm
 
     monkeypatch.setattr(vllm_policy.VllmEngine, "__init__", start)
-    engine = vllm_policy.PolicyEngine(*small, 9, Vllm(), sleep)
-    expected = {"load_format": "dummy", "apart": False}
-    expected |= {"enable_sleep_mode": True} if gpu and sleep else {}
-    expected |= {"distributed_executor_backend": "external_launcher"} if processes == 2 else {}
-    assert started == expected
+    engine = vllm_policy.PolicyEngine(*small, 9, Vllm(), sleeps)
+    assert started["load_format"] == "dummy" and started.get("enable_sleep_mode", False) == (gpu and sleeps)
     with engine.awake(small[0]):
-        engine.llm.calls.append("sample")
-    sent = f"reload_weights {len(small[0].state_dict())}"
-    whole = ["sleep 2", "wake weights", sent, "wake kv_cache", "reset", "sample", "sleep 2"]
-    assert engine.llm.calls == (whole if sleep else [sent, "reset", "sample"])
+        assert llm.collective_rpc.call_args.args[0] == "reload_weights"
+    assert llm.sleep.called == sleeps == llm.wake_up.called
 
 
-def test_memory_that_runs_out_as_it_wakes_is_one_sentence(small, monkeypatch):
+def test_memory_that_runs_out_as_it_wakes_is_one_sentence(small):
     engine = vllm_policy.PolicyEngine.__new__(vllm_policy.PolicyEngine)
-    engine.llm, engine.sleeps = Engine(), True
-    monkeypatch.setattr(engine.llm, "wake_up", lambda tags: (_ for _ in ()).throw(RuntimeError("CUDA out of memory\n")))
-    with (
-        pytest.raises(UserError, match=r"\(CUDA out of memory\).*lower generation.vllm.gpu_memory_utilization"),
-        engine.awake(small[0]),
-    ):
+    engine.llm, engine.sleeps = MagicMock(), True
+    engine.llm.wake_up.side_effect = RuntimeError("CUDA out of memory\n")
+    words = r"\(CUDA out of memory\).*lower generation.vllm.gpu_memory_utilization"
+    with pytest.raises(UserError, match=words), engine.awake(small[0]):
         pytest.fail("it was awake")
 
 
@@ -305,7 +247,7 @@ def test_without_vllm_nothing_is_computed(tmp_path, at_root, monkeypatch, capsys
     (root / "notebooks").symlink_to(REPOSITORY / "notebooks")
     found = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *more: None if name == "vllm" else found(name, *more))
-    assert dag.main(["--profile", "tiny.yaml"]) == 2
+    assert main(["study", "--profile", "tiny.yaml"]) == 2
     error = capsys.readouterr().err
     assert "needs vLLM, which is not installed here" in error and len(error.strip().splitlines()) == 1
     assert {path.name for path in (root / "runs").rglob("*")} == {"tiny", ".lock"}

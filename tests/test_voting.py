@@ -36,30 +36,6 @@ answer = st.sampled_from(["1", "2", "3", None])
 shares = st.floats(0, 1)
 
 
-@given(st.lists(answer, max_size=25), shares, st.integers(1, 5))
-def test_agreeing_votes_never_remove_a_label(answers, threshold, more):
-    label, share = majority_vote(answers, threshold)
-    if label is not None:
-        again, larger = majority_vote([*answers, *[label] * more], threshold)
-        assert again == label
-        assert larger >= share
-
-
-@given(st.lists(answer, max_size=25), shares, st.randoms())
-def test_the_order_of_votes_does_not_matter(answers, threshold, rng):
-    shuffled = list(answers)
-    rng.shuffle(shuffled)
-    assert majority_vote(shuffled, threshold) == majority_vote(answers, threshold)
-
-
-@given(st.lists(answer, max_size=25), shares, shares)
-def test_a_higher_threshold_only_removes_labels(answers, first, second):
-    low, high = sorted((first, second))
-    strict, share = majority_vote(answers, high)
-    assert strict in (None, majority_vote(answers, low)[0])
-    assert (strict is not None) == (share > high and any(a is not None for a in answers))
-
-
 @given(st.lists(answer, min_size=1, max_size=25), shares)
 def test_second_implementation(answers, threshold):
     best = max((answers.count(a) for a in answers if a is not None), default=0)
@@ -73,24 +49,13 @@ def responses(rows) -> pd.DataFrame:
     return frame.assign(text="text")
 
 
+ANSWERS = {"q1": ("44-", "47-"), "q2": ("123", "999"), "q3": ("---", "5")}  # of the high and the low set; "-": none
 TABLE = responses(
     [
-        ("q1", "train", "high", "4"),
-        ("q1", "train", "high", "4"),
-        ("q1", "train", "high", None),
-        ("q1", "train", "low", "4"),
-        ("q1", "train", "low", "7"),
-        ("q1", "train", "low", None),
-        ("q2", "train", "high", "1"),
-        ("q2", "train", "high", "2"),
-        ("q2", "train", "high", "3"),
-        ("q2", "train", "low", "9"),
-        ("q2", "train", "low", "9"),
-        ("q2", "train", "low", "9"),
-        ("q3", "validation", "high", None),
-        ("q3", "validation", "high", None),
-        ("q3", "validation", "high", None),
-        ("q3", "validation", "low", "5"),
+        (key, "validation" if key == "q3" else "train", confidence, None if answer == "-" else answer)
+        for key, both in ANSWERS.items()
+        for confidence, answers in zip(("high", "low"), both, strict=True)
+        for answer in answers
     ]
 )
 
@@ -104,43 +69,26 @@ def test_only_the_high_confidence_set_votes():
     assert labels["split"].tolist() == ["train", "train", "validation"]
 
 
-def test_propagation_labels_both_sets_and_leaves_q_fail_out():
-    labelled = propagate(TABLE, pseudo_labels(TABLE, 0.5))
-    assert labelled["id"].unique().tolist() == ["q1"]
-    assert labelled["positive"].tolist() == [True, True, False, True, False, False]
-    assert labelled["positive"].dtype == bool
-    assert labelled["pseudo_label"].eq("4").all()
-
-
-def test_propagation_survives_a_file(tmp_path):
-    """Parquet turns None into NaN or NA; nothing may change by that."""
+def test_propagation_labels_both_sets_and_leaves_q_fail_out(tmp_path):
+    """Also of tables in files: Parquet turns None into NaN or NA, by which nothing may change."""
+    labels = pseudo_labels(TABLE, 0.5)
     TABLE.to_parquet(tmp_path / "r.parquet")
-    pseudo_labels(TABLE, 0.5).to_parquet(tmp_path / "l.parquet")
-    table, labels = pd.read_parquet(tmp_path / "r.parquet"), pd.read_parquet(tmp_path / "l.parquet")
-    assert propagate(table, labels)["positive"].tolist() == [True, True, False, True, False, False]
-    assert pseudo_labels(table, 0.5)["share"].tolist() == labels["share"].tolist()
-
-
-def test_propagation_with_no_label_at_all():
-    labels = pseudo_labels(TABLE, 1.0)
-    assert labels["pseudo_label"].isna().all()
-    assert propagate(TABLE, labels).empty
+    labels.to_parquet(tmp_path / "l.parquet")
+    read = pd.read_parquet(tmp_path / "r.parquet"), pd.read_parquet(tmp_path / "l.parquet")
+    for labelled in (propagate(TABLE, labels), propagate(*read)):
+        assert labelled["id"].unique().tolist() == ["q1"]
+        assert labelled["positive"].tolist() == [True, True, False, True, False, False]
+        assert labelled["positive"].dtype == bool
+        assert labelled["pseudo_label"].eq("4").all()
+    assert pseudo_labels(read[0], 0.5)["share"].tolist() == labels["share"].tolist()
 
 
 def test_judgement_by_hand():
     labels = pseudo_labels(TABLE, 0.5)
     # q1 has six responses: 4 4 - 4 7 -. Judged positive: the three 4s.
     right = judgement(TABLE, labels, pd.Series({"q1": "4", "q2": "9", "q3": "5"}))
-    assert right == {
-        "questions": 3,
-        "failed": 2,
-        "labelled": 1,
-        "label_correct": 1,
-        "responses": 6,
-        "judged_right": 6,
-        "positives": 3,
-        "positives_right": 3,
-    }
+    counts = {"questions": 3, "failed": 2, "labelled": 1, "label_correct": 1}
+    assert right == counts | {"responses": 6, "judged_right": 6, "positives": 3, "positives_right": 3}
     # With gold 7 the three 4s are judged wrongly positive and the 7 wrongly negative: 2 of 6 are judged right.
     wrong = judgement(TABLE, labels, pd.Series({"q1": "7", "q2": "9", "q3": "5"}))
     assert (wrong["label_correct"], wrong["judged_right"], wrong["positives_right"]) == (0, 2, 0)

@@ -5,20 +5,19 @@ from __future__ import annotations
 import socket
 
 import pytest
-from conftest import copy_study, make_root, stage_in
+from conftest import make_root, stage_in
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from test_adapters import again  # noqa: F401
 from test_resume import METHODS, interrupt
 
+from rdlib.__main__ import main
 from rdlib.artifacts import hash_files
 from rdlib.errors import UserError
-from rdlib.method import ppo, training, watching
+from rdlib.method import training, watching
 from rdlib.settings import Training
-from rdlib.study import dag, requirements
-from rdlib.study.opening import make_stage
+from rdlib.study import requirements
 
 TENSORBOARD = {"training.report_to": ["tensorboard"]}
-STAGES = ["03_sft_warmup", "05_reward_model", "06_ppo"]
 
 
 def curves(stage) -> dict[str, list[tuple[int, float]]]:
@@ -48,7 +47,7 @@ def assert_same_curve(shown: list[tuple[int, float]], expected: list[tuple[int, 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", STAGES)
+@pytest.mark.parametrize("name", ["05_reward_model", "06_ppo"])
 def test_the_curves_are_the_history_and_no_artifact(study, again, tmp_path, name):  # noqa: F811
     """They change neither key nor artifacts, and lie beside them."""
     stage, plain = again(tmp_path, name, TENSORBOARD).run(), stage_in(study, name, METHODS.get(name, "ours"))
@@ -61,22 +60,14 @@ def test_the_curves_are_the_history_and_no_artifact(study, again, tmp_path, name
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("name", "place"),
-    [
-        ("03_sft_warmup", (training.ProgressBar, "on_step_end", 7)),
-        ("06_ppo", (ppo.PPOTrainer, "_record", 4)),
-    ],
-)
-def test_a_run_that_was_killed_goes_on_in_the_same_curves(again, tmp_path, monkeypatch, name, place):  # noqa: F811
+def test_a_run_that_was_killed_goes_on_in_the_same_curves(again, tmp_path, monkeypatch):  # noqa: F811
     """No step is there twice, though steps after the last checkpoint were computed, and drawn, twice."""
-    overrides = TENSORBOARD | ({"ppo.checkpoint_every": 2} if name == "06_ppo" else {})
-    stage = again(tmp_path, name, overrides)
-    interrupt(stage, monkeypatch, *place)
+    stage = again(tmp_path, "03_sft_warmup", TENSORBOARD)
+    interrupt(stage, monkeypatch, training.ProgressBar, "on_step_end", 7)
     assert len(list(watching.folder_of(stage).iterdir())) == 1
     stage.run()
     assert len(list(watching.folder_of(stage).iterdir())) == 2
-    for tag, column in COLUMNS[name].items():
+    for tag, column in COLUMNS["03_sft_warmup"].items():
         assert_same_curve(curves(stage)[tag], history_of(stage, column))
 
 
@@ -94,18 +85,6 @@ def test_nothing_is_reported_and_nothing_leaves_the_machine_unasked(again, tmp_p
     assert not watching.folder_of(stage).parent.exists()
 
 
-def test_numbers_alone_are_written(tmp_path, monkeypatch):
-    class Stage:
-        profile = type("Profile", (), {"training": Training(report_to=["tensorboard"])})
-        folder = tmp_path / "06_ppo"
-
-    seen = []
-    watch = watching.Watch(Stage())
-    watch.of_updates(seen.append)({"update": 4, "reward": 1.5, "kl": None, "note": "x"})
-    watch.close()
-    assert curves(Stage()) == {"train/reward": [(4, 1.5)]} and seen[0]["kl"] is None
-
-
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
@@ -121,19 +100,10 @@ def test_a_package_that_is_not_installed_is_one_sentence_before_anything_is_comp
         requirements.importlib.util, "find_spec", lambda name: "here" if name == "tensorboard" else None
     )
     root = at_root(make_root(tmp_path, training=settings))
-    assert dag.main(["--profile", "tiny.yaml"]) == 2
+    assert main(["study", "--profile", "tiny.yaml"]) == 2
     error = capsys.readouterr().err
     assert sentence in error and len(error.strip().splitlines()) == 1
     assert not (root / "runs").exists()
-
-
-def test_a_stage_of_its_own_says_so_too(study, tmp_path, monkeypatch):
-    root = copy_study(study, tmp_path, "03_sft_warmup")
-    stage = stage_in(root, "03_sft_warmup", "ours_wo_r").with_overrides({"training.report_to": ["wandb"]})
-    monkeypatch.setattr(requirements.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(UserError, match="names wandb"):
-        stage.run()
-    assert not stage.folder.with_name(stage.folder.name + ".partial").exists()
 
 
 def test_a_writer_that_cannot_start_is_one_sentence(tmp_path, monkeypatch):
@@ -149,9 +119,3 @@ def test_a_writer_that_cannot_start_is_one_sentence(tmp_path, monkeypatch):
     monkeypatch.setattr(tracking.TensorBoardTracker, "start", refuse)
     with pytest.raises(UserError, match=r"gsm/06_ppo: tensorboard cannot start \(no API key\): log in to it"):
         watching.Watch(Stage()).open(0)
-
-
-def test_an_unknown_reporter_is_refused_by_the_profile(at_root, tmp_path):
-    at_root(make_root(tmp_path, training={"report_to": ["comet"]}))
-    with pytest.raises(UserError, match="training.report_to"):
-        make_stage("00_data", "tiny.yaml", dataset="gsm")

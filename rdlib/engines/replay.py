@@ -222,14 +222,16 @@ def _key(record: dict[str, Any], where: str) -> tuple[Key, str | None]:
 
 
 def _name(record: dict[str, Any], name: str, where: str) -> str | None:
-    """An id or a question as text, a whole number without a point; None where the record has none."""
+    """An id or a question as text, a whole number without a point; None where the record has none, or NaN for one."""
     value = record.get(name)
-    if value is None or (isinstance(value, str) and not value):
+    if value is None or value == "" or value != value:  # pandas writes NaN for what is missing
         return None
     if not isinstance(value, str | int | float | Decimal) or isinstance(value, bool):
         raise UserError(f"{where} has the {name} {str(value)[:40]!r}: give text or a number.")
-    if isinstance(value, float | Decimal) and value == value.__floor__():
-        value = int(value)
+    if isinstance(value, float | Decimal):
+        if not math.isfinite(value):
+            raise UserError(f"{where} has the {name} {value}: give text or a number.")
+        value = int(value) if value == int(value) else value
     return str(value)
 
 

@@ -76,7 +76,7 @@ class BufferedLayer(DynamicLayer):
         return self.keys, self.values
 
     def batch_select_indices(self, indices: torch.Tensor) -> None:
-        """Keep or repeat rows of the batch; what they hold moves to new buffers at the next update."""
+        """Keep or repeat rows of the batch; their keys and values move to new buffers at the next update."""
         super().batch_select_indices(indices)
         self.buffers = None
 
@@ -195,10 +195,12 @@ class TransformersEngine:
         stops = [self._stops(request) for request in asked]
 
         def ended(tokens: torch.Tensor) -> torch.Tensor:
+            """Whether each row of tokens [B, T] ends with its last."""
             at_end = torch.isin(tokens[:, -1], self.end_tokens)
             return at_end | self._stopped(tokens, stops) if any(stops) else at_end
 
         def pick(logits: torch.Tensor) -> torch.Tensor:
+            """Next tokens [B] from logits [B, V]."""
             return pick_tokens(logits, temperature, generator, self.top_p)
 
         prompts = [request.prompt for request in asked]

@@ -1,31 +1,24 @@
 """The paper's claims C1-C9, each judged from the result tables by its criterion in `params/claims.yaml`.
 
-A claim is made of cells (a benchmark with a teacher and a student, a value of lambda, a pair of failure
-ratios), each with a difference that the claim says is positive. The criterion of most claims is the same:
+A claim has one or more cells: a benchmark with a teacher and a student, a value of lambda, or a pair of failure
+ratios. Each cell has a difference that the claim says is positive. That file says how a verdict is found, and
+`rdlib.evidence.verdicts.judge` has the criterion that most claims share.
 
-- supported: every cell's difference is positive, and the 95 % interval of their mean lies above 0;
-- not supported: the interval of their mean lies at or below 0 (and is not 0 to 0, as where all policies are the same),
-  or most cells' own intervals lie below 0;
-- under-powered: neither, since an interval is too wide to tell the smallest difference of interest from 0
-  (`rdlib.evidence.verdicts`, `rdlib.evidence.power`);
-- inconclusive: anything else.
-
-Differences in accuracy are paired question by question, and the mean's interval resamples the questions of all cells of
-a benchmark together, and those of two benchmarks that were made from one problem, so cells that share questions or
-problems are not counted as independent. Where many cells carry one claim, the cells' p-values are adjusted together
-(Holm).
+Differences in accuracy are paired by question. The mean's interval resamples the questions of all cells of a benchmark
+together, so cells that share questions are not counted as independent. Questions of two benchmarks that were made from
+one problem are resampled together too. Where many cells carry one claim, their p-values are adjusted by Holm's method.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Protocol
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from rdlib.evidence import curve_tables, paper, paper_tables, stats, tables
+from rdlib.evidence import accuracy, aucs, curves, paper, stats, tables
 from rdlib.evidence.criteria import (
     Criterion,
     EveryCell,
@@ -55,24 +48,10 @@ Pair = tuple[tuple[str, str, str], pd.DataFrame, pd.DataFrame]
 NO_RESULTS = "no results to judge it by"
 
 
-class Results(Protocol):
-    """The result tables that claims are judged by, as `rdlib.evidence.result_tables` reads them."""
-
-    correctness: pd.DataFrame
-    pseudo_labels: pd.DataFrame
-    reward_scores: pd.DataFrame
-    reward_model_history: pd.DataFrame
-
-    def default(self, key: str) -> float:
-        """The run's own value of a setting."""
-
-
-def judged(name: str, criterion: Criterion, results: Results) -> Claim:
-    """One claim of `params/claims.yaml` judged by the result tables that its criterion is about."""
-    if isinstance(criterion, EveryCell):
+def judged(name: str, criterion: Criterion, results: Any) -> Claim:
+    """One claim of `params/claims.yaml` judged by the result tables that its criterion is about, of an `Evidence`."""
+    if isinstance(criterion, EveryCell | Variant):
         return better_than(name, criterion, results.correctness)
-    if isinstance(criterion, Variant):
-        return variant_claim(name, criterion, results.correctness)
     if isinstance(criterion, SomeCell):
         return better_somewhere(name, criterion, results.correctness)
     if isinstance(criterion, WorseJudges):
@@ -84,13 +63,13 @@ def judged(name: str, criterion: Criterion, results: Results) -> Claim:
 
 
 def pairs(criterion: EveryCell | SomeCell | Variant, correctness: pd.DataFrame) -> Iterator[Pair]:
-    """(cell, answers of Ours, answers of what it is held to) wherever both answered.
+    """(cell, answers of Ours, answers that it is compared with) wherever both answered.
 
     Cells are those of Table 2; of a variant, those on the benchmarks that the students were trained for.
     """
     variant = criterion.variant if isinstance(criterion, Variant) else ""
     method = "ours" if isinstance(criterion, Variant) else criterion.other
-    cells = _table_2_cells(correctness) if not variant else paper_tables.ablation_cells(correctness, variant)
+    cells = _table_2_cells(correctness) if not variant else accuracy.ablation_cells(correctness, variant)
     for cell in cells:
         ours = tables.method_rows(correctness, *cell, "ours")
         rival = tables.method_rows(correctness, *cell, method, variant)
@@ -98,31 +77,41 @@ def pairs(criterion: EveryCell | SomeCell | Variant, correctness: pd.DataFrame) 
             yield cell, ours, rival
 
 
-def _accuracy_cell(
-    cell: tuple[str, str, str],
-    ours: pd.DataFrame,
-    rival: pd.DataFrame,
-    theirs: float | None,
-    level: float = stats.LEVEL,
-) -> tuple[Cell, Draws]:
-    """The cell of a paired difference in accuracy, and the difference's bootstrap."""
+def _accuracy_cell(criterion: EveryCell | SomeCell | Variant, pair: Pair, level: float = stats.LEVEL) -> Cell:
+    """The cell of a paired difference in accuracy."""
+    cell, ours, rival = pair
     draws = stats.paired_difference(ours, rival, cell[0])
     effect = stats.cohens_h(ours.correct.mean(), rival.correct.mean())
     paired = stats.paired_table(ours, rival).groupby("seed").value
     seeds, alike = tables.by_seed(100 * paired.mean(), 2), paired.apply(lambda values: not values.any())
-    name, p_value = "/".join(cell), stats.p_value(draws)
-    return Cell(name, _in_pp(draws, level), theirs, p_value, effect, seeds, len(alike), int(alike.sum())), draws
+    name, p_value, theirs = "/".join(cell), stats.p_value(draws), _paper_difference(criterion, *cell)
+    return Cell(name, _in_pp(draws, level), theirs, p_value, effect, seeds, len(alike), int(alike.sum()))
 
 
-def better_than(name: str, criterion: EveryCell, correctness: pd.DataFrame) -> Claim:
-    """C1-C3: Ours against another method, in every cell of Table 2 that has both."""
+def _paper_difference(
+    criterion: EveryCell | SomeCell | Variant, benchmark: str, teacher: str, student: str
+) -> float | None:
+    """The paper's own difference in a cell; None where it has none."""
+    if isinstance(criterion, Variant):
+        source, cell = paper.reward_source(), (benchmark, teacher, student)
+        known = criterion.variant == "reward_model.source=teacher" and cell == ("gsm", "strong", "small")
+        return source["from_student"] - source["from_teacher"] if known else None
+    first = paper.accuracy(benchmark, teacher, student, "ours")
+    second = paper.accuracy(benchmark, teacher, "" if criterion.other == "teacher" else student, criterion.other)
+    return None if first is None or second is None else first - second
+
+
+def better_than(name: str, criterion: EveryCell | Variant, correctness: pd.DataFrame) -> Claim:
+    """C1-C3, C6 and C9: Ours against another method, or a variant of Ours, in every cell that has both."""
     both = list(pairs(criterion, correctness))
     together = stats.drawn_together({cell[0]: ours.id for cell, ours, _ in both})
-    found = []
-    for cell, ours, rival in both:
-        alone, _ = _accuracy_cell(cell, ours, rival, _paper_difference(*cell, "ours", criterion.other))
-        found.append((alone, stats.paired_difference(ours, rival, *together[cell[0]])))
-    return _common(name, criterion, found, over=_over(correctness))
+    found = [
+        (_accuracy_cell(criterion, (cell, ours, rival)), stats.paired_difference(ours, rival, *together[cell[0]]))
+        for cell, ours, rival in both
+    ]
+    is_lost = found and isinstance(criterion, Variant) and criterion.variant.startswith("reward.mismatch=")
+    note = "the paper's Table 7 is lost in the text" if is_lost else ""
+    return _common(name, criterion, found, note, _over(correctness))
 
 
 def _over(table: pd.DataFrame, units: str = "questions") -> str:
@@ -151,20 +140,11 @@ def _table_2_cells(correctness: pd.DataFrame):
             yield benchmark, teacher, student
 
 
-def _paper_difference(benchmark: str, teacher: str, student: str, method: str, other: str) -> float | None:
-    first = paper.accuracy(benchmark, teacher, student, method)
-    second = paper.accuracy(benchmark, teacher, "" if other == "teacher" else student, other)
-    return None if first is None or second is None else first - second
-
-
 def better_somewhere(name: str, criterion: SomeCell, correctness: pd.DataFrame) -> Claim:
     """C4: a claim about some cells, so its intervals allow for the number of cells looked at (Bonferroni)."""
     both = list(pairs(criterion, correctness))
     level = 1 - (1 - stats.LEVEL) / max(1, len(both))
-    cells = [
-        _accuracy_cell(cell, ours, rival, _paper_difference(*cell, "ours", criterion.other), level)[0]
-        for cell, ours, rival in both
-    ]
+    cells = [_accuracy_cell(criterion, pair, level) for pair in both]
     verdict = INCONCLUSIVE
     if any(cell.difference.low > 0 for cell in cells):
         verdict = SUPPORTED
@@ -184,7 +164,7 @@ def worse_judges(name: str, criterion: WorseJudges, pseudo_labels: pd.DataFrame)
     The counts do not tell which questions: both shares are resampled apart, which is wider than question by question.
     """
     draws, by_seed = {}, {}
-    for dataset, teacher, counts, seeds in curve_tables.vote_counts(pseudo_labels):
+    for dataset, teacher, counts, seeds in curves.vote_counts(pseudo_labels):
         for measure, share_of in (
             ("failure ratio", lambda c: (c.failed, c.questions)),
             ("mislabelled", lambda c: (c.labelled - c.label_correct, c.labelled)),
@@ -213,19 +193,6 @@ def worse_judges(name: str, criterion: WorseJudges, pseudo_labels: pd.DataFrame)
     if 0 < len(found) < 8:  # with one teacher or one dataset the claim has not been put to the test
         return Claim(name, criterion, INCONCLUSIVE, [cell for cell, _ in found], NOTHING, remark=note)
     return _common(name, criterion, found, note, _over(pseudo_labels))
-
-
-def variant_claim(name: str, criterion: Variant, correctness: pd.DataFrame) -> Claim:
-    """C6 and C9: Ours against a variant of Ours, on the benchmarks that the students were trained for."""
-    found = []
-    for cell, ours, other in pairs(criterion, correctness):
-        source = paper.reward_source()
-        known = criterion.variant == "reward_model.source=teacher" and cell == ("gsm", "strong", "small")
-        theirs = source["from_student"] - source["from_teacher"] if known else None
-        found.append(_accuracy_cell(cell, ours, other, theirs))
-    is_lost = criterion.variant.startswith("reward.mismatch=") and found
-    note = "the paper's Table 7 is lost in the text" if is_lost else ""
-    return _common(name, criterion, found, note, _over(correctness))
 
 
 def instability(auc: pd.Series) -> float:
@@ -263,7 +230,7 @@ def stability(name: str, criterion: Stability, history: pd.DataFrame, default: f
 
 def _instability_differences(history: pd.DataFrame, key: str, default: float) -> pd.DataFrame:
     """Instability with each other value of a setting (columns) minus with the default, a row a cell and seed."""
-    runs = curve_tables.ablation_runs(history[history["step"] > 0], key, default).sort_values("step")
+    runs = aucs.ablation_runs(history[history["step"] > 0], key, default).sort_values("step")
     values = runs.groupby([*tables.CELL, "seed", key]).pos_neg_auc.apply(instability).unstack(key)
     if default not in values:
         return values[[]]
@@ -283,9 +250,9 @@ def spread(name: str, criterion: Spread, scores: pd.DataFrame, default: float) -
     Spreads are of AUCs averaged over seeds; a single seed's own, in the column of seeds, are wider by noise.
     """
     cells, spreads, key = [], {comparison: [] for comparison in metrics.COMPARISONS}, criterion.setting
-    for cell, runs in tables.cells_of(curve_tables.ablation_runs(scores, key, default), tables.CELL):
+    for cell, runs in tables.cells_of(aucs.ablation_runs(scores, key, default), tables.CELL):
         for comparison, found in spreads.items():
-            found.append(stats.spread_of(curve_tables.ablation_draws(runs, key, comparison).values()))
+            found.append(stats.spread_of(aucs.ablation_draws(runs, key, comparison).values()))
         difference = spreads["pos_pos"][-1] - spreads["pos_neg"][-1]
         seeds = tables.by_seed(_spread_by_seed(runs, key, "pos_pos") - _spread_by_seed(runs, key, "pos_neg"), 4)
         cells.append(Cell("/".join(cell), difference.interval(), p_value=stats.p_value(difference), seeds=seeds))
@@ -309,7 +276,7 @@ def _at_least_zero(interval: Interval) -> Interval:
 
 
 def _open_spreads(pooled: Interval, small: Interval, large: Interval, criterion: Spread) -> tuple[Open, ...]:
-    """The intervals that cover what they are held to: the difference 0, each spread its size."""
+    """The intervals that cover what they are compared with: the difference 0, each spread its size."""
     held = (("the difference", pooled, 0.0), ("Pos/Neg's spread", small, criterion.small))
     held += (("Pos/Pos's spread", large, criterion.large),)
     return tuple(Open(what, one, criterion.small) for what, one, size in held if one.low <= size < one.high)
@@ -342,7 +309,7 @@ def claims_table(claims: list[Claim]) -> pd.DataFrame:
         rows.append(
             {
                 "claim": claim.name,
-                "statement": claim.statement,
+                "statement": claim.rule.statement,
                 "verdict": claim.verdict,
                 **{f"verdict_{release}": verdict for release, verdict in claim.earlier.items()},
                 "cells": len(claim.cells),
@@ -367,7 +334,7 @@ def claims_table(claims: list[Claim]) -> pd.DataFrame:
                 "paper_cells": len(known),
                 "paper_cells_holding": len(known) - len(against),
                 "paper_cells_against": "; ".join(against),
-                "criterion": claim.criterion,
+                "criterion": claim.rule.words,
                 "note": claim.note,
                 "bear_in_mind": claim.rule.bear_in_mind,
             }
@@ -402,7 +369,7 @@ def cells_table(claims: list[Claim]) -> pd.DataFrame:
         {
             "claim": claim.name,
             "verdict": claim.verdict,
-            "difference": claim.difference,
+            "difference": claim.rule.difference,
             "cell": cell.name,
             "study_difference": cell.difference.estimate,
             "study_low": cell.difference.low,

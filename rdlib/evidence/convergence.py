@@ -1,18 +1,29 @@
-"""Whether every training went on until its validation curve was flat: the one rule of `stopping`, seen in the results.
+"""Convergence: how trainings ended, what PPO reached, what fine-tuning forgot, and what reruns changed.
 
-A training ends when its patience is used up, or at the most steps that its method may take; the latter says that it
-might have gone on, so each such run is named.
+A training ends when its patience is used up, or at the step limit of its method. A run that reached the limit might
+have improved further, so each is named.
 """
 
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
+import numpy as np
 import pandas as pd
 
-from rdlib.evidence import looks
+from rdlib.errors import UserError
+from rdlib.evidence import claims, looks, tables
+from rdlib.evidence.criteria import load_criteria
+from rdlib.evidence.verdicts import Claim
 
-AXES = ["stage", "dataset", "teacher", "student", "method", "variant", "seed"]
+if TYPE_CHECKING:
+    from rdlib.evidence.result_tables import Evidence
+
+ENDS = 10  # updates at either end of PPO whose mean is taken
+SUPERVISED = ("sft", "ours_wo_r")
+TRAINED_ON = {"gsm_plus": "gsm"}  # benchmarks whose students were trained for another
+CELL = ["benchmark", "teacher", "student", "method"]
 KINDS = {"03_sft_warmup": "{}", "05_reward_model": "reward model of {}", "06_ppo": "PPO of {}", "13_baseline": "{}"}
 
 
@@ -25,8 +36,8 @@ def kind_of(stage: str, method: str) -> str:
 def convergence_table(trainings: pd.DataFrame) -> pd.DataFrame:
     """A row a kind of training: how many, by which step they were best (quartiles), and how many their patience ended.
 
-    Steps are whole ones. `at_the_most` names those that ended at the most steps instead. `trainings`: AXES, best_step,
-    steps, stopped_early.
+    Steps are whole ones. `at_the_most` names those that ended at the step limit instead. `trainings`: stage, axes,
+    variant, seed, best_step, steps, stopped_early.
     """
     rows = []
     for (stage, method), part in trainings.groupby(["stage", "method"], sort=True):
@@ -52,11 +63,14 @@ def _name(row) -> str:
     return f"{cell} {row.variant} seed {row.seed}".replace("  ", " ")
 
 
-def patience_table(curves: pd.DataFrame, patiences: list[int]) -> pd.DataFrame:
-    """What trainings would have come to with each of `patiences` (steps): means of the best value and of the steps.
+# ---- another patience
 
-    A constant learning rate makes a more patient training begin like a less patient one, so its curve tells.
-    `curves`: cell, seed, trial, step, value; none of the trainings was less patient. A row a patience.
+
+def patience_table(curves: pd.DataFrame, patiences: list[int]) -> pd.DataFrame:
+    """The result that trainings would have with each of `patiences` (steps): means of the best value and of the steps.
+
+    With a constant learning rate, a shorter patience cuts a curve and changes nothing before. `curves`: cell, seed,
+    trial, step, value; no training was less patient. A row a patience.
     """
     trainings = [part.sort_values("step") for _, part in curves.groupby(["cell", "seed", "trial"])]
     rows = []
@@ -67,9 +81,9 @@ def patience_table(curves: pd.DataFrame, patiences: list[int]) -> pd.DataFrame:
 
 
 def patience_of(curves: pd.DataFrame) -> int:
-    """The patience that trainings had, in steps: what they went on for after the value that was their highest.
+    """The patience that trainings had, in steps: how long they went on after their highest value.
 
-    One that took the most steps went on for less.
+    One that reached its step limit went on for less.
     """
     return max(
         int(part["step"].iloc[-1] - _reached_at(part))
@@ -93,3 +107,153 @@ def _ended(curve: pd.DataFrame, patience: int) -> tuple[float, int]:
         if step and step - since >= patience:
             break
     return best, step
+
+
+# ---- PPO's reach
+
+
+def reach_table(history: pd.DataFrame) -> pd.DataFrame:
+    """A row a cell and method; means over seeds, rewards also seed by seed.
+
+    trained_on_pct: agreement of the first samples of the questions that PPO trains on; validation_start_pct and
+    kept_gain_pp: agreement on validation questions before PPO, and what the kept policy adds; kl_end: nats a response;
+    clip_fraction_most: the largest share of an update's tokens that Eq. 8 clips. `history`: PPO's, an update a row.
+    """
+    keys = [*tables.CELL, "method"]
+    history = tables.select(history, variant="").sort_values([*keys, "seed", "update"])
+    runs = history.groupby([*keys, "seed"], sort=True).apply(_reach, include_groups=False)
+    found = runs.groupby(keys, sort=True)
+    table = found.mean().assign(clip_fraction_most=found["clip_fraction_most"].max())
+    table.insert(0, "seeds", found.size())
+    table["reward_first_seeds"] = found["reward_first"].apply(lambda values: " ".join(f"{one:.2f}" for one in values))
+    return tables.sorted_by(table.reset_index(), keys)
+
+
+def _reach(run: pd.DataFrame) -> pd.Series:
+    updates, evaluated = run[run["update"] > 0], run["validation_agreement"].dropna()
+    first, last, start = updates.head(ENDS), updates.tail(ENDS), float(evaluated.iloc[0])
+    found = {"trained_on_pct": 100 * first["agreement"].mean(), "validation_start_pct": 100 * start}
+    found |= {"kept_gain_pp": 100 * (evaluated.max() - start), "kl_end": last["kl"].mean()}
+    found |= {"clip_fraction_most": updates["clip_fraction"].max()}
+    return pd.Series(found | {"reward_first": first["reward"].mean(), "reward_last": last["reward"].mean()})
+
+
+# ---- forgetting
+
+
+def kept_steps(trainings: pd.DataFrame, correctness: pd.DataFrame) -> pd.DataFrame:
+    """A row a supervised training and benchmark: the step kept, its accuracy, and that minus the one before training.
+
+    A checkpoint is chosen on validation questions, which are like those in training. Perturbed questions are not, so
+    nothing keeps a training from forgetting how they are answered. Columns CELL, seed, step, right_pct, start_pct (ICL
+    of the same student and seed) and change_pp. `trainings`: as in `convergence_table`.
+    """
+    right = tables.select(correctness, variant="").groupby([*CELL, "seed"])["correct"].mean().mul(100).reset_index()
+    before = right[right["method"] == "icl"].rename(columns={"correct": "start_pct"})
+    kept = tables.select(trainings, stage="03_sft_warmup", variant="").rename(columns={"best_step": "step"})
+    found = right[right["method"].isin(SUPERVISED)].rename(columns={"correct": "right_pct"})
+    found["dataset"] = found["benchmark"].replace(TRAINED_ON)
+    axes = ["dataset", *CELL[1:], "seed"]
+    found = found.merge(kept[[*axes, "step"]], on=axes, validate="many_to_one")
+    found = found.merge(before[["benchmark", "student", "seed", "start_pct"]], on=["benchmark", "student", "seed"])
+    found["change_pp"] = found["right_pct"] - found["start_pct"]
+    found = found[[*CELL, "seed", "step", "right_pct", "start_pct", "change_pp"]]
+    return tables.sorted_by(found, [*CELL, "seed"])
+
+
+def within_cells(table: pd.DataFrame) -> pd.DataFrame:
+    """By benchmark: how accuracy depends on the step that was kept, comparing seeds of one cell only.
+
+    Columns benchmark, runs, below (of them: less accurate than before training), per_100_steps_pp (slope of least
+    squares) and correlation (Pearson's), both after subtracting the means of a cell.
+    """
+    rows = []
+    for benchmark, part in table.groupby("benchmark", sort=False):
+        left = part[["step", "right_pct"]] - part.groupby(CELL)[["step", "right_pct"]].transform("mean")
+        moved = (left["step"] ** 2).sum()
+        slope = (left["step"] * left["right_pct"]).sum() / moved if moved else float("nan")
+        row = {"benchmark": benchmark, "runs": len(part), "below": int((part["change_pp"] < 0).sum())}
+        row |= {"per_100_steps_pp": 100 * slope, "correlation": left["step"].corr(left["right_pct"])}
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+# ---- reruns of the same seeds: SFT with the warm-up's learning rate
+
+AGAIN = "SFT with the warm-up's rate"
+OWN = "Ours - SFT"
+OURS, WARM_UP, RATE = f"Ours - {AGAIN}", f"Ours w/o R - {AGAIN}", f"{AGAIN} - SFT"
+
+
+def differences(evidence: Evidence) -> dict[str, Claim]:
+    """The four comparisons, each judged as C1 in every cell that has both; none where a seed lacks the other rate.
+
+    Ours minus either SFT, the warm-up minus SFT at the same rate, and the two rates of SFT.
+    """
+    if len(evidence.seeds_of("same_rate")) < len(evidence.folders):
+        return {}
+    released, again = tables.select(evidence.correctness, variant=""), evidence.same_rate
+    ours, warm_up, sft = (released[released["method"] == name] for name in ("ours", "ours_wo_r", "sft"))
+    pairs = {OWN: (ours, sft), OURS: (ours, again), WARM_UP: (warm_up, again), RATE: (again, sft)}
+    found, criterion = {}, load_criteria()["C1"]
+    for name, (first, second) in pairs.items():
+        both = [first.assign(method="ours", variant=""), second.assign(method="sft", variant="")]
+        found[name] = claims.better_than("C1", criterion, pd.concat(both, ignore_index=True))
+    return found
+
+
+def rate_table(found: dict[str, Claim]) -> pd.DataFrame:
+    """A row a comparison and cell, and one of their mean: difference_pp with its interval, and of each seed."""
+    names = {"study_difference": "difference_pp", "study_low": "low_pp", "study_high": "high_pp"}
+    parts = []
+    for name, claim in found.items():
+        rows = claims.cells_and_means([claim])[["cell", *names, "study_seeds"]].rename(columns=names)
+        rows.insert(0, "comparison", name)
+        parts.append(rows)
+    return pd.concat(parts, ignore_index=True)
+
+
+# ---- reruns in another numerical mode
+#
+# In either mode an accuracy has a rounding error. If both have the standard deviation s, the difference between the
+# modes has sqrt(2) s: so s is the root mean square of that difference over sqrt(2). The standard deviation between
+# seeds includes it.
+
+
+def both_modes(portable: pd.DataFrame, native: pd.DataFrame) -> pd.DataFrame:
+    """Accuracy of every seed in both modes, a row a seed: CELL, seed, questions, `portable_pct`, `native_pct`, changed.
+
+    `changed` counts the answers that are right in one mode only. Both tables: CELL, seed, id, correct; UserError where
+    an answer of `native` has no counterpart.
+    """
+    keys = [*CELL, "seed"]
+    portable = tables.select(portable, variant="")[[*keys, "id", "correct"]]
+    both = native.merge(portable, on=[*keys, "id"], suffixes=("_native", "_portable"), validate="one_to_one")
+    if len(both) != len(native):
+        raise UserError(
+            f"{len(native) - len(both)} of {len(native)} answers of the experiment rounding are to none of main's "
+            f"questions: run the experiment rounding again."
+        )
+    both["changed"] = both["correct_native"] != both["correct_portable"]
+    grouped = both.groupby(keys)
+    accuracies = {f"{mode}_pct": 100 * grouped[f"correct_{mode}"].mean() for mode in ("portable", "native")}
+    table = pd.DataFrame({"questions": grouped.size()} | accuracies | {"changed": grouped["changed"].sum()})
+    return tables.sorted_by(table.reset_index(), keys)
+
+
+def rounding_table(portable: pd.DataFrame, native: pd.DataFrame) -> pd.DataFrame:
+    """A row a benchmark, cell and method: the difference between the modes beside the one between seeds, and changes.
+
+    `rounding_sd_pp` is the standard deviation that rounding alone gives an accuracy, `seeds_sd_pp` that of the portable
+    accuracies between seeds (none with one seed).
+    """
+    rows = []
+    for key, part in both_modes(portable, native).groupby(CELL, sort=False):
+        rms = float(np.sqrt(((part["native_pct"] - part["portable_pct"]) ** 2).mean()))
+        row = dict(zip(CELL, key, strict=True)) | {"seeds": len(part)}
+        row |= {name: part[name].mean() for name in ("portable_pct", "native_pct")}
+        row |= {"rms_difference_pp": rms, "rounding_sd_pp": rms / np.sqrt(2)}
+        row |= {"seeds_sd_pp": part["portable_pct"].std(ddof=1)}
+        row |= {"answers": part["questions"].sum(), "changed": part["changed"].sum()}
+        rows.append(row | {"changed_pct": 100 * row["changed"] / row["answers"]})
+    return pd.DataFrame(rows)

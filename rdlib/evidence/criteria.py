@@ -17,13 +17,6 @@ from rdlib.evidence import looks, power
 from rdlib.paths import ROOT
 
 CLAIMS_FILE = ROOT / "params" / "claims.yaml"
-
-_COMMON = (
-    "Supported: {} all positive and the 95 % interval of their mean above 0. Not supported: that "
-    "interval at or below 0 (and not 0 to 0), or most cells' own intervals below 0. {}"
-)
-
-
 Positive = Annotated[float, Field(gt=0)]
 
 
@@ -34,121 +27,58 @@ class Smallest(BaseModel):
     cell: Positive
     mean: Positive
 
-    def words(self, unit: str) -> str:
-        """When a claim is under-powered, as a sentence."""
-        cell, mean = (f"{one:g} {unit} (± {power.needed_half_width(one):.3g})" for one in (self.cell, self.mean))
-        sizes = cell if self.cell == self.mean else f"{cell} in a cell or {mean} in the mean"
-        return (
-            f"Else under-powered where an interval that leaves it open is wider than 80 % power to tell {sizes} from 0 "
-            f"needs; else inconclusive."
-        )
-
 
 class _Criterion(BaseModel):
-    """What every claim has; `bear_in_mind` is what a reader of its numbers should know, "" if nothing."""
+    """What every claim has; `bear_in_mind` is what a reader of its numbers should know, "" if nothing.
+
+    `difference` (what is subtracted from what; positive as the paper claims) and `words` (the criterion) are sentences
+    of the claim's kind, filled in with its numbers.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     cells_are: ClassVar[str] = "cells"  # or comparisons, where they are not cells of Table 2
     statement: str
     bear_in_mind: str = ""
-
-
-class _Accuracy(_Criterion):
     smallest: Smallest
-
-    @property
-    def words(self) -> str:
-        """The criterion as a sentence."""
-        return _COMMON.format("differences in accuracy", self.smallest.words("pp"))
+    difference: str
+    words: str
 
 
-class _AgainstMethod(_Accuracy):
-    other: str
-
-    @property
-    def difference(self) -> str:
-        """What is subtracted from what; positive as the paper claims."""
-        return f"Ours - {looks.look(looks.METHODS, self.other).label}"
-
-
-class EveryCell(_AgainstMethod):
+class EveryCell(_Criterion):
     """Ours beats another method in every cell of Table 2."""
 
     kind: Literal["every_cell"]
+    other: str
 
 
-class Variant(_Accuracy):
+class Variant(_Criterion):
     """Ours beats Ours with one setting changed."""
 
     kind: Literal["variant"]
     variant: str
 
-    @property
-    def difference(self) -> str:
-        """What is subtracted from what; positive as the paper claims."""
-        return f"Ours - {looks.VARIANTS.get(self.variant, self.variant)}"
 
-
-class SomeCell(_AgainstMethod):
+class SomeCell(_Criterion):
     """Ours beats another method in some cells."""
 
     kind: Literal["some_cell"]
-
-    @property
-    def words(self) -> str:
-        """The criterion as a sentence."""
-        return (
-            f"With intervals adjusted for the number of cells (Bonferroni), Ours minus {self.other}. Supported: at "
-            "least one cell's interval above 0. Not supported: every cell's at or below 0. Else under-powered where a "
-            f"cell's interval that covers 0 is wider than 80 % power to tell {self.smallest.cell:g} pp from 0 needs; "
-            "else inconclusive."
-        )
+    other: str
 
 
-class WorseJudges(_Accuracy):
+class WorseJudges(_Criterion):
     """The weak teacher fails and mislabels more than the strong one, and on mmlu more than on gsm."""
 
     kind: Literal["worse_judges"]
     cells_are: ClassVar[str] = "comparisons"
 
-    @property
-    def words(self) -> str:
-        """The criterion as a sentence."""
-        return _COMMON.format("the eight differences", self.smallest.words("pp"))
-
-    @property
-    def difference(self) -> str:
-        """What is subtracted from what; positive as the paper claims."""
-        return "weak - strong, mmlu - gsm"
-
 
 class Stability(_Criterion):
-    """The default value of a setting learns more stably than the others."""
+    """The default value of a setting learns more stably than the others; with one seed the interval is `margin`."""
 
     kind: Literal["stability"]
     cells_are: ClassVar[str] = "comparisons"
     setting: str
     margin: Positive
-
-    @property
-    def smallest(self) -> Smallest:
-        """The smallest difference of interest, in AUC."""
-        return Smallest(cell=self.margin, mean=self.margin)
-
-    @property
-    def words(self) -> str:
-        """The criterion as a sentence."""
-        return (
-            "Instability of a validation Pos/Neg curve: mean absolute change from one evaluation to the next, "
-            "plus best minus last. Other value minus the default in each cell, judged as C1; interval: Student's t "
-            f"over seeds, or, with one seed, plus or minus a margin of {self.margin:g} AUC fixed beforehand. "
-            f"{self.smallest.words('AUC')}"
-        )
-
-    @property
-    def difference(self) -> str:
-        """What is subtracted from what; positive as the paper claims."""
-        return f"instability, other {self.varied} - default"
 
     @property
     def varied(self) -> str:
@@ -157,32 +87,12 @@ class Stability(_Criterion):
 
 
 class Spread(_Criterion):
-    """A setting hardly moves Pos/Neg and strongly moves Pos/Pos."""
+    """A setting changes the AUC of Pos/Neg by less than `small`, and that of Pos/Pos by at least `large`."""
 
     kind: Literal["spread"]
     setting: str
     small: Positive
     large: Positive
-
-    @property
-    def smallest(self) -> Smallest:
-        """The smallest difference of interest, in AUC."""
-        return Smallest(cell=self.small, mean=self.small)
-
-    @property
-    def words(self) -> str:
-        """The criterion as a sentence."""
-        return (
-            "Spread: largest minus smallest AUC over the ratios. Supported: Pos/Pos spread minus Pos/Neg spread "
-            f"passes the criterion of C1, Pos/Neg spread below {self.small:g}, Pos/Pos spread at least "
-            f"{self.large:g}. Not supported: the difference fails as in C1, or Pos/Neg's interval lies above, or "
-            f"Pos/Pos's below, {self.small:g}. {self.smallest.words('AUC')}"
-        )
-
-    @property
-    def difference(self) -> str:
-        """What is subtracted from what; positive as the paper claims."""
-        return "spread of Pos/Pos - of Pos/Neg"
 
 
 Criterion = EveryCell | Variant | SomeCell | WorseJudges | Stability | Spread
@@ -196,20 +106,35 @@ def load_criteria(path: Path = CLAIMS_FILE) -> dict[str, Criterion]:
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise UserError(f"{path} can't be read ({str(error).splitlines()[0]}): restore params/claims.yaml.") from None
     try:
-        return _CRITERIA.validate_python(_with_smallest(content))
+        return _CRITERIA.validate_python(_filled(content))
     except ValidationError as error:
-        first = error.errors()[0]
+        first = error.errors()[-1]
         where = ".".join(map(str, first["loc"])) or "the file"
         raise UserError(f"{path} has a bad entry {where}: {first['msg']}.") from None
 
 
-def _with_smallest(content: Any) -> Any:
-    """The claims, with the smallest differences of interest in each that is about percentage points."""
-    if not isinstance(content, dict) or "smallest" not in content:
+def _filled(content: Any) -> Any:
+    """The claims, each with its smallest differences of interest and the sentences of its kind, numbers filled in."""
+    if not isinstance(content, dict) or not isinstance(sentences := content.get("sentences"), dict):
         return content
-    given = {"smallest": content["smallest"]}
-    return {
-        name: claim if not isinstance(claim, dict) or claim.get("kind") in ("stability", "spread") else given | claim
-        for name, claim in content.items()
-        if name != "smallest"
+    claims = {name: one for name, one in content.items() if name not in ("smallest", "sentences")}
+    return {name: _with_sentences(one, content.get("smallest"), sentences) for name, one in claims.items()}
+
+
+def _with_sentences(claim: Any, smallest: Any, sentences: dict[str, dict[str, str]]) -> Any:
+    if not isinstance(claim, dict) or claim.get("kind") not in sentences:
+        return claim
+    own = claim.get("margin", claim.get("small"))  # of a claim about AUCs
+    smallest = smallest if own is None else {"cell": own, "mean": own}
+    values = claim | {
+        "smallest": smallest,
+        "setting": str(claim.get("setting")).rpartition(".")[2].replace("lam", "lambda"),
     }
+    values |= {"method": looks.look(looks.METHODS, str(claim.get("other"))).label}
+    values |= {"changed": looks.VARIANTS.get(claim.get("variant"), claim.get("variant"))}
+    try:
+        values["needed"] = {name: power.needed_half_width(size) for name, size in smallest.items()}
+        texts = {name: " ".join(text.split()).format(**values) for name, text in sentences[claim["kind"]].items()}
+    except (AttributeError, KeyError, TypeError, ValueError):  # an entry is missing or no number, which is reported
+        texts = {"difference": "", "words": ""}
+    return {"smallest": smallest} | claim | texts

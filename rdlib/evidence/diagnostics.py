@@ -1,4 +1,4 @@
-"""Reward-model diagnostics that tell what PPO can get from it, as pure functions of tables.
+"""What PPO can get from its reward model, as pure functions of tables.
 
 `judged` below is the table of stage 13_judged_responses: a row a sampled response to a validation question, with
 policy ("before", "after" PPO), id, sample, tokens, text (a number, the same for equal texts of a question), score
@@ -7,14 +7,21 @@ policy ("before", "after" PPO), id, sample, tokens, text (a number, the same for
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from math import comb
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
+from rdlib.evidence import stats, tables
 from rdlib.method import metrics
 
-STRATEGIES = ("reward", "distinct", "majority", "any")
+if TYPE_CHECKING:
+    from rdlib.evidence.result_tables import Evidence
+
+COUNTS = [1, 2, 3, 5, 8, 12, 20, 30]  # samples a question of the table of best of n
+POLICIES = ("before", "after")  # PPO
 SUBSETS = 200
 
 
@@ -22,9 +29,9 @@ def best_of_n(judged: pd.DataFrame, counts: list[int], seed: int = 0) -> pd.Data
     """Expected correctness of each question when one of n of its samples is chosen; a row (id, n, strategy, value).
 
     "reward" takes the sample with the highest score, "any" is pass@n: both are exact means over all subsets of n.
-    "majority" takes the most frequent answer (ties share), and "distinct" any of the distinct texts, each as likely as
-    the others: what a reward that knows nothing comes to, since it gives equal texts equal scores. Both are means over
-    `SUBSETS` random subsets. "distinct" is left out where texts are not told, and an n larger than the number of
+    "majority" is the most frequent answer (ties share), and "distinct" any of the distinct texts, each as likely as
+    the others: the result of a reward without information, which gives equal texts equal scores. Both are means over
+    `SUBSETS` random subsets. "distinct" is left out where there are no texts, and an n larger than the number of
     samples.
     """
     rows = []
@@ -82,8 +89,8 @@ def _distinct(chosen: np.ndarray, texts: np.ndarray, correct: np.ndarray) -> np.
 def auc_by_question(judged: pd.DataFrame) -> pd.DataFrame:
     """AUC of the right against the wrong samples of each question that has both; a row (id, value).
 
-    Choosing among the samples of a question needs this one: an AUC over all responses also counts telling easy
-    questions from hard ones.
+    Choosing among the samples of a question needs this one: an AUC over all responses also rewards scores that only
+    separate easy questions from hard ones.
     """
     found = {
         key: metrics.auc(group["score"][group["correct"]], group["score"][~group["correct"]])
@@ -124,20 +131,103 @@ def length_correlation(judged: pd.DataFrame) -> dict[str, float]:
     return {"overall": float(overall), "within": float(within.mean())}
 
 
-def over_optimisation(history: pd.DataFrame, validation: pd.DataFrame, gold: pd.Series) -> pd.DataFrame:
+ALONG = ["update", "kl", "reward", "agreement", "accuracy"]
+
+
+def over_optimisation(history: pd.DataFrame) -> pd.DataFrame:
     """Along PPO: KL and reward of the rollouts against the agreement and the true accuracy on validation questions.
 
-    `history`: PPO's history; `validation`: update, id, answer; `gold`: answers by id. A row an evaluation: update,
-    kl and reward (means over the updates since the evaluation before; NaN before training), agreement, accuracy (of the
-    questions that have a gold answer).
+    `history`: PPO's curve, with the `accuracy` at each evaluation. A row an evaluation: update, kl and reward (means
+    over the updates since the evaluation before; NaN before training), agreement, accuracy.
     """
-    truth = validation["id"].map(gold)
-    right = (validation["answer"] == truth).astype(float).where(truth.notna())
-    accuracy = right.groupby(validation["update"]).mean()
     rows, last = [], -1
-    for update in accuracy.index:
-        since = history[(history["update"] > last) & (history["update"] <= update) & (history["update"] > 0)]
-        agreement = history.set_index("update")["validation_agreement"][update]
-        rows.append((update, since["kl"].mean(), since["reward"].mean(), agreement, accuracy[update]))
-        last = update
-    return pd.DataFrame(rows, columns=["update", "kl", "reward", "agreement", "accuracy"])
+    for one in history.dropna(subset="validation_agreement").itertuples():
+        since = history[(history["update"] > last) & (history["update"] <= one.update) & (history["update"] > 0)]
+        rows.append((one.update, since["kl"].mean(), since["reward"].mean(), one.validation_agreement, one.accuracy))
+        last = one.update
+    return pd.DataFrame(rows, columns=ALONG)
+
+
+def along_ppo(evidence: Evidence) -> pd.DataFrame:
+    """`over_optimisation` of every cell and seed of the experiment RM: cell, ALONG, seed."""
+    curves = evidence.rows("curves", "RM", by_run=True, stage="06_ppo")
+    if curves.empty:
+        return curves
+    parts = [
+        over_optimisation(part).assign(cell=cell, seed=seed)
+        for (seed, cell), part in curves.groupby(["seed", "cell"], sort=False)
+    ]
+    table = pd.concat(parts, ignore_index=True)[["cell", *ALONG, "seed"]]
+    means = {name: table[name].map("{:.6g}".format).astype(float) for name in ALONG[1:]}  # as they were released
+    return table.assign(**means)
+
+
+# ---- tables of several cells and policies; `judged` has cell, policy and seed too
+
+
+def best_of_n_table(judged: pd.DataFrame) -> pd.DataFrame:
+    """Accuracy of choosing among n samples before PPO, a row (cell, strategy, n) with its interval over questions.
+
+    Empty without gold answers.
+    """
+    before = judged[judged["policy"] == "before"].dropna(subset="correct")
+    if before.empty:
+        return pd.DataFrame()
+    values = pd.concat(
+        best_of_n(group, COUNTS).assign(cell=cell, seed=seed)
+        for (cell, seed), group in before.groupby(["cell", "seed"], sort=False)
+    )
+    rows = []
+    for cell, of_cell in values.groupby("cell", sort=False):
+        for (strategy, n), part in of_cell.groupby(["strategy", "n"], sort=True):
+            interval = stats.mean_draws(part, "validation").interval()
+            row = {"cell": cell, "strategy": strategy, "samples": n}
+            rows.append(row | tables.percent(interval) | {"n": interval.n})
+    return pd.DataFrame(rows)
+
+
+def reliability_table(judged: pd.DataFrame) -> pd.DataFrame:
+    """Reliability curve of sigmoid(score) in each cell, before and after PPO.
+
+    `ece` is the same on all rows of a cell's policy. Empty without gold answers.
+    """
+    parts, judged = [], judged.dropna(subset="correct")
+    if judged.empty:
+        return pd.DataFrame()
+    for names, part in _by_policy(judged):
+        table = reliability(part)
+        parts.append(table.assign(policy=names["policy"], ece=expected_calibration_error(table), cell=names["cell"]))
+    table = pd.concat(parts, ignore_index=True)
+    return table[["cell", *(column for column in table if column != "cell")]]
+
+
+def reward_table(judged: pd.DataFrame) -> pd.DataFrame:
+    """Histogram of the reward model's score before and after PPO: cell, policy, bin_low, bin_high, density.
+
+    Each cell has its own bins: its reward model has its own scale.
+    """
+    scores = judged.groupby("cell", sort=False)["score"]
+    edges = {cell: np.histogram_bin_edges(values, bins=30) for cell, values in scores}
+    parts = []
+    for names, part in _by_policy(judged):
+        density, ends = np.histogram(part["score"], bins=edges[names["cell"]], density=True)
+        parts.append(pd.DataFrame(names | {"bin_low": ends[:-1], "bin_high": ends[1:], "density": density}))
+    return pd.concat(parts, ignore_index=True)
+
+
+def length_table(judged: pd.DataFrame) -> pd.DataFrame:
+    """Does the reward prefer length? Spearman's correlations of score and length, and means, by cell and policy."""
+    rows = []
+    for names, part in _by_policy(judged):
+        found = length_correlation(part.assign(id=part["seed"].astype(str) + part["id"]))
+        row = names | {"spearman_all": found["overall"], "spearman_within_question": found["within"]}
+        row |= {"mean_tokens": part["tokens"].mean(), "mean_score": part["score"].mean()}
+        rows.append(row | {"correct_pct": 100 * part["correct"].mean(), "responses": len(part)})
+    return pd.DataFrame(rows)
+
+
+def _by_policy(judged: pd.DataFrame) -> Iterator[tuple[dict[str, str], pd.DataFrame]]:
+    """(cell and policy, its responses), before PPO and after; cells in the order of the table."""
+    for cell, of_cell in judged.groupby("cell", sort=False):
+        for policy in POLICIES:
+            yield {"cell": cell, "policy": policy}, of_cell[of_cell["policy"] == policy]

@@ -1,24 +1,25 @@
-"""Whether PPO did a student good, in one sentence, by what needs no gold answer.
+"""Did PPO improve a student? One sentence, from measures that need no gold answer.
 
     for one in measured(evidence):      # a cell of own questions: numbers
         print(sentence(one))            # words
 
-Agreement with the teacher's vote on held-out questions is the judge (accuracy, where more of them have gold answers).
-Rewards, lengths and texts show what a judge may miss: PPO can raise the reward alone, shorten answers or equal them.
+The measure is agreement with the teacher's vote on held-out questions; accuracy, where more of them have gold answers.
+Rewards, lengths and texts show what it may miss: PPO can raise the reward alone, shorten answers or make them all
+alike. Entropies show whether PPO made the student more certain: of the votes of a question's samples where experiment
+RM was run (`rdlib.evidence.sharpening`), else of PPO's own rollouts.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
 import pandas as pd
 from scipy.stats import norm
 
 from rdlib.evidence import power, stats, tables
+from rdlib.evidence.result_tables import REWARD_MODEL
 
 if TYPE_CHECKING:
     from rdlib.evidence.result_tables import Evidence
@@ -43,21 +44,23 @@ class Change:
     after: float = NAN
     untrained: float = NAN
 
-    def fell_to(self, share: float) -> bool:
-        """Whether what is left is less than a share of what was there."""
-        return self.after < share * self.before
 
-    def words(self, form: str) -> str:
-        """From one to the other."""
-        return f"from {self.before:{form}} to {self.after:{form}}"
+@dataclass(frozen=True)
+class Paired(Change):
+    """The same with the 95 % interval of the paired difference."""
+
+    low: float = NAN
+    high: float = NAN
 
 
 @dataclass(frozen=True)
 class Health:
     """What PPO changed in one cell; agreement in per cent, its difference in points, shares from 0 to 1.
 
-    `gold`: it is accuracy. `deviation` is that of a question's difference. `reward` is the mean of PPO's first and last
-    updates, `reward_error` the standard error of its change. `kept_start`: PPO kept the model that it began with.
+    `gold`: it is accuracy. `deviation` is that of a question's difference. `reward` and `entropy` (nats a token) are
+    means of PPO's first and last updates, their `_error` is the standard error of the change. `kept_start`: PPO kept
+    the model that it began with. The votes' entropy (nats), the majority's share and the distinct `texts` and `answers`
+    are of the samples of a question before and after PPO, where they were judged.
     """
 
     cell: str
@@ -74,6 +77,12 @@ class Health:
     distinct: Change = Change()
     answered: Change = Change()
     kept_start: bool = False
+    entropy: Change = Change()
+    entropy_error: float = NAN
+    votes: Paired = Paired()
+    majority: Paired = Paired()
+    answers: Paired = Paired()
+    texts: Paired = Paired()
 
     @property
     def judge(self) -> str:
@@ -86,13 +95,13 @@ class Health:
         return self.reward.after - self.reward.before > SURE * self.reward_error
 
     @property
-    def did_not_rise(self) -> bool:
-        """Whether agreement did not rise, or by too little to matter whatever the chance."""
-        return self.gain <= 0 or self.high < NOTICED
+    def entropy_fell(self) -> bool:
+        """Whether the entropy of PPO's rollouts fell by more than its noise, in a policy that was kept."""
+        return not self.kept_start and self.entropy.before - self.entropy.after > SURE * self.entropy_error
 
     @property
     def questions_needed(self) -> int:
-        """The held-out questions that tell the difference found, or a point at least, with 80 % power; two digits."""
+        """Held-out questions for 80 % power to detect the difference found, or a point at least; two digits."""
         size = min(max(abs(self.gain), NOTICED), PLANNED)
         z = norm.ppf((1 + stats.LEVEL) / 2) + norm.ppf(power.POWER)
         needed = math.ceil((z * self.deviation / size) ** 2)
@@ -102,68 +111,71 @@ class Health:
 # ---- the sentence
 
 
+INTERVAL = "points (95 % CI {h.low:.1f} to {h.high:.1f}, {h.questions:,} held-out questions)"
+LEADS = {
+    "not evaluated": 'What PPO changed is not known: the warm-up was not evaluated (ARGS="--methods ours_wo_r" does)',
+    "no judge": "What PPO changed is not known: no held-out question has a vote of the teacher or a gold answer",
+    "kept start": "PPO changed nothing: it kept the model that it began with, the warm-up's "
+    "({h.judge} {h.agreement.after:.0f} % on {h.questions:,} held-out questions)",
+    "rose": f"{{Judge}} rose by {{h.gain:.1f}} {INTERVAL}",
+    "rose without reward": f"{{Judge}} rose by {{h.gain:.1f}} {INTERVAL}, though reward did not rise",
+    "reward alone": "Reward rose (from {h.reward.before:.2f} to {h.reward.after:.2f}) while {h.judge} did not: "
+    f"{{h.gain:+.1f}} {INTERVAL}; reward hacking is suspected, so read the answers that changed in 06_ppo.ipynb",
+    "fell": f"{{Judge}} fell by {{fall:.1f}} {INTERVAL}",
+    "same": "Nothing changed in {h.judge}: each held-out question is answered as well as before",
+    "level": f"{{Judge}} stayed as it was, to within a point or so: {{h.gain:+.1f}} {INTERVAL}",
+    "unclear": f"Whether {{h.judge}} changed is unclear: {{h.gain:+.1f}} {INTERVAL}; "
+    "about {h.questions_needed:,} held-out questions would be enough to decide",
+}
+SHORTER = "answers grew short (from {h.tokens.before:.0f} to {h.tokens.after:.0f} tokens)"
+EQUALLED = "answers grew equal (distinct texts from {h.distinct.before:.0%} to {h.distinct.after:.0%})"
+LESS_READABLE = "fewer answers can be read (from {h.answered.before:.0%} to {h.answered.after:.0%})"
+SPREAD = (
+    "(vote entropy from {h.votes.before:.2f} to {h.votes.after:.2f} nats, "
+    "majority's share from {h.majority.before:.0%} to {h.majority.after:.0%}, "
+    "distinct answers from {h.answers.before:.1f} to {h.answers.after:.1f}, "
+    "distinct texts from {h.texts.before:.1f} to {h.texts.after:.1f})"
+)
+SURER = f"samples grew surer {SPREAD}"
+LESS_SURE = f"samples grew less sure {SPREAD}"
+SURER_ROLLOUTS = "rollouts grew surer (entropy from {h.entropy.before:.2g} to {h.entropy.after:.2g} nats a token)"
+
+
 def sentence(health: Health) -> str:
     """What PPO did to a student, in one sentence: its agreement, then what to worry about."""
-    return "; ".join([_lead(health), *_worries(health)]) + "."
+    parts = [LEADS[_lead(health)], *_worries(health)]
+    return "; ".join(parts).format(h=health, Judge=health.judge.capitalize(), fall=-health.gain) + "."
 
 
 def _lead(health: Health) -> str:
-    """What became of agreement, with reward where that went another way."""
-    judge, reward = health.judge, health.reward.words(".2f")
+    """Which of LEADS fits: what became of agreement, with reward where that went another way."""
     if not health.questions:
-        return _unknown(health)
+        return "not evaluated" if math.isfinite(health.agreement.after) else "no judge"
     if health.kept_start:
-        return f"PPO changed nothing: it kept the model that it began with, the warm-up's ({_level(health)})"
+        return "kept start"
     if health.low > 0:
-        other = "" if health.reward_rose else ", though reward did not rise"
-        return f"{judge.capitalize()} rose by {health.gain:.1f} points {_interval(health)}{other}"
-    if health.reward_rose and health.did_not_rise:
-        return (
-            f"Reward rose ({reward}) while {judge} did not: {health.gain:+.1f} points {_interval(health)}; reward "
-            f"hacking is suspected, so read the answers that changed in 06_ppo.ipynb"
-        )
+        return "rose" if health.reward_rose else "rose without reward"
+    if health.reward_rose and (health.gain <= 0 or health.high < NOTICED):
+        return "reward alone"
     if health.high < 0:
-        return f"{judge.capitalize()} fell by {-health.gain:.1f} points {_interval(health)}"
-    return _undecided(health)
-
-
-def _undecided(health: Health) -> str:
-    """What to say of an interval that includes 0."""
+        return "fell"
     if not health.deviation:
-        return f"Nothing changed in {health.judge}: each held-out question is answered as well as before"
-    moved = f"{health.gain:+.1f} points {_interval(health)}"
-    if health.questions_needed <= health.questions:
-        return f"{health.judge.capitalize()} stayed as it was, to within a point or so: {moved}"
-    return (
-        f"Whether {health.judge} changed is unclear: {moved}; about {health.questions_needed:,} held-out questions "
-        f"would tell"
-    )
-
-
-def _unknown(health: Health) -> str:
-    if np.isfinite(health.agreement.after):
-        return 'What PPO changed is not known: the warm-up was not evaluated (ARGS="--methods ours_wo_r" does)'
-    return "What PPO changed is not known: no held-out question has a vote of the teacher or a gold answer"
-
-
-def _interval(health: Health) -> str:
-    return f"(95 % CI {health.low:.1f} to {health.high:.1f}, {health.questions:,} held-out questions)"
-
-
-def _level(health: Health) -> str:
-    return f"{health.judge} {health.agreement.after:.0f} % on {health.questions:,} held-out questions"
+        return "same"
+    return "level" if health.questions_needed <= health.questions else "unclear"
 
 
 def _worries(health: Health) -> list[str]:
-    """What to look at before the student is used, whatever its agreement."""
-    found = []
-    if health.tokens.fell_to(SHORT):
-        found.append(f"answers grew short ({health.tokens.words('.0f')} tokens)")
-    if health.distinct.fell_to(EQUAL):
-        found.append(f"answers grew equal (distinct texts {health.distinct.words('.0%')})")
-    if health.answered.before - health.answered.after > UNREADABLE:
-        found.append(f"fewer answers can be read ({health.answered.words('.0%')})")
-    return found
+    """What to look at before the student is used, whatever its agreement; first whether it is only surer."""
+    judged = math.isfinite(health.votes.before)
+    worries = {
+        SURER: health.votes.high < 0,
+        LESS_SURE: health.votes.low > 0,
+        SURER_ROLLOUTS: not judged and health.entropy_fell,
+        SHORTER: health.tokens.after < SHORT * health.tokens.before,
+        EQUALLED: health.distinct.after < EQUAL * health.distinct.before,
+        LESS_READABLE: health.answered.before - health.answered.after > UNREADABLE,
+    }
+    return [text for text, holds in worries.items() if holds]
 
 
 # ---- the numbers
@@ -171,19 +183,35 @@ def _worries(health: Health) -> list[str]:
 
 def measured(evidence: Evidence) -> list[Health]:
     """The health of every cell of own questions in which Ours was evaluated."""
-    written = tables.select(evidence.greedy_answers, variant="")
+    written = greedy_answers(evidence.evaluated)
     ours = written[written["method"] == AFTER]
     return [_measured(evidence, cell, written) for cell, _ in tables.cells_of(ours, tables.CELL)]
+
+
+def greedy_answers(evaluated: pd.DataFrame) -> pd.DataFrame:
+    """What the greedy answers to own test questions look like, a row an evaluation of a cell's models.
+
+    `questions`, mean `tokens` of an answer, and the shares that are `answered` (an answer can be read) and `distinct`.
+    """
+    rows = tables.select(evaluated, variant="").dropna(subset="tokens").drop_duplicates(["key", "id"])
+    table = rows.groupby(["key", "dataset", "student", "method", "seed"], sort=False).agg(
+        teacher=("cell", "first"),
+        questions=("id", "size"),
+        tokens=("tokens", "mean"),
+        answered=("answered", "mean"),
+        distinct=("text", "nunique"),
+    )
+    table = table.reset_index()
+    teachers = table["teacher"].str.split("/").str[1].where(table["method"] != UNTRAINED, "")
+    return table.assign(teacher=teachers, distinct=table["distinct"] / table["questions"])
 
 
 def _measured(evidence: Evidence, cell: tuple[str, str, str], written: pd.DataFrame) -> Health:
     judged, gold = _judged(evidence, cell)
     answers = {method: _of_method(written, cell, method) for method in METHODS}
-    changes = {name: _change(answers, name) for name in ("tokens", "distinct", "answered")}
     runs = _of_method(tables.select(evidence.ppo_history, variant=""), cell, AFTER)
     compared = len(judged[BEFORE]) and len(judged[AFTER])
-    difference = _difference(judged[AFTER], judged[BEFORE], cell[0]) if compared else {}
-    reward, error = reward_change(runs)
+    (reward, error), (entropy, entropy_error) = reward_change(runs), reward_change(runs, "entropy")
     return Health(
         "/".join(cell),
         gold=gold,
@@ -191,9 +219,29 @@ def _measured(evidence: Evidence, cell: tuple[str, str, str], written: pd.DataFr
         reward=reward,
         reward_error=error,
         kept_start=_kept_start(runs),
-        **changes,
-        **difference,
+        entropy=entropy,
+        entropy_error=entropy_error,
+        **_samples(evidence, "/".join(cell)),
+        **{name: _change(answers, name) for name in ("tokens", "distinct", "answered")},
+        **(_difference(judged[AFTER], judged[BEFORE], cell[0]) if compared else {}),
     )
+
+
+SAMPLES = {
+    "votes": "vote entropy",
+    "majority": "majority's share",
+    "answers": "distinct answers",
+    "texts": "distinct texts",
+}
+
+
+def _samples(evidence: Evidence, cell: str) -> dict[str, Paired]:
+    """How much the samples of a question differ before and after PPO; nothing where none were judged."""
+    if not evidence.seeds_of(REWARD_MODEL):
+        return {}
+    found = tables.select(evidence.sharpening(), cell=cell).set_index("measure")
+    rows = ((name, found.loc[measure]) for name, measure in SAMPLES.items() if measure in found.index)
+    return {name: Paired(r["before"], r["after"], low=r["change_low"], high=r["change_high"]) for name, r in rows}
 
 
 def _of_method(table: pd.DataFrame, cell: tuple[str, str, str], method: str) -> pd.DataFrame:
@@ -213,8 +261,6 @@ def _judged(evidence: Evidence, cell: tuple[str, str, str]) -> tuple[dict[str, p
     """The judged held-out answers of each model, and whether gold judges: it does where it has as many questions."""
     dataset, teacher, student = cell
     graded = {m: tables.method_rows(evidence.correctness, dataset, teacher, student, m) for m in METHODS}
-    if not evidence.holds_out:
-        return graded, True
     votes = tables.select(evidence.agreement, dataset=dataset, teacher=teacher, student=student, variant="")
     votes = votes.rename(columns={"agrees": "correct"})
     voted = {method: tables.select(votes, method=method) for method in METHODS}
@@ -236,13 +282,13 @@ def _difference(after: pd.DataFrame, before: pd.DataFrame, key: str) -> dict[str
     }
 
 
-def reward_change(history: pd.DataFrame) -> tuple[Change, float]:
-    """The mean reward of PPO's first and last updates, and the standard error of their difference.
+def reward_change(history: pd.DataFrame, column: str = "reward") -> tuple[Change, float]:
+    """The mean reward, or another column, of PPO's first and last updates, and the standard error of their difference.
 
-    Columns update and reward. `ENDS` updates are taken at each end, or half of what there is; of less than two no error
+    Columns update and that. `ENDS` updates are taken at each end, or half of what there is; of less than two no error
     is known, so nothing is said.
     """
-    rewards = history[history["update"] > 0].groupby("update")["reward"].mean().sort_index()
+    rewards = history[history["update"] > 0].groupby("update")[column].mean().sort_index()
     count = min(ENDS, len(rewards) // 2)
     if count < 2:
         return Change(), NAN
@@ -264,20 +310,31 @@ MEASURES = {
     "tokens of a greedy answer": ("tokens", 1),
     "distinct greedy answers (%)": ("distinct", 100),
     "greedy answers that can be read (%)": ("answered", 100),
+    "reward of PPO's first and last updates": ("reward", 1),
+}
+OF_SAMPLES = {
+    "entropy of PPO's first and last updates (nats a token)": ("entropy", 1),
+    "vote entropy of a question's samples (nats)": ("votes", 1),
+    "majority's share of a question's samples (%)": ("majority", 100),
+    "distinct answers of a question's samples": ("answers", 1),
+    "distinct texts of a question's samples": ("texts", 1),
 }
 
 
 def table(found: list[Health]) -> pd.DataFrame:
     """A row a cell and measure: before any training, after the warm-up, after PPO, and what PPO changed."""
-    return pd.DataFrame([{"cell": one.cell} | row for one in found for row in _rows(one)])
-
-
-def _rows(one: Health) -> Iterator[dict]:
-    """The rows of one cell; of agreement the interval of its change too."""
-    yield _row(f"{one.judge} (%)", one.agreement) | {"change_low": one.low, "change_high": one.high}
-    for measure, (name, scale) in MEASURES.items():
-        yield _row(measure, getattr(one, name), scale)
-    yield _row("reward of PPO's first and last updates", one.reward)
+    rows = []
+    for one in found:
+        interval = {"change_low": one.low, "change_high": one.high}
+        rows.append({"cell": one.cell} | _row(f"{one.judge} (%)", one.agreement) | interval)
+        for measure, (name, scale) in MEASURES.items():
+            rows.append({"cell": one.cell} | _row(measure, getattr(one, name), scale))
+        for measure, (name, scale) in OF_SAMPLES.items():
+            change = getattr(one, name)
+            ends = {f"change_{end}": scale * getattr(change, end, NAN) for end in ("low", "high")}
+            if math.isfinite(change.after):
+                rows.append({"cell": one.cell} | _row(measure, change, scale) | ends)
+    return pd.DataFrame(rows)
 
 
 def _row(measure: str, change: Change, scale: float = 1) -> dict:

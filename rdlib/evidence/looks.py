@@ -1,7 +1,7 @@
 """How everything is drawn: one colour and one marker or hatch for each method, teacher and kind of response.
 
-They are told apart in greyscale too. Colours are Okabe and Ito's, with four of Tol's where those run out, all safe for
-colour-blind readers. Error bars are 95 % intervals.
+They differ in greyscale too. Colours are those of Okabe and Ito, and four of Tol's when more are needed; all are safe
+for colour-blind readers. Error bars are 95 % intervals.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ BASELINE_NAMES = {
     "distillation": "on-policy distillation",
     "grpo": "GRPO on the vote",
 }
-# The arms of the reviewers' questions, by the names of `rdlib.study.arms`
+# The arms of the reviewers' questions, by their names in params/experiments.yaml
 ARMS = {
     "teacher": METHODS["teacher"],
     "teacher, fine-tuned": Look("teacher, fine-tuned", GREY, "*"),
@@ -62,6 +62,11 @@ ARMS = {
     "PPO on the vote": Look("PPO on the vote", GREEN, "P"),
     "vote alone": Look("vote alone", GREEN, "P"),
     "reward model alone": Look("reward model alone", TEAL, "h"),
+    "teacher's vote": Look("teacher's vote", GREEN, "P"),
+    "student's vote, fixed": Look("student's vote, fixed", PURPLE, "v", "--"),
+    "student's vote, renewed": Look("student's vote, renewed", WINE, "X", "-."),
+    "form alone": Look("form alone", GREY, "*", ":"),
+    "shuffled rewards of Ours": Look("shuffled rewards of Ours", ORANGE, "<", (0, (5, 1))),
     "rejection-sampling FT": Look("rejection-sampling FT", PURPLE, "X"),
     "DPO": Look("DPO", WINE, "p"),
     "on-policy distillation": Look("on-policy distillation", OLIVE, "<"),
@@ -138,7 +143,7 @@ def use_style() -> None:
     mpl.rcParams.update(STYLE)
 
 
-def look(looks: dict[str, Look], name: str) -> Look:
+def look(looks: Mapping[str, Look], name: str) -> Look:
     """The look of a name; an unknown one (another profile's) gets its own name and a spare colour."""
     if name in looks:
         return looks[name]
@@ -206,28 +211,18 @@ def legend_below(figure: Figure, handles: list, columns: int | None = None) -> N
         figure.legend(handles=handles, loc="outside lower center", ncols=columns or len(handles))
 
 
-def note_if_empty(ax: Axes, table: pd.DataFrame) -> bool:
-    """Say on the axes that there is nothing to draw, as in a run without this ablation."""
-    if len(table):
-        return False
-    ax.text(0.5, 0.5, "no such runs in these results", ha="center", va="center", transform=ax.transAxes)
-    ax.set(xticks=[], yticks=[])
-    return True
-
-
 def error_ends(table: pd.DataFrame, value: str, low: str, high: str) -> np.ndarray:
     """Lengths of error bars below and above a value, (2, N), as matplotlib takes them; 0 where there is none."""
     ends = np.stack([table[value] - table[low], table[high] - table[value]]).astype(float)
     return np.nan_to_num(np.clip(ends, 0, None))
 
 
-def seed_dots(ax: Axes, places: Iterable[float], seeds: Iterable[str], color: str, along: str = "y") -> None:
-    """Small dots for the values of single seeds ("75.4 74.9", as in tables) at each place of the other axis."""
+def seed_dots(ax: Axes, places: Iterable[float], seeds: Iterable[str], color: str) -> None:
+    """Small dots for the values of single seeds ("75.4 74.9", as in tables) at each place of the horizontal axis."""
     for place, text in zip(places, seeds, strict=True):
         values = [float(value) for value in text.split()] if isinstance(text, str) else []
-        points = ([place] * len(values), values)
         style = {"marker": ".", "markersize": 3, "linestyle": "none", "alpha": 0.55, "zorder": 4}
-        ax.plot(*(points if along == "y" else points[::-1]), color=color, **style)
+        ax.plot([place] * len(values), values, color=color, **style)
 
 
 def handles(looks: Iterable[Look], lines: bool = True) -> list[Line2D]:
@@ -251,11 +246,6 @@ def interval_handles(seeds: Iterable[str]) -> list[Line2D]:
     return found
 
 
-def kind_handles() -> list[Line2D]:
-    """Legend handles of the kinds of responses."""
-    return [Line2D([], [], color=k.color, linestyle=k.line, label=k.label) for k in KINDS.values()]
-
-
-def comparison_handles() -> list[Line2D]:
-    """Legend handles of Pos/Neg and Pos/Pos."""
-    return [Line2D([], [], color=k.color, linestyle=k.line, label=k.label) for k in COMPARISONS.values()]
+def line_handles(looks: Mapping[str, Look]) -> list[Line2D]:
+    """Legend handles of lines alone, as of the kinds of responses."""
+    return [Line2D([], [], color=k.color, linestyle=k.line, label=k.label) for k in looks.values()]

@@ -1,13 +1,13 @@
 """The paper's numbers and names, and where each constant of the method comes from.
 
-The tables are copies of the paper's (`paper_values/*.csv`). A constant is stated (the paper's text says it),
-reconstructed (its formula or value is missing from the text; this reading fits the words) or open (no value
-survives; the value is ours).
+The tables are copies of the paper's (`paper_values/*.csv`). A constant is "stated" where the paper's text gives it. It
+is "reconstructed" where a formula or value is missing and this reading fits the words, and "open" where the value is
+ours because the text has none.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from functools import cache
 from importlib import resources
 from typing import Any
@@ -33,6 +33,12 @@ FAILURE_WORDS = {
     ("gsm", "weak"): "near-perfect evaluation",
     ("mmlu", "strong"): "drops significantly",
     ("mmlu", "weak"): "nearly half of the questions fail",
+}
+# Settings of this study beside a row of the paper's tables of hyperparameters, by stage
+TABLE_5 = {
+    "sft": {"batch_size": "sft.batch_size", "learning_rate": "sft.learning_rate", "epochs": "sft.epochs"},
+    "reward_model": {name: f"reward_model.{name}" for name in ("batch_size", "learning_rate", "epochs")},
+    "ppo": {"batch_size": "ppo.minibatch_size", "learning_rate": "ppo.learning_rate", "epochs": "ppo.epochs"},
 }
 
 
@@ -70,26 +76,6 @@ def reward_source() -> dict[str, float]:
     return {name: float(row[name]) for name in ("without_reward", "from_teacher", "from_student")}
 
 
-@dataclass(frozen=True)
-class Constant:
-    """A constant of the method; `keys` are the dotted settings that hold our value, or `ours` says it."""
-
-    name: str
-    paper: str
-    status: str
-    where: str
-    keys: tuple[str, ...] = ()
-    ours: str = ""
-
-
-def _provenance() -> list[Constant]:
-    rows = load("provenance").fillna("").itertuples(index=False)
-    return [Constant(row.name, row.paper, row.status, row.where, tuple(row.keys.split()), row.ours) for row in rows]
-
-
-PROVENANCE = _provenance()
-
-
 def lookup(settings: dict, key: str) -> Any:
     """A dotted key of the settings, None where missing; `*` gives a dict over all names at that place."""
     head, _, rest = key.partition(".")
@@ -113,18 +99,51 @@ def as_text(value: Any) -> str:
 
 def provenance_table(settings: dict) -> pd.DataFrame:
     """Every constant: what the paper has, its status, where in the paper, and this study's value."""
+    table = load("provenance").fillna("")
+    keys = [text.split() for text in table["keys"]]  # dotted settings that hold our value, where `ours` does not say it
+    found = [" / ".join(as_text(lookup(settings, key)) for key in some) for some in keys]
+    ours = [said or value for said, value in zip(table["ours"], found, strict=True)]
+    table = table.assign(this_study=ours, setting=[", ".join(some) for some in keys])
+    return table.rename(columns={"name": "constant"})[["constant", "paper", "status", "where", "this_study", "setting"]]
+
+
+def hyperparameter_table(settings: dict, stages: Sequence[str]) -> pd.DataFrame:
+    """Tables 5 and 6 (and the reward models' values): the paper's rows, this study's settings beside them."""
+    table = load("hyperparameters")
+    table = table[table.stage.isin(stages)].reset_index(drop=True)
+    renamed = table.rename(columns={name: f"paper_{name}" for name in ("batch_size", "save_steps", "gpus")})
+    renamed["paper_save_steps"] = renamed["paper_save_steps"].astype("Int64")
+    for name in ("batch_size", "learning_rate", "epochs"):
+        values = [_setting_of_cell(settings, TABLE_5[row.stage][name], row) for row in table.itertuples()]
+        renamed[f"study_{name}"] = [as_text(value) for value in values]
+    renamed["teacher"] = renamed["teacher"].fillna("any")
+    return renamed.dropna(axis="columns", how="all")
+
+
+def _setting_of_cell(settings: dict, key: str, row) -> Any:
+    """A setting in the cell of a row of the paper's table: the profile's `cells` come before its sections."""
+    found = lookup(settings, key)
+    names = {"dataset": BENCHMARKS, "teacher": TEACHERS, "student": STUDENTS}
+    for cell in settings.get("tables.cells", []):
+        axes = [axis for axis in names if cell.get(axis) is not None]
+        if all(names[axis].get(cell[axis]) == getattr(row, axis) for axis in axes):
+            found = cell["settings"].get(key, found)
+    return found
+
+
+def example_table(example: dict) -> pd.DataFrame:
+    """Table 1: one question with its pseudo-label and responses, and the reward model's score of each."""
+    scores = example.get("scores") or {}
     rows = []
-    for constant in PROVENANCE:
-        values = [lookup(settings, key) for key in constant.keys]
-        ours = constant.ours or " / ".join(as_text(value) for value in values)
-        rows.append(
-            {
-                "constant": constant.name,
-                "paper": constant.paper,
-                "status": constant.status,
-                "where": constant.where,
-                "this_study": ours,
-                "setting": ", ".join(constant.keys),
-            }
-        )
-    return pd.DataFrame(rows)
+    for name, value in example.items():
+        if name == "scores" or isinstance(value, dict):
+            continue
+        score = next((scores[key] for key in (name, name.removesuffix("_response")) if key in scores), None)
+        text = "\n".join(map(str, value)) if isinstance(value, list) else str(value)
+        rows.append({"what": name.replace("_", " "), "text": text, "reward_model_score": score})
+    return pd.DataFrame(rows).astype({"reward_model_score": float})
+
+
+def edge_table(edges: Iterable[tuple[str, str]]) -> pd.DataFrame:
+    """Figure 2: the edges of the stages' DAG."""
+    return pd.DataFrame(edges, columns=["stage", "read_by"])

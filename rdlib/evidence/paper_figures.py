@@ -1,39 +1,40 @@
-"""The report's figures of the paper's own results: each function takes the table it shows and returns the figure."""
+"""The report's figures of the study: each function takes the table it shows and returns the figure."""
 
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 
+import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
+from matplotlib.path import Path as Curve
 from matplotlib.ticker import MaxNLocator
 
-from rdlib.evidence import looks, paper, pipeline_figure, plots, tables
-from rdlib.evidence.dots import draw_dots
+from rdlib.evidence import convergence, looks, paper, plots, tables
 from rdlib.evidence.looks import BLACK, BLUE, Look
+from rdlib.evidence.plots import draw_dots
 
-SFT_PANELS = {
+LABELS = {  # of the values along training
     "loss": "training loss\n(nats, mean of 20 steps)",
     "eval_loss": "validation loss (nats)",
     "agreement": "validation agreement",
-}
-PPO_PANELS = {
     "reward": "reward, Eq. 7",
     "kl": "KL (nats a response)",
     "validation_agreement": "validation agreement",
+    "pos_neg_auc": "Pos/Neg AUC (validation)",
+    "pos_pos_auc": "Pos/Pos AUC (validation)",
 }
-REWARD_PANELS = {"pos_neg_auc": "Pos/Neg AUC (validation)", "pos_pos_auc": "Pos/Pos AUC (validation)"}
 SOURCES = {"study": Look("this study", BLUE, "D"), "paper": Look("the paper", BLACK, "X")}
-
-
-def pipeline(table: pd.DataFrame) -> Figure:
-    """Figure 2: the stages and what each reads."""
-    figure, axes = looks.grid(1, 1, width=7.2, height=2.6)
-    pipeline_figure.draw_pipeline(axes[0, 0], table.itertuples(index=False, name=None))
-    return figure
+RATES = {convergence.OWN: Look(convergence.OWN, looks.ORANGE, "s"), convergence.OURS: Look(convergence.OURS, BLUE, "D")}
+MODES = ("portable mode", "torch's own numerics")
+BOX = (0.68, 0.56)  # width and height of a stage in Figure 2; stages are 1 apart from left to right
+APART = 0.16  # of a method's place, from its middle to either mode
 
 
 def failure_ratios(table: pd.DataFrame) -> Figure:
@@ -54,10 +55,10 @@ def judged_correctness(table: pd.DataFrame) -> Figure:
 def lambda_curves(table: pd.DataFrame) -> Figure:
     """Figure 5: AUC along training for each lambda, a row a cell."""
     cells = tables.cells_of(table, tables.CELL)
-    figure, axes = looks.grid(max(1, len(cells)), 2, width=7.2, height=2.9)
-    for row, (cell, part) in zip(axes, cells or [((), table)], strict=True):
+    figure, axes = looks.grid(len(cells), 2, width=7.2, height=2.9)
+    for row, (cell, part) in zip(axes, cells, strict=True):
         plots.draw_lambda_curves(row, part)
-        for ax in row if cell else ():
+        for ax in row:
             ax.set_title(f"{looks.cell_label(*cell, lines=1)}\n{ax.get_title()}")
     looks.legend_below(figure, plots.lambda_handles(table), columns=3)
     return figure
@@ -67,14 +68,14 @@ def data_ratio(table: pd.DataFrame) -> Figure:
     """Figure 6: AUC against the teacher's share of the positives, a panel a cell."""
     cells = tables.cells_of(table, tables.CELL)
     figure, axes = looks.panels(len(cells), height=2.8, alone=4.6)
-    for ax, (cell, part) in zip(axes, cells or [((), table)], strict=True):
+    for ax, (cell, part) in zip(axes, cells, strict=True):
         plots.draw_ratio_points(ax, part)
-        ax.set_title(looks.cell_label(*cell) if cell else "")
+        ax.set_title(looks.cell_label(*cell))
     looks.legend_below(figure, axes[0].get_legend_handles_labels()[0], columns=1)
     return figure
 
 
-# ---- Table 2 and the claims as pictures
+# ---- dots: Table 2, the claims, the rates of SFT
 
 
 def main_results(table: pd.DataFrame) -> Figure:
@@ -85,14 +86,14 @@ def main_results(table: pd.DataFrame) -> Figure:
     known = bool(table["paper_pct"].notna().any())
     figure = looks.blank(7.6, 6.6 if known else 3.6)
     above, *below = figure.subfigures(2 if known else 1, 1, squeeze=False).flat
-    names = zip(table.teacher, table.student, strict=True)
+    names = zip(table["teacher"], table["student"], strict=True)
     here = table.assign(
-        row=table.teacher + " teacher\n" + table.student + " student",
-        panel=[f"this study: {looks.benchmark_label(name)}" for name in table.benchmark],
+        row=table["teacher"] + " teacher\n" + table["student"] + " student",
+        panel=[f"this study: {looks.benchmark_label(name)}" for name in table["benchmark"]],
     )
     theirs = table.assign(
         row=["\n".join(_name_in_the_paper(name) for name in pair) for pair in names],
-        panel=[f"paper: {paper.LABELS.get(paper.BENCHMARKS.get(name, ''), name)}" for name in table.benchmark],
+        panel=[f"paper: {paper.LABELS.get(paper.BENCHMARKS.get(name, ''), name)}" for name in table["benchmark"]],
     )
     interval = ("study_low_pct", "study_high_pct")
     draw_dots(above, here, "study_pct", "method", looks.METHODS, interval=interval, seeds="study_seeds")
@@ -100,7 +101,7 @@ def main_results(table: pd.DataFrame) -> Figure:
         draw_dots(part, theirs, "paper_pct", "method", looks.METHODS)
     for ax in (ax for part in (above, *below) for ax in part.axes):
         ax.set_xlabel("accuracy (%)")
-    handles = looks.method_handles(tables.in_order(table.method, paper.METHODS))
+    handles = looks.method_handles(tables.in_order(table["method"], paper.METHODS))
     looks.legend_below(figure, [*handles, *looks.interval_handles(table["study_seeds"])], columns=4)
     return figure
 
@@ -127,33 +128,57 @@ def claims_of_ablations(table: pd.DataFrame) -> Figure:
 
 
 def _claims(table: pd.DataFrame, width: float, columns: int, sources: tuple[str, ...]) -> Figure:
-    named = zip(table.claim, table.difference, strict=True)
-    titles = [textwrap.fill(f"{claim}: {what}", 22, break_long_words=False) for claim, what in named]
-    levels = table["level_pct"].map(lambda level: "" if level == 95 else f"\n{level:g} % intervals")
-    table = table.assign(panel=pd.Series(titles, table.index, dtype=str) + "\n" + table.verdict + levels)
-    panels = list(dict.fromkeys(table.panel))
-    rows = -(-len(panels) // columns)
-    tallest = max((table.panel == panel).sum() for panel in panels) if panels else 1
-    figure = looks.blank(width, max(1, rows) * (1.2 + (0.17 + 0.06 * len(sources)) * tallest))
-    parts = [table.assign(source=source, value=table[f"{source}_difference"], row=table.cell) for source in sources]
-    long = pd.concat(parts, ignore_index=True).dropna(subset="value")
-    for name in ("study_low", "study_high"):
-        long[name] = long[name].where(long.source == "study", long.value)
-    long["study_seeds"] = long.study_seeds.where(long.source == "study")
+    """A panel a claim, a row a cell, a dot a source."""
+    table = table.assign(panel=_titles(table))
+    sizes = table["panel"].value_counts(sort=False)
+    rows, tallest = -(-len(sizes) // columns), sizes.max()
+    figure = looks.blank(width, rows * (1.2 + (0.17 + 0.06 * len(sources)) * tallest))
     options = {"interval": ("study_low", "study_high"), "seeds": "study_seeds"}
     options |= {"columns": columns, "shared": rows == 1, "dodged": len(sources) > 1}
-    draw_dots(figure, long, "value", "source", SOURCES, **options)
-    units = dict(zip(table.panel, table.unit, strict=True))
-    for ax, panel in zip(figure.axes, panels, strict=False):
+    draw_dots(figure, _by_source(table, sources), "value", "source", SOURCES, **options)
+    units = dict(zip(table["panel"], table["unit"], strict=True))
+    for ax, (panel, size) in zip(figure.axes, sizes.items(), strict=True):
         if rows > 1:  # as much room for a cell in every panel, so that single seeds lie close to their mean
-            middle = ((table.panel == panel).sum() - 1) / 2
-            ax.set_ylim(middle + tallest / 2, middle - tallest / 2)
+            ax.set_ylim((size - 1 + tallest) / 2, (size - 1 - tallest) / 2)
         ax.axvline(0, color=BLACK, linewidth=0.8)
         ax.set_xlabel("percentage points" if units[panel] == "pp" else "AUC", visible=True)
         if units[panel] != "pp":  # three decimals take room
             ax.xaxis.set_major_locator(MaxNLocator(2))
     if len(sources) > 1:
         looks.legend_below(figure, looks.handles([SOURCES[source] for source in sources], lines=False))
+    return figure
+
+
+def _titles(table: pd.DataFrame) -> list[str]:
+    """A claim's difference, its verdict, and the level of its intervals where it is not 95 %."""
+    return [
+        textwrap.fill(f"{row.claim}: {row.difference}", 22, break_long_words=False)
+        + f"\n{row.verdict}"
+        + ("" if row.level_pct == 95 else f"\n{row.level_pct:g} % intervals")
+        for row in table.itertuples()
+    ]
+
+
+def _by_source(table: pd.DataFrame, sources: tuple[str, ...]) -> pd.DataFrame:
+    """A row a source: the paper's values have no intervals and no seeds."""
+    parts = [table.assign(source=source, value=table[f"{source}_difference"], row=table["cell"]) for source in sources]
+    long = pd.concat(parts, ignore_index=True).dropna(subset="value")
+    here = long["source"] == "study"
+    ends = {name: long[name].where(here, long["value"]) for name in ("study_low", "study_high")}
+    return long.assign(**ends, study_seeds=long["study_seeds"].where(here))
+
+
+def rates(table: pd.DataFrame) -> Figure:
+    """Ours minus SFT of either rate, two dots a cell."""
+    shown = table[table["comparison"].isin(RATES)].assign(row=lambda t: t["cell"], panel="")
+    figure = looks.blank(6.4, 1.2 + 0.36 * shown["row"].nunique())
+    interval = ("low_pp", "high_pp")
+    draw_dots(figure, shown, "difference_pp", "comparison", RATES, interval=interval, seeds="study_seeds")
+    for ax in figure.axes:
+        ax.axvline(0, color=BLACK, linewidth=0.8)
+        ax.set(xlabel="accuracy of Ours minus SFT (pp)", title="")
+    handles = looks.handles(RATES.values(), lines=False)
+    looks.legend_below(figure, [*handles, *looks.interval_handles(shown["study_seeds"])], columns=2)
     return figure
 
 
@@ -165,12 +190,11 @@ def by_group(table: pd.DataFrame) -> Figure:
     import seaborn as sns
 
     group, cells = table.columns[0], tables.cells(table)
-    rows = table[group].nunique()
-    figure, axes = looks.grid(2, max(1, -(-len(cells) // 2)), width=7.4, height=0.9 + 0.2 * rows, sharey=True)
+    figure, axes = looks.grid(2, -(-len(cells) // 2), width=7.4, height=0.9 + 0.2 * table[group].nunique(), sharey=True)
     for ax, (teacher, student) in zip(axes.flat, cells, strict=False):
-        part = table[table.teacher.isin(["", teacher]) & table.student.isin(["", student])]
+        part = table[table["teacher"].isin(["", teacher]) & table["student"].isin(["", student])]
         shown = part.pivot(index=group, columns="method", values="study_pct")
-        shown = shown[tables.in_order(part.method, paper.METHODS)]
+        shown = shown[tables.in_order(part["method"], paper.METHODS)]
         shown.columns = [looks.look(looks.METHODS, method).label for method in shown.columns]
         options = {"vmin": 0, "vmax": 100, "cmap": "cividis", "annot": True, "fmt": ".0f", "cbar": False}
         sns.heatmap(shown, ax=ax, linewidths=0.5, annot_kws={"size": 7.5}, **options)
@@ -178,110 +202,95 @@ def by_group(table: pd.DataFrame) -> Figure:
         ax.tick_params(axis="x", rotation=30)
         ax.tick_params(length=0)
         ax.grid(visible=False)
-    for ax in list(axes.flat)[len(cells) :]:
+    for ax in axes.flat[len(cells) :]:
         ax.axis("off")
-    if cells:
-        figure.colorbar(axes[0, 0].collections[0], ax=axes, label="accuracy (%)", shrink=0.6)
+    figure.colorbar(axes[0, 0].collections[0], ax=axes, label="accuracy (%)", shrink=0.6)
     return figure
 
 
-# ---- learning curves, distributions, ROC: all cells
+# ---- trainings
 
 
-def sft_curves(table: pd.DataFrame) -> Figure:
-    """Learning curves of SFT."""
-    return _curves(table, "step", SFT_PANELS, "optimizer step")
-
-
-def reward_model_curves(table: pd.DataFrame) -> Figure:
-    """Learning curves of the reward models."""
-    return _curves(table, "step", REWARD_PANELS, "optimizer step")
-
-
-def ppo_curves(table: pd.DataFrame) -> Figure:
-    """Learning curves of PPO."""
-    return _curves(table, "update", PPO_PANELS, "PPO update")
+def learning_curves(table: pd.DataFrame) -> Figure:
+    """A row a dataset and student, a column a value; colour and marker are the method, the line is the teacher."""
+    step = "update" if "update" in table else "step"
+    values, teachers = list(dict.fromkeys(table["value"])), list(dict.fromkeys(table["teacher"]))
+    students = tables.in_order(table["student"], looks.STUDENTS)
+    rows = [(dataset, student) for dataset in dict.fromkeys(table["dataset"]) for student in students]
+    figure, axes = looks.grid(len(rows), len(values), width=2.5 * len(values), height=1.75, sharex="row")
+    for row, (dataset, student) in zip(axes, rows, strict=True):
+        for ax, value in zip(row, values, strict=True):
+            part = tables.select(table, dataset=dataset, student=student, value=value)
+            for (teacher, method), curve in part.groupby(["teacher", "method"], sort=False):
+                style = _marker(looks.look(looks.METHODS, method), teacher == teachers[0])
+                style |= {"linestyle": looks.look(looks.TEACHERS, teacher).line, "markersize": 3.5}
+                plots.curve_over_seeds(ax, curve[step], curve, ("mean", "low", "high"), 4, **style)
+            ax.set(ylabel=LABELS[value], title=f"{looks.benchmark_label(dataset)}, {student} student")
+    for ax in axes[-1]:
+        ax.set_xlabel("PPO update" if step == "update" else "optimizer step")
+    handles = [*_handles(table, lines=True), *plots.pale_handle(table)]
+    looks.legend_below(figure, handles, columns=3)
+    return figure
 
 
 def kept_steps(table: pd.DataFrame) -> Figure:
     """What a training changed on the test questions against the step it kept: a row a student, a column a benchmark."""
     benchmarks = list(dict.fromkeys(table["benchmark"]))
     students, teachers = (list(dict.fromkeys(table[name])) for name in ("student", "teacher"))
-    figure, axes = looks.grid(max(1, len(students)), max(1, len(benchmarks)), width=7.2, height=2.1, sharey="row")
-    for row, student in zip(axes, students, strict=False):
+    figure, axes = looks.grid(len(students), len(benchmarks), width=7.2, height=2.1, sharey="row")
+    for row, student in zip(axes, students, strict=True):
         for ax, benchmark in zip(row, benchmarks, strict=True):
-            part = table[(table["student"] == student) & (table["benchmark"] == benchmark)]
+            part = tables.select(table, student=student, benchmark=benchmark)
             for (teacher, method), runs in part.groupby(["teacher", "method"], sort=False):
-                look = looks.look(looks.METHODS, method)
-                style = _marker(look, teacher == teachers[0]) | {"linestyle": "none"}
-                ax.plot(runs["step"], runs["change_pp"], **style)
-            ax.axhline(0, color=looks.BLACK, linewidth=1)
+                style = _marker(looks.look(looks.METHODS, method), teacher == teachers[0])
+                ax.plot(runs["step"], runs["change_pp"], linestyle="none", **style)
+            ax.axhline(0, color=BLACK, linewidth=1)
             ax.set(title=f"{looks.benchmark_label(benchmark)}, {student} student")
         row[0].set_ylabel("accuracy minus that\nbefore training (pp)")
     for ax in axes[-1]:
         ax.set_xlabel("optimizer step kept")
-    handles = looks.method_handles(dict.fromkeys(table["method"]))
-    for teacher in teachers:
-        look = replace(looks.look(looks.TEACHERS, teacher), color=BLACK, marker="o")
-        handles.append(Line2D([], [], label=look.label, linestyle="none", **_marker(look, teacher == teachers[0])))
-    looks.legend_below(figure, handles)
+    looks.legend_below(figure, _handles(table, lines=False))
     return figure
 
 
-def _marker(look: looks.Look, filled: bool) -> dict[str, str]:
+def _marker(look: Look, filled: bool) -> dict[str, str]:
     """How a method's points are drawn: filled for the first teacher, hollow for others."""
     return {"color": look.color, "marker": look.marker, "markerfacecolor": look.color if filled else "white"}
 
 
-def _curves(table: pd.DataFrame, step: str, panels: dict[str, str], x: str) -> Figure:
-    """A row a dataset and student, a column a value; colour and marker are the method, the line is the teacher."""
-    students, teachers = tables.in_order(table.student, looks.STUDENTS), list(dict.fromkeys(table.teacher))
-    rows = [(dataset, student) for dataset in dict.fromkeys(table.dataset) for student in students]
-    figure, axes = looks.grid(max(1, len(rows)), len(panels), width=2.5 * len(panels), height=1.75, sharex="row")
-    for row, (dataset, student) in zip(axes, rows, strict=False):
-        for ax, (value, label) in zip(row, panels.items(), strict=True):
-            part = table[(table.dataset == dataset) & (table.student == student) & (table.value == value)]
-            for (teacher, method), curve in part.groupby(["teacher", "method"], sort=False):
-                style = _marker(looks.look(looks.METHODS, method), teacher == teachers[0])
-                style |= {"linestyle": looks.look(looks.TEACHERS, teacher).line, "markersize": 3.5}
-                plots.curve_over_seeds(ax, curve[step], curve, ("mean", "low", "high"), 4, **style)
-            ax.set(ylabel=label, title=f"{looks.benchmark_label(dataset)}, {student} student")
-    for ax in axes[-1]:
-        ax.set_xlabel(x)
-    looks.legend_below(figure, _cell_handles(table), columns=3)
-    return figure
-
-
-def _cell_handles(table: pd.DataFrame) -> list[Line2D]:
-    """Legend handles of learning curves: colours and markers of methods, lines and faces of teachers."""
-    handles = looks.method_handles(dict.fromkeys(table.method))
-    for i, name in enumerate(dict.fromkeys(table.teacher)):
+def _handles(table: pd.DataFrame, lines: bool) -> list[Line2D]:
+    """Legend handles: colours and markers of methods, faces (and lines) of teachers."""
+    handles = looks.method_handles(dict.fromkeys(table["method"]))
+    for i, name in enumerate(dict.fromkeys(table["teacher"])):
         look = replace(looks.look(looks.TEACHERS, name), color=BLACK, marker="o")
-        handles.append(Line2D([], [], linestyle=look.line, label=look.label, **_marker(look, i == 0)))
-    return handles + plots.pale_handle(table)
+        style = _marker(look, i == 0) | {"linestyle": look.line if lines else "none"}
+        handles.append(Line2D([], [], label=look.label, **style))
+    return handles
+
+
+# ---- distributions and ROC of all cells
 
 
 def histograms(table: pd.DataFrame) -> Figure:
     """Scores of the reward models by kind of response, a panel a cell."""
-    return _panels(table, plots.draw_histogram, looks.kind_handles(), shared=False)
+    return _panels(table, plots.draw_histogram, looks.line_handles(looks.KINDS), shared=False)
 
 
 def roc(table: pd.DataFrame) -> Figure:
     """ROC curves of the reward models, a panel a cell."""
-    return _panels(table, plots.draw_roc, looks.comparison_handles())
+    return _panels(table, plots.draw_roc, looks.line_handles(looks.COMPARISONS))
 
 
 def _panels(table: pd.DataFrame, draw: Callable, handles: list, shared: bool = True) -> Figure:
     """A panel a cell; `shared`: the axes."""
     cells = list(dict.fromkeys(table[tables.CELL].itertuples(index=False, name=None)))
-    columns = min(4, max(1, len(cells)))
-    figure, axes = looks.grid(
-        max(1, -(-len(cells) // columns)), columns, width=8.0, height=2.45, sharex=shared, sharey=shared
-    )
+    columns = min(4, len(cells))
+    rows = -(-len(cells) // columns)
+    figure, axes = looks.grid(rows, columns, width=8.0, height=2.45, sharex=shared, sharey=shared)
     for ax, cell in zip(axes.flat, cells, strict=False):
         draw(ax, tables.select(table, **dict(zip(tables.CELL, cell, strict=True))))
         ax.set_title(looks.cell_label(*cell, lines=3), fontsize=8.5)
-    for ax in list(axes.flat)[len(cells) :]:
+    for ax in axes.flat[len(cells) :]:
         ax.axis("off")
     for ax in axes[:, 1:].flat:
         ax.set_ylabel("")
@@ -289,3 +298,167 @@ def _panels(table: pd.DataFrame, draw: Callable, handles: list, shared: bool = T
         ax.set_xlabel("")
     looks.legend_below(figure, handles)
     return figure
+
+
+# ---- two numerical modes
+
+
+def rounding(table: pd.DataFrame) -> Figure:
+    """A panel a benchmark and cell: each seed's accuracy in both modes, joined, beside mean and deviation of seeds."""
+    panels = list(table.groupby(convergence.CELL[:3], sort=False))
+    columns = min(3, len(panels))
+    figure, axes = looks.grid(-(-len(panels) // columns), columns, width=7.4, height=2.7)
+    several = len(table[["teacher", "student"]].drop_duplicates()) > 1
+    for ax, ((benchmark, teacher, student), part) in zip(axes.flat, panels, strict=False):
+        _two_modes(ax, part)
+        cell = f", {teacher} to {student}" if several else ""
+        ax.set(title=f"{looks.benchmark_label(benchmark)}{cell}", ylabel="accuracy (%)")
+    for ax in axes.flat[len(panels) :]:
+        ax.set_axis_off()
+    faces = zip(MODES, (BLACK, "white"), strict=True)
+    handles = [Line2D([], [], color=BLACK, marker="o", mfc=face, linestyle="none", label=name) for name, face in faces]
+    handles.append(Line2D([], [], color=BLACK, linewidth=0.8, label="the same seed"))
+    bar = {"marker": "|", "markersize": 9, "linestyle": "none", "label": "mean, standard deviation between seeds"}
+    looks.legend_below(figure, [*handles, Line2D([], [], color=BLACK, **bar)])
+    return figure
+
+
+def _two_modes(ax: Axes, part: pd.DataFrame) -> None:
+    methods = list(dict.fromkeys(part["method"]))
+    for place, method in enumerate(methods):
+        look, own = looks.look(looks.METHODS, method), part[part["method"] == method]
+        ends, values = [place - APART, place + APART], own[["portable_pct", "native_pct"]].to_numpy()
+        ax.plot(ends, values.T, color=look.color, linewidth=0.8)
+        for x, accuracies, side, face in zip(ends, values.T, (-1, 1), (look.color, "white"), strict=True):
+            style = {"color": look.color, "marker": look.marker, "mfc": face, "linestyle": "none", "zorder": 3}
+            ax.plot([x] * len(own), accuracies, **style)
+            deviation = accuracies.std(ddof=1) if len(own) > 1 else 0.0
+            bar = {"color": BLACK, "marker": "_", "markersize": 5, "linewidth": 1, "capsize": 2}
+            ax.errorbar(x + 0.16 * side, accuracies.mean(), deviation, **bar)
+    names = [looks.look(looks.METHODS, method).label for method in methods]
+    ax.set(xticks=range(len(methods)), xticklabels=names, xlim=(-0.55, len(methods) - 0.45))
+    ax.grid(visible=False, axis="x")
+
+
+# ---- Figure 2, drawn from the stages' own inputs: what it shows is what runs
+
+
+def pipeline(table: pd.DataFrame) -> Figure:
+    """Figure 2: the stages and what each reads; columns stage, read_by."""
+    figure, axes = looks.grid(1, 1, width=7.2, height=2.6)
+    draw_pipeline(axes[0, 0], table.itertuples(index=False, name=None))
+    return figure
+
+
+def draw_pipeline(ax: Axes, edges: Iterable[tuple[str, str]]) -> None:
+    """Figure 2: the DAG of stages that `edges` lists as (stage, stage that reads it), left to right by depth.
+
+    An edge that only shortens a way through other stages is pale.
+    """
+    pairs = list(dict.fromkeys(edges))
+    places, routes = _layout(pairs)
+    for pair, points in zip(pairs, routes, strict=True):
+        ax.add_patch(_arrow(points, pale=_is_shortcut(pair, pairs)))
+    for name, (x, y) in places.items():
+        ax.add_patch(_box(x, y, _stage_color(name)))
+        ax.text(x, y, _stage_label(name), ha="center", va="center", fontsize=7.5, zorder=4)
+    ys = [y for points in routes for _, y in points]
+    ax.set(xlim=(-0.45, max(x for x, _ in places.values()) + 0.45), ylim=(min(ys) - 0.35, max(ys) + 0.35))
+    ax.axis("off")
+
+
+def _is_shortcut(pair: tuple[str, str], pairs: list[tuple[str, str]]) -> bool:
+    seen, ahead = set(), [b for a, b in pairs if a == pair[0] and b != pair[1]]
+    while ahead:
+        name = ahead.pop()
+        if name not in seen:
+            seen.add(name)
+            ahead += [b for a, b in pairs if a == name]
+    return pair[1] in seen
+
+
+def _box(x: float, y: float, color: str) -> FancyBboxPatch:
+    width, height = BOX
+    shape = "round,pad=0,rounding_size=0.08"
+    box = FancyBboxPatch((x - width / 2, y - height / 2), width, height, boxstyle=shape)
+    box.set(facecolor=color, edgecolor=BLACK, linewidth=0.9, zorder=3)
+    return box
+
+
+def _stage_label(name: str) -> str:
+    number, _, words = name.partition("_")
+    return f"{number}\n" + words.replace("_", "\n") if number.isdigit() else name.replace("_", "\n")
+
+
+def _stage_color(name: str) -> str:
+    """Tints: data and evaluation grey, the teacher's stages green, the student's blue, rewards' orange."""
+    for word, tint in (
+        ("teacher", "#d5efe6"),
+        ("pseudo", "#d5efe6"),
+        ("reward", "#fbe7c2"),
+        ("ppo", "#fbe7c2"),
+    ):
+        if word in name:
+            return tint
+    return "#d6e9f5" if "sft" in name or "student" in name else "#eeeeee"
+
+
+def _arrow(points: list[tuple[float, float]], pale: bool) -> FancyArrowPatch:
+    """An arrow that runs level through the columns it passes and bends only between them."""
+    half = BOX[0] / 2
+    vertices, codes = [(points[0][0] + half, points[0][1])], [Curve.MOVETO]
+    for (xa, ya), (xb, yb) in zip(points, points[1:], strict=False):
+        start, end = xa + half, xb - half
+        middle = (start + end) / 2
+        vertices += [(middle, ya), (middle, yb), (end, yb)]
+        codes += [Curve.CURVE4] * 3
+        if (xb, yb) != points[-1]:
+            vertices.append((xb + half, yb))
+            codes.append(Curve.LINETO)
+    color, width = ("#9a9a9a", 0.8) if pale else (BLACK, 1.2)
+    curve = Curve(vertices, codes)
+    return FancyArrowPatch(path=curve, arrowstyle="-|>", mutation_scale=7, linewidth=width, color=color, zorder=2)
+
+
+def _layout(pairs: list[tuple[str, str]]) -> tuple[dict, list]:
+    """Places of the stages and routes of the edges: layers by longest path, long edges led through free lanes."""
+    depth = _depths(pairs)
+    chains = [[a, *((a, b, d) for d in range(depth[a] + 1, depth[b])), b] for a, b in pairs]
+    level = {node: node[2] if isinstance(node, tuple) else depth[node] for chain in chains for node in chain}
+    layers = defaultdict(list)
+    for node in sorted(level, key=lambda node: (isinstance(node, tuple), str(node))):
+        layers[level[node]].append(node)
+    neighbours = defaultdict(list)
+    for chain in chains:
+        for a, b in zip(chain, chain[1:], strict=False):
+            neighbours[a].append(b)
+            neighbours[b].append(a)
+    height = _heights(layers, neighbours)
+    places = {node: (depth[node], height[node]) for node in depth}
+    return places, [[(level[node], height[node]) for node in chain] for chain in chains]
+
+
+def _depths(pairs: list[tuple[str, str]]) -> dict[str, int]:
+    depth = {name: 0 for pair in pairs for name in pair}
+    for _ in depth:
+        for a, b in pairs:
+            depth[b] = max(depth[b], depth[a] + 1)
+    if any(depth[b] <= depth[a] for a, b in pairs):
+        raise ValueError("the stages form a cycle, so they have no order to draw them in")
+    first = {name: min(depth[b] for a, b in pairs if a == name) for name, _ in pairs}
+    sources = set(first) - {b for _, b in pairs}
+    return depth | {name: first[name] - 1 for name in sources}  # a source stands just before its first reader
+
+
+def _heights(layers: dict, neighbours: dict) -> dict:
+    """Vertical places by a few barycentre sweeps; a lane of a long edge takes half the room of a stage."""
+    height = {node: float(i) for nodes in layers.values() for i, node in enumerate(nodes)}
+    for _ in range(12):
+        for _, nodes in sorted(layers.items()):
+            wish = {node: np.mean([height[other] for other in neighbours[node]]) for node in nodes}
+            nodes.sort(key=lambda node: (wish[node], isinstance(node, tuple), str(node)))
+            sizes = [0.2 if isinstance(node, tuple) else BOX[1] + 0.16 for node in nodes]
+            tops = np.cumsum(sizes) - np.array(sizes) / 2
+            for node, top in zip(nodes, tops - sum(sizes) / 2, strict=True):
+                height[node] = float(top)
+    return height

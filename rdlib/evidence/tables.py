@@ -1,4 +1,4 @@
-"""What all tables are made with: reading result tables, the paper's order, values by seed, rounding, writing.
+"""Helpers of all tables: the paper's order, values by seed, rounding, writing.
 
 Accuracies are in per cent (columns `*_pct`), differences in percentage points (`*_pp`), AUCs in [0, 1].
 """
@@ -12,37 +12,12 @@ import numpy as np
 import pandas as pd
 
 from rdlib import artifacts
-from rdlib.errors import UserError
 from rdlib.evidence import paper, shown, stats
 from rdlib.method import metrics
 
 CELL = ["dataset", "teacher", "student"]
 ORDER = {"dataset": paper.BENCHMARKS, "benchmark": paper.BENCHMARKS, "teacher": paper.TEACHERS}
 ORDER |= {"student": paper.STUDENTS, "method": paper.METHODS}
-KEYS = ("dataset", "benchmark", "teacher", "student", "method", "variant", "stage", "group")
-
-
-# --- reading ------------------------------------------------------------------------------------------------
-
-
-def read_table(path: Path, columns: str) -> pd.DataFrame:
-    """One result table with its names as text ("" where empty); UserError when a column is missing."""
-    try:
-        table = pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path)
-    except FileNotFoundError:
-        raise UserError(f"{path} is missing: run `make study`, which writes it.") from None
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} can't be read ({first_line(error)}): run `make study` to write it again.") from None
-    missing = [name for name in columns.split() if name not in table]
-    if missing:
-        raise UserError(f"{path} lacks the column {missing[0]!r}: run `make study` to write it again.")
-    names = {name: table[name].astype("object").fillna("").astype(str) for name in KEYS if name in table}
-    return table.assign(**names)
-
-
-def first_line(error: Exception) -> str:
-    """The first line of an error's message, without its full stop."""
-    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(". ")
 
 
 # --- order, selection, rounding -----------------------------------------------------------------------------
@@ -62,12 +37,22 @@ def select(table: pd.DataFrame, **values) -> pd.DataFrame:
     return table[found]
 
 
-def setting_of(variant: str, key: str, default: float) -> float | None:
-    """The value of a numeric override in a variant: default for "", None for another override."""
-    if variant == "":
-        return default
-    name, _, value = variant.partition("=")
-    return float(value) if name == key and "," not in value else None
+def columns_of(table: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
+    """Some columns of a table, in this order."""
+    return table[list(columns)]
+
+
+def setting(table: pd.DataFrame, key: str, default: float) -> pd.Series:
+    """The value of a numeric setting in each row: its column, or else what `variant` says of it.
+
+    `default` where nothing is overridden, missing where something else is.
+    """
+    if key in table:
+        values = table[key].astype(float)
+        return values.mask(values.isna() & (table["variant"] == ""), default) if "variant" in table else values
+    known = {variant: variant.removeprefix(f"{key}=") for variant in table["variant"].unique()}
+    values = {v: text if text != v and "," not in text else None for v, text in known.items()} | {"": default}
+    return table["variant"].map(values).astype(float)
 
 
 def cells(correctness: pd.DataFrame) -> list[tuple[str, str]]:
@@ -79,11 +64,16 @@ def cells(correctness: pd.DataFrame) -> list[tuple[str, str]]:
     return [(t, s) for t in teachers for s in students if (t, s) in pairs]
 
 
-def method_rows(correctness: pd.DataFrame, benchmark: str, teacher: str, student: str, method: str, variant=""):
-    """The answers of one method in one cell; the teacher's own row has no student, ICL has no teacher."""
-    teacher = "" if method == "icl" else teacher
-    student = "" if method == "teacher" else student
-    return select(correctness, benchmark=benchmark, teacher=teacher, student=student, method=method, variant=variant)
+def method_rows(
+    correctness: pd.DataFrame, benchmark: str | None, teacher: str, student: str, method: str, variant: str = ""
+) -> pd.DataFrame:
+    """The answers of one method in one cell; the teacher's own row has no student, ICL has no teacher.
+
+    Of all benchmarks where `benchmark` is None.
+    """
+    names = {} if benchmark is None else {"benchmark": benchmark}
+    names |= {"teacher": "" if method == "icl" else teacher, "student": "" if method == "teacher" else student}
+    return select(correctness, **names, method=method, variant=variant)
 
 
 def cells_of(table: pd.DataFrame, columns: list[str]):
@@ -112,6 +102,12 @@ def _places(table: pd.DataFrame, columns: list[str]) -> dict[str, dict[str, int]
 def percent(interval: stats.Interval, prefix: str = "study") -> dict:
     """An interval as columns in per cent."""
     scale = {"estimate": prefix + "_pct", "low": prefix + "_low_pct", "high": prefix + "_high_pct"}
+    return {name: 100 * getattr(interval, part) for part, name in scale.items()}
+
+
+def points(interval: stats.Interval, prefix: str) -> dict:
+    """A difference as columns in percentage points."""
+    scale = {"estimate": prefix + "_pp", "low": prefix + "_low_pp", "high": prefix + "_high_pp"}
     return {name: 100 * getattr(interval, part) for part, name in scale.items()}
 
 

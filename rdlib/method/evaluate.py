@@ -87,14 +87,31 @@ def run_validation(stage, work: Path) -> None:
         artifacts.write_parquet(work / "answers.parquet", table)
 
 
+def run_perturbed(stage, work: Path) -> None:
+    """Stage 13_perturbed_answers: write answers.parquet, a row a perturbed validation question, greedily answered.
+
+    Columns id, group (the kind of perturbation), answer, tokens and correct. Perturbed questions need skills that the
+    training questions do not ask for, so they see what a training forgets. Nothing is trained or chosen by what it
+    writes but the experiment `fair_rates`, beside the release.
+    """
+    questions = data.perturbed_validation(stage.dataset, stage.dataset_settings)
+    gold = pd.Series({question.id: question.answer for question in questions})
+    plan, texts = planned(stage, data.table_of(questions))
+    seed = generation.derive_seed("perturbed answers", stage.seed)
+    with sampled(stage, evaluated_model(stage), plan, texts, work, seed) as responses:
+        table = responses[["id", "group", "answer", "tokens"]]
+        table = table.assign(correct=correctness(responses["answer"], responses["id"].map(gold)))
+        artifacts.write_parquet(work / "answers.parquet", table)
+
+
 def grade(
     responses: pd.DataFrame, gold: pd.Series, stage, aliases: Mapping[str, Mapping[str, str]] = MappingProxyType({})
 ) -> pd.DataFrame:
     """benchmark, id, group, text, answer, gold, correct, tokens of each test response.
 
-    `correct` is missing where a question of the user's own has no gold answer (`rdlib.method.held_out` holds those to
-    the teacher's vote); any other must have one. A GSM-Plus question that lacks what an answer needs is answered right
-    by saying so, as its authors have it. One of a question's `aliases` (by `questions.read_aliases`) is right as well.
+    `correct` is missing where a question of the user's own has no gold answer (`rdlib.method.held_out` compares those
+    with the teacher's vote); any other must have one. A GSM-Plus question that lacks what an answer needs is answered
+    right by saying so, as its authors have it. A question's `aliases` (by `questions.read_aliases`) are right as well.
     """
     benchmark = responses["split"].replace({"test": stage.dataset})
     answer = responses["answer"].tolist()

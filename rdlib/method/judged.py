@@ -1,6 +1,6 @@
-"""Stage 13_judged_responses: the reward model's score of validation responses sampled before and after PPO.
+"""The reward model's score of sampled validation responses: before and after PPO, and of the policy of any method.
 
-Unlike the method's own stages it reads gold answers: nothing is trained on what it writes.
+Unlike the method's own stages these read gold answers: nothing is trained on what they write.
 """
 
 from __future__ import annotations
@@ -19,24 +19,49 @@ from rdlib.tasks.questions import as_gold, read_aliases, read_gold, read_questio
 
 
 def run(stage, work: Path) -> None:
-    """Write judged.parquet: policy, id, sample, tokens, text, answer, agrees, correct and score of each response.
+    """Stage 13_judged_responses: write judged.parquet, a row a response.
 
-    `text` numbers the distinct texts of a question, before and after PPO, so that equal ones can be told. After PPO it
-    samples as many responses as the student gave before, and as hot.
+    Columns policy (before or after PPO), id, sample, tokens, text, answer, agrees, correct and score. `text` numbers
+    the distinct texts of a question, before and after PPO. After PPO it samples as many responses as the student gave
+    before, and as hot.
     """
-    labels = artifacts.read_parquet(stage.input("labels") / "labels.parquet").dropna(subset="pseudo_label")
-    questions = read_questions(stage.input("data"), "validation")
-    questions = questions[questions["id"].isin(labels["id"])]
-    texts = prompts.of_questions(stage.dataset_settings, questions)
+    labels, questions, texts = _asked(stage)
     before = artifacts.read_parquet(stage.input("student") / "responses.parquet")
-    sampling = stage.profile.student_sampling
-    plan = questions[["id", "split"]].assign(temperature=float(sampling.temperature), n=sampling.samples)
-    seed = generation.derive_seed("judged", stage.dataset, stage.teacher, stage.student, stage.method, stage.seed)
     policy = engines.own(stage, Model(model=str(stage.input("ppo") / "model")))
-    with sampled(stage, policy, plan, texts, work, seed) as after:
+    with sampled(stage, policy, _plan(stage, questions), texts, work, _seed(stage, "judged", stage.method)) as after:
         parts = {"before": before[before["split"] == "validation"], "after": voting.propagate(after, labels)}
         responses = pd.concat([part.assign(policy=name) for name, part in parts.items()], ignore_index=True)
         artifacts.write_parquet(work / "judged.parquet", judge(stage, responses, texts))
+
+
+def run_sampled(stage, work: Path) -> None:
+    """Stage 13_sampled_responses: write sampled.parquet, the same columns but policy, of one method's policy.
+
+    It samples as many responses as the student gave before PPO, and as hot, with one seed for all methods: equal
+    policies give equal responses. The score is of Ours' reward model.
+    """
+    labels, questions, texts = _asked(stage)
+    plan, seed = _plan(stage, questions), _seed(stage, "sampled")
+    with sampled(stage, evaluate.evaluated_model(stage), plan, texts, work, seed) as responses:
+        responses = voting.propagate(responses, labels).assign(policy="after")
+        artifacts.write_parquet(work / "sampled.parquet", judge(stage, responses, texts).drop(columns="policy"))
+
+
+def _asked(stage) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, prompts.Prompt]]:
+    """The pseudo-labels, the validation questions that have one, and their prompts."""
+    labels = artifacts.read_parquet(stage.input("labels") / "labels.parquet").dropna(subset="pseudo_label")
+    questions = read_questions(stage.input("data"), "validation")
+    questions = questions[questions["id"].isin(labels["id"])]
+    return labels, questions, prompts.of_questions(stage.dataset_settings, questions)
+
+
+def _plan(stage, questions: pd.DataFrame) -> pd.DataFrame:
+    sampling = stage.profile.student_sampling
+    return questions[["id", "split"]].assign(temperature=float(sampling.temperature), n=sampling.samples)
+
+
+def _seed(stage, purpose: str, *method: str) -> int:
+    return generation.derive_seed(purpose, stage.dataset, stage.teacher, stage.student, *method, stage.seed)
 
 
 def judge(stage, responses: pd.DataFrame, texts: dict[str, prompts.Prompt]) -> pd.DataFrame:

@@ -1,7 +1,8 @@
 """The reward of Eq. 7: the reward model's score, corrected by the pseudo-label, and -5 for no answer.
 
-Beside it, the vote alone (RLVR on the pseudo-labels), with which reviewers asked it to be compared, and the vote with
-the reward model in its place where it is unsure.
+Beside it, the vote alone (RLVR on the pseudo-labels), with which reviewers asked it to be compared, the vote with the
+reward model in its place where it is unsure, and controls: the student's own vote (`own_vote`), form alone, and
+rewards that say nothing about the response that gets them.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 # Of the reward model's responses, as `rdlib.method.metrics` compares them
 STUDENT_KINDS = "student_positive", "student_negative"
+VOTES = "vote", "student_vote", "renewed_vote"  # sources that differ in whose vote the labels are
+SCORES = "reward_model", "shuffled"  # sources whose rewards are Eq. 7's
 
 
 def mismatch_reward(score: torch.Tensor, variant: str, constant: float) -> torch.Tensor:
@@ -58,15 +61,25 @@ def vote_first_reward(
     return torch.where(unsure, scores.sigmoid(), vote_reward(extracted, labels).to(scores))
 
 
+def form_reward(extracted: Sequence[str | None]) -> torch.Tensor:
+    """1 where there is an answer, whatever it is, else 0; shape [B]."""
+    return torch.tensor([float(a is not None) for a in extracted])
+
+
+def shuffled(rewards: torch.Tensor, seed: int) -> torch.Tensor:
+    """The rewards [B] in an order drawn from the seed: of the same distribution, and about no response."""
+    return rewards[torch.randperm(len(rewards), generator=torch.Generator().manual_seed(seed))]
+
+
 def scale_of(scores: pd.DataFrame, settings: Reward) -> float:
     """What rewards are divided by: 1 for `raw`, or where all are equal, else a standard deviation.
 
-    That of the scores, which Eq. 7 is of or, where the vote rewards, of its 1 and 0 for the student's responses.
+    That of the scores, which Eq. 7 is of or, where rewards are 1 and 0, of the vote's for the student's responses.
     `scores`: kind and score of the reward model's validation responses.
     """
     if settings.scale == "raw":
         return 1.0
-    if settings.source == "reward_model":
+    if settings.source in SCORES:
         values = map(float, scores["score"])
     else:
         values = [float(kind == STUDENT_KINDS[0]) for kind in scores["kind"] if kind in STUDENT_KINDS]
@@ -83,10 +96,13 @@ def reward(
     """r_hat(x, y) of Eq. 7, shape [B].
 
     `scores` [B] are r_phi(x, y); `extracted` the final answers a(y); `labels` the pseudo-labels a*(x), None
-    for a question of Q_fail, whose answers are judged by the reward model alone. Eq. 7 is of the scores over `scale`
-    (`scale_of`), the vote's rewards are divided by it.
+    for a question of Q_fail, whose answers are judged by the reward model alone; of the student's own vote the labels
+    are that. Eq. 7 is of the scores over `scale` (`scale_of`), other rewards are divided by it. Those of "shuffled" are
+    Eq. 7's, not `shuffled` yet.
     """
-    if settings.source == "vote":
+    if settings.source == "form":
+        return form_reward(extracted).to(scores) / scale
+    if settings.source in VOTES:
         return vote_reward(extracted, labels).to(scores) / scale
     if settings.source == "vote_first":
         return vote_first_reward(scores, extracted, labels) / scale

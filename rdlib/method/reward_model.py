@@ -147,13 +147,16 @@ def build_examples(
     """Responses of each usable query, and how many queries were skipped for want of one kind.
 
     Both tables have id, text, finished and positive. A query is used iff one student answer differs from
-    the pseudo-label (for source "teacher": iff one teacher answer does).
+    the pseudo-label (for source "teacher": iff one teacher answer does). Draw "texts" takes equal responses of a query
+    once.
     """
     pools: dict[str, dict[int, list[Response]]] = {}
     for table, kinds in (
         (student_responses, (STUDENT_NEGATIVE, STUDENT_POSITIVE)),
         (teacher_responses, (TEACHER_NEGATIVE, TEACHER_POSITIVE)),
     ):
+        if settings.draw == "texts":
+            table = table.drop_duplicates(["id", "text", "finished"])
         for row in table.sort_values("id", kind="stable").itertuples():
             pool = pools.setdefault(row.id, {kind: [] for kind in range(len(KINDS))})
             pool[kinds[row.positive]].append(Response(kinds[row.positive], row.text, row.finished))
@@ -196,7 +199,7 @@ class RewardModelTrainer(trainers.FiniteSteps, trainers.GlobalBatches, trainers.
         """`validation`: a row a validation response with its query (id), kind_id and token ids (sequence)."""
         super().__init__(*args, **kwargs)
         self.settings, self.validation = settings, validation
-        self.model_accepts_loss_kwargs = True  # `compute_loss` is told the counts of the whole batch
+        self.model_accepts_loss_kwargs = True  # `compute_loss` gets the counts of the whole batch
 
     def _get_num_items_in_batch(self, batch_samples, device):
         if self.accelerator.num_processes * self.args.gradient_accumulation_steps == 1:
@@ -408,7 +411,7 @@ def validation_table(students: pd.DataFrame, teachers: pd.DataFrame, settings: R
     It does not depend on what is trained on, so ablations and trials are compared on the same responses.
     """
     equal = settings.model_copy(
-        update={"source": "student", "teacher_share": 0.5, "samples_per_kind": VALIDATION_SAMPLES}
+        update={"source": "student", "teacher_share": 0.5, "samples_per_kind": VALIDATION_SAMPLES, "draw": "samples"}
     )
     examples, _ = build_examples(students, teachers, equal, seed + 1)
     rows = [(key, KINDS[r.kind], r.kind, r.text, r.finished) for key, rs in examples.items() for r in rs]

@@ -15,15 +15,17 @@ from rdlib import artifacts
 from rdlib.engines import endings, generation, models, scorers
 from rdlib.engines.transformers_engine import TransformersEngine
 from rdlib.errors import UserError
-from rdlib.method import one_base, scoring, training, watching
+from rdlib.method import one_base, own_vote, scoring, training, watching
 from rdlib.method.agreement import Agreement
+from rdlib.method.own_vote import Votes
 from rdlib.method.policy import policy_source
 from rdlib.method.ppo import PPOTrainer
-from rdlib.method.ppo_schedule import query_order
-from rdlib.method.reward import reward, scale_of
+from rdlib.method.ppo_schedule import query_order, seed_of
+from rdlib.method.reward import VOTES, reward, scale_of, shuffled
 from rdlib.method.rollout_guard import RolloutGuard
+from rdlib.method.rollouts import AnswerReader, Kept, PolicySamples, kept_responses, validation_answers
 from rdlib.profile import Profile
-from rdlib.settings import Model, Training
+from rdlib.settings import Model, Reward, Training
 from rdlib.tasks import answers, prompts
 from rdlib.tasks.questions import read_questions
 
@@ -44,53 +46,12 @@ def training_queries(
     return train[keep].reset_index(drop=True)
 
 
-class ValidationAnswers:
-    """Keeps the answers behind every validation agreement, so that they can be held to the gold answers later.
-
-    Called by PPOTrainer with each row of the history, which it passes on to `watcher`. One file an evaluation, so a
-    run that is killed and goes on keeps those it had; `gather` makes one table of them.
-    """
-
-    def __init__(self, agreement: Agreement, work: Path, watcher: Callable[[dict], None] | None = None):
-        self.agreement, self.folder, self.watcher = agreement, work / "validation", watcher
-
-    def __call__(self, row: dict) -> None:
-        """Write the answers of an update that was validated."""
-        if row["validation_agreement"] is not None:
-            table = pd.DataFrame({"update": row["update"], "id": self.agreement.ids, "answer": self.agreement.answers})
-            artifacts.write_parquet(self.folder / f"{row['update']:06d}.parquet", table)
-        if self.watcher is not None:
-            self.watcher(row)
-
-    def gather(self, history: list[dict]) -> pd.DataFrame:
-        """A row an evaluation of the history and question: update, id, answer."""
-        updates = [row["update"] for row in history if row["validation_agreement"] is not None]
-        frames = [artifacts.read_parquet(self.folder / f"{update:06d}.parquet") for update in updates]
-        return pd.concat(frames, ignore_index=True)
-
-
-class AnswerReader:
-    """Reads the answer out of what a policy says to the query of an index, as the engines would show it.
-
-    The policy samples on behind a stop string; what it says there is not read.
-    """
-
-    def __init__(self, tokenizer, asked: list[prompts.Prompt], kind: str):
-        self.asked, self.kind = asked, kind
-        self.stops = [prompts.stops(tokenizer, prompt) for prompt in asked]
-        self.opening = prompts.opening(tokenizer, prompts.encode(tokenizer, asked[0]))
-
-    def __call__(self, index: int, text: str) -> str | None:
-        """The answer, None where there is none."""
-        said = self.opening + generation.cut_at(text, self.stops[index])
-        return answers.extract(said, self.kind, self.asked[index].choices)
-
-
 class RewardFunction:
     """Eq. 7 as PPO calls it: scores sequences with the reward model and corrects them by the pseudo-label.
 
     `read` takes the answer out of the text that was said to the query of an index. Scores are divided by `scale`.
-    `guard` sees all rollouts, and ends PPO where they are of no use.
+    `guard` sees all rollouts, and ends PPO where they are of no use. `votes` gives the labels that are rewarded, which
+    are the pseudo-labels unless the student votes itself; `seed` is that of shuffled rewards.
     """
 
     def __init__(
@@ -98,30 +59,42 @@ class RewardFunction:
         model,
         labels: list[str | None],
         read: Callable[[int, str], str | None],
-        settings,
+        settings: Reward,
         pad: int,
         scale: float = 1.0,
         guard: RolloutGuard | None = None,
+        seed: int = 0,
     ):
         self.model, self.labels, self.read, self.settings, self.pad = model, labels, read, settings, pad
-        self.scale, self.guard = scale, guard
+        self.scale, self.guard, self.seed = scale, guard, seed
+        self.votes: Votes = lambda indices: [labels[i] for i in indices]
 
     def __call__(self, indices: list[int], texts: list[str], sequences: list[list[int]]):
         """Rewards [B] and, for the history, rm_score, extractable and agreement [B] (NaN without a label)."""
-        scores = scoring.score(self.model, sequences, self.pad)
-        given = [self.read(index, text) for index, text in zip(indices, texts, strict=True)]
+        scores, given, agreement = self.judge(indices, texts, sequences)
         if self.guard is not None:
             self.guard(texts, given, sequences)
-        labels = [self.labels[i] for i in indices]
-        agreement = [
-            float("nan") if y is None else float(answers.same(a, y)) for a, y in zip(given, labels, strict=True)
-        ]
         info = {
             "rm_score": scores,
             "extractable": torch.tensor([float(a is not None) for a in given]),
             "agreement": torch.tensor(agreement),
         }
-        return reward(scores, given, labels, self.settings, self.scale), info
+        rewards = reward(scores, given, self.votes(indices), self.settings, self.scale)
+        if self.settings.source == "shuffled":
+            rewards = shuffled(rewards, seed_of(self.seed, "shuffled", *indices))
+        return rewards, info
+
+    def judge(
+        self, indices: list[int], texts: list[str], sequences: list[list[int]]
+    ) -> tuple[torch.Tensor, list[str | None], list[float]]:
+        """The reward model's scores [B], the answers, and whether each is the pseudo-label (NaN without one)."""
+        scores = scoring.score(self.model, sequences, self.pad)
+        given = [self.read(index, text) for index, text in zip(indices, texts, strict=True)]
+        labels = [self.labels[i] for i in indices]
+        agreement = [
+            float("nan") if y is None else float(answers.same(a, y)) for a, y in zip(given, labels, strict=True)
+        ]
+        return scores, given, agreement
 
 
 def sampler(tokenizer, batch: int, max_tokens: int, temperature: float):
@@ -170,11 +143,20 @@ def reward_function(
     read = AnswerReader(tokenizer, asked, stage.answer_kind)
     ends = {tokenizer.eos_token_id, *tokenizer.all_special_ids}
     guard = RolloutGuard(stage.label, ends, stage.dataset_settings.max_tokens, stage.method == "ours_wo_d")
-    return RewardFunction(judge, given, read, profile.reward, pad, scale, guard)
+    return RewardFunction(judge, given, read, profile.reward, pad, scale, guard, stage.seed)
+
+
+def own_votes(source: str, score: RewardFunction, queries, responses, samples: PolicySamples, count: int) -> Votes:
+    """The labels that a reward's `source` rewards: pseudo-labels, or the student's own vote (`own_vote`)."""
+    if source == "student_vote":
+        return own_vote.fixed(queries, responses)
+    if source == "renewed_vote":
+        return own_vote.renewed(score.labels, samples.answers, count, score.seed)
+    return score.votes
 
 
 def run(stage, work: Path, on_update=None) -> None:
-    """Stage 06_ppo: write the model, history.jsonl, validation.parquet and summary.json."""
+    """Stage 06_ppo: write the model, history.jsonl, validation.parquet and summary.json; rollouts.parquet if asked."""
     profile, settings = stage.profile, stage.dataset_settings
     source = policy_source(stage)
     tokenizer = models.load_tokenizer(source)
@@ -185,6 +167,12 @@ def run(stage, work: Path, on_update=None) -> None:
     queries = training_queries(questions, labels, responses, labelled=ppo.queries == "labelled")
     if queries.empty:
         raise UserError(f"{stage.label}: the student failed no query and the teacher none, so there is nothing to do.")
+    source_of_reward = profile.reward.source
+    if source_of_reward in VOTES and queries["pseudo_label"].isna().all():
+        raise UserError(
+            f"{stage.label}: reward.source is {source_of_reward}, and no query has a pseudo-label to vote for: lower "
+            f"voting.threshold, or take another reward.source."
+        )
     if stage.method == "ours_wo_d":
         ppo = ppo.without_warmup()
     asked = list(prompts.of_questions(settings, queries).values())
@@ -194,16 +182,24 @@ def run(stage, work: Path, on_update=None) -> None:
     accelerator = training.new_accelerator(profile.training)
     scorer, pad = stage.input("reward_model"), tokenizer.pad_token_id
     scale = scale_of(artifacts.read_parquet(scorer / "scores.parquet"), profile.reward)
-    first = scale if profile.reward.source == "reward_model" else None
+    first = scale if source_of_reward == "reward_model" else None
     shares = not training.keeps_in_step(accelerator)
     if profile.training.lora is not None:
         torch.manual_seed(stage.seed)  # new adapters are drawn
     policy, reference, value_model, judge = networks(source, scorer, pad, profile.training, first, shares)
     score = reward_function(stage, tokenizer, queries, asked, judge.to(accelerator.device), scale)
+    batch, limit = profile.generation.batch_size, settings.max_tokens
+    samples = PolicySamples(policy, tokenizer, encoded, score.read, batch, limit, ppo.temperature, accelerator)
+    train = responses[responses["split"] == "train"]
+    score.votes = own_votes(source_of_reward, score, queries, train, samples, profile.reward.votes)
     validation = questions[questions["split"] == "validation"]
-    agreement = Agreement(validation, labels, tokenizer, settings, profile.generation.batch_size, stage.answer_kind)
+    agreement = Agreement(validation, labels, tokenizer, settings, batch, stage.answer_kind)
+    kept = {"validation": Kept(work / "validation", validation_answers(agreement))}
+    if ppo.kept_queries:
+        along = kept_responses(samples, score.judge, queries, ppo.kept_queries, stage.seed)
+        kept["rollouts"] = Kept(work / "rollouts", along)
     watch = watching.Watch(stage)
-    kept = ValidationAnswers(agreement, work, watch.of_updates(on_update))
+    show = watch.of_updates(on_update)
     with closing(watch), open_sampler(policy, tokenizer, profile, settings.max_tokens, longest) as sample:
         trainer = PPOTrainer(
             policy,
@@ -216,35 +212,41 @@ def run(stage, work: Path, on_update=None) -> None:
             score,
             agreement,
             seed=stage.seed,
-            on_update=kept,
+            on_update=lambda row: [keep(row) for keep in (*kept.values(), show)],
             accelerator=accelerator,
             forward_size=profile.training.forward_size(ppo.minibatch_size),
             compiled=profile.training.compile,
             stopping=profile.stopping,
         )
         trained = trainer.train(work)
-    summary = trained | {
-        "queries": len(queries),
-        "without_label": int(queries["pseudo_label"].isna().sum()),
-    }
-    if not training.is_main():
-        return
-    summary |= token_counts(trainer.history, ppo, [len(prompt) for prompt in encoded], stage.seed)
+    if training.is_main():
+        unlabelled = int(queries["pseudo_label"].isna().sum())
+        trained |= {"queries": len(queries), "without_label": unlabelled}
+        votes = profile.reward.votes if source_of_reward == "renewed_vote" else 0
+        lengths = [len(prompt) for prompt in encoded]
+        save(trainer, trained | token_counts(trainer.history, ppo, lengths, stage.seed, votes), kept, work)
+
+
+def save(trainer: PPOTrainer, summary: dict, kept: dict[str, Kept], work: Path) -> None:
+    """Write the stage's results, the tables `kept` by name, and remove what only a run in progress needs."""
+    policy, tokenizer = trainer.policy, trainer.tokenizer
     endings.agree(policy, tokenizer)
     training.merged(policy).save_pretrained(work / "model")
     tokenizer.save_pretrained(work / "model")
     artifacts.write_json(work / "summary.json", summary)
-    artifacts.write_parquet(work / "validation.parquet", kept.gather(trainer.history))
-    drop_traces(work, kept.folder)
+    for name, table in kept.items():
+        artifacts.write_parquet(work / f"{name}.parquet", table.gather(trainer.history))
+    drop_traces(work, kept)
 
 
-def drop_traces(work: Path, validation: Path) -> None:
-    """Remove what a run goes on from, and what a failed one left: a stage's last step, until which nothing is lost."""
+def drop_traces(work: Path, kept: dict[str, Kept]) -> None:
+    """Remove what a run resumes from, and what a failed one left: a stage's last step, until which nothing is lost."""
     for checkpoint in work.glob("checkpoint-*"):
         shutil.rmtree(checkpoint)
     for failed in work.glob("failed_update_*"):  # of an earlier try
         failed.unlink()
-    shutil.rmtree(validation, ignore_errors=True)
+    for table in kept.values():
+        shutil.rmtree(table.folder, ignore_errors=True)
 
 
 def networks(
@@ -280,10 +282,17 @@ def networks(
 READERS = 4
 
 
-def token_counts(history: list[dict], ppo, prompt_lengths: list[int], seed: int) -> dict[str, int]:
-    """Tokens sampled; and of whole sequences, what gradient steps saw and what all networks read besides."""
+def token_counts(history: list[dict], ppo, prompt_lengths: list[int], seed: int, votes: int = 0) -> dict[str, int]:
+    """Tokens sampled; and of whole sequences, what gradient steps saw and what all networks read besides.
+
+    Samples that only vote, `votes` a query, count as many tokens as those that are trained on.
+    """
     rows = [row for row in history if row["update"]]
     sampled = round(sum(row["response_length"] * ppo.episodes_per_update for row in rows))
     asked = query_order(len(prompt_lengths), 0, len(rows) * ppo.episodes_per_update, seed)
     whole = sampled + sum(prompt_lengths[i] for i in asked)
-    return {"tokens_generated": sampled, "tokens_trained": whole * ppo.epochs, "tokens_read": READERS * whole}
+    return {
+        "tokens_generated": (1 + votes) * sampled,
+        "tokens_trained": whole * ppo.epochs,
+        "tokens_read": READERS * whole,
+    }

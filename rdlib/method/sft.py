@@ -34,7 +34,7 @@ IGNORED = -100
 def select_responses(
     responses: pd.DataFrame, labels: pd.DataFrame, method: str, cap: int | None, seed: int
 ) -> pd.DataFrame:
-    """The responses trained on, at most `cap` of a question: those that agree with its pseudo-label; all for "sft".
+    """Eq. 1: the responses that agree with the question's pseudo-label, at most `cap` of a question; all for "sft".
 
     A sample that a server left unanswered is an empty text that did not end; nobody said it, and nobody learns it.
     """
@@ -67,7 +67,10 @@ def draw(responses: pd.DataFrame, cap: int | None, seed: int) -> pd.DataFrame:
 
 
 def mask_prompt(prompt: list[int], response: list[int], max_length: int) -> dict[str, Any]:
-    """Input ids and labels of one response, prompt masked, cut at `max_length`; `truncated` says whether it was."""
+    """Input ids and labels of one response, cut at `max_length`; `truncated` says whether it was.
+
+    The prompt is masked, so that Eq. 2 is of the response's tokens alone.
+    """
     ids, labels = prompt + response, [IGNORED] * len(prompt) + response
     length = min(len(ids), max_length)
     return {"input_ids": ids[:length], "labels": labels[:length], "length": length, "truncated": len(ids) > length}
@@ -81,13 +84,13 @@ def build_dataset(responses: pd.DataFrame, encode: prompts.Encoder, max_length: 
 
 
 class AgreementSFTTrainer(trainers.FiniteSteps, trainers.GlobalBatches, SFTTrainer, trainers.PlainCheckpoints):
-    """SFTTrainer whose evaluation also reports the validation agreement, by which the checkpoint is chosen."""
+    """SFTTrainer, whose loss is Eq. 2; its evaluation also gives the agreement by which the checkpoint is chosen."""
 
     agreement: Agreement
     blank = mask_prompt([0], [], 1)
 
     def evaluation_loop(self, *args, **kwargs) -> EvalLoopOutput:
-        """The usual metrics and `eval_agreement`, which the callbacks of an evaluation are told too."""
+        """The usual metrics and `eval_agreement`, which the callbacks of an evaluation get too."""
         output = super().evaluation_loop(*args, **kwargs)
         with training.whole_model(self) as model:
             output.metrics["eval_agreement"] = self.agreement(model, self.accelerator)
@@ -124,10 +127,10 @@ def make_trainer(
     texts: dict[str, prompts.Prompt],
     learning_rate: float | None = None,
 ) -> AgreementSFTTrainer:
-    """The trainer of a model `source` on the responses chosen of "train" and "validation", without its `agreement`.
+    """The trainer (Eq. 2) of a model `source` on the responses chosen of "train" and "validation".
 
-    `texts` are the prompts by question id; a `learning_rate` takes the place of the profile's. UserError where a split
-    has no response.
+    Its `agreement` is not set yet. `texts` are the prompts by question id; a `learning_rate` takes the place of the
+    profile's. UserError where a split has no response.
     """
     splits, encode = {}, prompts.Encoder(texts, tokenizer)
     limit = models.context(models.load_config(source))

@@ -14,7 +14,7 @@ from rdlib.tasks.questions import read_questions
 
 
 def run(stage, work: Path) -> None:
-    """Stage 04_student_responses: write responses.parquet with `positive`; Q_fail is left out."""
+    """Stage 04_student_responses, Eq. 3: write responses.parquet with `positive`; Q_fail is left out."""
     labels = artifacts.read_parquet(stage.input("labels") / "labels.parquet").dropna(subset="pseudo_label")
     questions = read_questions(stage.input("data"), "train", "validation")
     questions = questions[questions["id"].isin(labels["id"])]

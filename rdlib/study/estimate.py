@@ -1,102 +1,121 @@
-"""What a study will take before it starts: `python -m rdlib.study.dag --profile params/paper.yaml --dry-run`.
+"""Cost of a study before it starts: `python -m rdlib study --profile params/paper.yaml --dry-run`.
 
-A row a stage that is not done yet, with questions, samples, tokens, GPU hours, disk and memory of one GPU. Every
-question counts as labelled and every response as long as `sizes.LENGTHS` says, so the counts are of the right size and
-rather too high. Hours are operations (rdlib.evidence.ledger) over the share of the peak that `hardware` names, of GPUs
-or of a processor's cores: expect a factor of two or three either way. Memory is rdlib.study.stage_memory's, of GPUs.
+Each stage that is not done yet has a row: questions, samples, tokens, GPU hours, disk, and memory of one GPU. Every
+question counts as labelled and every response has the length in `sizes.LENGTHS`, so counts are slightly too high. Hours
+are operations (rdlib.evidence.ledger) divided by the share of the hardware's peak that is usually reached. They may be
+wrong by a factor of two or three either way. Memory of GPUs is that of rdlib.study.memory.
+
+`python -m rdlib memory` writes docs/memory.csv: for every stage of the GPU profiles, the run that takes most memory.
 """
 
 from __future__ import annotations
 
+import argparse
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
 from functools import cache
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import pandas as pd
 
-from rdlib.evidence import gpu_rows, ledger
+from rdlib import artifacts
+from rdlib.evidence import gallery, gpu_rows, ledger
+from rdlib.evidence.result_tables import Evidence, open_results
+from rdlib.evidence.tables import listed
 from rdlib.method import rl
+from rdlib.paths import ROOT
 from rdlib.profile import Profile
 from rdlib.settings import Weights
-from rdlib.study import stage_memory
-from rdlib.study.memory import GIB, Memory
+from rdlib.study.jobs import Job, every_stage, stages_to_run, study_jobs
+from rdlib.study.memory import GIB, PARTS, footprint
 from rdlib.study.sizes import LENGTHS, split_sizes
 from rdlib.study.stage import Stage
 
 BYTES_PER_TOKEN = 4.5  # of text, before compression
 WEIGHT = {"float32": 4, "bfloat16": 2, "auto": 2}  # bytes of a saved parameter
-PARTS = [part.name for part in fields(Memory)]
+COUNTS = ["questions", "samples", "mtokens_generated", "mtokens_trained", "hours", "disk_gb"]
+NAMED = ["stage", "dataset", "teacher", "student", "method", "variant"]  # a stage in a table of costs
+RELEASED = ROOT / "figures" / "results"
+ONE, PAPER = "params/single_gpu.yaml", "params/paper.yaml"
+ADAPTERS = {"training.lora": {"r": 16, "alpha": 32}, "hardware.gpu_memory_gib": 24}
+IN_DOCS = {ONE: (ONE, {}), f"{ONE}, LoRA": (ONE, ADAPTERS), PAPER: (PAPER, {})}  # by name: profile and other settings
 
 
-@dataclass(frozen=True)
-class Work:
-    """What a stage samples, trains on and reads: questions, samples, and tokens of each."""
+class Workload(NamedTuple):
+    """What a stage does: questions, samples, and tokens that are generated, trained on, and read without gradient."""
 
     questions: int = 0
     samples: int = 0
     generated: int = 0
     trained: int = 0
-    read: int = 0  # besides, without gradient
+    read: int = 0
 
 
-def work_of(stage: Stage) -> Work:
+def workload_of(stage: Stage) -> Workload:
     """Upper bounds of what a stage does, from its profile's numbers."""
-    profile, sizes = stage.profile, split_sizes(stage.dataset_settings, stage.root)
+    sizes = split_sizes(stage.dataset_settings, stage.root)
+    train, both = sizes["train"], sizes["train"] + sizes["validation"]
     prompt, response = LENGTHS[stage.dataset_settings.source]
     response = min(response, stage.dataset_settings.max_tokens)
-    train, both = sizes["train"], sizes["train"] + sizes["validation"]
-    if stage.name in ("01_teacher_responses", "01_held_out"):
-        held_out = stage.name == "01_held_out"
-        asked = sizes["test"] if held_out else both
-        sets = [n for confidence, _, n in profile.teacher_sampling.sets if confidence == "high" or not held_out]
-        return Work(asked, asked * sum(sets), asked * sum(sets) * response)
-    if stage.name == "03_sft_warmup":
-        most = profile.teacher_sampling.samples_per_temperature * len(profile.teacher_sampling.sets)
-        each = min(profile.sft.responses_per_question or most, most)
-        length = min(prompt + response, profile.sft.max_length)
-        return Work(train, 0, 0, train * each * length * profile.sft.epochs)
-    if stage.name in ("04_student_responses", "13_judged_responses"):
-        asked = both if stage.name == "04_student_responses" else sizes["validation"]
-        samples = asked * profile.student_sampling.samples
-        return Work(asked, samples, samples * response)
-    if stage.name == "05_reward_model":
-        kinds, settings = 3, profile.reward_model
-        tokens = train * kinds * settings.samples_per_kind * (prompt + response) * settings.epochs
-        return Work(train, 0, 0, tokens)
-    if stage.name == "06_ppo":
-        episodes = profile.ppo.total_updates * profile.ppo.episodes_per_update
-        whole = episodes * (prompt + response)
-        return Work(train, episodes, episodes * response, whole * profile.ppo.epochs, rl.READERS * whole)
-    if stage.name == "07_evaluate":
-        asked = sizes["test"] + sizes["perturbed_test"]
-        return Work(asked, asked, asked * response)
-    if stage.name == "13_baseline":
-        return _baseline_work(stage, train, prompt, response)
-    return Work(both)
+    if (sampled := _samples(stage, sizes)) is not None:
+        asked, each = sampled
+        return Workload(asked, asked * each, asked * each * response)
+    profile, tokens = stage.profile, prompt + response
+    match stage.name:
+        case "03_sft_warmup":
+            most = profile.teacher_sampling.samples_per_temperature * len(profile.teacher_sampling.sets)
+            each = min(profile.sft.responses_per_question or most, most)
+            return Workload(train, trained=train * each * min(tokens, profile.sft.max_length) * profile.sft.epochs)
+        case "05_reward_model":
+            kinds, settings = 3, profile.reward_model
+            return Workload(train, trained=train * kinds * settings.samples_per_kind * tokens * settings.epochs)
+        case "06_ppo":
+            episodes = profile.ppo.total_updates * profile.ppo.episodes_per_update
+            trained = episodes * tokens * profile.ppo.epochs
+            return Workload(train, episodes, episodes * response, trained, rl.READERS * episodes * tokens)
+        case "13_baseline":
+            return _baseline(stage, train, tokens, response)
+    return Workload(both)
 
 
-def _baseline_work(stage: Stage, train: int, prompt: int, response: int) -> Work:
-    settings = stage.profile.baselines
+def _samples(stage: Stage, sizes: dict[str, int]) -> tuple[int, int] | None:
+    """The questions that a stage asks a model and samples of each; None for a stage that trains or reads."""
+    both, students = sizes["train"] + sizes["validation"], stage.profile.student_sampling.samples
+    sets = stage.profile.teacher_sampling.sets
+    asked = {
+        "01_teacher_responses": (both, sum(n for _, _, n in sets)),
+        "01_held_out": (sizes["test"], sum(n for confidence, _, n in sets if confidence == "high")),
+        "04_student_responses": (both, students),
+        "07_evaluate": (sizes["test"] + sizes["perturbed_test"], 1),
+        "13_judged_responses": (sizes["validation"], students),
+    }
+    return asked.get(stage.name)
+
+
+def _baseline(stage: Stage, train: int, tokens: int, response: int) -> Workload:
+    """The workload of one of TRL's trainers of R1; `tokens` of a prompt and its response."""
+    settings, sft = stage.profile.baselines, stage.profile.sft
     if stage.method == "rft":
-        each = stage.profile.sft.responses_per_question or stage.profile.student_sampling.samples
-        return Work(train, 0, 0, train * each * (prompt + response) * stage.profile.sft.epochs)
+        each = sft.responses_per_question or stage.profile.student_sampling.samples
+        return Workload(train, trained=train * each * tokens * sft.epochs)
     if stage.method == "dpo":  # two pairs of Eq. 5, of two sequences each, for each of n
         pairs = 2 * stage.profile.reward_model.samples_per_kind * train
-        tokens = 2 * pairs * (prompt + response) * settings.dpo_epochs
-        return Work(train, 0, 0, tokens, tokens)
+        trained = 2 * pairs * tokens * settings.dpo_epochs
+        return Workload(train, trained=trained, read=trained)
     samples = settings.distillation_steps * settings.distillation_prompts_per_step
     if stage.method == "grpo":
         samples = settings.grpo_steps * settings.grpo_prompts_per_step * settings.grpo_samples_per_prompt
-    whole = samples * (prompt + response)
     with_reference = stage.method == "grpo" and settings.grpo_kl_coef > 0
-    return Work(train, samples, samples * response, whole, whole if with_reference else 0)
+    return Workload(train, samples, samples * response, samples * tokens, samples * tokens * with_reference)
+
+
+# ---- hours
 
 
 def peak_of(profile: Profile) -> float:
-    """Operations a second of a GPU, or of a core where the profile computes without one; NaN where nothing tells."""
+    """Operations a second of a GPU, or of a core where the profile computes without one; NaN where it is not known."""
     hardware = profile.hardware
     if hardware.gpus:
         return hardware.gpu_tflops * 1e12
@@ -107,7 +126,7 @@ def peak_of(profile: Profile) -> float:
 
 @cache
 def measured_peak(weights: Weights, size: int = 1024, seconds: float = 0.3) -> float:
-    """Operations a second that products of square matrices reach here, in the numbers that weights are held in."""
+    """Operations a second of products of square matrices on this processor, with numbers as weights are held."""
     import torch  # late: a dry run of a profile with GPUs has no use for it
 
     from rdlib.engines import models
@@ -121,21 +140,29 @@ def measured_peak(weights: Weights, size: int = 1024, seconds: float = 0.3) -> f
     return count * 2 * size**3 / taken
 
 
+def hours_of(stage: Stage, work: Workload) -> float:
+    """Hours of one GPU, or core: operations over the share of the peak that sampling and training reach."""
+    parameters, reader = ledger.parameters_of(stage), ledger.parameters_of_reader(stage)
+    hardware, peak = stage.profile.hardware, peak_of(stage.profile)
+    elsewhere = stage.asked is not None and stage.asked.engine in ("openai", "replay")  # a server or a recording
+    sampling = 0.0 if elsewhere else ledger.flops(stage.name, parameters, work.generated, 0)
+    training = ledger.flops(stage.name, parameters, 0, work.trained, work.read, reader)
+    seconds = sampling / (peak * hardware.sampling_utilisation) + training / (peak * hardware.training_utilisation)
+    return seconds / 3600
+
+
+# ---- the table
+
+
 def row_of(stage: Stage) -> dict[str, Any]:
     """The estimate of one stage as a row of the table."""
-    work, parameters, hardware = work_of(stage), ledger.parameters_of(stage), stage.profile.hardware
-    reader = ledger.parameters_of_reader(stage)
-    sampling = 0.0 if _is_sampled_elsewhere(stage) else ledger.flops(stage.name, parameters, work.generated, 0)
-    training = ledger.flops(stage.name, parameters, 0, work.trained, work.read, reader)
-    peak = peak_of(stage.profile)
-    seconds = sampling / (peak * hardware.sampling_utilisation) + training / (peak * hardware.training_utilisation)
-    saved = parameters * WEIGHT[stage.profile.training.weights] if work.trained else 0.0
+    work = workload_of(stage)
+    saved = ledger.parameters_of(stage) * WEIGHT[stage.profile.training.weights] if work.trained else 0.0
     memory = {"source": "", "advice": "", "limit_gib": math.nan} | dict.fromkeys([*PARTS, "gpu_memory_gib"], math.nan)
-    if hardware.gpus:
-        found = stage_memory.of(stage)
+    if stage.profile.hardware.gpus:
+        found = footprint(stage)
         memory = {"source": found.source, "advice": found.advice, "limit_gib": found.limit / GIB}
-        memory |= {part: getattr(found.memory, part) / GIB for part in PARTS}
-        memory["gpu_memory_gib"] = found.memory.total / GIB
+        memory |= {part: found.memory[part] / GIB for part in PARTS} | {"gpu_memory_gib": found.memory.total() / GIB}
     return {
         "stage": stage.name,
         "cell": "/".join(part for part in (stage.dataset, stage.teacher, stage.student, stage.method) if part),
@@ -145,44 +172,15 @@ def row_of(stage: Stage) -> dict[str, Any]:
         "samples": work.samples,
         "mtokens_generated": work.generated / 1e6,
         "mtokens_trained": work.trained / 1e6,
-        "hours": seconds / 3600,
+        "hours": hours_of(stage, work),
         "disk_gb": (work.generated * BYTES_PER_TOKEN + saved) / 1e9,
         **memory,
     }
 
 
-def _is_sampled_elsewhere(stage: Stage) -> bool:
-    """Whether a stage's samples come from a server or a recording, and take no operation here."""
-    asks = stage.name in ("01_teacher_responses", "01_held_out") or stage.method == "teacher"
-    return asks and stage.profile.model_of(stage.teacher).engine in ("openai", "replay")
-
-
 def estimate(stages: list[Stage]) -> pd.DataFrame:
     """A row for each stage; nothing is read but the profile and, for local models, the size of their files."""
     return pd.DataFrame([row_of(stage) for stage in stages])
-
-
-def summary(table: pd.DataFrame, profile: Profile, asked: Sequence[str] = ()) -> str:
-    """The estimate in words: totals by stage, what servers are `asked`, the memory of a GPU, what does not fit."""
-    if table.empty:
-        return "Everything is done: nothing to do."
-    columns = ["questions", "samples", "mtokens_generated", "mtokens_trained", "hours", "disk_gb"]
-    by_stage = table.groupby("stage")[columns].sum(min_count=1)
-    by_stage.insert(0, "runs", table.groupby("stage").size())
-    total = by_stage[["runs", *columns]].sum(min_count=1).rename("total")
-    shown = pd.concat([by_stage, total.to_frame().T])
-    whole = ["runs", "questions", "samples"]
-    formats = dict.fromkeys(whole, "{:,.0f}".format)
-    shown = shown.rename(columns={"hours": "gpu_hours" if profile.hardware.gpus else "core_hours"})
-    lines = [shown.to_string(na_rep="", float_format="{:,.2f}".format, formatters=formats), *asked, ""]
-    hours = table["hours"].sum()
-    if profile.hardware.cpu_tflops and not profile.hardware.gpus:
-        speed = peak_of(profile) / 1e9
-        lines.append(f"About {hours:,.1f} hours of one core of {speed:,.0f} GFLOP/s; within a factor of three.")
-    if gpus := profile.hardware.gpus:
-        lines.append(f"About {hours:,.1f} GPU hours, {hours / gpus:,.1f} h on {gpus} GPUs; within a factor of three.")
-        lines += ["", *_memory_lines(table)]
-    return "\n".join(lines)
 
 
 def memory_table(table: pd.DataFrame) -> pd.DataFrame:
@@ -191,6 +189,43 @@ def memory_table(table: pd.DataFrame) -> pd.DataFrame:
     largest = used.loc[used.groupby("stage")["gpu_memory_gib"].idxmax()]
     names = {"gpu_memory_gib": "total", "limit_gib": "may_take"}
     return largest[["stage", "cell", *PARTS, "gpu_memory_gib", "limit_gib"]].rename(columns=names)
+
+
+def docs_table() -> pd.DataFrame:
+    """`memory_table` of the study of each profile of IN_DOCS, done or not, without the reviewers' questions."""
+    frames = []
+    for name, (profile, overrides) in IN_DOCS.items():
+        stages = sorted(every_stage(study_jobs(profile, [0])), key=lambda stage: stage.label)  # of equals the first
+        largest = memory_table(estimate([stage.with_overrides(overrides) for stage in stages])).round(1)
+        frames.append(largest.assign(profile=name)[["profile", *largest.columns]])
+    return pd.concat(frames, ignore_index=True)
+
+
+# ---- in words
+
+
+def summary(table: pd.DataFrame, profile: Profile, asked: Sequence[str] = ()) -> str:
+    """The estimate in words: totals by stage, what servers are `asked`, the memory of a GPU, what does not fit."""
+    if table.empty:
+        return "Everything is done: nothing to do."
+    hours, gpus = table["hours"].sum(), profile.hardware.gpus
+    lines = [_totals(table, "gpu_hours" if gpus else "core_hours"), *asked, ""]
+    if profile.hardware.cpu_tflops and not gpus:
+        speed = peak_of(profile) / 1e9
+        lines.append(f"About {hours:,.1f} hours of one core of {speed:,.0f} GFLOP/s; within a factor of three.")
+    if gpus:
+        lines.append(f"About {hours:,.1f} GPU hours, {hours / gpus:,.1f} h on {gpus} GPUs; within a factor of three.")
+        lines += ["", *_memory_lines(table)]
+    return "\n".join(lines)
+
+
+def _totals(table: pd.DataFrame, hours: str) -> str:
+    by_stage = table.groupby("stage")[COUNTS].sum(min_count=1)
+    by_stage.insert(0, "runs", table.groupby("stage").size())
+    by_stage.loc["total"] = by_stage.sum(min_count=1)
+    formats = dict.fromkeys(["runs", "questions", "samples"], "{:,.0f}".format)
+    shown = by_stage.rename(columns={"hours": hours}).rename_axis(None)
+    return shown.to_string(na_rep="", float_format="{:,.2f}".format, formatters=formats)
 
 
 def _memory_lines(table: pd.DataFrame) -> list[str]:
@@ -207,3 +242,77 @@ def _memory_lines(table: pd.DataFrame) -> list[str]:
             f"take {row.limit_gib:.0f}: {row.advice}."
         )
     return lines
+
+
+# ---- minutes, by what a released run took
+
+
+def exhibit_line(name: str, jobs: list[Job], released: Path = RELEASED) -> str:
+    """What retraining an exhibit takes: its experiments, the notebooks, and minutes by what the released run took."""
+    exhibit = gallery.find(name)
+    if not exhibit.experiments:
+        return f"{name} ({exhibit.title}) depends on no training: `make figures NAME={name}` draws it."
+    head = f"{name} ({exhibit.title}) depends on {listed(exhibit.experiments)}"
+    return f"{head}: {len(jobs)} notebooks. {time_estimate(jobs, released)}"
+
+
+def time_estimate(jobs: list[Job], released: Path = RELEASED) -> str:
+    """How long some jobs take, in a sentence, by a released run of their profile."""
+    stages = stages_to_run(jobs)
+    if not stages:
+        return "All of them are done."
+    done = sum(bool(job.stages) and all(stage.done for stage in job.stages) for job in jobs)
+    head = f"Done: {done} of {len(jobs)} notebooks. The others" if done else "They"
+    minutes = minutes_of(stages, released)
+    if minutes is None:
+        profile = stages[0].profile.name
+        return f"{head} take an unknown time: no run of the profile {profile} is released."
+    return f"{head} take about {max(1, round(minutes))} minutes, two at a time, by the released run."
+
+
+def minutes_of(stages: list[Stage], released: Path) -> float | None:
+    """Minutes that stages take by a released run of their profile; None where there is none.
+
+    A stage takes the mean of its seconds over the released seeds (one that was never run: of its kind's), times the
+    minutes of a measured seed over its stages' seconds: notebooks start up, and two run at once.
+    """
+    evidence = open_results(released) if released.is_dir() else None
+    if evidence is None or evidence.settings["name"] != stages[0].profile.name:
+        return None
+    spent = _spent(evidence)
+    by_stage = spent.groupby(NAMED)["seconds"].mean()
+    by_kind = spent.groupby("stage")["seconds"].mean()
+    keys = [tuple((stage.columns | {"stage": stage.name})[axis] for axis in NAMED) for stage in stages]
+    seconds = sum(by_stage.get(key, by_kind.get(key[0], 0.0)) for key in keys)
+    return seconds * _minutes_a_second(evidence, spent)
+
+
+def _spent(evidence: Evidence) -> pd.DataFrame:
+    """Seconds of every stage that was run, for the study or for its questions: AXES, seed, seconds."""
+    columns = [*NAMED, "seed", "seconds"]
+    parts = [table[columns] for table in (evidence.costs, evidence.question_costs) if len(table)]
+    return pd.concat(parts).drop_duplicates([*NAMED, "seed"])
+
+
+def _minutes_a_second(evidence: Evidence, spent: pd.DataFrame) -> float:
+    """Minutes of wall time of a measured run for a second of its stages; half a second each where none was measured."""
+    shares = []
+    for seed, measured in evidence.measured.items():
+        own = spent[spent["seed"] == seed]
+        if not measured.get("questions"):
+            own = own.merge(evidence.costs[[*NAMED, "seed"]], on=[*NAMED, "seed"])
+        shares.append(measured["minutes"] / own["seconds"].sum())
+    return sum(shares) / len(shares) if shares else 1 / 120
+
+
+# ---- the command
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The folder to write into."""
+    parser.add_argument("out", type=Path, nargs="?", default=ROOT / "docs", help="folder of memory.csv")
+
+
+def run(options: argparse.Namespace) -> None:
+    """Write memory.csv, which docs/memory.md shows."""
+    artifacts.write_bytes(options.out / "memory.csv", docs_table().to_csv(index=False).encode())

@@ -1,14 +1,20 @@
-"""Run one notebook by papermill: `python -m rdlib.study.execute NOTEBOOK OUTPUT '{"dataset": "gsm", ...}'`.
+"""Runs one notebook by papermill, for `python -m rdlib execute` (`rdlib.study.warm`) and `publish`.
 
-The same as papermill's own command, and two things more: a parameter that the notebook does not declare
-is an error, and the message of a failed notebook is left beside it in a file ending in `.error`.
+It differs from papermill's own command in three ways:
+- a parameter that the notebook does not declare is an error;
+- the message of a failed notebook is left beside it, in a file ending in `.error`;
+- the kernel can be a fork of this process (`ForkingKernelManager`), with all that it has imported.
 """
 
 from __future__ import annotations
 
-import difflib
+import argparse
+import asyncio
 import json
+import os
+import signal
 import sys
+import traceback
 import warnings
 from pathlib import Path
 from typing import Any
@@ -16,12 +22,19 @@ from typing import Any
 import nbformat
 import nbformat.reader
 import papermill
+from jupyter_client import AsyncKernelManager
 from jupyter_client.manager import KernelManager
+from jupyter_client.provisioning import LocalProvisioner
 from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
-from rdlib import artifacts
-from rdlib.errors import UserError
+from rdlib.errors import UserError, hint
+
+
+def run(options: argparse.Namespace, kernel_manager: type[KernelManager] | None = None) -> None:
+    """Run the notebook that a command names."""
+    warnings.filterwarnings("ignore")
+    execute(Path(options.notebook), Path(options.output), read_parameters(options.parameters), kernel_manager)
 
 
 def check_parameters(notebook: Path, parameters: dict[str, Any]) -> None:
@@ -34,9 +47,8 @@ def check_parameters(notebook: Path, parameters: dict[str, Any]) -> None:
         ) from None
     for name in parameters:
         if name not in declared:
-            close = difflib.get_close_matches(name, declared, n=1)
-            hint = f"did you mean {close[0]!r}?" if close else f"it declares {', '.join(declared)}."
-            raise UserError(f"{notebook.name} has no parameter {name!r}: {hint}")
+            other = hint(name, declared, f"it declares {', '.join(declared)}.")
+            raise UserError(f"{notebook.name} has no parameter {name!r}: {other}")
 
 
 def execute(
@@ -52,42 +64,28 @@ def execute(
     output.parent.mkdir(parents=True, exist_ok=True)
     problem = output.with_suffix(".error")
     problem.unlink(missing_ok=True)
-    extra = {"kernel_manager_class": kernel_manager} if kernel_manager else {}
+    options = {"cwd": str(notebook.parent), "progress_bar": False, "kernel_name": "python3", "coalesce_streams": True}
+    options |= {"kernel_manager_class": kernel_manager} if kernel_manager else {}
     try:
-        papermill.execute_notebook(
-            str(notebook),
-            str(output),
-            parameters,
-            cwd=str(notebook.parent),
-            progress_bar=False,
-            kernel_name="python3",
-            coalesce_streams=True,
-            **extra,
-        )
-    except (PapermillExecutionError, RuntimeError) as error:  # nbclient's DeadKernelError is one of the latter
-        if isinstance(error, PapermillExecutionError):
-            message = told_by(error)
-        elif isinstance(error, DeadKernelError) or "Kernel died" in str(error):  # the latter while it starts
-            message = killed(output)
-        else:
-            raise
+        papermill.execute_notebook(str(notebook), str(output), parameters, **options)
+    except (PapermillExecutionError, RuntimeError) as error:
+        message = _message(error, output)
         problem.write_text(message + "\n")
         raise UserError(message) from None
     finally:
         scrub_paths(output, notebook)
 
 
-def told_by(error: PapermillExecutionError) -> str:
-    """What a notebook failed with, in a line."""
-    return f"{error.evalue}" if error.ename == "UserError" else f"{error.ename}: {error.evalue}"
-
-
-def killed(output: Path) -> str:
-    """What to say of a notebook whose kernel died without a word, which is also written into it, below the cell."""
+def _message(error: Exception, output: Path) -> str:
+    """What a notebook failed with, in a line; raises the error where it is another's."""
+    if isinstance(error, PapermillExecutionError):
+        return error.evalue if error.ename == "UserError" else f"{error.ename}: {error.evalue}"
+    if not isinstance(error, DeadKernelError) and "Kernel died" not in str(error):  # the latter while it starts
+        raise error
     return (
         f"The kernel of {output.name} was killed{_mark_killed(output)}, most likely because memory ran out: run fewer "
         f"jobs at a time, lower generation.batch_size or raise training.gradient_accumulation, then run this again; it "
-        f"goes on from what was kept."
+        f"resumes from what was kept."
     )
 
 
@@ -127,24 +125,84 @@ def read_parameters(text: str) -> dict[str, Any]:
     return parameters
 
 
-def main(argv: list[str], kernel_manager: type[KernelManager] | None = None) -> int:
-    """Command line of this module."""
-    if len(argv) not in (2, 3):
-        print("usage: python -m rdlib.study.execute NOTEBOOK OUTPUT ['{\"parameter\": value}']", file=sys.stderr)
-        return 2
-    warnings.filterwarnings("ignore")
+# ---- a kernel that is a fork of this process
+
+
+class ForkedProcess:
+    """A child of this process, with the methods of subprocess.Popen that a kernel's provisioner calls."""
+
+    stdin = stdout = stderr = None
+
+    def __init__(self, pid: int) -> None:
+        self.pid, self.returncode = pid, None
+
+    def poll(self, options: int = os.WNOHANG) -> int | None:
+        """The exit status, or None while it runs."""
+        if self.returncode is None:
+            pid, status = os.waitpid(self.pid, options)
+            self.returncode = os.waitstatus_to_exitcode(status) if pid else None
+        return self.returncode
+
+    def wait(self) -> int:
+        """Wait for its end; returns the exit status."""
+        return self.poll(0)
+
+    def send_signal(self, number: int) -> None:
+        """Send a signal."""
+        os.kill(self.pid, number)
+
+    def terminate(self) -> None:
+        """Ask it to end."""
+        self.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """End it."""
+        self.send_signal(signal.SIGKILL)
+
+
+class ForkingProvisioner(LocalProvisioner):
+    """Launches a kernel by os.fork, where LocalProvisioner starts a new interpreter."""
+
+    async def launch_kernel(self, cmd: list[str], **kwargs: Any) -> dict[str, Any]:
+        """Fork; the child becomes the kernel of the connection file in `cmd`."""
+        connection_file, environment = cmd[cmd.index("-f") + 1], kwargs["env"]
+        self.cwd = Path(kwargs.get("cwd") or ".")
+        pid = os.fork()
+        if pid == 0:
+            _become_kernel(connection_file, environment, self.cwd)
+        self.process = ForkedProcess(pid)
+        self.pid = self.pgid = pid
+        return self.connection_info
+
+
+class ForkingKernelManager(AsyncKernelManager):
+    """A kernel manager whose kernels are forks of this process."""
+
+    async def _async_pre_start_kernel(self, **kwargs: Any) -> tuple[list[str], dict[str, Any]]:
+        if self.provisioner is None:
+            self.provisioner = ForkingProvisioner(kernel_id=self.kernel_id, kernel_spec=self.kernel_spec, parent=self)
+        return await super()._async_pre_start_kernel(**kwargs)
+
+
+def _become_kernel(connection_file: str, environment: dict[str, str], folder: Path) -> None:
+    """In the fork: serve the kernel's connection until it has to shut down, and end the process."""
+    status = 1
     try:
-        execute(Path(argv[0]), Path(argv[1]), read_parameters(argv[2]) if len(argv) == 3 else {}, kernel_manager)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except Exception as error:
-        if not artifacts.is_disk_full(error):
-            raise
-        print(f"error: {argv[1]} cannot be written, the disk is full: make room, then run this again.", file=sys.stderr)
-        return 1
-    return 0
+        os.setsid()  # a group of its own, as jupyter_client gives a kernel, so that a signal reaches all of it
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        os.environ.clear()
+        os.environ.update(environment)
+        os.chdir(folder)
+        sys.argv = ["ipykernel_launcher", "-f", connection_file]
+        asyncio.events._set_running_loop(None)  # the parent's loop, which waits for this kernel, is not ours
+        asyncio.set_event_loop(asyncio.new_event_loop())
+        from ipykernel.kernelapp import IPKernelApp
 
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+        IPKernelApp.launch_instance(sys.argv[1:], parent_handle=os.getppid())
+        status = 0
+    except SystemExit as end:
+        status = end.code if isinstance(end.code, int) else 0
+    except BaseException:
+        traceback.print_exc(file=sys.__stderr__)
+    finally:
+        os._exit(status)

@@ -1,17 +1,19 @@
 """One question put to the models of a cell: teacher, students before and after PPO, and every lambda's reward model.
 
-    explorer = Explorer(stage)      # stage 06_ppo of the cell; what it rests on may not be there yet
-    asked = explorer.ask("mia has 6 books . mia adopts 6 books . how many books does mia have ?")
+    asked = Explorer(stage).ask("mia has 6 books . mia adopts 6 books . how many books does mia have ?")
+    vote = vote_on(asked.teacher, threshold=0.7)
+    judged(asked.students(0.5), vote.label, profile.reward)     # agreement with a*(x), and the reward of Eq. 7
+    orderings(scores_by_lambda(asked, vote.label), [0.0, 0.5])  # what Figure 5 measures, on this question alone
 
-Everything is sampled anew, with seeds that the question decides, so the same question gets the same answers. What
-`rdlib.study.explore_tables` makes of them, `rdlib.study.explore_page` shows.
+`stage` is 06_ppo of the cell; its inputs need not exist yet. Everything is sampled with seeds that depend on the
+question, so the same question gets the same answers. `rdlib.study.explore_page` shows the tables.
 """
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 
 import pandas as pd
@@ -20,21 +22,162 @@ import torch
 from rdlib import engines
 from rdlib.engines import generation, models
 from rdlib.engines.generation import Engine
-from rdlib.errors import UserError
+from rdlib.errors import UserError, hint
 from rdlib.evidence import shown
-from rdlib.method import scoring, teacher
-from rdlib.method.reward import scale_of
-from rdlib.settings import Dataset, Model
-from rdlib.study.explore_tables import TEACHER, Asked
-from rdlib.study.grid import ablation_overrides
+from rdlib.method import metrics, reward_model, scoring, teacher, voting
+from rdlib.method.reward import reward, scale_of
+from rdlib.settings import Dataset, Model, Reward
 from rdlib.study.stage import Stage
 from rdlib.tasks import answers, data, prompts
 from rdlib.tasks.questions import LETTERS, PERTURBED, Question
 
-BASE, BEFORE, AFTER = "base student", "before PPO", "after PPO"
+TEACHER, BASE, BEFORE, AFTER = "teacher", "base student", "before PPO", "after PPO"  # names of the models
+NO_ANSWER, OTHERS = "(no answer)", "(others)"
 QUICK = "params/smoke.yaml"  # the profile whose study takes minutes
 RESPONSE = ["confidence", "temperature", "sample", "text", "finished", "answer"]  # columns of a model's responses
 OFFERED = {"validation": 60, "test": 60, PERTURBED: 30}  # questions of each split to choose from
+KINDS = {  # what Eq. 4 and 5 call a response, by whether it is the teacher's and agrees with a*(x)
+    (True, True): reward_model.KINDS[reward_model.TEACHER_POSITIVE],
+    (False, True): reward_model.KINDS[reward_model.STUDENT_POSITIVE],
+    (False, False): reward_model.KINDS[reward_model.STUDENT_NEGATIVE],
+}
+
+
+@dataclass(frozen=True)
+class Asked:
+    """All that was sampled for one question.
+
+    `responses`: a row a sample with model (teacher, or one of the students), confidence, temperature, sample, text,
+    finished and answer. `scores`: r_phi of the same rows, a column for each lambda that there is a reward model of.
+    """
+
+    text: str
+    gold: str | None
+    responses: pd.DataFrame
+    scores: pd.DataFrame
+
+    @property
+    def teacher(self) -> pd.DataFrame:
+        """The teacher's responses."""
+        return self.responses[self.responses["model"] == TEACHER]
+
+    def students(self, lam: float) -> pd.DataFrame:
+        """The students' responses, with the scores of the reward model of a lambda, NaN where there is none."""
+        score = self.scores[lam] if lam in self.scores else float("nan")
+        return self.responses.assign(score=score)[self.responses["model"] != TEACHER]
+
+
+# ---- the vote
+
+
+@dataclass(frozen=True)
+class Vote:
+    """The majority vote of section 3.1 on one question; `label` is a*(x), None where x goes to Q_fail."""
+
+    leading: str | None
+    count: int
+    total: int
+    threshold: float
+    label: str | None
+
+    def __str__(self) -> str:
+        if self.leading is None:
+            return f"None of the {self.total} high-confidence responses has an answer: Q_fail, no pseudo-label."
+        share = f"{self.count} of the {self.total} high-confidence votes ({self.count / self.total:.0%})"
+        passed, label = ("", f"a*(x) = {self.label}") if self.label is not None else ("not ", "Q_fail, no pseudo-label")
+        return f"{self.leading} has {share}, {passed}above the threshold of {self.threshold:.0%}: {label}."
+
+
+def answers_in(responses: pd.DataFrame) -> list[str | None]:
+    """The answers of a table of responses, None where one has none."""
+    return [None if pd.isna(answer) else answer for answer in responses["answer"]]
+
+
+def vote_on(responses: pd.DataFrame, threshold: float) -> Vote:
+    """The vote over the high-confidence ones among the teacher's responses to one question."""
+    votes = answers_in(responses[responses["confidence"] == "high"])
+    leading, _ = voting.majority_vote(votes, 0.0)
+    label, _ = voting.majority_vote(votes, threshold)
+    return Vote(leading, votes.count(leading) if leading else 0, len(votes), threshold, label)
+
+
+def answer_counts(responses: pd.DataFrame, most: int = 10) -> pd.DataFrame:
+    """How often each answer came at each (confidence, temperature); the `most` frequent answers, then all others."""
+    found = responses["answer"].fillna(NO_ANSWER).rename("answer")
+    counts = pd.crosstab([responses["confidence"], responses["temperature"]], found)
+    order = sorted(counts, key=lambda answer: (answer == NO_ANSWER, -counts[answer].sum(), answer))
+    table = counts[order[:most]]
+    return table.assign(**{OTHERS: counts[order[most:]].sum(axis=1)}) if order[most:] else table
+
+
+def vote_shares(counts: pd.DataFrame) -> pd.Series:
+    """Share of the high-confidence responses that gave each answer of a table by `answer_counts`."""
+    votes = counts.loc["high"].sum()
+    return votes / votes.sum()
+
+
+def distinct(responses: pd.DataFrame) -> pd.DataFrame:
+    """Equal texts as one row: answer, times, temperatures, text; by how frequent answer and text are."""
+    table = responses.assign(answer=responses["answer"].fillna(NO_ANSWER))
+    groups = table.groupby(["answer", "text"])["temperature"]
+    rows = groups.agg(times="size", temperatures=lambda t: ", ".join(f"{v:g}" for v in sorted(set(t)))).reset_index()
+    rows["of_answer"] = rows.groupby("answer")["times"].transform("sum")
+    rows = rows.sort_values(["of_answer", "answer", "times", "text"], ascending=[False, True, False, True])
+    return rows[["answer", "times", "temperatures", "text"]].reset_index(drop=True)
+
+
+# ---- rewards and scores
+
+
+def judged(responses: pd.DataFrame, label: str | None, settings: Reward, scale: float = 1.0) -> pd.DataFrame:
+    """Responses with `agrees` (with a*(x) = `label`; None in Q_fail) and `reward` (Eq. 7), by model, best first.
+
+    `scale`: what Eq. 7 divides a score by.
+    """
+    found = answers_in(responses)
+    agrees = [None if label is None else answers.same(answer, label) for answer in found]
+    scores = torch.tensor(responses["score"].to_numpy(dtype=float))
+    rewards = reward(scores, found, [label] * len(found), settings, scale).numpy()
+    place = pd.factorize(responses["model"])[0]
+    agrees = pd.Series(agrees, index=responses.index, dtype=object)
+    table = responses.assign(agrees=agrees, reward=rewards, place=place)
+    order = {"place": True, "reward": False, "score": False, "text": True}
+    return table.sort_values(list(order), ascending=list(order.values()), kind="stable").drop(columns="place")
+
+
+def summary(table: pd.DataFrame) -> pd.DataFrame:
+    """A row a model of a table by `judged`: samples, agree (share), mean score and mean reward."""
+    table = table.assign(agrees=table["agrees"].astype(float))
+    columns = {"samples": ("text", "size"), "agree": ("agrees", "mean")}
+    columns |= {f"mean {name}": (name, "mean") for name in ("score", "reward")}
+    return table.groupby("model", sort=False).agg(**columns).reset_index()
+
+
+def scores_by_lambda(asked: Asked, label: str | None) -> pd.DataFrame:
+    """The responses that Eq. 5 compares (all of the students' in Q_fail), each text of a kind once.
+
+    Columns kind, model, answer, text and a score for each lambda; by kind, then the best of the first lambda first.
+    A teacher's wrong response has no kind and is left out, as in the reward model's training.
+    """
+    of_teacher = asked.responses["model"] == TEACHER
+    pairs = zip(of_teacher, answers_in(asked.responses), strict=True)
+    kinds = [None if label is None else KINDS.get((bool(t), answers.same(answer, label))) for t, answer in pairs]
+    table = asked.responses.assign(kind=pd.Series(kinds, index=asked.responses.index, dtype=object)).join(asked.scores)
+    kept = ~of_teacher if label is None else table["kind"].notna()
+    table = table[kept].drop_duplicates(["kind", "model", "text"])
+    order = ["kind", *asked.scores.columns[:1]]
+    table = table.sort_values(order, ascending=[True, False][: len(order)], kind="stable")
+    return table[["kind", "model", "answer", "text", *asked.scores.columns]].reset_index(drop=True)
+
+
+def orderings(table: pd.DataFrame, lambdas: Sequence[float]) -> pd.DataFrame:
+    """Share of pairs that each lambda's reward model orders as Eq. 5 wants it, a row a lambda: pos_neg and pos_pos."""
+    scored = {lam: table[["kind"]].assign(score=table[lam]) for lam in lambdas}
+    rows = {
+        lam: {name: metrics.comparison_auc(scores, name) for name in metrics.COMPARISONS}
+        for lam, scores in scored.items()
+    }
+    return pd.DataFrame(rows).T.rename_axis("lambda")
 
 
 # ---- questions as one types them
@@ -64,11 +207,10 @@ def require_known_words(text: str, tokenizer, examples: Iterable[str]) -> None:
     if not unknown:
         return
     readable = sorted({word for example in examples for word in example.split()})
-    close = difflib.get_close_matches(unknown[0][:30], readable, n=1, cutoff=0.7)
     named = ", ".join(repr(shown.visible(word[:30])) for word in unknown[:5])
     more = f" and {len(unknown) - 5} more" if len(unknown) > 5 else ""
-    hint = f"did you mean {close[0]!r}?" if close else "take words from the questions of the list."
-    raise UserError(f"The models do not know {named}{more}: {hint}")
+    other = hint(unknown[0][:30], readable, "take words from the questions of the list.", cutoff=0.7)
+    raise UserError(f"The models do not know {named}{more}: {other}")
 
 
 # ---- models
@@ -103,19 +245,20 @@ class Explorer:
     @cached_property
     def sources(self) -> dict[str, Model]:
         """The models that are there, by name: teacher, base student, and those of the finished stages."""
-        stage, profile = self.stage, self.stage.profile
-        found = {TEACHER: profile.model_of(stage.teacher), BASE: profile.model_of(stage.student)}
+        stage = self.stage
         made = {BEFORE: stage.inputs["warmup"], AFTER: stage}
+        found = {BASE: stage.profile.model_of(stage.student)}
         found |= {name: Model(model=str(one.verified() / "model")) for name, one in made.items() if one.done}
-        own = {name: engines.own(stage, model) for name, model in found.items() if name != TEACHER}
-        return {name: models.resolve(model, stage.root) for name, model in (found | own).items()}
+        found = {name: engines.own(stage, model) for name, model in found.items()}
+        found = {TEACHER: stage.profile.model_of(stage.teacher), **found}
+        return {name: models.resolve(model, stage.root) for name, model in found.items()}
 
     @cached_property
     def reward_models(self) -> dict[float, Stage]:
         """The stage of the reward model of each lambda of the grid, and of the cell's own."""
         own = self.stage.inputs["reward_model"]
-        stages = [own, *(own.with_overrides(one) for one in ablation_overrides(own.profile)["lambda"])]
-        return {stage.profile.reward_model.lam: stage for stage in sorted(stages, key=_lambda)}
+        stages = [own, *(own.with_overrides({"reward_model.lam": lam}) for lam in own.profile.grid.lam)]
+        return dict(sorted({stage.profile.reward_model.lam: stage for stage in stages}.items()))
 
     @cached_property
     def reward_scale(self) -> float:
@@ -129,23 +272,24 @@ class Explorer:
         done = {lam: stage for lam, stage in self.reward_models.items() if stage.done}
         return {lam: models.load_scorer(stage.verified() / "model", pad) for lam, stage in done.items()}
 
-    def missing(self, *names: str) -> str | None:
-        """One sentence on which of the students named are not there and what makes them; None where all are."""
-        absent = [name for name in names if name not in self.sources]
-        return self._missing(f"student {' and '.join(absent)}", "`make study") if absent else None
+    def missing(self, *names: str) -> str:
+        """One sentence on which of the students named are not there and what makes them; empty where all are."""
+        return self._missing("student", " and ".join(n for n in names if n not in self.sources), "`make study")
 
-    def missing_lambdas(self) -> str | None:
-        """One sentence on which lambda's reward models are not there and what makes them; None where all are."""
-        absent = [f"{lam:g}" for lam in self.reward_models if lam not in self._scorers]
+    def missing_lambdas(self) -> str:
+        """One sentence on which lambda's reward models are not there and what makes them; empty where all are."""
+        absent = ", ".join(f"{lam:g}" for lam in self.reward_models if lam not in self._scorers)
         made_by = "notebooks/08_ablation_lambda.ipynb with these parameters or `make study"
-        return self._missing(f"reward model of lambda {', '.join(absent)}", made_by) if absent else None
+        return self._missing("reward model of lambda", absent, made_by)
 
-    def _missing(self, what: str, made_by: str) -> str:
+    def _missing(self, what: str, names: str, made_by: str) -> str:
         """What is not there and the command that makes it."""
+        if not names:
+            return ""
         profile = self.stage.profile_path
         quick = f"; `make study PROFILE={QUICK}` makes a small one in minutes, for profile = {QUICK!r}"
         return (
-            f"There is no {what} of these settings and this code yet: {made_by} PROFILE={profile}` makes it"
+            f"There is no {what} {names} of these settings and this code yet: {made_by} PROFILE={profile}` makes it"
             f"{quick if profile != QUICK else ''}."
         )
 
@@ -185,31 +329,24 @@ class Explorer:
             plan = pd.DataFrame({"id": "", "confidence": "", "temperature": [temperature], "n": self.samples})
         encoded = engine.encode(prompt)
         requests = [generation.Request(encoded, row.n, row.temperature) for row in plan.itertuples()]
-        seed = generation.derive_seed("explore", self.stage.seed, name, prompt.plain)
-        table = _table(plan, engine.generate(requests, seed), self.stage.answer_kind)
+        groups = engine.generate(requests, generation.derive_seed("explore", self.stage.seed, name, prompt.plain))
+        rows = [
+            (row.id, row.confidence, row.temperature, sample, one.text, one.finished, self._answer_in(one.text))
+            for row, group in zip(plan.itertuples(), groups, strict=True)
+            for sample, one in enumerate(group)
+        ]
+        table = pd.DataFrame(rows, columns=["id", *RESPONSE]).astype({"answer": "str"})
         if name == TEACHER:
             table = teacher.repeat_greedy(table, profile.teacher_sampling.samples_per_temperature)
         return table[RESPONSE].assign(model=name)
+
+    def _answer_in(self, text: str) -> str | None:
+        return answers.extract(text, self.stage.answer_kind)
 
     def _score(self, prompt: prompts.Prompt, responses: pd.DataFrame) -> pd.DataFrame:
         """r_phi of every response, a column a lambda."""
         encode = prompts.Encoder({"": prompt}, self.tokenizer)
         sequences = [encode("", row.text, row.finished) for row in responses.itertuples()]
-        pad = self.tokenizer.pad_token_id
-        queries = [""] * len(sequences)
+        pad, queries = self.tokenizer.pad_token_id, [""] * len(sequences)
         scores = {lam: scoring.score(model, sequences, pad, queries).numpy() for lam, model in self._scorers.items()}
         return pd.DataFrame(scores, index=responses.index)
-
-
-def _lambda(stage: Stage) -> float:
-    return stage.profile.reward_model.lam
-
-
-def _table(plan: pd.DataFrame, groups: Sequence[Sequence[generation.Completion]], kind: str) -> pd.DataFrame:
-    """Completions of the requests of a plan as a table, with their extracted answers."""
-    rows = [
-        (row.id, row.confidence, row.temperature, sample, one.text, one.finished, answers.extract(one.text, kind))
-        for row, group in zip(plan.itertuples(), groups, strict=True)
-        for sample, one in enumerate(group)
-    ]
-    return pd.DataFrame(rows, columns=["id", *RESPONSE]).astype({"answer": "str"})

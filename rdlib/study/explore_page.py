@@ -1,55 +1,112 @@
-"""The page of `notebooks/explore.ipynb`: controls, and panels that follow them, of what `rdlib.study.explore` computes.
+"""The page of `notebooks/explore.ipynb`: controls, and panels that show what `rdlib.study.explore` computes.
 
     page = Page(stage, question=12)
     page.controls()     # one cell each; a panel is drawn at once, and again when a control changes
     page.teacher()
 
-A panel's outputs are ordinary outputs of its cell, updated in place: an executed notebook keeps them and shows them
-without a kernel, where what stands in an ipywidgets Output would be gone.
+A panel's outputs are ordinary outputs of its cell, updated in place. So an executed notebook shows them without a
+kernel, which it would not do with an ipywidgets Output.
 """
 
 from __future__ import annotations
 
 import html
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import ipywidgets as widgets
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
+import seaborn as sns
 from IPython.display import DisplayHandle, display
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from rdlib.errors import UserError
-from rdlib.evidence import explore_plots, looks
-from rdlib.study import explore_tables, notebook
-from rdlib.study.explore import AFTER, BEFORE, Explorer
-from rdlib.study.explore_tables import Asked, Vote
+from rdlib.evidence import looks
+from rdlib.evidence.looks import BLUE, GREY, KINDS, Look
+from rdlib.study import explore, notebook
+from rdlib.study.explore import AFTER, BEFORE, Asked, Explorer, Vote
 from rdlib.study.stage import Stage
 
 WITHOUT_KERNEL = "(controls, which work in JupyterLab: choose or type a question, move the threshold of the vote)"
 TYPED = "(a question of your own)"
 SCROLLED = '<div style="max-height: 26em; overflow-y: auto">{}</div>'
 WIDE = widgets.Layout(width="100%", max_width="60em")
+UNLABELLED = Look("no pseudo-label", GREY, "o")
+WIDTH = 0.22  # from one kind to the next, where a lambda has the width 1
 
 Content = Figure | dict[str, str]
 
 
-class Slot:
-    """One output of a cell, replaced in place by what is shown later."""
+# ---- figures
 
-    def __init__(self) -> None:
-        self.handle: DisplayHandle | None = None
 
-    def show(self, content: Content) -> None:
-        """Show a figure, or a bundle of representations, where the last one stood."""
-        raw = isinstance(content, dict)
-        if self.handle is None:
-            self.handle = display(content, raw=raw, display_id=True)
-        else:
-            self.handle.update(content, raw=raw)
-        if isinstance(content, Figure):
-            plt.close(content)
+def vote_figure(asked: Asked, vote: Vote) -> Figure:
+    """The votes against the threshold, and below them the answers by temperature, their columns in line."""
+    counts = explore.answer_counts(asked.teacher)
+    heights, width = (1, 0.28 * len(counts)), min(9.0, 2.2 + 0.6 * len(counts.columns))
+    figure, axes = looks.grid(2, 1, width, 0.75 + 0.11 * len(counts), sharex=True, height_ratios=heights)
+    _draw_answer_counts(axes[1, 0], counts)
+    _draw_vote(axes[0, 0], explore.vote_shares(counts), vote)
+    return figure
+
+
+def _draw_vote(ax: Axes, shares: pd.Series, vote: Vote) -> None:
+    """Shares of the high-confidence votes by answer, and the threshold; the pseudo-label in colour."""
+    colors = [BLUE if answer == vote.label else GREY for answer in shares.index]
+    ax.bar(np.arange(len(shares)) + 0.5, shares, width=0.7, color=colors)
+    ax.axhline(vote.threshold, color="black", linestyle=":", linewidth=1.2)
+    ax.text(len(shares), vote.threshold, " threshold", ha="left", va="center")
+    ax.set(ylabel="share of votes", ylim=(0, 1.05), xlim=(0, len(shares)))
+    ax.tick_params(labelbottom=False)
+
+
+def _draw_answer_counts(ax: Axes, counts: pd.DataFrame) -> None:
+    """Heat map of how often each answer came (columns) at each confidence and temperature (rows)."""
+    rows = [f"{temperature:g}" for _, temperature in counts.index]
+    marks = counts.astype(str).replace("0", "")
+    sns.heatmap(counts.set_axis(rows), ax=ax, cmap="Blues", vmin=0, cbar=False, annot=marks, fmt="", linewidths=0.5)
+    high = sum(confidence == "high" for confidence, _ in counts.index)
+    ax.axhline(high, color="black", linewidth=1.2)
+    for place, name in ((high / 2, "votes"), ((high + len(counts)) / 2, "does not vote")):
+        ax.text(len(counts.columns), place, f" {name}", ha="left", va="center")
+    ax.set(xlabel="answer", ylabel="temperature")
+    ax.tick_params(axis="y", rotation=0)
+
+
+def lambda_figure(table: pd.DataFrame, lambdas: Sequence[float]) -> Figure:
+    """Scores by lambda and kind with their means, and the share of pairs that each lambda's reward model orders."""
+    names = [
+        f"$\\lambda$ = {lam:g}\nPos/Neg {row.pos_neg:.2f}   Pos/Pos {row.pos_pos:.2f}".replace("nan", "-")
+        for lam, row in zip(lambdas, explore.orderings(table, lambdas).itertuples(), strict=True)
+    ]
+    figure, axes = looks.grid(1, 1, width=max(4.0, 1.9 * len(lambdas)), height=2.7)
+    ax, shown = axes[0, 0], []
+    groups = [(place, kind, look) for place, (kind, look) in zip((-WIDTH, 0.0, WIDTH), KINDS.items(), strict=True)]
+    for place, kind, look in [*groups, (0.0, None, UNLABELLED)]:
+        part = table[table["kind"].isna() if kind is None else table["kind"] == kind]
+        if len(part):
+            _draw_kind(ax, part, lambdas, place, look)
+            shown.append(Line2D([], [], color=look.color, marker=look.marker, linestyle="", label=look.label))
+    ax.axhline(0, color=GREY, linewidth=0.8, linestyle=":")
+    ax.set(ylabel="reward model score", xlim=(-0.5, len(lambdas) - 0.5))
+    ax.set_xticks(range(len(lambdas)), names)
+    looks.legend_below(figure, shown)
+    return figure
+
+
+def _draw_kind(ax: Axes, part: pd.DataFrame, lambdas: Sequence[float], place: float, look: Look) -> None:
+    """A dot for each score of one kind of responses, and a bar at their mean, `place` beside each lambda."""
+    for center, lam in enumerate(lambdas):
+        places = center + place + np.linspace(-0.06, 0.06, len(part))
+        ax.plot(places, part[lam], look.marker, color=look.color, alpha=0.6, markersize=4, markeredgewidth=0)
+        ax.hlines(part[lam].mean(), center + place - 0.09, center + place + 0.09, color=look.color, linewidth=2)
+
+
+# ---- tables
 
 
 def sentence(text: str) -> dict[str, str]:
@@ -57,12 +114,10 @@ def sentence(text: str) -> dict[str, str]:
     return {"text/html": f"<p>{html.escape(text)}</p>" if text else "", "text/plain": text}
 
 
-def scrolled(bundle: dict[str, str]) -> dict[str, str]:
-    """A long output in a box of its own."""
+def scrolled(table: pd.DataFrame) -> dict[str, str]:
+    """A long table of texts as an output in a box of its own."""
+    bundle = notebook.texts(table)
     return bundle | {"text/html": SCROLLED.format(bundle["text/html"])}
-
-
-# ---- what the panels show
 
 
 def vote_table(asked: Asked, vote: Vote) -> dict[str, str]:
@@ -73,15 +128,6 @@ def vote_table(asked: Asked, vote: Vote) -> dict[str, str]:
     return notebook.texts(pd.DataFrame({"": rows.keys(), " ": rows.values()}))
 
 
-def vote_figure(asked: Asked, vote: Vote) -> Figure:
-    """The votes against the threshold, and below them the answers by temperature."""
-    counts = explore_tables.answer_counts(asked.teacher)
-    figure, (above, below) = explore_plots.vote_axes(len(counts.columns), len(counts))
-    explore_plots.draw_answer_counts(below, counts)
-    explore_plots.draw_vote(above, explore_tables.vote_shares(counts), vote.threshold, vote.label)
-    return figure
-
-
 def student_table(judged: pd.DataFrame) -> dict[str, str]:
     """The students' responses with agreement, score and reward."""
     agrees = judged["agrees"].map({True: "yes", False: "no"})
@@ -89,26 +135,11 @@ def student_table(judged: pd.DataFrame) -> dict[str, str]:
     return notebook.texts(table[["model", "answer", "agrees with a*(x)", "score", "reward (Eq. 7)", "text"]])
 
 
-def lambda_figure(table: pd.DataFrame, lambdas: list[float]) -> Figure:
-    """The scores under the reward model of each lambda, with the share of pairs that it puts in order."""
-    shares = explore_tables.orderings(table, lambdas)
-    names = [
-        f"$\\lambda$ = {lam:g}\nPos/Neg {row.pos_neg:.2f}   Pos/Pos {row.pos_pos:.2f}".replace("nan", "-")
-        for lam, row in zip(lambdas, shares.itertuples(), strict=True)
-    ]
-    figure, axes = looks.grid(1, 1, width=max(4.0, 1.9 * len(lambdas)), height=2.7)
-    explore_plots.draw_scores(axes[0, 0], table, lambdas, names)
-    looks.legend_below(figure, explore_plots.score_handles(table))
-    return figure
-
-
-def lambda_table(table: pd.DataFrame, lambdas: list[float]) -> dict[str, str]:
-    """The same scores as a table of texts."""
-    words = table["kind"].str.replace("_", " ")
+def lambda_table(table: pd.DataFrame, lambdas: Sequence[float]) -> dict[str, str]:
+    """The scores of `lambda_figure` as a table of texts."""
     names = {lam: f"lambda {lam:g}" for lam in lambdas}
-    return notebook.texts(
-        table.assign(kind=words).rename(columns=names)[["kind", "model", "answer", *names.values(), "text"]]
-    )
+    table = table.assign(kind=table["kind"].str.replace("_", " ")).rename(columns=names)
+    return scrolled(table[["kind", "model", "answer", *names.values(), "text"]])
 
 
 # ---- the page
@@ -183,10 +214,28 @@ class Page:
         for draw in self._panels.values():
             draw()
 
+    def _panel(self, contents: Callable[[], list[Content]]) -> None:
+        """Show what `contents` gives, always as many outputs, now and, in their places, when a control changes."""
+        handles: dict[int, DisplayHandle] = {}
+
+        def draw() -> None:
+            """Show each content where the last one stood."""
+            for place, content in enumerate(contents()):
+                raw = isinstance(content, dict)
+                if place in handles:
+                    handles[place].update(content, raw=raw)
+                else:
+                    handles[place] = display(content, raw=raw, display_id=True)
+                if not raw:
+                    plt.close(content)
+
+        self._panels[contents.__name__] = draw
+        draw()
+
     @property
     def vote(self) -> Vote:
         """The vote under the threshold of the slider."""
-        return explore_tables.vote_on(self.asked.teacher, round(self.threshold.value, 2))
+        return explore.vote_on(self.asked.teacher, round(self.threshold.value, 2))
 
     def controls(self) -> None:
         """Show the controls; where there is no kernel, a line in their place."""
@@ -194,50 +243,34 @@ class Page:
         box = widgets.VBox([self.choice, self.text, buttons, self.threshold])
         display(box._repr_mimebundle_() | {"text/plain": WITHOUT_KERNEL}, raw=True)
 
-    def _panel(self, name: str, contents: Callable[[], list[Content]]) -> None:
-        """Show what `contents` gives, always as many outputs, now and whenever a control changes."""
-        slots = [Slot() for _ in range(3)]
-
-        def draw() -> None:
-            """Fill the slots."""
-            for slot, content in zip(slots, contents(), strict=False):
-                slot.show(content)
-
-        self._panels[name] = draw
-        draw()
-
     def teacher(self) -> None:
         """Panel 1: the teacher's answers by temperature, and the vote."""
+        self._panel(self._teacher)
 
-        def contents() -> list[Content]:
-            """Verdict, figure and texts."""
-            texts = scrolled(notebook.texts(explore_tables.distinct(self.asked.teacher)))
-            return [vote_table(self.asked, self.vote), vote_figure(self.asked, self.vote), texts]
-
-        self._panel("teacher", contents)
+    def _teacher(self) -> list[Content]:
+        """Verdict, figure and texts."""
+        texts = scrolled(explore.distinct(self.asked.teacher))
+        return [vote_table(self.asked, self.vote), vote_figure(self.asked, self.vote), texts]
 
     def student(self) -> None:
         """Panel 2: the student's answers before and after PPO, and what they are worth."""
+        self._panel(self._student)
 
-        def contents() -> list[Content]:
-            """What is not there, means by model, and every response."""
-            lam = self.settings.reward_model.lam
-            reward, scale = self.settings.reward, self.explorer.reward_scale
-            judged = explore_tables.judged(self.asked.students(lam), self.vote.label, reward, scale)
-            absent = self.explorer.missing(BEFORE, AFTER)
-            return [sentence(absent or ""), notebook.texts(explore_tables.summary(judged)), student_table(judged)]
-
-        self._panel("student", contents)
+    def _student(self) -> list[Content]:
+        """Which students do not exist yet, means by model, and every response."""
+        responses = self.asked.students(self.settings.reward_model.lam)
+        judged = explore.judged(responses, self.vote.label, self.settings.reward, self.explorer.reward_scale)
+        absent = self.explorer.missing(BEFORE, AFTER)
+        return [sentence(absent), notebook.texts(explore.summary(judged)), student_table(judged)]
 
     def lambdas(self) -> None:
         """Panel 3: the scores of the same responses under the reward model of every lambda."""
+        self._panel(self._lambdas)
 
-        def contents() -> list[Content]:
-            """What is not there, figure and table."""
-            absent, lambdas = sentence(self.explorer.missing_lambdas() or ""), list(self.asked.scores)
-            if not lambdas:
-                return [absent]
-            table = explore_tables.scores_by_lambda(self.asked, self.vote.label)
-            return [absent, lambda_figure(table, lambdas), scrolled(lambda_table(table, lambdas))]
-
-        self._panel("lambdas", contents)
+    def _lambdas(self) -> list[Content]:
+        """Which reward models do not exist yet, figure and table."""
+        absent, lambdas = sentence(self.explorer.missing_lambdas()), list(self.asked.scores)
+        if not lambdas:
+            return [absent]
+        table = explore.scores_by_lambda(self.asked, self.vote.label)
+        return [absent, lambda_figure(table, lambdas), lambda_table(table, lambdas)]

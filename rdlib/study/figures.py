@@ -1,26 +1,25 @@
-"""Tables and figures of a study, drawn from its result tables: `python -m rdlib.study.figures RESULTS OUT`.
+"""Tables and figures of a study, drawn from its result tables: `python -m rdlib figures RESULTS OUT`.
 
-With `--name figure_5_lambda` that one alone, and what it shows, what is behind it, and how it is made again.
+`--name figure_5_lambda` draws one alone, and prints its caption, what it depends on, and how to retrain that.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import matplotlib
 
 from rdlib.errors import UserError
-from rdlib.evidence import gallery, health
-from rdlib.evidence.exhibit import Exhibit
+from rdlib.evidence import gallery, health, tables
+from rdlib.evidence.gallery import COMMAND, Exhibit, sentence_of
 from rdlib.evidence.result_tables import Evidence, open_results, seed_of
 from rdlib.paths import ROOT
 from rdlib.profile import load_profile
-from rdlib.study.compared import other_mode
 from rdlib.study.specification import dag_edges
+from rdlib.study.verify import other_mode
 
 
 def draw_all(results: Path, out: Path, seeds: Iterable[int] | None = None) -> list[Path]:
@@ -34,10 +33,12 @@ def draw_one(name: str, evidence: Evidence, out: Path) -> list[Path]:
     UserError for one that these results have nothing to show of.
     """
     exhibit = gallery.find(name)
-    if reason := exhibit.left_out(evidence):
-        raise UserError(reason)
+    table = exhibit.rows(evidence)
+    if table is None:
+        why = exhibit.why_left_out(evidence) or "it is about own questions, which these results are not of"
+        raise UserError(sentence_of([exhibit], why))
     gallery.make_folder(out)
-    return gallery.draw(exhibit, evidence, out)
+    return gallery.draw(exhibit, evidence, out, table)
 
 
 def health_lines(profile_path: str, seeds: Iterable[int]) -> list[str]:
@@ -69,45 +70,34 @@ def source(
 
 
 def described(exhibit: Exhibit, evidence: Evidence) -> str:
-    """What an exhibit shows, what it rests on, and the command that trains that again."""
-    if exhibit.trials:
-        again = f"python -m rdlib.study.open_ends --groups {' '.join(exhibit.trials)}"
-        return "\n".join([exhibit.title, exhibit.caption, f"It shows trials; to run them again: {again}"])
-    shown = evidence.rounded if exhibit.of_rounding else evidence.folders
-    folders = evidence.answered if exhibit.of_questions else shown
-    seeds = ", ".join(str(seed_of(folder)) for folder in folders)
+    """What an exhibit shows, what it depends on, and the command that retrains that."""
+    seeds = ", ".join(str(seed_of(folder)) for folder in evidence.folders)
     commits = ", ".join(commit[:10] for commit in evidence.commits) or "not recorded"
-    lines = [exhibit.title, exhibit.caption, f"From seeds {seeds} of {folders[0].parent}, made by commits {commits}."]
-    if exhibit.rests_on:
+    made = f"Results: seeds {seeds} of {evidence.folders[0].parent}, made by commits {commits}."
+    lines = [exhibit.title, exhibit.caption, made]
+    if exhibit.experiments:
         lines += [
-            f"It rests on what these notebooks train, and those before them: {', '.join(exhibit.rests_on)}.",
-            f'To train that again, its time told first: make retrain NAME={exhibit.name} SEEDS="{seed_of(folders[0])}"',
+            f"It depends on the experiments {tables.listed(exhibit.experiments)}.",
+            f"To retrain them (a time estimate comes first): {COMMAND} --for {exhibit.name}",
         ]
     return "\n".join(lines)
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Command line: RESULTS OUT [--name NAME]; prints what it wrote, or one sentence on what is wrong."""
-    parser = argparse.ArgumentParser(prog="python -m rdlib.study.figures", description=__doc__.splitlines()[0])
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `python -m rdlib figures`."""
     parser.add_argument("results", type=Path, help="folder with the result tables of a study, a folder a seed")
     parser.add_argument("out", type=Path, help="folder for the tables and figures")
     parser.add_argument("--name", help="one table or figure alone, as figure_5_lambda")
-    options = parser.parse_args(arguments)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Draw, and print what was written."""
     matplotlib.use("Agg")  # draws to files: no display is needed
-    try:
-        if options.name is None:
-            print(f"{len(draw_all(options.results, options.out))} files written to {options.out}")
-        else:
-            exhibit, evidence = gallery.find(options.name), open_results(options.results, edges=dag_edges())
-            paths = draw_one(options.name, evidence, options.out)
-            print(*map(os.path.relpath, paths), described(exhibit, evidence), sep="\n")
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    if options.name is None:
+        print(f"{len(draw_all(options.results, options.out))} files written to {options.out}")
+    else:
+        exhibit, evidence = gallery.find(options.name), open_results(options.results, edges=dag_edges())
+        paths = draw_one(options.name, evidence, options.out)
+        print(*map(os.path.relpath, paths), described(exhibit, evidence), sep="\n")
     if note := other_mode(options.results):
         print(note)
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

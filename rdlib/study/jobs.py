@@ -1,9 +1,14 @@
 """The jobs of a study: one notebook each, with its parameters, the stages that it makes, and the jobs before it.
 
-A job's marker file in `runs/<profile>/.jobs` says that it is done. A marker whose stages are missing, or were made with
-other settings, code or inputs, is dropped before Snakemake looks, so a change re-runs what depends on it and nothing
-else. Notebooks after that are executed again, but a stage of theirs whose inputs came out as they were finds itself
-done.
+    study_jobs("params/micro.yaml", [0])                           # what the profile asks for
+    study_jobs("params/micro.yaml", [0], ["params/mine.yaml"])     # the experiments of a file, and what they read
+
+Jobs are derived from the runs of experiments. Each stage upstream of a run has one job, which all runs share that need
+it; a job waits for those that make its inputs.
+
+A job's marker file in `runs/<profile>/.jobs` says that it is done. A marker is dropped before Snakemake looks where its
+stages are missing or have other settings, code or inputs. So a change reruns what depends on it and nothing else.
+Notebooks downstream are executed again, but a stage whose inputs have the same content is not computed again.
 """
 
 from __future__ import annotations
@@ -11,32 +16,39 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from rdlib import artifacts
-from rdlib.evidence import criteria
+from rdlib.evidence import criteria, gallery
+from rdlib.evidence.gallery import Exhibit
 from rdlib.paths import ROOT
 from rdlib.profile import load_profile
-from rdlib.study import arms, code_identity, grid
-from rdlib.study.grid import NOTHING, Named, ablation_cells, ablation_overrides, teacher_stages
-from rdlib.study.opening import make_stage
+from rdlib.settings import AXES
+from rdlib.study import experiments
+from rdlib.study.experiments import STUDY, Experiment, Run, needed_first, with_upstream
+from rdlib.study.specification import METHODS, PPO, SFT, code_of
 from rdlib.study.stage import Stage
 
-ABLATIONS = {
-    "08_ablation_lambda": ("lambda", "05_reward_model"),
-    "09_ablation_data_ratio": ("data_ratio", "05_reward_model"),
-    "10_ablation_reward_source": ("reward_source", "07_evaluate"),
-    "11_ablation_correctness": ("correctness", "07_evaluate"),
-}
 GPU_FREE = ("00_data", "00_gold", "02_pseudo_labels", "02_judgement")
-# Notebooks that collect results and draw the report's tables and figures, with the modules that they do it by.
-REPORT = ("rdlib.study.results", "rdlib.study.figures")
-DRAWING = {"12_paper_tables_and_figures": REPORT, "13_reviewer_questions": REPORT}
-# The warm-up that a policy of PPO starts from.
-STARTS = {"ours": "ours_wo_r", "ours_wo_d": None}
+FIGURES, QUESTIONS, EXPERIMENT = "12_paper_tables_and_figures", "13_reviewer_questions", "14_experiment"
+# Notebooks that collect results and draw tables and figures, with the modules that they do it by.
+DRAWING = {
+    FIGURES: ("rdlib.study.results", "rdlib.study.figures"),
+    QUESTIONS: ("rdlib.study.results", "rdlib.study.figures"),
+    EXPERIMENT: ("rdlib.study.experiment_report",),
+}
+TOGETHER = (*SFT, *PPO)  # methods of the main grid, which one notebook evaluates for a cell
+# Last stages that notebook 14 has a table of
+REPORTED = ("03_sft_warmup", "05_reward_model", "06_ppo", "07_evaluate", "13_baseline", "13_validation_answers")
+LONGEST_NAME = 80  # characters of a variant in a job's name, which is a file's name too
+
+EXHIBITS = Path(criteria.__file__).with_name("exhibits.yaml")
 
 
 @dataclass
@@ -51,14 +63,27 @@ class Job:
     priority: int = 0
 
     @property
+    def title(self) -> str:
+        """The notebook's name, or the stage's where its notebook is for several."""
+        return self.parameters.get("stage_name", self.notebook)
+
+    @property
+    def variant(self) -> str:
+        """The overrides as text, "" for none; of an experiment's report the experiment."""
+        if self.notebook == EXPERIMENT:
+            return self.parameters["experiment"].replace("/", "_").replace(":", "_")
+        return self.stages[0].variant if "overrides" in self.parameters else ""
+
+    @property
     def name(self) -> str:
-        """A unique name made of the notebook and its parameters."""
-        left_out = ("profile", "methods", "seed", "overrides")
+        """A unique name made of the notebook and its parameters, which can be a file's."""
+        left_out = ("profile", "methods", "seed", "overrides", "stage_name", "experiment")
         shown = [str(v) for k, v in self.parameters.items() if k not in left_out and v is not None]
-        shown += [f"{k}={v}" for k, v in self.parameters.get("overrides", {}).items()]
-        if self.parameters.get("methods") in (["teacher"], ["icl"]):
-            shown += self.parameters["methods"]
-        return "-".join([self.notebook, *shown, f"seed{self.parameters.get('seed', 'all')}"])
+        methods = self.parameters.get("methods", [])
+        shown += methods if self.variant or len(methods) == 1 and methods[0] not in TOGETHER else []
+        shown += [self.variant if len(self.variant) <= LONGEST_NAME else artifacts.content_hash(self.variant)[:16]]
+        text = "-".join([self.title, *filter(None, shown), f"seed{self.parameters.get('seed', 'all')}"])
+        return text.replace(":", "_")
 
     @property
     def gpus(self) -> int:
@@ -69,163 +94,195 @@ class Job:
     @property
     def executed(self) -> Path:
         """Where the executed notebook goes: beside the artifacts it makes."""
-        variant = f"@{self.stages[0].variant}" if "overrides" in self.parameters and self.stages[0].variant else ""
-        return self.folder / f"{self.notebook}{variant}.ipynb"
+        return self.folder / f"{self.title}{self.variant and '@'}{self.variant}.ipynb"
 
     def marker(self, runs: Path) -> Path:
         """The file that says that this job is done; if it draws, with this code, these settings and criteria."""
         if self.notebook not in DRAWING:
             return runs / ".jobs" / self.name
         profile = load_profile(ROOT / self.parameters["profile"]).model_dump()
-        read = [code_identity.of(*DRAWING[self.notebook]), profile, artifacts.file_hash(criteria.CLAIMS_FILE)]
+        drawing = code_of(*DRAWING[self.notebook], *_modules_of_exhibits())
+        read = [drawing, profile, *map(artifacts.file_hash, (criteria.CLAIMS_FILE, EXHIBITS))]
+        if self.notebook == EXPERIMENT:
+            read += [one.model_dump() for one in experiments.named([self.parameters["experiment"]])]
         return runs / ".jobs" / f"{self.name}@{artifacts.content_hash(read)[:16]}"
 
     @property
     def command(self) -> str:
         """The shell command that runs the notebook."""
         source = ROOT / "notebooks" / f"{self.notebook}.ipynb"
-        words = [sys.executable, "-m", "rdlib.study.warm", source, self.executed, json.dumps(self.parameters)]
+        words = [sys.executable, "-m", "rdlib", "execute", source, self.executed, json.dumps(self.parameters)]
         return shlex.join(map(str, words))
 
 
-def _job(notebook: str, stages: list[Stage], after: list[Job], **extra: Any) -> Job:
-    first = stages[0]
-    axes = {a: getattr(first, a) for a in ("dataset", "teacher", "student", "method") if getattr(first, a)}
-    if "methods" in extra:  # an axis that a method has not is none, whatever the notebook's default
-        axes = {a: getattr(first, a) for a in ("dataset", "teacher", "student")}
-    parameters = {"profile": first.profile_path, **axes, "seed": first.seed, **extra}
-    return Job(notebook, parameters, stages[-1].folder.parent, stages, after)
+# ---- from runs to jobs
 
 
-def seed_jobs(profile_path: str, seed: int, more: Named = NOTHING) -> Iterator[Job]:
-    """The jobs of the main grid and the ablations for one seed, those asked for by name included."""
-    profile = load_profile(ROOT / profile_path)
-    for dataset in profile.datasets:
-        base = make_stage("00_data", profile_path, seed=seed, dataset=dataset)
-        data = _job("00_data", [base, base.at("00_gold")], [])
-        yield data
-        for student in profile.students:
-            icl = replace(base, name="07_evaluate", student=student, method="icl")
-            yield _job("07_evaluate", [icl], [data], methods=["icl"])
-        for teacher in profile.teachers:
-            cell = replace(base, teacher=teacher)
-            responses = _job("01_teacher_responses", teacher_stages(cell), [data])
-            labels = _job("02_pseudo_labels", [cell.at("02_pseudo_labels"), cell.at("02_judgement")], [responses])
-            yield from (responses, labels)
-            yield _job(
-                "07_evaluate",
-                [replace(cell, name="07_evaluate", method="teacher")],
-                [responses if base.dataset_settings.own else data],  # whose notebook shows the agreement with the vote
-                methods=["teacher"],
-            )
-            for student in profile.students:
-                yield from _cell_jobs(replace(cell, student=student), labels, more)
-
-
-def _cell_jobs(cell: Stage, labels: Job, more: Named) -> Iterator[Job]:
-    """The jobs of a cell: its methods' trainings, their evaluation, and its ablations."""
-    methods = grid.methods_of(cell.profile, cell.dataset, more)
-    trained = {*methods, *(STARTS.get(method) for method in methods)}
-    sft = {
-        method: _job("03_sft_warmup", [replace(cell, name="03_sft_warmup", method=method)], [labels])
-        for method in ("sft", "ours_wo_r")
-        if method in trained
-    }
-    yield from sft.values()
-    policies = {}
-    for method in (method for method in STARTS if method in methods):
-        start = sft[STARTS[method]] if STARTS[method] else labels
-        *before, policies[method] = _policy_jobs(replace(cell, method=method), start)
-        yield from (*before, policies[method])
-    stages = [replace(cell, name="07_evaluate", method=method) for method in methods]
-    evaluation = _job("07_evaluate", stages, [*sft.values(), *policies.values()], methods=list(methods))
-    yield evaluation
-    if cell.cell_name in {one.cell_name for one in ablation_cells(cell.profile_path, cell.seed)}:
-        names = grid.ablations_of(cell.profile, cell.dataset, more)
-        yield from _ablation_jobs(replace(cell, method="ours"), policies["ours"], evaluation, names)
-
-
-def _policy_jobs(cell: Stage, start: Job) -> list[Job]:
-    """The jobs from a student's responses to its PPO, one after the other."""
-    jobs = [start]
-    for name in ("04_student_responses", "05_reward_model", "06_ppo"):
-        jobs.append(_job(name, [replace(cell, name=name)], [jobs[-1]]))
-    return jobs[1:]
-
-
-def _ablation_jobs(cell: Stage, ppo: Job, evaluation: Job, names: tuple[str, ...]) -> Iterator[Job]:
-    for notebook, (ablation, last) in ABLATIONS.items():
-        if ablation not in names:
-            continue
-        stages = [
-            replace(cell, name=last).with_overrides(overrides)
-            for overrides in ablation_overrides(cell.profile)[ablation]
-        ]
-        job = _job(notebook, stages, [evaluation] if last == "07_evaluate" else [ppo])
-        job.parameters.pop("method")
-        yield job
-
-
-def made_by_name(profile_path: str, seed: int) -> Named:
-    """The methods and ablations that the profile does not ask for and whose every run is finished all the same."""
-    asked = {stage.folder for job in seed_jobs(profile_path, seed) for stage in job.stages}
-    others: dict[str, list[Stage]] = {}
-    for job in seed_jobs(profile_path, seed, grid.EVERYTHING):
+def stage_jobs(found: Iterable[tuple[Experiment, Sequence[Run]]]) -> list[Job]:
+    """The jobs that make the runs of some experiments, and what measures them, each after those that it waits for."""
+    cells: dict[tuple, list[Stage]] = {}  # of experiments that have a notebook of their own
+    others: list[Stage] = []
+    for one, runs in found:
+        for run in runs:
+            own = cells.setdefault((one.notebook, run.cell, run.stage.seed), []) if one.notebook else others
+            own += [run.stage, *experiments.measures_of(run, one)]
+    maker: dict[Path, tuple[Job, Stage]] = {}
+    for (notebook, *_), stages in cells.items():  # which makes the variants' own inputs itself
+        stages = list({stage.folder: stage for stage in stages}.values())
+        job = _job(notebook, stages, {axis: getattr(stages[0], axis) for axis in AXES})
+        for stage in with_upstream(stages):
+            if stage.variant:
+                maker.setdefault(stage.folder, (job, stage))
+    groups: dict[Any, list[Stage]] = {}
+    for stage in with_upstream([*others, *(stage for stages in cells.values() for stage in stages)]):
+        if stage.folder not in maker:
+            groups.setdefault(_made_with(stage), []).append(stage)
+    for stages in groups.values():
+        job = _job_of(stages)
         for stage in job.stages:
-            if stage.folder not in asked and job.notebook in ("07_evaluate", *ABLATIONS):
-                others.setdefault(ABLATIONS.get(job.notebook, (stage.method,))[0], []).append(stage)
-    made = [name for name, stages in others.items() if all(stage.done for stage in stages)]
-    return Named(
-        tuple(name for name in made if name in grid.METHODS),
-        tuple(name for name in made if name in grid.ABLATION_NAMES),
-    )
+            maker.setdefault(stage.folder, (job, stage))
+    return _in_order(maker)
 
 
-def study_jobs(profile_path: str, seeds: list[int], questions: bool = False, more: Named = NOTHING) -> list[Job]:
-    """Every job of the study, the last one being the notebook of tables and figures.
+def _made_with(stage: Stage) -> Any:
+    """What the stages of one job have in common: the first stage of a notebook, or the cell of evaluations."""
+    if stage.name == "07_evaluate" and stage.method in TOGETHER and not stage.variant:
+        return stage.cell_name, stage.seed
+    return stage.together[0].folder
 
-    With `questions`, the runs of the reviewers' questions follow, and the notebook that answers them. `more`: what is
-    asked for by name beside what the profile asks for.
+
+def _job_of(stages: list[Stage]) -> Job:
+    """The job that makes a stage with those that belong together."""
+    first = stages[0].together[0]
+    overrides = {"overrides": first.overrides} if first.overrides else {}
+    if first.name == "07_evaluate":
+        stages = sorted(stages, key=lambda stage: METHODS.index(stage.method))
+        methods = [stage.method for stage in stages]
+        return _job(first.name, stages, {axis: getattr(first, axis) for axis in AXES}, methods=methods, **overrides)
+    axes = {axis: getattr(first, axis) for axis in first.spec.axes}
+    named = {} if first.spec.notebook == first.name else {"stage_name": first.name}
+    return _job(first.spec.notebook, first.together, axes, **named, **overrides)
+
+
+def _job(notebook: str, stages: list[Stage], axes: dict[str, str | None], **extra: Any) -> Job:
+    parameters = {"profile": stages[0].profile_path, **axes, "seed": stages[0].seed, **extra}
+    return Job(notebook, parameters, stages[-1].folder.parent, stages)
+
+
+def _in_order(maker: dict[Path, tuple[Job, Stage]]) -> list[Job]:
+    """The jobs that make stages, each knowing and following those that it waits for."""
+    jobs = {id(job): job for job, _ in maker.values()}
+    reads = {key: {stage.folder: stage for stage in job.stages} for key, job in jobs.items()}
+    for folder, (job, stage) in maker.items():
+        reads[id(job)][folder] = stage
+    for key, job in jobs.items():
+        wanted = {folder: None for stage in reads[key].values() for folder in (stage.folder, *_read_by(stage))}
+        makers = (maker[folder][0] for folder in wanted if folder in maker)
+        job.after = list({id(other): other for other in makers if other is not job}.values())
+    return needed_first(jobs.values(), lambda job: job.after)
+
+
+def _read_by(stage: Stage) -> list[Path]:
+    """The folders of what a stage reads; the evaluation's notebook shows the agreement with the teacher's vote too."""
+    found = [one.folder for one in stage.inputs.values()]
+    votes = stage.name == "07_evaluate" and stage.teacher and stage.dataset_settings.own
+    return [*found, stage.at("01_held_out").folder] if votes else found
+
+
+# ---- a whole request
+
+
+def study_jobs(
+    profile: str | None, seeds: Sequence[int] | None, names: Sequence[str] | None = None, methods: Sequence[str] = ()
+) -> list[Job]:
+    """Every job of some experiments (`experiments.settled`), the notebooks of their tables and figures last.
+
+    `methods`: of the main grid, beside those that the profile asks for.
     """
-    jobs = [job for seed in seeds for job in seed_jobs(profile_path, seed, more)]
-    profile = load_profile(ROOT / profile_path)
-    folder = ROOT / profile.runs / profile.name
-    last = Job("12_paper_tables_and_figures", {"profile": profile_path, "seeds": seeds}, folder, [], list(jobs))
-    jobs.append(last)
-    if questions:
-        jobs += [job for seed in seeds for job in reviewer_jobs(profile_path, seed, list(jobs))]
+    path, found = experiments.settled(names, profile, seeds)
+    experiments.require_methods(methods, found)
+    each = [(one, experiments.runs(one, path, one.seeds, methods)) for one in found]
+    jobs = stage_jobs(each)
+    experiments.require_made_natively(found, every_stage(jobs))
+    jobs += _drawing_jobs(path, each, jobs)
     _prioritise(jobs)
     return jobs
 
 
-def reviewer_jobs(profile_path: str, seed: int, study: list[Job]) -> list[Job]:
-    """The runs of the reviewers' questions that the study does not make, and the notebook that answers them.
+def exhibit_runs(
+    exhibit: Exhibit, profile: str | None, seeds: Sequence[int] | None
+) -> list[tuple[Experiment, list[Run]]]:
+    """The runs that a table or figure depends on, by experiment; UserError where they are of several profiles."""
+    path, found = experiments.settled(exhibit.experiments, profile, seeds)
+    each = [(one, experiments.runs(one, path, one.seeds)) for one in found]
+    if exhibit.last:
+        cut = {"notebook": None, "measure": []}
+        each = [(one.model_copy(update=cut), list(_up_to(runs, exhibit.last))) for one, runs in each]
+    return each
 
-    A run makes its own inputs; runs that share one are put one after the other, so none is made twice at once.
+
+def _up_to(runs: Iterable[Run], last: str) -> Iterable[Run]:
+    """Runs that end with the stages of this name that some runs read."""
+    for run in runs:
+        yield from (replace(run, stage=one) for one in with_upstream([run.stage]) if one.name == last)
+
+
+def exhibit_jobs(name: str, profile: str | None, seeds: Sequence[int] | None) -> list[Job]:
+    """The jobs that a table or figure depends on, each after those that it waits for; UserError for no exhibit."""
+    exhibit = gallery.find(name)
+    return stage_jobs(exhibit_runs(exhibit, profile, seeds)) if exhibit.experiments else []
+
+
+def _drawing_jobs(path: str, each: list[tuple[Experiment, list[Run]]], jobs: list[Job]) -> list[Job]:
+    """The notebooks that draw what some experiments show.
+
+    Notebook 12 draws a study with the ablations that its profile asks for, 13 the reviewers' questions where a study
+    was run too. An experiment that neither shows has a notebook 14.
     """
-    cells = ablation_cells(profile_path, seed)
-    made = {stage.folder for job in study for stage in job.stages}
-    jobs: list[Job] = []
-    makes: list[set[Path]] = []
-    for arm in (arm for cell in cells for arm in arms.arms_of(cell)):
-        new = {stage.folder for stage in (arm.stage, *arm.stage.upstream())} - made
-        if arm.stage.folder not in new or any(arm.stage.folder == job.stages[0].folder for job in jobs):
-            continue
-        after = [study[-1], *(job for job, others in zip(jobs, makes, strict=True) if new & others)]
-        job = _job("13_reviewer_runs", [arm.stage], after, overrides=arm.stage.all_overrides)
-        jobs.append(job)
-        makes.append(new)
-    judged = [cell.at("13_judged_responses") for cell in cells]
-    last = Job("13_reviewer_questions", {"profile": profile_path, "seeds": [seed]}, judged[0].folder.parent, judged)
-    return [*jobs, replace(last, after=[study[-1], *jobs])]
+    profile = load_profile(ROOT / path)
+    folder = ROOT / profile.runs / profile.name
+    found = {one.key: one for one, _ in each}
+    drawn, closing = {name for name, one in found.items() if one.notebook}, []
+    if {one.key for one in experiments.of_study(profile)} <= found.keys():
+        study = [(one, runs) for one, runs in each if one.path == STUDY and one.group in ("study", "ablations")]
+        seeds = found["main"].seeds
+        closing.append(Job(FIGURES, {"profile": path, "seeds": seeds}, folder, [], _makers(study, jobs)))
+        drawn |= {one.key for one, _ in study}
+        questions = {name for name, one in experiments.load().items() if one.group == "questions"}
+        for seed in seeds if questions <= found.keys() else ():
+            place = experiments.ablation_cells(path, seed)[0].folder.parent
+            before = [closing[0], *(job for job in jobs if job.stages[0].seed == seed)]
+            closing.append(Job(QUESTIONS, {"profile": path, "seeds": [seed]}, place, [], before))
+            drawn |= questions
+    for one, runs in each:
+        if one.key not in drawn and any(run.stage.name in REPORTED for run in runs):
+            parameters = {"profile": path, "seeds": one.seeds, "experiment": one.key}
+            closing.append(Job(EXPERIMENT, parameters, folder, [], _makers([(one, runs)], jobs)))
+    return closing
+
+
+@cache
+def _modules_of_exhibits() -> tuple[str, ...]:
+    """The modules whose functions exhibits.yaml names: no import statement leads to them."""
+    parts = yaml.safe_load(EXHIBITS.read_text(encoding="utf-8")).values()
+    declared = [one for part in parts for one in part.values() if isinstance(one, dict)]
+    named = {one[key].partition(".")[0] for one in declared for key in ("table", "figure", "lead") if key in one}
+    return tuple(f"rdlib.evidence.{name}" for name in sorted(named))
+
+
+def _makers(each: Iterable[tuple[Experiment, Sequence[Run]]], jobs: list[Job]) -> list[Job]:
+    """The jobs that make what runs need."""
+    last = [stage for one, runs in each for run in runs for stage in (run.stage, *experiments.measures_of(run, one))]
+    folders = {stage.folder for stage in with_upstream(last)}
+    return [job for job in jobs if folders & {stage.folder for stage in job.stages}]
 
 
 def _prioritise(jobs: list[Job]) -> None:
     # A job's priority is the length of the longest chain that waits for it, so long chains start first.
+    long = {"06_ppo", *(one.notebook for one in experiments.load().values() if one.notebook)}
     for job in reversed(jobs):
-        weight = 4 if job.notebook in ("06_ppo", *ABLATIONS) else 1
         for before in job.after:
-            before.priority = max(before.priority, job.priority + weight)
+            before.priority = max(before.priority, job.priority + (4 if job.notebook in long else 1))
 
 
 def drop_stale_markers(jobs: list[Job], runs: Path) -> int:
@@ -247,16 +304,11 @@ def drop_stale_markers(jobs: list[Job], runs: Path) -> int:
     return len(done)
 
 
-def stages_to_run(jobs: list[Job]) -> list[Stage]:
-    """Every stage that these jobs would compute, inputs included, each once and in order; those done are left out."""
-    return [stage for stage in stages_behind(jobs) if not stage.done]
+def every_stage(jobs: Iterable[Job]) -> list[Stage]:
+    """Every stage of some jobs, with what it reads, each once, inputs first."""
+    return with_upstream(stage for job in jobs for stage in job.stages)
 
 
-def stages_behind(jobs: list[Job]) -> list[Stage]:
-    """Every stage of these jobs, inputs included, each once and in order."""
-    stages: dict[Path, Stage] = {}
-    for job in jobs:
-        for stage in job.stages:
-            for one in (*stage.upstream(), stage):
-                stages.setdefault(one.folder, one)
-    return list(stages.values())
+def stages_to_run(jobs: Iterable[Job]) -> list[Stage]:
+    """Every stage that these jobs would compute, inputs first; those done are left out."""
+    return [stage for stage in every_stage(jobs) if not stage.done]

@@ -1,11 +1,11 @@
-"""Training stages in several processes: `accelerate launch` starts them, and the notebook's process follows them.
+"""Training stages in several processes: `accelerate launch` starts workers, and the notebook's process follows them.
 
     training: {processes: 2}                                            # a GPU each, or two processes on the CPU
     training: {processes: 8, accelerate: params/accelerate/zero2.yaml}  # DeepSpeed
 
-Each worker (`rdlib.study.worker`) runs the stage's own function; `rdlib.method.training` shares the work and lets the
-first one write. What the caller sees travels through pipes: progress bars on standard error, and on standard output
-events, each a line of JSON after a record separator: the rows of `on_update`, and the sentence of a failure. The
+Each worker (`python -m rdlib worker JOB`) runs the stage's own function; `rdlib.method.training` shares the work and
+lets the first one write. What the caller sees travels through pipes: progress bars on standard error, and on standard
+output events, each a line of JSON after a record separator: the rows of `on_update`, and the sentence of a failure. The
 workers end with their standard input, so that none outlives the notebook.
 """
 
@@ -30,7 +30,7 @@ from rdlib.paths import ROOT
 
 CONFIGURATIONS = ROOT / "params" / "accelerate"
 STAGES = ("03_sft_warmup", "05_reward_model", "06_ppo")
-WORKER = "rdlib.study.worker"
+WORKER = ("rdlib", "worker")  # python -m
 RECORD = "\x1e"  # as in RFC 7464
 SECONDS_TO_STOP = 30.0
 
@@ -43,7 +43,7 @@ def is_wanted(stage) -> bool:
     return "training" in stage.spec.sections and (settings.processes > 1 or settings.accelerate is not None)
 
 
-def run(stage, work: Path, hooks: dict[str, Any]) -> None:
+def in_processes(stage, work: Path, hooks: dict[str, Any]) -> None:
     """Run a stage's function in worker processes until they have ended.
 
     `hooks` are called in this process with what the workers' function gives them. UserError with the workers' own
@@ -73,7 +73,7 @@ def run(stage, work: Path, hooks: dict[str, Any]) -> None:
     print(log.text, file=sys.stderr)
     raise UserError(
         f"{stage.label}: a training process failed ({reason(log.text, failures)}): if memory ran out, raise "
-        f"training.gradient_accumulation; the stage goes on from its last checkpoint."
+        f"training.gradient_accumulation; the stage resumes from its last checkpoint."
     )
 
 
@@ -103,29 +103,10 @@ def check_all(stages: Iterable, here: bool) -> None:
 
 def check_method(stage) -> Path | None:
     """The accelerate configuration that a stage's profile names, if any; UserError where it is none for this stage."""
-    named = stage.profile.training.accelerate
-    if named is None:
+    if stage.profile.training.accelerate is None:
         return None
-    path = stage.root / named
-    _check_method(stage, read(path), path)
-    return path
-
-
-def read(path: Path):
-    """An accelerate configuration (its ClusterConfig); UserError where there is none."""
-    from accelerate.commands.config.config_args import load_config_from_file
-
-    try:
-        return load_config_from_file(str(path))
-    except Exception as error:  # a missing file, bad YAML and unknown keys are of several types
-        why = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-        raise UserError(
-            f"The accelerate configuration {path} cannot be read ({why}): set training.accelerate to a file of "
-            f"params/accelerate."
-        ) from None
-
-
-def _check_method(stage, configuration, path: Path) -> None:
+    path = stage.root / stage.profile.training.accelerate
+    configuration = read(path)
     kind = configuration.distributed_type.value
     fsdp, zero3 = kind == "FSDP", configuration.deepspeed_config.get("zero_stage") == 3
     if kind in ("FSDP", "DEEPSPEED") and configuration.use_cpu:
@@ -145,6 +126,21 @@ def _check_method(stage, configuration, path: Path) -> None:
             f"{stage.label}: adapters (training.lora) are merged into the model, which {path.name} splits: name "
             f"ddp.yaml or a zero file in training.accelerate."
         )
+    return path
+
+
+def read(path: Path):
+    """An accelerate configuration (its ClusterConfig); UserError where there is none."""
+    from accelerate.commands.config.config_args import load_config_from_file
+
+    try:
+        return load_config_from_file(str(path))
+    except Exception as error:  # a missing file, bad YAML and unknown keys are of several types
+        why = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        raise UserError(
+            f"The accelerate configuration {path} cannot be read ({why}): set training.accelerate to a file of "
+            f"params/accelerate."
+        ) from None
 
 
 # ---- the launcher, seen from the notebook
@@ -160,7 +156,7 @@ def start(stage, configuration: Path, job: str) -> subprocess.Popen:
     if on_cpu:
         environment |= {"ACCELERATE_USE_CPU": "true", "CUDA_VISIBLE_DEVICES": ""}
     pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
-    return subprocess.Popen([*words, "--module", WORKER, job], env=environment, start_new_session=True, **pipes)
+    return subprocess.Popen([*words, "--module", *WORKER, job], env=environment, start_new_session=True, **pipes)
 
 
 def stop(process: subprocess.Popen) -> None:
@@ -219,4 +215,11 @@ def reason(text: str, failures: Sequence[str] = ()) -> str:
         return failures[0]
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     errors = [line for line in lines if re.match(r"(\[rank\d+\]: *)?[\w.]*(Error|Exception)\b", line)]
-    return ([*lines[-1:], *errors] or ["without a word"])[-1][:300]
+    return ([*lines[-1:], *errors] or ["it left no message"])[-1][:300]
+
+
+def send(event: dict[str, Any]) -> None:
+    """Give an event to the notebook's process."""
+    sys.stdout.flush()
+    sys.stdout.write(f"{RECORD}{json.dumps(event)}\n")
+    sys.stdout.flush()

@@ -1,9 +1,12 @@
-"""Memory of one GPU by what holds it, from a model's shape and the settings: formulas, in bytes, without a device.
+"""Memory of one GPU for every stage of a profile, in parts, in bytes: formulas of models' shapes and settings.
+
+    found = footprint(stage)
+    found.memory.total() / GIB, found.fits, found.advice
 
 Adam in float32 keeps 16 bytes a trained parameter: weight, gradient and two moments of four each (Rajbhandari et al.
 2020, ZeRO, section 3.1, has the same sum for bf16 with float32 masters). What a forward pass keeps for its backward
-pass was read off transformers' Llama, tensor by tensor. Of a layer, for one token, with c bytes a number that is
-computed with and w a number that is held, of H hidden, Q query, K key and I intermediate values:
+pass is that of transformers' Llama, tensor by tensor. The table is for one layer and one token: c is the bytes of a
+computed number, w of a stored one, and H, Q, K and I are the hidden, query, key and intermediate sizes.
 
     2 norms              2 (4 H + w H + 4)        the input in float32, the normalised one, 1/rms
     inputs of matmuls    c (2 H + Q)              c (5 H + Q) under autocast, which casts one for each
@@ -12,18 +15,27 @@ computed with and w a number that is held, of H hidden, Q query, K key and I int
                          3 c Q + 4 heads T        eager: k and v for every head, probabilities (and again in bf16)
     MLP                  4 c I                    gate, its silu, up, and their product
 
-Tests hold the formulas to tensors that autograd saves, and the sums to the peak of this project's own training steps,
-on a CPU. RUNTIME, CUDA's context, workspaces and fragments, is a guess; docs/memory.md says what a card showed.
+Tests compare the formulas with tensors that autograd saves, and the sums with the peak of this project's own training
+steps, on a CPU. RUNTIME is a guess for CUDA's context, workspaces and fragments; docs/memory.md has measurements.
+Sequences have their largest length (the longest question of a benchmark and a response cut at its limit). Only in the
+reward model's batches, of many responses, they have twice the usual length.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-from typing import Literal
+from collections import Counter as Memory  # bytes by what holds them; a sum of two adds each part
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
 
-from rdlib.study.architectures import Shape
+import yaml
+
+from rdlib.settings import Training
+from rdlib.study import launch
+from rdlib.study.sizes import LENGTHS, LONGEST, Shape, shape_of, split_sizes
+from rdlib.study.stage import Stage
 
 GIB = 2**30
+PARTS = ("weights", "gradients", "optimizer", "activations", "logits", "cache", "runtime")  # the keys of a Memory
 RUNTIME = 2 * GIB
 TILE = (4096, 32768)  # tokens (or fewer) and vocabulary entries of the logits that TRL's trainers hold at once
 DEEPSPEED_BUCKET = 5e8  # its reduce_bucket_size
@@ -31,37 +43,14 @@ DEEPSPEED_LIVE = 1e9  # parameters that ZeRO-3 leaves gathered: its stage3_max_l
 PPO_TILE = 2**25  # logits that PPO holds at once on a GPU (TILE of rdlib.method.token_logprobs)
 PPO_COPIES = 4  # of logits in float32 that fit into a tile, at the peak of a backward pass (tests/test_memory.py)
 PICKING_COPIES = 3.25  # of the logits [B, V]: scaled, softmax and its sums, and a comparison
-Kind = Literal["none", "ddp", "zero2", "zero3", "fsdp"]
+SCORED, PART = 32, 24  # sequences that method.scoring scores, and trains on, at once (its SCORED_SIZE and PART_SIZE)
+# vLLM's defaults: its share of the GPU, sequences at once, tokens read at once.
+VLLM_SHARE, VLLM_SEQUENCES, VLLM_TOKENS = 0.9, 256, 8192
+QUANTIZED = {"fp8": 1.0}  # bytes of a weight; others have four bits and their scales
+SAMPLED = ("01_teacher_responses", "01_held_out", "04_student_responses", "07_evaluate", "13_judged_responses")
 
 
-@dataclass(frozen=True)
-class Memory:
-    """Bytes of one GPU at a stage's peak; sums and the largest of several by what holds them."""
-
-    weights: float = 0.0
-    gradients: float = 0.0
-    optimizer: float = 0.0
-    activations: float = 0.0
-    logits: float = 0.0
-    cache: float = 0.0
-    runtime: float = 0.0
-
-    @property
-    def total(self) -> float:
-        """All of it."""
-        return sum(getattr(self, part.name) for part in fields(self))
-
-    def __add__(self, other: Memory) -> Memory:
-        return Memory(*(getattr(self, part.name) + getattr(other, part.name) for part in fields(self)))
-
-
-def most(*phases: Memory) -> Memory:
-    """The phase that takes most, of several that follow each other and free what they took."""
-    return max(phases, key=lambda phase: phase.total)
-
-
-@dataclass(frozen=True)
-class Numbers:
+class Numbers(NamedTuple):
     """Bytes of a number as it is held, and as it is computed with."""
 
     weight: int
@@ -76,12 +65,16 @@ class Numbers:
 FP32, AUTOCAST, BF16 = Numbers(4, 4), Numbers(4, 2), Numbers(2, 2)
 
 
-@dataclass(frozen=True)
-class Sharding:
+class Sharding(NamedTuple):
     """How a training is spread: over so many processes, and what each of them holds a part of."""
 
-    kind: Kind = "none"
+    kind: Literal["none", "ddp", "zero2", "zero3", "fsdp"] = "none"
     processes: int = 1
+
+    @property
+    def whole(self) -> bool:
+        """Whether every process holds whole networks."""
+        return self.kind in ("none", "ddp")
 
     @property
     def deepspeed(self) -> bool:
@@ -104,16 +97,16 @@ def states(trained: float, frozen: float, numbers: Numbers, sharding: Sharding, 
         bucket = min(DEEPSPEED_BUCKET, trained) * held
         whole = (trained + frozen) * held
         weights = whole if sharding.kind == "zero2" else whole / n + min(DEEPSPEED_LIVE, trained + frozen) * held
-        return Memory(weights, trained * held / n + bucket, trained * (8 + masters) / n)
-    if sharding.kind == "fsdp":
-        return Memory((trained * held + frozen * numbers.weight) / n, trained * held / n, 2 * trained * held / n)
+        return Memory(weights=weights, gradients=trained * held / n + bucket, optimizer=trained * (8 + masters) / n)
+    n = n if sharding.kind == "fsdp" else 1
     buckets = 2 if sharding.kind == "ddp" else 1
-    return Memory(trained * held + frozen * numbers.weight, trained * held * buckets, 2 * trained * held)
+    weights = (trained * held + frozen * numbers.weight) / n
+    return Memory(weights=weights, gradients=trained * held * buckets / n, optimizer=2 * trained * held / n)
 
 
 def casts(shape: Shape, numbers: Numbers, sharding: Sharding) -> Memory:
     """The bf16 copies of trained float32 weights that autocast makes and keeps for the length of a forward pass."""
-    layers = shape.layers if sharding.kind in ("none", "ddp") else 2  # FSDP gathers a layer, and the next one
+    layers = shape.layers if sharding.whole else 2  # FSDP gathers a layer, and the next one
     wanted = numbers.autocast and not sharding.deepspeed
     return Memory(weights=2.0 * layers * shape.layer_linear if wanted else 0.0)
 
@@ -121,52 +114,42 @@ def casts(shape: Shape, numbers: Numbers, sharding: Sharding) -> Memory:
 # ---- what passes hold
 
 
-def layer_activations(
-    shape: Shape, numbers: Numbers, length: int, attention: str = "sdpa", padded: bool = False
-) -> float:
-    """Bytes that one layer keeps of one token for the backward pass; the sequences have `length` tokens."""
-    c, hidden, queries = numbers.compute, shape.hidden, shape.queries
-    norms = 2 * (4 * hidden + numbers.weight * hidden + 4)
-    inputs = c * ((5 if numbers.autocast else 2) * hidden + queries)
-    if attention == "eager":
-        kept = 3 * c * queries + shape.heads * length * (4 if c == 4 else 6)
-    elif padded and attention == "sdpa":
-        kept = c * (3 * queries + length) + 4 * shape.heads
-    else:
-        kept = c * (queries + 2 * shape.keys) + 4 * shape.heads
-    return norms + inputs + kept + 4 * c * shape.intermediate
+@dataclass(frozen=True)
+class Passes:
+    """Forward and backward passes of one network over sequences of `length` tokens."""
 
+    shape: Shape
+    numbers: Numbers
+    length: int
+    checkpointing: bool = False
+    attention: str = "sdpa"
+    padded: bool = False
 
-def kept_activations(
-    shape: Shape,
-    numbers: Numbers,
-    rows: int,
-    length: int,
-    checkpointing: bool = False,
-    attention: str = "sdpa",
-    padded: bool = False,
-) -> float:
-    """Bytes that a forward pass over [rows, length] tokens keeps: of every layer, or its input alone."""
-    layer = layer_activations(shape, numbers, length, attention, padded)
-    of_layer = numbers.weight * shape.hidden if checkpointing else layer
-    last_norm = (4 + numbers.weight) * shape.hidden + 4
-    return rows * length * (shape.layers * of_layer + last_norm)
+    @property
+    def layer(self) -> float:
+        """Bytes that one layer keeps of one token for the backward pass."""
+        c, shape = self.numbers.compute, self.shape
+        norms = 2 * (4 * shape.hidden + self.numbers.weight * shape.hidden + 4)
+        inputs = c * ((5 if self.numbers.autocast else 2) * shape.hidden + shape.queries)
+        if self.attention == "eager":
+            kept = 3 * c * shape.queries + shape.heads * self.length * (4 if c == 4 else 6)
+        elif self.padded and self.attention == "sdpa":
+            kept = c * (3 * shape.queries + self.length) + 4 * shape.heads
+        else:
+            kept = c * (shape.queries + 2 * shape.keys) + 4 * shape.heads
+        return norms + inputs + kept + 4 * c * shape.intermediate
 
+    def kept(self, rows: int) -> float:
+        """Bytes that a forward pass over `rows` sequences keeps: of every layer, or its input alone."""
+        of_layer = self.numbers.weight * self.shape.hidden if self.checkpointing else self.layer
+        last_norm = (4 + self.numbers.weight) * self.shape.hidden + 4
+        return rows * self.length * (self.shape.layers * of_layer + last_norm)
 
-def training_activations(
-    shape: Shape,
-    numbers: Numbers,
-    rows: int,
-    length: int,
-    checkpointing: bool = False,
-    attention: str = "sdpa",
-    padded: bool = False,
-) -> float:
-    """Bytes at the peak of a backward pass: what was kept, a layer computed again, and gradients of its MLP."""
-    kept = kept_activations(shape, numbers, rows, length, checkpointing, attention, padded)
-    again = layer_activations(shape, numbers, length, attention, padded) if checkpointing else 0.0
-    gradients = 3 * numbers.compute * shape.intermediate + 2 * numbers.weight * shape.hidden
-    return kept + rows * length * (again + gradients)
+    def peak(self, rows: int) -> float:
+        """Bytes at the peak of a backward pass: what was kept, a layer computed again, and gradients of its MLP."""
+        again = self.layer if self.checkpointing else 0.0
+        gradients = 3 * self.numbers.compute * self.shape.intermediate + 2 * self.numbers.weight * self.shape.hidden
+        return self.kept(rows) + rows * self.length * (again + gradients)
 
 
 def passing_activations(shape: Shape, numbers: Numbers, tokens: float) -> float:
@@ -179,7 +162,9 @@ def kv_cache(shape: Shape, rows: float, length: float, width: int) -> float:
     return 2.0 * shape.layers * shape.keys * width * rows * length
 
 
-# ---- logits
+def whole_logits(shape: Shape, tokens: int, copies: float) -> float:
+    """Bytes of logits [tokens, V] in float32, so many times."""
+    return 4.0 * copies * tokens * shape.vocabulary
 
 
 def tiled_head(shape: Shape, numbers: Numbers, tokens: int, trained: bool = True) -> float:
@@ -201,14 +186,6 @@ def tiled_logprobs(shape: Shape, numbers: Numbers, tokens: int, trained: bool = 
     return max(2 * 4 * PPO_TILE, tile + gradients)
 
 
-def whole_logits(shape: Shape, tokens: int, copies: float) -> float:
-    """Logits [tokens, V] in float32, so many times."""
-    return 4.0 * copies * tokens * shape.vocabulary
-
-
-# ---- sampling
-
-
 def sampling(
     shape: Shape, numbers: Numbers, rows: int, prompt: int, response: int, prompts: int | None = None
 ) -> Memory:
@@ -218,3 +195,269 @@ def sampling(
         logits=whole_logits(shape, rows, PICKING_COPIES),
         cache=kv_cache(shape, rows, prompt + response, numbers.compute),
     )
+
+
+# ---- stages
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """A stage's memory at its peak, the bytes that it may take, where the shape comes from, and what would help."""
+
+    memory: Memory
+    limit: float
+    source: str = ""
+    advice: str = ""
+
+    @property
+    def fits(self) -> bool:
+        """Whether the stage fits."""
+        return self.memory.total() <= self.limit
+
+
+def footprint(stage: Stage) -> Footprint:
+    """The footprint of a stage on one of its profile's GPUs; of nothing where it uses none."""
+    if stage.name in SAMPLED:
+        return _sampling(Setup(stage))
+    if stage.name not in TRAINED:
+        return Footprint(Memory(), 0.0)
+    setup = Setup(stage)
+    lasting, phases = TRAINED[stage.name](setup)
+    found = lasting + max(phases, key=Memory.total) + Memory(runtime=RUNTIME)
+    return Footprint(found, setup.room, setup.source, _advice(found, setup))
+
+
+def numbers_of(training: Training, sharding: Sharding) -> Numbers:
+    """How a training on a GPU holds its numbers and computes with them."""
+    if training.precision == "fp32":
+        return FP32
+    return BF16 if training.weights != "float32" or not sharding.whole else AUTOCAST  # ZeRO and FSDP cast modules
+
+
+def sharding_of(stage: Stage) -> Sharding:
+    """How a stage's training is spread, by its accelerate configuration."""
+    training = stage.profile.training
+    if not launch.is_wanted(stage):
+        return Sharding()
+    if training.accelerate is None:
+        return Sharding("ddp", training.processes)
+    content = yaml.safe_load((stage.root / training.accelerate).read_text(encoding="utf-8"))
+    if content.get("distributed_type") == "DEEPSPEED":
+        zero = content.get("deepspeed_config", {}).get("zero_stage")
+        return Sharding("zero3" if zero == 3 else "zero2", training.processes)
+    return Sharding("fsdp" if content.get("distributed_type") == "FSDP" else "ddp", training.processes)
+
+
+class Setup:
+    """A stage's model on one GPU: its shape, numbers and spread, and the stage's lengths, in tokens, and batches.
+
+    The model is the stage's student, or its teacher where it has no student; `shape` replaces the model's own.
+    """
+
+    def __init__(self, stage: Stage, shape: Shape | None = None):
+        self.stage, self.profile = stage, stage.profile
+        self.model = self.profile.model_of(stage.student or stage.teacher)
+        own, self.source = shape_of(self.model, stage.root)
+        self.shape = shape or own
+        self.sharding = sharding_of(stage)
+        self.numbers = numbers_of(self.profile.training, self.sharding)
+        self.room = self.profile.hardware.gpu_memory_gib * GIB
+        self.usual = LENGTHS[stage.dataset_settings.source]  # of a prompt and a response
+        shots = self.profile.evaluation.few_shot if stage.method == "icl" else 0
+        self.prompt = LONGEST[stage.dataset_settings.source] + shots * sum(self.usual)
+        self.response = stage.dataset_settings.max_tokens
+        self.length = self.prompt + self.response
+        self.whole = self.profile.training.lora is None  # whether all parameters are trained, and not adapters
+
+    def of_model(self, name: str) -> Setup:
+        """The same with the shape of another model of the profile."""
+        return Setup(self.stage, shape_of(self.profile.model_of(name), self.stage.root)[0])
+
+    @property
+    def adapters(self) -> int:
+        """Parameters of a network's adapters; none without them."""
+        lora = self.profile.training.lora
+        return 0 if lora is None else self.shape.adapter_parameters(lora.r, lora.target_modules)
+
+    def part_of(self, batch: int) -> int:
+        """Rows of a batch that go through a network of this process at once."""
+        return max(1, batch // (self.sharding.processes * self.profile.training.gradient_accumulation))
+
+    def trained(self, scorer: bool = False, base: bool = True) -> Memory:
+        """The lasting memory of a network in training; not `base`: of what is trained on a base that is there."""
+        whole = self.shape.scorer_parameters if scorer else self.shape.parameters
+        if self.whole:
+            return states(whole, 0, self.numbers, self.sharding) + casts(self.shape, self.numbers, self.sharding)
+        return states(self.adapters + scorer * self.shape.hidden, base * whole, self.numbers, self.sharding, True)
+
+    def frozen(self, parameters: float) -> Memory:
+        """A network that is only passed through; each process has it whole."""
+        return Memory(weights=parameters * (4 if self.profile.training.weights == "float32" else 2))
+
+    def passes(self, length: int, padded: bool = True) -> Passes:
+        """Passes over sequences of a length, as the section `training` has them."""
+        training = self.profile.training
+        checkpointing, attention = training.gradient_checkpointing, training.attention or "sdpa"
+        return Passes(self.shape, self.numbers, length, checkpointing, attention, padded)
+
+    def step(self, rows: int, length: int) -> Memory:
+        """A step of TRL's trainers over `rows` sequences."""
+        head = tiled_head(self.shape, self.numbers, rows * length, self.whole)
+        return Memory(activations=self.passes(length).peak(rows), logits=head)
+
+    def sampling(self, rows: int) -> Memory:
+        """The transformers engine at work with the network in training."""
+        rows = max(1, min(self.profile.generation.batch_size, rows))
+        return sampling(self.shape, self.numbers, rows, self.prompt, self.response)
+
+    def validation(self) -> Memory:
+        """Greedy answers to the validation questions, of which each process has its share."""
+        questions = split_sizes(self.stage.dataset_settings, self.stage.root)["validation"]
+        return self.sampling(-(-questions // self.sharding.processes))
+
+
+# ---- stages that sample
+
+
+def _sampling(setup: Setup) -> Footprint:
+    stage, generation = setup.stage, setup.profile.generation
+    name = stage.student or stage.teacher
+    of_study = stage.name in ("04_student_responses", "13_judged_responses")
+    trained = of_study or stage.method not in (None, "teacher", "icl")
+    engine = generation.engine if trained else setup.model.engine
+    if engine == "vllm":
+        parallel = 1 if trained else setup.model.tensor_parallel
+        found, limit = _vllm(setup, parallel)
+        advice = "take a smaller student" if trained else f"raise the tensor_parallel of {name} (now {parallel})"
+        return Footprint(found, limit, setup.source, advice)
+    if engine != "transformers":
+        return Footprint(Memory(), setup.room)
+    rows = generation.batch_size
+    found = sampling(setup.shape, FP32, rows, setup.prompt, setup.response, -(-rows // _samples(stage)))
+    held = 4.0 if generation.weights == "float32" else 2.0
+    found += Memory(weights=held * setup.shape.parameters, runtime=RUNTIME)
+    larger = found["weights"] > found.total() / 2
+    advice = "sample with engine vllm" if larger else f"lower generation.batch_size (now {rows})"
+    return Footprint(found, setup.room, setup.source, advice)
+
+
+def _samples(stage: Stage) -> int:
+    """Samples of a prompt at one temperature."""
+    if stage.name in ("01_teacher_responses", "01_held_out"):
+        return stage.profile.teacher_sampling.samples_per_temperature
+    return 1 if stage.name == "07_evaluate" else stage.profile.student_sampling.samples
+
+
+def _vllm(setup: Setup, parallel: int) -> tuple[Memory, float]:
+    """vLLM's memory on each of `parallel` GPUs, with as many sequences as fit, and the share that it may take."""
+    shape, settings = setup.shape, setup.profile.generation.vllm
+    share = (settings.gpu_memory_utilization or VLLM_SHARE) * setup.room
+    width = 4 if settings.dtype == "float32" else 2
+    held = width if settings.quantization is None else QUANTIZED.get(settings.quantization, 0.6)
+    fixed = Memory(
+        weights=held * shape.parameters / parallel,
+        activations=passing_activations(shape, Numbers(width, width), VLLM_TOKENS) / parallel,
+        logits=whole_logits(shape, VLLM_SEQUENCES, 2),
+        runtime=RUNTIME,
+    )
+    one = kv_cache(shape, 1, setup.length, width) / parallel
+    usual = kv_cache(shape, 1, sum(setup.usual), width) / parallel
+    at_once = min(VLLM_SEQUENCES, (share - fixed.total()) // usual)
+    return fixed + Memory(cache=max(one, at_once * usual)), share
+
+
+# ---- stages that train: the memory that lasts, and the phases that follow each other and free what they took
+
+
+def _sft(setup: Setup) -> tuple[Memory, list[Memory]]:
+    sft = setup.profile.sft
+    step = setup.step(setup.part_of(sft.batch_size), min(sft.max_length, setup.length))
+    return setup.trained(), [step, setup.validation()]
+
+
+def _reward_model(setup: Setup) -> tuple[Memory, list[Memory]]:
+    settings = setup.profile.reward_model
+    kinds = 3 if settings.source == "student" else 2
+    rows = setup.part_of(settings.batch_size) * kinds * settings.samples_per_kind
+    at_once = rows if setup.sharding.kind in ("zero3", "fsdp") else min(PART, rows)
+    passes = setup.passes(min(setup.length, 2 * sum(setup.usual)))
+    return setup.trained(scorer=True), [Memory(activations=passes.kept(rows - at_once) + passes.peak(at_once))]
+
+
+def _ppo(setup: Setup) -> tuple[Memory, list[Memory]]:
+    ppo, training, processes = setup.profile.ppo, setup.profile.training, setup.sharding.processes
+    rows = min(training.forward_size(ppo.minibatch_size), -(-ppo.minibatch_size // processes))
+    passes = setup.passes(setup.length, padded=False)
+    step = Memory(
+        activations=passes.kept(rows) + passes.peak(rows),  # policy and value model
+        logits=tiled_logprobs(setup.shape, setup.numbers, rows * setup.response, setup.whole),
+    )
+    scoring = Memory(activations=passing_activations(setup.shape, FP32, SCORED * setup.length))
+    lasting, phases = _networks(setup), [step, scoring, setup.validation()]
+    if ppo.sampler == "transformers":
+        return lasting, [*phases, setup.sampling(-(-ppo.episodes_per_update // processes))]
+    if ppo.sampler_server is not None:
+        return lasting, phases
+    rollouts = Memory(cache=(setup.profile.generation.vllm.gpu_memory_utilization or VLLM_SHARE) * setup.room)
+    return (lasting, [*phases, rollouts]) if ppo.sampler_sleep else (lasting + rollouts, phases)
+
+
+def _networks(setup: Setup) -> Memory:
+    """PPO's policy, reference, value and reward model; adapters on one base where `method.one_base` has them so."""
+    shape, judge = setup.shape, setup.profile.reward_model
+    if setup.whole:
+        frozen = setup.frozen(shape.parameters + shape.scorer_parameters)  # reference and reward model
+        return setup.trained() + setup.trained(scorer=True) + frozen
+    if not setup.sharding.whole:
+        return setup.trained() + setup.trained(scorer=True) + setup.frozen(shape.scorer_parameters)
+    value = setup
+    reward_model = Memory(weights=4.0 * setup.adapters) + setup.frozen(shape.hidden)
+    if judge.student not in (None, setup.stage.student):  # a body of the other student, which the value model shares
+        value = setup.of_model(judge.student)
+        reward_model = value.frozen(value.shape.scorer_parameters)
+    return sum([reward_model] * judge.members, setup.trained() + value.trained(scorer=True, base=False))
+
+
+def _baseline(setup: Setup) -> tuple[Memory, list[Memory]]:
+    """TRL's trainers of R1, which take their whole batch at once."""
+    stage, settings, other = setup.stage, setup.profile.baselines, 0
+    if stage.method == "rft":
+        return _sft(setup)
+    if stage.method == "dpo":
+        step = setup.step(2 * settings.dpo_batch_size, min(setup.profile.sft.max_length, setup.length))
+        other = setup.shape.parameters if setup.whole else 0
+        return setup.trained() + setup.frozen(other), [step, setup.validation()]
+    if stage.method == "distillation":
+        rows, other = settings.distillation_prompts_per_step, setup.of_model(stage.teacher).shape.parameters
+    else:
+        rows = settings.grpo_prompts_per_step * settings.grpo_samples_per_prompt
+        other = setup.shape.parameters if setup.whole and settings.grpo_kl_coef else 0
+    phases = [setup.step(rows, setup.length), setup.validation(), setup.sampling(rows)]
+    return setup.trained() + setup.frozen(other), phases
+
+
+TRAINED = {"03_sft_warmup": _sft, "05_reward_model": _reward_model, "06_ppo": _ppo, "13_baseline": _baseline}
+
+
+def _advice(found: Memory, setup: Setup) -> str:
+    """What to change where a training does not fit: what lasts, or what a pass takes, whichever is more."""
+    training, own = setup.profile.training, setup.stage.method in ("dpo", "distillation", "grpo")
+    if found["weights"] + found["gradients"] + found["optimizer"] > found.total() / 2:
+        spread = {
+            "none": "spread it by training.processes and params/accelerate/zero2.yaml",
+            "ddp": "name params/accelerate/zero2.yaml in training.accelerate",
+        }
+        more = "take a smaller model" if own else spread.get(setup.sharding.kind, "raise training.processes")
+        less = "set training.lora" if setup.sharding.deepspeed else "set training.lora or training.weights bfloat16"
+        return f"{less}, or {more}" if setup.whole else more
+    if found["cache"]:  # the peak is where it samples
+        ppo = setup.profile.ppo
+        if setup.stage.name == "06_ppo" and ppo.sampler == "vllm" and ppo.sampler_server is None:
+            less = "lower generation.vllm.gpu_memory_utilization"
+            return less if ppo.sampler_sleep else f"set ppo.sampler_sleep, or {less}"
+        return f"lower generation.batch_size (now {setup.profile.generation.batch_size})"
+    if not training.gradient_checkpointing and found["activations"] > found["logits"]:
+        return "set training.gradient_checkpointing"
+    if own:
+        return "lower its batch in the section baselines"
+    return f"raise training.gradient_accumulation (now {training.gradient_accumulation})"

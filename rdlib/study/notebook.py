@@ -1,13 +1,14 @@
-"""What several notebooks share: setup, texts shown as plain text, a live plot, and stages side by side."""
+"""Helpers that several notebooks share: setup, texts shown as plain text, a live plot, and stages side by side."""
 
 from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import matplotlib.pyplot as plt
 import pandas as pd
@@ -18,20 +19,18 @@ from matplotlib.figure import Figure
 
 from rdlib.errors import UserError
 from rdlib.evidence import gallery, looks, shown
-from rdlib.evidence.exhibit import Exhibit, sentence_of
+from rdlib.evidence.gallery import Exhibit, sentence_of
 from rdlib.evidence.result_tables import Evidence
 from rdlib.evidence.verdicts import Claim
 from rdlib.settings import Model
-from rdlib.study import environment
-from rdlib.study.specification import METHODS
-from rdlib.study.stage import Stage
+from rdlib.study import warm
+from rdlib.study.specification import METHODS, UNUSED
+from rdlib.study.stage import Stage, variant_of
 
 PROVIDERS_OWN = "the provider's own"
 TEXT_STYLE = (
     "<style>.texts td, .texts th {text-align: left !important; white-space: pre-wrap; vertical-align: top}</style>"
 )
-# Axes that a method's evaluation leaves out: a teacher has no student, in-context learning no teacher.
-UNUSED_AXIS = {"teacher": "student", "icl": "teacher"}
 
 
 def setup() -> None:
@@ -39,7 +38,7 @@ def setup() -> None:
 
     Call it before anything imports torch or tqdm, which read the environment once.
     """
-    environment.set_defaults()
+    warm.set_environment()
     warnings.filterwarnings("ignore", message="IProgress not found")  # tqdm's advice to install widgets
     looks.use_style()
     shell = get_ipython()
@@ -76,16 +75,16 @@ def shown_temperatures(responses: pd.DataFrame) -> pd.Series:
 
 def unanswered(stages: Iterable[Stage]) -> pd.DataFrame:
     """The samples that a teacher behind a server left unanswered, counted by the server's words."""
-    from rdlib.study import teacher_progress  # late: it loads what reads the environment
+    from rdlib.study import progress  # late: it loads what reads the environment
 
-    return teacher_progress.unanswered(stages)
+    return progress.unanswered(stages)
 
 
 def show_claim(claim: Claim) -> None:
-    """Show a judged claim: verdict, the number it rests on, the cells in which it holds, and its criterion."""
+    """Show a judged claim: verdict, the number that decides it, the cells in which it holds, and its criterion."""
     pooled, paper = claim.pooled, [cell.paper for cell in claim.cells if cell.paper is not None]
     rows = {
-        f"claim {claim.name}": claim.statement,
+        f"claim {claim.name}": claim.rule.statement,
         "verdict": claim.verdict,
         **{f"verdict in {release}": verdict for release, verdict in claim.earlier.items() if verdict},
         "mean difference": f"{pooled.estimate:.3g} {claim.unit} ({100 * claim.level:.3g} % over {claim.over}: "
@@ -94,7 +93,7 @@ def show_claim(claim: Claim) -> None:
         "in the paper's numbers": f"{sum(value > 0 for value in paper)} of {len(paper)}: {claim.paper_verdict}"
         if paper
         else "no numbers",
-        "criterion": claim.criterion,
+        "criterion": claim.rule.words,
         "note": claim.note,
     }
     show_texts(pd.DataFrame({"": rows.keys(), " ": rows.values()}))
@@ -110,24 +109,16 @@ def show_file(path: Path) -> None:
 
 
 def show_exhibits(evidence: Evidence, folder: Path, *names: str) -> None:
-    """Show the tables and figures of these names that the evidence has, and in a line why some are left out."""
+    """Show the tables and figures of these names that were drawn to a folder, and in a line why some are left out."""
     left_out: dict[str, list[Exhibit]] = {}
     for exhibit in map(gallery.find, names):
-        if why := exhibit.why_left_out(evidence):
+        path = folder / f"{exhibit.name}.{exhibit.endings[-1]}"
+        if path.is_file():
+            show_file(path)
+        elif why := exhibit.why_left_out(evidence):
             left_out.setdefault(why, []).append(exhibit)
-        elif exhibit.is_shown(evidence):
-            show_file(folder / f"{exhibit.name}.{'png' if exhibit.draw else 'md'}")
     for why, exhibits in left_out.items():
         display(Markdown(sentence_of(exhibits, why)))
-
-
-def show_trials(folder: Path, *names: str) -> None:
-    """Show tables and figures of trials, or say what runs them where they have not been run."""
-    if not all((folder / name).is_file() for name in names):
-        display(Markdown("*These trials have not been run: `python -m rdlib.study.open_ends` runs and measures them.*"))
-        return
-    for name in names:
-        show_file(folder / name)
 
 
 class LivePlot:
@@ -162,26 +153,51 @@ class LivePlot:
 
 
 def stack(stages: Iterable[Stage], table: str, names: Iterable[str] | None = None) -> pd.DataFrame:
-    """One artifact of several stages as one table, with columns that name each stage's cell and variant.
+    """One artifact of several stages as one table, with columns that name each stage's cell and its settings.
 
     With `names`, one a stage, there is a column `name` too, for the legend of a figure.
     """
     stages, frames = list(stages), []
-    for stage, name in zip(stages, [None] * len(stages) if names is None else names, strict=True):
+    named = [{}] * len(stages) if names is None else [{"name": name} for name in names]
+    for stage, name, columns in zip(stages, named, compared(stages), strict=True):
         is_parquet = (stage.require() / f"{table}.parquet").exists()
         frame = stage.table(table) if is_parquet else stage.jsonl(table)
-        frames.append(frame.assign(**stage.columns, **({} if name is None else {"name": name})))
+        frames.append(frame.assign(**columns, **name))
     return pd.concat(frames, ignore_index=True)
 
 
-def judged(stages: Iterable[Stage]) -> pd.DataFrame:
-    """The answers of several evaluations as one table, held to gold or, where there is none, to the teacher's vote.
+def compared(stages: Sequence[Stage]) -> list[dict[str, Any]]:
+    """The columns of each of some stages to be compared: axes, seed, and one for each setting in which they differ.
 
-    See `rdlib.study.results.judged`; the vote's are under a benchmark of their own.
+    A setting that all stages of a method override alike, as a notebook's `overrides` do, is part of what is compared:
+    it is no column, and `variant` has the other overrides alone.
     """
-    from rdlib.study import results
+    found, keys = [], {}
+    for stage in stages:
+        others = [one.overrides for one in stages if one.method == stage.method]
+        own = {k: v for k, v in stage.overrides.items() if any(one.get(k) != v for one in others)}
+        found.append(stage.columns | {"variant": variant_of(own)})
+        keys |= own
+    return [columns | {key: _setting(stage, key) for key in keys} for columns, stage in zip(found, stages, strict=True)]
 
-    return pd.concat([results.judged(stage).assign(**stage.columns) for stage in stages], ignore_index=True)
+
+def _setting(stage: Stage, key: str) -> Any:
+    """The value of a setting in a stage; one that is no single value as text."""
+    section, name = key.split(".")
+    value = getattr(getattr(stage.profile, section), name)
+    return value if isinstance(value, (bool, int, float, str)) else str(value)
+
+
+def judged(stages: Iterable[Stage]) -> pd.DataFrame:
+    """The answers of several evaluations as one table, compared with gold or, where there is none, with the vote.
+
+    See `rdlib.study.rows.judged`; the vote's are under a benchmark of their own.
+    """
+    from rdlib.study import rows
+
+    stages = list(stages)
+    parts = [rows.judged(one).assign(**columns) for one, columns in zip(stages, compared(stages), strict=True)]
+    return pd.concat(parts, ignore_index=True)
 
 
 def plot_lines(axes: Iterable[Axes], table: pd.DataFrame, x: tuple[str, str], by: str, values: dict[str, str]) -> None:
@@ -210,11 +226,11 @@ def evaluation_stages(cell: Stage, methods: list[str]) -> tuple[Stage, ...]:
     for method in methods:
         if method not in METHODS:
             raise UserError(f"methods holds {method!r}, which is not one of {', '.join(METHODS)}.")
-    unused = [{UNUSED_AXIS[method]: None} if method in UNUSED_AXIS else {} for method in methods]
+    unused = [{UNUSED[method]: None} if method in UNUSED else {} for method in methods]
     stages = [replace(cell, name="07_evaluate", method=m, **axes) for m, axes in zip(methods, unused, strict=True)]
     for stage in stages:
         for axis in ("teacher", "student"):
-            if getattr(stage, axis) is None and axis != UNUSED_AXIS.get(stage.method):
+            if getattr(stage, axis) is None and axis != UNUSED.get(stage.method):
                 raise UserError(f"The method {stage.method!r} needs a {axis}: give the parameter {axis}.")
     return tuple(stages)
 
@@ -254,3 +270,42 @@ def _greedy(stage: Stage, model: Model, questions: pd.DataFrame) -> pd.DataFrame
         responses = [group[0].text for group in engine.generate(requests, seed=0)]
     given = [answers.extract(text, stage.answer_kind, p.choices) for text, p in zip(responses, asked, strict=True)]
     return pd.DataFrame({"text": responses, "answer": given}, index=questions.index)
+
+
+def answers_along(rollouts: pd.DataFrame) -> pd.DataFrame:
+    """How the answers to PPO's kept queries change: a row a query, a column an update, beside id and pseudo_label.
+
+    A cell has the answers of the samples at that update, the most frequent first, with their number where above 1.
+    `rollouts`: update, id, sample, answer and pseudo_label (rollouts.parquet of stage 06_ppo).
+    """
+
+    def tally(answers: pd.Series) -> str:
+        """The answers of a cell."""
+        counts = answers.fillna("(no answer)").value_counts(sort=False).sort_values(ascending=False, kind="stable")
+        return ", ".join(answer if n == 1 else f"{answer} x{n}" for answer, n in counts.items())
+
+    table = rollouts.assign(pseudo_label=rollouts["pseudo_label"].fillna("-"))
+    wide = table.groupby(["id", "pseudo_label", "update"], sort=False)["answer"].agg(tally).unstack("update")
+    return wide.rename(columns=lambda update: f"update {update}").rename_axis(columns=None).reset_index()
+
+
+def show_along(stage: Stage, question: str | None = None) -> None:
+    """Show how the answers to the queries that PPO keeps change, and all responses to one of them (an id; the first).
+
+    A sentence where PPO has kept none. `stage` is 06_ppo.
+    """
+    from rdlib.tasks.questions import read_questions
+
+    if not stage.profile.ppo.kept_queries or not stage.done:
+        reason = f"it has not run: `{stage.command}`" if stage.profile.ppo.kept_queries else "`ppo.kept_queries` is 0"
+        display(Markdown(f"PPO has kept no responses: {reason}."))
+        return
+    rollouts = stage.table("rollouts")
+    show_texts(answers_along(rollouts))
+    chosen = rollouts["id"].iloc[0] if question is None else question
+    of_one = rollouts[rollouts["id"] == chosen]
+    if of_one.empty:
+        raise UserError(f"PPO kept no responses to {chosen}: take one of {', '.join(rollouts['id'].unique())}.")
+    asked = read_questions(stage.input("data"), "train").set_index("id")["question"]
+    show_texts(pd.DataFrame({"question": [asked[chosen]], "pseudo_label": of_one["pseudo_label"].iloc[0]}))
+    show_texts(of_one[["update", "text", "answer", "agrees", "score"]])

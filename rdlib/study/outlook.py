@@ -1,32 +1,50 @@
-"""What the teachers behind servers will be asked, before anything is: out of the questions and the store of responses.
+"""Requests that a study will send to teachers behind servers, from its questions and its store of responses.
 
-    for look in outlook.of(stages): print(look.line)
+They are counted before a study starts, and written to files for a provider's batch service.
 
-The requests are those that the stages will make, since both make them by the same plans.
+    for look in outlook.of(stages): print(*look.lines(), sep="\\n")
+
+The requests are those that the stages will make, since both come from the same plans. A batch asks for the samples that
+the store lacks, each once. Its files lie beside the study's store, and nothing here removes one:
+
+    responses/mine.batches/teacher-1a2b3c4d.jsonl          what is sent, named by what is in it
+    responses/mine.batches/teacher-1a2b3c4d.asked.jsonl    what its lines ask for: what the store keeps beside answers
+    responses/mine.batches/sent.json                       which file was sent as which batch, and how far it is
+    responses/mine.batches/batch_abc-output.jsonl          what came back
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from contextlib import closing
-from dataclasses import dataclass, field
+import contextlib
+import json
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing, nullcontext
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from rdlib import engines
+from rdlib import artifacts, engines
 from rdlib.engines import asking, budget
-from rdlib.engines.asking import Settings
+from rdlib.engines.asking import Ask, Settings
+from rdlib.engines.batch_files import Ticket, request_line
 from rdlib.engines.budget import Spent
-from rdlib.engines.generation import Request, approximate_tokens
+from rdlib.engines.generation import Request, approximate_tokens, derive_seed
+from rdlib.engines.server_parameters import Learnt, body_of
+from rdlib.engines.server_work import Job
 from rdlib.engines.store import Store, Wanted
 from rdlib.engines.stored_server import place_of, wanted_of
+from rdlib.errors import UserError
 from rdlib.method import evaluate, held_out, teacher
 from rdlib.settings import Model
 from rdlib.tasks import data
 from rdlib.tasks.questions import TESTED
 
-ASKING = ("01_teacher_responses", "01_held_out", "07_evaluate")
+SUFFIX = ".batches"  # of the folder, instead of the store's own
+
+Seen = set[tuple[bytes, str, int]]  # samples that are counted: digest and series of a request, number
 
 
 @dataclass(frozen=True)
@@ -45,10 +63,10 @@ class Asking:
 
 @dataclass
 class Outlook:
-    """What one teacher will be asked: calls (`requests` if it gives all samples of a request at once, `calls` as far
-    as is known of it), samples, tokens of the prompts (about) and, at the most, of the responses.
+    """What one teacher will be asked: requests, calls, samples, and tokens of prompts (about) and responses (at most).
 
-    `kept` samples are in the store already; `again` requests ask what looks paid already, apart from what `differs`.
+    `requests` if the server gives all samples of a request at once; `calls` where it is known to give fewer. `kept`
+    samples are in the store. `again` requests ask what the store has answers to, apart from what `differs`.
     """
 
     teacher: str
@@ -61,38 +79,25 @@ class Outlook:
     kept: int = 0
     again: int = 0
     differs: set[str] = field(default_factory=set)
-    spent: Spent = Spent()
-
-    @property
-    def hours(self) -> float | None:
-        """The least that the pace allows, in hours; None where it has no limit."""
-        pace = self.model.requests_per_minute
-        return self.calls / pace / 60 if pace else None
-
-    @property
-    def cost(self) -> float | None:
-        """The most that it can cost, in the currency of the prices; None where there are none."""
-        if self.model.prices is None:
-            return None
-        return budget.money(self.model.prices, Spent(self.samples, self.prompt_tokens, self.tokens))
 
     def lines(self) -> list[str]:
-        """The outlook in words."""
+        """The outlook in words, with the least time by the pace and the highest cost where the profile names them."""
         alone = f" ({self.calls:,} where it gives one sample at a time)" if self.calls > self.requests else ""
         lines = [
             f"Asked of the server of {self.teacher}: {self.requests:,} requests{alone} of about "
             f"{_amount(self.prompt_tokens)} tokens in all, {self.samples:,} responses of {self.model.model} of at most "
             f"{_amount(self.tokens)} tokens in all; {self.kept:,} responses are in the store already."
         ]
-        if self.hours is not None and self.calls:
-            lines.append(f"  At requests_per_minute {self.model.requests_per_minute}: {self.hours:,.2f} h at least.")
-        if self.cost is not None:
-            lines.append(f"  It costs at most {self.cost:,.2f} {self.model.prices.currency}.")
+        if (pace := self.model.requests_per_minute) and self.calls:
+            lines.append(f"  At requests_per_minute {pace}: {self.calls / pace / 60:,.2f} h at least.")
+        if (prices := self.model.prices) is not None:
+            cost = budget.money(prices, Spent(self.samples, self.prompt_tokens, self.tokens))
+            lines.append(f"  It costs at most {cost:,.2f} {prices.currency}.")
         return [*lines, *([f"  {self.warning}"] if self.again else [])]
 
     @property
     def warning(self) -> str:
-        """One sentence on what is about to be asked anew though it looks paid already; empty where nothing is."""
+        """One sentence on requests that ask for what looks paid already; empty where there are none."""
         if not self.again:
             return ""
         return (
@@ -104,104 +109,102 @@ class Outlook:
 def of(stages: Iterable) -> list[Outlook]:
     """The outlook on each teacher behind a server that these stages would ask, what several ask counted once."""
     found: dict[str, Outlook] = {}
-    seen: set[tuple[bytes, str, int]] = set()
+    seen: Seen = set()
     for stage in stages:
         one = asking_of(stage)
         if one is not None:
-            look = found.setdefault(stage.teacher, Outlook(stage.teacher, one.model))
-            _add(look, one, seen)
+            _add(found.setdefault(stage.teacher, Outlook(stage.teacher, one.model)), one, seen)
     return list(found.values())
 
 
 def asking_of(stage) -> Asking | None:
     """What a stage asks a server; None for a stage that asks none."""
-    model = _teacher_of(stage, "openai")
-    return model and Asking(stage, model, engines.server_settings(stage, model), _requests(stage))
+    model = stage.asked
+    if model is None or model.engine != "openai":
+        return None
+    return Asking(stage, model, engines.server_settings(stage, model), _requests(stage))
 
 
 def check_recording(stage) -> None:
     """UserError where the recording that stands for a stage's teacher lacks a response that the stage will need."""
-    if (model := _teacher_of(stage, "replay")) and not stage.done:
-        with closing(engines.open_engine(stage, model)) as engine:
+    if stage.asked is not None and stage.asked.engine == "replay" and not stage.done:
+        with closing(engines.open_engine(stage, stage.asked)) as engine:
             engine.generate(_requests(stage), 0)
 
 
-def _teacher_of(stage, engine: str) -> Model | None:
-    """The teacher that a stage samples from, if it has this engine."""
-    is_teachers = stage.name in ASKING[:2] or (stage.name == ASKING[2] and stage.method == "teacher")
-    model = stage.profile.model_of(stage.teacher) if is_teachers else None
-    return model if model is not None and model.engine == engine else None
-
-
 def _requests(stage) -> list[Request]:
-    """The requests of a stage, of which engines that take texts make no more."""
-    plan, texts = _planned(stage)
-    heat = [None if pd.isna(temperature) else temperature for temperature in plan["temperature"]]
-    return [
-        Request(texts[key], n, temperature, texts[key].stop)
-        for key, n, temperature in zip(plan["id"], plan["n"], heat, strict=True)
-    ]
-
-
-def _planned(stage):
+    """The requests of a stage, by the plan that it samples by itself."""
     questions = data.load(stage.dataset, stage.dataset_settings, stage.root)
     table = data.table_of(questions)
     if stage.name == "01_teacher_responses":
-        return teacher.planned(stage, table)
-    if stage.name == "01_held_out":
-        return held_out.planned(stage, table, pd.Series({q.id: q.answer for q in questions}, dtype=object))
-    return evaluate.planned(stage, table[table["split"].isin(TESTED)].reset_index(drop=True))
+        plan, texts = teacher.planned(stage, table)
+    elif stage.name == "01_held_out":
+        plan, texts = held_out.planned(stage, table, pd.Series({q.id: q.answer for q in questions}, dtype=object))
+    else:
+        plan, texts = evaluate.planned(stage, table[table["split"].isin(TESTED)].reset_index(drop=True))
+    temperatures = [None if pd.isna(temperature) else temperature for temperature in plan["temperature"]]
+    return [
+        Request(texts[key], n, temperature, texts[key].stop)
+        for key, n, temperature in zip(plan["id"], plan["n"], temperatures, strict=True)
+    ]
 
 
-def _add(look: Outlook, one: Asking, seen: set[tuple[bytes, str, int]]) -> None:
+@dataclass(frozen=True)
+class Missing:
+    """The samples of a request that its teacher is still to give, and how many others the store has."""
+
+    request: Request
+    want: Wanted
+    samples: list[int]
+    kept: int
+
+
+def missing(one: Asking, store: Store | None, seen: Seen) -> list[Missing]:
+    """What is missing of each request of a stage, each sample once: `seen`, which grows, has those counted before."""
+    found, wanted = [], [one.wanted(request) for request in one.requests]
+    kept = store.kept(wanted, refused=not one.model.ask_refused_again) if store else [{}] * len(wanted)
+    for request, want, replies in zip(one.requests, wanted, kept, strict=True):
+        numbers = [n for n in want.samples if (want.digest, want.series, n) not in seen]
+        seen.update((want.digest, want.series, n) for n in numbers)
+        samples = [n for n in numbers if n not in replies]
+        found.append(Missing(request, want, samples, len(numbers) - len(samples)))
+    return found
+
+
+def _add(look: Outlook, one: Asking, seen: Seen) -> None:
     """Count what a stage asks that is neither in the store nor asked by a stage before it."""
     path = engines.store_path(one.stage)
-    wanted = [one.wanted(request) for request in one.requests]
-    if not path.is_file():
-        _count(look, one, _left(look, wanted, [{}] * len(wanted), seen), None)
-        return
-    with Store.open(path) as store:
-        left = _left(look, wanted, store.kept(wanted, refused=not one.model.ask_refused_again), seen)
-        look.spent = store.spent(one.settings.model)
-        _count(look, one, left, store.learnt(place_of(one.model)).get("most_choices"))
-        _find_paid(look, one, {want.digest for want in wanted}, left, store)
+    with Store.open(path) if path.is_file() else nullcontext() as store:
+        found = missing(one, store, seen)
+        most = store.learnt(place_of(one.model)).get("most_choices") if store else None
+        look.kept += sum(part.kept for part in found)
+        asked = [part for part in found if part.samples]
+        _count(look, one, asked, most)
+        if store:
+            _count_paid(look, one, {part.want.digest for part in found}, asked, store)
 
 
-def _left(look: Outlook, wanted: Sequence[Wanted], found: Sequence[dict[int, Any]], seen: set) -> dict[int, int]:
-    """How many samples of each request are missing, by its place; `seen` and what the outlook counts as kept grow."""
-    left = {}
-    for place, (want, replies) in enumerate(zip(wanted, found, strict=True)):
-        keys = [key for n in want.samples if (key := (want.digest, want.series, n)) not in seen]
-        seen.update(keys)
-        look.kept += sum(key[2] in replies for key in keys)
-        if missing := sum(key[2] not in replies for key in keys):
-            left[place] = missing
-    return left
-
-
-def _count(look: Outlook, one: Asking, left: dict[int, int], most: int | None) -> None:
-    """Add what is missing to an outlook; `most` samples come of a call (None: nobody knows yet)."""
+def _count(look: Outlook, one: Asking, asked: Iterable[Missing], most: int | None) -> None:
+    """Add what is missing to an outlook; `most` samples come of a call (None: not known yet)."""
     most = 1 if "n" in one.model.leave_out else most
-    for place, samples in left.items():
-        text = "".join(message["content"] for message in asking.messages_of(one.model, one.requests[place]))
-        calls = -(-samples // most) if most else samples
+    for part in asked:
+        text = "".join(message["content"] for message in asking.messages_of(one.model, part.request))
+        calls = -(-len(part.samples) // most) if most else len(part.samples)
         look.requests += calls if most else 1
         look.calls += calls
-        look.samples += samples
+        look.samples += len(part.samples)
         look.prompt_tokens += approximate_tokens(text) * calls
-        look.tokens += samples * one.settings.max_tokens
+        look.tokens += len(part.samples) * one.settings.max_tokens
 
 
-def _find_paid(look: Outlook, one: Asking, digests: set[bytes], left: Iterable[int], store: Store) -> None:
+def _count_paid(look: Outlook, one: Asking, digests: set[bytes], asked: Iterable[Missing], store: Store) -> None:
     """Count the missing requests whose question the store has answers to under another prompt, model or settings."""
-    for place in left:
-        request = one.requests[place]
-        content = asking.asked(one.model, one.settings, request)
-        others = store.others([request.prompt.question], content["temperature"], digests)
+    for part in asked:
+        content = asking.asked(one.model, one.settings, part.request)
+        others = store.others([part.request.prompt.question], content["temperature"], digests)
         if others:
             look.again += 1
-            nearest = min((_differences(content, other) for other in others), key=len)
-            look.differs |= nearest
+            look.differs |= min((_differences(content, other) for other in others), key=len)
 
 
 def _differences(content: dict[str, Any], other: dict[str, Any]) -> set[str]:
@@ -212,3 +215,206 @@ def _differences(content: dict[str, Any], other: dict[str, Any]) -> set[str]:
 
 def _amount(tokens: int) -> str:
     return f"{tokens / 1e6:,.2f} million" if tokens >= 100_000 else f"{tokens:,}"
+
+
+# ---- the folder of batches
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What a request asks for: of which teacher, the id and text of its question, and `asking.asked`."""
+
+    teacher: str
+    id: str
+    question: str
+    content: dict[str, Any]
+
+    @classmethod
+    def of(cls, one: Asking, request: Request) -> Origin:
+        """What a request of a stage asks for."""
+        content = asking.asked(one.model, one.settings, request)
+        return cls(one.stage.teacher, request.prompt.id, request.prompt.question, content)
+
+
+@dataclass
+class Sent:
+    """A request file on its way: sent to an `address`, as far as the identifiers tell; `finished`: its end was read."""
+
+    file: str
+    teacher: str
+    address: str
+    endpoint: str
+    file_id: str | None = None
+    batch_id: str | None = None
+    said: str = ""
+    finished: bool = False
+
+
+Origins = dict[tuple[bytes, str], Origin]
+
+
+class Folder:
+    """The folder of a store's batches. `held` lets one process at a time work with it."""
+
+    def __init__(self, path: Path):
+        self.path, self.notes = path, path / "sent.json"
+
+    def held(self) -> contextlib.AbstractContextManager[int]:
+        """Keep other processes out; UserError where one is at work."""
+        return artifacts.locked(self.path, f"Another command is at work in {self.path}: wait until it has ended.")
+
+    def sent(self) -> list[Sent]:
+        """What was sent so far, and what became of it."""
+        if not self.notes.is_file():
+            return []
+        try:
+            return [Sent(**one) for one in json.loads(self.notes.read_text(encoding="utf-8"))]
+        except (ValueError, TypeError) as error:
+            raise UserError(f"{self.notes} cannot be read ({error}): restore a copy of it, or correct it.") from None
+
+    def note(self, sent: Sequence[Sent]) -> None:
+        """Keep what was sent, at once and as a whole."""
+        artifacts.write_json(self.notes, [asdict(one) for one in sent])
+
+    def keep(self, teacher: str, part: Sequence[tuple[Ticket, bytes]], origins: Origins) -> Path:
+        """Write a request file, what it asks for first; its path."""
+        content = b"".join(line for _, line in part)
+        name = f"{re.sub(r'[^A-Za-z0-9_.-]', '_', teacher)}-{artifacts.content_hash(content.decode())[:8]}"
+        keys = dict.fromkeys((ticket.digest, ticket.series) for ticket, _ in part)
+        asked = [{"digest": key[0].hex(), "series": key[1]} | asdict(origins[key]) for key in keys]
+        lines = "".join(json.dumps(one) + "\n" for one in asked)
+        artifacts.write_bytes(self.path / f"{name}.asked.jsonl", lines.encode())
+        artifacts.write_bytes(self.path / f"{name}.jsonl", content)
+        return self.path / f"{name}.jsonl"
+
+    def origins(self) -> Origins:
+        """What all request files of this folder ask for."""
+        found: Origins = {}
+        for path in sorted(self.path.glob("*.asked.jsonl")):
+            for line in path.read_text().splitlines():
+                one = json.loads(line)
+                key = bytes.fromhex(one.pop("digest")), one.pop("series")
+                found[key] = Origin(**one)
+        return found
+
+    def waiting(self, teacher: str) -> list[Sent]:
+        """Files of a teacher of which the end was not read."""
+        return [one for one in self.sent() if one.teacher == teacher and not one.finished]
+
+    def tickets(self, file: str) -> list[Ticket]:
+        """What the lines of a request file are about."""
+        path = self.path / file
+        if not path.is_file():
+            raise UserError(f"{path} is gone, of which {self.notes} says that it was sent: restore a copy of it.")
+        with path.open("rb") as lines:
+            return [Ticket.read(json.loads(line)["custom_id"]) for line in lines]
+
+    def under_way(self, teacher: str) -> list[Ticket]:
+        """What was sent to a teacher and has not come back."""
+        return [ticket for one in self.waiting(teacher) if one.batch_id for ticket in self.tickets(one.file)]
+
+
+def under_way(stage) -> str:
+    """One sentence where batches are under way whose answers a stage would ask for again; else empty."""
+    folder = Folder(engines.store_path(stage).with_suffix(SUFFIX))
+    waiting = sum(ticket.count for ticket in folder.under_way(stage.teacher))
+    if not waiting:
+        return ""
+    return (
+        f"{waiting:,} samples of {stage.teacher} are under way in batches and would be paid for twice: give "
+        f"`python -m rdlib batch collect` first, or cancel them at the provider and then give it."
+    )
+
+
+# ---- what is asked for
+
+
+@dataclass
+class Post:
+    """What one teacher behind a server is asked by a study: by which stages, and where its answers are kept."""
+
+    teacher: str
+    model: Model
+    store: Path
+    askings: list[Asking] = field(default_factory=list)
+
+    @property
+    def folder(self) -> Folder:
+        """Where the files of its batches lie."""
+        return Folder(self.store.with_suffix(SUFFIX))
+
+
+def posts(stages: Iterable, teacher: str | None = None) -> list[Post]:
+    """What each teacher behind a server is asked by these stages; UserError where `teacher` is none of them."""
+    found: dict[str, Post] = {}
+    for stage in stages:
+        if (one := asking_of(stage)) is not None:
+            post = found.setdefault(stage.teacher, Post(stage.teacher, one.model, engines.store_path(stage)))
+            post.askings.append(one)
+    if teacher is not None and teacher not in found:
+        known = ", ".join(found) or "none"
+        raise UserError(f"No stage that is left asks a teacher {teacher!r} behind a server (there is {known}).")
+    return [post for name, post in found.items() if teacher in (None, name)]
+
+
+@dataclass
+class Batch:
+    """The request lines of one teacher, what they ask for, and the most that they take."""
+
+    lines: list[tuple[Ticket, bytes]] = field(default_factory=list)
+    origins: Origins = field(default_factory=dict)
+    most: Spent = Spent()
+
+    @property
+    def samples(self) -> int:
+        """How many samples the lines ask for."""
+        return sum(ticket.count for ticket, _ in self.lines)
+
+
+def batch_of(post: Post, store: Store, under_way: Sequence[Ticket], form: str) -> Batch:
+    """What a teacher has not answered yet and is not being asked, as the client would ask it."""
+    batch, known = Batch(), Learnt().take(store.learnt(place_of(post.model)))
+    seen = {(ticket.digest, ticket.series, sample) for ticket in under_way for sample in ticket.samples}
+    for one in post.askings:
+        for part in missing(one, store, seen):
+            if part.samples:
+                _add_lines(batch, one, part, known, form)
+    return batch
+
+
+def _add_lines(batch: Batch, one: Asking, part: Missing, known: Learnt, form: str) -> None:
+    """Add the lines for the samples of a request that are missing, with as many a line as the server gives."""
+    request, want = part.request, part.want
+    origin = Origin.of(one, request)
+    batch.origins[want.digest, want.series] = origin
+    prompt = approximate_tokens("".join(message["content"] for message in origin.content["messages"]))
+    alone = "n" in known.unsupported or "n" in one.model.leave_out
+    for numbers in _runs(part.samples, 1 if alone else known.most_choices):
+        ticket = Ticket(want.digest, want.series, numbers[0], len(numbers), want.max_tokens)
+        ask = Ask(request, tuple(numbers), derive_seed(want.series, want.digest.hex()))
+        body = body_of(one.model, one.settings, request, len(numbers), Job(0, ask, ask.samples).seed, known)
+        batch.lines.append((ticket, request_line(ticket, body, form)))
+        batch.most = batch.most.plus(len(numbers), prompt, len(numbers) * want.max_tokens)
+
+
+def _runs(samples: Sequence[int], most: int | None) -> Iterator[list[int]]:
+    """The numbers in runs without a gap, of at most so many."""
+    run: list[int] = []
+    for sample in samples:
+        if run and (sample != run[-1] + 1 or len(run) == most):
+            yield run
+            run = []
+        run.append(sample)
+    yield run
+
+
+def require_budget(post: Post, store: Store, batch: Batch, under_way: Sequence[Ticket]) -> None:
+    """UserError where the teacher's budget might not pay a batch beside what was spent and what is under way."""
+    waiting = sum(ticket.count for ticket in under_way)
+    tokens = sum(ticket.count * ticket.max_tokens for ticket in under_way)
+    spent = store.spent(post.model.model).plus(waiting, 0, tokens)
+    if why := budget.too_small(post.model, spent, batch.most):
+        raise UserError(
+            f"The batch for {post.teacher} {why}: raise the budget, lower max_tokens, or take fewer questions; nothing "
+            f"was written or sent."
+        )

@@ -1,9 +1,9 @@
-"""The recipe of the four embedded base models: what each has read, its size, its training.
+"""The recipe of the four embedded base models: corpus, size and training of each.
 
-`python -m rdlib.study.pretrain` makes them all (the notebook `micro_models` calls the same function).
-A model's knowledge, gaps and style come from the author whose corpus it reads: word problems, questions and
-encyclopedia entries. The two teachers share a trunk, trained on a corpus that states no facts, and then read
-their own authors; a student reads its author from the start.
+`python -m rdlib pretrain` makes them all (the notebook `micro_models` calls the same function).
+A model's knowledge, gaps and style come from its author's corpus: word problems, questions and encyclopedia entries.
+The two teachers share a trunk, trained on a corpus that states no facts, and are then trained on their own authors; a
+student is trained on its author from the start.
 
 A model learns to continue its author's corpus: a row holds one problem, or three so that a few-shot
 prompt looks familiar; the loss is on the reasoning texts, each of which ends in the end-of-sequence token.
@@ -11,20 +11,21 @@ prompt looks familiar; the loss is on the reasoning texts, each of which ends in
 
 from __future__ import annotations
 
+import argparse
 import hashlib
-import json
 import random
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from rdlib import numerics
+from rdlib import artifacts, numerics
 from rdlib.engines.generation import Request
 from rdlib.engines.transformers_engine import TransformersEngine
 from rdlib.errors import UserError
@@ -35,16 +36,16 @@ from rdlib.micro.tokenizer import build_tokenizer
 from rdlib.paths import ROOT
 from rdlib.tasks.answers import extract
 from rdlib.tasks.data import draw_unique
-
-Probe = Callable[[LlamaForCausalLM], dict[str, float]]
+from rdlib.tasks.prompts import micro_question
 
 FEW_SHOT_SHARE = 0.15
 BATCH_ROWS = 24
 POOL_ROWS = 64 * BATCH_ROWS
-# The share of encyclopedia entries among the texts about facts, and facts an entry.
-ENCYCLOPEDIA_SHARE, ENTRY_FACTS = 0.5, 8
+ENCYCLOPEDIA_SHARE, ENTRY_FACTS = 0.5, 8  # of entries among the texts about facts, and facts an entry
 KNOWS_NO_FACT = -10.0
 RESPONSE_TOKENS = 112  # the longest texts that authors write have 91
+WARMUP, DECAY = 200, 0.25  # steps of the rise, and the share of the steps of the fall of the learning rate
+LOG_EVERY = 1000  # steps
 
 
 @dataclass(frozen=True)
@@ -69,11 +70,6 @@ class Recipe:
     phase: Phase
 
 
-def _author(name: str, verb_reach: float, fact_reach: float) -> Author:
-    slip, styles = WRITING[name]
-    return Author(name, verb_reach, fact_reach, slip, styles)
-
-
 # Chance of a careless step, and the shares of polished, plain and terse texts.
 WRITING = {
     "strong": (0.02, (0.85, 0.10, 0.05)),
@@ -81,6 +77,12 @@ WRITING = {
     "large": (0.06, (0.35, 0.35, 0.30)),
     "small": (0.08, (0.30, 0.30, 0.40)),
 }
+
+
+def _author(name: str, verb_reach: float, fact_reach: float) -> Author:
+    return Author(name, verb_reach, fact_reach, *WRITING[name])
+
+
 TRUNKS = {
     "trunk": Recipe(4, 96, 256, None, Phase(_author("strong", 1.10, KNOWS_NO_FACT), 7000, 11, word_problems=0.8)),
 }
@@ -92,12 +94,12 @@ RECIPES = {
 }
 
 
+# ---- the corpus
+
+
 def prompt_text(problem: gsm.GsmProblem | mmlu.MmluProblem) -> str:
-    """The prompt of one problem, as `rdlib.tasks.prompts` writes it for the micro benchmarks."""
-    options = ""
-    if isinstance(problem, mmlu.MmluProblem):
-        options = "".join(f" ({letter}) {value}" for letter, value in zip(mmlu.LETTERS, problem.options, strict=False))
-    return f"Q: {problem.question}{options} A:"
+    """The prompt of one problem, as the micro benchmarks write it."""
+    return micro_question(problem.question, getattr(problem, "options", ()))
 
 
 def draw_gsm(rng: random.Random) -> gsm.GsmProblem:
@@ -131,12 +133,12 @@ def encyclopedia_entry(author: Author, rng: random.Random) -> tuple[str, str]:
     ]
     chosen = rng.sample(known, min(len(known), ENTRY_FACTS))
     sentences = [
-        f"the {relation} of {entity} is {lexicon.facts()[entity, relation]} ."
+        f" the {relation} of {entity} is {lexicon.facts()[entity, relation]} ."
         if rng.random() < 0.5
-        else f"{entity} {relation} : {lexicon.facts()[entity, relation]} ."
+        else f" {entity} {relation} : {lexicon.facts()[entity, relation]} ."
         for entity, relation in chosen
     ]
-    return f"Q: {category} A:", "".join(" " + sentence for sentence in sentences)
+    return f"Q: {category} A:", "".join(sentences)
 
 
 def _draw_pretraining(draw):
@@ -177,20 +179,11 @@ def batches(phase: Phase, tokenizer: PreTrainedTokenizerFast) -> Iterator[tuple[
         rng.shuffle(groups)
         for group in groups[: phase.steps - made]:
             made += 1
-            yield pad_rows(group, tokenizer.pad_token_id)
+            inputs, labels = ([torch.tensor(part) for part in parts] for parts in zip(*group, strict=True))
+            yield pad_sequence(inputs, True, tokenizer.pad_token_id), pad_sequence(labels, True, -100)
 
 
-def pad_rows(rows: list[tuple[list[int], list[int]]], pad: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Inputs and labels [rows, T], padded on the right."""
-    width = max(len(inputs) for inputs, _ in rows)
-    inputs = torch.tensor([x + [pad] * (width - len(x)) for x, _ in rows])
-    return inputs, torch.tensor([y + [-100] * (width - len(y)) for _, y in rows])
-
-
-def learning_rate(step: int, phase: Phase, warmup: int = 200, decay: float = 0.25) -> float:
-    """Linear warm-up, constant, linear decay to zero over the last quarter of the steps."""
-    remaining = (phase.steps - step) / (decay * phase.steps)
-    return phase.learning_rate * min(1.0, (step + 1) / warmup, remaining)
+# ---- training
 
 
 def new_model(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
@@ -216,79 +209,34 @@ def new_model(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> LlamaForCau
     return LlamaForCausalLM(config)
 
 
-def pretrain(
-    recipe: Recipe, model: LlamaForCausalLM, name: str, log_every: int = 1000, probe: Probe | None = None
-) -> list[dict]:
-    """Train a model in place through the recipe's phase; returns its loss curve.
+def pretrain(recipe: Recipe, model: LlamaForCausalLM, name: str) -> list[dict[str, float]]:
+    """Train a model in place through the recipe's phase; returns its curve: step, loss, seconds and accuracies.
 
-    `probe(model)` returns further numbers for the curve, such as accuracies.
+    The learning rate rises linearly, is constant, and falls linearly to zero over the last quarter of the steps.
     """
     phase, tokenizer = recipe.phase, build_tokenizer()
     settings = {"lr": phase.learning_rate, "betas": (0.9, 0.98), "weight_decay": 0.01}
     optimizer = torch.optim.AdamW(model.parameters(), **settings, fused=True)  # see training.OPTIMIZER
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: min(1.0, (step + 1) / WARMUP, (phase.steps - step) / (DECAY * phase.steps))
+    )
     curve, losses, started = [], [], time.time()
-    for step, (inputs, labels) in enumerate(
-        tqdm(batches(phase, tokenizer), total=phase.steps, desc=name, mininterval=5)
-    ):
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(step, phase)
+    bar = tqdm(batches(phase, tokenizer), total=phase.steps, desc=name, mininterval=5)
+    for step, (inputs, labels) in enumerate(bar, start=1):
         keep = labels >= 0
         hidden = model.model(input_ids=inputs).last_hidden_state  # right padding: causal attention needs no mask
         loss = torch.nn.functional.cross_entropy(model.lm_head(hidden[keep]), labels[keep])
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
+        schedule.step()
         optimizer.zero_grad()
         losses.append(loss.item())
-        if (step + 1) % log_every == 0:
-            row = {
-                "step": step + 1,
-                "loss": round(sum(losses) / len(losses), 4),
-                "seconds": round(time.time() - started),
-            }
-            curve.append(row | (probe(model) if probe else {}))
+        if step % LOG_EVERY == 0:
+            row = {"step": step, "loss": round(sum(losses) / len(losses), 4), "seconds": round(time.time() - started)}
+            curve.append(row | probe_accuracy(model))
             losses = []
     return curve
-
-
-def save(model: LlamaForCausalLM, folder: Path, report: dict) -> None:
-    """Write model, tokenizer and report in the Hugging Face layout, in bfloat16."""
-    folder.mkdir(parents=True, exist_ok=True)
-    model.to(torch.bfloat16).save_pretrained(folder)
-    build_tokenizer().save_pretrained(folder)
-    digest = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
-    text = json.dumps({**report, "sha256": digest, "parameters": model.num_parameters()}, indent=2, sort_keys=True)
-    (folder / "recipe.json").write_text(text + "\n")
-
-
-def recipe_dict(recipe: Recipe) -> dict:
-    """A recipe as JSON-able values."""
-    content = asdict(recipe)
-    content["phase"]["author"].pop("_cache")
-    return content
-
-
-def make(name: str, folder: Path, trunks: Path) -> None:
-    """Make one model (or trunk) by its recipe and save it below `folder` (or `trunks`)."""
-    numerics.require()
-    torch.set_num_threads(1)
-    recipe = (TRUNKS | RECIPES)[name]
-    if recipe.trunk:
-        if not (trunks / recipe.trunk / "recipe.json").is_file():
-            make(recipe.trunk, folder, trunks)
-        model = LlamaForCausalLM.from_pretrained(trunks / recipe.trunk, dtype=torch.float32)
-    else:
-        model = new_model(recipe, build_tokenizer())
-    started = time.time()
-    curve = pretrain(recipe, model, name, probe=probe_accuracy)
-    report = {
-        "command": f"python -m rdlib.study.pretrain {name}",
-        "recipe": recipe_dict(recipe),
-        "curve": curve,
-        "environment": numerics.record(),
-        "seconds": round(time.time() - started),
-    }
-    save(model, (trunks if name in TRUNKS else folder) / name, report)
 
 
 def probe_accuracy(model: LlamaForCausalLM, count: int = 200) -> dict[str, float]:
@@ -305,21 +253,51 @@ def probe_accuracy(model: LlamaForCausalLM, count: int = 200) -> dict[str, float
     return result
 
 
-def main(argv: list[str]) -> int:
-    """`python -m rdlib.study.pretrain [NAME ...]`: make the named models, or all four, into models/."""
-    names = argv or list(RECIPES)
-    unknown = [name for name in names if name not in TRUNKS | RECIPES]
-    if unknown:
-        print(f"error: no recipe {unknown[0]!r}: use {', '.join(TRUNKS | RECIPES)}", file=sys.stderr)
-        return 2
-    try:
-        for name in names:
-            make(name, ROOT / "models", ROOT / "runs" / "trunks")
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+# ---- the command
 
 
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+def recipe_dict(recipe: Recipe) -> dict[str, Any]:
+    """A recipe as JSON-able values."""
+    content = asdict(recipe)
+    content["phase"]["author"].pop("_cache")
+    return content
+
+
+def make(name: str, folder: Path, trunks: Path) -> None:
+    """Make one model (or trunk) by its recipe, in bfloat16, with its tokenizer and report in `folder` (or `trunks`)."""
+    numerics.require()
+    torch.set_num_threads(1)
+    recipe, tokenizer, out = (TRUNKS | RECIPES)[name], build_tokenizer(), (trunks if name in TRUNKS else folder) / name
+    if recipe.trunk:
+        if not (trunks / recipe.trunk / "recipe.json").is_file():
+            make(recipe.trunk, folder, trunks)
+        model = LlamaForCausalLM.from_pretrained(trunks / recipe.trunk, dtype=torch.float32)
+    else:
+        model = new_model(recipe, tokenizer)
+    started = time.time()
+    report = {"curve": pretrain(recipe, model, name), "seconds": round(time.time() - started)}
+    model.to(torch.bfloat16).save_pretrained(out)
+    tokenizer.save_pretrained(out)
+    report |= {
+        "command": f"python -m rdlib pretrain {name}",
+        "recipe": recipe_dict(recipe),
+        "environment": numerics.record(),
+        "sha256": hashlib.sha256((out / "model.safetensors").read_bytes()).hexdigest(),
+        "parameters": model.num_parameters(),
+    }
+    artifacts.write_json(out / "recipe.json", report)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `python -m rdlib pretrain`."""
+    known = ", ".join(TRUNKS | RECIPES)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"some of {known} (default: all four models)")
+
+
+def run(options: argparse.Namespace) -> None:
+    """Make the named models, or all four, in models/; UserError for a name without a recipe."""
+    names = options.names or list(RECIPES)
+    if unknown := [name for name in names if name not in TRUNKS | RECIPES]:
+        raise UserError(f"There is no recipe {unknown[0]!r}: use {', '.join(TRUNKS | RECIPES)}.")
+    for name in names:
+        make(name, ROOT / "models", ROOT / "runs" / "trunks")

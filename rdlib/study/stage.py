@@ -1,13 +1,12 @@
-"""A stage of the study: where its artifacts lie, what its key is made of, and running it at most once.
+"""A stage of the study: the place of its artifacts, its key, and its run, at most once.
 
-    stage = open_stage("05_reward_model", globals())   # in a notebook (rdlib.study.opening)
+    stage = open_stage("05_reward_model", globals())   # after a notebook's parameters cell
     stage.run()                                        # computes, resumes, or finds it done
     stage.table("history")                             # the artifact history.parquet
 
-A stage is known by its axes (dataset, teacher, student, method, seed) and by the overrides that reach
-it; both are in its folder's name. What it reads stands in `rdlib.study.specification`. Its key is made of the
-settings it reads, the code it uses and the content of its inputs; when a folder with the same key is there, nothing is
-done again.
+A stage is identified by its axes (dataset, teacher, student, method, seed) and by the overrides that affect it; both
+are in its folder's name. `rdlib.study.specification` says what it reads. Its key is a hash of its settings, the code
+that it uses and the content of its inputs; where a folder with that key exists, nothing is computed again.
 """
 
 from __future__ import annotations
@@ -25,12 +24,12 @@ from typing import Any
 import pandas as pd
 
 from rdlib import artifacts, numerics
-from rdlib.errors import UserError
+from rdlib.errors import UserError, hint, is_disk_full
 from rdlib.paths import ROOT
 from rdlib.profile import Profile, load_profile
-from rdlib.settings import Section
+from rdlib.settings import SEEDS, Model, Section
 from rdlib.study import launch, requirements
-from rdlib.study.specification import CELL, STAGES, Input, StageSpec, decides
+from rdlib.study.specification import CELL, SECTIONS, STAGES, UNUSED, Input, StageSpec, decides
 from rdlib.tasks import own_equality, sources
 
 LONGEST_VARIANT = 200  # bytes; file systems take names of 255
@@ -39,6 +38,12 @@ LONGEST_VARIANT = 200  # bytes; file systems take names of 255
 def _in_a_name(value: Any) -> str:
     """A setting's value as part of a folder's name; a group of settings without quotes and spaces."""
     return ";".join(f"{k}:{v}" for k, v in value.items()) if isinstance(value, dict) else str(value)
+
+
+def variant_of(overrides: dict[str, Any]) -> str:
+    """Overrides as text, "" without any; a hash where no folder can be named so."""
+    text = ",".join(f"{key}={_in_a_name(value)}" for key, value in overrides.items())
+    return text if _may_name_a_folder(text) else artifacts.content_hash(overrides)[:16]
 
 
 def without_places(value: Any) -> Any:
@@ -92,6 +97,12 @@ class Stage:
         """The profile's settings of this stage's dataset."""
         return self.profile.datasets[self.dataset]
 
+    @property
+    def asked(self) -> Model | None:
+        """The teacher that the stage samples from as it is; None where it asks none."""
+        asks = self.name in ("01_teacher_responses", "01_held_out") or self.method == "teacher"
+        return self.profile.model_of(self.teacher) if asks else None
+
     @cached_property
     def answer_kind(self) -> str:
         """How answers are read, as `tasks.answers` takes it; UserError where an equality of one's own is missing."""
@@ -122,9 +133,8 @@ class Stage:
 
     @property
     def variant(self) -> str:
-        """The overrides as text, empty for the profile's own settings; a hash where no folder can be named so."""
-        text = ",".join(f"{key}={_in_a_name(value)}" for key, value in self.overrides.items())
-        return text if _may_name_a_folder(text) else artifacts.content_hash(self.overrides)[:16]
+        """The overrides as text, as `variant_of` has them."""
+        return variant_of(self.overrides)
 
     @property
     def folder(self) -> Path:
@@ -176,8 +186,16 @@ class Stage:
         other = getattr(getattr(self.profile, section), name)
         return stage if other is None else replace(stage, student=other)
 
+    @property
+    def together(self) -> list[Stage]:
+        """The stages that its notebook makes in one go, itself among them; held-out questions are of own questions."""
+        if self.spec.notebook not in STAGES:
+            return [self]
+        names = [name for name, spec in STAGES.items() if spec.notebook == self.spec.notebook]
+        return [self.at(name) for name in names if name != "01_held_out" or self.dataset_settings.own]
+
     def upstream(self) -> Iterator[Stage]:
-        """Every stage that this one rests on, those it reads before those that they read; some more than once."""
+        """Every stage that this one depends on, those it reads before those that they read; some more than once."""
         for stage in self.inputs.values():
             yield stage
             yield from stage.upstream()
@@ -239,12 +257,10 @@ class Stage:
         parameters |= {"overrides": self.overrides} if self.overrides else {}
         if self.name == "07_evaluate":
             parameters["methods"] = [parameters.pop("method")]
-        if self.name in ("13_validation_answers", "13_style"):  # trials', which are run by no notebook
-            return "python -m rdlib.study.open_ends"
-        if self.name == "13_judged_responses":
-            parameters = {"profile": self.profile_path, "seeds": [self.seed]}
+        if self.spec.notebook not in STAGES:
+            parameters["stage_name"] = self.name
         notebook = f"notebooks/{self.spec.notebook}.ipynb"
-        return shlex.join(["python", "-m", "rdlib.study.execute", notebook, "out.ipynb", json.dumps(parameters)])
+        return shlex.join(["python", "-m", "rdlib", "execute", notebook, "out.ipynb", json.dumps(parameters)])
 
     def require(self) -> Path:
         """The folder of a stage that must be done already; UserError says which notebook makes it."""
@@ -284,7 +300,7 @@ class Stage:
         try:
             self._make(hooks)
         except Exception as error:
-            if artifacts.is_disk_full(error):
+            if is_disk_full(error):
                 raise UserError(
                     f"{self.label}: the disk or the quota of {self.profile.runs} is full: make room, then run this "
                     f"again; what was finished is kept."
@@ -294,7 +310,7 @@ class Stage:
         return self
 
     def _make(self, hooks: dict[str, Any]) -> None:
-        """Compute the stage in its partial folder, going on from what is there, and seal it."""
+        """Compute the stage in its partial folder, resuming from what is there, and seal it."""
         if "training" in self.spec.sections:
             requirements.check(self.profile.training)
         requirements.check_sampler(self)
@@ -302,7 +318,7 @@ class Stage:
         started, clock = artifacts.now(), time.time()
         with artifacts.hold(work, self.key):
             if launch.is_wanted(self):
-                launch.run(self, work, hooks)
+                launch.in_processes(self, work, hooks)
             else:
                 self.compute(work, **hooks)
             artifacts.seal(work, self.folder, self._record(started, time.time() - clock))
@@ -354,3 +370,87 @@ class Stage:
         """The path of one file of this stage, which must be done and the file as it was made."""
         self.require()
         return self.verified(name) / name
+
+
+# ---- opened by parameters: names, kinds, and that nothing goes unread
+
+# Parameters that a notebook may show by a short name, and the settings they stand for.
+SHORTCUTS = {
+    "lam": "reward_model.lam",
+    "teacher_share": "reward_model.teacher_share",
+    "reward_source": "reward_model.source",
+    "threshold": "voting.threshold",
+    "mismatch": "reward.mismatch",
+}
+NOTEBOOK_PARAMETERS = {"methods", "question", "stage_name"}
+
+
+def open_stage(name: str, namespace: dict[str, Any]) -> Stage:
+    """The stage a notebook is about, from the variables of its parameters cell.
+
+    Raises UserError for a variable that the notebook does not declare (papermill only warns), a name
+    that the profile does not have, or a value of the wrong kind.
+    """
+    parameters = {k: v for k, v in namespace.items() if _is_parameter(k, v)}
+    known = {"profile", "seed", "overrides", *STAGES[name].axes}
+    extra = {key.partition("__")[0] for key in parameters} - known - SHORTCUTS.keys() - NOTEBOOK_PARAMETERS
+    if extra:
+        unknown = sorted(extra)[0]
+        other = hint(unknown, [*known, *SHORTCUTS], f"it reads {', '.join(sorted(known))}.")
+        raise UserError(f"Notebook {STAGES[name].notebook} has no parameter {unknown!r}: {other}")
+    overrides = parameters.get("overrides") or {}
+    if not isinstance(overrides, dict):
+        raise UserError(f"overrides is {overrides!r}: give a dictionary such as {{'ppo.kl_coef': 0.1}}.")
+    if not isinstance(parameters.get("profile"), str):
+        raise UserError("The parameter profile is missing: give the path of a profile such as params/micro.yaml.")
+    overrides = dict(overrides)
+    overrides |= {SHORTCUTS[k]: v for k, v in parameters.items() if k in SHORTCUTS and v is not None}
+    axes = {axis: parameters.get(axis) for axis in STAGES[name].axes}
+    return make_stage(name, parameters["profile"], seed=parameters.get("seed", 0), overrides=overrides, **axes)
+
+
+def _is_parameter(name: str, value: Any) -> bool:
+    plain = isinstance(value, str | int | float | bool | list | dict | type(None))
+    return plain and not name.startswith("_") and name not in {"In", "Out"}
+
+
+def make_stage(name: str, profile: str, *, seed: int = 0, overrides: dict | None = None, **axes: Any) -> Stage:
+    """A stage with its axes and settings checked; UserError for a name that the profile does not know."""
+    if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < SEEDS:
+        raise UserError(f"seed is {seed!r}: give a whole number from 0 to {SEEDS - 1}.")
+    relative = in_repository(profile)
+    loaded = load_profile(ROOT / relative, overrides)
+    choices = {"dataset": loaded.datasets, "teacher": loaded.teachers}
+    choices["student"] = loaded.students | loaded.teachers  # a teacher may stand in a student's place (R3)
+    choices["method"] = STAGES[name].methods
+    for axis, value in axes.items():
+        if value is not None and (not isinstance(value, str) or value not in choices[axis]):
+            raise UserError(f"{axis} is {value!r}, which is not one of {', '.join(choices[axis])} ({relative}).")
+    for axis in STAGES[name].axes:
+        if axes.get(axis) is None and not _may_be_left_out(name, axis, axes.get("method")):
+            raise UserError(f"{STAGES[name].name} needs a {axis}: give one of {', '.join(choices[axis])}.")
+    stage = Stage(name, relative, seed=seed, all_overrides=dict(overrides or {}), root=ROOT, **axes)
+    refuse_unread(stage)
+    return stage
+
+
+def in_repository(path: str | Path) -> str:
+    """A path relative to the repository, where it lies in there."""
+    whole = Path(path)
+    return whole.relative_to(ROOT).as_posix() if whole.is_absolute() and whole.is_relative_to(ROOT) else str(path)
+
+
+def _may_be_left_out(name: str, axis: str, method: str | None) -> bool:
+    # The notebook of the evaluation opens its stage before it knows the method.
+    return name == "07_evaluate" and (method is None or UNUSED.get(method) == axis)
+
+
+def refuse_unread(stage: Stage) -> None:
+    """UserError for an override that neither the stage nor anything upstream of it reads."""
+    reach = stage.sections() if stage.method or "method" not in stage.spec.axes else set(SECTIONS)
+    for key in stage.all_overrides:
+        if key.split(".", 1)[0] not in reach:
+            raise UserError(
+                f"The override {key!r} is not read by {stage.name} or what comes before it; it reads the sections "
+                f"{', '.join(sorted(reach))} (datasets, models and the grid are set in the profile)."
+            )

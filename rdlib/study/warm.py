@@ -1,16 +1,17 @@
-"""Notebooks that start at once: a process that has imported everything forks one child for each of them.
+"""`python -m rdlib execute`: run one notebook by papermill; in a study in a fork of a warm process.
 
-Imports cost a notebook about ten seconds of a core, twice as much as many of them compute. `rdlib.study.dag` therefore
-keeps one server for a study (`Server`), and a job's command (`python -m rdlib.study.warm NOTEBOOK OUTPUT PARAMETERS`)
-asks it to run `rdlib.study.execute` in a fork, whose kernel is a fork again (`rdlib.study.forked_kernel`). A fork
-computes what a new process would; without a server the command runs the notebook in a new process.
+Imports cost a notebook about ten seconds of a core, often twice the time that it computes. A study therefore keeps one
+server (`server`) that has imported everything. The command asks it to run the notebook in a fork, whose kernel is a
+fork again (`rdlib.study.execute`). A fork computes what a new process would. Without a server the command runs the
+notebook in its own process.
 
-A job that a cluster's scheduler placed starts so, even on the server's own host: what it takes must be taken from the
-processors, the memory, the GPUs and the time that the scheduler gave it, and a fork of the server has none of these.
+A job that a cluster's scheduler placed always runs in its own process, even on the server's host. The scheduler gave
+processors, memory, GPUs and time to that process, and not to a fork of the server.
 """
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import importlib
 import json
@@ -21,55 +22,56 @@ import subprocess
 import sys
 import threading
 import warnings
+from collections.abc import Iterator
 
-from rdlib.study import environment
+from rdlib.errors import UserError, exit_code
 
 ADDRESS = "RDLIB_WARM_SOCKET"
 STARTED = b"+"
 # What a notebook imports sooner or later; papermill and the kernel first.
 MODULES = (
     *("papermill", "ipykernel.kernelapp", "ipykernel.ipkernel", "matplotlib.pyplot", "seaborn", "sklearn.metrics"),
-    *("rdlib.study.execute", "rdlib.study.forked_kernel", "rdlib.study.notebook", "rdlib.study.figures"),
+    *("rdlib.study.execute", "rdlib.study.notebook", "rdlib.study.figures"),
     *(f"rdlib.method.{name}" for name in ("teacher", "voting", "sft", "student", "reward_model", "rl", "evaluate")),
     *("peft", "transformers.models.llama.modeling_llama", "transformers.models.auto.modeling_auto"),
 )
 
 
-class Server:
-    """A context in which notebooks start warm; `environment` tells jobs where. It holds `keep` (a file) open.
+def set_environment() -> None:
+    """Set what is not set of the environment of a notebook's process, however it was started.
 
-    Not `here`: jobs run on other hosts, so there is no server, and `environment` tells them so.
+    Call it before anything imports torch or tqdm, which read the environment once. What decides numbers is set earlier,
+    by `import rdlib` (rdlib.numerics).
     """
+    os.environ.setdefault("TQDM_MININTERVAL", "1")  # an executed notebook keeps every state of a progress bar
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # of tied weights, and of the reward model's new head
 
-    def __init__(self, keep: int | None = None, here: bool = True) -> None:
-        self.keep, self.here = keep, here
-        self.process: subprocess.Popen | None = None
-        self.environment: dict[str, str] = {ADDRESS: ""}
 
-    def __enter__(self) -> Server:
-        if not self.here:
-            return self
-        if sys.platform != "linux":  # elsewhere there are no abstract sockets, or libraries do not survive a fork
-            return self
-        with socket.socket(socket.AF_UNIX) as listener:
-            address = f"\0rdlib-{os.getpid()}-{os.urandom(8).hex()}"  # abstract: no file to leave behind
-            listener.bind(address)
-            listener.listen(128)
-            fds = [listener.fileno(), *([self.keep] if self.keep is not None else [])]
-            words = [sys.executable, "-m", "rdlib.study.warm", "--serve", str(listener.fileno())]
-            self.process = subprocess.Popen(words, pass_fds=fds, stdin=subprocess.PIPE)
-        self.environment = {ADDRESS: address[1:]}
-        return self
+@contextlib.contextmanager
+def server(keep: int, here: bool = True) -> Iterator[dict[str, str]]:
+    """A context in which notebooks start warm; gives the variables that tell jobs where. It holds `keep` (a file) open.
 
-    def __exit__(self, *_: object) -> None:
-        if self.process:
-            self.process.stdin.close()  # the server ends at the end of its input
-            self.process.wait()
+    Not `here`: jobs run on other hosts, so there is no server, and the variables tell them so.
+    """
+    if not here or sys.platform != "linux":  # elsewhere no abstract sockets, or libraries that do not survive a fork
+        yield {ADDRESS: ""}
+        return
+    with socket.socket(socket.AF_UNIX) as listener:
+        address = f"rdlib-{os.getpid()}-{os.urandom(8).hex()}"
+        listener.bind(f"\0{address}")  # abstract: no file to remove
+        listener.listen(128)
+        words = [sys.executable, "-m", "rdlib", "execute", "--serve", str(listener.fileno())]
+        process = subprocess.Popen(words, pass_fds=[listener.fileno(), keep], stdin=subprocess.PIPE)
+    try:
+        yield {ADDRESS: address}
+    finally:
+        process.stdin.close()  # the server ends at the end of its input
+        process.wait()
 
 
 def serve(descriptor: int) -> None:
     """Import everything, then fork a child for each connection until standard input ends."""
-    environment.set_defaults()
+    set_environment()
     os.environ.setdefault("MPLBACKEND", "module://matplotlib_inline.backend_inline")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -110,13 +112,14 @@ def _run_job(connection: socket.socket) -> None:
             os.dup2(descriptor, target)
         connection.sendall(STARTED)
         threading.Thread(target=_end_with, args=(connection,), daemon=True).start()
-        arguments, environment, folder = json.loads(request)
+        asked, environment, folder = json.loads(request)
         os.environ.clear()
         os.environ.update(environment)
         os.chdir(folder)
-        from rdlib.study import execute, forked_kernel
+        from rdlib.study import execute
 
-        status = execute.main(arguments, forked_kernel.ForkingKernelManager)
+        options = argparse.Namespace(**asked)
+        status = exit_code(lambda: execute.run(options, execute.ForkingKernelManager))
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
@@ -132,9 +135,9 @@ def _end_with(connection: socket.socket) -> None:
     os._exit(1)
 
 
-def ask(address: str, arguments: list[str]) -> int | None:
+def ask(address: str, asked: dict[str, str]) -> int | None:
     """Have the server at `address` run a notebook; returns its exit status, or None when there is no server."""
-    request = json.dumps([arguments, dict(os.environ), os.getcwd()]).encode()
+    request = json.dumps([asked, dict(os.environ), os.getcwd()]).encode()
     with socket.socket(socket.AF_UNIX) as connection:
         try:
             connection.connect("\0" + address)
@@ -145,25 +148,32 @@ def ask(address: str, arguments: list[str]) -> int | None:
             return None
         status = connection.recv(16)
     if not status:
-        print("error: the notebook's process was killed; was there too little memory?", file=sys.stderr)
-        return 1
+        raise UserError(
+            "The notebook's process was killed, most likely because memory ran out: run fewer jobs at a time."
+        )
     return int(status)
 
 
-def main(arguments: list[str]) -> int:
-    """Command line of this module: that of `rdlib.study.execute`, or `--serve DESCRIPTOR`."""
-    if arguments[:1] == ["--serve"]:
-        serve(int(arguments[1]))
-        return 0
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `python -m rdlib execute`; `--serve` is how a study starts its server."""
+    parser.add_argument("notebook", nargs="?", help="a notebook, as notebooks/00_data.ipynb")
+    parser.add_argument("output", nargs="?", help="where the executed notebook goes")
+    parser.add_argument("parameters", nargs="?", default="{}", help='parameters as JSON, as \'{"dataset": "gsm"}\'')
+    parser.add_argument("--serve", type=int, help=argparse.SUPPRESS)
+
+
+def run(options: argparse.Namespace) -> int | None:
+    """Run a notebook by the study's server, or in this process where there is none."""
+    if options.serve is not None:
+        return serve(options.serve)
+    if options.output is None:
+        raise UserError("Give a notebook, and where the executed one goes: notebooks/00_data.ipynb out.ipynb.")
     address = os.environ.get(ADDRESS)
-    status = ask(address, arguments) if address else None
-    if status is None:
-        from rdlib.study import execute
+    status = ask(address, vars(options)) if address else None
+    if status is not None:
+        return status
+    from rdlib.study import execute
 
+    if address is not None:
         print(f"{socket.gethostname()}: no server of warm notebooks for this job, so it starts cold.", flush=True)
-        status = execute.main(arguments)
-    return status
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    return execute.run(options)

@@ -1,22 +1,32 @@
-"""One process of a training stage that `rdlib.study.launch` started: `python -m rdlib.study.worker JOB`.
-
-It runs the stage's own function and tells the notebook's process of it on standard output, each event a line of JSON
-after a record separator; it ends with its standard input.
-"""
+"""One process of a training stage: `python -m rdlib worker`, started by `rdlib.study.launch`, never by a person."""
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
-import sys
 import threading
 import traceback
 from pathlib import Path
 from typing import Any
 
 from rdlib.errors import UserError
-from rdlib.study.launch import RECORD
+from rdlib.study.launch import send
 from rdlib.study.stage import Stage
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `python -m rdlib worker`."""
+    parser.add_argument("job", help="the job as JSON")
+
+
+def run(options: argparse.Namespace) -> None:
+    """Do a worker's part of the job."""
+    threading.Thread(target=_end_with_input, daemon=True).start()
+    if os.environ.get("RANK", "0") != "0":
+        os.environ["TQDM_DISABLE"] = "1"  # one bar is enough
+    status = work(json.loads(options.job))
+    os._exit(status) if status else None  # others may wait for this one: no orderly shutdown
 
 
 def work(job: dict[str, Any]) -> int:
@@ -37,28 +47,7 @@ def _sender(hook: str):
     return lambda value: send({"hook": hook, "value": value})
 
 
-def send(event: dict[str, Any]) -> None:
-    """Give an event to the notebook's process."""
-    sys.stdout.flush()
-    sys.stdout.write(f"{RECORD}{json.dumps(event)}\n")
-    sys.stdout.flush()
-
-
 def _end_with_input() -> None:
     while os.read(0, 1024):
         pass
     os._exit(1)
-
-
-def main(arguments: list[str]) -> int:
-    """Command line of a worker: the job as JSON."""
-    threading.Thread(target=_end_with_input, daemon=True).start()
-    if os.environ.get("RANK", "0") != "0":
-        os.environ["TQDM_DISABLE"] = "1"  # one bar is enough
-    status = work(json.loads(arguments[0]))
-    os._exit(status) if status else None  # others may wait for this one: no orderly shutdown
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

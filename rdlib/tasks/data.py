@@ -15,6 +15,7 @@ from typing import Any
 import pandas as pd
 
 from rdlib import artifacts
+from rdlib.errors import UserError
 from rdlib.micro import gsm, mmlu
 from rdlib.micro.authors import Author
 from rdlib.micro.splits import split_of
@@ -35,15 +36,17 @@ def draw_unique(draw: Callable[[random.Random], Any], split: str, count: int, rn
     return list(problems.values())
 
 
-def perturbed(problems: list[gsm.GsmProblem], count: int, rng: random.Random) -> list[tuple[str, gsm.GsmProblem]]:
-    """Perturbations of test problems, each kind in turn, that are themselves in the test draw."""
+def perturbed(
+    problems: list[gsm.GsmProblem], count: int, rng: random.Random, split: str = "test"
+) -> list[tuple[str, gsm.GsmProblem]]:
+    """Perturbations of a split's problems, each kind in turn, that are themselves in the split's draw."""
     result = []
     for index in range(count):
         kind = gsm.PERTURBATIONS[index % len(gsm.PERTURBATIONS)]
         seed_problem = problems[(index // len(gsm.PERTURBATIONS)) % len(problems)]
         changed = gsm.perturb(seed_problem, kind, rng)
         tries = 0
-        while split_of(changed.key) != "test":
+        while split_of(changed.key) != split:
             tries += 1
             if tries % 50 == 0:  # some problems have few perturbations of a kind: go on to another problem
                 seed_problem = rng.choice(problems)
@@ -108,6 +111,22 @@ def micro_problems(name: str, settings: Dataset) -> list[tuple[str, str, str, An
                 for i, (kind, problem) in enumerate(perturbed(problems, settings.perturbed_test, rng))
             ]
     return rows
+
+
+def perturbed_validation(name: str, settings: Dataset) -> list[Question]:
+    """Perturbations of a micro-gsm benchmark's validation problems, as many as it has of test problems.
+
+    UserError for a benchmark without perturbations of its own.
+    """
+    if settings.source != "micro-gsm" or not settings.perturbed_test:
+        raise UserError(f"{name} has no perturbed questions: only micro-gsm with perturbed_test can make them.")
+    problems = [problem for _, split, _, problem in micro_problems(name, settings) if split == "validation"]
+    rng = random.Random(f"{name}/perturbed validation")
+    found = perturbed(problems, settings.perturbed_test, rng, "validation")
+    return [
+        Question(f"{name}-perturbed-validation-{i:04d}", "validation", kind, p.question, (), p.answer)
+        for i, (kind, p) in enumerate(found)
+    ]
 
 
 def _numbers(problems: list[gsm.GsmProblem] | list[mmlu.MmluProblem]) -> Iterator[str]:

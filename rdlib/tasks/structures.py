@@ -165,6 +165,7 @@ def _united(forms: list[str]) -> str:
     """Intervals in order of where they begin."""
 
     def start(form: str) -> tuple[float, str]:
+        """Where an interval begins, as a key to sort by."""
         first = form.lstrip("([{").split(",")[0].strip("}")
         return _order(first.replace("-infinity", "-inf"))
 

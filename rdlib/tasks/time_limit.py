@@ -21,6 +21,7 @@ def within(seconds: float, function: Callable[..., Any], *arguments: Any) -> Any
     thread, lock, done = threading.get_ident(), threading.Lock(), False
 
     def interrupt() -> None:
+        """Raise LateError in the thread that computes, unless it is done."""
         with lock:
             if not done:
                 ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(LateError))

@@ -1,7 +1,7 @@
-"""Own questions from the first to the last, as a user has it (`docs/own_questions.md`): `make own-test`.
+"""Own questions from the first to the last, as a user has it (`docs/own_questions.md`): `make check KIND=own`.
 
 A vLLM server with SmolLM2-135M-Instruct is the teacher, fifty questions without answers are all there is, and a student
-learns by LoRA: `python -m rdlib.study.dag`, whose server is killed half way, started again, and a report at the end.
+learns by LoRA: `python -m rdlib study`, whose server is killed half way, started again, and a report at the end.
 The profile is the one that ships, made small. Teacher and student are the same little model, so nothing here is about
 how good it gets.
 """
@@ -108,7 +108,7 @@ def settings(folder: Path, url: str) -> dict:
 
 def study(profile: Path, *words: str) -> subprocess.Popen:
     """A study of a profile, started."""
-    command = [sys.executable, "-m", "rdlib.study.dag", "--profile", str(profile), "--jobs", "1", *words]
+    command = [sys.executable, "-m", "rdlib", "study", "--profile", str(profile), "--jobs", "1", *words]
     environment = os.environ | {"OMP_NUM_THREADS": "2", "OMP_WAIT_POLICY": "passive", "HF_HUB_OFFLINE": "1"}
     return subprocess.Popen(
         command, cwd=REPOSITORY, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -134,14 +134,14 @@ def kept(runs: Path) -> int:
 @pytest.fixture(scope="module")
 def story(tmp_path_factory):
     """What happened, by name: the sentences said, answers kept and asked for, and the folder of the runs."""
-    assert VLLM.exists(), f"{VLLM} is missing: `make own-test` builds it."
+    assert VLLM.exists(), f"{VLLM} is missing: `make check KIND=own` builds it."
     folder = tmp_path_factory.mktemp("own")
     server, profile, told = Server(folder), folder / "own.yaml", {"runs": folder / "runs/own"}
     profile.write_text(yaml.safe_dump(content := settings(folder, server.url)))
     try:
         told["no server"] = refused(profile)
         server.start()
-        told["no log-probabilities"] = refused(profile, "--questions")
+        told["no log-probabilities"] = refused(profile, "--experiments", "questions")
         content["teachers"]["teacher"]["model"] = "SmolLM2-1.7B-Instruct"
         (folder / "other.yaml").write_text(yaml.safe_dump(content | {"name": "other"}))
         told["another model"] = refused(folder / "other.yaml")
@@ -225,6 +225,6 @@ def test_the_report_tells_of_agreement_and_claims_no_accuracy(story):
     assert (main["held_out"] == 10).all() and main["n"].between(1, 10).all()
     for row in main.itertuples():
         assert 0 <= row.agreement_low_pct <= row.agreement_pct <= row.agreement_high_pct <= 100
-    assert table(story, "results/seed0/correctness.parquet").empty
+    assert set(table(story, "results/seed0/answers.parquet")["split"]) == {"held-out"}
     assert not list(figures.glob("table_2_main.*")) and not list(figures.glob("claims.*"))
     assert (figures / "health.md").read_text().startswith("# What PPO did to your student\n\n**")

@@ -1,4 +1,4 @@
-"""The first twenty questions of the laptop study, every stage once, through papermill: `make real-test`.
+"""The first twenty questions of the laptop study, every stage once, through papermill: `make check KIND=real`.
 
 Its teacher is the recording, its student a real 0.5B model: real tokens, chat template, end tokens and lengths go
 through the whole pipeline, with LoRA and a few PPO updates. Nothing here is about accuracy.
@@ -55,14 +55,14 @@ def settings(runs: Path) -> dict:
 def study(tmp_path_factory) -> Path:
     """The folder of a finished run, with seconds and peak memory of each notebook in times.json."""
     if not RECORDING.is_file():
-        pytest.skip("the teacher's responses are not in figures/laptop: make laptop-teacher records them")
+        pytest.skip("the teacher's responses are not in figures/laptop: make laptop RECORD=yes records them")
     folder = tmp_path_factory.mktemp("real")
     (folder / "real.yaml").write_text(yaml.safe_dump(settings(folder / "runs")))
     times = {}
     for notebook, axes, more in NOTEBOOKS:
         parameters = {"profile": str(folder / "real.yaml"), **{axis: AXES[axis] for axis in axes}, **more}
         source, executed = REPOSITORY / f"notebooks/{notebook}.ipynb", folder / f"{notebook}.ipynb"
-        words = [sys.executable, "-m", "rdlib.study.execute", str(source), str(executed), json.dumps(parameters)]
+        words = [sys.executable, "-m", "rdlib", "execute", str(source), str(executed), json.dumps(parameters)]
         started = time.time()
         environment = os.environ | {"OMP_NUM_THREADS": "2", "HF_HUB_OFFLINE": "1"}
         with subprocess.Popen(words, cwd=REPOSITORY, env=environment) as process:

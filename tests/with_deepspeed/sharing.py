@@ -1,11 +1,12 @@
 """Processes on the CPU in the place of GPUs, which accelerate shards over, and what each of them then holds.
 
-`python -m tests.with_deepspeed.sharing JOB` is `rdlib.study.worker` in such a process.
+`python -m tests.with_deepspeed.sharing JOB` is `python -m rdlib worker` in such a process.
 """
 
 # ruff: noqa: I001
 from __future__ import annotations
 
+import argparse
 import importlib
 import json
 import os
@@ -88,4 +89,4 @@ def tell_after_steps() -> None:
 if __name__ == "__main__":
     take_processes_for_gpus()
     tell_after_steps()
-    sys.exit(worker.main(sys.argv[1:]))
+    worker.run(argparse.Namespace(job=sys.argv[1]))

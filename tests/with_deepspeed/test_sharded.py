@@ -1,6 +1,6 @@
 """Sharded training seen to work on the CPU: ZeRO-2, ZeRO-3 and FSDP in two processes, held to one process.
 
-`make sharded-test` runs these in an environment of its own, which has DeepSpeed. The configurations are those of
+`make check KIND=sharded` runs these in an environment of its own, which has DeepSpeed. The configurations are those of
 params/accelerate; `sharing` has accelerate take two processes on the CPU for two GPUs.
 """
 
@@ -23,6 +23,7 @@ from test_distributed import (
     assert_same_ppo,
     ppo_in_one,
     ppo_in_two,
+    result_of,
     run_with,
     workers,
 )
@@ -43,7 +44,7 @@ METHODS = {"03_sft_warmup": "ours_wo_r", "05_reward_model": "ours"}
 def _two_processes_for_gpus(monkeypatch, tmp_path):
     monkeypatch.setenv(sharing.SEEN, str(tmp_path))
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    monkeypatch.setattr(launch, "WORKER", "tests.with_deepspeed.sharing")
+    monkeypatch.setattr(launch, "WORKER", ("tests.with_deepspeed.sharing",))
     for name, value in {"CUDA_VISIBLE_DEVICES": "", "ACCELERATE_TORCH_DEVICE": "cpu", "DS_ACCELERATOR": "cpu"}.items():
         monkeypatch.setenv(name, value)
 
@@ -171,8 +172,8 @@ def test_an_early_stop_is_not_undone_by_a_resume(study, tmp_path, finished, kind
 def test_ppo_under_zero_2_is_that_of_one_process_on_the_same_responses(tmp_path):
     """Whose optimizer is split, and clips and steps by DeepSpeed."""
     program = str(Path(__file__).with_name("ppo_on_given_responses.py"))
-    two = ppo_in_two(tmp_path / "two", program, "--config_file", str(launch.CONFIGURATIONS / "zero2.yaml"))
-    assert_same_ppo(ppo_in_one(tmp_path / "one"), two)
+    ppo_in_two(tmp_path / "two", program, "--config_file", str(launch.CONFIGURATIONS / "zero2.yaml"))
+    assert_same_ppo(ppo_in_one(tmp_path / "one"), result_of(tmp_path / "two"))
     assert_halves(tmp_path, "zero2")
 
 

@@ -1,4 +1,4 @@
-"""vLLM against transformers on an embedded model: `make vllm-test` runs this in an environment of its own."""
+"""vLLM against transformers on an embedded model: `make check KIND=vllm` runs this in an environment of its own."""
 
 from __future__ import annotations
 
