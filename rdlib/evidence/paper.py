@@ -103,6 +103,9 @@ def provenance_table(settings: dict) -> pd.DataFrame:
     keys = [text.split() for text in table["keys"]]  # dotted settings that hold our value, where `ours` does not say it
     found = [" / ".join(as_text(lookup(settings, key)) for key in some) for some in keys]
     ours = [said or value for said, value in zip(table["ours"], found, strict=True)]
+    if rank := lookup(settings, "training.lora.r"):
+        trained = table["name"] == "SFT parameters trained"
+        ours = [f"adapters (LoRA) of rank {rank}" if one else value for one, value in zip(trained, ours, strict=True)]
     table = table.assign(this_study=ours, setting=[", ".join(some) for some in keys])
     return table.rename(columns={"name": "constant"})[["constant", "paper", "status", "where", "this_study", "setting"]]
 
