@@ -3,7 +3,7 @@
     python scripts/laptop.py prepare            # the student, and GSM8K from the hub or the folder in GSM8K=...
     python scripts/laptop.py record             # the teacher answers behind a llama.cpp server, into figures/laptop
 
-`prepare` checks disk and processor first. `record` goes on where it was stopped: every answer is kept as it comes, in
+`prepare` checks disk and processor first. `record` resumes where it was stopped: every answer is kept as it comes, in
 responses/gsm8k_laptop_teacher.sqlite. The recording has no question text, only hashes of it.
 """
 

@@ -1,6 +1,7 @@
-"""Plain English: phrases and headings over which readers stumble are kept out of documents, make's help and rdlib.
+"""Plain English: phrases and headings over which readers stumble are kept out of what people read.
 
-The test reads docstrings, comments and messages of rdlib, the captions of exhibits, and the comments of profiles.
+That is documents and make's help, docstrings, comments and messages of code, text cells of notebooks, the captions of
+exhibits, and the comments of profiles.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import tokenize
 from itertools import groupby
 from pathlib import Path
 
+import nbformat
 import pytest
 from conftest import REPOSITORY
 
@@ -52,7 +54,8 @@ INSTEAD = {
 BANNED = re.compile(rf"\b(?:{'|'.join(INSTEAD)})\b", re.IGNORECASE)
 CLAUSE = re.compile(r"(?:What|Why|Where|When|Which|Who|Whether|How)\b(?! to\b)")
 PAGES = [*documents.pages(), REPOSITORY / "CONTRIBUTING.md"]
-MODULES = sorted((REPOSITORY / "rdlib").rglob("*.py"))
+MODULES = sorted(path for folder in ("rdlib", "scripts", "bench") for path in (REPOSITORY / folder).rglob("*.py"))
+NOTEBOOKS = sorted((REPOSITORY / "notebooks").glob("*.ipynb"))
 PROFILES = sorted((REPOSITORY / "params").rglob("*.yaml"))
 
 
@@ -97,6 +100,12 @@ def test_the_help_of_make_is_in_plain_english():
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: path.relative_to(REPOSITORY).as_posix())
 def test_a_module_is_in_plain_english(path):
     assert [phrase for text in texts_of(path) for phrase in found(text)] == []
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_the_text_of_a_notebook_is_in_plain_english(path):
+    cells = [cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "markdown"]
+    assert cells and found(plain("\n\n".join(cells))) == []
 
 
 @pytest.mark.parametrize("path", PROFILES, ids=lambda path: path.relative_to(REPOSITORY).as_posix())
