@@ -26,7 +26,7 @@ CONTESTANTS = {"ours": ("ours", {}), "whole": ("ours", {"whole_logits": True}), 
 
 
 def prepare(folder: Path, quick: bool) -> dict:
-    """Write policy and reward model, and return what both trainers are told."""
+    """Write policy and reward model, and return the settings of both trainers."""
     _, tokenizer = micro.load("small")
     words = 5_000 if quick else WORDS
     config = LlamaConfig(

@@ -32,7 +32,7 @@ CASES = {
 
 
 def prepare(folder: Path, student: str, quick: bool) -> dict:
-    """Write the reward model, and return what both trainers are told."""
+    """Write the reward model, and return the settings of both trainers."""
     _, tokenizer = micro.load(student)
     scorer = models.load_scorer(micro.student(student), tokenizer.pad_token_id)
     torch.manual_seed(0)

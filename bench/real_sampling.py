@@ -63,7 +63,7 @@ def prompt_of(question: str) -> prompts.Prompt:
 
 
 def prepare(folder: str, quick: bool) -> dict:
-    """What every contestant is told: the questions as texts and as the token ids of the model's chat template."""
+    """The input of every contestant: the questions as texts and as the token ids of the model's chat template."""
     tokenizer = models.load_tokenizer(folder)
     questions = QUESTIONS[: 2 if quick else None]
     return {

@@ -22,7 +22,7 @@ class Row:
     """One result: a value with the range of the rounds, in `unit` ("x": times as fast as the other).
 
     `aim` is what the value should be at least (with `most`, at most); None where there is no aim. `ours` and `other`
-    are the two medians behind a ratio, in words with their unit.
+    are the two medians of a ratio, in words with their unit.
     """
 
     part: str

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 
 
 class UserError(Exception):
-    """Something the user can mend: the message says what is wrong, where, and what to do."""
+    """Something the user can correct: the message says what is wrong, where, and what to do."""
 
 
 def hint(name: str, known: Iterable[str], otherwise: str, cutoff: float = 0.6) -> str:
@@ -40,7 +40,7 @@ def _say(sentence: str) -> int:
 
 
 def is_disk_full(error: BaseException | None) -> bool:
-    """Whether an error, or one behind it, says that a disk or a quota is full; some libraries say so in words alone."""
+    """Whether an error, or one that caused it, says that a disk or a quota is full; some say so in words alone."""
     full = (errno.ENOSPC, errno.EDQUOT)
     while error is not None:
         if getattr(error, "errno", None) in full or any(os.strerror(number) in str(error) for number in full):

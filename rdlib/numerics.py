@@ -69,8 +69,8 @@ def require() -> None:
     settle()
     if problem:
         raise UserError(
-            f"{problem}, so the results would be of this processor alone: mend that, or set {SWITCH}={NATIVE} to have "
-            f"them nevertheless."
+            f"{problem}, so the results would be of this processor alone: correct that, or set {SWITCH}={NATIVE} to "
+            f"have them nevertheless."
         )
 
 

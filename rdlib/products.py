@@ -1,4 +1,4 @@
-"""Matrix products of the portable numerical mode: OpenBLAS with one set of kernels, in the place of torch's `mm`.
+"""Matrix products of the portable numerical mode: OpenBLAS with one set of kernels, instead of torch's `mm`.
 
 MKL gives the same bytes on every processor only by kernels that take more than twice as long. OpenBLAS lets its
 caller name the kernels: those for Haswell run, and add in the same order, on every x86-64 processor with AVX2, and are

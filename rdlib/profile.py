@@ -260,7 +260,7 @@ def _texts(path: Path) -> tuple[str, ...]:
 
 
 def _merged(content: Any, changes: Any) -> Any:
-    """A mapping with another's values in the place of its own; mappings within are merged, all else is replaced."""
+    """A mapping with another's values instead of its own; mappings within are merged, all else is replaced."""
     if not isinstance(content, dict) or not isinstance(changes, dict):
         return changes
     return content | {key: _merged(content.get(key), value) for key, value in changes.items()}
@@ -279,7 +279,7 @@ def _read(path: Path) -> tuple[dict, str]:
         ) from None
     except yaml.MarkedYAMLError as error:
         where = f" at line {error.problem_mark.line + 1}" if error.problem_mark else ""
-        raise UserError(f"The profile {path} is not valid YAML{where} ({error.problem}): mend it there.") from None
+        raise UserError(f"The profile {path} is not valid YAML{where} ({error.problem}): correct it there.") from None
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:  # a bad date or number is a ValueError
         reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
         raise UserError(f"The profile {str(path)!r} cannot be read ({reason}): give a readable YAML file.") from None

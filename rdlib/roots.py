@@ -1,4 +1,4 @@
-"""Square roots of the portable numerical mode: the correctly rounded ones, in the place of torch's `sqrt`.
+"""Square roots of the portable numerical mode: the correctly rounded ones, instead of torch's `sqrt`.
 
 torch leaves a tensor's roots to MKL's vector library, which rounds one in five of them to the other neighbour on some
 processors, and not on others. The processor's own instruction, which numpy takes, is correctly rounded everywhere

@@ -88,12 +88,12 @@ class Model(Section):
     teacher thought, in <think> marks, before its answer, so that the student learns it; drop (None: of servers and
     stores) leaves it in the store alone. `check_models` false asks nothing of the server before the first question.
 
-    `first_look` questions are asked before all others, and the asking ends there when most of what came is of no use
-    (0: none). It ends too when more than the share `most_unanswered` of the samples got no answer, or the `budget` (a
-    number alone is money) is used up. `ask_refused_again` asks once more what the server had refused for good.
+    `first_look` questions are asked before all others (0: none); requests stop there when most answers are of no use.
+    They stop too when more than the share `most_unanswered` of the samples got no answer, or the `budget` (a number
+    alone is money) is used up. `ask_refused_again` repeats requests that the server had refused for good.
 
-    `chat_template_kwargs` are what the chat template is told, as `enable_thinking: false` of Qwen3's; a server is told
-    by `request.body`.
+    `chat_template_kwargs` go to the chat template, as `enable_thinking: false` of Qwen3's; a server gets them by
+    `request.body`.
     """
 
     model: str
@@ -158,7 +158,7 @@ class Model(Section):
 
 
 class Prompting(Section):
-    """How a question is put, to teacher and student alike, in the place of `rdlib.tasks.prompts`' own words.
+    """How a question is put, to teacher and student alike, instead of `rdlib.tasks.prompts`' own words.
 
     `template` holds {question}, for answers of kind choice {options} too (a line each), and may hold {instruction},
     ours on how to answer; a model without a chat template gets it as it is. `language` asks for responses in it, as
@@ -172,7 +172,7 @@ class Prompting(Section):
     @classmethod
     def _has_the_question(cls, value: str | None) -> str | None:
         if value is not None and "{question}" not in value:
-            raise ValueError("it has no {question}, so the model would not be told what to answer: put it in")
+            raise ValueError("it has no {question}, so the model would not see the question: put it in")
         return value
 
 
@@ -290,7 +290,7 @@ class Stopping(Section):
     `patience` steps have brought nothing better; the best checkpoint is kept. An update of PPO takes a step for each of
     its minibatches. What each method may take at most is its own setting (`epochs`, `total_updates`, ...).
 
-    The learning rate rises over `warmup_steps` and then is `constant`, or falls to 0 at the most steps (`linear`).
+    The learning rate rises over `warmup_steps` and then is `constant`, or falls to 0 at the step limit (`linear`).
     PPO's stays, and has its own `ppo.warmup_updates`.
     """
 
@@ -384,8 +384,8 @@ class Reward(Section):
 
     Controls (ours) of what the teacher's vote and the reward model are worth: "student_vote", as "vote" by the majority
     of the student's own samples before PPO; "renewed_vote", by the majority of `votes` samples of the policy itself,
-    drawn for every update (TTRL); "form", 1 for any answer and 0 for none; "shuffled", Eq. 7's rewards dealt out
-    anew among the responses of an update. Questions of Q_fail have no label under any source.
+    drawn for every update (TTRL); "form", 1 for any answer and 0 for none; "shuffled", Eq. 7's rewards permuted
+    among the responses of an update. Questions of Q_fail have no label under any source.
 
     `scale` unit (ours): scores are divided by their standard deviation over the reward model's validation responses
     before they are corrected, so that `no_answer` and `ppo.kl_coef` weigh the same whatever the size of the scores,
@@ -607,8 +607,8 @@ class Hardware(Section):
     """What the machine has, for estimates and for the scheduler: GPUs, and peak bf16 operations of one.
 
     Without GPUs `cpu_tflops` is the peak of one core, in 10^12 operations a second, or `measured` by a product of
-    matrices before the estimate; None: no hours are told. The
-    utilisations are the shares of the peak that sampling and training usually reach; ours, rough.
+    matrices before the estimate; None: no hours are estimated. The utilisations are the shares of the peak that
+    sampling and training usually reach; ours, rough.
     """
 
     gpus: int = Field(0, ge=0)

@@ -40,4 +40,4 @@ def bring_up(name, requirements, unwanted=(), alone=()):
             bootstrap.STAMP.write_text(wanted)
             print(f"{name} is ready.", flush=True)
     except (subprocess.CalledProcessError, KeyboardInterrupt):
-        sys.exit(f"Building {name} was not finished (pip's last lines are above); the next make starts it anew.")
+        sys.exit(f"Building {name} was not finished (pip's last lines are above); the next make starts it again.")

@@ -64,7 +64,7 @@ def pip(*words):
 
 
 def build(wanted):
-    """Make `.venv` anew, install the pinned packages and this one, check them, and stamp it."""
+    """Make a new `.venv`, install the pinned packages and this one, check them, and stamp it."""
     import venv
 
     STAMP.unlink(missing_ok=True)
@@ -116,6 +116,6 @@ if __name__ == "__main__":
     try:
         main()
     except subprocess.CalledProcessError:
-        sys.exit("Building .venv failed: pip's last lines are above; the next make starts it anew.")
+        sys.exit("Building .venv failed: pip's last lines are above; the next make starts it again.")
     except KeyboardInterrupt:
-        sys.exit("Building .venv was interrupted; the next make starts it anew.")
+        sys.exit("Building .venv was interrupted; the next make starts it again.")

@@ -136,7 +136,7 @@ class Released(Finished):
         return rows.drop(columns="seed", errors="ignore")
 
     def cost(self, stage: Stage) -> dict[str, Any]:
-        """The cost of a stage, as far as it is told, with its operations."""
+        """The recorded cost of a stage, with its operations."""
         rows = self._of_stage(self.costs, stage).dropna(axis="columns", how="all")
         names = ["seconds", "tokens_generated", "tokens_trained", "tokens_read"]
         return operations(stage, rows.iloc[-1][names].to_dict()) if len(rows) else {}
@@ -185,7 +185,7 @@ class Tried(Finished):
         self.answered, self.ranked, self.tested, self.seen = (lookup(f"_{end}.parquet") for end in ends)
 
     def knows(self, stage: Stage) -> bool:
-        """Whether it is told how a stage was made."""
+        """Whether the record says how a stage was made."""
         return any(label in self.record["stages"] for label in self._labels(stage))
 
     def _labels(self, stage: Stage) -> list[str]:

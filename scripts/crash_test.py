@@ -59,7 +59,7 @@ class Study:
         self.notebooks = len(study_jobs(str(self.profile), load_profile(self.profile).grid.seeds))
 
     def start(self) -> subprocess.Popen:
-        """Start the study, or go on with it; its output goes to a file."""
+        """Start or resume the study; its output goes to a file."""
         words = ["-m", "rdlib", "study", "--profile", str(self.profile), "--jobs", str(self.jobs), *self.words]
         with (self.folder / "output.txt").open("a") as output:
             environment = os.environ | self.environment | {MARK: str(self.folder), "TQDM_DISABLE": "1"}

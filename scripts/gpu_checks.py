@@ -1,7 +1,7 @@
 """Cheap checks of what a GPU might do otherwise than a CPU, for `scripts/gpu_check.py`; each is a number and its limit.
 
 They are of one model in the precisions that its trainings have: that bf16 says what float32 says, that sampling many
-prompts together is sampling each alone, that gradient checkpointing changes nothing, and that a training goes on from
+prompts together is sampling each alone, that gradient checkpointing changes nothing, and that a training resumes from
 its checkpoint as if it had not stopped.
 """
 
@@ -113,7 +113,7 @@ def checkpointing_gap(work: Work) -> float:
 
 
 def resumed_gap(work: Work, at: Path) -> float:
-    """The largest relative difference of a loss of SFT when it goes on from its checkpoint of step 2, of 4 steps."""
+    """The largest relative difference of a loss of SFT when it resumes from its checkpoint of step 2, of 4 steps."""
     whole = four_steps(work, at / "whole")
     shutil.copytree(at / "whole" / training.CHECKPOINTS / "checkpoint-2", at / "resumed/checkpoints/checkpoint-2")
     resumed = four_steps(work, at / "resumed")

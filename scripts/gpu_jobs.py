@@ -34,7 +34,7 @@ from scripts.gpu_sizes import SCALES, Scale, Texts, stage_of
 OK, FAILED, MISSING, TOO_LARGE = "ok", "failed", "not installed", "does not fit"
 STEPS, UPDATES = 3, 2  # the first of each is not counted
 GAP = 0.1  # nats, of log-probabilities by two engines or in two precisions: 0.02 on a CPU, 0.7 where nothing fits
-ASLEEP = 0.2  # of what vLLM holds awake, at the most that it may hold asleep
+ASLEEP = 0.2  # of what vLLM holds awake, the largest share that it may hold asleep
 WEIGHTS_MADE, SFT_STEP, REWARD_MODEL_STEP = "weights made", "SFT step", "reward model step"
 SAMPLING, EVALUATION, UPDATE = "PPO: sampling", "PPO: evaluation of rollouts", "PPO: update"
 AT_START = "PPO: KL to its start in the first update"

@@ -45,7 +45,7 @@ def wait() -> None:
 
 @dataclass(frozen=True)
 class Measured:
-    """Seconds, and GiB at the most: of tensors (`allocated`), held for them (`reserved`), and gone of the card."""
+    """Seconds, and peak GiB: of tensors (`allocated`), held for them (`reserved`), and gone of the card."""
 
     seconds: float
     allocated: float
@@ -61,7 +61,7 @@ class Meter:
         if torch.cuda.is_available():
             torch.cuda.reset_peak_memory_stats()
         else:
-            with contextlib.suppress(OSError):  # has the kernel count the peak anew
+            with contextlib.suppress(OSError):  # resets the peak that the kernel counts
                 Path("/proc/self/clear_refs").write_text("5")
         self.start = time.perf_counter()
 

@@ -1,7 +1,7 @@
 """Which jobs `scripts/gpu_check.py` does in which order, what each will take, and each in a process of its own.
 
 A process is forked from one that has imported everything and never looked at the card, so it starts at once, and what
-fails in it (memory, an illegal access, vLLM) is over with it. Where CUDA does not work in a fork, it is started anew.
+fails in it (memory, an illegal access, vLLM) is over with it. Where CUDA does not work in a fork, a new one is started.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
     python scripts/laptop.py prepare            # the student, and GSM8K from the hub or the folder in GSM8K=...
     python scripts/laptop.py record             # the teacher answers behind a llama.cpp server, into figures/laptop
 
-`prepare` checks disk and processor first. `record` goes on where it was stopped: every answer is kept as it comes, in
+`prepare` checks disk and processor first. `record` resumes where it was stopped: every answer is kept as it comes, in
 responses/gsm8k_laptop_teacher.sqlite. The recording has no question text, only hashes of it.
 """
 
@@ -87,11 +87,33 @@ def record(server: str | None) -> None:
     real_models.fetch(real_models.TEACHER)
     questions()
     names = (("00_data", {}), ("00_gold", {}), ("01_teacher_responses", {}), ("07_evaluate", {"method": "teacher"}))
-    with serving(server):
-        for name, more in names:
-            axes = {axis: value for axis, value in CELL.items() if axis == "dataset" or name[:2] in ("01", "07")}
-            run_stage(make_stage(name, PROFILE, **axes, **more))
+    stages = []
+    for name, more in names:
+        axes = {axis: value for axis, value in CELL.items() if axis == "dataset" or name[:2] in ("01", "07")}
+        stages.append(make_stage(name, PROFILE, **axes, **more))
+    if not all(stage.done for stage in stages):
+        with serving(server):
+            for stage in stages:
+                run_stage(stage)
     write_recording(ROOT / "responses/gsm8k_laptop_teacher.sqlite", RECORDING)
+    write_provenance(stages[2:], RECORDING.with_suffix(".json"))
+
+
+def write_provenance(stages: list, path: Path) -> None:
+    """Say how the recording was made: command, profile, seed, model, and of each stage times, commit and machine."""
+    from rdlib import artifacts
+
+    kept = ("key", "started", "ended", "seconds", "environment", "settings")
+    manifests = {stage.name: artifacts.read_manifest(stage.folder) for stage in stages}
+    found = {
+        "command": "make laptop RECORD=yes",
+        "profile": PROFILE,
+        "seed": stages[0].seed,
+        "model": {"file": real_models.TEACHER.path.name, "sha256": real_models.TEACHER.sha256},
+        "server": ["llama-server", *SIZE],
+        "stages": {name: {field: manifest[field] for field in kept} for name, manifest in manifests.items()},
+    }
+    artifacts.write_json(path, found)
 
 
 def run_stage(stage) -> None:

@@ -6,7 +6,7 @@ It runs a short chain here and on emulated processors.
     python scripts/portable_test.py --hashes    # the chain once, in this process: its hashes as JSON
     python scripts/portable_test.py --write     # makes tests/golden/portable.json again, after the code was changed
 
-The chain: operations one by one, three steps of training taken apart, and the stages of one cell on a tiny profile
+The chain: operations one by one, three steps of training, part by part, and the stages of one cell on a tiny profile
 (sampling, voting, SFT, reward model, PPO, evaluation, the baselines). What differs first names what is to blame.
 """
 
@@ -127,7 +127,7 @@ def operations() -> Hashes:
 
 
 def training_steps() -> Hashes:
-    """Three steps of training the smallest student on made-up tokens, taken apart."""
+    """Three steps of training the smallest student on made-up tokens, part by part."""
     import torch
 
     from rdlib.engines import models

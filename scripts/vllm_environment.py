@@ -14,7 +14,7 @@ import bootstrap
 from deepspeed_environment import DEEPSPEED
 
 FREE = ("numpy",)  # vLLM's requirements say which
-# Its plugins ask for a newer numpy than that, and hardly use it.
+# Its plugins ask for a newer numpy than that, and use little of it.
 SLURM = ("snakemake-executor-plugin-slurm", "snakemake-executor-plugin-slurm-jobstep", "throttler")
 TESTS = ("pytest", "hypothesis")
 # The CPU build of torch has no companions of these three, and vLLM imports them where they are installed.

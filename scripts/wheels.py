@@ -44,7 +44,7 @@ def require_room(folder: Path, wanted: int) -> None:
 
 
 def assemble(pieces: Sequence[Piece], target: Path, sha256: str) -> None:
-    """Write the pieces, one behind another, to `target`, which appears as a whole or not at all.
+    """Write the pieces, one after another, to `target`, which appears as a whole or not at all.
 
     One sentence ends the program where the whole has another SHA-256.
     """

@@ -104,10 +104,11 @@ def test_every_claim_has_a_command_that_retrains_what_it_depends_on():
     assert table["minutes"].notna().all() and (table["stages"] > 0).all()
 
 
-def test_every_exhibit_that_depends_on_training_is_in_one_row():
+def test_every_released_exhibit_that_depends_on_training_is_in_one_row():
     page = (REPOSITORY / "docs/artifact_evaluation.md").read_text(encoding="utf-8")
     listed = re.findall(r"`(\w+)`", page.split("## Every table and figure")[1].split("## For an archive")[0])
-    wanted = {name for name, one in EXHIBITS.items() if one.experiments and not one.cells}
+    released = {path.stem for path in (REPOSITORY / "figures").glob("*.csv")}
+    wanted = {name for name, one in EXHIBITS.items() if name in released and one.experiments and not one.cells}
     assert wanted <= set(listed) and all(listed.count(name) == 1 for name in wanted)
 
 

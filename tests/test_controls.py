@@ -124,7 +124,7 @@ def test_ppo_on_a_control_goes_on_as_it_would_have(again, tmp_path, monkeypatch,
 
 @pytest.mark.slow
 def test_what_is_kept_changes_neither_weights_nor_history(study, again, tmp_path):  # noqa: F811
-    plain = again(tmp_path / "plain", "06_ppo", {}).run()
+    plain = again(tmp_path / "plain", "06_ppo", {"ppo.kept_queries": 0}).run()
     kept = again(tmp_path / "kept", "06_ppo", {"ppo.kept_queries": 99}).run()
     files = hash_files(kept.folder)
     assert files.pop("rollouts.parquet")

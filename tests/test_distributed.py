@@ -214,7 +214,7 @@ def test_of_what_workers_print_bars_are_shown_events_are_read_and_other_text_is_
         ("[rank1]: RuntimeError: shapes\n====\n", "RuntimeError: shapes"),
         ("traceback : Signal 9 (SIGKILL) received by PID 7\n", "it was killed"),
         ("something odd\n", "something odd"),
-        ("", "without a word"),
+        ("", "it left no message"),
     ],
 )
 def test_the_reason_is_found_in_the_last_lines(text, words):

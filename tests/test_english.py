@@ -1,6 +1,7 @@
-"""Plain English: phrases and headings over which readers stumble are kept out of documents and of make's help.
+"""Plain English: phrases and headings over which readers stumble are kept out of what people read.
 
-`PACKAGE = True` applies the same list to docstrings, captions and messages of rdlib.
+That is documents and make's help, docstrings, comments and messages of code, text cells of notebooks, the captions of
+exhibits, and the comments of profiles.
 """
 
 from __future__ import annotations
@@ -8,14 +9,18 @@ from __future__ import annotations
 import ast
 import re
 import subprocess
+import tokenize
+from itertools import groupby
 from pathlib import Path
 
+import nbformat
 import pytest
 from conftest import REPOSITORY
 
 from rdlib.evidence import documents
 
-PACKAGE = False
+# A server, an API or an interface is behind an address in the word's own sense.
+LITERALLY = r"(?:(?:an?|the|one|some|its own) )?(?:[\w.-]+ )?(?:servers?|interface|API|proxy|link)\b"
 # Banned, as patterns between the borders of words, and what to write instead.
 INSTEAD = {
     r"told from (?:0|zero)": "significant",
@@ -30,7 +35,7 @@ INSTEAD = {
     r"bears? in mind": "note",
     r"mend(?:s|ed|ing)?": "fix",
     r"hardly": "little, rarely",
-    r"(?:is|are|was|lies|stands|jobs?|stages?|all) behind": "upstream; what it depends on",
+    rf"behind(?! {LITERALLY})": "upstream, depends on; after",
     r"rest(?:s|ed|ing)? on": "depends on",
     r"without a word": "silently",
     r"stand-ins?": "simulation, simulated",
@@ -49,7 +54,9 @@ INSTEAD = {
 BANNED = re.compile(rf"\b(?:{'|'.join(INSTEAD)})\b", re.IGNORECASE)
 CLAUSE = re.compile(r"(?:What|Why|Where|When|Which|Who|Whether|How)\b(?! to\b)")
 PAGES = [*documents.pages(), REPOSITORY / "CONTRIBUTING.md"]
-MODULES = sorted((REPOSITORY / "rdlib").rglob("*.py"))
+MODULES = sorted(path for folder in ("rdlib", "scripts", "bench") for path in (REPOSITORY / folder).rglob("*.py"))
+NOTEBOOKS = sorted((REPOSITORY / "notebooks").glob("*.ipynb"))
+PROFILES = sorted((REPOSITORY / "params").rglob("*.yaml"))
 
 
 def found(text: str) -> list[str]:
@@ -64,9 +71,17 @@ def plain(markdown: str) -> str:
 
 
 def texts_of(path: Path) -> list[str]:
-    """The texts of a module: docstrings, captions, messages."""
+    """The texts of a module: docstrings and messages, and comments, whose lines are joined."""
     nodes = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-    return [node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)]
+    return [n.value for n in nodes if isinstance(n, ast.Constant) and isinstance(n.value, str)] + comments_of(path)
+
+
+def comments_of(path: Path) -> list[str]:
+    """The comments of a module, those on consecutive lines as one."""
+    with tokenize.open(path) as file:
+        comments = [one for one in tokenize.generate_tokens(file.readline) if one.type == tokenize.COMMENT]
+    blocks = groupby(enumerate(comments), lambda pair: pair[1].start[0] - pair[0])
+    return [" ".join(comment.string.strip("# ") for _, comment in block) for _, block in blocks]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.relative_to(REPOSITORY).as_posix())
@@ -82,11 +97,34 @@ def test_the_help_of_make_is_in_plain_english():
     assert "make study" in shown and found(shown) == []
 
 
-@pytest.mark.parametrize("path", MODULES if PACKAGE else [], ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.relative_to(REPOSITORY).as_posix())
 def test_a_module_is_in_plain_english(path):
     assert [phrase for text in texts_of(path) for phrase in found(text)] == []
 
 
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_the_text_of_a_notebook_is_in_plain_english(path):
+    cells = [cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "markdown"]
+    assert cells and found(plain("\n\n".join(cells))) == []
+
+
+@pytest.mark.parametrize("path", PROFILES, ids=lambda path: path.relative_to(REPOSITORY).as_posix())
+def test_the_comments_of_a_profile_are_in_plain_english(path):
+    comments = re.findall(r"(?:^|\s)# ?(.*)", path.read_text(encoding="utf-8"))
+    assert comments and found(" ".join(comments)) == []
+
+
+def test_captions_are_in_plain_english():
+    assert found((REPOSITORY / "rdlib/evidence/exhibits.yaml").read_text(encoding="utf-8")) == []
+
+
 def test_phrases_are_found_across_lines_and_only_as_whole_words():
-    assert found("What is behind\nrests on it, Held to 0.") == ["is behind", "rests on", "Held to"]
+    assert found("What is behind\nrests on it, Held to 0.") == ["behind", "rests on", "Held to"]
     assert found("Amendments depend on the threshold; most are at the mostly harmless end.") == []
+    assert found("A teacher behind an OpenAI-compatible server, behind one interface.") == []
+
+
+def test_comments_on_consecutive_lines_are_read_as_one(tmp_path):
+    path = tmp_path / "module.py"
+    path.write_text("# This rests\n# on that\nx = 1  # here\n\n# there\n")
+    assert comments_of(path) == ["This rests on that here", "there"]

@@ -130,7 +130,7 @@ def test_without_variance_of_seeds_it_is_the_normal_approximation():
     parts = parts_of(5, 100, between_questions=100.0)  # a standard error of 1
     for effect in (0.0, 1.0, 2.8015852, 4.0):
         assert power.power(parts, effect) == pytest.approx(norm.sf(Z - effect) + norm.cdf(-Z - effect), abs=1e-9)
-    assert power.told(parts) == pytest.approx(2.8015852, abs=1e-4)
+    assert power.detectable(parts) == pytest.approx(2.8015852, abs=1e-4)
     assert power.half_width(parts) == pytest.approx(Z)
 
 
@@ -147,10 +147,10 @@ def test_sizes_by_hand():
     assert power.questions_needed(parts, 1.0) == math.inf
 
 
-def test_what_is_told_has_the_power_and_more_of_either_tells_less():
+def test_the_detectable_difference_has_the_power_and_shrinks_with_seeds_and_questions():
     parts = parts_of(5, 1000, 0.01**2, 0.15**2, 0.3**2)
-    assert power.power(parts, power.told(parts)) == pytest.approx(0.8, abs=1e-4)
-    assert power.told(parts.at(seeds=8)) < power.told(parts) > power.told(parts.at(times=2))
+    assert power.power(parts, power.detectable(parts)) == pytest.approx(0.8, abs=1e-4)
+    assert power.detectable(parts.at(seeds=8)) < power.detectable(parts) > power.detectable(parts.at(times=2))
     needed = power.seeds_needed(parts, 0.018)
     assert power.power(parts.at(seeds=needed), 0.018) >= 0.8 > power.power(parts.at(seeds=needed - 1), 0.018)
     times = power.questions_needed(parts, 0.018)
@@ -159,7 +159,7 @@ def test_what_is_told_has_the_power_and_more_of_either_tells_less():
 
 def test_no_variance_tells_everything():
     parts = parts_of(3, 10)
-    assert power.power(parts, 0.001) == 1 and power.power(parts, 0.0) == 0 and power.told(parts) == 0
+    assert power.power(parts, 0.001) == 1 and power.power(parts, 0.0) == 0 and power.detectable(parts) == 0
     assert power.seeds_needed(parts, 0.001) == 2
 
 

@@ -1,4 +1,4 @@
-"""What tokenizers and templates of real models do to texts: mended when they are loaded, or said in one sentence."""
+"""What tokenizers and templates of real models do to texts: corrected when they are loaded, or said in one sentence."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_a_tokenizer_whose_file_loses_spaces_is_refused(tmp_path):
     core = tokenizer.backend_tokenizer
     core.pre_tokenizer = Sequence([WhitespaceSplit(), core.pre_tokenizer])
     save_tokenizer(tmp_path, made=tokenizer)
-    with pytest.raises(UserError, match="loses parts of a text .* mend tokenizer_class") as caught:
+    with pytest.raises(UserError, match="loses parts of a text .* correct tokenizer_class") as caught:
         models.load_tokenizer(tmp_path)
     assert "\n" not in str(caught.value)
 

@@ -203,7 +203,7 @@ def test_nobody_at_the_address(fake):
 
 
 # One of each sentence: tests/cases/server_says.tsv has which responses mean which
-KEPT = r"failed 4 times in a row.*is kept, and the same command goes on"
+KEPT = r"failed 4 times in a row.*is kept, and the same command continues"
 ELSEWHERE = "https://me:word@api.example/v1/chat/completions?key=word"
 # Of each sentence one: tests/cases/server_says.tsv has which responses mean which. (faults, fields, words, calls)
 ENDS = [
@@ -233,7 +233,7 @@ def test_what_does_not_pass_ends_in_one_sentence(fake, faults, fields, words, ca
 # (status, body, kind, words, calls): a refusal is asked once, and a failure eight times, each with another seed
 ONE_FAILS = [
     (400, error("Content Exists Risk"), "refused", "Content Exists Risk", 1),
-    (422, b"", "refused", "status 422, without a word", 1),
+    (422, b"", "refused", "status 422, no message", 1),
     (500, error("litellm.InternalServerError: upstream died"), "failed", "upstream died", 8),
     (
         403,

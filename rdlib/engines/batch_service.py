@@ -24,7 +24,7 @@ from rdlib.settings import Model
 
 ENDED = {"completed", "failed", "expired", "cancelled", "canceled"}
 WITHOUT = (404, 405, 501)  # of a server that has no such address
-GO_ON = "what was sent is noted, and the same command goes on from there."
+GO_ON = "what was sent is noted, and the same command continues from there."
 
 
 class Away(Exception):  # noqa: N818 (it is no error: the service is asked again later)
@@ -60,7 +60,7 @@ class BatchService:
     def batch_of(self, file_id: str, file: str, notes: Path) -> str | None:
         """The batch that was made of a sent `file`; None where none was. `notes` is where its user can say so."""
         what = (
-            f"lists no batches, so whether {file} was sent cannot be told: look it up at the provider, and in {notes} "
+            f"lists no batches, so it is unknown whether {file} was sent: look it up at the provider, and in {notes} "
             f"give its batch_id or take its entry out"
         )
         after: dict[str, str] = {}

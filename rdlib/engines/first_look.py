@@ -1,6 +1,6 @@
 """The first look at a teacher behind a server: some questions are asked, and one screen says what the rest will take.
 
-What is of no use for the most part ends the asking there, in one sentence that names the setting (`look`).
+Where most of the answers are of no use, nothing more is asked. One sentence then names the setting to change (`look`).
 """
 
 from __future__ import annotations

@@ -78,7 +78,7 @@ def cut_at(text: str, stop: Sequence[str]) -> str:
 
 
 def cut_run_on(completion: Completion, stop: Sequence[str]) -> Completion:
-    """A response of which nobody knows what it was asked with: cut where it goes on with a question of its own.
+    """A response whose prompt is unknown, cut where it continues with a question of its own.
 
     Thinking stays whole, and so does a response that begins with the question, as those to a chat may.
     """
@@ -113,7 +113,7 @@ def sample_to_disk(
 ) -> pd.DataFrame:
     """Carry out a plan (rows with id, temperature, n and further columns) shard by shard.
 
-    Each finished shard is a file in `work/shards`, so an interrupted run goes on where it stopped, with the
+    Each finished shard is a file in `work/shards`, so an interrupted run resumes where it stopped, with the
     same result. Returns one row a sample: the plan's columns without n, then sample, text, tokens, finished.
     """
     shards = work / "shards"

@@ -1,4 +1,4 @@
-"""Architectures that change their logits behind the output layer, which PPO's own computation of them leaves out."""
+"""Architectures that change their logits after the output layer, which PPO's own computation of them leaves out."""
 
 from __future__ import annotations
 

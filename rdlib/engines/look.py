@@ -1,4 +1,4 @@
-"""A look at responses before the whole is paid for: what share is of use, what it will take, and whether to go on.
+"""A look at responses before the whole is paid for: what share is of use, what it will take, and whether to continue.
 
     counts = count(table)                  # of the first twenty questions' responses
     reason = reason_to_stop(counts, ...)   # None, or what is wrong in most of them

@@ -46,7 +46,7 @@ def survives(tokenizer: PreTrainedTokenizerBase, text: str = TEXT) -> bool:
 def as_in_its_file(tokenizer: PreTrainedTokenizerBase, source: str, revision: str | None) -> PreTrainedTokenizerBase:
     """The tokenizer of tokenizer.json, where transformers makes another of it by the class that its settings name.
 
-    UserError where a text does not survive it. (transformers 5 builds LlamaTokenizer anew, for sentencepiece.)
+    UserError where a text does not survive it. (transformers 5 rebuilds LlamaTokenizer, for sentencepiece.)
     """
     if type(tokenizer) is not PreTrainedTokenizerFast and _differs(tokenizer, source, revision):
         filed = PreTrainedTokenizerFast.from_pretrained(source, revision=revision, padding_side="left")
@@ -57,7 +57,7 @@ def as_in_its_file(tokenizer: PreTrainedTokenizerBase, source: str, revision: st
     if not survives(tokenizer):
         back = tokenizer.decode(tokenizer(TEXT, add_special_tokens=False)["input_ids"])
         raise UserError(
-            f"The tokenizer of {source} loses parts of a text ({TEXT[:14]!r} comes back as {back[:14]!r}): mend "
+            f"The tokenizer of {source} loses parts of a text ({TEXT[:14]!r} comes back as {back[:14]!r}): correct "
             f"tokenizer_class in its tokenizer_config.json, or its tokenizer.json."
         )
     return tokenizer

@@ -1,6 +1,6 @@
-"""How far the asking of a server has come: a bar in the notebook, and a small file that the terminal shows.
+"""How many requests to a server are done: a bar in the notebook, and a small file that the terminal shows.
 
-The file is JSON, in a folder that `make study` looks at; it is gone when the asking has ended.
+The file is JSON, in a folder that `make study` looks at; it is removed after the last request.
 """
 
 from __future__ import annotations

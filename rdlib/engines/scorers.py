@@ -50,7 +50,7 @@ def _forward(self, input_ids: Tensor | None = None, attention_mask: Tensor | Non
 
 
 def _told_as(known: Callable) -> Callable:
-    """`_forward` as a new function with the signature of `known`, which says what the body can be told."""
+    """`_forward` as a new function with the signature of `known`, which says what arguments the body takes."""
 
     @functools.wraps(known)
     def forward(self, input_ids: Tensor | None = None, attention_mask: Tensor | None = None, **more: Any):

@@ -12,7 +12,7 @@ What a server does not take is learnt from its refusals (server_parameters), and
 out alone before all others: a server that refuses it does so before anything else is paid for.
 
 The stop strings of a prompt's plain text are not sent: a server is asked in a chat, and they would end thinking that
-mentions a question. Its responses are cut at them here, behind the thinking.
+mentions a question. Its responses are cut at them here, after the thinking.
 """
 
 from __future__ import annotations
@@ -155,8 +155,8 @@ class ServerEngine:
         reason = server_address.unreachable(error)
         because = "" if "connection was refused" in reason else f" ({reason})"
         return server_address.insecure(error, self.address) or (
-            f"No server answers at {self.address}{because}: start it, or mend the teacher's base_url in the profile; "
-            f"what was finished is kept."
+            f"No server answers at {self.address}{because}: start it, or correct the teacher's base_url in the "
+            f"profile; what was finished is kept."
         )
 
     def _listed(self) -> server_models.Listed:
@@ -181,11 +181,11 @@ class ServerEngine:
     ) -> Iterator[tuple[int, int, Reply]]:
         """(number of the ask, sample, reply) as they come: one for every sample of every ask, in any order.
 
-        `may_ask` is told how many samples are awaited; once it says no, nothing new is asked. `keep` is called when all
-        replies of a call were given out, before its worker asks on: what it keeps, a kill cannot take.
+        `may_ask` gets the number of awaited samples; once it says no, nothing new is asked. `keep` is called when all
+        replies of a call were given out, before its worker asks on: what it keeps survives a kill.
 
-        After what no request can pass nothing new is asked, what is under way is still given out, then UserError is
-        raised. Closing the iterator stops the asking.
+        After a failure that no request can pass, nothing new is asked. Replies under way are still given out, then
+        UserError is raised. Closing the iterator stops the requests.
         """
         self._look()
         self.pace.begin()

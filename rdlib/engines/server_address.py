@@ -47,12 +47,12 @@ def checked_url(url: str | None) -> httpx.URL:
 
 
 def under(address: httpx.URL, path: str) -> str:
-    """An address below the server's; what stands behind a question mark, as Azure's api-version, stays at the end."""
+    """An address below the server's; a query such as Azure's `?api-version=` stays at the end."""
     return str(address.copy_with(path=address.path.rstrip("/") + path))
 
 
 def shown(address: httpx.URL) -> str:
-    """An address as messages have it: without what stands behind a question mark, which may be a key."""
+    """An address as messages have it: without its query, which may hold a key."""
     return str(address.copy_with(query=None)).rstrip("/")
 
 
@@ -71,7 +71,7 @@ def headers_of(model: Model, key: str | None) -> tuple[dict[str, str], tuple[str
     headers = {name: _filled(name, value) for name, value in model.request.headers.items()}
     for name, value in headers.items():
         if not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", name) or not (value.isascii() and value.isprintable()):
-            raise UserError(f"request.headers has {name[:40]!r}, whose name or value no header can hold: mend it.")
+            raise UserError(f"request.headers has {name[:40]!r}, whose name or value no header can hold: correct it.")
     secret = [value for name, value in headers.items() if KEYS.search(name) or "$" in model.request.headers[name]]
     lowered = {name.lower() for name in headers}
     if key and "authorization" not in lowered:

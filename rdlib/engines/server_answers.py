@@ -227,8 +227,8 @@ def _plain_text(value: Any, depth: int = 5) -> str:
 def completion_of(reply: Reply, model: Model, stop: Sequence[str], run_on: Sequence[str]) -> Completion:
     """A reply as the study keeps it.
 
-    It ends before the first of the `stop` strings behind its thinking, and where it goes on with a question of its own
-    (`run_on`). Inline thinking stays or goes, and thinking that came apart comes back, as the model's `thinking` says.
+    It ends before the first of the `stop` strings after its thinking, and where it continues with a question of its own
+    (`run_on`). The model's `thinking` says whether thinking is kept, whether it came inline or as a field of its own.
     A sample without an answer is an empty response that did not finish, of no tokens where nothing was paid.
     """
     if reply.kind != "answer":

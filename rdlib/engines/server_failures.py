@@ -228,7 +228,7 @@ def _of_model(said: Said, _: Any) -> Outcome | None:
     return None
 
 
-KEPT = "what it has answered is kept, and the same command goes on from there."
+KEPT = "what it has answered is kept, and the same command continues from there."
 
 
 @dataclass(frozen=True)
@@ -247,7 +247,7 @@ class Place:
         told = f"{status}: {words}" if words else f"{status}"
         return {
             "access": f"The server {self.url} refuses access to {self.model} ({status}): {self.mend_key}{says}",
-            "proxy": f"The proxy on the way to {self.url} refuses to pass requests on ({told}): mend the proxy "
+            "proxy": f"The proxy on the way to {self.url} refuses to pass requests on ({told}): correct the proxy "
             f"that the environment names",
             "forbidden": f"The server {self.url} refuses {self.model} to you ({told}): settle that with its "
             f"provider, or name another model in the profile",

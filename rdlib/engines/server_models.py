@@ -67,7 +67,7 @@ def _is(value: Any) -> bool:
 
 
 def _next_page(body: Any) -> dict[str, str] | None:
-    """The parameters that ask for the page behind this one."""
+    """The parameters that ask for the page after this one."""
     if not _is(body) or not body.get("data"):
         return None
     with contextlib.suppress(httpx.InvalidURL, TypeError, ValueError):
@@ -80,7 +80,7 @@ def _next_page(body: Any) -> dict[str, str] | None:
 
 
 def has(names: list[str], model: str) -> bool:
-    """Whether a list has a model: by its name, a pattern, its tag `latest`, or without a provider before or behind."""
+    """Whether a list has a model: by its name, a pattern, its tag `latest`, or without a provider before or after."""
     bare = model.rpartition(":")[0] if ":" in model else model
     return any(_means(name, model) or name in (bare, model.removeprefix("models/")) for name in names)
 

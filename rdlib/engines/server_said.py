@@ -52,7 +52,7 @@ class Said:
     @property
     def quoted(self) -> str:
         """The words as a message has them, or that there are none."""
-        return self.words or f"status {self.status}, without a word"
+        return self.words or f"status {self.status}, no message"
 
 
 def any_of(*patterns: str) -> re.Pattern:

@@ -98,7 +98,7 @@ def sample(
     pick: Callable[[Tensor], Tensor],
     ended: Callable[[Tensor], Tensor],
 ) -> tuple[list[list[int]], list[bool]]:
-    """The tokens sampled behind each of `prompts`, which have one length, and whether each ended.
+    """The tokens sampled after each of `prompts`, which have one length, and whether each ended.
 
     `pick` chooses tokens [B] of logits [B, V]; `ended` says of tokens so far [B, T] which rows [B] the last one ended.
     """

@@ -169,7 +169,7 @@ class Store:
 
     @contextlib.contextmanager
     def together(self) -> Iterator[None]:
-        """Keep what a block adds as one, all or nothing: much faster than one by one, for what is at hand already."""
+        """Keep all that a block adds, or nothing of it: much faster than one by one, for answers that came already."""
         with self._transaction():
             yield
 

@@ -3,9 +3,9 @@
     with closing(StoredServer.open(...)) as engine:
         groups = engine.generate(requests, seed=0)     # out of the store, then from the server what is missing
 
-An answer is in the store before the next one is waited for. A sample without an answer never stops the asking; most of
-them do (`Model.most_unanswered`), as does the end of the budget. One process at a time asks a teacher, so that limits
-of pace and money hold for a study and nothing is asked by two processes at once.
+An answer is stored before the next one is waited for. Requests stop when too many samples got no answer
+(`Model.most_unanswered`), or when the budget is used up. One process at a time asks a teacher: so limits of pace and
+money hold for the whole study, and no question is asked twice.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class StoredServer:
         return prompt
 
     def generate(self, requests: Sequence[Request], seed: int = 0) -> list[list[Completion]]:
-        """The completions of each request; UserError when the asking has to end. The `seed` is the study's own."""
+        """The completions of each request; UserError when requests have to stop. The `seed` is the study's own."""
         answers = self.replies(requests)
         return [
             [
@@ -148,7 +148,7 @@ class StoredServer:
         return found
 
     def _ask(self, asks: dict[int, Ask], wanted: Sequence[Wanted], found: list[dict[int, Reply]]) -> None:
-        """Ask the server, keeping each reply as it comes; UserError where the asking has to end."""
+        """Ask the server, keeping each reply as it comes; UserError where requests have to stop."""
         total, missing = sum(map(len, (one.samples for one in wanted))), sum(len(ask.samples) for ask in asks.values())
         kept = sum(reply.kind == "answer" for replies in found for reply in replies.values())
         guard = Guard(self.model, self.settings, self.store.spent(self.settings.model), missing, kept)
@@ -212,7 +212,7 @@ def wanted_of(model: Model, settings: asking.Settings, request: Request, seed: i
 
 
 def place_of(model: Model) -> str:
-    """What tells servers apart: what was learnt of one holds for a model at an address."""
+    """The identity of a server: a model at an address. What was learnt of one holds for no other."""
     return f"{model.model} {model.base_url}"
 
 
@@ -255,11 +255,11 @@ class Guard:
             raise MostUnansweredError(
                 f"{unanswered} of the first {came} samples got no answer from {self.settings.model}, most often "
                 f"({times} times) because: {words or 'the response was empty'}. That is more than most_unanswered "
-                f"({self.model.most_unanswered:g}) allows; what was answered is kept, and the same command goes on."
+                f"({self.model.most_unanswered:g}) allows; what was answered is kept, and the same command continues."
             )
 
     def require_whole(self, missing: dict[int, tuple[int, ...]]) -> None:
-        """UserError where the budget ended the asking before all had been asked."""
+        """UserError where the budget was used up before all had been asked."""
         left = sum(map(len, missing.values()))
         if left:
             used = budget.used_up(self.model, self.spent)

@@ -76,7 +76,7 @@ class BufferedLayer(DynamicLayer):
         return self.keys, self.values
 
     def batch_select_indices(self, indices: torch.Tensor) -> None:
-        """Keep or repeat rows of the batch; what they hold moves to new buffers at the next update."""
+        """Keep or repeat rows of the batch; their keys and values move to new buffers at the next update."""
         super().batch_select_indices(indices)
         self.buffers = None
 

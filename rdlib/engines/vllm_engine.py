@@ -97,7 +97,7 @@ class VllmEngine:
         except Exception as error:  # of vLLM's own process, which may have died of anything
             raise UserError(
                 f"vLLM stopped while it sampled from {self.source} ({first_line(error)}): its own lines above say "
-                f"why; the same command goes on from what is kept."
+                f"why; the same command resumes from what is kept."
             ) from None
 
     def _sampling(self, request: Request, seed: int, logprobs: int | None) -> Any:

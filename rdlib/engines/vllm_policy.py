@@ -1,4 +1,4 @@
-"""Rollouts of PPO by vLLM: samples from a policy in training, whose weights vLLM gets anew before every rollout.
+"""Rollouts of PPO by vLLM: samples from a policy in training, whose weights are sent to vLLM before every rollout.
 
     rollouts = PolicyEngine(policy, tokenizer, max_tokens)            # vLLM inside each training process
     rollouts = PolicyServer(url, policy, tokenizer, max_tokens)       # one server for all of them
@@ -8,8 +8,8 @@ Weights travel by code of vLLM and TRL: within a process vLLM's `reload_weights`
 reads them from a file by the same call, or gets them from TRL's client over NCCL where it was started for that. So
 vLLM starts without weights, from the model's shape alone.
 
-vLLM 0.31.0 does not bring a tied output layer up to date when weights are reloaded (on a CPU it goes on with the old
-one, and only logs a warning), so here the output layer is always apart from the embedding.
+vLLM 0.31.0 does not update a tied output layer when weights are reloaded (on a CPU it keeps the old one, and only
+logs a warning), so here the output layer is never tied to the embedding.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ class PolicyEngine(VllmEngine):
         except Exception as error:  # of CUDA, above all, where memory runs out
             raise UserError(
                 f"vLLM cannot take the policy's weights ({first_line(error)}): where memory is the reason, lower "
-                f"generation.vllm.gpu_memory_utilization; the same command goes on from the last checkpoint."
+                f"generation.vllm.gpu_memory_utilization; the same command resumes from the last checkpoint."
             ) from None
 
     def _sleep(self) -> None:
@@ -203,7 +203,7 @@ class PolicyServer:
         except Exception as error:  # of requests, of TRL, and of a server that died of anything
             raise UserError(
                 f"The vLLM server at {self.url} failed ({first_line(error)}): its own log says why; start it again, "
-                f"and the same command goes on from the last checkpoint."
+                f"and the same command resumes from the last checkpoint."
             ) from None
 
 

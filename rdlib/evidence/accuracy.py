@@ -2,7 +2,7 @@
 
     summary(answers, ["teacher", "method", "benchmark"], base=lambda row: answers_of_icl)
 
-A row of `answers` is a graded answer: seed, id, correct, and the columns that tell groups apart. Accuracies are in per
+A row of `answers` is a graded answer: seed, id, correct, and the columns that define groups. Accuracies are in per
 cent, differences in percentage points; a value of the paper never shares a column with one of this study.
 """
 

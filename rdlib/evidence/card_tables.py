@@ -1,6 +1,6 @@
 """Tables for the cards of the embedded models and of the made-up world, and for the page of artifact evaluation.
 
-Each is `COMPUTED` of `rdlib.evidence.documents`: a function of the repository's root, whose rows a template fills in.
+Each is a function of the repository's root. Templates use their rows by the names in `documents.COMPUTED`.
 """
 
 from __future__ import annotations

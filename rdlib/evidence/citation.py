@@ -1,7 +1,7 @@
 """codemeta.json and .zenodo.json, from CITATION.cff and pyproject.toml: a part of `python -m rdlib documents`.
 
-A person edits CITATION.cff, where title, authors, licence and keywords stand; what Python and which packages are needed
-stands in pyproject.toml. codemeta.json is read by software registries (CodeMeta 3.0), .zenodo.json by Zenodo when it
+CITATION.cff, which a person edits, has title, authors, licence and keywords; pyproject.toml has the Python and the
+packages that are needed. Software registries read codemeta.json (CodeMeta 3.0), and Zenodo reads .zenodo.json when it
 archives a release.
 """
 

@@ -1,13 +1,12 @@
 """The paper's claims C1-C9, each judged from the result tables by its criterion in `params/claims.yaml`.
 
-A claim is made of cells (a benchmark with a teacher and a student, a value of lambda, a pair of failure
-ratios), each with a difference that the claim says is positive. That file says how a verdict is found, and
+A claim has one or more cells: a benchmark with a teacher and a student, a value of lambda, or a pair of failure
+ratios. Each cell has a difference that the claim says is positive. That file says how a verdict is found, and
 `rdlib.evidence.verdicts.judge` has the criterion that most claims share.
 
-Differences in accuracy are paired question by question, and the mean's interval resamples the questions of all cells of
-a benchmark together, and those of two benchmarks that were made from one problem, so cells that share questions or
-problems are not counted as independent. Where many cells carry one claim, the cells' p-values are adjusted together
-(Holm).
+Differences in accuracy are paired by question. The mean's interval resamples the questions of all cells of a benchmark
+together, so cells that share questions are not counted as independent. Questions of two benchmarks that were made from
+one problem are resampled together too. Where many cells carry one claim, their p-values are adjusted by Holm's method.
 """
 
 from __future__ import annotations
@@ -64,7 +63,7 @@ def judged(name: str, criterion: Criterion, results: Any) -> Claim:
 
 
 def pairs(criterion: EveryCell | SomeCell | Variant, correctness: pd.DataFrame) -> Iterator[Pair]:
-    """(cell, answers of Ours, answers of what it is held to) wherever both answered.
+    """(cell, answers of Ours, answers that it is compared with) wherever both answered.
 
     Cells are those of Table 2; of a variant, those on the benchmarks that the students were trained for.
     """
@@ -277,7 +276,7 @@ def _at_least_zero(interval: Interval) -> Interval:
 
 
 def _open_spreads(pooled: Interval, small: Interval, large: Interval, criterion: Spread) -> tuple[Open, ...]:
-    """The intervals that cover what they are held to: the difference 0, each spread its size."""
+    """The intervals that cover what they are compared with: the difference 0, each spread its size."""
     held = (("the difference", pooled, 0.0), ("Pos/Neg's spread", small, criterion.small))
     held += (("Pos/Pos's spread", large, criterion.large),)
     return tuple(Open(what, one, criterion.small) for what, one, size in held if one.low <= size < one.high)

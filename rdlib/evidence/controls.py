@@ -1,8 +1,8 @@
 """Controls of PPO's reward: is it better than one that knows less, and what is the teacher's vote worth?
 
-The arms of the experiment `controls` differ in PPO's reward alone: the same warm-up, queries, steps and choice of the
-checkpoint, which is by agreement with the teacher's vote in all of them. So they are also compared along PPO, before
-that choice, and by their samples.
+The arms of the experiment `controls` differ in PPO's reward alone: warm-up, queries and steps are the same. All choose
+their checkpoint by agreement with the teacher's vote. So they are also compared before that choice, along PPO, and by
+their samples.
 """
 
 from __future__ import annotations

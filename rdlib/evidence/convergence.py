@@ -1,7 +1,7 @@
-"""What became of the trainings: how they ended, what PPO reached, what fine-tuning forgot, and what reruns changed.
+"""Convergence: how trainings ended, what PPO reached, what fine-tuning forgot, and what reruns changed.
 
-A training ends when its patience is used up, or at the step limit of its method. The latter means that it might have
-improved further, so each such run is named.
+A training ends when its patience is used up, or at the step limit of its method. A run that reached the limit might
+have improved further, so each is named.
 """
 
 from __future__ import annotations

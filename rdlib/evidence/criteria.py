@@ -87,7 +87,7 @@ class Stability(_Criterion):
 
 
 class Spread(_Criterion):
-    """A setting hardly moves Pos/Neg (by less than `small`) and strongly moves Pos/Pos (by `large` at least; AUC)."""
+    """A setting changes the AUC of Pos/Neg by less than `small`, and that of Pos/Pos by at least `large`."""
 
     kind: Literal["spread"]
     setting: str

@@ -29,7 +29,7 @@ def best_of_n(judged: pd.DataFrame, counts: list[int], seed: int = 0) -> pd.Data
     """Expected correctness of each question when one of n of its samples is chosen; a row (id, n, strategy, value).
 
     "reward" takes the sample with the highest score, "any" is pass@n: both are exact means over all subsets of n.
-    "majority" takes the most frequent answer (ties share), and "distinct" any of the distinct texts, each as likely as
+    "majority" is the most frequent answer (ties share), and "distinct" any of the distinct texts, each as likely as
     the others: the result of a reward without information, which gives equal texts equal scores. Both are means over
     `SUBSETS` random subsets. "distinct" is left out where there are no texts, and an n larger than the number of
     samples.

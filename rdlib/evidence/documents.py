@@ -6,9 +6,9 @@ A template is Markdown with Jinja's placeholders (`rdlib.evidence.prose`):
     {% set c1 = table("claims", claim="C1") %}
     Ours minus SFT is {{ c1.mean_difference | pp(c1.low, c1.high) }}.
 
-`table("claims", ...)` has the rows of figures/claims.csv, `table("docs/memory.csv")` those of another file, or of all
-that match a pattern. Some names are `COMPUTED`. A Markdown table is a loop over rows that are written as they look.
-docs/templates/models/each.md.j2 is filled once for each embedded model, `model`, as docs/models/NAME.md.
+`table("claims", ...)` has the rows of figures/claims.csv. `table("docs/memory.csv")` has those of another file, and a
+pattern those of all files that match. Names in `COMPUTED` are tables that a function computes. A Markdown table is a
+loop over its rows. docs/templates/models/each.md.j2 is filled for each embedded model, as docs/models/NAME.md.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Tables of the follow-up experiments (params/followups.yaml): controlled experiments on seeds that are not released.
 
-The name of an arm (`trial`) has its parts between bars. `answers`: cell, arm, seed, moment, id, agrees, correct; a row
-is a validation question at a moment of a run: "start" and "end" of PPO, the policy "kept", and the "warm-up" before it.
-Differences are paired by question. Intervals are over questions, of the very seeds that were run (`OfSeeds`).
+The name of an arm (`trial`) has its parts between bars. `answers` has cell, arm, seed, moment, id, agrees and correct.
+A row is a validation question at a moment of a run: "start" or "end" of PPO, the "kept" policy, or the "warm-up".
+Differences are paired by question. Intervals are over questions alone, for the seeds that were run (`OfSeeds`).
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ def by_arm(*found: pd.DataFrame) -> Iterator[tuple[dict[str, str], list[pd.DataF
 
 
 def with_factors(table: pd.DataFrame, factors: Iterable[str]) -> pd.DataFrame:
-    """The table with the parts of each arm's name as columns, in the place of `trial`."""
+    """The table with the parts of each arm's name as columns, instead of `trial`."""
     parts = pd.DataFrame([name.split(" | ") for name in table["trial"]], index=table.index, columns=list(factors))
     return pd.concat([table[["cell"]], parts, table.drop(columns=["cell", "trial"])], axis="columns")
 

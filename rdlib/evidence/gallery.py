@@ -202,7 +202,7 @@ def save(figure: Figure, stem: Path) -> list[Path]:
     for kind, metadata in FORMATS.items():
         content = io.BytesIO()
         figure.savefig(content, format=kind, metadata=metadata)
-        figure.set_layout_engine("none")  # the layout is made: the second format need not make it again
+        figure.set_layout_engine("none")  # the layout is computed once, and the second format uses it too
         paths.append(stem.with_name(f"{stem.name}.{kind}"))
         artifacts.write_bytes(paths[-1], content.getvalue())
     plt.close(figure)

@@ -1,7 +1,7 @@
 """What `scripts/gpu_check.py` measured on a card, as tables for docs/memory.md and docs/speed.md.
 
-Results of a card are in bench/results, as gpu_check_<card>.json. Without one, the dry run says that nothing was seen
-on CUDA. What a CPU measured, to try the program, enters no document.
+Results of a card are in bench/results, as gpu_check_<card>.json. Without one, the dry run says that nothing was
+measured on CUDA. What a CPU measured, as a trial of the program, is in no document.
 """
 
 from __future__ import annotations

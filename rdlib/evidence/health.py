@@ -1,12 +1,12 @@
-"""Whether PPO did a student good, in one sentence, by what needs no gold answer.
+"""Did PPO improve a student? One sentence, from measures that need no gold answer.
 
     for one in measured(evidence):      # a cell of own questions: numbers
         print(sentence(one))            # words
 
-Agreement with the teacher's vote on held-out questions is the judge (accuracy, where more of them have gold answers).
-Rewards, lengths and texts show what a judge may miss: PPO can raise the reward alone, shorten answers or equal them.
-Entropies show whether it made the student surer: of the votes of a question's samples where the experiment RM was run
-(`rdlib.evidence.sharpening`), else of PPO's own rollouts.
+The measure is agreement with the teacher's vote on held-out questions; accuracy, where more of them have gold answers.
+Rewards, lengths and texts show what it may miss: PPO can raise the reward alone, shorten answers or make them all
+alike. Entropies show whether PPO made the student more certain: of the votes of a question's samples where experiment
+RM was run (`rdlib.evidence.sharpening`), else of PPO's own rollouts.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """R6, the cost ledger: floating-point operations of every stage from its tokens and its model's size.
 
 The usual estimate: with N parameters a forward pass costs 2N operations a token and a backward pass twice that.
-What is trained on and what is read besides are whole sequences, prompt and response. Left out are attention's own term,
-and the prompts where responses are sampled, which are read once for all their samples.
+Sequences that are trained on or scored count whole, prompt and response. Left out are attention's own term, and the
+prompts of sampled responses, since a prompt is read once for all its samples.
 """
 
 from __future__ import annotations

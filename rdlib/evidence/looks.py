@@ -1,7 +1,7 @@
 """How everything is drawn: one colour and one marker or hatch for each method, teacher and kind of response.
 
-They differ in greyscale too. Colours are Okabe and Ito's, with four of Tol's where those run out, all safe for
-colour-blind readers. Error bars are 95 % intervals.
+They differ in greyscale too. Colours are those of Okabe and Ito, and four of Tol's when more are needed; all are safe
+for colour-blind readers. Error bars are 95 % intervals.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The paper's numbers and names, and where each constant of the method comes from.
 
-The tables are copies of the paper's (`paper_values/*.csv`). A constant is stated (the paper's text says it),
-reconstructed (its formula or value is missing from the text; this reading fits the words) or open (no value
-survives; the value is ours).
+The tables are copies of the paper's (`paper_values/*.csv`). A constant is "stated" where the paper's text gives it. It
+is "reconstructed" where a formula or value is missing and this reading fits the words, and "open" where the value is
+ours because the text has none.
 """
 
 from __future__ import annotations
@@ -103,6 +103,9 @@ def provenance_table(settings: dict) -> pd.DataFrame:
     keys = [text.split() for text in table["keys"]]  # dotted settings that hold our value, where `ours` does not say it
     found = [" / ".join(as_text(lookup(settings, key)) for key in some) for some in keys]
     ours = [said or value for said, value in zip(table["ours"], found, strict=True)]
+    if rank := lookup(settings, "training.lora.r"):
+        trained = table["name"] == "SFT parameters trained"
+        ours = [f"adapters (LoRA) of rank {rank}" if one else value for one, value in zip(trained, ours, strict=True)]
     table = table.assign(this_study=ours, setting=[", ".join(some) for some in keys])
     return table.rename(columns={"name": "constant"})[["constant", "paper", "status", "where", "this_study", "setting"]]
 

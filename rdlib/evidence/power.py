@@ -1,7 +1,7 @@
-"""Power of a paired difference in accuracy: how many seeds and questions tell it from zero.
+"""Power of a paired difference in accuracy: how many seeds and questions make it significant.
 
     parts = components([Answered(differences)])              # from released answers: (seeds, questions) in {-1, 0, 1}
-    power(parts, 0.015), told(parts), seeds_needed(parts, 0.015), questions_needed(parts, 0.015)
+    power(parts, 0.015), detectable(parts), seeds_needed(parts, 0.015), questions_needed(parts, 0.015)
 
 All seeds of a study answer the same questions, so a difference d of seed s at question q is taken as
 
@@ -12,17 +12,17 @@ Searle, Casella and McCulloch, Variance Components, 1992, chapter 4), and with S
 
     Var(estimate) = seeds / S + (questions + rest / S) / Q.
 
-What is left with ever more seeds is questions / Q: the variance that comes with the choice of the test questions does
-not shrink with the number of seeds. A mean over cells is such a sum too: cells share seeds, and those of a benchmark
-share questions, so the cells of a benchmark are averaged question by question before anything is estimated. Where
-several questions were made from one problem, "question" means the problem with all of them, here and below, as it is
-what `rdlib.evidence.stats` resamples.
+With more and more seeds questions / Q is left: the variance from the choice of test questions does not shrink with
+the number of seeds. A mean over cells has the same form. Cells share seeds, and cells of a benchmark share questions,
+so these are averaged by question before anything is estimated. Where several questions were made from one problem,
+"question" means the problem with all of them, which is what `rdlib.evidence.stats` resamples.
 
-The test is the one behind every verdict, whether the 95 % interval of `rdlib.evidence.stats` excludes zero: its half
-is sqrt(z^2 Vq + t^2 Vs), Vq the variance over questions (normal quantile z), Vs that over seeds, known from S seeds
-alone (Student's t with S - 1 degrees of freedom). Its power is averaged over what S seeds may estimate for Vs, a
-chi-squared number; without variance over questions that is the noncentral t distribution with S - 1 degrees of freedom,
-without variance over seeds the normal approximation (Cohen, Statistical Power Analysis, 1988, chapter 2).
+The test is that of every verdict: does the 95 % interval of `rdlib.evidence.stats` exclude zero? Its half-width is
+sqrt(z^2 Vq + t^2 Vs). Vq is the variance over questions, with the normal quantile z. Vs is the variance over seeds,
+estimated from S seeds, with Student's t of S - 1 degrees of freedom. Power is averaged over the possible estimates of
+Vs, which are chi-squared distributed. Without variance over questions this is the noncentral t distribution with S - 1
+degrees of freedom; without variance over seeds it is the normal approximation (Cohen, Statistical Power Analysis, 1988,
+chapter 2).
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class Benchmark:
 
 @dataclass(frozen=True)
 class Components:
-    """The variances behind a mean difference, as shares (not per cent) squared, and the seeds they were seen with."""
+    """The variance components of a mean difference, as shares (not per cent) squared, and their number of seeds."""
 
     seeds: int
     between_seeds: float
@@ -103,13 +103,13 @@ class Components:
 
 
 def components(parts: Sequence[Answered]) -> Components:
-    """The variances behind a weighted mean of differences, all of the same seeds; those found negative are 0.
+    """The variance components of a weighted mean of differences, all of the same seeds; negative estimates become 0.
 
-    UserError with fewer than two seeds or questions, where no variance can be told apart.
+    UserError with fewer than two seeds or questions, where the components cannot be separated.
     """
     seeds = {part.differences.shape[0] for part in parts}
     if len(seeds) != 1 or min(min(part.differences.shape) for part in parts) < 2:
-        raise UserError("The variances behind a difference need two seeds and two questions at least: run more seeds.")
+        raise UserError("The variances of a difference need two seeds and two questions at least: run more seeds.")
     benchmarks = tuple(_benchmark(part) for part in parts)
     means = sum(part.weight * part.differences.mean(axis=1) for part in parts)
     inside = sum(b.weight**2 * b.rest / b.questions for b in benchmarks)
@@ -126,7 +126,7 @@ def _benchmark(part: Answered) -> Benchmark:
 
 
 def cautious(parts: Components, level: float = 0.80) -> Components:
-    """The same with the variance of seeds' estimates at its upper limit: few seeds tell it badly.
+    """The same with the variance of seeds' estimates at its upper limit: few seeds estimate it badly.
 
     Planning by that limit (80 %, one-sided, by the chi-squared distribution) is what Browne advises for small pilots
     (Statistics in Medicine 14, 1995): a variance seen too small plans too few.
@@ -138,7 +138,7 @@ def cautious(parts: Components, level: float = 0.80) -> Components:
 
 
 def half_width(parts: Components, level: float = LEVEL) -> float:
-    """Half of the interval that `rdlib.evidence.stats` gives such an estimate, where S seeds tell Vs as it is."""
+    """Half-width of the interval that `rdlib.evidence.stats` gives such an estimate, where the seeds' Vs is exact."""
     return float(_half_width(parts, 1.0, level))
 
 
@@ -164,8 +164,8 @@ def power(parts: Components, difference: float, level: float = LEVEL) -> float:
     return float(np.mean(ndtr((difference - half) / deviation) + ndtr((-difference - half) / deviation)))
 
 
-def told(parts: Components, wanted: float = POWER) -> float:
-    """The smallest true difference (a share) whose interval excludes zero with the chance that is wanted."""
+def detectable(parts: Components, wanted: float = POWER) -> float:
+    """The minimum detectable difference (a share): the smallest whose interval excludes zero with the wanted power."""
     if parts.variance == 0:
         return 0.0
     most = 20 * half_width(parts) + 10 * math.sqrt(parts.variance)
@@ -173,7 +173,7 @@ def told(parts: Components, wanted: float = POWER) -> float:
 
 
 def seeds_needed(parts: Components, difference: float, wanted: float = POWER) -> float:
-    """The fewest seeds, two at least, that tell a difference with the chance that is wanted; infinity: none do."""
+    """The fewest seeds, at least two, that detect a difference with the wanted power; infinity: none do."""
     if power(parts.at(seeds=MOST_SEEDS), difference) < wanted:
         return math.inf
     few, many = 1, 2
@@ -186,7 +186,7 @@ def seeds_needed(parts: Components, difference: float, wanted: float = POWER) ->
 
 
 def questions_needed(parts: Components, difference: float, wanted: float = POWER) -> float:
-    """How many times the present questions tell a difference with the chance that is wanted; infinity: none do."""
+    """How many times the present questions detect a difference with the wanted power; infinity: none do."""
     if power(parts.at(times=1e6), difference) < wanted:
         return math.inf
     missing = lambda logarithm: power(parts.at(times=math.exp(logarithm)), difference) - wanted  # noqa: E731
@@ -195,7 +195,7 @@ def questions_needed(parts: Components, difference: float, wanted: float = POWER
 
 
 def needed_half_width(difference: float, level: float = LEVEL, wanted: float = POWER) -> float:
-    """The widest half of an interval at which a difference is told with the chance that is wanted.
+    """The largest half-width of an interval at which a true difference is significant with the wanted power.
 
     By the normal approximation, z / (z + z_wanted) = 0.70 of the difference: a number that is known before any run.
     Where the width comes from few seeds Student's t would allow a little more (0.74 with five seeds, 0.72 with ten).

@@ -1,8 +1,8 @@
-"""The power of the study as tables: of each claim about accuracies, cell by cell and for the mean over its cells.
+"""Tables of the study's power: for each claim about accuracies, in each cell and averaged over the cells.
 
-found = estimates(evidence)   # the variances at hand
+found = estimates(evidence)   # variances from the released answers
 power_table(found)            # what a difference of interest needs
-plans(found)                  # the same with other numbers of seeds and questions
+plans(found)                  # power with other numbers of seeds and questions
 """
 
 from __future__ import annotations
@@ -137,7 +137,7 @@ def power_table(found: list[Estimate]) -> pd.DataFrame:
             *(parts.seeds, one.questions, 100 * one.difference),
             *(100 * np.sqrt(v) for v in (parts.between_seeds / parts.seeds, parts.of_questions, parts.rest)),
             *(100 * power.half_width(parts), power.needed_half_width(one.smallest), one.smallest),
-            *(100 * power.power(parts, share), 100 * power.told(parts)),
+            *(100 * power.power(parts, share), 100 * power.detectable(parts)),
             *(power.seeds_needed(parts, share), power.seeds_needed(power.cautious(parts), share)),
             power.questions_needed(parts, share),
         ]
@@ -161,9 +161,9 @@ def plans(found: list[Estimate]) -> pd.DataFrame:
 
 
 def _planned(some: list[Estimate], seeds: int, times: float) -> tuple[float, float]:
-    """Median power (%) and difference told (pp) over some cells; NaN without any."""
+    """Median power (%) and detectable difference (pp) over some cells; NaN without any."""
     if not some:
         return np.nan, np.nan
     parts = [one.parts.at(seeds, times) for one in some]
     powers = [power.power(part, one.smallest / 100) for part, one in zip(parts, some, strict=True)]
-    return 100 * float(np.median(powers)), 100 * float(np.median([power.told(part) for part in parts]))
+    return 100 * float(np.median(powers)), 100 * float(np.median([power.detectable(part) for part in parts]))

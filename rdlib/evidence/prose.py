@@ -2,8 +2,8 @@
 
     fill("Ours minus SFT is {{ rows.gain | pp(rows.low, rows.high) }}.", "README", rows=Rows(table, "claims"))
 
-A number that is not there is an error: an unknown name or column, an empty value, no row or several where one is asked
-for. `{% do expect(rows.low > 0) %}` writes nothing and is an error where new results contradict the sentence beside it.
+A missing number is an error: an unknown name or column, an empty value, or no single row where one is asked for.
+`{% do expect(rows.low > 0) %}` writes nothing. It is an error where new results contradict the sentence beside it.
 """
 
 from __future__ import annotations

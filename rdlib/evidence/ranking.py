@@ -1,11 +1,11 @@
-"""Why does a random choice among samples beat the reward model's? Its ranking of a question's samples, taken apart.
+"""Why does a random choice among samples beat the reward model's? Its ranking of a question's samples, in parts.
 
-`judged` is the table of stage 13_judged_responses with cell and seed, as in `rdlib.evidence.diagnostics`; only the
-samples before PPO are ranked, whose rewards the reward model was made for. Where no question has a gold answer, the
+`judged` is the table of stage 13_judged_responses with cell and seed, as in `rdlib.evidence.diagnostics`. Only samples
+before PPO are ranked, since the reward model was trained on such samples. Where no question has a gold answer, the
 teacher's vote judges.
 
-A text that most samples share is mostly right, and a reward model that scores it well gives it no more than its one
-score. Rare texts are many, so the highest of their scores is high by chance.
+A text that most samples share is mostly right, but it has one score however many share it. Rare texts are many, so
+the highest of their scores is high by chance.
 """
 
 from __future__ import annotations

@@ -4,9 +4,9 @@
     evidence.rows("answers", "R1")   # the answers of one experiment, of every seed that has it
     evidence.correctness             # the answers of the study and its ablations, each run once
 
-Results lie in one folder a seed (`seed0`, `seed1`, ...), as `rdlib.study.results` writes them: long tables, a file a
-kind of row. COLUMNS has what each file has; a column with a dot in its name is a setting in which the row's model
-differs from the profile, and empty where it does not. VIEWS names the rows that exhibits read.
+Each seed has a folder (`seed0`, `seed1`, ...) of long tables, one file for each kind of row, which
+`rdlib.study.results` writes. COLUMNS has the columns of each file. A column with a dot in its name is a setting: its
+value where the row's model differs from the profile, else empty. VIEWS names the rows that exhibits read.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
-"""Does PPO make a policy better, or only surer? Its samples before and after PPO, question by question.
+"""Does PPO make a policy better, or only more certain? Its samples before and after PPO, by question.
 
     values = by_question(judged, [1, 4, 16, 30])    # a row a question, measure and k
     found = changes(judged, [1, 4, 16, 30])         # a row a cell, measure and k: before, after, paired change
     print(verdict(found))                           # a sentence a cell
 
 A policy is sharpened where single samples (pass@1) and majorities (maj@k) are right more often while pass@k falls for
-large k: right answers that it gave rarely are gone. `judged` is the table of stage 13_judged_responses, as in
-`rdlib.evidence.diagnostics`, with cell and seed. Where no question has a gold answer, the teacher's vote judges.
+large k: it no longer gives the right answers that it gave rarely. `judged` is the table of stage 13_judged_responses,
+as in `rdlib.evidence.diagnostics`, with cell and seed. Where no question has a gold answer, the teacher's vote judges.
 pass@k is the unbiased estimator of Chen et al. (2021), eq. 1; maj@k and best of k are exact means over all subsets too.
 """
 

@@ -1,14 +1,16 @@
 """Uncertainty: 95 % intervals of accuracies, of paired differences and of AUCs.
 
 The unit of sampling is the question or, where several were made from one problem (`rdlib.tasks.problems`), the problem
-with all of them: a cluster bootstrap. Methods answer the same questions, so a difference is taken question by question
-before anything is resampled. With several seeds their mean is moved as well, by draws of Student's t: five seeds that
-are resampled cover 84 % where 95 % is stated, and t is right at every level. All seeds of a study answer the same
-questions, so these are resampled for all seeds together: what their choice adds to the variance does not shrink with
-seeds. What is left of a difference's variance (`rdlib.evidence.power`) is in both parts, so an
-interval is a little too wide rather than too narrow.
-Everything that is resampled is a `Draws`: the estimate beside its bootstrap values. Draws made with the same
-key share their resamples, so they can be subtracted and averaged, and stay paired.
+with all of them: a cluster bootstrap. Methods answer the same questions, so a difference is taken for each question
+before anything is resampled.
+
+With several seeds, draws of Student's t are added for the variance over seeds. Resampling five seeds would cover 84 %
+where 95 % is stated; t has the stated coverage. All seeds answer the same questions, so questions are resampled for all
+seeds together: their part of the variance does not shrink with more seeds. The residual variance
+(`rdlib.evidence.power`) is counted in both parts, so an interval is slightly too wide rather than too narrow.
+
+Everything that is resampled is a `Draws`: the estimate beside its bootstrap values. Draws with the same key share their
+resamples, so they can be subtracted and averaged, and stay paired.
 """
 
 from __future__ import annotations
@@ -34,7 +36,7 @@ NAN = float("nan")
 
 @dataclass(frozen=True)
 class Interval:
-    """An estimate with the ends of its interval, and the number of questions behind it."""
+    """An estimate with the ends of its interval, and its number of questions."""
 
     estimate: float
     low: float
@@ -44,7 +46,7 @@ class Interval:
 
 @dataclass(frozen=True)
 class Draws:
-    """An estimate, its bootstrap values (resamples,) and the number of questions behind it."""
+    """An estimate, its bootstrap values (resamples,) and its number of questions."""
 
     estimate: float
     values: np.ndarray

@@ -1,4 +1,4 @@
-"""What all tables are made with: the paper's order, values by seed, rounding, writing.
+"""Helpers of all tables: the paper's order, values by seed, rounding, writing.
 
 Accuracies are in per cent (columns `*_pct`), differences in percentage points (`*_pp`), AUCs in [0, 1].
 """

@@ -1,12 +1,11 @@
-"""A judged claim: its cells, the number that its verdict rests on, and the criterion that most claims share.
-
+"""A judged claim: its cells, the number that decides its verdict, and the criterion that most claims share.
 
 - supported: every cell's difference is positive, and the 95 % interval of their mean lies above 0;
 - not supported: the interval of their mean lies at or below 0 (and is not 0 to 0, as where all policies are the same),
   or most cells' own intervals lie below 0;
 - under-powered: neither, and an interval that leaves it open is wider than 80 % power for the smallest difference of
-  interest needs. That is the mean's where it covers 0, and else those of the cells that go against the claim; where
-  one of these is told from 0, the cells contradict each other, and more data would not change that;
+  interest needs. That interval is the mean's where it covers 0, and else those of the cells with a negative difference.
+  Where one of these is significantly negative, the cells contradict each other, and more data would not change that;
 - inconclusive: anything else.
 """
 
@@ -36,7 +35,7 @@ class Cell:
 
     `p_value` is that of the difference against 0, `effect` its size (Cohen's h); NaN where there is none. `seeds` are
     the differences of single seeds, as `rdlib.evidence.tables.by_seed` writes them. Of a difference in accuracy,
-    `pairs` is the number of pairs of policies behind it and `alike` that of those that answer every question alike.
+    `pairs` is the number of pairs of policies compared and `alike` that of those that answer every question alike.
     """
 
     name: str
@@ -91,7 +90,7 @@ class Open:
 
 @dataclass(frozen=True)
 class Claim:
-    """A judged claim; its verdict rests on `pooled`, in `unit`: pp (percentage points) or AUC.
+    """A judged claim; its verdict depends on `pooled`, in `unit`: pp (percentage points) or AUC.
 
     `left_open`: the intervals that keep it from being supported or not, where it is neither. `level` is that of all its
     intervals, which are `over` what is sampled.
@@ -188,8 +187,8 @@ def earlier_verdicts() -> pd.DataFrame:
 def left_open(cells: list[Cell], pooled: Interval, smallest: Smallest) -> tuple[Open, ...]:
     """The intervals by which the common criterion finds a claim neither supported nor not supported.
 
-    The mean's where it covers 0; else those of the cells that go against the claim, and none where one of them is told
-    from 0.
+    The mean's where it covers 0; else those of the cells with a negative difference, and none where one of them is
+    significant.
     """
     if not cells or not np.isfinite(pooled.low):
         return ()

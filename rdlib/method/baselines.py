@@ -86,7 +86,7 @@ class AgreementDPOTrainer(AgreementMixin, DPOTrainer, trainers.PlainCheckpoints)
 class OwnPrompts:
     """A trainer of TRL's that samples, whose prompts are the study's: `tokens` holds their ids by their plain text.
 
-    (TRL would fill the chat template anew, and add a second BOS to a prompt that has one.)
+    (TRL would fill the chat template again, and add a second BOS to a prompt that has one.)
     """
 
     tokens: dict[str, list[int]]

@@ -109,9 +109,9 @@ def grade(
 ) -> pd.DataFrame:
     """benchmark, id, group, text, answer, gold, correct, tokens of each test response.
 
-    `correct` is missing where a question of the user's own has no gold answer (`rdlib.method.held_out` holds those to
-    the teacher's vote); any other must have one. A GSM-Plus question that lacks what an answer needs is answered right
-    by saying so, as its authors have it. One of a question's `aliases` (by `questions.read_aliases`) is right as well.
+    `correct` is missing where a question of the user's own has no gold answer (`rdlib.method.held_out` compares those
+    with the teacher's vote); any other must have one. A GSM-Plus question that lacks what an answer needs is answered
+    right by saying so, as its authors have it. A question's `aliases` (by `questions.read_aliases`) are right as well.
     """
     benchmark = responses["split"].replace({"test": stage.dataset})
     answer = responses["answer"].tolist()

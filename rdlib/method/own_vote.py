@@ -1,6 +1,6 @@
-"""The student's own majority vote in the place of the teacher's: controls of what the teacher's vote is worth.
+"""The student's own majority vote instead of the teacher's: controls of what the teacher's vote is worth.
 
-Fixed before PPO, or drawn anew from the policy at every update as in TTRL (Zuo et al., 2025). Only queries with a
+It is fixed before PPO, or sampled from the policy at every update as in TTRL (Zuo et al., 2025). Only queries with a
 pseudo-label have one, so that both votes reward the same queries. The student's vote has no threshold: the most
 frequent answer counts, however few samples give it.
 """

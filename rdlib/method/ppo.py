@@ -125,7 +125,7 @@ class PPOTrainer:
         ]
         optimizer = torch.optim.AdamW(groups, weight_decay=0.0, fused=True)  # see training.OPTIMIZER
         self.forward_size = forward_size
-        if self.accelerator.distributed_type == DistributedType.DEEPSPEED:  # it can be told in no other way
+        if self.accelerator.distributed_type == DistributedType.DEEPSPEED:  # it takes these in no other way
             more = {"train_micro_batch_size_per_gpu": forward_size, "gradient_clipping": settings.max_grad_norm}
             self.accelerator.state.deepspeed_plugin.deepspeed_config.update(more)
         self.model, self.optimizer = self.accelerator.prepare(self.both, optimizer)
@@ -196,10 +196,10 @@ class PPOTrainer:
                 self.on_update(row)
 
     def _use_patience(self, agreement: float) -> None:
-        """Start the patience anew where training brought something better.
+        """Restart the patience where training brought something better.
 
-        It is held to what training reached, and not to the start, which is kept where nothing is better: so it is with
-        the trainers of the baselines, and a policy may first lose what it gains later.
+        Agreement is compared with the best that training reached, not with the start, which is kept where nothing is
+        better. The baselines' trainers do so too, since a policy may first lose what it gains later.
         """
         trained = self.best["trained"]
         if trained is None or agreement > trained:
@@ -361,7 +361,7 @@ def require_finite(tensor: Tensor, what: str, batch: Batch) -> None:
 def _require_plain_head(model: nn.Module, prompt: list[int]) -> None:
     """Refuse architectures that change their logits after the output layer, as Gemma 2 does.
 
-    By their configuration, and by trying: a cap hardly shows in the small logits of one position.
+    By their configuration, and by trying: a cap is barely seen in the small logits of one position.
     """
     device = next(model.parameters()).device
     ids = torch.tensor([prompt], device=device)

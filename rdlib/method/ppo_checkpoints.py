@@ -1,4 +1,4 @@
-"""A PPO run's checkpoints: all that it needs to go on as it would have gone on, written whole or not at all.
+"""A PPO run's checkpoints: all that a resumed run needs for the same result, written whole or not at all.
 
 checkpoint-<update>/
     state.json              update, history, the best update so far, and under what settings

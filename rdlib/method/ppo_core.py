@@ -11,7 +11,7 @@ An episode of three tokens in a batch padded to four, with gamma = lambda = 1 an
     returns   1.0   1.0   1.0     .
     advantage 0.5   0.4   0.2     .
 
-Held to trl 1.12.0's PPOTrainer by tests/golden. One difference is deliberate: TRL puts the score, and one
+tests/golden compares it with trl 1.12.0's PPOTrainer. One difference is deliberate: TRL puts the score, and one
 more value, on the position after the last token when the batch has room there. Here, as in most other
 libraries, the score belongs to the last token (the EOS), so that an episode's advantages do not depend on how
 long the others in its batch are. A mask that is one longer reproduces TRL's numbers.

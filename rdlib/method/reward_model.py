@@ -199,7 +199,7 @@ class RewardModelTrainer(trainers.FiniteSteps, trainers.GlobalBatches, trainers.
         """`validation`: a row a validation response with its query (id), kind_id and token ids (sequence)."""
         super().__init__(*args, **kwargs)
         self.settings, self.validation = settings, validation
-        self.model_accepts_loss_kwargs = True  # `compute_loss` is told the counts of the whole batch
+        self.model_accepts_loss_kwargs = True  # `compute_loss` gets the counts of the whole batch
 
     def _get_num_items_in_batch(self, batch_samples, device):
         if self.accelerator.num_processes * self.args.gradient_accumulation_steps == 1:

@@ -146,13 +146,33 @@ def reward_function(
     return RewardFunction(judge, given, read, profile.reward, pad, scale, guard, stage.seed)
 
 
-def own_votes(source: str, score: RewardFunction, queries, responses, samples: PolicySamples, count: int) -> Votes:
-    """The labels that a reward's `source` rewards: pseudo-labels, or the student's own vote (`own_vote`)."""
-    if source == "student_vote":
+def own_votes(
+    settings: Reward, score: RewardFunction, queries: pd.DataFrame, responses: pd.DataFrame, samples: PolicySamples
+) -> Votes:
+    """The labels that are rewarded: pseudo-labels, or the student's own vote (`own_vote`), as the settings have it.
+
+    `responses` are those of the student before PPO; `samples` draws from the policy as it is.
+    """
+    if settings.source == "student_vote":
         return own_vote.fixed(queries, responses)
-    if source == "renewed_vote":
-        return own_vote.renewed(score.labels, samples.answers, count, score.seed)
+    if settings.source == "renewed_vote":
+        return own_vote.renewed(score.labels, samples.answers, settings.votes, score.seed)
     return score.votes
+
+
+def queries_of(stage, questions: pd.DataFrame, labels: pd.DataFrame, responses: pd.DataFrame) -> pd.DataFrame:
+    """D_RL of the stage; UserError where it is empty, or where a vote rewards and no query has a pseudo-label."""
+    profile = stage.profile
+    queries = training_queries(questions, labels, responses, labelled=profile.ppo.queries == "labelled")
+    if queries.empty:
+        raise UserError(f"{stage.label}: the student failed no query and the teacher none, so there is nothing to do.")
+    source = profile.reward.source
+    if source in VOTES and queries["pseudo_label"].isna().all():
+        raise UserError(
+            f"{stage.label}: reward.source is {source}, and no query has a pseudo-label to vote for: lower "
+            f"voting.threshold, or take another reward.source."
+        )
+    return queries
 
 
 def run(stage, work: Path, on_update=None) -> None:
@@ -163,18 +183,8 @@ def run(stage, work: Path, on_update=None) -> None:
     questions = read_questions(stage.input("data"), "train", "validation")
     labels = artifacts.read_parquet(stage.input("labels") / "labels.parquet")
     responses = artifacts.read_parquet(stage.input("student") / "responses.parquet")
-    ppo = profile.ppo
-    queries = training_queries(questions, labels, responses, labelled=ppo.queries == "labelled")
-    if queries.empty:
-        raise UserError(f"{stage.label}: the student failed no query and the teacher none, so there is nothing to do.")
-    source_of_reward = profile.reward.source
-    if source_of_reward in VOTES and queries["pseudo_label"].isna().all():
-        raise UserError(
-            f"{stage.label}: reward.source is {source_of_reward}, and no query has a pseudo-label to vote for: lower "
-            f"voting.threshold, or take another reward.source."
-        )
-    if stage.method == "ours_wo_d":
-        ppo = ppo.without_warmup()
+    ppo = profile.ppo.without_warmup() if stage.method == "ours_wo_d" else profile.ppo
+    queries = queries_of(stage, questions, labels, responses)
     asked = list(prompts.of_questions(settings, queries).values())
     encoded = [prompts.encode(tokenizer, prompt) for prompt in asked]
     longest = max(map(len, encoded))
@@ -182,7 +192,7 @@ def run(stage, work: Path, on_update=None) -> None:
     accelerator = training.new_accelerator(profile.training)
     scorer, pad = stage.input("reward_model"), tokenizer.pad_token_id
     scale = scale_of(artifacts.read_parquet(scorer / "scores.parquet"), profile.reward)
-    first = scale if source_of_reward == "reward_model" else None
+    first = scale if profile.reward.source == "reward_model" else None
     shares = not training.keeps_in_step(accelerator)
     if profile.training.lora is not None:
         torch.manual_seed(stage.seed)  # new adapters are drawn
@@ -190,14 +200,13 @@ def run(stage, work: Path, on_update=None) -> None:
     score = reward_function(stage, tokenizer, queries, asked, judge.to(accelerator.device), scale)
     batch, limit = profile.generation.batch_size, settings.max_tokens
     samples = PolicySamples(policy, tokenizer, encoded, score.read, batch, limit, ppo.temperature, accelerator)
-    train = responses[responses["split"] == "train"]
-    score.votes = own_votes(source_of_reward, score, queries, train, samples, profile.reward.votes)
+    score.votes = own_votes(profile.reward, score, queries, responses, samples)
     validation = questions[questions["split"] == "validation"]
     agreement = Agreement(validation, labels, tokenizer, settings, batch, stage.answer_kind)
-    kept = {"validation": Kept(work / "validation", validation_answers(agreement))}
+    tables = {"validation": validation_answers(agreement)}
     if ppo.kept_queries:
-        along = kept_responses(samples, score.judge, queries, ppo.kept_queries, stage.seed)
-        kept["rollouts"] = Kept(work / "rollouts", along)
+        tables["rollouts"] = kept_responses(samples, score.judge, queries, ppo.kept_queries, stage.seed)
+    kept = {name: Kept(work / name, table_of) for name, table_of in tables.items()}
     watch = watching.Watch(stage)
     show = watch.of_updates(on_update)
     with closing(watch), open_sampler(policy, tokenizer, profile, settings.max_tokens, longest) as sample:
@@ -222,13 +231,13 @@ def run(stage, work: Path, on_update=None) -> None:
     if training.is_main():
         unlabelled = int(queries["pseudo_label"].isna().sum())
         trained |= {"queries": len(queries), "without_label": unlabelled}
-        votes = profile.reward.votes if source_of_reward == "renewed_vote" else 0
+        votes = profile.reward.votes if profile.reward.source == "renewed_vote" else 0
         lengths = [len(prompt) for prompt in encoded]
         save(trainer, trained | token_counts(trainer.history, ppo, lengths, stage.seed, votes), kept, work)
 
 
 def save(trainer: PPOTrainer, summary: dict, kept: dict[str, Kept], work: Path) -> None:
-    """Write what the stage leaves behind, the tables `kept` by name, and remove what only a run in progress needs."""
+    """Write the stage's results, the tables `kept` by name, and remove what only a run in progress needs."""
     policy, tokenizer = trainer.policy, trainer.tokenizer
     endings.agree(policy, tokenizer)
     training.merged(policy).save_pretrained(work / "model")
@@ -240,7 +249,7 @@ def save(trainer: PPOTrainer, summary: dict, kept: dict[str, Kept], work: Path) 
 
 
 def drop_traces(work: Path, kept: dict[str, Kept]) -> None:
-    """Remove what a run goes on from, and what a failed one left: a stage's last step, until which nothing is lost."""
+    """Remove what a run resumes from, and what a failed one left: a stage's last step, until which nothing is lost."""
     for checkpoint in work.glob("checkpoint-*"):
         shutil.rmtree(checkpoint)
     for failed in work.glob("failed_update_*"):  # of an earlier try

@@ -22,7 +22,7 @@ KEPT_SAMPLES = 4  # responses to each of the kept queries
 
 
 class Kept:
-    """A table of every validated update: one file an update, so a run that is killed and goes on keeps those it had."""
+    """A table of every validated update: one file an update, so a run that is killed and resumed keeps those it had."""
 
     def __init__(self, folder: Path, table_of: Callable[[int], pd.DataFrame]):
         """`table_of` makes the table of an update."""
@@ -45,14 +45,14 @@ class Kept:
 
 
 def validation_answers(agreement: Agreement) -> Callable[[int], pd.DataFrame]:
-    """The answers behind a validation agreement, a row a question: id, answer. They can be compared with gold later."""
+    """The answers of a validation agreement, a row a question: id, answer. They can be compared with gold later."""
     return lambda update: pd.DataFrame({"id": agreement.ids, "answer": agreement.answers})
 
 
 class AnswerReader:
     """Reads the answer out of what a policy says to the query of an index, as the engines would show it.
 
-    The policy samples on behind a stop string; what it says there is not read.
+    The policy samples on after a stop string; what it says there is not read.
     """
 
     def __init__(self, tokenizer, asked: list[prompts.Prompt], kind: str):

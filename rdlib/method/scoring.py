@@ -170,9 +170,9 @@ def shared_prefixes(ids: Tensor, mask: Tensor, queries: Tensor) -> tuple[Tensor,
 
 
 def reads_prefixes(model: nn.Module) -> bool:
-    """Whether a model can go on from kept keys and values while it trains: the usual ones, without checkpointing.
+    """Whether a model can continue from kept keys and values in training: the usual ones, without checkpointing.
 
-    A cache with a sliding window forgets; and checkpointing keeps nothing that could be handed on.
+    A cache with a sliding window drops keys; and gradient checkpointing keeps none.
     """
     inner = getattr(model, "module", model)
     plain = all(type(layer) is DynamicLayer for layer in DynamicCache(config=inner.config).layers)

@@ -90,7 +90,7 @@ class AgreementSFTTrainer(trainers.FiniteSteps, trainers.GlobalBatches, SFTTrain
     blank = mask_prompt([0], [], 1)
 
     def evaluation_loop(self, *args, **kwargs) -> EvalLoopOutput:
-        """The usual metrics and `eval_agreement`, which the callbacks of an evaluation are told too."""
+        """The usual metrics and `eval_agreement`, which the callbacks of an evaluation get too."""
         output = super().evaluation_loop(*args, **kwargs)
         with training.whole_model(self) as model:
             output.metrics["eval_agreement"] = self.agreement(model, self.accelerator)

@@ -1,8 +1,8 @@
 """Stage 13_style: what could be seen of the teacher in a right response, by the best possible judge and by the world.
 
-Of two distributions, no test tells samples apart better than the ratio of their likelihoods (Neyman and Pearson). So
-the AUC of log p_T(y | x) - log p_S(y | x), teacher positives against student positives, is about the most that any
-reward model can see of the teacher in a response y: not quite, as the teacher was sampled at other temperatures too.
+No test separates samples of two distributions better than the ratio of their likelihoods (Neyman and Pearson). So the
+AUC of log p_T(y | x) - log p_S(y | x), teacher positives against student positives, is close to the highest that any
+reward model can reach on a response y. It is not exact, as the teacher was sampled at other temperatures too.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 CPU_TILE = 2**22  # logits at once: 16 MiB in float32, which stay in a CPU's caches
-TILE = 2**25  # on other devices: 128 MiB, so that the time to start its kernels hardly counts
+TILE = 2**25  # on other devices: 128 MiB, so that the time to start its kernels is negligible
 ALIGNED = 64  # a tile's width is a multiple of this, as matrix products like it
 
 

@@ -57,7 +57,7 @@ def in_bf16(settings: Training) -> bool:
 
 
 def on_cpu() -> bool:
-    """Whether accelerate is told to compute on the CPU, where it leaves out DeepSpeed and FSDP without a word."""
+    """Whether accelerate has to compute on the CPU, where it silently leaves out DeepSpeed and FSDP."""
     return not torch.cuda.is_available()
 
 
@@ -292,13 +292,13 @@ class ProgressBar(TrainerCallback):
         self.bar.close()
 
 
-# Timing, and totals that the trainers count anew after a resume.
+# Timing, and totals that the trainers count from 0 after a resume.
 UNSTABLE = ("runtime", "step_time", "per_second", "total_flos", "num_tokens", "train_loss")
 SHOWN = ("loss", "eval_loss", "eval_agreement", "eval_pos_neg_auc")
 
 
 def train(trainer: Trainer, work: Path, stage) -> pd.DataFrame:
-    """Train, going on from the last whole checkpoint if there is one; returns the history, a row a log."""
+    """Train, from the last whole checkpoint if there is one; returns the history, a row a log."""
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(BestIsHere())
     if stage.profile.training.report_to:
@@ -322,10 +322,10 @@ def out_of_patience(trainer: Trainer, state: TrainerState) -> bool:
 
 
 class BestIsHere(TrainerCallback):
-    """Has a run that goes on find its best checkpoint in its own folder, which may have been moved since."""
+    """Lets a resumed run find its best checkpoint in its own folder, which may have been moved since."""
 
     def on_train_begin(self, args, state, control, **kwargs) -> None:
-        """Name the folder anew; the Trainer has forgotten one that it did not find."""
+        """Set the folder again; the Trainer has forgotten one that it did not find."""
         if state.best_global_step:
             state.best_model_checkpoint = str(Path(args.output_dir) / f"checkpoint-{state.best_global_step}")
 

@@ -98,7 +98,7 @@ class Curves(TrainerCallback):
         self.watch = watch
 
     def on_train_begin(self, args, state, control, **kwargs) -> None:
-        """Open, before anything is computed; a run that goes on has steps up to its checkpoint already."""
+        """Open, before anything is computed; a resumed run has steps up to its checkpoint already."""
         if state.is_world_process_zero:
             self.watch.open(state.global_step and state.global_step + 1)
 

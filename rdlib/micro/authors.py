@@ -1,6 +1,6 @@
 """Authors: fallible writers of reasoning texts, from whose corpora the base models learn.
 
-An author knows some verbs and facts and not others; where it does not know, it guesses anew each
+An author knows some verbs and facts and not others; where it does not know, it guesses each
 time, so a model trained on its texts is uncertain there rather than confidently wrong. It also slips
 now and then, more often when it writes tersely. Every error is one of meaning (a verb taken the wrong
 way, somebody else's sentence counted, a step skipped, a fact not known), never of arithmetic.

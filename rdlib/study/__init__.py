@@ -1,4 +1,4 @@
-"""The study: its stages, and what runs them, keeps them and starts them again."""
+"""The study: its stages, and the code that runs, stores and resumes them."""
 
 import sys
 

@@ -1,12 +1,12 @@
 """A teacher's answers by a provider's batch service: cheaper, within a day. `python -m rdlib batch`
 
     write   --profile params/mine.yaml         request files of what is missing, for any provider's batch
-    read    --profile params/mine.yaml FILE... what came back, into the store; after that `make study` goes on
+    read    --profile params/mine.yaml FILE... what came back, into the store; after that `make study` continues
     send    --profile params/mine.yaml         write, and send to OpenAI's batch addresses at the teacher's base_url
     collect --profile params/mine.yaml         wait for what was sent, and read it; may be stopped and given again
 
-What is in the store is not asked, what is under way is not sent again, what was read is not added again. docs/batch.md
-is the page for users.
+Stored answers are not asked for, requests under way are not sent again, and answers are added once. docs/batch.md is
+the page for users.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ def _written(post: Post, form: str) -> list[Path]:
         batch = outlook.batch_of(post, store, waiting, form)
         if not batch.lines:
             go_on = f" beside the {len(waiting):,} under way: give `collect`" if waiting else ": give `make study`"
-            raise UserError(f"No request of {post.teacher} is missing{go_on}, which goes on from there.")
+            raise UserError(f"No request of {post.teacher} is missing{go_on}, which continues from there.")
         outlook.require_budget(post, store, batch, waiting)
     paths = [post.folder.keep(post.teacher, part, batch.origins) for part in packed(batch.lines)]
     most = f"at most {batch.most.prompt_tokens + batch.most.tokens:,} tokens"
@@ -162,14 +162,14 @@ def collect(options: argparse.Namespace) -> None:
     stages = stages_of(options)
     posts = [post for post in outlook.posts(stages, options.teacher) if post.folder.waiting(post.teacher)]
     if not posts:
-        raise UserError("Nothing that was sent is under way: give `send` first, or `make study`, which goes on.")
+        raise UserError("Nothing that was sent is under way: give `send` first, or `make study`, which continues.")
     try:
         while posts := [post for post in posts if _look(post, stages, options.once)]:
             if options.once:
                 break
             time.sleep(EVERY)
     except KeyboardInterrupt:
-        raise KeyboardInterrupt("Stopped: what came is kept, and `collect` goes on from there.") from None
+        raise KeyboardInterrupt("Stopped: what came is kept, and `collect` continues from there.") from None
 
 
 def _look(post: Post, stages: Iterable[Stage], once: bool) -> bool:
@@ -215,7 +215,7 @@ def _fetched(folder: Folder, service: BatchService, batch_id: str, state: dict[s
 
 
 def read(options: argparse.Namespace) -> None:
-    """Read files of results into the store; after that `make study` goes on."""
+    """Read files of results into the store; after that `make study` continues."""
     stages = stages_of(options)
     posts = _posts(options, stages)
     with posts[0].folder.held():
@@ -375,7 +375,7 @@ class Reading:
         if refused > tally.model.most_unanswered * (refused + answered):
             tally.unkept = (
                 f"More was refused than most_unanswered ({tally.model.most_unanswered:g}) allows, so it was not kept: "
-                f"read it after the file of the answers, or mend the cause and ask again."
+                f"read it after the file of the answers, or remove the cause and ask again."
             )
             return
         with self.store.together():

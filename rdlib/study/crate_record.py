@@ -1,9 +1,9 @@
-"""What a crate is made from: the records of a run's folder or of released results (`rdlib.study.crate` writes it).
+"""The contents of a crate: records of a run's folder or of released results (`rdlib.study.crate` writes it).
 
     read(Path("runs/micro"))        # a run: result tables, figures and the manifest of every stage
     read(Path("figures/results"))   # released seeds: result tables and their provenance, without the stages' folders
 
-A run that is not finished is refused, since an archive keeps what it is given for good.
+An unfinished run is refused, since an archive is permanent.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """`python -m rdlib study`: a whole study as a DAG of notebooks, run by Snakemake.
 
-Jobs come from `rdlib.study.jobs`; `--for` runs those that one table or figure depends on, and draws it. What can be
-found out before the first notebook is checked first: settings, packages, servers, weights, and what SLURM would take.
+Jobs come from `rdlib.study.jobs`; `--for` runs those that one table or figure depends on, and draws it. Before the
+first notebook starts, settings, packages, servers, weights and SLURM's limits are checked.
 """
 
 from __future__ import annotations

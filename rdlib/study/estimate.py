@@ -1,11 +1,11 @@
-"""What a study will take before it starts: `python -m rdlib study --profile params/paper.yaml --dry-run`.
+"""Cost of a study before it starts: `python -m rdlib study --profile params/paper.yaml --dry-run`.
 
-A row a stage that is not done yet, with questions, samples, tokens, GPU hours, disk and memory of one GPU. Every
-question counts as labelled and every response as long as `sizes.LENGTHS` says, so the counts are of the right size and
-rather too high. Hours are operations (rdlib.evidence.ledger) over the share of the peak that `hardware` names, of GPUs
-or of a processor's cores: expect a factor of two or three either way. Memory of GPUs is that of rdlib.study.memory.
+Each stage that is not done yet has a row: questions, samples, tokens, GPU hours, disk, and memory of one GPU. Every
+question counts as labelled and every response has the length in `sizes.LENGTHS`, so counts are slightly too high. Hours
+are operations (rdlib.evidence.ledger) divided by the share of the hardware's peak that is usually reached. They may be
+wrong by a factor of two or three either way. Memory of GPUs is that of rdlib.study.memory.
 
-`python -m rdlib memory` writes docs/memory.csv: of every stage of the GPU profiles the run that takes most memory.
+`python -m rdlib memory` writes docs/memory.csv: for every stage of the GPU profiles, the run that takes most memory.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
-"""One notebook run by papermill, as `python -m rdlib execute` (`rdlib.study.warm`) and `publish` do it.
+"""Runs one notebook by papermill, for `python -m rdlib execute` (`rdlib.study.warm`) and `publish`.
 
-The same as papermill's own command, and three things more: a parameter that the notebook does not declare is an error,
-the message of a failed notebook is left beside it in a file ending in `.error`, and the kernel can be a fork of this
-process (`ForkingKernelManager`), with all that it has imported.
+It differs from papermill's own command in three ways:
+- a parameter that the notebook does not declare is an error;
+- the message of a failed notebook is left beside it, in a file ending in `.error`;
+- the kernel can be a fork of this process (`ForkingKernelManager`), with all that it has imported.
 """
 
 from __future__ import annotations
@@ -84,7 +85,7 @@ def _message(error: Exception, output: Path) -> str:
     return (
         f"The kernel of {output.name} was killed{_mark_killed(output)}, most likely because memory ran out: run fewer "
         f"jobs at a time, lower generation.batch_size or raise training.gradient_accumulation, then run this again; it "
-        f"goes on from what was kept."
+        f"resumes from what was kept."
     )
 
 
@@ -184,7 +185,7 @@ class ForkingKernelManager(AsyncKernelManager):
 
 
 def _become_kernel(connection_file: str, environment: dict[str, str], folder: Path) -> None:
-    """In the fork: serve the kernel's connection until it is told to shut down, and end the process."""
+    """In the fork: serve the kernel's connection until it has to shut down, and end the process."""
     status = 1
     try:
         os.setsid()  # a group of its own, as jupyter_client gives a kernel, so that a signal reaches all of it

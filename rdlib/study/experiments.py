@@ -4,8 +4,8 @@
     found = runs(known["R1"], "params/micro.yaml", [0])    # [Run(arm="SFT", cell="gsm/strong/small", stage=...), ...]
     with_upstream(run.stage for run in found)         # every stage that they need, each once, inputs first
 
-An arm is a method with settings that differ from the profile's. A run is an arm in one cell and seed: the stage that it
-ends with, from which all that it reads follows. The file explains its keys; files of your own have the same.
+An arm is a method with settings that differ from the profile's. A run is an arm in one cell and seed, given by its last
+stage; the stages upstream follow from it. The file explains its keys, and a file of your own has the same ones.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""The page of `notebooks/explore.ipynb`: controls, and panels that follow them, of what `rdlib.study.explore` computes.
+"""The page of `notebooks/explore.ipynb`: controls, and panels that show what `rdlib.study.explore` computes.
 
     page = Page(stage, question=12)
     page.controls()     # one cell each; a panel is drawn at once, and again when a control changes
     page.teacher()
 
-A panel's outputs are ordinary outputs of its cell, updated in place: an executed notebook keeps them and shows them
-without a kernel, where what stands in an ipywidgets Output would be gone.
+A panel's outputs are ordinary outputs of its cell, updated in place. So an executed notebook shows them without a
+kernel, which it would not do with an ipywidgets Output.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Tables and figures of a study, drawn from its result tables: `python -m rdlib figures RESULTS OUT`.
 
-With `--name figure_5_lambda` that one alone, with its caption, what it depends on, and how to retrain that.
+`--name figure_5_lambda` draws one alone, and prints its caption, what it depends on, and how to retrain that.
 """
 
 from __future__ import annotations

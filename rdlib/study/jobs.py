@@ -3,13 +3,12 @@
     study_jobs("params/micro.yaml", [0])                           # what the profile asks for
     study_jobs("params/micro.yaml", [0], ["params/mine.yaml"])     # the experiments of a file, and what they read
 
-Jobs are derived from the runs of experiments: every stage that a run reads is made by one job, which runs that share it
-share, and a job waits for those that make its inputs.
+Jobs are derived from the runs of experiments. Each stage upstream of a run has one job, which all runs share that need
+it; a job waits for those that make its inputs.
 
-A job's marker file in `runs/<profile>/.jobs` says that it is done. A marker whose stages are missing, or were made with
-other settings, code or inputs, is dropped before Snakemake looks, so a change re-runs what depends on it and nothing
-else. Notebooks after that are executed again, but a stage of theirs whose inputs came out as they were finds itself
-done.
+A job's marker file in `runs/<profile>/.jobs` says that it is done. A marker is dropped before Snakemake looks where its
+stages are missing or have other settings, code or inputs. So a change reruns what depends on it and nothing else.
+Notebooks downstream are executed again, but a stage whose inputs have the same content is not computed again.
 """
 
 from __future__ import annotations

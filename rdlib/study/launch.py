@@ -73,7 +73,7 @@ def in_processes(stage, work: Path, hooks: dict[str, Any]) -> None:
     print(log.text, file=sys.stderr)
     raise UserError(
         f"{stage.label}: a training process failed ({reason(log.text, failures)}): if memory ran out, raise "
-        f"training.gradient_accumulation; the stage goes on from its last checkpoint."
+        f"training.gradient_accumulation; the stage resumes from its last checkpoint."
     )
 
 
@@ -215,7 +215,7 @@ def reason(text: str, failures: Sequence[str] = ()) -> str:
         return failures[0]
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     errors = [line for line in lines if re.match(r"(\[rank\d+\]: *)?[\w.]*(Error|Exception)\b", line)]
-    return ([*lines[-1:], *errors] or ["without a word"])[-1][:300]
+    return ([*lines[-1:], *errors] or ["it left no message"])[-1][:300]
 
 
 def send(event: dict[str, Any]) -> None:

@@ -1,12 +1,12 @@
-"""Memory of one GPU for every stage of a profile, by what holds it: formulas of models' shapes and settings, in bytes.
+"""Memory of one GPU for every stage of a profile, in parts, in bytes: formulas of models' shapes and settings.
 
     found = footprint(stage)
     found.memory.total() / GIB, found.fits, found.advice
 
 Adam in float32 keeps 16 bytes a trained parameter: weight, gradient and two moments of four each (Rajbhandari et al.
 2020, ZeRO, section 3.1, has the same sum for bf16 with float32 masters). What a forward pass keeps for its backward
-pass was read off transformers' Llama, tensor by tensor. Of a layer, for one token, with c bytes a number that is
-computed with and w a number that is held, of H hidden, Q query, K key and I intermediate values:
+pass is that of transformers' Llama, tensor by tensor. The table is for one layer and one token: c is the bytes of a
+computed number, w of a stored one, and H, Q, K and I are the hidden, query, key and intermediate sizes.
 
     2 norms              2 (4 H + w H + 4)        the input in float32, the normalised one, 1/rms
     inputs of matmuls    c (2 H + Q)              c (5 H + Q) under autocast, which casts one for each
@@ -16,9 +16,9 @@ computed with and w a number that is held, of H hidden, Q query, K key and I int
     MLP                  4 c I                    gate, its silu, up, and their product
 
 Tests compare the formulas with tensors that autograd saves, and the sums with the peak of this project's own training
-steps, on a CPU. RUNTIME, CUDA's context, workspaces and fragments, is a guess; docs/memory.md has what a card showed.
-Sequences have their largest length (the longest question of a benchmark and a response cut at its limit). The reward
-model is the exception: its batches of many responses are twice as long as usual.
+steps, on a CPU. RUNTIME is a guess for CUDA's context, workspaces and fragments; docs/memory.md has measurements.
+Sequences have their largest length (the longest question of a benchmark and a response cut at its limit). Only in the
+reward model's batches, of many responses, they have twice the usual length.
 """
 
 from __future__ import annotations

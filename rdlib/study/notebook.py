@@ -1,4 +1,4 @@
-"""What several notebooks share: setup, texts shown as plain text, a live plot, and stages side by side."""
+"""Helpers that several notebooks share: setup, texts shown as plain text, a live plot, and stages side by side."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def unanswered(stages: Iterable[Stage]) -> pd.DataFrame:
 
 
 def show_claim(claim: Claim) -> None:
-    """Show a judged claim: verdict, the number it rests on, the cells in which it holds, and its criterion."""
+    """Show a judged claim: verdict, the number that decides it, the cells in which it holds, and its criterion."""
     pooled, paper = claim.pooled, [cell.paper for cell in claim.cells if cell.paper is not None]
     rows = {
         f"claim {claim.name}": claim.rule.statement,
@@ -167,7 +167,7 @@ def stack(stages: Iterable[Stage], table: str, names: Iterable[str] | None = Non
 
 
 def compared(stages: Sequence[Stage]) -> list[dict[str, Any]]:
-    """The columns of each of some stages to be compared: axes, seed, and a column a setting that tells some apart.
+    """The columns of each of some stages to be compared: axes, seed, and one for each setting in which they differ.
 
     A setting that all stages of a method override alike, as a notebook's `overrides` do, is part of what is compared:
     it is no column, and `variant` has the other overrides alone.

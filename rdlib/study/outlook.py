@@ -1,10 +1,11 @@
-"""What the teachers behind servers will be asked, from the questions and the store of responses: said before a study
-starts, and written out for a provider's batch service.
+"""Requests that a study will send to teachers behind servers, from its questions and its store of responses.
+
+They are counted before a study starts, and written to files for a provider's batch service.
 
     for look in outlook.of(stages): print(*look.lines(), sep="\\n")
 
-The requests are those that the stages will make, since all make them by the same plans. A batch asks for exactly what
-these lack in the store, each sample once. Its files lie beside the study's store, and nothing here removes one:
+The requests are those that the stages will make, since both come from the same plans. A batch asks for the samples that
+the store lacks, each once. Its files lie beside the study's store, and nothing here removes one:
 
     responses/mine.batches/teacher-1a2b3c4d.jsonl          what is sent, named by what is in it
     responses/mine.batches/teacher-1a2b3c4d.asked.jsonl    what its lines ask for: what the store keeps beside answers
@@ -41,7 +42,7 @@ from rdlib.settings import Model
 from rdlib.tasks import data
 from rdlib.tasks.questions import TESTED
 
-SUFFIX = ".batches"  # of the folder, in the place of the store's own
+SUFFIX = ".batches"  # of the folder, instead of the store's own
 
 Seen = set[tuple[bytes, str, int]]  # samples that are counted: digest and series of a request, number
 
@@ -269,7 +270,7 @@ class Folder:
         try:
             return [Sent(**one) for one in json.loads(self.notes.read_text(encoding="utf-8"))]
         except (ValueError, TypeError) as error:
-            raise UserError(f"{self.notes} cannot be read ({error}): restore a copy of it, or mend it.") from None
+            raise UserError(f"{self.notes} cannot be read ({error}): restore a copy of it, or correct it.") from None
 
     def note(self, sent: Sequence[Sent]) -> None:
         """Keep what was sent, at once and as a whole."""
@@ -314,7 +315,7 @@ class Folder:
 
 
 def under_way(stage) -> str:
-    """One sentence where batches are under way whose answers a stage would ask for once more; else empty."""
+    """One sentence where batches are under way whose answers a stage would ask for again; else empty."""
     folder = Folder(engines.store_path(stage).with_suffix(SUFFIX))
     waiting = sum(ticket.count for ticket in folder.under_way(stage.teacher))
     if not waiting:

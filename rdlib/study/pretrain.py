@@ -1,9 +1,9 @@
-"""The recipe of the four embedded base models: what each has read, its size, its training.
+"""The recipe of the four embedded base models: corpus, size and training of each.
 
 `python -m rdlib pretrain` makes them all (the notebook `micro_models` calls the same function).
-A model's knowledge, gaps and style come from the author whose corpus it reads: word problems, questions and
-encyclopedia entries. The two teachers share a trunk, trained on a corpus that states no facts, and then read
-their own authors; a student reads its author from the start.
+A model's knowledge, gaps and style come from its author's corpus: word problems, questions and encyclopedia entries.
+The two teachers share a trunk, trained on a corpus that states no facts, and are then trained on their own authors; a
+student is trained on its author from the start.
 
 A model learns to continue its author's corpus: a row holds one problem, or three so that a few-shot
 prompt looks familiar; the loss is on the reasoning texts, each of which ends in the end-of-sequence token.

@@ -1,6 +1,7 @@
-"""What is seen of a study while it runs: bars of the teachers that are asked, memory and processor time, no answers.
+"""Progress of a running study in the terminal: a bar for each teacher that is asked, memory and processor time.
 
-Stages that ask a server say in small files how far they are (`rdlib.engines.progress`); notebooks run elsewhere.
+Notebooks run in other processes, so stages that ask a server write their progress to small files
+(`rdlib.engines.progress`). No answers are shown.
 """
 
 from __future__ import annotations
@@ -85,7 +86,7 @@ class TeacherBars(_Regular):
         self.said = {path: path.stat().st_mtime_ns for path in folder.glob("*.txt")}
 
     def run(self) -> None:
-        """Look again and again, and once more at the end."""
+        """Look again and again, and a last time at the end."""
         super().run()
         self.look()
         for bar in self.bars.values():

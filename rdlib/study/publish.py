@@ -1,11 +1,11 @@
 """Executed notebooks of one cell, small enough to be released: `python -m rdlib publish PROFILE FIGURES`.
 
-The cell is the first of the ablations' cells, of the first released seed: every stage once for Ours, then the
-ablations, as far as the study has run them. The notebooks that draw tables and figures are executed here, from the
-released results, since those are of all cells and seeds. A line below each title gives commit and parameters.
+The cell is the first of the ablations' cells, of the first released seed. It has every stage once for Ours, then the
+ablations that were run. The notebooks that draw tables and figures are executed here, from the released results, since
+those are of all cells and seeds. A line below each title gives commit and parameters.
 
-What no reader misses is left out: progress bars, widgets, times of execution, folders of the machine, and the pixels of
-a picture that a screen does not show.
+Left out are progress bars, widgets, times of execution, folders of the machine, and a resolution of pictures that no
+screen shows.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
-"""Make the results of a run the released ones: `python -m rdlib release RUN RELEASED`.
+"""Release the results of a run: `python -m rdlib release RUN RELEASED`.
 
-Rows and record of an experiment take the place of its released ones, seed by seed; what the release has of other
-experiments stays, as long as the stages that both depend on have the released content. So an experiment can be rerun,
-or added, without the others. Seeds that an earlier release made with other settings go, since nothing could be drawn
-from both.
+Rows and record of an experiment replace its released ones, for each seed. Other experiments stay in the release, as
+long as the stages that both depend on have the released content. So an experiment can be rerun, or added, without the
+others. Released seeds with other settings are removed, since no table could combine both.
 """
 
 from __future__ import annotations
@@ -121,7 +120,7 @@ def _joined(old: Seed, new: Seed) -> Seed:
 
 
 def _replace(old: Path, seed: Seed, run: Path, keep_reruns: bool) -> None:
-    """Write a seed in the place of an old one; what other processors made of it stays where it is the same."""
+    """Replace a released seed; the record of reruns on other processors stays where the seed is the same."""
     made = old.with_name(f".new.{old.name}")
     shutil.rmtree(made, ignore_errors=True)
     results.write(made, seed)

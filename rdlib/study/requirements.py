@@ -1,4 +1,4 @@
-"""What a study needs besides this project, checked before anything is computed: packages, servers, models."""
+"""Checks of what a study needs besides this project, before anything is computed: packages, servers, models."""
 
 from __future__ import annotations
 

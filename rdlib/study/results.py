@@ -1,11 +1,11 @@
-"""Result tables: what finished stages left, gathered into long tables, a folder a seed.
+"""Result tables: the outputs of finished stages, gathered into long tables, one folder for each seed.
 
     collect("params/micro.yaml", [0, 1])                  # the study, as far as the profile asks for it
     collect("params/micro.yaml", [0], named(["R1"]))      # an experiment beside it
 
 Every table and figure is drawn from these files alone (`rdlib.evidence.gallery`), so the released ones, in
-`figures/results`, redraw everything without training. What a seed's folder has of other experiments stays in it, as
-long as the stages that both have are the same.
+`figures/results`, redraw everything without training. Rows of other experiments stay in a seed's folder, as long as
+the stages that both need are the same.
 """
 
 from __future__ import annotations
@@ -349,7 +349,7 @@ def write(folder: Path, seed: Seed) -> None:
 
 
 def _write_parquet(path: Path, table: pd.DataFrame) -> None:
-    """Write a table small: measures of curves and scores, which hardly repeat, byte by byte; the rest by dictionary."""
+    """Write a table small: measures of curves and scores, which rarely repeat, byte by byte; the rest by dictionary."""
     content = pa.Table.from_pandas(table, schema=artifacts.schema_of(table), preserve_index=False)
     measures = [one.name for one in content.schema if pa.types.is_floating(one.type)] if _of_stages(path.name) else []
     others = [name for name in content.column_names if name not in measures]

@@ -1,4 +1,4 @@
-"""What finished stages left, as rows of the result tables (`rdlib.evidence.result_tables.COLUMNS`).
+"""Outputs of finished stages as rows of the result tables (`rdlib.evidence.result_tables.COLUMNS`).
 
     Finished().answers(run, measures)   # a row a question that a run's model answered
     Finished().curve(stage)             # a row a logged step of a training
@@ -64,6 +64,9 @@ class Finished:
                 yield (run.stage if own else stage), evaluated(stage).assign(moment=moment)
             elif stage.name == "13_validation_answers":
                 yield run.stage, _shares(stage.table("answers"), moment)
+            elif stage.name == "13_perturbed_answers":
+                named = {"split": "perturbed validation", "moment": moment, "benchmark": stage.dataset}
+                yield run.stage, stage.table("answers")[["id", "group", "correct"]].assign(**named)
             elif stage.name == "13_judged_responses" and stage.folder != run.stage.folder:
                 yield run.stage, best_of_n(stage)
         if run.stage.name == "06_ppo" and any(stage.name == "13_validation_answers" for stage in measures):

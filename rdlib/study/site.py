@@ -160,7 +160,7 @@ def as_text(text: str) -> str:
 
 
 def gallery(exhibits: Iterable[Exhibit], figures: Path) -> str:
-    """The overview of all exhibits, and the seeds and commits behind them."""
+    """The overview of all exhibits, with their seeds and commits."""
     drawn, written = [], []
     for one in exhibits:
         is_drawn = (figures / f"{one.name}.png").is_file()

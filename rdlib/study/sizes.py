@@ -1,4 +1,4 @@
-"""Sizes that estimates are computed from: shapes of models, questions of benchmarks, tokens of prompts and responses.
+"""Inputs of estimates: shapes of models, numbers of questions, tokens of prompts and responses.
 
     shape, source = shape_of(Model(model="meta-llama/Llama-3.2-1B"), root)
     shape.parameters                        # 1,235,814,400, without a hub or a file of weights

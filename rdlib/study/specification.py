@@ -7,9 +7,9 @@ One declaration a stage, in the order of the method; nothing else says what a st
 
     code_of("rdlib.method.sft")   # a hash of the module, and of every module of rdlib that it imports
 
-This is what a stage's key holds of its code. Modules are compared by their syntax trees without docstrings, so
-comments, docstrings and layout change nothing. A package's own `__init__` counts where it is imported itself, not where
-one of its modules is. The hash is computed once a process: what a process has imported stays as it is, too.
+This is the code's part of a stage's key. Modules are compared by their syntax trees without docstrings, so comments,
+docstrings and layout change nothing. A package's own `__init__` counts where it is imported itself, not where one of
+its modules is. The hash is computed once a process, like the import of a module.
 """
 
 from __future__ import annotations
@@ -285,7 +285,7 @@ def _module(name: str) -> tuple[str, list[str]]:
     try:
         tree = ast.parse(_path(name).read_bytes())
     except (AttributeError, OSError, SyntaxError, ValueError) as error:
-        raise UserError(f"The code of {name} cannot be read ({error}): mend or restore its file.") from None
+        raise UserError(f"The code of {name} cannot be read ({error}): correct or restore its file.") from None
     imported = []
     for node in ast.walk(tree):
         imported += _imported(node)

@@ -1,13 +1,12 @@
-"""A stage of the study: where its artifacts lie, what its key is made of, and running it at most once.
+"""A stage of the study: the place of its artifacts, its key, and its run, at most once.
 
     stage = open_stage("05_reward_model", globals())   # after a notebook's parameters cell
     stage.run()                                        # computes, resumes, or finds it done
     stage.table("history")                             # the artifact history.parquet
 
-A stage is known by its axes (dataset, teacher, student, method, seed) and by the overrides that reach
-it; both are in its folder's name. What it reads stands in `rdlib.study.specification`. Its key is made of the
-settings it reads, the code it uses and the content of its inputs; when a folder with the same key is there, nothing is
-done again.
+A stage is identified by its axes (dataset, teacher, student, method, seed) and by the overrides that affect it; both
+are in its folder's name. `rdlib.study.specification` says what it reads. Its key is a hash of its settings, the code
+that it uses and the content of its inputs; where a folder with that key exists, nothing is computed again.
 """
 
 from __future__ import annotations
@@ -196,7 +195,7 @@ class Stage:
         return [self.at(name) for name in names if name != "01_held_out" or self.dataset_settings.own]
 
     def upstream(self) -> Iterator[Stage]:
-        """Every stage that this one rests on, those it reads before those that they read; some more than once."""
+        """Every stage that this one depends on, those it reads before those that they read; some more than once."""
         for stage in self.inputs.values():
             yield stage
             yield from stage.upstream()
@@ -311,7 +310,7 @@ class Stage:
         return self
 
     def _make(self, hooks: dict[str, Any]) -> None:
-        """Compute the stage in its partial folder, going on from what is there, and seal it."""
+        """Compute the stage in its partial folder, resuming from what is there, and seal it."""
         if "training" in self.spec.sections:
             requirements.check(self.profile.training)
         requirements.check_sampler(self)

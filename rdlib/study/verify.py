@@ -1,8 +1,8 @@
-"""A run compared with the released one, artifact by artifact: `python -m rdlib verify [--profile ...] [--seeds ...]`.
+"""Compares a run with the released one, stage by stage: `python -m rdlib verify [--profile ...] [--seeds ...]`.
 
-With --record, what was made here on another processor than the released is counted beside each seed, in reruns.csv.
 Released results name the content (a hash over all files) of every stage. In the portable numerical mode the same commit
-gives the same content on every machine that can hold it, so whatever differs has a reason.
+gives the same content on every machine that supports the mode, so every difference has a cause. With --record, stages
+computed here on another processor than the released ones are counted in reruns.csv, beside each seed.
 """
 
 from __future__ import annotations

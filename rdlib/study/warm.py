@@ -1,12 +1,12 @@
 """`python -m rdlib execute`: run one notebook by papermill; in a study in a fork of a warm process.
 
-Imports cost a notebook about ten seconds of a core, twice as much as many of them compute. A study therefore keeps one
-server (`server`) that has imported everything, and the command asks it to run the notebook in a fork, whose kernel is a
-fork again (`rdlib.study.execute`). A fork computes what a new process would; without a server the command runs the
+Imports cost a notebook about ten seconds of a core, often twice the time that it computes. A study therefore keeps one
+server (`server`) that has imported everything. The command asks it to run the notebook in a fork, whose kernel is a
+fork again (`rdlib.study.execute`). A fork computes what a new process would. Without a server the command runs the
 notebook in its own process.
 
-A job that a cluster's scheduler placed starts so, even on the server's own host: what it takes must be taken from the
-processors, the memory, the GPUs and the time that the scheduler gave it, and a fork of the server has none of these.
+A job that a cluster's scheduler placed always runs in its own process, even on the server's host. The scheduler gave
+processors, memory, GPUs and time to that process, and not to a fork of the server.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def server(keep: int, here: bool = True) -> Iterator[dict[str, str]]:
         return
     with socket.socket(socket.AF_UNIX) as listener:
         address = f"rdlib-{os.getpid()}-{os.urandom(8).hex()}"
-        listener.bind(f"\0{address}")  # abstract: no file to leave behind
+        listener.bind(f"\0{address}")  # abstract: no file to remove
         listener.listen(128)
         words = [sys.executable, "-m", "rdlib", "execute", "--serve", str(listener.fileno())]
         process = subprocess.Popen(words, pass_fds=[listener.fileno(), keep], stdin=subprocess.PIPE)

@@ -1,7 +1,7 @@
 """Snakemake, which runs a study's jobs, on this machine or on a SLURM cluster: its command, and why a job failed.
 
-A workflow profile such as params/slurm says where jobs run. Snakemake's plugin for SLURM finds most mistakes when it
-submits a job, one failed job for each. `WorkflowProfile.check` finds them first: it asks SLURM's own programs, with the
+A workflow profile such as params/slurm says where jobs run. Snakemake's plugin for SLURM finds a mistake only when it
+submits a job, which then fails. `WorkflowProfile.check` finds it first: it asks SLURM's own programs, with the
 submission that the plugin would make.
 """
 
@@ -35,12 +35,12 @@ from rdlib.paths import ROOT
 from rdlib.profile import Profile
 from rdlib.study.jobs import Job
 
-INTERRUPTED = "Interrupted: what was finished is kept; the same command goes on from there."
+INTERRUPTED = "Interrupted: what was finished is kept; the same command continues from there."
 NO_MESSAGE = "no message: its process was killed, most likely because memory ran out; run fewer jobs at a time"
 # What SLURM's state of a job means for who runs the study; %s is SLURM's number of the job.
 STATES = {
     "TIMEOUT": "SLURM ended it at its time limit (job %s): raise runtime in the workflow profile where it has saved no "
-    "checkpoint; else the same command goes on from there",
+    "checkpoint; else the same command resumes from there",
     "OUT_OF_MEMORY": "it needed more memory than it had asked SLURM for (job %s): raise mem_mb in the workflow profile",
     "NODE_FAIL": "its node failed (SLURM's job %s)",
     "CANCELLED": "it was cancelled in SLURM (job %s)",
@@ -162,7 +162,7 @@ class Outcome:
 
 
 def _goes_on(lines: list[str], line: str) -> bool:
-    """Whether what Snakemake writes of a failed job goes on with this line; a message may have lines of any kind."""
+    """Whether this line belongs to what Snakemake writes of a failed job; a message may have lines of any kind."""
     return line.startswith("    ") or not any(before.startswith("    jobid: ") for before in lines)
 
 
@@ -242,7 +242,7 @@ class WorkflowProfile:
         return {k: v for k, v in asked.items() if isinstance(v, int) or (k in words and isinstance(v, str))}
 
     def arguments(self, runs: Path, jobs: int) -> list[str]:
-        """What Snakemake is told beside the profile: where logs go, how the study's jobs are called, how to ask."""
+        """Snakemake's arguments beside the profile: where logs go, how the study's jobs are called, how to ask."""
         words = [] if {"jobs", "cores"} & self.settings.keys() else ["--jobs", str(jobs)]
         if self.slurm:
             told = {"slurm-logdir": str(runs / "slurm"), "slurm-jobname-prefix": job_prefix(runs)}
@@ -297,7 +297,7 @@ class WorkflowProfile:
         if asked > limit:
             raise UserError(
                 f"Jobs ask for {asked} minutes and SLURM's partition {partition} gives {limit:.0f}: lower runtime in "
-                f"{self.folder}/config.yaml (a stage cut short goes on from its last checkpoint)."
+                f"{self.folder}/config.yaml (a stage cut short resumes from its last checkpoint)."
             )
         return partition
 
@@ -437,7 +437,7 @@ def clear_earlier_jobs(runs: Path, seconds: float = 10) -> None:
         while jobs_of(runs):
             time.sleep(seconds)
     except KeyboardInterrupt:
-        raise KeyboardInterrupt("Interrupted: the jobs of an earlier run go on in SLURM.") from None
+        raise KeyboardInterrupt("Interrupted: the jobs of an earlier run continue in SLURM.") from None
 
 
 def _last_line(text: str) -> str:

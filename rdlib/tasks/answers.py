@@ -98,7 +98,7 @@ def _option_reader(options: Options) -> tuple[Callable[[str, str], str | None], 
 
 
 def _later(said: str, kind: str, found: Found, parse: Callable, letters: str | None) -> Found:
-    """The answer that another form gives behind the one that was found, else that one."""
+    """The answer that another form gives after the one that was found, else that one."""
     for rule, (mark, offered) in _LATER.get((own_equality.kind_alone(kind), found.rule), {}).items():
         start = said.rfind(_MARKS[found.rule]) + 1
         for place in offered(said[start:]) if said.find(mark, start) >= 0 else ():
@@ -292,7 +292,7 @@ _KINDS: dict[str, tuple] = {
     ),
 }
 
-# Where forms compete: by kind and rule, the other rules whose place behind it counts instead
+# Where forms compete: by kind and rule, the other rules whose place after it counts instead
 _MARKS = {"hash": "####", "boxed": "oxed", "answer_is": "nswer", "chosen": "ption", "correct": " correct"}
 _BOX, _SAID = ("oxed", places.in_box), ("nswer", places.said_first)
 _LATER: dict[tuple[str, str], dict[str, tuple[str, Callable]]] = {

@@ -1,8 +1,8 @@
-"""The value of an arithmetic expression that a text begins with: what models leave to be worked out.
+"""The value of an arithmetic expression that a text begins with: what models leave uncomputed.
 
     value("((2 * 2000) + 500 - 600) / 15 dollars")  ->  Fraction(260)
     value("3.2 * 10^4 m")  ->  Fraction(32000)
-    value("12 apples")  ->  None, since there is nothing to work out
+    value("12 apples")  ->  None, since there is nothing to compute
 
 Numbers, + - * x / ^ ** and parentheses, exact in fractions. It is no `eval`: two stacks (Dijkstra's shunting yard), at
 most `_TOKENS` tokens, and no value beyond `_BITS` bits, so that 9^9^9 takes no time and has no value.
@@ -22,7 +22,7 @@ _OPERAND = re.compile(
 )
 _OPERATOR = re.compile(r"\s*%?\s*(?:(?P<close>[)\]])|(?P<operator>(?<=\d)\*\*(?=\d)|[-+*/^]|(?<=\s)x(?=\s)))", re.ASCII)
 _RANK = {"+": 1, "-": 1, "*": 2, "x": 2, "/": 2, "negative": 3, "^": 4, "**": 4}
-_RIGHT = {"negative", "^", "**"}  # those that are worked out from the right
+_RIGHT = {"negative", "^", "**"}  # those that are evaluated from the right
 # What looks like arithmetic and is none: "3-5 days", "2024-05-12", "1/2/2024"
 _SPAN = re.compile(r"\s*[$€£]?([\d.,]+)\s?-\s?[$€£]?([\d.,]+)(?![\d.,]*\s?[-+*/^(=])")
 _SCORE = re.compile(r"\s*\d+-\d+ [a-z]{2}")  # "21-14 in points"
@@ -38,9 +38,9 @@ class _NoExpressionError(Exception):
 
 
 def value(text: str, spans: bool = True) -> Fraction | None:
-    """The value of the longest expression that `text` begins with; None where there is nothing to work out.
+    """The value of the longest expression that `text` begins with; None where there is nothing to compute.
 
-    `spans`: whether "3-5" stands for from three to five, as in a sentence, and not for -2, as behind a "=". Raises
+    `spans`: whether "3-5" stands for from three to five, as in a sentence, and not for -2, as after a "=". Raises
     NoValueError.
     """
     if _DATE.match(text) or (spans and _is_span(text)):

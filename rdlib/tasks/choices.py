@@ -30,7 +30,7 @@ _LETTER = re.compile(
     r"|indeed|definitely|actually|certainly|obviously|simply|hence|then|now|again|la|opción|opção|lettre|letra)\W{1,4}){0,3}"
     rf"(?:(?<=\()([A-J])\)|{_BARE}|{_SMALL})"
 )
-# The option behind a text that begins like a letter: "B. subtilis (C)", "vitamin D, which is option (C)"
+# The option after a text that begins like a letter: "B. subtilis (C)", "vitamin D, which is option (C)"
 _NAMED_AT_END = re.compile(
     r"(?<!\bnot)(?<!\bthan)(?<!\bof)(?<!\band)(?<!\bor)(?<!\bfrom)(?<!\bto)(?<!\bas)(?<!\bwith)(?<!\blike)(?<!\bsince)"
     r"(?<!\bbut)(?<![A-J]\)),? \(?(?:(?:i\.e\.|namely|which is|that is),? )?"
@@ -118,7 +118,7 @@ def option(place: str, text: str = "", options: tuple[str, ...] = ()) -> str | N
 
 
 def letter(place: str) -> str | None:
-    """The option's letter that a place begins with, or that it names at its end behind a text of its own."""
+    """The option's letter that a place begins with, or that it names at its end after a text of its own."""
     head = plain(place[:_HEAD])
     match = _LETTER.match(head)
     if match is None:
@@ -188,7 +188,7 @@ def lists_options(place: str, sentence: str) -> bool:
     return len(sentence) > 12 and _IN_A_SENTENCE.match(sentence) is not None
 
 
-# Places, last first; those behind `lines` are guesses
+# Places, last first; those after `lines` are guesses
 
 _TAIL = 600  # characters of a response's end in which the rules below look
 _CHOSEN = re.compile(r"(?:ption|hoice|tatement|lternative)\b")  # "The statement that is true about X is: D"

@@ -6,7 +6,7 @@
     expression("1 \\\\pm \\\\sqrt{2}")     -> "{1 + sqrt(2), 1 - sqrt(2)}"
 
 Numbers are written as kind `math` has them; units, percent, currencies and degrees are dropped. What cannot be read as
-a formula, or is too large to be worked out, stands for itself: words as a phrase, LaTeX without spaces.
+a formula, or is too large to be evaluated, stands for itself: words as a phrase, LaTeX without spaces.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from rdlib.tasks.plain import plain
 from rdlib.tasks.structures import PLAIN_NAME, WORDS_OF_MATH, canonical
 from rdlib.tasks.time_limit import LateError, within
 
-SECONDS = 5.0  # the last resort: what is larger than latex.py allows is not worked out in the first place
+SECONDS = 5.0  # the last resort: what is larger than latex.py allows is not evaluated in the first place
 _LONGEST = 300
 _MOST_WORDS = 8  # of an answer in words; more are an explanation
 
@@ -152,7 +152,7 @@ _LEAD = re.compile(r"^(?:\\approx|≈|about|approximately|exactly|=|:)\s*")
 
 
 def _without_units(text: str) -> str:
-    """A formula without units, percent, degrees and what stands before and behind it."""
+    """A formula without units, percent, degrees and what stands before and after it."""
     text = _LEAD.sub("", text.strip().strip("*_ ").rstrip(" .,;:"))
     if re.search(r"\\(?:sin|cos|tan|cot|sec|csc)", text):
         text = re.sub(r"(\d+(?:\.\d+)?)\s*\^\s*(?:\\circ|\{\s*\\circ\s*\})", r"(\1\\pi/180)", text)
@@ -240,7 +240,7 @@ def _space(match: re.Match) -> str:
 
 
 def _textual(text: str) -> str | None:
-    """A formula that is not worked out, without spaces and braces that say nothing."""
+    """A formula that is not evaluated, without spaces and braces that say nothing."""
     if _is_prose(text):
         return None
     text = re.sub(r"(\\[A-Za-z]+)\s+(?=[A-Za-z])|\s+", _space, text)

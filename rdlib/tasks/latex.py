@@ -49,7 +49,7 @@ class TooLargeError(Exception):
 
 
 def parsed(text: str) -> Expr:
-    """A formula as an expression of real symbols, worked out as far as SymPy does by itself.
+    """A formula as an expression of real symbols, evaluated as far as SymPy does by itself.
 
     UnreadableError and TooLargeError say why it has none.
     """
@@ -314,7 +314,7 @@ class _Parser:
         return power(value, exponent)
 
     def application(self) -> Expr:
-        """The argument of a function: a group, or the product that stands behind it up to the next function."""
+        """The argument of a function: a group, or the product that follows it up to the next function."""
         if self.next in ("(", "[", "{"):
             return self.atom()
         if self.next == "-":

@@ -55,20 +55,20 @@ _FIRST = re.compile(
     re.ASCII,
 )
 _LEADING = re.compile(_LEAD)
-# Most answers, read without the rest: a number alone or with one word behind it, which does not make it another one
+# Most answers, read without the rest: a number alone or with one word after it, which does not make it another one
 _BARE = re.compile(
     r"\s?\$?(-?)(\d{1,15})(\.\d{1,2})?(?:%| (?!lakh|lacs|crore|thous|milli|billi|trilli|sqrt|base|infin|alpha|beta"
     r"|theta|lambda|plus|minus|times)[a-z]{4,})?\.?\s*",
     re.ASCII,
 )
-_GOES_ON = re.compile(r"[)\s%$]*(?:[-+*/^]|x\s)")  # behind a number: there may be something to work out
+_GOES_ON = re.compile(r"[)\s%$]*(?:[-+*/^]|x\s)")  # after a number: there may be something to compute
 # Nothing, or a unit and words without a further number: what most numbers are followed by
 _HARMLESS = re.compile(
     r"[%\s]*(?:[.!,]?\s*$|[a-z]{4,}\b(?<!sqrt)(?<!base)(?<!infinity)(?<!alpha)(?<!beta)(?<!theta)(?<!lambda)\D*$)"
 )
 _TERM = re.compile(r"\s?[-+*^]\s?\w")
 _MORE = re.compile(rf",?\s(?:and\s)?(\d{{1,3}})\s({_SCALE_WORDS})\b", re.ASCII)  # "1 million 200 thousand"
-# Behind the number that begins a side of an equation: it is the first of an expression, whose value another side tells
+# After the number that begins a side of an equation: it is the first of an expression, whose value another side has
 _EXPRESSION = re.compile(
     r"[)%\s]*(?:[A-Za-z°]+[)%\s]{1,3}){0,4}?"
     r"(?:[-+*/^]|\b(?:x|times|plus|minus|and|(?:multiplied|divided) by)\s)\s?[-$(\d.]"
@@ -80,7 +80,7 @@ _LONE_SIDE = re.compile(
 )
 _ABSOLUTE = re.compile(r"[\s$]*\|\s?-?\s?(\d[\d.]*)\s?\|[\s$.]*", re.ASCII)
 _BOLD = re.compile(r"\*\*([^*\n]*\d[^*\n]*)\*\*")
-# "After 3 days, she has 24": the circumstances come first, and a comma behind them
+# "After 3 days, she has 24": the circumstances come first, and a comma after them
 _INTRODUCTION = re.compile(
     r"\W{0,3}(?:(?:so|then|thus|therefore|hence|and|but|finally)\b,? )?"
     r"(?:in (?:19|20)\d\d\s(?=\D*\d)|(?:in|after|within) \d+ (?:second|minute|hour|day|week|month|year)s?\s(?=\D*\d)"
@@ -116,9 +116,9 @@ def number(
     whole: bool = False,
     stated: bool = True,
 ) -> str | None:
-    """The number of a place: the one at its beginning, behind its last "=" where an expression stands before that.
+    """The number of a place: the one at its beginning, after its last "=" where an expression stands before that.
 
-    An expression is worked out. `text`, the whole response, tells how points and commas are meant where the number
+    An expression is evaluated. `text`, the whole response, shows how points and commas are meant where the number
     itself does not; AmbiguousError where neither does. `otherwise` is asked about a place that begins with no number.
     `whole`: whether the place is the answer and nothing else, as a box is; `stated`: whether it is said to be the
     answer, and no sentence of the working. NoNumberError where it holds something else.
@@ -182,7 +182,7 @@ def _sides(place: str, stated: bool) -> list[tuple[str, bool]]:
 
 
 def _stands_alone(side: str) -> bool:
-    """Whether a side of an equation begins with its number, and has nothing to work out."""
+    """Whether a side of an equation begins with its number, and has nothing to compute."""
     match = _FIRST.match(side)
     return bool(
         match
@@ -193,7 +193,7 @@ def _stands_alone(side: str) -> bool:
 
 
 def _approximated(place: str) -> list[tuple[str, bool]]:
-    """The number behind "≈" where what stands before it is none: "9 pi ≈ 28.27"."""
+    """The number after "≈" where what stands before it is none: "9 pi ≈ 28.27"."""
     before, sign, after = place.partition("≈")
     match = _FIRST.match(before) if sign else None
     if sign and (match is None or shapes.going_on(before, match.end())):
@@ -243,7 +243,7 @@ def _in_words(part: str, stated: bool) -> str | None:
 
 
 def _value(part: str, match: re.Match, start: int, text: str, spans: bool, whole: bool = False) -> str | None:
-    """The number that was matched, or the value of the expression that begins with it or, behind a lead, at `start`."""
+    """The number that was matched, or the value of the expression that begins with it or, after a lead, at `start`."""
     end = match.end()
     if whole and part.startswith("!", end):  # a factorial; a sentence may exclaim
         raise NoNumberError("no number")
@@ -289,7 +289,7 @@ def _scale(word: str) -> int:
 
 
 def _of_sentence(sentence: str) -> re.Match | None:
-    """The number that a sentence gives: the first bold one, else the first behind words on when and whereof.
+    """The number that a sentence gives: the first bold one, else the first after words on when and whereof.
 
     In the last sentences of GSM8K's and GSM-Plus's solutions that have several numbers and no "=", this is the answer
     106 times of 128, the very first number 94 times and the last 75 times.
@@ -395,7 +395,7 @@ _POINT = re.compile(r"\d+\.(?:\d{1,2}|\d{4,})|\d{1,3}(?:,\d{3})+(?:\.\d+)?")
 
 
 def _settled(written: str, text: str) -> tuple[str, str | None]:
-    """Digits before and behind the decimal sign of a number that can be read in two ways; AmbiguousError."""
+    """Digits before and after the decimal sign of a number that can be read in two ways; AmbiguousError."""
     others = set(_WRITTEN.findall(text)) - {written}
     if _LAKHS.fullmatch(written):
         joined = written.replace(",", "")

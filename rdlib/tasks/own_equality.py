@@ -5,9 +5,9 @@
     def canonical(text: str) -> str:        # in study/cities.py
         return {"NYC": "New York"}.get(text, text).casefold()
 
-Answers are equal where their canonical forms are, so a vote stays one: it counts equal texts. The function gets what
-stands in the place of the answer, in place of the built-in canonical form, for the answers of teacher, student and
-questions alike. `kind_of` names the kind of answer and the function in one text, which all that reads answers takes.
+Answers are equal where their canonical forms are, so a vote stays one: it counts equal texts. The function gets the
+text of the answer, and replaces the built-in canonical form for the answers of teacher, student and questions.
+`kind_of` names the kind of answer and the function in one text, which all that reads answers takes.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ be a letter or an option's text:
 `aliases`, a list beside `answer`, holds other forms of it that count as right. `solution` may hold a worked solution
 for few-shot prompts; `split` (train, validation or test) is in every row or in none. Where no row has one, the seed
 draws them: 80 / 10 / 10 or the profile's counts. The test split takes questions with answers first. Those without are
-held out: the evaluation holds them to the teacher's vote (`rdlib.method.held_out`), and nothing else sees them.
+held out: the evaluation compares them with the teacher's vote (`rdlib.method.held_out`), and nothing else sees them.
 """
 
 from __future__ import annotations

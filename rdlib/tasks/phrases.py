@@ -18,7 +18,7 @@ from functools import lru_cache
 from rdlib.tasks import numbers, places
 from rdlib.tasks.plain import plain_words
 
-# Sentences: a point behind a title or an initial ends none
+# Sentences: a point after a title or an initial ends none
 
 _STOP = re.compile(r"\n|</|[。！？।॥]|[.!?](?=[\s*\"'”’»)]|$)")
 _TITLES = frozenset(
@@ -95,7 +95,7 @@ def unlabelled(place: str) -> str:
 
 
 def after_hash(text: str) -> Iterator[str]:
-    """What follows `####`, or the line below where a label follows it; nothing behind a heading."""
+    """What follows `####`, or the line below where a label follows it; nothing after a heading."""
     return filter(None, (sentence(unlabelled(place)) for place in places.behind_hash(text)))
 
 

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator
 from rdlib.tasks import numbers
 
 _PLACES, WIDTH = 20, 300
-_SCALE = 20  # characters behind the last digit: its "million"
+_SCALE = 20  # characters after the last digit: its "million"
 
 _HASH = re.compile(r"####")
 _HEADING = re.compile(r"\W{0,6}(\d{1,2})[.):]\s?\*{0,2}[^\W\d]")  # "#### 2. Total cost"
@@ -97,7 +97,7 @@ def after(text: str, mark: str, pattern: re.Pattern, most: int = _PLACES) -> Ite
 
 
 def behind(match: re.Match) -> str:
-    """The place behind a mark."""
+    """The place after a mark."""
     return match.string[match.end() : match.end() + WIDTH]
 
 
@@ -118,7 +118,7 @@ _STARTS = frozenset("$\\`-–—•‣▪◦+>1")
 
 
 def behind_hash(text: str) -> Iterator[str]:
-    """What stands behind `####`, on the lines below as well."""
+    """What follows `####`, on the lines below as well."""
     return map(behind, after(text, "####", _HASH))
 
 
@@ -139,7 +139,7 @@ def _is_heading(match: re.Match) -> bool:
 
 
 def number_after_hash(text: str) -> Iterable[str]:
-    """`####` with a number right behind it, or what stands for none: "#### Step 3" is a heading."""
+    """`####` with a number right after it, or what stands for none: "#### Step 3" is a heading."""
     return _numbers_after_hash(text) if "#" in text and "####" in text else ()
 
 
@@ -198,7 +198,7 @@ def _is_example(match: re.Match) -> bool:
 def answer_is(
     text: str, listed: Callable[[str, str], bool] | None = None, cut: Callable[[str], str] | None = None
 ) -> Iterator[str]:
-    """What the answer "is"; behind "is not ..." what follows "but" or "so". `listed` tells a list of all answers.
+    """What the answer "is"; after "is not ..." what follows "but" or "so". `listed` tells a list of all answers.
 
     `cut` takes what is read of a place (None: its first sentence).
     """
@@ -262,7 +262,7 @@ class Guess(str):
 
 
 class Remark(str):
-    """What is said behind the last number: it may say that there is no answer, and gives none."""
+    """What is said after the last number: it may say that there is no answer, and gives none."""
 
     __slots__ = ()
 
@@ -293,5 +293,5 @@ def _without_offers(text: str) -> str:
 
 
 def strict(mark: str) -> Callable[[str], list[str]]:
-    """The place behind the last mark, whatever it holds."""
+    """The place after the last mark, whatever it holds."""
     return lambda text: [text[at + len(mark) :]] if (at := text.rfind(mark)) >= 0 else []

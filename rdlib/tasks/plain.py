@@ -55,7 +55,7 @@ _THIN = re.compile("(?<=[0-9])[\u00a0\u2009\u202f](?=[0-9]{3}(?![0-9]))")  # bet
 _DASH = re.compile(r"(?<![\w.)%])[–‑—](?=[$€£]?\.?[0-9])|(?<=[0-9] )–(?= [0-9])")  # a minus, not the one of "3–5"
 
 
-# Of words, in which signs tell answers apart, just what is typed in several ways is made one
+# In words signs distinguish answers, so only what is typed in several ways is made one
 _WRAP = re.compile(r"\\+(?:text|textbf|mathrm|mathbf|mbox|boxed|bf|rm)\s?\{")
 _WORDS_FRACTION = re.compile(r"(\d?)\\+[dtc]?frac\s?(?:\{([^{}]*)\}\s?\{([^{}]*)\}|(\d)(\d))")
 _OPERATOR = re.compile(r"\\+(times|cdot|div)(?![A-Za-z])")

@@ -36,7 +36,7 @@ GSM_PLUS_KINDS = 8
 
 @lru_cache(maxsize=1 << 16)
 def source_problem(question: Hashable) -> Hashable:
-    """The id of the problem behind a question: of those made from one problem the same, else the question's own."""
+    """The id of the problem that a question was made from; else the question's own."""
     if not isinstance(question, str):
         return question
     if found := MICRO.fullmatch(question):

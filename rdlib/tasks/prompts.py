@@ -38,7 +38,7 @@ INSTRUCTIONS = {
     "phrase": 'Think step by step. Finish with a line of its own: "#### " and then the final answer in a few words.',
     "expression": 'Think step by step. Finish with a line of its own: "#### " and then the final answer in LaTeX.',
 }
-# How a base model, which knows no end of a turn, goes on behind its answer: with a question of its own, whose answer
+# How a base model, which knows no end of a turn, continues after its answer: with a question of its own, whose answer
 # would be taken for the final one. The micro models have no such strings: they were taught to end.
 STOP = ("\nQuestion:", "\nQ:", "\nAnswer each question.")
 
@@ -48,8 +48,8 @@ class Prompt:
     """What a model is asked: chat messages (role, content), and the same as text for a model without a chat.
 
     `id` and `question` say which question it is of, for an engine that looks its responses up. `stop` are the strings
-    that end a response to the plain text; `options` says how many letters an answer may be, `option_texts` what stands
-    behind them where the question has options.
+    that end a response to the plain text; `options` says how many letters an answer may be, `option_texts` the
+    texts of these letters where the question has options.
     """
 
     messages: tuple[tuple[str, str], ...]
@@ -100,7 +100,7 @@ def few_shot(
 
 
 def instruction_of(settings: Dataset) -> str:
-    """What a model is told on how to answer."""
+    """The instruction to a model on how to answer."""
     language = f" Write your response in {settings.prompt.language}." if settings.prompt.language else ""
     return INSTRUCTIONS[settings.answer] + language
 
@@ -176,7 +176,7 @@ def stops(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> tuple[str, ...]
 def opening(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> str:
     """What a prompt's tokens say of the response already: "<think>" where the chat template opens the thinking.
 
-    It belongs to the response's text: thinking that was cut off could not be told from an answer without it.
+    It belongs to the response's text: without it, thinking that was cut off would look like an answer.
     """
     return THINK if tokenizer.chat_template and templates.opens_thinking(tokenizer.decode(ids[-8:])) else ""
 
@@ -218,7 +218,7 @@ def joint(tokenizer: PreTrainedTokenizerBase) -> str:
 
 
 def end_of_turn(tokenizer: PreTrainedTokenizerBase) -> str | None:
-    """The special token that a chat template writes behind a response; None without a template or such a token.
+    """The special token that a chat template writes after a response; None without a template or such a token.
 
     Some tokenizers name another one their end token: that of a base model, or of a careless conversion.
     """
@@ -236,7 +236,7 @@ class Encoder:
     def response(self, text: str, finished: bool) -> list[int]:
         """Token ids of a response as it follows its prompt, with the end token only where the response ended.
 
-        One that does not think follows the template's closed or empty thought; what it says behind a leaked mark of
+        One that does not think follows the template's closed or empty thought; what it says after a leaked mark of
         its end is left out.
         """
         text, leaked = templates.own_words(text)

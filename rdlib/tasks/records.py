@@ -52,7 +52,7 @@ class Record:
         if len(value) > LONGEST:
             raise self.error(f"{name} has {len(value):,} characters, more than {LONGEST:,}; shorten it.")
         if any("\ud800" <= character <= "\udfff" for character in value):
-            raise self.error(f"{name} holds half of a surrogate pair, which is no character; mend its encoding.")
+            raise self.error(f"{name} holds half of a surrogate pair, which is no character; correct its encoding.")
         return value.strip()
 
 

@@ -101,7 +101,7 @@ def span(place: str, end: int) -> bool:
 
 
 def compared(place: str, start: int, end: int) -> bool:
-    """Whether the number from `start` to `end` stands behind an inequality sign or in a root; not that of "<18>"."""
+    """Whether the number from `start` to `end` follows an inequality sign or is in a root; not that of "<18>"."""
     before = place[max(0, start - 8) : start]
     if "<" in before or ">" in before or "sqrt" in before or "log" in before:
         return _COMPARED.search(before) is not None and place[end : end + 1] != ">"

@@ -1,7 +1,7 @@
 """Splits drawn from a seed alone: equal question texts stay together, and a smaller cap keeps a part of a larger's.
 
 `assign` shuffles all texts together, as released splits were drawn. `assign_ranked` gives each text a rank of its own,
-so a text that comes, goes or is corrected moves hardly another.
+so a text that comes, goes or is corrected moves few others.
 """
 
 from __future__ import annotations

@@ -83,7 +83,7 @@ def _marks(text: str) -> Iterator[re.Match]:
 
 
 _SAID_BEFORE = re.compile(r"\w[^\w>|.!?:]*$|[`'\"]$")  # words right before a mark, or a quotation mark
-_ANSWER_BEFORE = re.compile(r"####\s?$")  # "#### <think>", with nothing behind it: the mark is the answer
+_ANSWER_BEFORE = re.compile(r"####\s?$")  # "#### <think>", with nothing after it: the mark is the answer
 
 
 def _without_thoughts(text: str) -> str:

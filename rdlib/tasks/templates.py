@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 Messages = list[dict[str, str]]
 
-# What a template is told that asks for today's date: Llama 3's own default, so that every day has the same prompts
+# What a template gets that asks for today's date: Llama 3's own default, so that every day has the same prompts
 TODAY = datetime(2024, 7, 26)
 PROBE = ("Is it 2?", "Yes, it is 2.")
 CLOSING = "</think>\n\n"  # of thinking that a template opens and never shows closed
@@ -109,7 +109,7 @@ def rendered(tokenizer: PreTrainedTokenizerBase, messages: Messages, **options: 
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
         raise UserError(
             f"The chat template of {tokenizer.name_or_path or 'the tokenizer'} refuses user and assistant turns "
-            f"({reason}): mend its chat_template, or remove it and the model is asked in plain text."
+            f"({reason}): correct its chat_template, or remove it and the model is asked in plain text."
         ) from None
 
 
@@ -139,7 +139,7 @@ def rendered_tokens(tokenizer: PreTrainedTokenizerBase, messages: Messages, **op
 
 @dataclass(frozen=True)
 class Turn:
-    """How a chat template writes an answer: `lead` between the prompt and its text, `end` the token behind it.
+    """How a chat template writes an answer: `lead` between the prompt and its text, `end` the token after it.
 
     A lead closes the thinking that the prompt opened, or holds an empty thought or the mark of a channel. A `header` of
     the answer belongs to the prompt, where the template adds none when it is asked to.
