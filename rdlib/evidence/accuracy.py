@@ -209,6 +209,7 @@ def of_arms(answers: pd.DataFrame) -> pd.DataFrame:
     references = dict(iter(answers[answers["reference"].astype(bool)].groupby(where)))
 
     def base(row: dict) -> pd.DataFrame:
+        """The answers of the reference that an arm is compared with."""
         ours = references.get(tuple(row[column] for column in where), answers[:0])
         same = ours[ours["level"] == row["level"]]
         return answers[:0] if row["reference"] else same if len(same) else ours

@@ -96,6 +96,7 @@ def label_noise(table: pd.DataFrame) -> Figure:
     known = {name: looks.ARMS[name] for name in ("Ours", "Ours w/o R")}
 
     def draw(ax: Axes, of_panel: pd.DataFrame) -> None:
+        """One panel."""
         for arm, look in known.items():
             part = of_panel[of_panel["arm"] == arm].sort_values("level")
             x = 100 * part["level"] + (0.4 if arm == "Ours" else -0.4)
@@ -136,6 +137,7 @@ def pareto(table: pd.DataFrame) -> Figure:
     shown = {}
 
     def draw(ax: Axes, part: pd.DataFrame) -> None:
+        """One panel."""
         errors = looks.error_ends(part, *STUDY)
         for i, row in enumerate(part.itertuples()):
             look, more, label = looks.look(looks.ARMS, row.arm), not np.isnan(row.level), arm_label(row.arm, row.level)
@@ -157,6 +159,7 @@ def best_of_n(table: pd.DataFrame) -> Figure:
     shown = {strategy: look for strategy, look in STRATEGIES.items() if strategy in set(table["strategy"])}
 
     def draw(ax: Axes, of_cell: pd.DataFrame) -> None:
+        """One panel."""
         for strategy, look in shown.items():
             part = of_cell[of_cell["strategy"] == strategy]
             line(ax, part["samples"], part["study_pct"], look)
@@ -287,6 +290,7 @@ def reliability(table: pd.DataFrame) -> Figure:
     style |= {"dashes": [(3, 1.5), ""], "errorbar": None, "legend": False, "markeredgewidth": 0}
 
     def draw(ax: Axes, part: pd.DataFrame) -> None:
+        """One panel."""
         ax.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle=":")
         sns.lineplot(part, x="predicted", y="observed", ax=ax, **style)
 
@@ -300,6 +304,7 @@ def rewards(table: pd.DataFrame) -> Figure:
     """Distribution of scores before and after PPO, a panel a cell."""
 
     def draw(ax: Axes, of_cell: pd.DataFrame) -> None:
+        """One panel."""
         for policy, look in POLICIES.items():
             plots.steps_of(ax, of_cell[of_cell["policy"] == policy], look, filled=False)
 

@@ -455,6 +455,7 @@ def needed_first(wanted: Iterable, needs: Callable[[Any], Iterable], key: Callab
     found: dict[Any, Any] = {}
 
     def add(one: Any) -> None:
+        """Add one after all that it needs."""
         if key(one) not in found:
             for other in needs(one):
                 add(other)

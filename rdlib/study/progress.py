@@ -45,6 +45,7 @@ class _Regular(threading.Thread):
         self.stop = threading.Event()
 
     def run(self) -> None:
+        """Look once a second until it is stopped."""
         while not self.stop.wait(1.0):
             self.look()
 
