@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from itertools import product
 
+import long_tables
 import numpy as np
 import pandas as pd
 import pytest
 
-from rdlib.evidence import diagnostics, followups
-from rdlib.evidence.followups import DISTILLATION, OURS, WARM_UP, change, share
+from rdlib.evidence import diagnostics, followups, gallery
+from rdlib.evidence.followups import BASE, DISTILLATION, OURS, WARM_UP, change, share
+from rdlib.evidence.gallery import EXHIBITS
+from rdlib.evidence.result_tables import open_results
 
 GSM, MMLU = "gsm/strong/small", "mmlu/strong/small"
 PPO_ARMS = [" | ".join(parts) for parts in product(*followups.PPO_FACTORS.values())]
@@ -104,6 +107,39 @@ def test_distillation_by_hand():
     assert found["right_pct"][GSM, 1.0, WARM_UP] == pytest.approx(100 * 16 / 41)  # that of Q_fail is wrong
     panels = followups.distillation_panels(*read)["panel"]
     assert set(panels) == {GSM, MMLU, f"{GSM}, heat 4"}
+
+
+def cured(trial, cell, right, auc, kept, n=40) -> pd.DataFrame:
+    """Rows of an arm of the experiment `ranking`, as its seed's file of answers has them."""
+    good = [0.25, right, auc]
+    parts = [
+        rows(trial, cell, (100,), n, x=1.0).query("id != 'failed'").assign(correct=value, moment=moment, n=of)
+        for value, moment, of in zip(good, ("reward", "reward", "auc"), (1, 30, 30), strict=True)
+    ]
+    answered = rows(trial, cell, (100,), n, kept=kept, warm_up=0.5).assign(split="validation")
+    return pd.concat([pd.concat(parts).assign(split="best of n"), answered], ignore_index=True)
+
+
+def test_cures_of_the_ranking_are_shown_when_their_rows_are_there(tmp_path):
+    """Each text once ranks better by 0.1, chooses better by 10 points, and has PPO answer 10 % more of 40 questions."""
+    arms = [cured(BASE, GSM, 0.3, 0.6, 0.5), cured("each text once", GSM, 0.4, 0.7, 0.6)]
+    answers = pd.concat([*arms, cured("pairs alone", MMLU, 0.3, 0.6, 0.5)]).assign(question="followups:ranking")
+    long_tables.write(tmp_path / "seed100", 100, answers=answers.drop(columns="seed"))
+    (tmp_path / "seed100/settings.json").write_text("{}")
+    evidence = open_results(tmp_path)
+    assert not EXHIBITS["open_cures"].why_left_out(evidence)
+    table = EXHIBITS["open_cures"].rows(evidence).set_index(["cell", "trial"])
+    cure = table.loc[GSM, "each text once"]
+    assert cure["n"] == 30 and cure["auc_within"] == pytest.approx(0.7)
+    assert cure.filter(regex="^auc_within_minus_study").tolist() == pytest.approx([0.1] * 5)
+    assert cure[["best_of_n_minus_one_pp", "best_of_n_minus_study_pp"]].tolist() == pytest.approx([15, 10])
+    gained = cure[[f"kept_minus_{other}_{end}pp" for other in ("study", "warm_up") for end in ("", "low_", "least_")]]
+    assert gained["kept_minus_study_pp"] == gained["kept_minus_warm_up_pp"] == pytest.approx(100 * 4 / 41)
+    assert 0 < gained["kept_minus_study_low_pp"] < gained["kept_minus_study_least_pp"]
+    alone = table.loc[MMLU, "pairs alone"]  # of a study without the arm that it is compared with
+    assert alone.filter(like="minus_study").isna().all() and alone["kept_minus_warm_up_pp"] == 0
+    paths = gallery.draw(EXHIBITS["figure_open_cures"], evidence, tmp_path, EXHIBITS["figure_open_cures"].rows(evidence))
+    assert {path.suffix for path in paths} == {".csv", ".pdf", ".png"}
 
 
 def test_the_auc_of_a_questions_own_samples_by_hand():

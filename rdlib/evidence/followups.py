@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import pandas as pd
 
 from rdlib.evidence import stats, tables
-from rdlib.evidence.stats import Draws, Interval
+from rdlib.evidence.stats import NAN, Draws, Interval
+from rdlib.evidence.verdicts import NOTHING
 
 BASE = "as in the study"
 # What a factor is from and to, by its part of an arm's name
@@ -43,14 +44,18 @@ class OfSeeds:
     draws: Mapping[int, Draws]
 
     def interval(self) -> Interval:
-        """The mean over the seeds with its interval over questions."""
-        return stats.mean_of(self.draws.values()).interval()
+        """The mean over the seeds with its interval over questions; NaN without a seed."""
+        return stats.mean_of(self.draws.values()).interval() if self.draws else NOTHING
 
-    def points(self, name: str) -> dict[str, float]:
-        """As columns in percentage points: the mean with its interval, and the seeds' least and most."""
-        estimates = [one.estimate for one in self.draws.values()]
-        ends = {f"{name}_least_pp": 100 * min(estimates), f"{name}_most_pp": 100 * max(estimates)}
-        return tables.points(self.interval(), name) | ends
+    def points(self, name: str, unit: str = "_pp") -> dict[str, float]:
+        """As columns in percentage points: the mean with its interval, and the seeds' least and most.
+
+        Without a unit as they are, as differences of AUCs.
+        """
+        found, estimates = self.interval(), [one.estimate for one in self.draws.values()] or [NAN]
+        ends = {"": found.estimate, "_low": found.low, "_high": found.high}
+        ends |= {"_least": min(estimates), "_most": max(estimates)}
+        return {f"{name}{end}{unit}": (100 if unit else 1) * value for end, value in ends.items()}
 
     def __sub__(self, other: OfSeeds) -> OfSeeds:
         return OfSeeds({seed: own - other.draws[seed] for seed, own in self.draws.items() if seed in other.draws})
@@ -161,6 +166,37 @@ def reward_table(ranking: pd.DataFrame, responses: pd.DataFrame, answers: pd.Dat
         row |= change(answered, "warm-up", "kept").points("ppo_gain")
         rows.append(row | difference(at(answered, "kept"), usual, "agrees").points("kept_minus_study"))
     return pd.DataFrame(rows)
+
+
+def cures_table(ranking: pd.DataFrame, answers: pd.DataFrame) -> pd.DataFrame:
+    """A row a cell and arm: how well its reward model ranks a question's samples, and what PPO makes of it, by gold.
+
+    `auc_within` is the mean over questions of the AUC of right against wrong samples. It, the best of n and the policy
+    kept are compared with the arm `BASE`, question by question; the best of n also with a single sample, and the policy
+    kept with the warm-up. Questions without a gold answer do not count.
+    """
+    study = {names["cell"]: _outcomes(*own) for names, own in by_arm(ranking, answers) if names["trial"] == BASE}
+    rows = []
+    for names, (part, answered) in by_arm(ranking, answers):
+        mine, usual = _outcomes(part, answered), study.get(names["cell"], {})
+        row = names | {"seeds": part["seed"].nunique(), "n": part["n"].max()}
+        for name, start in (("auc_within", ""), ("best_of_n", "one"), ("kept", "warm_up")):
+            level, unit = share(mine[name], "correct").interval(), "_pp" if start else ""
+            auc = {name: level.estimate, f"{name}_low": level.low, f"{name}_high": level.high}
+            row |= tables.percent(level, name) if start else auc
+            others = {"study": usual.get(name, mine[name][:0])} | ({start: mine[start]} if start else {})
+            for other, answers_of in others.items():
+                row |= difference(mine[name], answers_of, "correct").points(f"{name}_minus_{other}", unit)
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _outcomes(ranking: pd.DataFrame, answers: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Of an arm, rows of a question with `correct`: its AUC, chances that what is chosen is right, PPO's answers."""
+    by_reward = at(ranking, "reward")
+    chosen = {"one": by_reward["n"] == 1, "best_of_n": by_reward["n"] == by_reward["n"].max()}
+    greedy = {"warm_up": at(answers, "warm-up"), "kept": at(answers, "kept")}
+    return {"auc_within": at(ranking, "auc")} | {name: by_reward[some] for name, some in chosen.items()} | greedy
 
 
 # ---- the teacher's style

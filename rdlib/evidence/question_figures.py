@@ -360,6 +360,9 @@ RANKERS = {
         ("three times the responses of a kind", looks.INDIGO, "s", "--"),
         ("larger reward model", looks.TEAL, "^", (0, (6, 2))),
         ("mean of four reward models", looks.WINE, "v", ":"),
+        ("each text once", looks.INDIGO, "s", "--"),
+        ("pairs alone", looks.TEAL, "^", (0, (6, 2))),
+        ("each text once, pairs alone", looks.WINE, "v", ":"),
     )
 }
 OTHERS = {
@@ -402,10 +405,11 @@ def followup_ppo(table: pd.DataFrame) -> Figure:
 
 def followup_ranking(table: pd.DataFrame) -> Figure:
     """Choosing the highest reward among n samples, a panel a cell, a line a reward model."""
-    cells = list(dict.fromkeys(table["cell"]))
+    cells, trials = list(dict.fromkeys(table["cell"])), set(table["trial"])
+    rankers = {name: look for name, look in RANKERS.items() if name in trials}
     figure, axes = looks.grid(1, len(cells), width=3.6 * len(cells), height=2.9)
     for ax, cell in zip(axes[0], cells, strict=True):
-        for trial, strategy, look in [(name, "reward", look) for name, look in RANKERS.items()] + [
+        for trial, strategy, look in [(name, "reward", look) for name, look in rankers.items()] + [
             (BASE, strategy, look) for strategy, look in OTHERS.items()
         ]:
             part = tables.select(table, cell=cell, trial=trial, strategy=strategy).sort_values("n")
@@ -413,7 +417,7 @@ def followup_ranking(table: pd.DataFrame) -> Figure:
             if look is RANKERS[BASE]:
                 ax.fill_between(part["n"], *(part[end] for end in RIGHT), color=look.color, alpha=plots.BAND)
         ax.set(title=_title(cell), **SAMPLES)
-    looks.legend_below(figure, looks.handles([*RANKERS.values(), *OTHERS.values()]), columns=3)
+    looks.legend_below(figure, looks.handles([*rankers.values(), *OTHERS.values()]), columns=3)
     return figure
 
 
