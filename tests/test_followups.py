@@ -138,7 +138,8 @@ def test_cures_of_the_ranking_are_shown_when_their_rows_are_there(tmp_path):
     assert 0 < gained["kept_minus_study_low_pp"] < gained["kept_minus_study_least_pp"]
     alone = table.loc[MMLU, "pairs alone"]  # of a study without the arm that it is compared with
     assert alone.filter(like="minus_study").isna().all() and alone["kept_minus_warm_up_pp"] == 0
-    paths = gallery.draw(EXHIBITS["figure_open_cures"], evidence, tmp_path, EXHIBITS["figure_open_cures"].rows(evidence))
+    figure = EXHIBITS["figure_open_cures"]
+    paths = gallery.draw(figure, evidence, tmp_path, figure.rows(evidence))
     assert {path.suffix for path in paths} == {".csv", ".pdf", ".png"}
 
 
