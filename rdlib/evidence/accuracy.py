@@ -9,26 +9,40 @@ cent, differences in percentage points; a value of the paper never shares a colu
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pandas as pd
 
 from rdlib.evidence import paper, stats, tables
-from rdlib.evidence.verdicts import NOTHING
+from rdlib.evidence.stats import NOTHING
 
 CELL = ["benchmark", "teacher", "student"]
-SOURCES = [
-    ("without_reward", "ours_wo_r", ""),
-    ("from_teacher", "ours", "reward_model.source=teacher"),
-    ("from_student", "ours", ""),
-]
-MISMATCHES = {
-    "": "-|r| (Ours)",
-    "reward.mismatch=minus": "r - c (Minus)",
-    "reward.mismatch=clip": "min(r, 0)",
-    "reward.mismatch=fixed": "-c",
-    "reward.mismatch=none": "r (no check)",
+# The ablations of Tables 4 and 7: what their arms are called, what marks their cells, the arms (name, method, variant),
+# and the arm that the others are compared with
+ABLATIONS = {
+    "reward_source": (
+        "reward_model",
+        "reward_model.source=teacher",
+        [
+            ("without_reward", "ours_wo_r", ""),
+            ("from_teacher", "ours", "reward_model.source=teacher"),
+            ("from_student", "ours", ""),
+        ],
+        "without_reward",
+    ),
+    "correctness": (
+        "mismatch",
+        "reward.mismatch=",
+        [
+            ("-|r| (Ours)", "ours", ""),
+            ("r - c (Minus)", "ours", "reward.mismatch=minus"),
+            ("min(r, 0)", "ours", "reward.mismatch=clip"),
+            ("-c", "ours", "reward.mismatch=fixed"),
+            ("r (no check)", "ours", "reward.mismatch=none"),
+        ],
+        "-|r| (Ours)",
+    ),
 }
 LEVELS = {"R2": "teacher_samples_times", "R4": "flipped_share"}  # what the level of an arm is, by question
 
@@ -36,7 +50,7 @@ LEVELS = {"R2": "teacher_samples_times", "R4": "flipped_share"}  # what the leve
 def summary(
     answers: pd.DataFrame,
     by: Sequence[str],
-    base: Callable[[dict], pd.DataFrame] | None = None,
+    base: Callable[[pd.Series], pd.DataFrame] | None = None,
     *,
     questions: Sequence[str] = ("benchmark",),
     name: str = "study",
@@ -48,21 +62,25 @@ def summary(
     `base` gives the answers that a row's group is compared with, question by question, and none for a row without a
     difference. `questions` are the columns that name the set of questions, which are resampled alike in every row.
     """
-    rows = []
-    for values, part in answers.groupby(list(by), sort=False, dropna=False):
-        row = dict(zip(by, values, strict=True))
-        key = "/".join(row[column] for column in questions)
-        interval = stats.accuracy_interval(part, key)
-        held = part[:0] if base is None else base(row)
+
+    def row(part: pd.DataFrame) -> dict:
+        """The numbers of a group; its first row names it."""
+        key = "/".join(part.iloc[0][[*questions]])
+        held = part[:0] if base is None else base(part.iloc[0])
         pair = (held, part) if base_minus_row else (part, held)
         difference = stats.paired_difference(*pair, key).interval() if len(held) else NOTHING
-        row |= tables.percent(interval, name) | {"n": interval.n, f"{name}_seeds": tables.accuracy_by_seed(part)}
-        rows.append(row | tables.points(difference, gain))
-    columns = [*tables.percent(NOTHING, name), "n", f"{name}_seeds", *tables.points(NOTHING, gain)]
-    return pd.DataFrame(rows, columns=[*by, *columns])
+        return numbers(stats.accuracy_interval(part, key), tables.accuracy_by_seed(part), difference)
+
+    def numbers(interval: stats.Interval, seeds: str, difference: stats.Interval) -> dict:
+        """The columns."""
+        return (
+            interval.columns(name, "pct") | {"n": interval.n, f"{name}_seeds": seeds} | difference.columns(gain, "pp")
+        )
+
+    return tables.rows_of(answers, by, row).reindex(columns=[*by, *numbers(NOTHING, "", NOTHING)])
 
 
-def against(answers: pd.DataFrame, match: Sequence[str], column: str, value: str) -> Callable[[dict], pd.DataFrame]:
+def against(answers: pd.DataFrame, match: Sequence[str], column: str, value: str) -> Callable[..., pd.DataFrame]:
     """A `base` of `summary`: the rows with this value of a column that share the columns `match`; none for these."""
     held = dict(iter(answers[answers[column] == value].groupby(list(match))))
     nothing = answers[:0]
@@ -75,7 +93,7 @@ def against(answers: pd.DataFrame, match: Sequence[str], column: str, value: str
 def main_points(evidence: Any) -> pd.DataFrame:
     """Table 2, a row a benchmark, cell and method: accuracy with interval and by seed, and the paper's; rounded.
 
-    The teacher stands beside every student, and ICL beside every teacher. In a part of a study what was run alone.
+    The teacher stands beside every student, and ICL beside every teacher.
     """
     correctness = evidence.correctness
     parts = [
@@ -83,16 +101,14 @@ def main_points(evidence: Any) -> pd.DataFrame:
         for cell in tables.cells(correctness)
         for method in paper.METHODS
     ]
-    answers = pd.concat(parts, ignore_index=True) if parts else correctness[:0]
     by = ["teacher", "student", "method", "benchmark"]
-    points = tables.sorted_by(summary(answers, by), by)
+    points = tables.sorted_by(summary(tables.stacked(parts, correctness), by), by)
     papers = [
         paper.accuracy(row.benchmark, row.teacher, "" if row.method == "teacher" else row.student, row.method)
         for row in points.itertuples()
     ]
     points = points.assign(paper_pct=pd.Series(papers, points.index, dtype=float))
-    points = tables.rounded(points[[*CELL, "method", *tables.percent(NOTHING), "n", "study_seeds", "paper_pct"]])
-    return points if evidence.asks_for_all else points[points["n"] > 0].reset_index(drop=True)
+    return tables.rounded(points[[*CELL, "method", *NOTHING.columns("study", "pct"), "n", "study_seeds", "paper_pct"]])
 
 
 def main_table(points: pd.DataFrame) -> pd.DataFrame:
@@ -113,14 +129,12 @@ def agreement_table(agreement: pd.DataFrame) -> pd.DataFrame:
 
     With its interval and the paired gain over the student before training (`icl`).
     """
-    answers = agreement.rename(columns={"agrees": "correct"})
+    answers, by = agreement.rename(columns={"agrees": "correct"}), [*tables.CELL, "method", "variant"]
     parts = []
-    for dataset in sorted(set(answers["dataset"])):
-        of_dataset = tables.select(answers, dataset=dataset)
-        for teacher, student in tables.cells(of_dataset):
-            own = of_dataset[(of_dataset["teacher"] == teacher) & of_dataset["student"].isin([student, ""])]
-            parts.append(own.assign(student=student))
-    answers, by = pd.concat(parts, ignore_index=True), [*tables.CELL, "method", "variant"]
+    for dataset, teacher, student in tables.cells(answers, tables.CELL):
+        own = tables.select(answers, dataset=dataset, teacher=teacher)
+        parts.append(own[own["student"].isin([student, ""])].assign(student=student))
+    answers = pd.concat(parts, ignore_index=True)
     base = against(answers, tables.CELL, "method", "icl")
     table = summary(answers, by, base, questions=["dataset"], name="agreement")
     asked = answers.groupby(by, sort=False)["held_out"].max().astype(int)  # in the order of `summary`
@@ -131,38 +145,29 @@ def agreement_table(agreement: pd.DataFrame) -> pd.DataFrame:
 # ---- Tables 4 and 7
 
 
-def reward_source_table(correctness: pd.DataFrame) -> pd.DataFrame:
-    """Table 4: what the reward model is trained on; accuracy, paired gain over no reward, the paper's."""
-    table = _variant_table(correctness, "reward_model", SOURCES, "reward_model.source=teacher", "without_reward")
-    theirs = paper.reward_source()
-    is_the_papers = (table[CELL] == ["gsm", "strong", "small"]).all(axis="columns")
-    return table.assign(paper_pct=table["reward_model"].map(theirs).where(is_the_papers).astype(float))
+def ablation_table(correctness: pd.DataFrame, ablation: str) -> pd.DataFrame:
+    """Table 4 or 7: accuracy of the arms of one of `ABLATIONS` in its cells, and the paired gain over one of them.
 
-
-def correctness_validation_table(correctness: pd.DataFrame) -> pd.DataFrame:
-    """Table 7: what Eq. 7 does with a mismatch; gain over Ours (paired). The paper's numbers are lost."""
-    arms = [(label, "ours", variant) for variant, label in MISMATCHES.items()]
-    return _variant_table(correctness, "mismatch", arms, "reward.mismatch=", MISMATCHES[""])
-
-
-def _variant_table(
-    correctness: pd.DataFrame, what: str, arms: Iterable[tuple[str, str, str]], needs: str, base: str
-) -> pd.DataFrame:
-    """Accuracy of some arms (name, method, variant) in the cells of an ablation, and the gain over the arm `base`."""
+    Of Table 4 the paper's too (`paper_pct`); its Table 7 is lost.
+    """
+    what, needs, arms, base = ABLATIONS[ablation]
     parts = [
         tables.method_rows(correctness, *cell, method, variant).assign(**{what: name})
         for cell in ablation_cells(correctness, needs)
         for name, method, variant in arms
     ]
-    answers = pd.concat(parts, ignore_index=True) if parts else correctness[:0].assign(**{what: ""})
-    return summary(answers, [*CELL, what], against(answers, CELL, what, base)).drop(columns="study_seeds")
+    answers = tables.stacked(parts, correctness.assign(**{what: ""}))
+    table = summary(answers, [*CELL, what], against(answers, CELL, what, base)).drop(columns="study_seeds")
+    if ablation != "reward_source":
+        return table
+    is_the_papers = (table[CELL] == ["gsm", "strong", "small"]).all(axis="columns")
+    return table.assign(paper_pct=table[what].map(paper.reward_source()).where(is_the_papers).astype(float))
 
 
-def ablation_cells(correctness: pd.DataFrame, needs: str) -> list[tuple[str, str, str]]:
+def ablation_cells(correctness: pd.DataFrame, needs: str) -> list[tuple[str, ...]]:
     """(benchmark, teacher, student) in which Ours ran with a variant that starts with `needs`, in the paper's order."""
-    runs = correctness[correctness["variant"].str.startswith(needs) & (correctness["method"] == "ours")]
-    found = tables.sorted_by(runs[CELL].drop_duplicates(), CELL)
-    return list(found.itertuples(index=False, name=None))
+    runs = correctness["variant"].str.startswith(needs) & (correctness["method"] == "ours")
+    return tables.cells(correctness[runs], CELL)
 
 
 # ---- groups of questions, seeds
@@ -174,10 +179,9 @@ def by_group(correctness: pd.DataFrame, benchmark: str, group: str) -> pd.DataFr
     keys = ["group", "teacher", "student", "method"]
     found = summary(answers, ["benchmark", *keys], questions=["benchmark", "group"])
     places = {name: i for i, name in enumerate([*paper.TEACHERS, *paper.STUDENTS, *paper.METHODS])}
-    found = found.sort_values(
-        keys, key=lambda column: column.map(lambda name: (places.get(name, -1), name)), ignore_index=True
-    )
-    return found[[*keys, *tables.percent(NOTHING), "n"]].rename(columns={"group": group})
+    place = lambda column: column.map(lambda name: (places.get(name, -1), name))  # noqa: E731
+    found = found.sort_values(keys, key=place, ignore_index=True)
+    return found[[*keys, *NOTHING.columns("study", "pct"), "n"]].rename(columns={"group": group})
 
 
 def seed_table(correctness: pd.DataFrame) -> pd.DataFrame:
@@ -191,24 +195,18 @@ def seed_table(correctness: pd.DataFrame) -> pd.DataFrame:
 # ---- arms of the reviewers' questions
 
 
-def arm_accuracies(evidence: Any) -> pd.DataFrame:
-    """The arms of the reviewers' questions in an `Evidence`: `of_arms`."""
-    return of_arms(evidence.reviewers)
-
-
 def of_arms(answers: pd.DataFrame) -> pd.DataFrame:
     """Accuracy of each arm with its interval, and the reference minus the arm (paired).
 
-    `answers` has cell, question, arm, level, reference and benchmark too. An arm is compared with the reference of its
-    own level where there is one, else with the question's, in its own cell. Cells keep their order.
+    `answers` has cell, question (or experiment), arm, level, reference and benchmark too. An arm is compared with the
+    reference of its own level where there is one, else with the question's, in its own cell. Cells keep their order.
     """
-    places = {cell: i for i, cell in enumerate(dict.fromkeys(answers["cell"]))}
-    by_cell = {"key": lambda column: column.map(places) if column.name == "cell" else column, "kind": "stable"}
-    answers = answers.sort_values(["cell", "question", "benchmark"], **by_cell)
     where = ["cell", "question", "benchmark"]
-    references = dict(iter(answers[answers["reference"].astype(bool)].groupby(where)))
+    answers = tables.as_found(answers.rename(columns={"experiment": "question"}), "cell")
+    answers = answers.sort_values(where, kind="stable")
+    references = dict(iter(answers[answers["reference"].astype(bool)].groupby(where, observed=True)))
 
-    def base(row: dict) -> pd.DataFrame:
+    def base(row: pd.Series) -> pd.DataFrame:
         """The answers of the reference that an arm is compared with."""
         ours = references.get(tuple(row[column] for column in where), answers[:0])
         same = ours[ours["level"] == row["level"]]
@@ -218,14 +216,14 @@ def of_arms(answers: pd.DataFrame) -> pd.DataFrame:
     return summary(answers, by, base, gain="ours_minus_arm", base_minus_row=True).drop(columns="reference")
 
 
-def arms_of(arms: pd.DataFrame, question: str) -> pd.DataFrame:
-    """The rows of `arm_accuracies` of one question."""
-    return arms[arms["question"] == question]
+def arm_accuracies(evidence: Any) -> pd.DataFrame:
+    """`of_arms` of the reviewers' questions in an `Evidence`."""
+    return of_arms(evidence.reviewers)
 
 
 def arm_table(arms: pd.DataFrame, question: str) -> pd.DataFrame:
-    """The same as a table of its own: no empty columns, and the level by its name."""
-    found = arms_of(arms, question).dropna(axis="columns", how="all").drop(columns="question")
+    """The arms of one question as a table of its own: no empty columns, and the level by its name."""
+    found = tables.select(arms, question=question).dropna(axis="columns", how="all").drop(columns="question")
     return found.rename(columns={"level": LEVELS.get(question, "level")})
 
 

@@ -11,6 +11,7 @@ one problem are resampled together too. Where many cells carry one claim, their 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -19,20 +20,11 @@ import numpy as np
 import pandas as pd
 
 from rdlib.evidence import accuracy, aucs, curves, paper, stats, tables
-from rdlib.evidence.criteria import (
-    Criterion,
-    EveryCell,
-    SomeCell,
-    Spread,
-    Stability,
-    Variant,
-    WorseJudges,
-)
-from rdlib.evidence.stats import Draws, Interval
+from rdlib.evidence.criteria import Against, Criterion, Spread, Stability, Variant, WorseJudges, varied
+from rdlib.evidence.stats import NOTHING, Draws, Interval
 from rdlib.evidence.verdicts import (
     INCONCLUSIVE,
     NOT_SUPPORTED,
-    NOTHING,
     OF_BEST_CELL,
     SPREAD_OF,
     SUPPORTED,
@@ -44,32 +36,45 @@ from rdlib.evidence.verdicts import (
 )
 from rdlib.method import metrics
 
-Pair = tuple[tuple[str, str, str], pd.DataFrame, pd.DataFrame]
+Pair = tuple[tuple[str, ...], pd.DataFrame, pd.DataFrame]
 NO_RESULTS = "no results to judge it by"
+# Of C5: what is bad about a vote, of its counts; and what is compared with what
+VOTES = {
+    "failure ratio": lambda counts: (counts.failed, counts.questions),
+    "mislabelled": lambda counts: (counts.labelled - counts.label_correct, counts.labelled),
+}
+CONTRASTS = {
+    "weak - strong, gsm": (("gsm", "weak"), ("gsm", "strong")),
+    "weak - strong, mmlu": (("mmlu", "weak"), ("mmlu", "strong")),
+    "mmlu - gsm, strong": (("mmlu", "strong"), ("gsm", "strong")),
+    "mmlu - gsm, weak": (("mmlu", "weak"), ("gsm", "weak")),
+}
 
 
 def judged(name: str, criterion: Criterion, results: Any) -> Claim:
     """One claim of `params/claims.yaml` judged by the result tables that its criterion is about, of an `Evidence`."""
-    if isinstance(criterion, EveryCell | Variant):
-        return better_than(name, criterion, results.correctness)
-    if isinstance(criterion, SomeCell):
-        return better_somewhere(name, criterion, results.correctness)
     if isinstance(criterion, WorseJudges):
         return worse_judges(name, criterion, results.pseudo_labels)
+    if isinstance(criterion, Against | Variant):
+        judging = better_somewhere if criterion.kind == "some_cell" else better_than
+        return judging(name, criterion, results.correctness)
     default = results.default(criterion.setting)
     if isinstance(criterion, Stability):
         return stability(name, criterion, results.reward_model_history, default)
     return spread(name, criterion, results.reward_scores, default)
 
 
-def pairs(criterion: EveryCell | SomeCell | Variant, correctness: pd.DataFrame) -> Iterator[Pair]:
+# ---- C1-C4, C6, C9: accuracies
+
+
+def pairs(criterion: Against | Variant, correctness: pd.DataFrame) -> Iterator[Pair]:
     """(cell, answers of Ours, answers that it is compared with) wherever both answered.
 
     Cells are those of Table 2; of a variant, those on the benchmarks that the students were trained for.
     """
     variant = criterion.variant if isinstance(criterion, Variant) else ""
     method = "ours" if isinstance(criterion, Variant) else criterion.other
-    cells = _table_2_cells(correctness) if not variant else accuracy.ablation_cells(correctness, variant)
+    cells = accuracy.ablation_cells(correctness, variant) if variant else tables.cells(correctness, accuracy.CELL)
     for cell in cells:
         ours = tables.method_rows(correctness, *cell, "ours")
         rival = tables.method_rows(correctness, *cell, method, variant)
@@ -77,70 +82,38 @@ def pairs(criterion: EveryCell | SomeCell | Variant, correctness: pd.DataFrame) 
             yield cell, ours, rival
 
 
-def _accuracy_cell(criterion: EveryCell | SomeCell | Variant, pair: Pair, level: float = stats.LEVEL) -> Cell:
-    """The cell of a paired difference in accuracy."""
-    cell, ours, rival = pair
-    draws = stats.paired_difference(ours, rival, cell[0])
-    effect = stats.cohens_h(ours.correct.mean(), rival.correct.mean())
-    paired = stats.paired_table(ours, rival).groupby("seed").value
-    seeds, alike = tables.by_seed(100 * paired.mean(), 2), paired.apply(lambda values: not values.any())
-    name, p_value, theirs = "/".join(cell), stats.p_value(draws), _paper_difference(criterion, *cell)
-    return Cell(name, _in_pp(draws, level), theirs, p_value, effect, seeds, len(alike), int(alike.sum()))
-
-
-def _paper_difference(
-    criterion: EveryCell | SomeCell | Variant, benchmark: str, teacher: str, student: str
-) -> float | None:
-    """The paper's own difference in a cell; None where it has none."""
+def _accuracy_cell(criterion: Against | Variant, pair: Pair, level: float = stats.LEVEL) -> Cell:
+    """The cell of a paired difference in accuracy, with the paper's own where it has one."""
+    (benchmark, teacher, student), ours, rival = pair
+    paired = stats.paired_table(ours, rival)
+    draws, effect = stats.mean_draws(paired, benchmark), stats.cohens_h(ours.correct.mean(), rival.correct.mean())
+    by_seed = paired.groupby("seed").value
+    seeds, alike = tables.by_seed(100 * by_seed.mean(), 2), by_seed.apply(lambda values: not values.any())
     if isinstance(criterion, Variant):
-        source, cell = paper.reward_source(), (benchmark, teacher, student)
-        known = criterion.variant == "reward_model.source=teacher" and cell == ("gsm", "strong", "small")
-        return source["from_student"] - source["from_teacher"] if known else None
-    first = paper.accuracy(benchmark, teacher, student, "ours")
-    second = paper.accuracy(benchmark, teacher, "" if criterion.other == "teacher" else student, criterion.other)
-    return None if first is None or second is None else first - second
+        known = criterion.variant == "reward_model.source=teacher" and pair[0] == ("gsm", "strong", "small")
+        theirs = paper.reward_source() if known else dict.fromkeys(("from_student", "from_teacher"))
+        first, second = theirs["from_student"], theirs["from_teacher"]
+    else:
+        of_other = "" if criterion.other == "teacher" else student
+        first = paper.accuracy(benchmark, teacher, student, "ours")
+        second = paper.accuracy(benchmark, teacher, of_other, criterion.other)
+    theirs = None if first is None or second is None else first - second
+    difference, p_value = _in_pp(draws, level), stats.p_value(draws)
+    return Cell("/".join(pair[0]), difference, theirs, p_value, effect, seeds, len(alike), int(alike.sum()))
 
 
-def better_than(name: str, criterion: EveryCell | Variant, correctness: pd.DataFrame) -> Claim:
+def better_than(name: str, criterion: Against | Variant, correctness: pd.DataFrame) -> Claim:
     """C1-C3, C6 and C9: Ours against another method, or a variant of Ours, in every cell that has both."""
     both = list(pairs(criterion, correctness))
     together = stats.drawn_together({cell[0]: ours.id for cell, ours, _ in both})
-    found = [
-        (_accuracy_cell(criterion, (cell, ours, rival)), stats.paired_difference(ours, rival, *together[cell[0]]))
-        for cell, ours, rival in both
-    ]
-    is_lost = found and isinstance(criterion, Variant) and criterion.variant.startswith("reward.mismatch=")
+    cells = [_accuracy_cell(criterion, pair) for pair in both]
+    draws = [stats.paired_difference(ours, rival, *together[cell[0]]) for cell, ours, rival in both]
+    is_lost = isinstance(criterion, Variant) and criterion.variant.startswith("reward.mismatch=")
     note = "the paper's Table 7 is lost in the text" if is_lost else ""
-    return _common(name, criterion, found, note, _over(correctness))
+    return _claim(name, criterion, cells, _mean_in_pp(draws), note, _over(correctness))
 
 
-def _over(table: pd.DataFrame, units: str = "questions") -> str:
-    """What an interval is over: seeds are sampled where there are several."""
-    return f"seeds and {units}" if table["seed"].nunique() > 1 else units
-
-
-def _common(
-    name: str, criterion: Criterion, found: list[tuple[Cell, Draws]], note: str = "", over: str = "questions"
-) -> Claim:
-    cells = [cell for cell, _ in found]
-    pooled = _in_pp(stats.mean_of(draws for _, draws in found)) if found else NOTHING
-    note = note or ("" if found else NO_RESULTS)
-    wide = left_open(cells, pooled, criterion.smallest)
-    return Claim(name, criterion, judge(cells, pooled), cells, pooled, remark=note, left_open=wide, over=over)
-
-
-def _in_pp(draws: Draws, level: float = stats.LEVEL) -> Interval:
-    interval = draws.interval(level)
-    return Interval(100 * interval.estimate, 100 * interval.low, 100 * interval.high, interval.n)
-
-
-def _table_2_cells(correctness: pd.DataFrame):
-    for benchmark in tables.in_order(correctness.benchmark, paper.BENCHMARKS):
-        for teacher, student in tables.cells(tables.select(correctness, benchmark=benchmark)):
-            yield benchmark, teacher, student
-
-
-def better_somewhere(name: str, criterion: SomeCell, correctness: pd.DataFrame) -> Claim:
+def better_somewhere(name: str, criterion: Against, correctness: pd.DataFrame) -> Claim:
     """C4: a claim about some cells, so its intervals allow for the number of cells looked at (Bonferroni)."""
     both = list(pairs(criterion, correctness))
     level = 1 - (1 - stats.LEVEL) / max(1, len(both))
@@ -151,11 +124,35 @@ def better_somewhere(name: str, criterion: SomeCell, correctness: pd.DataFrame) 
     elif cells and all(cell.difference.high <= 0 for cell in cells):
         verdict = NOT_SUPPORTED
     best = max((cell.difference for cell in cells), key=lambda interval: interval.estimate, default=NOTHING)
-    note = OF_BEST_CELL if cells else NO_RESULTS
-    smallest = criterion.smallest.cell
-    wide = [Open(one.name, one.difference, smallest, level) for one in cells if one.difference.high > 0]
-    drawn = {"level": level, "over": _over(correctness)}
-    return Claim(name, criterion, verdict, cells, best, remark=note, left_open=tuple(wide), **drawn)
+    reaching = [one for one in cells if one.difference.high > 0]
+    wide = tuple(Open(one.name, one.difference, criterion.smallest.cell, level) for one in reaching)
+    drawn = {"decided": verdict, "left_open": wide, "level": level}
+    return _claim(name, criterion, cells, best, OF_BEST_CELL, _over(correctness), **drawn)
+
+
+def _claim(name: str, rule: Criterion, cells: list[Cell], pooled: Interval, note: str, over: str, **others) -> Claim:
+    """A claim that the common criterion decides, unless `others` have what is `decided` and `left_open`."""
+    usual = {"decided": judge(cells, pooled), "left_open": left_open(cells, pooled, rule.smallest)}
+    return Claim(
+        name, rule, cells=cells, pooled=pooled, remark=note if cells else NO_RESULTS, over=over, **usual | others
+    )
+
+
+def _over(table: pd.DataFrame, units: str = "questions") -> str:
+    """What an interval is over: seeds are sampled where there are several."""
+    return f"seeds and {units}" if table["seed"].nunique() > 1 else units
+
+
+def _in_pp(draws: Draws, level: float = stats.LEVEL) -> Interval:
+    interval = draws.interval(level)
+    return Interval(100 * interval.estimate, 100 * interval.low, 100 * interval.high, interval.n)
+
+
+def _mean_in_pp(draws: list[Draws]) -> Interval:
+    return _in_pp(stats.mean_of(draws)) if draws else NOTHING
+
+
+# ---- C5: votes
 
 
 def worse_judges(name: str, criterion: WorseJudges, pseudo_labels: pd.DataFrame) -> Claim:
@@ -163,36 +160,28 @@ def worse_judges(name: str, criterion: WorseJudges, pseudo_labels: pd.DataFrame)
 
     The counts do not tell which questions: both shares are resampled apart, which is wider than question by question.
     """
-    draws, by_seed = {}, {}
+    draws, by_seed, cells, differences = {}, {}, [], []
     for dataset, teacher, counts, seeds in curves.vote_counts(pseudo_labels):
-        for measure, share_of in (
-            ("failure ratio", lambda c: (c.failed, c.questions)),
-            ("mislabelled", lambda c: (c.labelled - c.label_correct, c.labelled)),
-        ):
-            key = f"{measure}/{dataset}/{teacher}"
+        for measure, share_of in VOTES.items():
             bad, total = share_of(seeds)
-            shares = by_seed[measure, dataset, teacher] = bad / total
-            draws[measure, dataset, teacher] = stats.proportion_draws(*share_of(counts), key, shares.dropna())
-    found = []
-    for measure in ("failure ratio", "mislabelled"):
-        for label, worse, better in (
-            ("weak - strong, gsm", ("gsm", "weak"), ("gsm", "strong")),
-            ("weak - strong, mmlu", ("mmlu", "weak"), ("mmlu", "strong")),
-            ("mmlu - gsm, strong", ("mmlu", "strong"), ("gsm", "strong")),
-            ("mmlu - gsm, weak", ("mmlu", "weak"), ("gsm", "weak")),
-        ):
-            if (measure, *worse) in draws and (measure, *better) in draws:
-                first, second = draws[measure, *worse], draws[measure, *better]
-                effect = stats.cohens_h(first.estimate, second.estimate)
-                difference = first - second
-                seeds = tables.by_seed(100 * (by_seed[measure, *worse] - by_seed[measure, *better]).dropna(), 2)
-                p_value = stats.p_value(difference)
-                cell = Cell(f"{measure}: {label}", _in_pp(difference), None, p_value, effect, seeds)
-                found.append((cell, difference))
-    note = "the paper's Figures 3 and 4 have no numbers in the text" if found else ""
-    if 0 < len(found) < 8:  # with one teacher or one dataset the claim has not been put to the test
-        return Claim(name, criterion, INCONCLUSIVE, [cell for cell, _ in found], NOTHING, remark=note)
-    return _common(name, criterion, found, note, _over(pseudo_labels))
+            key = (measure, dataset, teacher)
+            by_seed[key] = bad / total
+            draws[key] = stats.proportion_draws(*share_of(counts), "/".join(key), by_seed[key].dropna())
+    for measure, (label, sides) in itertools.product(VOTES, CONTRASTS.items()):
+        worse, better = ((measure, *side) for side in sides)
+        if {worse, better} <= draws.keys():
+            differences.append(difference := draws[worse] - draws[better])
+            effect = stats.cohens_h(draws[worse].estimate, draws[better].estimate)
+            seeds = tables.by_seed(100 * (by_seed[worse] - by_seed[better]).dropna(), 2)
+            p_value = stats.p_value(difference)
+            cells.append(Cell(f"{measure}: {label}", _in_pp(difference), None, p_value, effect, seeds))
+    note = "the paper's Figures 3 and 4 have no numbers in the text"
+    # with one teacher or one dataset the claim has not been put to the test
+    pooled = NOTHING if len(cells) < len(VOTES) * len(CONTRASTS) else _mean_in_pp(differences)
+    return _claim(name, criterion, cells, pooled, note, _over(pseudo_labels))
+
+
+# ---- C7 and C8: AUCs
 
 
 def instability(auc: pd.Series) -> float:
@@ -213,7 +202,7 @@ def stability(name: str, criterion: Stability, history: pd.DataFrame, default: f
     differences = _instability_differences(history, criterion.setting, default)
     cells = [
         Cell(
-            f"{'/'.join(cell)}: {criterion.varied} {value:g}",
+            f"{'/'.join(cell)}: {varied(criterion.setting)} {value:g}",
             _seeds_or_margin(found, criterion.margin),
             seeds=tables.by_seed(found.dropna(), 4),
         )
@@ -222,19 +211,16 @@ def stability(name: str, criterion: Stability, history: pd.DataFrame, default: f
         if found.notna().any()
     ]
     pooled = _seeds_or_margin(differences.groupby("seed").mean().mean(axis=1), criterion.margin) if cells else NOTHING
-    note = "the paper's Figure 5 has no numbers in the text" if cells else NO_RESULTS
-    wide = left_open(cells, pooled, criterion.smallest)
     over = "seeds" if pooled.n > 1 else f"a margin of {criterion.margin:g} fixed beforehand"
-    return Claim(name, criterion, judge(cells, pooled), cells, pooled, "AUC", note, wide, over=over)
+    return _claim(name, criterion, cells, pooled, "the paper's Figure 5 has no numbers in the text", over, unit="AUC")
 
 
 def _instability_differences(history: pd.DataFrame, key: str, default: float) -> pd.DataFrame:
     """Instability with each other value of a setting (columns) minus with the default, a row a cell and seed."""
     runs = aucs.ablation_runs(history[history["step"] > 0], key, default).sort_values("step")
     values = runs.groupby([*tables.CELL, "seed", key]).pos_neg_auc.apply(instability).unstack(key)
-    if default not in values:
-        return values[[]]
-    return values.drop(columns=default).sub(values[default], axis="index")
+    others = values.drop(columns=default, errors="ignore")
+    return others.sub(values[default], axis="index") if default in values else others[[]]
 
 
 def _seeds_or_margin(differences: pd.Series, margin: float) -> Interval:
@@ -256,30 +242,20 @@ def spread(name: str, criterion: Spread, scores: pd.DataFrame, default: float) -
         difference = spreads["pos_pos"][-1] - spreads["pos_neg"][-1]
         seeds = tables.by_seed(_spread_by_seed(runs, key, "pos_pos") - _spread_by_seed(runs, key, "pos_neg"), 4)
         cells.append(Cell("/".join(cell), difference.interval(), p_value=stats.p_value(difference), seeds=seeds))
+    over = _over(scores, "queries")
     if not cells:
-        return Claim(name, criterion, INCONCLUSIVE, [], NOTHING, "AUC", NO_RESULTS)
+        return _claim(name, criterion, [], NOTHING, "", over, unit="AUC")
     means = {comparison: stats.mean_of(found) for comparison, found in spreads.items()}
-    small, large = (_at_least_zero(means[comparison].interval()) for comparison in ("pos_neg", "pos_pos"))
+    # a bootstrap that is centred again may reach below what a spread can be
+    small, large = (means[comparison].interval() for comparison in ("pos_neg", "pos_pos"))
+    small, large = (replace(one, low=max(0.0, one.low)) for one in (small, large))
     pooled = (means["pos_pos"] - means["pos_neg"]).interval()
     note = " minus ".join(
         f"{SPREAD_OF} {label} {one.estimate:.3f} ({one.low:.3f} to {one.high:.3f})"
         for label, one in (("Pos/Pos", large), ("Pos/Neg", small))
     )
-    verdict = _judge_spreads(judge(cells, pooled), small, large, criterion)
-    wide, over = _open_spreads(pooled, small, large, criterion), _over(scores, "queries")
-    return Claim(name, criterion, verdict, cells, pooled, "AUC", note, wide, over=over)
-
-
-def _at_least_zero(interval: Interval) -> Interval:
-    """A spread's interval: a bootstrap that is centred again may reach below what a spread can be."""
-    return replace(interval, low=max(0.0, interval.low))
-
-
-def _open_spreads(pooled: Interval, small: Interval, large: Interval, criterion: Spread) -> tuple[Open, ...]:
-    """The intervals that cover what they are compared with: the difference 0, each spread its size."""
-    held = (("the difference", pooled, 0.0), ("Pos/Neg's spread", small, criterion.small))
-    held += (("Pos/Pos's spread", large, criterion.large),)
-    return tuple(Open(what, one, criterion.small) for what, one, size in held if one.low <= size < one.high)
+    decided = _judge_spreads(judge(cells, pooled), pooled, small, large, criterion)
+    return _claim(name, criterion, cells, pooled, note, over, unit="AUC", **decided)
 
 
 def _spread_by_seed(runs: pd.DataFrame, key: str, comparison: str) -> pd.Series:
@@ -288,11 +264,20 @@ def _spread_by_seed(runs: pd.DataFrame, key: str, comparison: str) -> pd.Series:
     return pd.Series(auc).groupby(level=0).agg(np.ptp)
 
 
-def _judge_spreads(verdict: str, small: Interval, large: Interval, criterion: Spread) -> str:
-    if small.low >= criterion.small or large.high < criterion.small:
-        return NOT_SUPPORTED
+def _judge_spreads(verdict: str, pooled: Interval, small: Interval, large: Interval, criterion: Spread) -> dict:
+    """The verdict, and the intervals that cover what they are compared with: the difference 0, each spread its size."""
     sizes_fit = small.estimate < criterion.small and large.estimate >= criterion.large
-    return INCONCLUSIVE if verdict == SUPPORTED and not sizes_fit else verdict
+    if small.low >= criterion.small or large.high < criterion.small:
+        verdict = NOT_SUPPORTED
+    elif verdict == SUPPORTED and not sizes_fit:
+        verdict = INCONCLUSIVE
+    sizes = {"the difference": (pooled, 0.0), "Pos/Neg's spread": (small, criterion.small)}
+    sizes["Pos/Pos's spread"] = (large, criterion.large)
+    wide = [Open(what, one, criterion.small) for what, (one, size) in sizes.items() if one.low <= size < one.high]
+    return {"decided": verdict, "left_open": tuple(wide)}
+
+
+# ---- tables
 
 
 def claims_table(claims: list[Claim]) -> pd.DataFrame:
@@ -351,18 +336,6 @@ def _significant(claim: Claim, sign: int) -> int | None:
     return sum(sign * cell.difference.estimate > 0 and p < 1 - stats.LEVEL for cell, p in adjusted)
 
 
-def cells_and_means(claims: list[Claim]) -> pd.DataFrame:
-    """`cells_table` with a row `mean of the cells` for each claim of several that is judged by their mean."""
-    parts = []
-    for claim in (one for one in claims if one.cells):
-        parts.append(cells_table([claim]))
-        if len(claim.cells) > 1 and OF_BEST_CELL not in claim.note and np.isfinite(claim.pooled.estimate):
-            papers = [cell.paper for cell in claim.cells]
-            paper = None if None in papers else float(np.mean(papers))
-            parts.append(cells_table([replace(claim, cells=[Cell("mean of the cells", claim.pooled, paper)])]))
-    return pd.concat(parts, ignore_index=True) if parts else cells_table([])
-
-
 def cells_table(claims: list[Claim]) -> pd.DataFrame:
     """One row a cell of a claim: the difference with its interval, and the paper's where it has one."""
     rows = [
@@ -387,6 +360,16 @@ def cells_table(claims: list[Claim]) -> pd.DataFrame:
         for claim in claims
         for cell, adjusted in zip(claim.cells, claim.adjusted, strict=True)
     ]
-    columns = ["claim", "verdict", "difference", "cell", "study_difference", "study_low", "study_high", "study_seeds"]
-    columns += ["n", "unit", "level_pct", "holds", "p_value", "p_holm", "effect_h", "paper_difference"]
-    return pd.DataFrame(rows, columns=columns).astype({"paper_difference": float})
+    return pd.DataFrame(rows).astype({"paper_difference": float} if rows else {})
+
+
+def cells_and_means(claims: list[Claim]) -> pd.DataFrame:
+    """`cells_table` with a row `mean of the cells` for each claim of several that is judged by their mean."""
+    parts = []
+    for claim in claims:
+        parts.append(claim)
+        if len(claim.cells) > 1 and OF_BEST_CELL not in claim.note and np.isfinite(claim.pooled.estimate):
+            papers = [cell.paper for cell in claim.cells]
+            paper = None if None in papers else float(np.mean(papers))
+            parts.append(replace(claim, cells=[Cell("mean of the cells", claim.pooled, paper)]))
+    return cells_table(parts)

@@ -7,30 +7,20 @@ have improved further, so each is named.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
 from rdlib.errors import UserError
-from rdlib.evidence import claims, looks, tables
-from rdlib.evidence.criteria import load_criteria
-from rdlib.evidence.verdicts import Claim
-
-if TYPE_CHECKING:
-    from rdlib.evidence.result_tables import Evidence
+from rdlib.evidence import looks, tables
 
 ENDS = 10  # updates at either end of PPO whose mean is taken
 SUPERVISED = ("sft", "ours_wo_r")
 TRAINED_ON = {"gsm_plus": "gsm"}  # benchmarks whose students were trained for another
 CELL = ["benchmark", "teacher", "student", "method"]
+# What is trained, in words, by stage (and method)
 KINDS = {"03_sft_warmup": "{}", "05_reward_model": "reward model of {}", "06_ppo": "PPO of {}", "13_baseline": "{}"}
-
-
-def kind_of(stage: str, method: str) -> str:
-    """What is trained, in words: the warm-up, PPO of Ours, ..."""
-    label = looks.BASELINE_NAMES.get(method) or looks.METHODS[method].label
-    return KINDS[stage].format("warm-up (Ours w/o R)" if (stage, method) == ("03_sft_warmup", "ours_wo_r") else label)
+KINDS[("03_sft_warmup", "ours_wo_r")] = "warm-up (Ours w/o R)"
 
 
 def convergence_table(trainings: pd.DataFrame) -> pd.DataFrame:
@@ -41,26 +31,23 @@ def convergence_table(trainings: pd.DataFrame) -> pd.DataFrame:
     """
     rows = []
     for (stage, method), part in trainings.groupby(["stage", "method"], sort=True):
+        label = looks.BASELINE_NAMES.get(method) or looks.METHODS[method].label
         quartiles = part["best_step"].quantile([0.25, 0.5, 0.75])
         unfinished = part[~part["stopped_early"].astype(bool)]
+        names = (f"{r.dataset}/{r.teacher}/{r.student} {r.variant} seed {r.seed}" for r in unfinished.itertuples())
         rows.append(
             {
-                "training": kind_of(stage, method),
+                "training": KINDS.get((stage, method), KINDS[stage]).format(label),
                 "runs": len(part),
                 "best_step_median": round(quartiles[0.5]),
                 "best_step_lower_quartile": round(quartiles[0.25]),
                 "best_step_upper_quartile": round(quartiles[0.75]),
                 "steps_median": round(part["steps"].median()),
                 "ended_by_patience": len(part) - len(unfinished),
-                "at_the_most": "; ".join(_name(row) for row in unfinished.itertuples()),
+                "at_the_most": "; ".join(name.replace("  ", " ") for name in names),
             }
         )
     return pd.DataFrame(rows)
-
-
-def _name(row) -> str:
-    cell = f"{row.dataset}/{row.teacher}/{row.student}"
-    return f"{cell} {row.variant} seed {row.seed}".replace("  ", " ")
 
 
 # ---- another patience
@@ -81,20 +68,12 @@ def patience_table(curves: pd.DataFrame, patiences: list[int]) -> pd.DataFrame:
 
 
 def patience_of(curves: pd.DataFrame) -> int:
-    """The patience that trainings had, in steps: how long they went on after their highest value.
+    """The patience that trainings had, in steps: how long they went on after their highest value after the start.
 
     One that reached its step limit went on for less.
     """
-    return max(
-        int(part["step"].iloc[-1] - _reached_at(part))
-        for _, part in curves.sort_values("step").groupby(["cell", "seed", "trial"])
-    )
-
-
-def _reached_at(curve: pd.DataFrame) -> int:
-    """The step after the start at which a training reached its highest value."""
-    trained = curve[curve["step"] > 0]
-    return int(trained["step"].loc[trained["value"].idxmax()])
+    trained = curves[curves["step"] > 0].sort_values("step").groupby(["cell", "seed", "trial"])
+    return max(int(part["step"].iloc[-1] - part["step"].loc[part["value"].idxmax()]) for _, part in trained)
 
 
 def _ended(curve: pd.DataFrame, patience: int) -> tuple[float, int]:
@@ -119,23 +98,21 @@ def reach_table(history: pd.DataFrame) -> pd.DataFrame:
     kept_gain_pp: agreement on validation questions before PPO, and what the kept policy adds; kl_end: nats a response;
     clip_fraction_most: the largest share of an update's tokens that Eq. 8 clips. `history`: PPO's, an update a row.
     """
-    keys = [*tables.CELL, "method"]
+    keys, rows = [*tables.CELL, "method"], []
     history = tables.select(history, variant="").sort_values([*keys, "seed", "update"])
-    runs = history.groupby([*keys, "seed"], sort=True).apply(_reach, include_groups=False)
-    found = runs.groupby(keys, sort=True)
+    for names, run in history.groupby([*keys, "seed"], sort=True):
+        updates, evaluated = run[run["update"] > 0], run["validation_agreement"].dropna()
+        first, last, start = updates.head(ENDS), updates.tail(ENDS), float(evaluated.iloc[0])
+        row = {"trained_on_pct": 100 * first["agreement"].mean(), "validation_start_pct": 100 * start}
+        row |= {"kept_gain_pp": 100 * (evaluated.max() - start), "kl_end": last["kl"].mean()}
+        row |= {"clip_fraction_most": updates["clip_fraction"].max()}
+        row |= {"reward_first": first["reward"].mean(), "reward_last": last["reward"].mean()}
+        rows.append(dict(zip(keys, names, strict=False)) | row)
+    found = pd.DataFrame(rows).groupby(keys, sort=True)
     table = found.mean().assign(clip_fraction_most=found["clip_fraction_most"].max())
     table.insert(0, "seeds", found.size())
     table["reward_first_seeds"] = found["reward_first"].apply(lambda values: " ".join(f"{one:.2f}" for one in values))
     return tables.sorted_by(table.reset_index(), keys)
-
-
-def _reach(run: pd.DataFrame) -> pd.Series:
-    updates, evaluated = run[run["update"] > 0], run["validation_agreement"].dropna()
-    first, last, start = updates.head(ENDS), updates.tail(ENDS), float(evaluated.iloc[0])
-    found = {"trained_on_pct": 100 * first["agreement"].mean(), "validation_start_pct": 100 * start}
-    found |= {"kept_gain_pp": 100 * (evaluated.max() - start), "kl_end": last["kl"].mean()}
-    found |= {"clip_fraction_most": updates["clip_fraction"].max()}
-    return pd.Series(found | {"reward_first": first["reward"].mean(), "reward_last": last["reward"].mean()})
 
 
 # ---- forgetting
@@ -171,46 +148,10 @@ def within_cells(table: pd.DataFrame) -> pd.DataFrame:
     for benchmark, part in table.groupby("benchmark", sort=False):
         left = part[["step", "right_pct"]] - part.groupby(CELL)[["step", "right_pct"]].transform("mean")
         moved = (left["step"] ** 2).sum()
-        slope = (left["step"] * left["right_pct"]).sum() / moved if moved else float("nan")
-        row = {"benchmark": benchmark, "runs": len(part), "below": int((part["change_pp"] < 0).sum())}
-        row |= {"per_100_steps_pp": 100 * slope, "correlation": left["step"].corr(left["right_pct"])}
-        rows.append(row)
-    return pd.DataFrame(rows)
-
-
-# ---- reruns of the same seeds: SFT with the warm-up's learning rate
-
-AGAIN = "SFT with the warm-up's rate"
-OWN = "Ours - SFT"
-OURS, WARM_UP, RATE = f"Ours - {AGAIN}", f"Ours w/o R - {AGAIN}", f"{AGAIN} - SFT"
-
-
-def differences(evidence: Evidence) -> dict[str, Claim]:
-    """The four comparisons, each judged as C1 in every cell that has both; none where a seed lacks the other rate.
-
-    Ours minus either SFT, the warm-up minus SFT at the same rate, and the two rates of SFT.
-    """
-    if len(evidence.seeds_of("same_rate")) < len(evidence.folders):
-        return {}
-    released, again = tables.select(evidence.correctness, variant=""), evidence.same_rate
-    ours, warm_up, sft = (released[released["method"] == name] for name in ("ours", "ours_wo_r", "sft"))
-    pairs = {OWN: (ours, sft), OURS: (ours, again), WARM_UP: (warm_up, again), RATE: (again, sft)}
-    found, criterion = {}, load_criteria()["C1"]
-    for name, (first, second) in pairs.items():
-        both = [first.assign(method="ours", variant=""), second.assign(method="sft", variant="")]
-        found[name] = claims.better_than("C1", criterion, pd.concat(both, ignore_index=True))
-    return found
-
-
-def rate_table(found: dict[str, Claim]) -> pd.DataFrame:
-    """A row a comparison and cell, and one of their mean: difference_pp with its interval, and of each seed."""
-    names = {"study_difference": "difference_pp", "study_low": "low_pp", "study_high": "high_pp"}
-    parts = []
-    for name, claim in found.items():
-        rows = claims.cells_and_means([claim])[["cell", *names, "study_seeds"]].rename(columns=names)
-        rows.insert(0, "comparison", name)
-        parts.append(rows)
-    return pd.concat(parts, ignore_index=True)
+        slope = (left["step"] * left["right_pct"]).sum() / moved if moved else math.nan
+        correlation, below = left["step"].corr(left["right_pct"]), int((part["change_pp"] < 0).sum())
+        rows.append([benchmark, len(part), below, 100 * slope, correlation])
+    return pd.DataFrame(rows, columns=["benchmark", "runs", "below", "per_100_steps_pp", "correlation"])
 
 
 # ---- reruns in another numerical mode
@@ -247,13 +188,13 @@ def rounding_table(portable: pd.DataFrame, native: pd.DataFrame) -> pd.DataFrame
     `rounding_sd_pp` is the standard deviation that rounding alone gives an accuracy, `seeds_sd_pp` that of the portable
     accuracies between seeds (none with one seed).
     """
-    rows = []
-    for key, part in both_modes(portable, native).groupby(CELL, sort=False):
-        rms = float(np.sqrt(((part["native_pct"] - part["portable_pct"]) ** 2).mean()))
-        row = dict(zip(CELL, key, strict=True)) | {"seeds": len(part)}
-        row |= {name: part[name].mean() for name in ("portable_pct", "native_pct")}
-        row |= {"rms_difference_pp": rms, "rounding_sd_pp": rms / np.sqrt(2)}
-        row |= {"seeds_sd_pp": part["portable_pct"].std(ddof=1)}
-        row |= {"answers": part["questions"].sum(), "changed": part["changed"].sum()}
-        rows.append(row | {"changed_pct": 100 * row["changed"] / row["answers"]})
-    return pd.DataFrame(rows)
+    both = both_modes(portable, native)
+    found = both.assign(square=(both["native_pct"] - both["portable_pct"]) ** 2).groupby(CELL, sort=False)
+    table = found[["portable_pct", "native_pct"]].mean()
+    table.insert(0, "seeds", found.size())
+    rms = np.sqrt(found["square"].mean())
+    table = table.assign(
+        rms_difference_pp=rms, rounding_sd_pp=rms / np.sqrt(2), seeds_sd_pp=found["portable_pct"].std()
+    )
+    table = table.assign(answers=found["questions"].sum(), changed=found["changed"].sum())
+    return table.assign(changed_pct=100 * table["changed"] / table["answers"]).reset_index()

@@ -7,7 +7,7 @@ CLAIMS["C1"].statement, CLAIMS["C1"].words   # what the paper says, and how the 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
@@ -36,18 +36,22 @@ class _Criterion(BaseModel):
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-    cells_are: ClassVar[str] = "cells"  # or comparisons, where they are not cells of Table 2
     statement: str
     bear_in_mind: str = ""
     smallest: Smallest
     difference: str
     words: str
 
+    @property
+    def cells_are(self) -> str:
+        """What its cells are: those of Table 2, or comparisons."""
+        return "comparisons" if isinstance(self, WorseJudges | Stability) else "cells"
 
-class EveryCell(_Criterion):
-    """Ours beats another method in every cell of Table 2."""
 
-    kind: Literal["every_cell"]
+class Against(_Criterion):
+    """Ours beats another method in every cell of Table 2, or in some."""
+
+    kind: Literal["every_cell", "some_cell"]
     other: str
 
 
@@ -58,32 +62,18 @@ class Variant(_Criterion):
     variant: str
 
 
-class SomeCell(_Criterion):
-    """Ours beats another method in some cells."""
-
-    kind: Literal["some_cell"]
-    other: str
-
-
 class WorseJudges(_Criterion):
     """The weak teacher fails and mislabels more than the strong one, and on mmlu more than on gsm."""
 
     kind: Literal["worse_judges"]
-    cells_are: ClassVar[str] = "comparisons"
 
 
 class Stability(_Criterion):
     """The default value of a setting learns more stably than the others; with one seed the interval is `margin`."""
 
     kind: Literal["stability"]
-    cells_are: ClassVar[str] = "comparisons"
     setting: str
     margin: Positive
-
-    @property
-    def varied(self) -> str:
-        """The setting's name in words."""
-        return self.setting.rpartition(".")[2].replace("lam", "lambda")
 
 
 class Spread(_Criterion):
@@ -95,7 +85,7 @@ class Spread(_Criterion):
     large: Positive
 
 
-Criterion = EveryCell | Variant | SomeCell | WorseJudges | Stability | Spread
+Criterion = Against | Variant | WorseJudges | Stability | Spread
 _CRITERIA = TypeAdapter(dict[str, Annotated[Criterion, Field(discriminator="kind")]])
 
 
@@ -113,28 +103,31 @@ def load_criteria(path: Path = CLAIMS_FILE) -> dict[str, Criterion]:
         raise UserError(f"{path} has a bad entry {where}: {first['msg']}.") from None
 
 
+def varied(setting: str) -> str:
+    """The name of a setting in words."""
+    return setting.rpartition(".")[2].replace("lam", "lambda")
+
+
 def _filled(content: Any) -> Any:
     """The claims, each with its smallest differences of interest and the sentences of its kind, numbers filled in."""
     if not isinstance(content, dict) or not isinstance(sentences := content.get("sentences"), dict):
         return content
     claims = {name: one for name, one in content.items() if name not in ("smallest", "sentences")}
-    return {name: _with_sentences(one, content.get("smallest"), sentences) for name, one in claims.items()}
+    for name, one in claims.items():
+        if isinstance(one, dict) and one.get("kind") in sentences:
+            own = one.get("margin", one.get("small"))  # of a claim about AUCs
+            smallest = content.get("smallest") if own is None else {"cell": own, "mean": own}
+            claims[name] = {"smallest": smallest} | one | _sentences(one, smallest, sentences[one["kind"]])
+    return claims
 
 
-def _with_sentences(claim: Any, smallest: Any, sentences: dict[str, dict[str, str]]) -> Any:
-    if not isinstance(claim, dict) or claim.get("kind") not in sentences:
-        return claim
-    own = claim.get("margin", claim.get("small"))  # of a claim about AUCs
-    smallest = smallest if own is None else {"cell": own, "mean": own}
-    values = claim | {
-        "smallest": smallest,
-        "setting": str(claim.get("setting")).rpartition(".")[2].replace("lam", "lambda"),
-    }
-    values |= {"method": looks.look(looks.METHODS, str(claim.get("other"))).label}
-    values |= {"changed": looks.VARIANTS.get(claim.get("variant"), claim.get("variant"))}
+def _sentences(claim: dict, smallest: Any, sentences: dict[str, str]) -> dict[str, str]:
+    """The sentences of a claim; empty ones where an entry is missing or no number, which is reported."""
+    other, variant = claim.get("other"), claim.get("variant")
+    values = claim | {"smallest": smallest, "setting": varied(str(claim.get("setting")))}
+    values |= {"method": looks.look(looks.METHODS, str(other)).label, "changed": looks.VARIANTS.get(variant, variant)}
     try:
         values["needed"] = {name: power.needed_half_width(size) for name, size in smallest.items()}
-        texts = {name: " ".join(text.split()).format(**values) for name, text in sentences[claim["kind"]].items()}
-    except (AttributeError, KeyError, TypeError, ValueError):  # an entry is missing or no number, which is reported
-        texts = {"difference": "", "words": ""}
-    return {"smallest": smallest} | claim | texts
+        return {name: " ".join(text.split()).format(**values) for name, text in sentences.items()}
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return {"difference": "", "words": ""}

@@ -26,7 +26,7 @@ def failure_ratios(pseudo_labels: pd.DataFrame) -> pd.DataFrame:
     """Figure 3: |Q_fail| / |Q| over the training and validation questions, with Wilson's interval."""
     rows = [
         {"dataset": dataset, "teacher": teacher}
-        | tables.percent(stats.wilson(counts.failed, counts.questions))
+        | stats.wilson(counts.failed, counts.questions).columns("study", "pct")
         | {"n": int(counts.questions), "study_seeds": tables.by_seed(100 * seeds.failed / seeds.questions, 2)}
         | {"paper_words": paper.FAILURE_WORDS.get((dataset, teacher), "")}
         for dataset, teacher, counts, seeds in vote_counts(pseudo_labels)
@@ -45,7 +45,7 @@ def judged_correctness(pseudo_labels: pd.DataFrame) -> pd.DataFrame:
         for unit, right, total in units:
             share = counts[right] / counts[total] if counts[total] else np.nan
             row = {"dataset": dataset, "teacher": teacher, "unit": unit}
-            row |= tables.percent(stats.wilson(share * counts.labelled, counts.labelled))
+            row |= stats.wilson(share * counts.labelled, counts.labelled).columns("study", "pct")
             by_seed = tables.by_seed(100 * seeds[right] / seeds[total], 2)
             rows.append(row | {"n": int(counts.labelled), "study_seeds": by_seed})
     return pd.DataFrame(rows)
@@ -71,8 +71,7 @@ def threshold_sweep(
         row = {"threshold": threshold, "failure_ratio": 1 - len(known) / len(labels), "n": len(labels)}
         shares = {"coverage": (len(known), len(labels)), "label_accuracy": (right, len(known))}
         for name, (successes, n) in shares.items():
-            share = stats.wilson(successes, n)
-            row |= {name: share.estimate, f"{name}_low": share.low, f"{name}_high": share.high}
+            row |= stats.wilson(successes, n).columns(name)
         rows.append(row)
     return pd.DataFrame(rows)
 

@@ -1,28 +1,39 @@
-"""What PPO can get from its reward model, as pure functions of tables.
+"""What PPO can get from its reward model: how it ranks a question's samples, its calibration, and PPO along its KL.
 
-`judged` below is the table of stage 13_judged_responses: a row a sampled response to a validation question, with
-policy ("before", "after" PPO), id, sample, tokens, text (a number, the same for equal texts of a question), score
-(r_phi), answer, agrees (with the pseudo-label) and correct (by the gold answer).
+`judged` is the table of stage 13_judged_responses: a row a sampled response to a validation question, with policy
+("before", "after" PPO), id, sample, tokens, text (a number, the same for equal texts of a question), score (r_phi),
+answer, agrees (with the pseudo-label) and correct (by the gold answer). Tables of several cells have cell and seed too.
+
+Why does a random choice among samples beat the reward model's? A text that most samples share is mostly right, but it
+has one score however many share it. Rare texts are many, so the highest of their scores is high by chance. Only samples
+before PPO are ranked, since the reward model was trained on such samples. Where no question has a gold answer, the
+teacher's vote judges.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from math import comb
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
-from rdlib.evidence import stats, tables
+from rdlib.evidence import aucs, stats, tables
+from rdlib.evidence.sharpening import POLICIES, with_judge
 from rdlib.method import metrics
 
 if TYPE_CHECKING:
     from rdlib.evidence.result_tables import Evidence
 
 COUNTS = [1, 2, 3, 5, 8, 12, 20, 30]  # samples a question of the table of best of n
-POLICIES = ("before", "after")  # PPO
 SUBSETS = 200
+QUESTION = ["cell", "seed", "id"]
+TEXT = [*QUESTION, "text"]
+ALONG = ["update", "kl", "reward", "agreement", "accuracy"]
+
+
+# ---- choosing among n samples
 
 
 def best_of_n(judged: pd.DataFrame, counts: list[int], seed: int = 0) -> pd.DataFrame:
@@ -39,29 +50,18 @@ def best_of_n(judged: pd.DataFrame, counts: list[int], seed: int = 0) -> pd.Data
         ranked = group.sort_values(["score", "sample"], ascending=[False, True])["correct"].to_numpy(float)
         answers, _ = pd.factorize(group["answer"])  # -1: no answer
         correct, total = group["correct"].to_numpy(float), len(group)
-        texts = group["text"].to_numpy() if "text" in group else None
         everyone = np.tile(np.arange(total), (SUBSETS, 1))
         orders = np.random.default_rng([seed, number]).permuted(everyone, axis=1)  # a subset of n: the first n of a row
         for n in (n for n in counts if n <= total):
-            rows.append((key, n, "reward", _highest_of(ranked, n)))
-            rows.append((key, n, "any", _any_of(int(correct.sum()), total, n)))
+            first = [comb(total - 1 - i, n - 1) for i in range(total)]  # subsets of which the sample of a rank is best
             chosen = orders[:1] if n == total else orders[:, :n]
-            rows.append((key, n, "majority", float(_votes(chosen, answers, correct).mean())))
-            if texts is not None:
-                rows.append((key, n, "distinct", float(_distinct(chosen, texts, correct).mean())))
+            found = {"reward": np.dot(ranked, first) / comb(total, n)}
+            found["any"] = 1.0 - comb(total - int(correct.sum()), n) / comb(total, n)
+            found["majority"] = _votes(chosen, answers, correct).mean()
+            if "text" in group:
+                found["distinct"] = _distinct(chosen, group["text"].to_numpy(), correct).mean()
+            rows += [(key, n, strategy, float(value)) for strategy, value in found.items()]
     return pd.DataFrame(rows, columns=["id", "n", "strategy", "value"])
-
-
-def _highest_of(ranked: np.ndarray, n: int) -> float:
-    """Mean over subsets of n of what stands first in the subset; `ranked` [N] is in order of preference."""
-    total = len(ranked)
-    chances = [comb(total - 1 - i, n - 1) for i in range(total)]
-    return float(np.dot(ranked, chances) / comb(total, n))
-
-
-def _any_of(right: int, total: int, n: int) -> float:
-    """pass@n: chance that a subset of n of `total` samples holds one of the `right` ones."""
-    return 1.0 - comb(total - right, n) / comb(total, n)
 
 
 def _votes(chosen: np.ndarray, answers: np.ndarray, correct: np.ndarray) -> np.ndarray:
@@ -72,11 +72,9 @@ def _votes(chosen: np.ndarray, answers: np.ndarray, correct: np.ndarray) -> np.n
     numbers, firsts = np.unique(answers[answers >= 0], return_index=True)
     if not len(numbers):
         return np.zeros(len(chosen))
-    votes_for = answers[:, None] == numbers  # [samples, answers]
-    right = correct[answers >= 0][firsts]
-    counts = votes_for[chosen].sum(axis=1)
+    counts = (answers[:, None] == numbers)[chosen].sum(axis=1)  # [subsets, answers]
     first = (counts == counts.max(axis=1, keepdims=True)) & (counts > 0)
-    return (first * right).sum(axis=1) / np.maximum(first.sum(axis=1), 1)
+    return (first * correct[answers >= 0][firsts]).sum(axis=1) / np.maximum(first.sum(axis=1), 1)
 
 
 def _distinct(chosen: np.ndarray, texts: np.ndarray, correct: np.ndarray) -> np.ndarray:
@@ -86,17 +84,159 @@ def _distinct(chosen: np.ndarray, texts: np.ndarray, correct: np.ndarray) -> np.
     return present @ correct[firsts] / present.sum(axis=1)
 
 
-def auc_by_question(judged: pd.DataFrame) -> pd.DataFrame:
+def best_of_n_table(judged: pd.DataFrame) -> pd.DataFrame:
+    """Accuracy of choosing among n samples before PPO, a row (cell, strategy, n) with its interval over questions.
+
+    Empty without gold answers.
+    """
+    before = judged[judged["policy"] == "before"].dropna(subset="correct")
+    if before.empty:
+        return pd.DataFrame()
+    runs = before.groupby(["cell", "seed"], sort=False)
+    values = pd.concat(best_of_n(group, COUNTS).assign(cell=cell, seed=seed) for (cell, seed), group in runs)
+    values = tables.as_found(values.rename(columns={"n": "samples"}), "cell")
+    return tables.rows_of(values, ["cell", "strategy", "samples"], _right, sort=True)
+
+
+def _right(part: pd.DataFrame, column: str = "value") -> dict:
+    """The mean of a column with its interval, in per cent."""
+    interval = tables.mean(part, column)
+    return interval.columns("study", "pct") | {"n": interval.n}
+
+
+# ---- ranking all samples
+
+
+def samples(judged: pd.DataFrame) -> pd.DataFrame:
+    """The samples before PPO with `right`, `copies` (samples with the same text) and `rank` (1: the highest score).
+
+    Equal scores rank by the number of the sample.
+    """
+    before = with_judge(judged[judged["policy"] == "before"])
+    before = before.sort_values([*QUESTION, "score", "sample"], ascending=[True] * 3 + [False, True], ignore_index=True)
+    copies = before.groupby(TEXT, sort=False)["sample"].transform("size")
+    return before.assign(copies=copies, rank=before.groupby(QUESTION, sort=False).cumcount() + 1)
+
+
+def by_rank(judged: pd.DataFrame) -> pd.DataFrame:
+    """A row a cell and rank: accuracy with its interval over questions and seeds, and the mean number of `copies`.
+
+    Columns cell, rank, study_pct, study_low_pct, study_high_pct, copies, single_pct (accuracy of any one sample).
+    """
+    ranked = samples(judged)
+    numbers = ranked.groupby(["cell", "rank"])["copies"].mean()
+    single = 100 * ranked.groupby("cell")["right"].mean()
+    table = tables.rows_of(ranked, ["cell", "rank"], lambda part: _right(part, "right"))
+    table = table.assign(
+        copies=table.set_index(["cell", "rank"]).index.map(numbers), single_pct=table["cell"].map(single)
+    )
+    return table[[*(name for name in table if name != "n"), "n"]]
+
+
+def choices(ranked: pd.DataFrame) -> dict[str, pd.Series]:
+    """Whether what each way chooses of a question's samples is right, or the chance that it is; by question."""
+    votes = ranked.groupby([*QUESTION, "answer"])["sample"].transform("size").fillna(0)
+    by = {
+        "highest reward": ranked["score"],
+        "highest reward of texts given twice or more": ranked["score"].where(ranked["copies"] > 1, -np.inf),
+        "highest reward + log of copies": ranked["score"] + np.log(ranked["copies"]),
+        "most frequent text": ranked["copies"],
+        "most frequent answer": votes,
+    }
+    best = [ranked.assign(by=one).sort_values(["by", "rank"], ascending=[False, True]) for one in by.values()]
+    found = {name: one.groupby(QUESTION)["right"].first() for name, one in zip(by, best, strict=True)}
+    found["any sample"] = ranked.groupby(QUESTION)["right"].mean()
+    return found | {"any distinct text": ranked.drop_duplicates(TEXT).groupby(QUESTION)["right"].mean()}
+
+
+def auc_by_question(
+    judged: pd.DataFrame, by: Sequence[str] = ("id",), score: str = "score", right: str = "correct"
+) -> pd.DataFrame:
     """AUC of the right against the wrong samples of each question that has both; a row (id, value).
 
     Choosing among the samples of a question needs this one: an AUC over all responses also rewards scores that only
     separate easy questions from hard ones.
     """
+    rows = [
+        (*key, metrics.auc(part[score][part[right]], part[score][~part[right]]))
+        for key, part in judged.dropna(subset=right).astype({right: bool}).groupby(list(by))
+    ]
+    return pd.DataFrame(rows, columns=[*by, "value"]).dropna(ignore_index=True)
+
+
+def orders(ranked: pd.DataFrame) -> dict[str, pd.Series]:
+    """AUCs within a question, by question: of samples, of distinct texts, and of the number of copies instead."""
     found = {
-        key: metrics.auc(group["score"][group["correct"]], group["score"][~group["correct"]])
-        for key, group in judged.astype({"correct": bool}).groupby("id")
+        "AUC within a question": (ranked, "score"),
+        "AUC within a question, distinct texts": (ranked.drop_duplicates(TEXT), "score"),
+        "AUC within a question of the number of copies": (ranked, "copies"),
     }
-    return pd.DataFrame([(key, v) for key, v in found.items() if np.isfinite(v)], columns=["id", "value"])
+    return {
+        name: auc_by_question(some, QUESTION, by, "right").set_index(QUESTION)["value"]
+        for name, (some, by) in found.items()
+    }
+
+
+def across(ranked: pd.DataFrame) -> dict[str, float]:
+    """Numbers of a whole cell, means over seeds: AUC over all samples, and how scores go with other things.
+
+    Spearman's correlations are within questions (`length_correlation`); the share of the scores' variance between
+    questions says nothing about which sample of a question is right.
+    """
+    seeds = [part for _, part in ranked.groupby("seed")]
+    auc = [metrics.auc(part["score"][part["right"] == 1], part["score"][part["right"] == 0]) for part in seeds]
+    between = [part.groupby("id")["score"].transform("mean").var() / part["score"].var() for part in seeds]
+    return {
+        "AUC over all samples": float(np.mean(auc)),
+        "share of variance between questions": float(np.mean(between)),
+        "correlation with length": float(np.mean([length_correlation(part)["within"] for part in seeds])),
+        "correlation with copies": float(np.mean([length_correlation(part, "copies")["within"] for part in seeds])),
+    }
+
+
+def ranking_table(judged: pd.DataFrame) -> pd.DataFrame:
+    """A row a cell and measure: value, low, high (95 %, over questions and seeds; empty for a number of the cell), n.
+
+    Choices are in %, AUCs, shares and correlations are numbers.
+    """
+    rows = []
+    for cell, ranked in samples(judged).groupby("cell", sort=False):
+        for scale, unit, found in ((100, "%", choices(ranked)), (1, "", orders(ranked))):
+            for measure, values in found.items():
+                one = tables.mean(values.rename("value").reset_index())
+                numbers = {"value": scale * one.estimate, "low": scale * one.low, "high": scale * one.high, "n": one.n}
+                rows.append({"cell": cell, "measure": measure, "unit": unit} | numbers)
+        rows += [{"cell": cell, "measure": name, "unit": "", "value": value} for name, value in across(ranked).items()]
+    return pd.DataFrame(rows).astype({"n": "Int64"})
+
+
+def by_lambda(scores: pd.DataFrame, default: float) -> pd.DataFrame:
+    """Pos/Neg AUC of student responses over all queries and within a query, for each lambda: does learning from pairs
+    alone (0) rank a question's responses better than learning from labels alone (1)?
+
+    A row a cell and lambda: columns dataset, teacher, student, lam, seeds, and of `overall` and `within` the mean, low
+    and high over seeds (none with one seed).
+    """
+    runs, kinds = (
+        aucs.ablation_runs(scores, "reward_model.lam", default),
+        {"student_positive": 1, "student_negative": 0},
+    )
+    runs = runs[runs["kind"].isin(kinds)].rename(columns={"reward_model.lam": "lam"})
+    return tables.rows_of(
+        runs.assign(right=runs["kind"].map(kinds)), [*tables.CELL, "lam"], _over_and_within, sort=True
+    )
+
+
+def _over_and_within(part: pd.DataFrame) -> dict:
+    """Both AUCs of the reward models of some seeds."""
+    seeds = [of_seed for _, of_seed in part.groupby("seed")]
+    overall = [metrics.comparison_auc(one, "pos_neg") for one in seeds]
+    within = [auc_by_question(one, right="right")["value"].mean() for one in seeds]
+    found = stats.seed_interval(overall).columns("overall") | stats.seed_interval(within).columns("within")
+    return {"seeds": len(seeds)} | found
+
+
+# ---- calibration, length and the rewards
 
 
 def reliability(judged: pd.DataFrame, bins: int = 10) -> pd.DataFrame:
@@ -117,73 +257,25 @@ def expected_calibration_error(table: pd.DataFrame) -> float:
     return float(np.average((table["predicted"] - table["observed"]).abs(), weights=table["n"]))
 
 
-def length_correlation(judged: pd.DataFrame) -> dict[str, float]:
+def length_correlation(judged: pd.DataFrame, length: str = "tokens") -> dict[str, float]:
     """Spearman's correlation of score and length (tokens): over all responses, and within questions (their mean).
 
     A question whose responses are all of one length, or of one score, says nothing and is left out.
     """
-    overall = judged["score"].corr(judged["tokens"], method="spearman")
-    ranks = judged.groupby("id")[["score", "tokens"]].rank()
+    overall = judged["score"].corr(judged[length], method="spearman")
+    ranks = judged.groupby("id")[["score", length]].rank()
     centred = ranks - ranks.groupby(judged["id"]).transform("mean")
-    products = centred.pow(2).assign(both=centred["score"] * centred["tokens"])
+    products = centred.pow(2).assign(both=centred["score"] * centred[length])
     sums = products.groupby(judged["id"]).sum()
-    within = (sums["both"] / np.sqrt(sums["score"] * sums["tokens"])).dropna()  # 0 / 0 where all are alike
+    within = (sums["both"] / np.sqrt(sums["score"] * sums[length])).dropna()  # 0 / 0 where all are alike
     return {"overall": float(overall), "within": float(within.mean())}
 
 
-ALONG = ["update", "kl", "reward", "agreement", "accuracy"]
-
-
-def over_optimisation(history: pd.DataFrame) -> pd.DataFrame:
-    """Along PPO: KL and reward of the rollouts against the agreement and the true accuracy on validation questions.
-
-    `history`: PPO's curve, with the `accuracy` at each evaluation. A row an evaluation: update, kl and reward (means
-    over the updates since the evaluation before; NaN before training), agreement, accuracy.
-    """
-    rows, last = [], -1
-    for one in history.dropna(subset="validation_agreement").itertuples():
-        since = history[(history["update"] > last) & (history["update"] <= one.update) & (history["update"] > 0)]
-        rows.append((one.update, since["kl"].mean(), since["reward"].mean(), one.validation_agreement, one.accuracy))
-        last = one.update
-    return pd.DataFrame(rows, columns=ALONG)
-
-
-def along_ppo(evidence: Evidence) -> pd.DataFrame:
-    """`over_optimisation` of every cell and seed of the experiment RM: cell, ALONG, seed."""
-    curves = evidence.rows("curves", "RM", by_run=True, stage="06_ppo")
-    if curves.empty:
-        return curves
-    parts = [
-        over_optimisation(part).assign(cell=cell, seed=seed)
-        for (seed, cell), part in curves.groupby(["seed", "cell"], sort=False)
-    ]
-    table = pd.concat(parts, ignore_index=True)[["cell", *ALONG, "seed"]]
-    means = {name: table[name].map("{:.6g}".format).astype(float) for name in ALONG[1:]}  # as they were released
-    return table.assign(**means)
-
-
-# ---- tables of several cells and policies; `judged` has cell, policy and seed too
-
-
-def best_of_n_table(judged: pd.DataFrame) -> pd.DataFrame:
-    """Accuracy of choosing among n samples before PPO, a row (cell, strategy, n) with its interval over questions.
-
-    Empty without gold answers.
-    """
-    before = judged[judged["policy"] == "before"].dropna(subset="correct")
-    if before.empty:
-        return pd.DataFrame()
-    values = pd.concat(
-        best_of_n(group, COUNTS).assign(cell=cell, seed=seed)
-        for (cell, seed), group in before.groupby(["cell", "seed"], sort=False)
-    )
-    rows = []
-    for cell, of_cell in values.groupby("cell", sort=False):
-        for (strategy, n), part in of_cell.groupby(["strategy", "n"], sort=True):
-            interval = stats.mean_draws(part, "validation").interval()
-            row = {"cell": cell, "strategy": strategy, "samples": n}
-            rows.append(row | tables.percent(interval) | {"n": interval.n})
-    return pd.DataFrame(rows)
+def _by_policy(judged: pd.DataFrame) -> Iterator[tuple[dict[str, str], pd.DataFrame]]:
+    """(cell and policy, its responses), before PPO and after; cells in the order of the table."""
+    for cell, of_cell in judged.groupby("cell", sort=False):
+        for policy in POLICIES:
+            yield {"cell": cell, "policy": policy}, of_cell[of_cell["policy"] == policy]
 
 
 def reliability_table(judged: pd.DataFrame) -> pd.DataFrame:
@@ -191,14 +283,12 @@ def reliability_table(judged: pd.DataFrame) -> pd.DataFrame:
 
     `ece` is the same on all rows of a cell's policy. Empty without gold answers.
     """
-    parts, judged = [], judged.dropna(subset="correct")
-    if judged.empty:
-        return pd.DataFrame()
-    for names, part in _by_policy(judged):
+    parts = []
+    for names, part in _by_policy(judged.dropna(subset="correct")):
         table = reliability(part)
-        parts.append(table.assign(policy=names["policy"], ece=expected_calibration_error(table), cell=names["cell"]))
-    table = pd.concat(parts, ignore_index=True)
-    return table[["cell", *(column for column in table if column != "cell")]]
+        parts.append(table.assign(policy=names["policy"], ece=expected_calibration_error(table)))
+        parts[-1].insert(0, "cell", names["cell"])
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
 
 
 def reward_table(judged: pd.DataFrame) -> pd.DataFrame:
@@ -226,8 +316,27 @@ def length_table(judged: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _by_policy(judged: pd.DataFrame) -> Iterator[tuple[dict[str, str], pd.DataFrame]]:
-    """(cell and policy, its responses), before PPO and after; cells in the order of the table."""
-    for cell, of_cell in judged.groupby("cell", sort=False):
-        for policy in POLICIES:
-            yield {"cell": cell, "policy": policy}, of_cell[of_cell["policy"] == policy]
+# ---- along PPO
+
+
+def over_optimisation(history: pd.DataFrame) -> pd.DataFrame:
+    """Along PPO: KL and reward of the rollouts against the agreement and the true accuracy on validation questions.
+
+    `history`: PPO's curve, with the `accuracy` at each evaluation. A row an evaluation: update, kl and reward (means
+    over the updates since the evaluation before; NaN before training), agreement, accuracy.
+    """
+    rows, last = [], -1
+    for one in history.dropna(subset="validation_agreement").itertuples():
+        since = history[(history["update"] > last) & (history["update"] <= one.update) & (history["update"] > 0)]
+        rows.append((one.update, since["kl"].mean(), since["reward"].mean(), one.validation_agreement, one.accuracy))
+        last = one.update
+    return pd.DataFrame(rows, columns=ALONG)
+
+
+def along_ppo(evidence: Evidence) -> pd.DataFrame:
+    """`over_optimisation` of every cell and seed of the experiment RM: cell, ALONG, seed."""
+    runs = evidence.rows("curves", "RM", by_run=True, stage="06_ppo").groupby(["seed", "cell"], sort=False)
+    parts = [over_optimisation(part).assign(cell=cell, seed=seed) for (seed, cell), part in runs]
+    table = tables.stacked(parts, pd.DataFrame(columns=["cell", *ALONG, "seed"]))[["cell", *ALONG, "seed"]]
+    means = {name: table[name].map("{:.6g}".format).astype(float) for name in ALONG[1:]}  # as they were released
+    return table.assign(**means)

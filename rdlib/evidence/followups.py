@@ -1,20 +1,28 @@
 """Tables of the follow-up experiments (params/followups.yaml): controlled experiments on seeds that are not released.
 
-The name of an arm (`trial`) has its parts between bars. `answers` has cell, arm, seed, moment, id, agrees and correct.
-A row is a validation question at a moment of a run: "start" or "end" of PPO, the "kept" policy, or the "warm-up".
+The name of an arm has its parts between bars; tables call it `trial`. `answers` has cell, arm, seed, split, moment, n,
+id, agrees and correct. A row is a question at a moment of a run, "start" or "end" of PPO, the "kept" policy, or the
+"warm-up"; of the split "best of n" it is how one of n samples was chosen, or "auc" for the AUC within a question.
 Differences are paired by question. Intervals are over questions alone, for the seeds that were run (`OfSeeds`).
+
+exhibits.yaml declares the columns of `arms`, each as a kind (`KINDS`), what it is of, and the rows that it takes:
+
+    start_pct: {share: agrees, moment: start}
+    kept: {mean: correct, moment: kept}                                            # with its interval
+    kept_minus_start: {mean: agrees, moment: kept, minus: {moment: start}}         # paired, in points
+    kept_minus_study: {mean: agrees, moment: kept, minus: {arm: as in the study}}
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import operator
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import pandas as pd
 
 from rdlib.evidence import stats, tables
-from rdlib.evidence.stats import NAN, Draws, Interval
-from rdlib.evidence.verdicts import NOTHING
+from rdlib.evidence.stats import NAN, NOTHING, Draws, Interval
 
 BASE = "as in the study"
 # What a factor is from and to, by its part of an arm's name
@@ -28,9 +36,6 @@ SFT, SFT_AS_WARM_UP = (" | ".join(ends[side] for ends in SFT_FACTORS.values()) f
 OURS, WARM_UP, DISTILLATION = "Ours", "Ours w/o R", "on-policy distillation"
 NEEDS = {DISTILLATION: "token distributions, the student's vocabulary"}
 UPDATES = 3  # of PPO, at either end, whose mean reward is shown
-
-
-# ---- draws
 
 
 @dataclass(frozen=True)
@@ -47,15 +52,12 @@ class OfSeeds:
         """The mean over the seeds with its interval over questions; NaN without a seed."""
         return stats.mean_of(self.draws.values()).interval() if self.draws else NOTHING
 
-    def points(self, name: str, unit: str = "_pp") -> dict[str, float]:
-        """As columns in percentage points: the mean with its interval, and the seeds' least and most.
-
-        Without a unit as they are, as differences of AUCs.
-        """
-        found, estimates = self.interval(), [one.estimate for one in self.draws.values()] or [NAN]
-        ends = {"": found.estimate, "_low": found.low, "_high": found.high}
-        ends |= {"_least": min(estimates), "_most": max(estimates)}
-        return {f"{name}{end}{unit}": (100 if unit else 1) * value for end, value in ends.items()}
+    def points(self, name: str, unit: str = "pp") -> dict[str, float]:
+        """A difference as columns: the mean with its interval, and the seeds' least and most."""
+        estimates = [one.estimate for one in self.draws.values()] or [NAN]
+        scale, end = (100, f"_{unit}") if unit else (1, "")
+        ends = {f"{name}_least{end}": scale * min(estimates), f"{name}_most{end}": scale * max(estimates)}
+        return self.interval().columns(name, unit) | ends
 
     def __sub__(self, other: OfSeeds) -> OfSeeds:
         return OfSeeds({seed: own - other.draws[seed] for seed, own in self.draws.items() if seed in other.draws})
@@ -64,11 +66,6 @@ class OfSeeds:
 def of_seeds(table: pd.DataFrame, draw: Callable[[pd.DataFrame], Draws]) -> OfSeeds:
     """`draw` of the rows of each seed."""
     return OfSeeds({seed: draw(part) for seed, part in table.groupby("seed")})
-
-
-def mean_of(found: Sequence[OfSeeds]) -> OfSeeds:
-    """The mean of several quantities, seed by seed."""
-    return OfSeeds({seed: stats.mean_of(one.draws[seed] for one in found) for seed in found[0].draws})
 
 
 def share(answers: pd.DataFrame, column: str = "agrees", key: str = "validation") -> OfSeeds:
@@ -84,147 +81,94 @@ def difference(first: pd.DataFrame, second: pd.DataFrame, column: str, key: str 
     return share(both.assign(value=both[column].astype(float) - both[f"{column}_second"].astype(float)), "value", key)
 
 
-def at(answers: pd.DataFrame, when: str) -> pd.DataFrame:
-    """The answers at a moment of a run."""
-    return answers[answers["moment"] == when]
+# ---- a row an arm
 
 
-def change(answers: pd.DataFrame, before: str, after: str, column: str = "agrees") -> OfSeeds:
-    """Change of the share between two moments of a run."""
-    return difference(at(answers, after), at(answers, before), column)
+def arms(
+    answers: pd.DataFrame,
+    other: pd.DataFrame | None = None,
+    *,
+    columns: Mapping[str, dict],
+    factors: Iterable[str] = (),
+) -> pd.DataFrame:
+    """A row a cell and arm: cell, trial, seeds, and the columns declared. `other`: scores of responses, or curves.
 
-
-def auc(responses: pd.DataFrame, comparison: str) -> Interval:
-    """AUC of a comparison of Table 3; columns seed, id, kind, score."""
-    return of_seeds(responses, lambda part: stats.auc_draws(part, comparison, "validation")).interval()
-
-
-def by_arm(*found: pd.DataFrame) -> Iterator[tuple[dict[str, str], list[pd.DataFrame]]]:
-    """(cell and trial, the rows of each table) in the order of the first table, in which there are some."""
-    for (cell, arm), part in found[0].groupby(["cell", "arm"], sort=False):
-        yield {"cell": cell, "trial": arm}, [part, *(tables.select(one, cell=cell, arm=arm) for one in found[1:])]
-
-
-def with_factors(table: pd.DataFrame, factors: Iterable[str]) -> pd.DataFrame:
-    """The table with the parts of each arm's name as columns, instead of `trial`."""
-    parts = pd.DataFrame([name.split(" | ") for name in table["trial"]], index=table.index, columns=list(factors))
-    return pd.concat([table[["cell"]], parts, table.drop(columns=["cell", "trial"])], axis="columns")
-
-
-# ---- PPO on micro-mmlu
-
-
-def ppo_table(answers: pd.DataFrame, curves: pd.DataFrame) -> pd.DataFrame:
-    """A row an arm: agreement at PPO's start, its change to the end and to the policy kept, and the reward's ends."""
+    With `factors` these are columns of the parts of the arm's name, instead of `trial`.
+    """
     rows = []
-    for names, (part, own) in by_arm(answers, curves):
-        runs = own.dropna(subset="reward").sort_values("update").groupby("seed")["reward"]
-        row = names | {"seeds": part["seed"].nunique()}
-        row |= {"start_pct": 100 * share(at(part, "start")).interval().estimate}
-        row |= change(part, "start", "end").points("end_minus_start")
-        row |= change(part, "start", "kept").points("kept_minus_start")
-        row |= change(part, "start", "end", "correct").points("correct_end_minus_start")
-        rows.append(row | {"reward_first": runs.head(UPDATES).mean(), "reward_last": runs.tail(UPDATES).mean()})
-    return with_factors(pd.DataFrame(rows), PPO_FACTORS)
+    for (cell, arm), part in (answers if other is None else other).groupby(["cell", "arm"], sort=False):
+        row = {"cell": cell} | (dict(zip(factors, arm.split(" | "), strict=True)) if factors else {"trial": arm})
+        row["seeds"], of_cell = part["seed"].nunique(), tables.select(answers, cell=cell)
+        for name, column in columns.items():
+            (kind, of), *options = column.items()
+            row |= KINDS[kind](name, of, part, of_cell, **({"arm": arm} | dict(options)))
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def chosen(answers: pd.DataFrame, n: int | str | None = None, **values: str) -> pd.DataFrame:
+    """The answers with these values, of n samples; "most": of all samples."""
+    found = tables.select(answers, **values)
+    return found if n is None else found[found["n"] == (found["n"].max() if n == "most" else n)]
+
+
+def _mean(name, of, _, answers, *, minus: dict | None = None, unit="pct", key="validation", **rows) -> dict:
+    """The mean of a column of answers with its interval; with `minus` its difference from that of other rows."""
+    own = chosen(answers, **rows)
+    if minus is None:
+        return share(own, of, key).interval().columns(name, unit)
+    return difference(own, chosen(answers, **(rows | minus)), of, key).points(name, unit and "pp")
+
+
+def _share(name, of, _, answers, *, scale=100, **rows) -> dict:
+    """The mean of a column of answers alone, in per cent."""
+    return {name: scale * share(chosen(answers, **rows), of).interval().estimate}
+
+
+def _auc(name, comparison, scores, _, arm, score="score", ends=True) -> dict:
+    """The AUC of a comparison of Table 3, with its interval or alone."""
+    draws = lambda part: stats.auc_draws(part, comparison, "validation")  # noqa: E731
+    found = of_seeds(scores.assign(score=scores[score]), draws).interval()
+    return found.columns(name) if ends else {name: found.estimate}
+
+
+def _recalled(name, who, scores, *_, **__) -> dict:
+    """The share of senses and epithets of right responses that are the world's, in per cent."""
+    right = scores[scores["kind"] == f"{who}_positive"]
+    return {name: 100 * right["recalled"].sum() / max(1, right["named"].sum())}
+
+
+def _reward(name, end, curves, *_, **__) -> dict:
+    """The mean reward of PPO's first (`head`) or last (`tail`) updates."""
+    runs = curves.dropna(subset="reward").sort_values("update").groupby("seed")["reward"]
+    return {name: getattr(runs, end)(UPDATES).mean()}
+
+
+KINDS: dict[str, Callable[..., dict]] = {"mean": _mean, "share": _share, "auc": _auc, "recalled": _recalled}
+KINDS |= {"reward": _reward, "most": lambda name, of, _, answers, **__: {name: int(answers[of].max())}}
+
+
+# ---- along PPO, and by the number of samples
 
 
 def ppo_curves(curves: pd.DataFrame) -> pd.DataFrame:
     """Agreement on validation questions along PPO, a row an evaluation."""
     curves = curves.dropna(subset="validation_agreement")
-    curves = curves.rename(columns={"arm": "trial"})
-    table = curves[["cell", "trial", "seed", "update"]].assign(agreement_pct=100 * curves["validation_agreement"])
-    return with_factors(table, PPO_FACTORS)
-
-
-# ---- the reward model
+    parts = curves["arm"].str.split(" | ", regex=False, expand=True).set_axis([*PPO_FACTORS], axis="columns")
+    numbers = curves[["seed", "update"]].assign(agreement_pct=100 * curves["validation_agreement"])
+    return pd.concat([curves[["cell"]], parts, numbers], axis="columns")
 
 
 def ranking_points(ranking: pd.DataFrame) -> pd.DataFrame:
     """Share of questions answered rightly by choosing among n samples: a row (cell, trial, strategy, n)."""
-    found = ranking[ranking["moment"] != "auc"].groupby(["cell", "arm", "moment", "n"], sort=False)
-    rows = [key + tuple(tables.percent(share(part, "correct").interval(), "right").values()) for key, part in found]
-    columns = ["cell", "trial", "strategy", "n", "right_pct", "right_low_pct", "right_high_pct"]
-    return pd.DataFrame(rows, columns=columns)
+    found = ranking[ranking["moment"] != "auc"].rename(columns={"arm": "trial", "moment": "strategy"})
+    right = lambda part: share(part, "correct").interval().columns("right", "pct")  # noqa: E731
+    return tables.rows_of(found, ["cell", "trial", "strategy", "n"], right)
 
 
-def reward_table(ranking: pd.DataFrame, responses: pd.DataFrame, answers: pd.DataFrame) -> pd.DataFrame:
-    """A row a cell and arm: AUCs, choosing the best of all samples by reward, and what PPO made of it."""
-    rows = []
-    for names, (part, seen, answered) in by_arm(ranking, responses, answers):
-        by = dict(iter(part.groupby("moment")))
-        most = by["reward"]["n"].max()
-        chosen = {"one": ("reward", 1), "best_of_n": ("reward", most), "any_text": ("distinct", most)}
-        chosen = {name: tables.select(by[strategy], n=n) for name, (strategy, n) in chosen.items()}
-        usual = at(tables.select(answers, cell=names["cell"], arm=BASE), "kept")
-        row = names | {"seeds": part["seed"].nunique(), "n": most}
-        row["pos_neg_auc"] = auc(seen, "pos_neg").estimate
-        row["auc_within_a_question"] = by["auc"].groupby("seed")["correct"].mean().mean()
-        row |= {f"{name}_pct": 100 * share(own, "correct").interval().estimate for name, own in chosen.items()}
-        for other in ("one", "any_text"):
-            row |= difference(chosen["best_of_n"], chosen[other], "correct").points(f"best_of_n_minus_{other}")
-        row["kept_pct"] = 100 * share(at(answered, "kept")).interval().estimate
-        row |= change(answered, "warm-up", "kept").points("ppo_gain")
-        rows.append(row | difference(at(answered, "kept"), usual, "agrees").points("kept_minus_study"))
-    return pd.DataFrame(rows)
-
-
-def cures_table(ranking: pd.DataFrame, answers: pd.DataFrame) -> pd.DataFrame:
-    """A row a cell and arm: how well its reward model ranks a question's samples, and what PPO makes of it, by gold.
-
-    `auc_within` is the mean over questions of the AUC of right against wrong samples. It, the best of n and the policy
-    kept are compared with the arm `BASE`, question by question; the best of n also with a single sample, and the policy
-    kept with the warm-up. Questions without a gold answer do not count.
-    """
-    study = {names["cell"]: _outcomes(*own) for names, own in by_arm(ranking, answers) if names["trial"] == BASE}
-    rows = []
-    for names, (part, answered) in by_arm(ranking, answers):
-        mine, usual = _outcomes(part, answered), study.get(names["cell"], {})
-        row = names | {"seeds": part["seed"].nunique(), "n": part["n"].max()}
-        for name, start in (("auc_within", ""), ("best_of_n", "one"), ("kept", "warm_up")):
-            level, unit = share(mine[name], "correct").interval(), "_pp" if start else ""
-            auc = {name: level.estimate, f"{name}_low": level.low, f"{name}_high": level.high}
-            row |= tables.percent(level, name) if start else auc
-            others = {"study": usual.get(name, mine[name][:0])} | ({start: mine[start]} if start else {})
-            for other, answers_of in others.items():
-                row |= difference(mine[name], answers_of, "correct").points(f"{name}_minus_{other}", unit)
-        rows.append(row)
-    return pd.DataFrame(rows)
-
-
-def _outcomes(ranking: pd.DataFrame, answers: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Of an arm, rows of a question with `correct`: its AUC, chances that what is chosen is right, PPO's answers."""
-    by_reward = at(ranking, "reward")
-    chosen = {"one": by_reward["n"] == 1, "best_of_n": by_reward["n"] == by_reward["n"].max()}
-    greedy = {"warm_up": at(answers, "warm-up"), "kept": at(answers, "kept")}
-    return {"auc_within": at(ranking, "auc")} | {name: by_reward[some] for name, some in chosen.items()} | greedy
-
-
-# ---- the teacher's style
-
-
-def style_table(responses: pd.DataFrame, answers: pd.DataFrame) -> pd.DataFrame:
-    """A row a cell and arm: Pos/Pos by the reward model and by the best possible judge, and the warm-up's agreement.
-
-    `recalled_*` are shares of the senses and epithets of right responses that are the world's.
-    """
-    rows = []
-    for names, (part, own) in by_arm(responses, answers):
-        row = names | {"seeds": part["seed"].nunique()}
-        row["warm_up_pct"] = 100 * share(at(own, "warm-up")).interval().estimate if len(own) else float("nan")
-        row["pos_neg_auc"] = auc(part, "pos_neg").estimate
-        for judge, scores in (("pos_pos_auc", part), ("best_judge_auc", part.assign(score=part["ratio"]))):
-            found = auc(scores, "pos_pos")
-            row |= {judge: found.estimate, f"{judge}_low": found.low, f"{judge}_high": found.high}
-        for who in ("teacher", "student"):
-            right = part[part["kind"] == f"{who}_positive"]
-            row[f"recalled_{who}_pct"] = 100 * right["recalled"].sum() / max(1, right["named"].sum())
-        rows.append(row)
-    return pd.DataFrame(rows)
-
-
-def judges(responses: pd.DataFrame, answers: pd.DataFrame) -> pd.DataFrame:
-    """`style_table` with a row a judge, as its figure takes it."""
-    table, parts = style_table(responses, answers), []
+def judges(*read: pd.DataFrame, columns: Mapping[str, dict]) -> pd.DataFrame:
+    """`arms` with two AUCs, a row a judge, as its figure takes it."""
+    table, parts = arms(*read, columns=columns), []
     for judge, column in (("reward model", "pos_pos_auc"), ("best possible judge", "best_judge_auc")):
         ends = {column: "auc", f"{column}_low": "low", f"{column}_high": "high"}
         parts.append(table[["cell", "trial", *ends]].rename(columns=ends).assign(judge=judge))
@@ -242,38 +186,39 @@ def distillation_table(
 
     Accuracy is by gold answers, as teachers of different heat have different votes. The warm-up is a method too.
     """
-    both, by = by_method(pd.concat([answers, hot_answers], ignore_index=True)), ["cell", "heat", "method"]
-    spent = by_method(pd.concat([costs, hot_costs], ignore_index=True))
+    both, spent = (by_method(pd.concat(two, ignore_index=True)) for two in ((answers, hot_answers), (costs, hot_costs)))
+    by = ["cell", "heat", "method"]
     spent = spent.groupby(by)[["tokens_generated", "gflop"]].mean()
-    rows = []
-    for key, part in both.groupby(by, sort=False):
-        row = dict(zip(by, key, strict=True)) | {"needs": NEEDS.get(key[2], "texts"), "seeds": part["seed"].nunique()}
-        row |= tables.percent(share(part, "correct").interval(), "right")
-        if key[2] != OURS:
-            ours = tables.select(both, cell=key[0], heat=key[1], method=OURS)
-            row |= difference(ours, part, "correct").points("ours_minus_it")
-        rows.append(
-            row | {"tokens_generated": round(spent["tokens_generated"][key]), "gflop": round(spent["gflop"][key], 1)}
-        )
-    return pd.DataFrame(rows)
+
+    def row(part: pd.DataFrame) -> dict:
+        """The numbers of a method."""
+        cell, heat, method = key = tuple(part.iloc[0][by])
+        found = {"needs": NEEDS.get(method, "texts"), "seeds": part["seed"].nunique()}
+        found |= share(part, "correct").interval().columns("right", "pct")
+        if method != OURS:
+            ours = tables.select(both, cell=cell, heat=heat, method=OURS)
+            found |= difference(ours, part, "correct").points("ours_minus_it")
+        return found | {
+            "tokens_generated": round(spent["tokens_generated"][key]),
+            "gflop": round(spent["gflop"][key], 1),
+        }
+
+    return tables.rows_of(both, by, row)
 
 
 def by_method(table: pd.DataFrame) -> pd.DataFrame:
-    """The rows of what is kept, and of the warm-up of Ours as a method, with columns method and heat; in order."""
+    """The rows of what is kept, and of the warm-up of Ours as a method, with columns method and heat; in order.
+
+    The heat is what an arm's name has, else 1.
+    """
     warmed = (table["moment"] == "warm-up") & table["arm"].str.startswith(OURS)
     found = table[(table["moment"] == "kept") | warmed]
-    parts = found["arm"].str.split(" | ", regex=False)
-    method = parts.str[0].where(found["moment"] == "kept", WARM_UP)
-    found = found.assign(method=method, heat=[heat_of(trial) for trial in found["arm"]])
-    places = {column: {name: i for i, name in enumerate(dict.fromkeys(found[column]))} for column in ("cell", "method")}
-    places["method"] |= {WARM_UP: -1}
-    order = found.assign(**{c: found[c].map(names) for c, names in places.items()})
+    names = found["arm"].str.partition(" | heat ")
+    method = names[0].where(found["moment"] == "kept", WARM_UP)
+    found = found.assign(method=method, heat=names[2].replace("", "1").astype(float))
+    methods = pd.Categorical(method, dict.fromkeys([WARM_UP, *method]), ordered=True)
+    order = tables.as_found(found, "cell").assign(method=methods)
     return found.loc[order.sort_values(["heat", "cell", "method"], kind="stable").index]
-
-
-def heat_of(trial: str) -> float:
-    """The heat that an arm's name has, else 1."""
-    return float(trial.partition(" | heat ")[2] or 1)
 
 
 def distillation_panels(*read: pd.DataFrame) -> pd.DataFrame:
@@ -283,34 +228,16 @@ def distillation_panels(*read: pd.DataFrame) -> pd.DataFrame:
     return table.assign(panel=table["cell"] + heats)
 
 
-# ---- SFT's texts and rate
-
-
-def by_benchmark(tested: pd.DataFrame) -> pd.DataFrame:
-    """A row a cell, arm and benchmark: the share of test questions that is answered rightly."""
-    rows = []
-    for (benchmark, cell, trial), part in tested.groupby(["benchmark", "cell", "arm"], sort=False):
-        row = {"benchmark": benchmark, "cell": cell, "trial": trial, "seeds": part["seed"].nunique()}
-        rows.append(row | tables.percent(share(part, "correct", benchmark).interval(), "right"))
-    return pd.DataFrame(rows)
-
-
-def sft_table(tested: pd.DataFrame, answers: pd.DataFrame) -> pd.DataFrame:
-    """A row a cell and arm: agreement on validation questions, and accuracy on each benchmark with its interval."""
-    ends = {"right_pct": "", "right_low_pct": "_low", "right_high_pct": "_high"}
-    rows = []
-    for names, (part, own) in by_arm(by_benchmark(tested).rename(columns={"trial": "arm"}), answers):
-        row = names | {"seeds": part["seeds"].max()}
-        row["agreement_pct"] = 100 * share(at(own, "kept")).interval().estimate
-        for line in part.to_dict("records"):
-            row |= {f"{line['benchmark']}{end}_pct": line[column] for column, end in ends.items()}
-        rows.append(row)
-    return with_factors(pd.DataFrame(rows), SFT_FACTORS)
-
-
 def sft_panels(tested: pd.DataFrame) -> pd.DataFrame:
-    """`by_benchmark` with a panel a benchmark and a row a cell."""
-    return by_benchmark(tested).assign(panel=lambda table: table["benchmark"], row=lambda table: table["cell"])
+    """Accuracy on test questions, with a panel a benchmark and a row a cell."""
+
+    def row(part: pd.DataFrame) -> dict:
+        """The numbers of an arm on a benchmark."""
+        found = share(part, "correct", part["benchmark"].iloc[0]).interval().columns("right", "pct")
+        return {"seeds": part["seed"].nunique()} | found
+
+    table = tables.rows_of(tested.rename(columns={"arm": "trial"}), ["benchmark", "cell", "trial"], row)
+    return table.assign(panel=table["benchmark"], row=table["cell"])
 
 
 # ---- what each factor adds
@@ -322,28 +249,29 @@ def effects_table(answers: pd.DataFrame, tested: pd.DataFrame) -> pd.DataFrame:
     Of PPO the change of the agreement from start to end, also by reward; of SFT the accuracy on each benchmark, also of
     both factors together.
     """
-    ends = {names["trial"]: change(part, "start", "end") for names, (part,) in by_arm(answers)}
-    rows = [_effect("PPO", "", name, *_pairs(ends, *between)) for name, between in PPO_FACTORS.items()]
+    ends = {
+        f"{cell} | {arm}": difference(*(chosen(part, moment=when) for when in ("end", "start")), "agrees")
+        for (cell, arm), part in answers.groupby(["cell", "arm"])
+    }
+    rows = [_effect("PPO", "", name, between, ends, operator.sub) for name, between in PPO_FACTORS.items()]
     for reward in PPO_FACTORS["reward"]:
-        alone = {trial: found for trial, found in ends.items() if trial.startswith(reward)}
-        pairs = _pairs(alone, *PPO_FACTORS["questions"])
-        rows.append(_effect("PPO", "", f"questions, reward: {reward}", *pairs))
+        alone = {name: found for name, found in ends.items() if f" | {reward} | " in name}
+        between = PPO_FACTORS["questions"]
+        rows.append(_effect("PPO", "", f"questions, reward: {reward}", between, alone, operator.sub))
     for benchmark, part in tested.groupby("benchmark", sort=False):
-        arms = {(names["cell"], names["trial"]): own for names, (own,) in by_arm(part)}
-        factors = {"both": (SFT, SFT_AS_WARM_UP)} | SFT_FACTORS
-        for name, (before, after) in factors.items():
-            pairs = [(own, arms.get((c, t.replace(before, after)))) for (c, t), own in arms.items() if before in t]
-            effects = [difference(to, own, "correct", benchmark) for own, to in pairs if to is not None]
-            rows.append(_effect("SFT", benchmark, name, f"{before} -> {after}", effects))
+        arms = {f"{cell} | {arm}": own for (cell, arm), own in part.groupby(["cell", "arm"])}
+        minus = lambda to, own, key=benchmark: difference(to, own, "correct", key)  # noqa: E731
+        for name, between in {"both": (SFT, SFT_AS_WARM_UP), **SFT_FACTORS}.items():
+            rows.append(_effect("SFT", benchmark, name, between, arms, minus))
     return pd.DataFrame(rows)
 
 
-def _pairs(found: Mapping[str, OfSeeds], before: str, after: str) -> tuple[str, list[OfSeeds]]:
-    """The step in words, and what it changes in each pair of arms that differ in it alone."""
-    other = {trial: trial.replace(before, after) for trial in found if before in trial}
-    return f"{before} -> {after}", [found[to] - found[trial] for trial, to in other.items() if to in found]
-
-
-def _effect(of: str, benchmark: str, factor: str, step: str, effects: Sequence[OfSeeds]) -> dict:
-    row = {"of": of, "benchmark": benchmark, "factor": factor, "step": step, "pairs": len(effects)}
-    return row | mean_of(effects).points("effect")
+def _effect(
+    of: str, benchmark: str, factor: str, between: tuple[str, str], found: Mapping, minus: Callable[..., OfSeeds]
+) -> dict:
+    """A row: the mean over pairs of arms, one with the first part of a name, the other the same with the second."""
+    pairs = [(found.get(name.replace(*between)), own) for name, own in found.items() if between[0] in name]
+    effects = [minus(to, own) for to, own in pairs if to is not None]
+    mean = OfSeeds({seed: stats.mean_of(one.draws[seed] for one in effects) for seed in effects[0].draws})
+    row = {"of": of, "benchmark": benchmark, "factor": factor, "step": " -> ".join(between), "pairs": len(effects)}
+    return row | mean.points("effect")

@@ -16,7 +16,7 @@ from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 from matplotlib.path import Path as Curve
 from matplotlib.ticker import MaxNLocator
 
-from rdlib.evidence import convergence, looks, paper, plots, tables
+from rdlib.evidence import convergence, fair_rates, looks, paper, plots, tables
 from rdlib.evidence.looks import BLACK, BLUE, Look
 from rdlib.evidence.plots import draw_dots
 
@@ -31,7 +31,7 @@ LABELS = {  # of the values along training
     "pos_pos_auc": "Pos/Pos AUC (validation)",
 }
 SOURCES = {"study": Look("this study", BLUE, "D"), "paper": Look("the paper", BLACK, "X")}
-RATES = {convergence.OWN: Look(convergence.OWN, looks.ORANGE, "s"), convergence.OURS: Look(convergence.OURS, BLUE, "D")}
+RATES = {fair_rates.OWN: Look(fair_rates.OWN, looks.ORANGE, "s"), fair_rates.OURS: Look(fair_rates.OURS, BLUE, "D")}
 MODES = ("portable mode", "torch's own numerics")
 BOX = (0.68, 0.56)  # width and height of a stage in Figure 2; stages are 1 apart from left to right
 APART = 0.16  # of a method's place, from its middle to either mode

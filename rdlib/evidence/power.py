@@ -28,6 +28,7 @@ chapter 2).
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -40,7 +41,7 @@ from scipy.stats import chi2, norm, t
 from rdlib.errors import UserError
 from rdlib.evidence.stats import LEVEL
 
-POWER = 0.80
+POWER = 0.80  # that is wanted
 MOST_SEEDS = 10_000  # as good as no number of seeds
 QUANTILES = (np.arange(400) + 0.5) / 400
 
@@ -107,44 +108,34 @@ def components(parts: Sequence[Answered]) -> Components:
 
     UserError with fewer than two seeds or questions, where the components cannot be separated.
     """
-    seeds = {part.differences.shape[0] for part in parts}
-    if len(seeds) != 1 or min(min(part.differences.shape) for part in parts) < 2:
+    (seeds, *others), benchmarks = {part.differences.shape[0] for part in parts}, []
+    if others or min(min(part.differences.shape) for part in parts) < 2:
         raise UserError("The variances of a difference need two seeds and two questions at least: run more seeds.")
-    benchmarks = tuple(_benchmark(part) for part in parts)
+    for part in parts:
+        values, questions = part.differences, part.differences.shape[1]
+        left = values - values.mean(axis=0) - values.mean(axis=1, keepdims=True) + values.mean()
+        rest = float((left**2).sum()) / ((seeds - 1) * (questions - 1))
+        between = float(values.mean(axis=0).var(ddof=1)) - rest / seeds
+        benchmarks.append(Benchmark(questions, part.weight, max(0.0, between), rest))
     means = sum(part.weight * part.differences.mean(axis=1) for part in parts)
     inside = sum(b.weight**2 * b.rest / b.questions for b in benchmarks)
-    return Components(seeds.pop(), max(0.0, float(means.var(ddof=1)) - inside), benchmarks)
+    return Components(seeds, max(0.0, float(means.var(ddof=1)) - inside), tuple(benchmarks))
 
 
-def _benchmark(part: Answered) -> Benchmark:
-    values = part.differences
-    seeds, questions = values.shape
-    left = values - values.mean(axis=0) - values.mean(axis=1, keepdims=True) + values.mean()
-    rest = float((left**2).sum()) / ((seeds - 1) * (questions - 1))
-    between = float(values.mean(axis=0).var(ddof=1)) - rest / seeds
-    return Benchmark(questions, part.weight, max(0.0, between), rest)
-
-
-def cautious(parts: Components, level: float = 0.80) -> Components:
+def cautious(parts: Components) -> Components:
     """The same with the variance of seeds' estimates at its upper limit: few seeds estimate it badly.
 
     Planning by that limit (80 %, one-sided, by the chi-squared distribution) is what Browne advises for small pilots
     (Statistics in Medicine 14, 1995): a variance seen too small plans too few.
     """
-    inside = parts.seeds * parts.rest
-    free = parts.seeds - 1
-    high = (parts.between_seeds + inside) * free / chi2.ppf(1 - level, free)
+    inside, free = parts.seeds * parts.rest, parts.seeds - 1
+    high = (parts.between_seeds + inside) * free / chi2.ppf(0.2, free)
     return replace(parts, between_seeds=high - inside)
 
 
-def half_width(parts: Components, level: float = LEVEL) -> float:
-    """Half-width of the interval that `rdlib.evidence.stats` gives such an estimate, where the seeds' Vs is exact."""
-    return float(_half_width(parts, 1.0, level))
-
-
-def _half_width(parts: Components, share: float | np.ndarray, level: float) -> float | np.ndarray:
-    """The same where the seeds' estimate of Vs is `share` of it."""
-    upper = (1 + level) / 2
+def half_width(parts: Components, share: float | np.ndarray = 1.0) -> float | np.ndarray:
+    """Half-width of the interval that `rdlib.evidence.stats` gives where the seeds' estimate of Vs is `share` of it."""
+    upper = (1 + LEVEL) / 2
     normal, student = norm.ppf(upper), t.ppf(upper, parts.seeds - 1)
     return np.sqrt(normal**2 * parts.over_questions + student**2 * parts.over_seeds * share)
 
@@ -155,50 +146,44 @@ def _shares(free: int) -> np.ndarray:
     return chi2.ppf(QUANTILES, free) / free
 
 
-def power(parts: Components, difference: float, level: float = LEVEL) -> float:
+def power(parts: Components, difference: float) -> float:
     """Chance that the interval of a true `difference` (a share) excludes zero, on either side."""
     if parts.variance == 0:
         return 1.0 if difference else 0.0
-    free = parts.seeds - 1
-    half, deviation = _half_width(parts, _shares(free), level), math.sqrt(parts.variance)
+    half, deviation = half_width(parts, _shares(parts.seeds - 1)), math.sqrt(parts.variance)
     return float(np.mean(ndtr((difference - half) / deviation) + ndtr((-difference - half) / deviation)))
 
 
-def detectable(parts: Components, wanted: float = POWER) -> float:
+def detectable(parts: Components) -> float:
     """The minimum detectable difference (a share): the smallest whose interval excludes zero with the wanted power."""
     if parts.variance == 0:
         return 0.0
-    most = 20 * half_width(parts) + 10 * math.sqrt(parts.variance)
-    return float(brentq(lambda difference: power(parts, difference) - wanted, 0.0, most, xtol=1e-7))
+    most = float(20 * half_width(parts) + 10 * math.sqrt(parts.variance))
+    return float(brentq(lambda difference: power(parts, difference) - POWER, 0.0, most, xtol=1e-7))
 
 
-def seeds_needed(parts: Components, difference: float, wanted: float = POWER) -> float:
+def seeds_needed(parts: Components, difference: float) -> float:
     """The fewest seeds, at least two, that detect a difference with the wanted power; infinity: none do."""
-    if power(parts.at(seeds=MOST_SEEDS), difference) < wanted:
+    if power(parts.at(seeds=MOST_SEEDS), difference) < POWER:
         return math.inf
-    few, many = 1, 2
-    while power(parts.at(seeds=many), difference) < wanted:
-        few, many = many, 2 * many
-    while many - few > 1:
-        middle = (few + many) // 2
-        few, many = (few, middle) if power(parts.at(seeds=middle), difference) >= wanted else (middle, many)
-    return many
+    more = range(2, MOST_SEEDS)
+    return more[0] + bisect_left(more, POWER, key=lambda seeds: power(parts.at(seeds=seeds), difference))
 
 
-def questions_needed(parts: Components, difference: float, wanted: float = POWER) -> float:
+def questions_needed(parts: Components, difference: float) -> float:
     """How many times the present questions detect a difference with the wanted power; infinity: none do."""
-    if power(parts.at(times=1e6), difference) < wanted:
+    if power(parts.at(times=1e6), difference) < POWER:
         return math.inf
-    missing = lambda logarithm: power(parts.at(times=math.exp(logarithm)), difference) - wanted  # noqa: E731
+    missing = lambda logarithm: power(parts.at(times=math.exp(logarithm)), difference) - POWER  # noqa: E731
     fewest = math.log(2 / min(one.questions for one in parts.benchmarks))
     return math.exp(brentq(missing, fewest, math.log(1e6))) if missing(fewest) < 0 else math.exp(fewest)
 
 
-def needed_half_width(difference: float, level: float = LEVEL, wanted: float = POWER) -> float:
+def needed_half_width(difference: float, level: float = LEVEL) -> float:
     """The largest half-width of an interval at which a true difference is significant with the wanted power.
 
     By the normal approximation, z / (z + z_wanted) = 0.70 of the difference: a number that is known before any run.
     Where the width comes from few seeds Student's t would allow a little more (0.74 with five seeds, 0.72 with ten).
     """
     normal = norm.ppf((1 + level) / 2)
-    return float(difference * normal / (normal + norm.ppf(wanted)))
+    return float(difference * normal / (normal + norm.ppf(POWER)))

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from rdlib.evidence import claims, power, stats
-from rdlib.evidence.criteria import EveryCell, Smallest, Variant, load_criteria
+from rdlib.evidence.criteria import Smallest, load_criteria
 from rdlib.evidence.power import Answered, Components
 from rdlib.tasks.problems import source_problem
 
@@ -25,9 +25,6 @@ if TYPE_CHECKING:
 
 MEAN = "mean of the cells"
 SEEDS, TIMES = (5, 8, 12, 20), (1, 2, 4)  # of the plans: seeds, and questions as times the present ones
-COLUMNS = ["claim", "cell", "seeds", "questions", "difference_pp", "se_seeds_pp", "se_questions_pp", "se_rest_pp"]
-COLUMNS += ["half_width_pp", "needed_half_width_pp", "smallest_pp", "power_pct", "told_pp", "seeds_needed"]
-COLUMNS += ["seeds_needed_cautious", "questions_needed_times"]
 
 
 @dataclass(frozen=True)
@@ -73,17 +70,17 @@ def of_problems(tables: Sequence[pd.DataFrame], shares: Sequence[float]) -> np.n
 
 def by_benchmark(cells: dict[tuple[str, str, str], pd.DataFrame]) -> dict[str, tuple[pd.DataFrame, float]]:
     """The cells of a benchmark averaged question by question, since they share these, with their share of all cells."""
-    tables: dict[str, list[pd.DataFrame]] = {}
-    for (benchmark, _, _), table in cells.items():
-        tables.setdefault(benchmark, []).append(table)
-    return {name: (sum(some).dropna(axis=1) / len(some), len(some) / len(cells)) for name, some in tables.items()}
+    found = {}
+    for name in dict.fromkeys(benchmark for benchmark, _, _ in cells):
+        some = [table for (benchmark, _, _), table in cells.items() if benchmark == name]
+        found[name] = sum(some).dropna(axis=1) / len(some), len(some) / len(cells)
+    return found
 
 
 def mean_over_cells(cells: dict[tuple[str, str, str], pd.DataFrame]) -> list[Answered]:
     """The parts of the mean over cells: one of each benchmark, or of those that share problems."""
-    benchmarks = by_benchmark(cells)
+    benchmarks, families = by_benchmark(cells), {}
     together = stats.drawn_together({name: table.columns for name, (table, _) in benchmarks.items()})
-    families: dict[str, list[tuple[pd.DataFrame, float]]] = {}
     for name, part in benchmarks.items():
         families.setdefault(together[name][0], []).append(part)
     found = []
@@ -97,7 +94,7 @@ def estimates(results: Evidence) -> list[Estimate]:
     """The variances of each claim about accuracies; nothing of a claim that fewer than two seeds have answered."""
     found = []
     for name, criterion in load_criteria().items():
-        if isinstance(criterion, (EveryCell, Variant)):
+        if criterion.kind in ("every_cell", "variant"):
             cells = differences(list(claims.pairs(criterion, results.correctness)))
             if cells and len(next(iter(cells.values()))) > 1:
                 found += _of_claim(name, criterion.smallest, cells)
@@ -114,14 +111,11 @@ def _of_claim(name: str, smallest: Smallest, cells: dict[tuple[str, str, str], p
     if len(cells) > 1:
         questions = sum(table.shape[1] for table, _ in by_benchmark(cells).values())
         parts[MEAN] = (mean_over_cells(cells), questions, smallest.mean)
-    return [
-        Estimate(name, cell, size, _mean(some), questions, power.components(some))
-        for cell, (some, questions, size) in parts.items()
-    ]
-
-
-def _mean(parts: list[Answered]) -> float:
-    return sum(part.weight * float(part.differences.mean()) for part in parts)
+    found = []
+    for cell, (some, questions, size) in parts.items():
+        mean = sum(part.weight * float(part.differences.mean()) for part in some)
+        found.append(Estimate(name, cell, size, mean, questions, power.components(some)))
+    return found
 
 
 def power_table(found: list[Estimate]) -> pd.DataFrame:
@@ -133,37 +127,33 @@ def power_table(found: list[Estimate]) -> pd.DataFrame:
     rows = []
     for one in found:
         parts, share = one.parts, one.smallest / 100
-        numbers = [
-            *(parts.seeds, one.questions, 100 * one.difference),
-            *(100 * np.sqrt(v) for v in (parts.between_seeds / parts.seeds, parts.of_questions, parts.rest)),
-            *(100 * power.half_width(parts), power.needed_half_width(one.smallest), one.smallest),
-            *(100 * power.power(parts, share), 100 * power.detectable(parts)),
-            *(power.seeds_needed(parts, share), power.seeds_needed(power.cautious(parts), share)),
-            power.questions_needed(parts, share),
-        ]
-        rows.append([one.claim, one.cell, *numbers])
-    table = pd.DataFrame(rows, columns=COLUMNS).replace(np.inf, np.nan)
-    return table.round({"questions_needed_times": 2}).astype(
-        {"seeds_needed": "Int64", "seeds_needed_cautious": "Int64"}
-    )
+        errors = (parts.between_seeds / parts.seeds, parts.of_questions, parts.rest)
+        row = {"claim": one.claim, "cell": one.cell, "seeds": parts.seeds, "questions": one.questions}
+        row["difference_pp"] = 100 * one.difference
+        row |= {
+            f"se_{name}_pp": 100 * np.sqrt(v) for name, v in zip(("seeds", "questions", "rest"), errors, strict=True)
+        }
+        row |= {"half_width_pp": 100 * power.half_width(parts)}
+        row |= {"needed_half_width_pp": power.needed_half_width(one.smallest), "smallest_pp": one.smallest}
+        row |= {"power_pct": 100 * power.power(parts, share), "told_pp": 100 * power.detectable(parts)}
+        row |= {"seeds_needed": power.seeds_needed(parts, share)}
+        row |= {"seeds_needed_cautious": power.seeds_needed(power.cautious(parts), share)}
+        rows.append(row | {"questions_needed_times": power.questions_needed(parts, share)})
+    whole = dict.fromkeys(("seeds_needed", "seeds_needed_cautious") if rows else (), "Int64")
+    return pd.DataFrame(rows).replace(np.inf, np.nan).round({"questions_needed_times": 2}).astype(whole)
 
 
 def plans(found: list[Estimate]) -> pd.DataFrame:
     """Power by seeds and questions, a row a plan: of a claim's mean, and of the median of its cells."""
     rows = []
-    for claim in dict.fromkeys(one.claim for one in found):
-        mean = [one for one in found if one.claim == claim and one.cell == MEAN]
-        cells = [one for one in found if one.claim == claim and one.cell != MEAN]
-        for times, seeds in itertools.product(TIMES, SEEDS):
-            rows.append([claim, times, seeds, *_planned(mean, seeds, times), *_planned(cells, seeds, times)])
-    columns = ["claim", "questions_times", "seeds", "mean_power_pct", "mean_told_pp", "cell_power_pct", "cell_told_pp"]
-    return pd.DataFrame(rows, columns=columns)
-
-
-def _planned(some: list[Estimate], seeds: int, times: float) -> tuple[float, float]:
-    """Median power (%) and detectable difference (pp) over some cells; NaN without any."""
-    if not some:
-        return np.nan, np.nan
-    parts = [one.parts.at(seeds, times) for one in some]
-    powers = [power.power(part, one.smallest / 100) for part, one in zip(parts, some, strict=True)]
-    return 100 * float(np.median(powers)), 100 * float(np.median([power.detectable(part) for part in parts]))
+    for claim, times, seeds in itertools.product(dict.fromkeys(one.claim for one in found), TIMES, SEEDS):
+        row = {"claim": claim, "questions_times": times, "seeds": seeds}
+        for name, of_mean in (("mean", True), ("cell", False)):
+            some = [one for one in found if one.claim == claim and (one.cell == MEAN) == of_mean]
+            parts = [one.parts.at(seeds, times) for one in some]
+            powers = [power.power(part, one.smallest / 100) for part, one in zip(parts, some, strict=True)]
+            row[f"{name}_power_pct"] = 100 * float(np.median(powers)) if some else np.nan
+            told = [power.detectable(part) for part in parts]
+            row[f"{name}_told_pp"] = 100 * float(np.median(told)) if some else np.nan
+        rows.append(row)
+    return pd.DataFrame(rows)

@@ -36,7 +36,8 @@ POLICIES = ("before", "after")  # PPO
 FEW = 4  # a table has every power of it as k, a figure every power of 2
 WINDOW = 10  # updates whose mean a curve of rollouts shows: those of one update are of some hundred samples only
 ROLLOUTS = ("entropy", "response_length", "extractable", "agreement")
-VALIDATION = ("validation_agreement", "accuracy")
+SHARES = ("extractable", "agreement", "validation_agreement", "accuracy")
+MEASURES = ("pass@1", "maj@{most}", "pass@{most}", "vote entropy", "distinct answers", "distinct texts")  # of an arm
 
 
 # ---- by question
@@ -59,12 +60,19 @@ def with_judge(judged: pd.DataFrame) -> pd.DataFrame:
 
 
 def _chosen(judged: pd.DataFrame, counts: Sequence[int]) -> pd.DataFrame:
-    """Chance that what is chosen among k samples of a question is right, by each of `CHOICES`."""
+    """Chance that what is chosen among k samples of a question is right, by each of `CHOICES`.
+
+    UserError where a question has fewer samples than the largest k.
+    """
     best_first = [True] * len(QUESTION) + [False, True]
     ranked = judged.sort_values([*QUESTION, "score", "sample"], ascending=best_first, ignore_index=True)
     questions = ranked.groupby(QUESTION, sort=False)
     total, right = questions["right"].size(), questions["right"].sum().astype(int)
-    _require(total, max(counts))
+    if total.min() < max(counts):
+        raise UserError(
+            f"pass@{max(counts)} needs {max(counts)} samples a question, and {total.idxmin()[-1]} has {total.min()}: "
+            "take a smaller k, or sample more (student_sampling.samples)."
+        )
     ways, of_row, rank = _ways_to_choose(int(total.max())), questions["right"].transform("size"), questions.cumcount()
     found = {("majority", k): values for k, values in _majorities(judged, total, counts).items()}
     for k in counts:
@@ -73,22 +81,6 @@ def _chosen(judged: pd.DataFrame, counts: Sequence[int]) -> pd.DataFrame:
         found["reward", k] = (ranked["right"] * first).groupby([ranked[name] for name in QUESTION], sort=False).sum()
     table = pd.DataFrame(found, index=total.index).rename_axis(columns=["measure", "k"])
     return table.stack([0, 1], future_stack=True).rename("value").reset_index()
-
-
-def _require(total: pd.Series, most: int) -> None:
-    """UserError where a question has fewer samples than `most`."""
-    if total.min() < most:
-        raise UserError(
-            f"pass@{most} needs {most} samples a question, and {total.idxmin()[-1]} has {total.min()}: take "
-            f"a smaller k, or sample more (student_sampling.samples)."
-        )
-
-
-def counts_of(words: Sequence[int | str], samples: int) -> list[int]:
-    """The k of an exhibit: those that it names, or powers of 2 up to the samples there are; UserError for no number."""
-    if wrong := [word for word in words if not str(word).isdecimal() or int(word) == 0]:
-        raise UserError(f"{wrong[0]!r} is no number of samples: `of: [sharpening 1 4 16]` names some k of pass@k.")
-    return sorted(map(int, words)) or powers(2, samples)
 
 
 @lru_cache
@@ -173,16 +165,19 @@ def diversity(judged: pd.DataFrame) -> pd.DataFrame:
 def changes(judged: pd.DataFrame, counts: Sequence[int | str] = ()) -> pd.DataFrame:
     """A row a cell, measure and k: the mean `before` and `after`, and their paired difference, each with its 95 % CI.
 
-    Columns `before`, `after` and `change`, each with `_low` and `_high`, and `sd` of the change over seeds; `samples`
-    a question, `n` questions, `seeds`, and `judge` ("gold" or "vote"). Intervals are over questions and seeds; shares
-    are of 1. `counts`: the k of pass@k; by default powers of 2 up to the samples that every question has.
+    Columns `before`, `after` and `change`, each with `_low` and `_high`, and `sd` of the change over seeds; `samples` a
+    question, `n` questions, `seeds`, `judge` ("gold" or "vote"), and `significant` ("up", "down" or ""). Intervals are
+    over questions and seeds; shares are of 1. `counts`: the k of pass@k; by default powers of 2 up to the samples that
+    every question has. UserError for a k that is no number.
     """
+    if wrong := [word for word in counts if not str(word).isdecimal() or int(word) == 0]:
+        raise UserError(f"{wrong[0]!r} is no number of samples: `of: [sharpening 1 4 16]` names some k of pass@k.")
     samples = int(judged.groupby(QUESTION).size().min())
-    values = by_question(judged, counts_of(counts, samples))
+    values = by_question(judged, sorted(map(int, counts)) or powers(2, samples))
     wide = values.pivot(index=["cell", "measure", "k", "seed", "id"], columns="policy", values="value").reset_index()
-    places = {name: place for place, name in enumerate([*judged["cell"].unique(), *ORDER])}
-    found = pd.DataFrame([_row(key, part) for key, part in wide.groupby(["cell", "measure", "k"], sort=False)])
-    found = found.sort_values(["cell", "measure", "k"], key=lambda column: column.replace(places), ignore_index=True)
+    names = dict.fromkeys([*judged["cell"].unique(), *ORDER])
+    wide["cell"], wide["measure"] = (pd.Categorical(wide[name], names, ordered=True) for name in ("cell", "measure"))
+    found = tables.rows_of(wide, ["cell", "measure", "k"], _change, sort=True)
     return found.assign(samples=samples, judge="gold" if judged["correct"].notna().any() else "vote")
 
 
@@ -192,18 +187,17 @@ def powers(base: int, samples: int) -> list[int]:
     return [*below, samples]
 
 
-def _row(key: tuple, part: pd.DataFrame) -> dict:
-    """One row of `changes`: `part` has a row a seed and question."""
-    columns = {"before": part["before"], "after": part["after"], "change": part["after"] - part["before"]}
-    row = dict(zip(("cell", "measure", "k"), key, strict=True))
-    most = 1.0 if row["k"] or DIVERSITY[row["measure"]] == "%" else np.inf
-    for name, value in columns.items():
-        interval = stats.mean_draws(part[["seed", "id"]].assign(value=value), "validation").interval()
-        ends = np.array([interval.low, interval.high])
+def _change(part: pd.DataFrame) -> dict:
+    """Numbers of `changes`: `part` has a row a seed and question."""
+    part, row = part.assign(change=part["after"] - part["before"]), {}
+    most = 1.0 if part["k"].iloc[0] or DIVERSITY[part["measure"].iloc[0]] == "%" else np.inf
+    for name in (*POLICIES, "change"):
+        one = tables.mean(part, name)
+        ends = np.array([one.low, one.high])
         low, high = ends if name == "change" else ends.clip(0, most)  # seeds that differ widely can move it out
-        row |= {name: interval.estimate, f"{name}_low": low, f"{name}_high": high, "n": interval.n}
-    by_seed = columns["change"].groupby(part["seed"]).mean()
-    return row | {"sd": by_seed.std(ddof=1), "seeds": len(by_seed)}
+        row |= {name: one.estimate, f"{name}_low": low, f"{name}_high": high, "n": one.n}
+    by_seed = part.groupby("seed")["change"].mean()
+    return row | {"sd": by_seed.std(ddof=1), "seeds": len(by_seed), "significant": one.direction}
 
 
 # ---- tables
@@ -212,8 +206,8 @@ def _row(key: tuple, part: pd.DataFrame) -> dict:
 def pass_at_k(changed: pd.DataFrame) -> pd.DataFrame:
     """Accuracy in % of what is chosen among k samples by each `strategy` before and after PPO, the change in points."""
     table = changed[changed["k"] > 0].rename(columns={"measure": "strategy"})
-    numbers = {f"{name}{end}": "pct" for name in POLICIES for end in ("", "_low", "_high")}
-    numbers |= {"change": "pp", "change_low": "pp", "change_high": "pp", "sd": "pp"}
+    units = dict.fromkeys(POLICIES, "pct") | {"change": "pp"}
+    numbers = {f"{name}{end}": unit for name, unit in units.items() for end in ("", "_low", "_high")} | {"sd": "pp"}
     parts = {f"{name}_{unit}": 100 * table[name] for name, unit in numbers.items()}
     return table[["cell", "strategy", "k"]].assign(**parts, **table[["samples", "n", "seeds", "judge"]])
 
@@ -230,54 +224,64 @@ def table(changed: pd.DataFrame) -> pd.DataFrame:
     columns = [f"{name}{end}" for name in (*POLICIES, "change") for end in ("", "_low", "_high")]
     scale = np.where(np.array(units) == "%", 100.0, 1.0)
     numbers = {name: kept[name] * scale for name in [*columns, "sd"]}
-    named = kept[["cell"]].assign(measure=names, unit=units, **numbers, significant=_directions(kept))
+    named = kept[["cell"]].assign(measure=names, unit=units, **numbers, significant=kept["significant"])
     return named.assign(**kept[["samples", "n", "seeds", "judge"]]).reset_index(drop=True)
 
 
-def direction(low: float, high: float) -> str:
-    """Where the interval of a change lies: "up", "down", or "" where it has 0."""
-    return "up" if low > 0 else "down" if high < 0 else ""
+def of_arms(samples: pd.DataFrame, start: str) -> pd.DataFrame:
+    """What each arm changed in the samples of the arm `start`: a row a cell, arm and measure of `table`.
 
-
-def _directions(changed: pd.DataFrame) -> list[str]:
-    return list(map(direction, changed["change_low"], changed["change_high"]))
-
-
-def answers_changed(reviewers: pd.DataFrame, question: str, start: str) -> pd.DataFrame:
-    """Greedy answers of a question's arms against those of the arm `start`, a row a cell, benchmark and arm.
-
-    Shares of the test questions in %: `gained` are wrong at the start and right in the arm, `lost` the reverse; the
-    net change in points with its 95 % CI over questions and seeds, and whether it is significant.
+    `samples`: sampled validation responses of one experiment, with cell, arm and seed (stage 13_sampled_responses).
     """
-    asked = tables.select(reviewers, question=question)
+    before, parts = samples[samples["arm"] == start].assign(policy="before"), []
+    for arm, after in samples[samples["arm"] != start].groupby("arm", sort=False) if len(before) else ():
+        both = pd.concat([before[before["cell"].isin(after["cell"])], after.assign(policy="after")])
+        changed = table(changes(both))
+        kept = changed["measure"].isin([name.format(most=changed["samples"].max()) for name in MEASURES])
+        parts.append(changed[kept])
+        parts[-1].insert(1, "arm", arm)
+    return tables.stacked(parts, pd.DataFrame())
+
+
+def answers_changed(answers: pd.DataFrame, start: str = "", pairs: Sequence[Sequence[str]] = ()) -> pd.DataFrame:
+    """Greedy answers of arms against those of the arm `start`, or of each of the `pairs`: a row a cell, benchmark, arm.
+
+    Shares of the test questions in %: `gained` are wrong in the other arm and right in the arm, `lost` the reverse; the
+    net change in points with its 95 % CI over questions and seeds, and whether it is significant. A pair without one of
+    its arms is left out.
+    """
     rows = []
-    for (cell, benchmark), part in asked.groupby(["cell", "benchmark"], sort=False):
-        before = part[part["arm"] == start]
-        for arm, after in part[part["arm"] != start].groupby("arm", sort=False) if len(before) else ():
-            change = stats.paired_table(after, before)
-            net = stats.mean_draws(change, benchmark).interval()
-            row = {"cell": cell, "benchmark": benchmark, "arm": arm}
+    for (cell, benchmark), part in answers.groupby(["cell", "benchmark"], sort=False):
+        by_arm = dict(iter(part.groupby("arm", sort=False)))
+        for arm, other in pairs or [(arm, start) for arm in by_arm if arm != start]:
+            if not {arm, other} <= by_arm.keys():
+                continue
+            change = stats.paired_table(by_arm[arm], by_arm[other])
+            net = tables.mean(change, key=benchmark)
+            row = {"cell": cell, "benchmark": benchmark, "arm": arm} | ({"against": other} if pairs else {})
             row |= {"gained_pct": 100 * (change["value"] > 0).mean(), "lost_pct": 100 * (change["value"] < 0).mean()}
-            row |= tables.points(net, "net") | {"significant": direction(net.low, net.high)}
-            rows.append(row | {"n": net.n, "seeds": change["seed"].nunique()})
+            row |= net.columns("net", "pp") | {"significant": net.direction, "n": net.n}
+            rows.append(row | {"seeds": change["seed"].nunique()})
     return pd.DataFrame(rows)
 
 
-def along_ppo(history: pd.DataFrame) -> pd.DataFrame:
-    """Curves of Ours along PPO over seeds, as `curves.learning_curves`: rollouts, then validation questions.
+def along_ppo(history: pd.DataFrame, values: Sequence[str], by: Sequence[str], **rows: str) -> pd.DataFrame:
+    """Some values along PPO, mean over seeds with its interval: columns value, `by`, update, seeds, mean, low, high.
 
-    Entropy in nats a token and length in tokens; `extractable` and all agreements and accuracies in %.
+    Of rollouts, entropy in nats a token, length in tokens, and shares are means of some updates; `SHARES` are in %.
+    Values that no row has are left out. `rows`: values of columns that rows of the history must have.
     """
-    history = tables.select(history, method="ours", variant="")
-    for name in ROLLOUTS:
-        history = curves.smoothed(history, name, WINDOW)
-    shares = {name: 100 * history[name].astype(float) for name in (*ROLLOUTS[2:], *VALIDATION)}
-    history = history.assign(**shares)
-    known = [name for name in (*ROLLOUTS, *VALIDATION) if history[name].notna().any()]
-    table = curves.learning_curves(history, known, "update") if known else pd.DataFrame()
-    for end in ("low", "high") if known else ():
-        table[end] = table[end].mask(table["value"].isin(shares), table[end].clip(0, 100))
-    return table
+    parts, history = [], tables.select(history, **rows)
+    for name in (name for name in values if history[name].notna().any()):
+        runs = [curves.smoothed(part, name, WINDOW) for _, part in history.groupby([*by], sort=False)]
+        runs = pd.concat(runs) if name in ROLLOUTS else history
+        is_share = name in SHARES
+        runs = runs.assign(**{name: (100 if is_share else 1) * runs[name].astype(float)})
+        part = curves.over_seeds(runs, [*by], "update", name)
+        ends = part[["low", "high"]].clip(0, 100) if is_share else part[["low", "high"]]
+        parts.append(part.assign(**ends))
+        parts[-1].insert(0, "value", name)
+    return tables.stacked(parts, pd.DataFrame())
 
 
 # ---- in words
@@ -290,9 +294,9 @@ def verdict(changed: pd.DataFrame) -> str:
 
 
 def _sentence(cell: str, part: pd.DataFrame) -> str:
-    row, most = part.set_index(["measure", "k"]).assign(direction=_directions(part)), part["k"].max()
+    row, most = part.set_index(["measure", "k"]), part["k"].max()
     one, many, entropy = row.loc[("any", 1)], row.loc[("any", most)], row.loc[("vote entropy", 0)]
-    said = kind(one["direction"], many["direction"], entropy["direction"])
+    said = kind(one["significant"], many["significant"], entropy["significant"])
     ends = ["change", "change_low", "change_high"]
     single, some = (tables.difference(*(100 * measure[ends]), "pp") for measure in (one, many))
     sureness = "vote entropy {:+.2f} nats [{:+.2f}, {:+.2f}]".format(*entropy[ends])

@@ -43,6 +43,19 @@ class Interval:
     high: float
     n: int
 
+    def columns(self, name: str, unit: str = "") -> dict[str, float]:
+        """As columns NAME, NAME_low and NAME_high; with a unit ("pct", "pp") NAME_pct, ..., times 100."""
+        ends = {name: self.estimate, f"{name}_low": self.low, f"{name}_high": self.high}
+        return {f"{end}_{unit}": 100 * value for end, value in ends.items()} if unit else ends
+
+    @property
+    def direction(self) -> str:
+        """Where it lies: "up", "down", or "" where it has 0."""
+        return "up" if self.low > 0 else "down" if self.high < 0 else ""
+
+
+NOTHING = Interval(NAN, NAN, NAN, 0)
+
 
 @dataclass(frozen=True)
 class Draws:
@@ -74,13 +87,10 @@ def p_value(draws: Draws) -> float:
 
 def holm(p_values: Sequence[float]) -> list[float]:
     """Holm's adjusted p-values (step-down, familywise), in the order given; NaN stays and does not count."""
-    values = np.asarray(p_values, dtype=float)
-    order = [i for i in np.argsort(values) if np.isfinite(values[i])]
-    adjusted, highest = np.full(len(values), NAN), 0.0
-    for rank, index in enumerate(order):
-        highest = max(highest, (len(order) - rank) * values[index])
-        adjusted[index] = min(1.0, highest)
-    return adjusted.tolist()
+    values = np.array(p_values, dtype=float)
+    order = np.argsort(values)[: np.isfinite(values).sum()]  # NaN comes last
+    values[order] = np.minimum(1.0, np.maximum.accumulate(values[order] * np.arange(len(order), 0, -1)))
+    return values.tolist()
 
 
 def cohens_h(first: float, second: float) -> float:
@@ -108,27 +118,25 @@ def spread_of(draws: Iterable[Draws]) -> Draws:
     return Draws(spread, values + (spread - np.nanmean(values)), min(d.n for d in draws))
 
 
-def wilson(successes: float, n: float, level: float = LEVEL) -> Interval:
+def wilson(successes: float, n: float) -> Interval:
     """Wilson's score interval of a proportion (10 of 100: 0.0552 to 0.1744); NaN when n = 0."""
     if not n:
-        return Interval(NAN, NAN, NAN, 0)
-    z, share = norm.ppf((1 + level) / 2), successes / n
+        return NOTHING
+    z, share = norm.ppf((1 + LEVEL) / 2), successes / n
     centre = (share + z**2 / (2 * n)) / (1 + z**2 / n)
     half = z / (1 + z**2 / n) * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
     return Interval(share, float(max(0.0, centre - half)), float(min(1.0, centre + half)), int(n))
 
 
-def proportion_draws(
-    successes: float, n: float, key: str, seeds: Sequence[float] = (), resamples: int = RESAMPLES
-) -> Draws:
+def proportion_draws(successes: float, n: float, key: str, seeds: Sequence[float] = ()) -> Draws:
     """Draws of a proportion known by its counts only, from Beta(s + 1/2, n - s + 1/2) (Jeffreys).
 
     Counts are means over seeds, which share their questions; `seeds` are the proportions of each.
     """
     if not n:
-        return Draws(NAN, np.full(resamples, NAN), 0)
-    values = _generator(key).beta(successes + 0.5, n - successes + 0.5, size=resamples)
-    return Draws(successes / n, values + _moves(seeds, resamples), int(n))
+        return Draws(NAN, np.full(RESAMPLES, NAN), 0)
+    values = _generator(key).beta(successes + 0.5, n - successes + 0.5, size=RESAMPLES)
+    return Draws(successes / n, values + _moves(seeds, RESAMPLES), int(n))
 
 
 def _generator(key: str) -> np.random.Generator:
@@ -221,7 +229,7 @@ def accuracy_interval(table: pd.DataFrame, key: str) -> Interval:
     bootstrap out of [0, 1], where the interval ends.
     """
     if table.empty:
-        return Interval(NAN, NAN, NAN, 0)
+        return NOTHING
     if table.seed.nunique() == 1:
         return _wilson_of_problems(table)
     found = mean_draws(table.assign(value=table.correct.astype(float)), key).interval()
@@ -314,16 +322,14 @@ def _wins_by_problem(positives: pd.DataFrame, negatives: pd.DataFrame, problem_o
     return wins, *(np.bincount(one, minlength=problems).astype(float) for one in (rows, columns))
 
 
-def seed_interval(values: Sequence[float], level: float = LEVEL) -> Interval:
-    """Mean over seeds with Student's t interval; the ends are NaN with a single seed."""
-    values = np.asarray(values, dtype=float)
-    values = values[np.isfinite(values)]
-    if len(values) < 2:
-        return Interval(float(values.mean()) if len(values) else NAN, NAN, NAN, len(values))
-    half = float(half_width(values.std(ddof=1), len(values), level))
-    return Interval(float(values.mean()), float(values.mean() - half), float(values.mean() + half), len(values))
+def seed_interval(values: Sequence[float]) -> Interval:
+    """Mean over seeds with Student's t interval; NaN values do not count, the ends are NaN with a single seed."""
+    values = pd.Series(values, dtype=float).dropna().to_numpy()
+    mean = float(values.mean()) if len(values) else NAN
+    half = float(half_width(values.std(ddof=1), len(values))) if len(values) > 1 else NAN
+    return Interval(mean, mean - half, mean + half, len(values))
 
 
-def half_width(deviation: float | np.ndarray, seeds: int | np.ndarray, level: float = LEVEL) -> float | np.ndarray:
+def half_width(deviation: float | np.ndarray, seeds: int | np.ndarray) -> float | np.ndarray:
     """Half of Student's t interval of a mean over seeds whose values have this standard deviation; NaN for one seed."""
-    return t.ppf((1 + level) / 2, seeds - 1) * deviation / np.sqrt(seeds)
+    return t.ppf((1 + LEVEL) / 2, seeds - 1) * deviation / np.sqrt(seeds)

@@ -1,11 +1,12 @@
-"""Helpers of all tables: the paper's order, values by seed, rounding, writing.
+"""Helpers of all tables: the paper's order, selection, means with intervals, values by seed, rounding, writing.
 
 Accuracies are in per cent (columns `*_pct`), differences in percentage points (`*_pp`), AUCs in [0, 1].
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,13 +21,40 @@ ORDER = {"dataset": paper.BENCHMARKS, "benchmark": paper.BENCHMARKS, "teacher": 
 ORDER |= {"student": paper.STUDENTS, "method": paper.METHODS}
 
 
-# --- order, selection, rounding -----------------------------------------------------------------------------
+# --- order and selection ------------------------------------------------------------------------------------
 
 
 def in_order(names, known) -> list[str]:
     """The names that occur, the known ones first and in their order, the rest sorted."""
     names = set(pd.unique(names) if isinstance(names, pd.Series) else names)  # a column of text is slow to walk
     return [name for name in known if name in names] + sorted(names - set(known))
+
+
+def sorted_by(table: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
+    """The table sorted by columns: names in the paper's order, anything else by its value."""
+
+    def place(column: pd.Series) -> pd.Series:
+        """What a column is sorted by."""
+        known = in_order(column, ORDER[column.name]) if column.name in ORDER else None
+        return column if known is None else column.map({name: i for i, name in enumerate(known)})
+
+    return table.sort_values(columns, key=place, kind="stable", ignore_index=True)
+
+
+def cells_of(table: pd.DataFrame, columns: list[str]) -> Iterator[tuple[tuple, pd.DataFrame]]:
+    """(cell, its rows) for each combination of values of some columns, in the paper's order."""
+    return iter(sorted_by(table, columns).groupby(columns, sort=False))
+
+
+def cells(table: pd.DataFrame, columns: Sequence[str] = ("teacher", "student")) -> list[tuple[str, ...]]:
+    """The values of some columns in rows with a teacher and a trained student, in the paper's order."""
+    trained = table[(table["teacher"] != "") & (table["student"] != "")]
+    return list(sorted_by(trained[[*columns]].drop_duplicates(), [*columns]).itertuples(index=False, name=None))
+
+
+def as_found(table: pd.DataFrame, *columns: str) -> pd.DataFrame:
+    """The table with columns as categories, which sort as their values are found."""
+    return table.assign(**{name: pd.Categorical(table[name], table[name].unique(), ordered=True) for name in columns})
 
 
 def select(table: pd.DataFrame, **values) -> pd.DataFrame:
@@ -37,31 +65,24 @@ def select(table: pd.DataFrame, **values) -> pd.DataFrame:
     return table[found]
 
 
+def stacked(parts: Sequence[pd.DataFrame], like: pd.DataFrame) -> pd.DataFrame:
+    """Tables under each other; without any no row, with the columns of `like`."""
+    return pd.concat(parts, ignore_index=True) if parts else like[:0]
+
+
 def columns_of(table: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
     """Some columns of a table, in this order."""
     return table[list(columns)]
 
 
 def setting(table: pd.DataFrame, key: str, default: float) -> pd.Series:
-    """The value of a numeric setting in each row: its column, or else what `variant` says of it.
+    """The value of a numeric setting in each row, as `variant` has it.
 
     `default` where nothing is overridden, missing where something else is.
     """
-    if key in table:
-        values = table[key].astype(float)
-        return values.mask(values.isna() & (table["variant"] == ""), default) if "variant" in table else values
-    known = {variant: variant.removeprefix(f"{key}=") for variant in table["variant"].unique()}
-    values = {v: text if text != v and "," not in text else None for v, text in known.items()} | {"": default}
-    return table["variant"].map(values).astype(float)
-
-
-def cells(correctness: pd.DataFrame) -> list[tuple[str, str]]:
-    """(teacher, student) pairs with a trained student, in the paper's order."""
-    trained = correctness[(correctness.teacher != "") & (correctness.student != "")]
-    pairs = set(trained[["teacher", "student"]].drop_duplicates().itertuples(index=False, name=None))
-    teachers = in_order(trained.teacher, paper.TEACHERS)
-    students = in_order(trained.student, paper.STUDENTS)
-    return [(t, s) for t in teachers for s in students if (t, s) in pairs]
+    found = {variant: re.search(rf"(?:^|,){key}=([^,]+)", variant) for variant in table["variant"].unique()}
+    values = {variant: match and float(match[1]) for variant, match in found.items()}
+    return table["variant"].map(values | {"": default}).astype(float)
 
 
 def method_rows(
@@ -76,39 +97,18 @@ def method_rows(
     return select(correctness, **names, method=method, variant=variant)
 
 
-def cells_of(table: pd.DataFrame, columns: list[str]):
-    """(cell, its rows) for each combination of values of some columns, in the paper's order."""
-    groups = dict(list(table.groupby(columns, sort=True))) if len(table) else {}
-    places = _places(table, columns)
-    return sorted(groups.items(), key=lambda item: [places[c][v] for c, v in zip(columns, item[0], strict=True)])
+# --- a row a group ------------------------------------------------------------------------------------------
 
 
-def sorted_by(table: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
-    """The table sorted by columns: names in the paper's order, anything else by its value."""
-    places = _places(table, [c for c in columns if c in ORDER])
-
-    def place(column: pd.Series) -> pd.Series:
-        """What a column is sorted by."""
-        return column.map(places[column.name]) if column.name in places else column
-
-    return table.sort_values(columns, key=place, ignore_index=True)
+def rows_of(table: pd.DataFrame, by: Sequence[str], row: Callable[[pd.DataFrame], dict], sort=False) -> pd.DataFrame:
+    """A row for each combination of values of some columns, in order of the table: these, and what `row` makes."""
+    groups = table.groupby(list(by), sort=sort, observed=True, dropna=False)
+    return pd.DataFrame([dict(zip(by, values, strict=True)) | row(part) for values, part in groups])
 
 
-def _places(table: pd.DataFrame, columns: list[str]) -> dict[str, dict[str, int]]:
-    """Of each column the places of its names in the paper's order."""
-    return {c: {name: i for i, name in enumerate(in_order(table[c], ORDER[c]))} for c in columns}
-
-
-def percent(interval: stats.Interval, prefix: str = "study") -> dict:
-    """An interval as columns in per cent."""
-    scale = {"estimate": prefix + "_pct", "low": prefix + "_low_pct", "high": prefix + "_high_pct"}
-    return {name: 100 * getattr(interval, part) for part, name in scale.items()}
-
-
-def points(interval: stats.Interval, prefix: str) -> dict:
-    """A difference as columns in percentage points."""
-    scale = {"estimate": prefix + "_pp", "low": prefix + "_low_pp", "high": prefix + "_high_pp"}
-    return {name: 100 * getattr(interval, part) for part, name in scale.items()}
+def mean(table: pd.DataFrame, value: str = "value", key: str = "validation") -> stats.Interval:
+    """The mean of a column over seeds and the questions named `key`, with its interval; columns seed, id too."""
+    return stats.mean_draws(table[["seed", "id"]].assign(value=table[value]), key).interval()
 
 
 def by_seed(values: pd.Series, decimals: int) -> str:
@@ -127,31 +127,25 @@ def auc_by_seed(scores: pd.DataFrame, comparison: str) -> str:
     return by_seed(pd.Series(values, dtype=float), 4)
 
 
+# --- writing ------------------------------------------------------------------------------------------------
+
+
 def rounded(table: pd.DataFrame) -> pd.DataFrame:
     """Floats as they are written: 2 decimals in per cent and percentage points, 4 elsewhere."""
-    table = table.copy()
-    for column in table.select_dtypes("float").columns:
-        table[column] = table[column].round(_decimals(column)) + 0.0  # no minus zero
-    return table
+    floats = table.select_dtypes("float").columns
+    return table.assign(**{name: table[name].round(_decimals(name)) + 0.0 for name in floats})  # no minus zero
 
 
 def _decimals(column: str) -> int:
     return 2 if column.endswith(("_pct", "_pp")) else 4
 
 
-# --- writing ------------------------------------------------------------------------------------------------
-
-
 def write_csv(table: pd.DataFrame, path: Path) -> Path:
     """Write a table as CSV with fixed formats; the same table gives the same bytes."""
-    artifacts.write_bytes(path, rounded(table).map(_as_cell).to_csv(index=False, lineterminator="\n").encode())
+    table = rounded(table)
+    table = table.astype(dict.fromkeys(table.select_dtypes("float32"), "float64"))  # with all their digits
+    artifacts.write_bytes(path, table.to_csv(index=False, lineterminator="\n").encode())
     return path
-
-
-def _as_cell(value) -> str:
-    if value is None or value is pd.NA or (isinstance(value, float) and np.isnan(value)):
-        return ""
-    return repr(float(value)) if isinstance(value, float) else str(value)
 
 
 def write_markdown(table: pd.DataFrame, path: Path, title: str, note: str = "") -> Path:
@@ -165,6 +159,22 @@ def write_markdown(table: pd.DataFrame, path: Path, title: str, note: str = "") 
     return path
 
 
+def _rows(table: pd.DataFrame) -> list[str]:
+    """Head and rows of a table, a line each."""
+    numeric = [pd.api.types.is_numeric_dtype(kind) for kind in table.dtypes]
+    rows = [list(table.columns), ["---:" if is_number else "---" for is_number in numeric]]
+    for row in table.itertuples(index=False):
+        rows.append([_as_markdown(value, name) for value, name in zip(row, table.columns, strict=True)])
+    return [f"| {' | '.join(map(str, row))} |" for row in rows]
+
+
+def _as_markdown(value, column: str) -> str:
+    if value is None or pd.isna(value):
+        return "-"
+    text = f"{value:.{_decimals(column)}f}" if isinstance(value, float) else shown.in_markdown(str(value))
+    return text or "-"
+
+
 def difference(estimate: float, low: float, high: float, unit: str) -> str:
     """A difference with its unit and interval, `+0.5 pp [-0.1, +1.2]`: tenths of a point, thousandths of an AUC."""
     places = 1 if unit == "pp" else 3
@@ -175,20 +185,3 @@ def difference(estimate: float, low: float, high: float, unit: str) -> str:
 def listed(items: Sequence[str]) -> str:
     """Items as a sentence lists them: "a", "a and b", "a, b and c"."""
     return " and ".join(filter(None, [", ".join(items[:-1]), *items[-1:]]))
-
-
-def _rows(table: pd.DataFrame) -> list[str]:
-    """Head and rows of a table, a line each."""
-    lines = ["| " + " | ".join(map(str, table.columns)) + " |"]
-    numeric = [pd.api.types.is_numeric_dtype(kind) for kind in table.dtypes]
-    lines.append("| " + " | ".join("---:" if is_number else "---" for is_number in numeric) + " |")
-    for row in table.itertuples(index=False):
-        values = [_as_markdown(v, name) for v, name in zip(row, table.columns, strict=True)]
-        lines.append("| " + " | ".join(values) + " |")
-    return lines
-
-
-def _as_markdown(value, column: str) -> str:
-    if isinstance(value, float) and not np.isnan(value):
-        return f"{value:.{_decimals(column)}f}"
-    return shown.in_markdown(_as_cell(value)) or "-"

@@ -75,11 +75,6 @@ class Open:
         """The half-width that 80 % power for the smallest difference needs."""
         return power.needed_half_width(self.smallest, self.level)
 
-    @property
-    def excess(self) -> float:
-        """How many times wider it is than that."""
-        return self.half_width / self.needed
-
     def words(self, unit: str) -> str:
         """What there is and what would be needed."""
         return (
@@ -110,8 +105,8 @@ class Claim:
     @property
     def too_wide(self) -> Open | None:
         """The interval for which the claim is under-powered: of those that leave it open, the one most too wide."""
-        wide = [one for one in self.left_open if one.excess > 1]
-        return max(wide, key=lambda one: one.excess) if self.decided == INCONCLUSIVE and wide else None
+        wide = [one for one in self.left_open if one.half_width > one.needed and self.decided == INCONCLUSIVE]
+        return max(wide, key=lambda one: one.half_width / one.needed, default=None)
 
     @property
     def verdict(self) -> str:
@@ -121,7 +116,12 @@ class Claim:
     @property
     def note(self) -> str:
         """What there is to say beside the verdict: widths of an under-powered claim, policies that are the same."""
-        return "; ".join(filter(None, [self.too_wide and self.too_wide.words(self.unit), self.same, self.remark]))
+        same = (
+            f"in {self.alike} of {self.pairs} pairs both policies answer every question alike, as where PPO keeps the "
+            "policy that it starts from"
+        )
+        wide = self.too_wide.words(self.unit) if self.too_wide else ""
+        return "; ".join(filter(None, [wide, same if self.alike else "", self.remark]))
 
     @property
     def pairs(self) -> int:
@@ -132,16 +132,6 @@ class Claim:
     def alike(self) -> int:
         """How many of them answer every question alike."""
         return sum(cell.alike for cell in self.cells)
-
-    @property
-    def same(self) -> str:
-        """How many differences are 0 because both policies are the same, in words; "" if none is."""
-        if not self.alike:
-            return ""
-        return (
-            f"in {self.alike} of {self.pairs} pairs both policies answer every question alike, as where PPO keeps the "
-            "policy that it starts from"
-        )
 
     @property
     def paper_verdict(self) -> str:
@@ -157,9 +147,6 @@ class Claim:
     def adjusted(self) -> list[float]:
         """The cells' p-values after Holm's correction for their number."""
         return stats.holm([cell.p_value for cell in self.cells])
-
-
-NOTHING = Interval(np.nan, np.nan, np.nan, 0)
 
 
 def judge(cells: list[Cell], pooled: Interval) -> str:
