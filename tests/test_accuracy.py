@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rdlib.evidence import accuracy, ledger, stats
-from rdlib.evidence.accuracy import arm_label, of_arms, summary
+from rdlib.evidence.accuracy import ablation_table, arm_label, of_arms, summary
 
 GSM, MMLU = ("gsm", "strong", "small"), ("mmlu", "strong", "small")
 
@@ -43,17 +43,11 @@ def test_a_summary_by_hand():
     assert after["gain_low_pp"] < 20 < after["gain_high_pp"]
     turned = summary(both, ["benchmark", "method"], lambda row: icl, gain="icl_minus_it", base_minus_row=True)
     assert turned["icl_minus_it_pp"].tolist() == pytest.approx([0, -20])
-
-
-def test_seeds_are_named_and_do_not_count_questions_twice():
     two = pd.concat([graded("1100", 0), graded("1110", 7)], ignore_index=True)
     (row,) = summary(two, ["benchmark"], name="right").to_dict("records")
     assert (row["right_pct"], row["n"], row["right_seeds"]) == (62.5, 4, "50.00 75.00")
-
-
-def test_nothing_is_a_table_without_rows():
-    found = summary(graded("1")[:0], ["benchmark", "method"])
-    assert found.empty and {"study_pct", "gain_pp", "n"} <= set(found)
+    nothing = summary(both[:0], ["benchmark", "method"])
+    assert nothing.empty and {"study_pct", "gain_pp", "n"} <= set(nothing)
 
 
 @given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=2, max_size=12), st.randoms())
@@ -78,7 +72,7 @@ def test_table_2_has_the_teacher_beside_every_student_and_icl_beside_every_teach
     parts = [graded("11", teacher=t, student="", method="teacher") for t in ("strong", "weak")]
     parts += [graded("10", teacher="", method="icl", student=s) for s in ("small", "large")]
     parts += [graded("10", teacher=t, student=s) for t in ("strong", "weak") for s in ("small", "large")]
-    points = accuracy.main_points(SimpleNamespace(correctness=pd.concat(parts, ignore_index=True), asks_for_all=True))
+    points = accuracy.main_points(SimpleNamespace(correctness=pd.concat(parts, ignore_index=True)))
     assert len(points) == 4 * 3 and points["method"].tolist()[:3] == ["teacher", "icl", "ours"]
     table = accuracy.main_table(points)
     assert table.query("method == 'teacher'")[["teacher", "student"]].values.tolist() == [["strong", ""], ["weak", ""]]
@@ -94,16 +88,16 @@ def test_tables_4_and_7_compare_in_every_cell_of_an_ablation():
         parts += [share(other, 400, benchmark=benchmark, variant="reward_model.source=teacher")]
         parts += [share(other, 400, benchmark=benchmark, variant="reward.mismatch=minus")]
     parts.append(share(1, 400, benchmark="gsm", student="large"))  # no ablation there
-    table = accuracy.reward_source_table(pd.concat(parts)).set_index(["benchmark", "reward_model"])
-    assert table.index.tolist() == [(b, s) for b in ("gsm", "mmlu") for s, *_ in accuracy.SOURCES]
+    table = ablation_table(pd.concat(parts), "reward_source").set_index(["benchmark", "reward_model"])
+    arms = ("without_reward", "from_teacher", "from_student")
+    assert table.index.tolist() == [(b, s) for b in ("gsm", "mmlu") for s in arms]
     gains = table["gain_pp"]
     assert gains["gsm", "from_teacher"] == pytest.approx(2.5) and gains["mmlu", "from_teacher"] == pytest.approx(7.5)
     assert np.isnan(gains["gsm", "without_reward"]) and gains["gsm", "from_student"] == pytest.approx(5)
     assert table["paper_pct"]["gsm"].tolist() == [61.41, 62.85, 64.06] and table["paper_pct"]["mmlu"].isna().all()
-    table = accuracy.correctness_validation_table(pd.concat(parts)).set_index(["benchmark", "mismatch"])
-    minus = accuracy.MISMATCHES["reward.mismatch=minus"]
-    assert table["gain_pp"]["gsm", minus] == pytest.approx(-2.5) and "paper_pct" not in table
-    assert accuracy.correctness_validation_table(parts[1]).empty
+    table = ablation_table(pd.concat(parts), "correctness").set_index(["benchmark", "mismatch"])
+    assert table["gain_pp"]["gsm", "r - c (Minus)"] == pytest.approx(-2.5) and "paper_pct" not in table
+    assert ablation_table(parts[1], "correctness").empty
 
 
 # ---- arms

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from itertools import product
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,12 +13,11 @@ import yaml
 from conftest import REPOSITORY
 
 from rdlib.errors import UserError
-from rdlib.evidence import claims, criteria, stats, tables
-from rdlib.evidence.stats import Interval
+from rdlib.evidence import claims, criteria, stats
+from rdlib.evidence.stats import NOTHING, Interval
 from rdlib.evidence.verdicts import (
     INCONCLUSIVE,
     NOT_SUPPORTED,
-    NOTHING,
     SUPPORTED,
     UNDER_POWERED,
     Cell,
@@ -34,29 +34,26 @@ RULES = criteria.load_criteria()
 
 def answers(benchmark, teacher, student, method, right, variant="", seed=0):
     """N answers, the first `right` correct."""
+    names = {"benchmark": benchmark, "teacher": teacher, "student": student, "method": method, "variant": variant}
     ids = [f"{benchmark}-{i}" for i in range(N)]
-    keys = {
-        "benchmark": benchmark,
-        "teacher": teacher,
-        "student": student,
-        "method": method,
-        "variant": variant,
-    }
-    return pd.DataFrame({**keys, "seed": seed, "id": ids, "group": "", "correct": np.arange(N) < right})
+    return pd.DataFrame({**names, "seed": seed, "id": ids, "group": "", "correct": np.arange(N) < right})
 
 
 def study(**right):
     """Both teachers, both students, both benchmarks; the number of right answers of each method."""
     return pd.concat(
-        [
-            answers(benchmark, teacher, "" if method == "teacher" else student, method, count)
-            for benchmark in ("gsm", "mmlu")
-            for teacher in ("strong", "weak")
-            for student in ("small", "large")
-            for method, count in right.items()
-            if method != "teacher" or student == "small"
-        ]
+        answers(benchmark, teacher, "" if method == "teacher" else student, method, count)
+        for benchmark, teacher, student in product(("gsm", "mmlu"), ("strong", "weak"), ("small", "large"))
+        for method, count in right.items()
+        if method != "teacher" or student == "small"
     )
+
+
+def with_cell(correct, right, benchmark="mmlu"):
+    """The same, but Ours of the weak teacher's large student gives these right answers."""
+    cell = (correct.benchmark == benchmark) & (correct.teacher == "weak") & (correct.student == "large")
+    correct.loc[cell & (correct.method == "ours"), "correct"] = right
+    return correct
 
 
 @pytest.mark.parametrize(
@@ -70,9 +67,7 @@ def test_c1_follows_the_difference(ours, verdict):
 
 
 def test_one_cell_against_makes_a_good_mean_inconclusive():
-    correct = study(sft=200, ours=260)
-    cell = (correct.benchmark == "mmlu") & (correct.teacher == "weak") & (correct.student == "large")
-    correct.loc[cell & (correct.method == "ours"), "correct"] = np.arange(N) < 190
+    correct = with_cell(study(sft=200, ours=260), np.arange(N) < 190)
     claim = claims.better_than("C1", RULES["C1"], correct)
     assert claim.verdict == INCONCLUSIVE and claim.pooled.low > 0
     assert [c.name for c in claim.cells if not c.holds] == ["mmlu/weak/large"]
@@ -125,9 +120,7 @@ def test_an_open_claim_is_under_powered_where_the_interval_behind_it_is_too_wide
 
 
 def test_c4_is_under_powered_by_a_cell_that_reaches_above_zero_with_bonferronis_interval():
-    correct = study(teacher=300, ours=200)
-    cell = (correct.benchmark == "gsm") & (correct.teacher == "weak") & (correct.student == "large")
-    correct.loc[cell & (correct.method == "ours"), "correct"] = np.roll(np.arange(N) < 301, 40)
+    correct = with_cell(study(teacher=300, ours=200), np.roll(np.arange(N) < 301, 40), "gsm")
     claim = claims.better_somewhere("C4", RULES["C4"], correct)
     assert claim.verdict == UNDER_POWERED and claim.too_wide.what == "gsm/weak/large"
     # eight cells: the normal quantile of 1 - 0.05 / 16 is 2.7344
@@ -159,40 +152,37 @@ def test_the_papers_own_numbers_contradict_c2_and_c3_on_gsm_plus():
     table = claims.claims_table([claims.better_than(name, RULES[name], correct) for name in ("C1", "C2", "C3")])
     assert list(table.paper_verdict) == [SUPPORTED, INCONCLUSIVE, INCONCLUSIVE]
     assert list(table.paper_cells) == [12, 12, 12] and list(table.paper_cells_holding) == [12, 11, 10]
-    assert list(table.paper_cells_against) == [
-        "",
-        "gsm_plus/weak/small",
-        "gsm_plus/strong/small; gsm_plus/strong/large",
-    ]
+    against = ["", "gsm_plus/weak/small", "gsm_plus/strong/small; gsm_plus/strong/large"]
+    assert list(table.paper_cells_against) == against
 
 
 def test_c4_needs_one_student_clearly_above_its_teacher():
     correct = study(teacher=300, ours=200)
     assert claims.better_somewhere("C4", RULES["C4"], correct).verdict == NOT_SUPPORTED
-    cell = (correct.benchmark == "gsm") & (correct.teacher == "weak") & (correct.student == "large")
-    correct.loc[cell, "correct"] = np.arange(N) < 301
+    correct = with_cell(correct, np.arange(N) < 301, "gsm")
     assert claims.better_somewhere("C4", RULES["C4"], correct).verdict == INCONCLUSIVE
-    correct.loc[cell, "correct"] = np.arange(N) < 340
-    claim = claims.better_somewhere("C4", RULES["C4"], correct)
+    claim = claims.better_somewhere("C4", RULES["C4"], with_cell(correct, np.arange(N) < 340, "gsm"))
     assert claim.verdict == SUPPORTED and claim.pooled.estimate == pytest.approx(10)
     assert sum(cell.paper > 0 for cell in claim.cells) == 2  # the paper's blue cells
 
 
 def votes(failed, wrong):
-    rows = [
-        [dataset, teacher, 0, "train", 500, failed[i], 500 - failed[i], 500 - failed[i] - wrong[i], 10, 9]
-        for i, (dataset, teacher) in enumerate(
-            [("gsm", "strong"), ("gsm", "weak"), ("mmlu", "strong"), ("mmlu", "weak")]
-        )
-    ]
     names = "dataset teacher seed split questions failed labelled label_correct responses judged_right"
+    cells = enumerate(product(("gsm", "mmlu"), ("strong", "weak")))
+    rows = [[*c, 0, "train", 500, failed[i], 500 - failed[i], 500 - failed[i] - wrong[i], 10, 9] for i, c in cells]
     return pd.DataFrame(rows, columns=names.split())
 
 
-def test_c5_follows_the_counts():
-    assert claims.worse_judges("C5", RULES["C5"], votes([10, 60, 120, 230], [10, 50, 70, 120])).verdict == SUPPORTED
-    assert claims.worse_judges("C5", RULES["C5"], votes([230, 120, 60, 10], [120, 70, 50, 10])).verdict == NOT_SUPPORTED
-    assert claims.worse_judges("C5", RULES["C5"], votes([60, 10, 120, 230], [10, 50, 70, 120])).verdict == INCONCLUSIVE
+@pytest.mark.parametrize(
+    ("failed", "wrong", "verdict"),
+    [
+        ([10, 60, 120, 230], [10, 50, 70, 120], SUPPORTED),
+        ([230, 120, 60, 10], [120, 70, 50, 10], NOT_SUPPORTED),
+        ([60, 10, 120, 230], [10, 50, 70, 120], INCONCLUSIVE),
+    ],
+)
+def test_c5_follows_the_counts(failed, wrong, verdict):
+    assert claims.worse_judges("C5", RULES["C5"], votes(failed, wrong)).verdict == verdict
 
 
 @pytest.mark.parametrize(("name", "variant"), [("C6", "reward_model.source=teacher"), ("C9", "reward.mismatch=minus")])
@@ -204,23 +194,16 @@ def test_c6_and_c9_follow_the_variant(name, variant, other, verdict):
     assert claim.cells[0].paper == (pytest.approx(1.21) if name == "C6" else None)
 
 
+OURS = {"dataset": "gsm", "teacher": "strong", "student": "small", "method": "ours"}
+
+
 def history(curves, seed=0):
-    rows = [
-        [
-            "gsm",
-            "strong",
-            "small",
-            "ours",
-            "" if lam == 0.5 else f"reward_model.lam={lam}",
-            seed,
-            step,
-            auc,
-            0.5,
-        ]
-        for lam, curve in curves.items()
-        for step, auc in enumerate([0.5, *curve])  # of the untrained model first
-    ]
-    return pd.DataFrame(rows, columns=[*tables.CELL, "method", "variant", "seed", "step", "pos_neg_auc", "pos_pos_auc"])
+    parts = []
+    for lam, curve in curves.items():
+        aucs = [0.5, *curve]  # of the untrained model first
+        rows = {"step": range(len(aucs)), "pos_neg_auc": aucs, "pos_pos_auc": 0.5, "seed": seed}
+        parts.append(pd.DataFrame(OURS | {"variant": "" if lam == 0.5 else f"reward_model.lam={lam}"} | rows))
+    return pd.concat(parts, ignore_index=True)
 
 
 def test_instability_by_hand():
@@ -249,27 +232,11 @@ def ratio_scores(pos_neg, pos_pos):
     """Scores for three shares with the given shifts of student and teacher positives."""
     rng, parts = np.random.default_rng(3), []
     noise = {kind: rng.normal(size=300) for kind in ("student_negative", "student_positive", "teacher_positive")}
-    for variant, up, more in zip(
-        ("reward_model.teacher_share=0.2", "", "reward_model.teacher_share=0.8"),
-        pos_neg,
-        pos_pos,
-        strict=True,
-    ):
-        for kind, shift in (
-            ("student_negative", 0),
-            ("student_positive", up),
-            ("teacher_positive", up + more),
-        ):
-            keys = {
-                "dataset": "gsm",
-                "teacher": "strong",
-                "student": "small",
-                "method": "ours",
-                "variant": variant,
-            }
-            parts.append(
-                pd.DataFrame({**keys, "seed": 0, "id": range(300), "kind": kind, "score": noise[kind] + shift})
-            )
+    variants = ("reward_model.teacher_share=0.2", "", "reward_model.teacher_share=0.8")
+    for variant, up, more in zip(variants, pos_neg, pos_pos, strict=True):
+        for (kind, values), shift in zip(noise.items(), (0, up, up + more), strict=True):
+            rows = {"variant": variant, "seed": 0, "id": range(300), "kind": kind, "score": values + shift}
+            parts.append(pd.DataFrame(OURS | rows))
     return pd.concat(parts)
 
 
@@ -289,9 +256,7 @@ def test_c8_compares_the_spreads(pos_neg, pos_pos, verdict):
 
 def test_cells_are_adjusted_for_their_number():
     """Eight cells of 400 questions: one clearly better (30 of 400), seven equal."""
-    correct = study(sft=200, ours=200)
-    cell = (correct.benchmark == "mmlu") & (correct.teacher == "weak") & (correct.student == "large")
-    correct.loc[cell & (correct.method == "ours"), "correct"] = np.arange(N) < 230
+    correct = with_cell(study(sft=200, ours=200), np.arange(N) < 230)
     claim = claims.better_than("C1", RULES["C1"], correct)
     table = claims.cells_table([claim]).set_index("cell")
     row = table.loc["mmlu/weak/large"]
@@ -304,9 +269,7 @@ def test_cells_are_adjusted_for_their_number():
 
 def test_pairs_of_policies_that_are_the_same_are_counted():
     """Eight cells of one seed: Ours is the other policy in all but one."""
-    correct = study(ours_wo_r=200, ours=200)
-    cell = (correct.benchmark == "mmlu") & (correct.teacher == "weak") & (correct.student == "large")
-    correct.loc[cell & (correct.method == "ours"), "correct"] = np.arange(N) < 230
+    correct = with_cell(study(ours_wo_r=200, ours=200), np.arange(N) < 230)
     claim = claims.better_than("C2", RULES["C2"], correct)
     row = claims.claims_table([claim]).iloc[0]
     cells = len(claim.cells)

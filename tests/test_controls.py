@@ -12,7 +12,7 @@ from test_resume import interrupt
 
 from rdlib.artifacts import hash_files
 from rdlib.errors import UserError
-from rdlib.evidence import controls
+from rdlib.evidence import sharpening
 from rdlib.method import own_vote, ppo, rl, rollouts, scoring
 from rdlib.method.reward import reward, scale_of, shuffled
 from rdlib.method.voting import majority_vote
@@ -171,13 +171,13 @@ def test_controls_are_compared_pair_by_pair_and_by_their_samples():
     rows = [("vote", "a", 1), ("vote", "b", 1), ("form", "a", 1), ("form", "b", 0)]
     answers = pd.DataFrame(rows, columns=["arm", "id", "correct"])
     answers = answers.assign(cell="c", benchmark="gsm", seed=0, correct=answers["correct"].astype(bool))
-    table = controls.contrasts(answers, [["vote", "form"], ["vote", "absent"]])
-    assert table[["first", "second", "difference_pp", "n"]].values.tolist() == [["vote", "form", 50.0, 2]]
+    table = sharpening.answers_changed(answers, pairs=[["vote", "form"], ["vote", "absent"]])
+    assert table[["arm", "against", "gained_pct", "net_pp", "n"]].values.tolist() == [["vote", "form", 50.0, 50.0, 2]]
     rows = [("no PPO", n, text, str(text), text == 1) for n, text in enumerate([1, 2, 3, 1])]
     rows += [("vote", n, 1, "1", True) for n in range(4)]
     samples = pd.DataFrame(rows, columns=["arm", "sample", "text", "answer", "correct"])
     samples = samples.assign(cell="c", seed=0, id="q", agrees=True, score=0.0, tokens=3)
-    found = controls.sharpened(samples, "no PPO").set_index("measure")
+    found = sharpening.of_arms(samples, "no PPO").set_index("measure")
     assert found.loc["pass@1", ["before", "after", "change"]].tolist() == [50.0, 100.0, 50.0]
     assert found.loc["distinct answers", ["before", "after"]].tolist() == [3, 1]
     assert set(found["arm"]) == {"vote"}

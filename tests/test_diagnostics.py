@@ -1,4 +1,4 @@
-"""Reward-model diagnostics by hand, by enumeration, and on the tiny study."""
+"""What the reward model can rank, and its diagnostics: by hand, by enumeration, and on the tiny study."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rdlib.evidence import diagnostics
+from rdlib.method import metrics
 from rdlib.tasks.questions import read_gold
 
 NAMES = ["gsm/strong/small", "mmlu/strong/small"]
@@ -55,11 +56,8 @@ def test_the_vote_of_all_by_hand():
     silent = judged([0.0] * 2, [None, None])
     for table, expected in ((wins, 1.0), (ties, 0.5), (loses, 0.0), (silent, 0.0)):
         assert value(diagnostics.best_of_n(table, [len(table)]), len(table), "majority") == expected
-
-
-def test_the_vote_of_one_is_the_share_of_right_samples():
-    table = judged([0.0] * 20, ["1"] * 5 + ["2"] * 15)
-    assert value(diagnostics.best_of_n(table, [1]), 1, "majority") == pytest.approx(0.25, abs=0.1)
+    many = judged([0.0] * 20, ["1"] * 5 + ["2"] * 15)
+    assert value(diagnostics.best_of_n(many, [1]), 1, "majority") == pytest.approx(0.25, abs=0.1)
 
 
 def test_a_choice_among_distinct_texts_by_hand():
@@ -78,13 +76,6 @@ def test_calibration_by_hand():
     bins = diagnostics.reliability(table, bins=2)
     assert bins.predicted.tolist() == pytest.approx([0.5, 1.0]) and bins.observed.tolist() == [0.5, 0.5]
     assert diagnostics.expected_calibration_error(bins) == pytest.approx(0.25)
-
-
-def test_a_calibrated_score_has_no_error():
-    rng = np.random.default_rng(0)
-    chance = rng.uniform(0.05, 0.95, 20_000)
-    table = pd.DataFrame({"score": np.log(chance / (1 - chance)), "correct": rng.random(20_000) < chance})
-    assert diagnostics.expected_calibration_error(diagnostics.reliability(table)) < 0.02
 
 
 def test_length_correlation_overall_and_within_questions():
@@ -111,6 +102,78 @@ def test_over_optimisation_joins_rollouts_and_validation_by_hand():
     assert table["update"].tolist() == [0, 2, 3] and table["accuracy"].tolist() == [0.5, 1.0, 0.0]
     assert table["kl"].tolist()[1:] == [2.0, 5.0] and np.isnan(table["kl"][0])
     assert table["reward"].tolist()[1:] == [0.5, 2.0] and table["agreement"].tolist() == [0.5, 0.75, 1.0]
+
+
+def test_the_auc_of_a_questions_own_samples_by_hand():
+    """Over all responses the AUC is 3/4 here, but within either question it is 1/2 or 0."""
+    table = pd.DataFrame({"id": list("aaab"), "score": [2.0, 1.0, 3.0, 0.0], "correct": [True, False, False, False]})
+    assert diagnostics.auc_by_question(table).values.tolist() == [["a", 0.5]]
+    assert diagnostics.auc_by_question(table.assign(correct=[False, True, False, True])).values.tolist() == [["a", 0.0]]
+
+
+# ---- ranking all samples
+
+# Six samples: a wrong text with the highest score, three copies of a right one, two rarer ones below.
+ROWS = [(0, 9.0, "x", 0), (1, 2.0, "7", 1), (1, 2.0, "7", 1), (1, 2.0, "7", 1), (2, 1.0, "7", 1), (3, -4.0, "y", 0)]
+
+
+def sampled(rows=ROWS, **others) -> pd.DataFrame:
+    table = pd.DataFrame(rows, columns=["text", "score", "answer", "correct"]).assign(sample=range(len(rows)))
+    columns = {"cell": "c", "seed": 0, "id": "q", "policy": "before", "tokens": 5, "agrees": True}
+    return table.assign(**(columns | others))
+
+
+def test_samples_are_ranked_and_their_texts_counted():
+    found = diagnostics.samples(pd.concat([sampled(ROWS[::-1]), sampled(policy="after")]))
+    assert found["rank"].tolist() == [1, 2, 3, 4, 5, 6]
+    assert found["score"].tolist() == [9.0, 2.0, 2.0, 2.0, 1.0, -4.0]
+    table = diagnostics.by_rank(pd.concat([sampled(), sampled(id="r")]))
+    assert table["study_pct"].tolist() == [0, 100, 100, 100, 100, 0]
+    assert table["copies"].tolist() == found["copies"].tolist() == [1, 3, 3, 3, 1, 1]
+    assert table["single_pct"].unique().tolist() == [pytest.approx(400 / 6)]
+
+
+def test_every_way_to_choose_and_every_order_by_hand():
+    ranked = diagnostics.samples(sampled())
+    assert {name: values.item() for name, values in diagnostics.choices(ranked).items()} == {
+        "highest reward": 0.0,
+        "highest reward of texts given twice or more": 1.0,
+        "highest reward + log of copies": 0.0,  # 9 + 0 is above 2 + log 3
+        "most frequent text": 1.0,
+        "most frequent answer": 1.0,
+        "any sample": pytest.approx(4 / 6),
+        "any distinct text": 0.5,
+    }
+    assert {name: values.item() for name, values in diagnostics.orders(ranked).items()} == {
+        "AUC within a question": 0.5,  # every right sample is above one of the two wrong ones
+        "AUC within a question, distinct texts": 0.5,
+        "AUC within a question of the number of copies": pytest.approx((3 * 2 + 1 * 1) / 8),
+    }
+
+
+def test_a_score_that_only_knows_the_question_ranks_no_sample():
+    """Easy questions score high: over all samples that looks like skill, within a question it is none."""
+    easy = sampled([(n, 5.0, "7", 1) for n in range(5)] + [(9, 5.0, "x", 0)], id="easy")
+    hard = sampled([(n, -5.0, "y", 0) for n in range(5)] + [(9, -5.0, "7", 1)], id="hard")
+    table = diagnostics.ranking_table(pd.concat([easy, hard])).set_index("measure")["value"]
+    assert table["AUC within a question"] == 0.5
+    assert table["AUC over all samples"] == pytest.approx(25 / 36 + 0.5 * 10 / 36)
+    assert table["share of variance between questions"] == pytest.approx(1.0)
+
+
+def test_within_auc_is_the_mean_over_questions_of_their_own():
+    rows = [("a", 1.0, "student_positive"), ("a", 0.0, "student_negative"), ("b", 2.0, "student_negative")]
+    rows += [("b", 3.0, "student_positive"), ("c", 9.0, "teacher_positive")]
+    names = {"dataset": "d", "teacher": "t", "student": "s", "method": "ours", "seed": 0}
+    scores = pd.DataFrame(rows, columns=["id", "score", "kind"]).assign(**names)
+    both = [scores.assign(variant=f"reward_model.lam={lam}" if lam != 0.5 else "") for lam in (0.0, 0.5)]
+    table = diagnostics.by_lambda(pd.concat(both), 0.5)
+    assert table["lam"].tolist() == [0.0, 0.5]
+    assert table["within"].tolist() == [1.0, 1.0]
+    assert table["overall"].tolist() == [pytest.approx(metrics.auc([1.0, 3.0], [0.0, 2.0]))] * 2
+
+
+# ---- in a stage
 
 
 @pytest.mark.slow

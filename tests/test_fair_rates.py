@@ -1,13 +1,15 @@
-"""C1 under other rules for the learning rates, by hand: agreement likes a high rate, perturbed questions a low one."""
+"""C1 with other learning rates, by hand: agreement likes a high rate, perturbed questions a low one."""
 
 from __future__ import annotations
 
+from itertools import product
 from types import SimpleNamespace
 
+import numpy as np
 import pandas as pd
 import pytest
 
-from rdlib.evidence import convergence, fair_rates
+from rdlib.evidence import fair_rates
 from rdlib.evidence.criteria import load_criteria
 from rdlib.evidence.stats import Interval
 from rdlib.evidence.verdicts import Cell, Claim
@@ -57,8 +59,8 @@ def test_c1_is_shown_where_the_chosen_rates_were_trained(monkeypatch):
         cells = [Cell("a", Interval(estimate, estimate - 1, estimate + 1, 9)), Cell("b", Interval(-3.0, -4, -2, 9))]
         return Claim("C1", load_criteria()["C1"], "inconclusive", cells, Interval(estimate, 0.0, 2.0, 9))
 
-    claims = {convergence.OWN: claim(5.0), convergence.OURS: claim(0.5)}
-    monkeypatch.setattr(convergence, "differences", lambda evidence: claims)
+    claims = {fair_rates.OWN: claim(5.0), fair_rates.OURS: claim(0.5)}
+    monkeypatch.setattr(fair_rates, "differences", lambda evidence: claims)
     table = fair_rates.table(Results(run=True)).set_index("rule")
     released, agreement, both = (table.loc[rule] for rule in (fair_rates.RELEASED, *fair_rates.RULES))
     assert (released["difference_pp"], both["difference_pp"]) == (5.0, 0.5)
@@ -69,3 +71,34 @@ def test_c1_is_shown_where_the_chosen_rates_were_trained(monkeypatch):
 @pytest.mark.parametrize("function", [fair_rates.trials, fair_rates.table, fair_rates.trial_table])
 def test_without_trials_there_is_no_table(function):
     assert function(Results(run=False)).empty
+
+
+# ---- the same seeds with the warm-up's rate
+
+
+def answered(method: str, *shares: float, questions: int = 200) -> pd.DataFrame:
+    """Answers of a method in two cells and three seeds, of which a share is right: the first questions."""
+    parts = []
+    for (benchmark, share), seed in product(zip(("gsm", "mmlu"), shares, strict=True), range(3)):
+        rows = {"id": [f"{benchmark}-{i:03}" for i in range(questions)]}
+        rows |= {"correct": np.arange(questions) < round(share * questions) + seed}
+        names = {"benchmark": benchmark, "teacher": "strong", "student": "small", "method": method, "variant": ""}
+        parts.append(pd.DataFrame(rows).assign(seed=seed, group="", **names))
+    return pd.concat(parts, ignore_index=True)
+
+
+def test_ours_against_either_rate_by_hand():
+    released = [answered("sft", 0.2, 0.4), answered("ours_wo_r", 0.4, 0.5), answered("ours", 0.5, 0.5)]
+    other = answered("sft", 0.9, 0.9).assign(variant="reward.source=vote")  # no part of it
+    again = answered("sft", 0.4, 0.6).drop(columns="variant")
+    evidence = SimpleNamespace(correctness=pd.concat([*released, other], ignore_index=True), same_rate=again)
+    evidence.folders, evidence.seeds_of = (0, 1, 2), lambda name: (0, 1, 2)
+    found = fair_rates.rate_table(fair_rates.differences(evidence))
+    found = found.set_index(["comparison", "cell"])["difference_pp"]
+    assert found[fair_rates.OWN].tolist() == pytest.approx([30, 10, 20])
+    assert found[fair_rates.OURS].tolist() == pytest.approx([10, -10, 0])
+    assert found[fair_rates.WARM_UP].tolist() == pytest.approx([0, -10, -5])
+    assert found[fair_rates.RATE].tolist() == pytest.approx([20, 20, 20])
+    assert found[fair_rates.RATE].index.tolist() == ["gsm/strong/small", "mmlu/strong/small", "mean of the cells"]
+    evidence.folders = (0, 1, 2, 3)  # a seed without the other rate: none of it is shown
+    assert fair_rates.differences(evidence) == {}

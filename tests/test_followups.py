@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from rdlib.evidence import diagnostics, followups, gallery
-from rdlib.evidence.followups import BASE, DISTILLATION, OURS, WARM_UP, change, share
+from rdlib.evidence import followups, gallery
+from rdlib.evidence.followups import BASE, DISTILLATION, OURS, WARM_UP, share
 from rdlib.evidence.gallery import EXHIBITS
 from rdlib.evidence.result_tables import open_results
 
@@ -30,15 +30,13 @@ def rows(trial, cell=MMLU, seeds=(100, 101), n=40, **moments) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
-def test_an_interval_is_over_questions_whatever_the_number_of_seeds():
+def test_an_interval_is_over_questions_and_a_difference_has_the_least_and_the_most_of_its_seeds():
     one = rows("t", seeds=(0,), n=100, kept=0.3)
     found = [share(table).interval() for table in (one, pd.concat([one, one.assign(seed=1)]))]
     assert (found[0].low, found[0].high) == (found[1].low, found[1].high) and found[0].low < 0.3 < found[0].high
-
-
-def test_a_difference_has_the_least_and_the_most_of_its_seeds():
     frames = [rows("t", seeds=(seed,), n=100, start=0.3, end=0.3 + gain) for seed, gain in enumerate((0.3, -0.02))]
-    row = change(pd.concat(frames), "start", "end").points("gain")
+    gain = {"mean": "agrees", "moment": "end", "minus": {"moment": "start"}}
+    (row,) = followups.arms(pd.concat(frames), columns={"gain": gain}).to_dict("records")
     assert (row["gain_pp"], row["gain_least_pp"], row["gain_most_pp"]) == pytest.approx((14, -2, 30))
     assert row["gain_low_pp"] < 14 < row["gain_high_pp"]
 
@@ -141,10 +139,3 @@ def test_cures_of_the_ranking_are_shown_when_their_rows_are_there(tmp_path):
     figure = EXHIBITS["figure_open_cures"]
     paths = gallery.draw(figure, evidence, tmp_path, figure.rows(evidence))
     assert {path.suffix for path in paths} == {".csv", ".pdf", ".png"}
-
-
-def test_the_auc_of_a_questions_own_samples_by_hand():
-    """Over all responses the AUC is 3/4 here, but within either question it is 1/2 or 0."""
-    table = pd.DataFrame({"id": list("aaab"), "score": [2.0, 1.0, 3.0, 0.0], "correct": [True, False, False, False]})
-    assert diagnostics.auc_by_question(table).values.tolist() == [["a", 0.5]]
-    assert diagnostics.auc_by_question(table.assign(correct=[False, True, False, True])).values.tolist() == [["a", 0.0]]

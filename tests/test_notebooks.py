@@ -18,7 +18,7 @@ from conftest import tiny_settings
 from IPython.core.interactiveshell import InteractiveShell
 
 from rdlib.errors import UserError
-from rdlib.evidence.criteria import EveryCell
+from rdlib.evidence.criteria import Against
 from rdlib.evidence.stats import Interval
 from rdlib.evidence.verdicts import Cell, Claim
 from rdlib.paths import ROOT
@@ -146,7 +146,7 @@ def test_a_claim_is_shown_with_its_numbers(monkeypatch: pytest.MonkeyPatch) -> N
     notebook.show_claim(
         Claim(
             "C1",
-            EveryCell(
+            Against(
                 statement="A beats B",
                 kind="every_cell",
                 other="sft",

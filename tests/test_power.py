@@ -36,15 +36,14 @@ def test_components_by_hand():
     assert found.variance == pytest.approx((1.5 + 2 - 0.125) / 6)
 
 
-def test_a_variance_below_zero_is_none():
+def test_what_cannot_be_estimated():
     values = np.array([[1.0, 0.0], [0.0, 1.0]])  # seeds and questions differ by less than the rest alone makes them
     found = power.components([Answered(values)])
     assert (found.between_seeds, found.benchmarks[0].between_questions, found.benchmarks[0].rest) == (0, 0, 1)
-
-
-def test_one_seed_has_no_variances():
     with pytest.raises(UserError, match="need two seeds"):
         power.components([Answered(np.zeros((1, 5)))])
+    found = power_tables.estimates(study(1))
+    assert power_tables.power_table(found).empty and power_tables.plans(found).empty
 
 
 def test_known_variances_are_found():
@@ -90,17 +89,14 @@ def test_variances_of_problems_are_those_that_intervals_have():
     """A mean over a benchmark and its perturbations: half-width by the variances, and of the bootstrap itself."""
     rng = np.random.default_rng(2)
     problems, seeds = rng.normal(0, 0.4, 300), rng.normal(0, 0.01, (5, 1))
-    tests = pd.DataFrame(problems + seeds + rng.normal(0, 0.3, (5, 300)))
-    made = pd.DataFrame(np.repeat(problems[:100], 6) + seeds + rng.normal(0, 0.3, (5, 600)))
-    tests.columns, made.columns = ([f"gsm-{n}-{i:04d}" for i in range(c)] for n, c in (("test", 300), ("plus", 600)))
-    cells = {("gsm", "strong", "small"): tests, ("gsm_plus", "strong", "small"): made}
+    cells = {}
+    for name, split, gains in (("gsm", "test", problems), ("gsm_plus", "plus", np.repeat(problems[:100], 6))):
+        values = gains + seeds + rng.normal(0, 0.3, (5, len(gains)))
+        columns = [f"gsm-{split}-{i:04d}" for i in range(len(gains))]
+        cells[name, "strong", "small"] = pd.DataFrame(values, columns=columns).rename_axis("seed")
     together = stats.drawn_together({name: table.columns for (name, *_), table in cells.items()})
-    draws = [
-        stats.mean_draws(
-            table.rename_axis("seed").melt(ignore_index=False, var_name="id").reset_index(), *together[cell[0]]
-        )
-        for cell, table in cells.items()
-    ]
+    long = [table.reset_index().melt("seed", var_name="id") for table in cells.values()]
+    draws = [stats.mean_draws(table, *together[cell[0]]) for cell, table in zip(cells, long, strict=True)]
     interval = stats.mean_of(draws).interval()
     (part,) = power_tables.mean_over_cells(cells)
     assert part.differences.shape == (5, 300) and part.differences.mean() == pytest.approx(interval.estimate)
@@ -117,8 +113,8 @@ def test_seeds_leave_the_variance_of_the_questions():
     assert math.isfinite(power.questions_needed(parts, 0.02))
 
 
-@pytest.mark.parametrize("seeds", [2, 3, 5, 10, 40])
-@pytest.mark.parametrize("effect", [0.5, 2.0, 3.0])
+@pytest.mark.parametrize("seeds", [2, 5, 40])
+@pytest.mark.parametrize("effect", [0.5, 3.0])
 def test_without_variance_of_questions_it_is_the_noncentral_t(seeds, effect):
     critical = t.ppf(0.975, seeds - 1)
     expected = nct.sf(critical, seeds - 1, effect) + nct.cdf(-critical, seeds - 1, effect)
@@ -252,11 +248,6 @@ def test_a_cell_of_policies_that_are_all_the_same_tells_no_variance():
     ours = same[same.method == "ours"].drop(columns="variant").assign(variant="reward.mismatch=minus")
     results.correctness = pd.concat([correct[correct.variant == ""], ours], ignore_index=True)
     assert power_tables.power_table(power_tables.estimates(results)).claim.unique().tolist() == ["C1"]
-
-
-def test_one_seed_gives_an_empty_table():
-    found = power_tables.estimates(study(1))
-    assert power_tables.power_table(found).empty and power_tables.plans(found).empty
 
 
 @pytest.mark.skipif(not (ROOT / "figures/results").is_dir(), reason="no reference run has been released yet")

@@ -86,17 +86,6 @@ def test_what_is_chosen_among_k_is_the_mean_over_all_subsets(seed):
                 assert found[key, measure, k] == pytest.approx(expected), (key, measure, k)
 
 
-def test_pass_at_k_grows_with_k_and_one_sample_is_accuracy():
-    table = of_random_samples(7, questions=40)
-    wide = sharpening.by_question(table, [1, 2, 3, 4, 5, 6]).pivot(index="id", columns=["measure", "k"], values="value")
-    assert (np.diff(wide["any"].to_numpy(), axis=1) >= -1e-12).all()
-    accuracy = table.groupby("id")["correct"].mean()
-    for measure in ("any", "reward"):
-        assert wide[measure, 1].to_numpy() == pytest.approx(accuracy.to_numpy())
-    assert wide["majority", 1].to_numpy() == pytest.approx(accuracy.to_numpy())
-    assert (wide["any", 6] == table.groupby("id")["correct"].max()).all()
-
-
 def test_the_measures_are_those_of_best_of_n():
     table = of_random_samples(3)
     here = sharpening.by_question(table, [1, 3, 6]).set_index(["id", "measure", "k"])["value"]
@@ -114,12 +103,6 @@ def test_a_question_without_a_gold_answer_counts_for_its_diversity_alone():
     assert found["any", 1].to_dict() == {"known": pytest.approx(2 / 3)}
     assert found["judged as by gold", 0].to_dict() == {"known": 1}
     assert found["distinct answers", 0].to_dict() == {"known": 2, "q": 3}
-
-
-def test_a_long_question_and_a_short_one_each_use_all_their_samples():
-    both = pd.concat([judged("before", ["1"] * 2 + ["2"] * 6, {"1"}, key="a"), judged("before", ["1", "2"], {"1"})])
-    found = sharpening.by_question(both, [2]).set_index(["id", "measure"])["value"]
-    assert found["a", "any"] == pytest.approx(1 - 15 / 28) and found["q", "any"] == 1
 
 
 # ---- before and after
@@ -188,18 +171,6 @@ def test_the_verdict_has_the_numbers_of_every_cell():
     assert text.endswith("Every question has 4 samples, which end k.")
 
 
-def test_more_samples_than_there_are_is_an_error_in_one_sentence():
-    with pytest.raises(UserError, match=r"^pass@8 needs 8 samples a question, and q has 2: take a smaller k"):
-        sharpening.by_question(judged("before", ["1", "2"], {"1"}), [1, 8])
-
-
-@pytest.mark.parametrize(
-    ("samples", "expected"), [(1, [1]), (2, [1, 2]), (30, [1, 2, 4, 8, 16, 30]), (8, [1, 2, 4, 8])]
-)
-def test_k_ends_at_the_samples_there_are(samples, expected):
-    assert sharpening.powers(2, samples) == expected
-
-
 # ---- greedy answers
 
 
@@ -207,13 +178,17 @@ def test_answers_gained_and_lost_by_hand():
     """Of four questions the arm gains two and loses one."""
     rows = [("Ours w/o R", [0, 0, 1, 1]), ("DPO", [1, 1, 0, 1])]
     parts = [pd.DataFrame({"arm": arm, "id": list("abcd"), "correct": right}) for arm, right in rows]
-    answers = pd.concat(parts).astype({"correct": bool}).assign(question="R1", cell=CELL, benchmark="gsm", seed=0)
-    (row,) = sharpening.answers_changed(answers, "R1", "Ours w/o R").itertuples()
+    answers = pd.concat(parts).astype({"correct": bool}).assign(cell=CELL, benchmark="gsm", seed=0)
+    (row,) = sharpening.answers_changed(answers, "Ours w/o R").itertuples()
     assert (row.arm, row.gained_pct, row.lost_pct, row.net_pp, row.n, row.significant) == ("DPO", 50, 25, 25, 4, "")
-    assert sharpening.answers_changed(answers[answers["arm"] == "DPO"], "R1", "Ours w/o R").empty
+    assert sharpening.answers_changed(answers[answers["arm"] == "DPO"], "Ours w/o R").empty
 
 
 # ---- along PPO
+
+
+def along_ppo(table):
+    return sharpening.along_ppo(table, **EXHIBITS["figure_ppo_diversity"].options)
 
 
 def history(shares) -> pd.DataFrame:
@@ -226,7 +201,7 @@ def history(shares) -> pd.DataFrame:
 
 
 def test_curves_along_ppo_are_in_percent_and_end_at_a_hundred():
-    table = sharpening.along_ppo(history([1.0, 1.0, 1.0]))
+    table = along_ppo(history([1.0, 1.0, 1.0]))
     assert list(dict.fromkeys(table["value"])) == [*sharpening.ROLLOUTS, "validation_agreement"]
     shown = tables.select(table, value="extractable")
     assert shown["mean"].tolist() == pytest.approx([95] * 3) and (shown["high"] == 100).all()
@@ -235,10 +210,7 @@ def test_curves_along_ppo_are_in_percent_and_end_at_a_hundred():
     assert len(figure.axes) == 5 and figure.axes[0].get_title() == "gsm\nsmall student"
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["strong teacher"]
     looks.plt.close(figure)
-
-
-def test_without_ppo_there_is_no_curve():
-    assert sharpening.along_ppo(history([]).iloc[:0]).empty
+    assert along_ppo(history([]).iloc[:0]).empty
 
 
 # ---- exhibits
