@@ -14,7 +14,7 @@ import pytest
 from excerpts import excerpt, own_questions
 
 from rdlib.errors import UserError
-from rdlib.evidence import diagnostics, health, looks, question_figures, sharpening, tables
+from rdlib.evidence import health, looks, question_figures, sharpening, tables
 from rdlib.evidence.gallery import EXHIBITS
 from rdlib.evidence.result_tables import open_results
 from rdlib.study import results as result_files
@@ -84,15 +84,6 @@ def test_what_is_chosen_among_k_is_the_mean_over_all_subsets(seed):
             subsets = pd.DataFrame([chosen_of(samples.iloc[list(one)]) for one in combinations(range(6), k)])
             for measure, expected in subsets.astype(float).mean().items():
                 assert found[key, measure, k] == pytest.approx(expected), (key, measure, k)
-
-
-def test_the_measures_are_those_of_best_of_n():
-    table = of_random_samples(3)
-    here = sharpening.by_question(table, [1, 3, 6]).set_index(["id", "measure", "k"])["value"]
-    there = diagnostics.best_of_n(table, [1, 3, 6]).set_index(["id", "strategy", "n"])["value"]
-    for strategy, tolerance in (("any", 1e-9), ("reward", 1e-9), ("majority", 0.15)):  # of 200 random subsets
-        for key, value in there.xs(strategy, level="strategy").items():
-            assert here[key[0], strategy, key[1]] == pytest.approx(value, abs=tolerance)
 
 
 def test_a_question_without_a_gold_answer_counts_for_its_diversity_alone():
@@ -251,19 +242,6 @@ def test_an_exhibit_of_an_impossible_k_is_an_error_in_one_sentence(released, of,
     exhibit = EXHIBITS["sharpening"].model_copy(update={"of": (of,)})
     with pytest.raises(UserError, match=message):
         exhibit.rows(open_results(released))
-
-
-def test_the_figure_draws_what_its_table_holds(released):
-    table = EXHIBITS["figure_pass_at_k"].rows(open_results(released))
-    figure = question_figures.pass_at_k(table)
-    level, change = figure.axes[:2]
-    part = table[(table["cell"] == CELL) & (table["strategy"] == "any")]
-    assert level.lines[0].get_ydata().tolist() == part["before_pct"].tolist()
-    assert level.lines[1].get_ydata().tolist() == part["after_pct"].tolist()
-    assert change.containers[0].lines[0].get_ydata().tolist() == part["change_pp"].tolist()
-    assert [label.get_text() for label in level.get_xticklabels()] == ["1", "2", "4", "8", "16", "30"]
-    assert {ax.get_ylabel() for ax in figure.axes} == {"correct, validation (%)", "after minus before PPO (pp)"}
-    looks.plt.close(figure)
 
 
 def test_of_own_questions_without_gold_answers_the_samples_say_whether_ppo_made_the_student_surer(tmp_path):

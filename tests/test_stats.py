@@ -38,14 +38,6 @@ def test_wilson_against_published_intervals(successes, n, low, high):
     assert math.isnan(stats.wilson(0, 0).low)
 
 
-def test_weights_draw_n_of_n_and_depend_on_the_key_alone():
-    weights = stats.bootstrap_weights(7, "gsm", 50)
-    assert weights.shape == (50, 7) and (weights.sum(1) == 7).all()
-    stats.bootstrap_weights.cache_clear()
-    assert (stats.bootstrap_weights(7, "gsm", 50) == weights).all()
-    assert (stats.bootstrap_weights(7, "mmlu", 50) != weights).any()
-
-
 def test_difference_is_paired_question_by_question():
     first, second = answers([1, 1, 0, 1]), answers([0, 1, 0, 1])
     table = stats.paired_table(first, second.sample(frac=1, random_state=1))
@@ -94,6 +86,8 @@ def test_means_and_differences_of_draws_go_resample_by_resample():
 def test_auc_draws_equal_the_auc_of_each_resample():
     rng = np.random.default_rng(1)
     table = scores(rng.normal(1, 1, 6).round(), rng.normal(0, 1, 6).round())
+    assert math.isnan(stats.auc_draws(table, "pos_pos", "x").interval().low)  # no teacher's response
+    assert math.isnan(stats.auc_draws(table[:0], "pos_neg", "x").estimate)
     draws = stats.auc_draws(table, "pos_neg", "x", resamples=20)
     assert draws.estimate == metrics.comparison_auc(table, "pos_neg")
     for weights, value in zip(stats.bootstrap_weights(6, "x", 20), draws.values, strict=True):
@@ -111,12 +105,6 @@ def test_auc_draws_queries_of_one_problem_together():
     merged = table.assign(id=table.id // 3)
     found, expected = (stats.auc_draws(one, "pos_neg", "x", resamples=50) for one in (whole, merged))
     np.testing.assert_allclose(found.values, expected.values)
-
-
-def test_auc_without_a_kind_is_nan():
-    table = scores([1.0], [0.0])
-    assert math.isnan(stats.auc_draws(table, "pos_pos", "x").interval().low)
-    assert math.isnan(stats.auc_draws(table[:0], "pos_neg", "x").estimate)
 
 
 def test_t_interval_over_seeds():
@@ -222,16 +210,6 @@ def test_where_seeds_alone_differ_the_interval_is_students_at_every_level(means,
     assert found.estimate == pytest.approx(np.mean(means))
     assert (found.low, found.high) == pytest.approx((np.mean(means) - half, np.mean(means) + half), abs=0.25 * half)
     assert found.high - found.low == pytest.approx(2 * half, rel=0.1 if level < 0.99 else 0.25)
-
-
-def test_seeds_that_lack_a_few_questions_still_share_the_others():
-    """What is missing here and there must not make the seeds' questions independent of each other."""
-    rng = np.random.default_rng(8)
-    of_question = np.repeat(rng.normal(0, 1, (1, 200)), 5, axis=0)
-    table = pd.DataFrame(of_question).rename_axis("seed").reset_index().melt("seed", var_name="id")
-    whole = stats.mean_draws(table, "x").interval()
-    some = stats.mean_draws(table[rng.random(len(table)) > 0.05], "x").interval()
-    assert some.high - some.low == pytest.approx(whole.high - whole.low, rel=0.15)
 
 
 def test_proportions_of_seeds_that_differ_are_known_less_well():

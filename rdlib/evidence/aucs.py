@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from fractions import Fraction
 
 import pandas as pd
@@ -52,14 +53,11 @@ def ablation_draws(runs: pd.DataFrame, key: str, comparison: str) -> dict[float,
 def ablation_aucs(runs: pd.DataFrame, key: str) -> pd.DataFrame:
     """Both AUCs with intervals over queries for each value of a setting: comparison, auc, auc_low, auc_high, ..."""
     rows = []
-    for comparison in metrics.COMPARISONS:
-        for cell, group in tables.cells_of(runs, CELL):
-            for value, draws in ablation_draws(group, key, comparison).items():
-                interval = draws.interval()
-                row = dict(zip(CELL, cell, strict=True)) | {"comparison": comparison, key: value}
-                row |= {"seeds": group["seed"].nunique(), "auc": interval.estimate}
-                row |= {"auc_low": interval.low, "auc_high": interval.high}
-                rows.append(row | {"auc_seeds": tables.auc_by_seed(group[group[key] == value], comparison)})
+    for comparison, (cell, group) in itertools.product(metrics.COMPARISONS, list(tables.cells_of(runs, CELL))):
+        for value, draws in ablation_draws(group, key, comparison).items():
+            row = dict(zip(CELL, cell, strict=True)) | {"comparison": comparison, key: value}
+            row |= {"seeds": group["seed"].nunique()} | draws.interval().columns("auc")
+            rows.append(row | {"auc_seeds": tables.auc_by_seed(group[group[key] == value], comparison)})
     columns = [*CELL, "comparison", key, "seeds", "auc", "auc_low", "auc_high", "auc_seeds"]
     return pd.DataFrame(rows, columns=columns).astype({key: float, "auc": float, "auc_low": float, "auc_high": float})
 
@@ -106,23 +104,19 @@ def ratio(share: float) -> str:
 def roc_table(scores: pd.DataFrame) -> pd.DataFrame:
     """ROC curves of each cell's reward model (seeds pooled): columns cell, comparison, fpr, tpr."""
     parts = [
-        metrics.roc_points(group, comparison).assign(**cell, comparison=comparison)
-        for cell, group in _reward_models(scores)
+        metrics.roc_points(group, comparison).assign(**dict(zip(CELL, cell, strict=True)), comparison=comparison)
+        for cell, group in tables.cells_of(tables.select(scores, variant="", method="ours"), CELL)
         for comparison in metrics.COMPARISONS
     ]
-    return _stacked(parts, [*CELL, "comparison", "fpr", "tpr"])
+    columns = [*CELL, "comparison", "fpr", "tpr"]
+    return tables.stacked(parts, pd.DataFrame(columns=columns))[columns]
 
 
 def histogram_table(scores: pd.DataFrame) -> pd.DataFrame:
     """Histograms of the reward model's scores by kind for each cell (seeds pooled)."""
-    parts = [metrics.score_histogram(group).assign(**cell) for cell, group in _reward_models(scores)]
-    return _stacked(parts, [*CELL, "kind", "bin_low", "bin_high", "density"])
-
-
-def _reward_models(scores: pd.DataFrame):
-    for cell, group in tables.cells_of(tables.select(scores, variant="", method="ours"), CELL):
-        yield dict(zip(CELL, cell, strict=True)), group
-
-
-def _stacked(parts: list[pd.DataFrame], columns: list[str]) -> pd.DataFrame:
-    return pd.concat(parts, ignore_index=True)[columns] if parts else pd.DataFrame(columns=columns)
+    parts = [
+        metrics.score_histogram(group).assign(**dict(zip(CELL, cell, strict=True)))
+        for cell, group in tables.cells_of(tables.select(scores, variant="", method="ours"), CELL)
+    ]
+    columns = [*CELL, "kind", "bin_low", "bin_high", "density"]
+    return tables.stacked(parts, pd.DataFrame(columns=columns))[columns]

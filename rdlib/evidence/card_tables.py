@@ -15,7 +15,7 @@ import pandas as pd
 
 from rdlib.evidence import gallery
 from rdlib.evidence.gallery import Exhibit
-from rdlib.evidence.result_tables import Evidence, open_results
+from rdlib.evidence.result_tables import open_results
 from rdlib.micro import gsm, lexicon, mmlu
 from rdlib.micro.authors import STYLES, Author
 from rdlib.micro.splits import SHARES
@@ -128,16 +128,18 @@ def retraining(root: Path) -> pd.DataFrame:
     A stage that was not timed counts as the mean of its kind.
     """
     evidence = open_results(root / "figures/results")
-    every = sorted({name for one in gallery.EXHIBITS.values() for name in _names_of(one)})
-    costs = evidence.rows("costs", *every, moment="")
+    asked = [one for one in gallery.EXHIBITS.values() if one.experiments and not one.cells]
+    costs = evidence.rows("costs", *sorted({name for one in asked for name in _names_of(one)}), moment="")
     costs = costs[costs["stage"] != "all"]
     kinds = costs.drop_duplicates(STAGE).groupby("stage")["seconds"].mean()
     costs = costs.assign(seconds=costs["seconds"].fillna(costs["stage"].map(kinds)))
-    asked = [one for one in gallery.EXHIBITS.values() if one.experiments and not one.cells]
     found = [one for one in asked if set(_names_of(one)) <= set(costs["experiment"])]
     rows = [(one.name, ", ".join(one.experiments), *_spent(costs, one)) for one in found]
     table = pd.DataFrame(rows, columns=["name", "experiments", "stages", "seconds"])
-    return table.assign(minutes=table["seconds"] * _minutes_a_second(evidence))
+    spent = evidence.costs.drop_duplicates(STAGE).groupby("seed")["seconds"].sum()
+    alone = {seed: one["minutes"] for seed, one in evidence.measured.items() if not one.get("questions")}
+    a_second = sum(minutes / spent[seed] for seed, minutes in alone.items()) / len(alone)
+    return table.assign(minutes=table["seconds"] * a_second)
 
 
 def claim_runs(root: Path) -> pd.DataFrame:
@@ -169,13 +171,6 @@ def _spent(costs: pd.DataFrame, exhibit: Exhibit) -> tuple[int, float]:
         table = table[(table["stage"] <= exhibit.last) & ~table["stage"].isin(MEASURING)]
     by_seed = table.groupby("seed")["seconds"]
     return round(by_seed.size().mean()), float(by_seed.apply(lambda one: one.sum(skipna=False)).mean())
-
-
-def _minutes_a_second(evidence: Evidence) -> float:
-    """Minutes of wall time of a measured seed of the study for a second of its stages."""
-    spent = evidence.costs.drop_duplicates(STAGE).groupby("seed")["seconds"].sum()
-    alone = {seed: one["minutes"] for seed, one in evidence.measured.items() if not one.get("questions")}
-    return sum(minutes / spent[seed] for seed, minutes in alone.items()) / len(alone)
 
 
 TABLES = (models, world, micro_sizes, micro_examples, claim_runs, families)

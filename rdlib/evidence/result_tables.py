@@ -144,7 +144,9 @@ class Evidence:
         if once and len(table):
             run = table.groupby(["experiment", "arm", "cell", "level"], sort=False, dropna=False).ngroup()
             table = table[run == run.groupby(table["key"]).transform("min")]
-        return plain(table).reset_index(drop=True)
+        # whole numbers where none is missing, and floating-point numbers where some are
+        whole = {name: "float64" if table[name].isna().any() else "int64" for name in INTEGERS & set(table)}
+        return table.astype(whole).reset_index(drop=True)
 
     def _rows(self, folder: Path, kind: str, experiments: Iterable[str], by_run: bool) -> pd.DataFrame:
         relation = self._relation(folder)
@@ -164,7 +166,10 @@ class Evidence:
             table = read_rows(folder / FILES["costs"])
             stages = table.drop_duplicates("key")
             settings = sorted(column for column in table if "." in column)
-            texts = [_overrides(row, settings) for row in stages[settings].to_dict("records")]
+            texts = [
+                ",".join(f"{name}={value}" for name, value in row.items() if not pd.isna(value))
+                for row in stages[settings].to_dict("records")
+            ]
             variants = dict(zip(stages["key"], texts, strict=True))
             stages = table[table["stage"] != "all"]
             last = ~stages.duplicated(RUN.split(), keep="last")
@@ -182,13 +187,11 @@ class Evidence:
         Of another one, exhibits without any run are left out and claims without any are not judged.
         """
         grid, datasets = self.settings.get("grid", {}), self.settings.get("datasets", {})
-        if any(grid.get(name) is not None for name in ("methods", "ablations")):
-            return False
-        if any(dataset.get("source") == "questions" for dataset in datasets.values()):
-            return False
+        narrowed = any(grid.get(name) is not None for name in ("methods", "ablations"))
+        own = any(dataset.get("source") == "questions" for dataset in datasets.values())
         found = [[one for one in self.records[f].values() if one["group"] in STUDIED] for f in self.folders]
         whole = all({one["group"] for one in some} == set(STUDIED) for some in found)
-        return whole and not any(one.get("missing") for some in found for one in some)
+        return whole and not (narrowed or own or any(one.get("missing") for some in found for one in some))
 
     @cached_property
     def correctness(self) -> pd.DataFrame:
@@ -263,11 +266,6 @@ class Evidence:
         return sorted({commit for one in found if one for commit in one["commits"]})
 
 
-def _overrides(row: dict[str, Any], settings: list[str]) -> str:
-    """The overrides of a row as text, "reward_model.lam=0.25"."""
-    return ",".join(f"{name}={row[name]}" for name in settings if not pd.isna(row[name]))
-
-
 # ---- reading
 
 
@@ -326,12 +324,6 @@ def read_rows(path: Path, experiments: Iterable[str] | None = None) -> pd.DataFr
     if missing := [name for name in COLUMNS[path.name].split() if name not in table]:
         raise UserError(f"{path} lacks the column {missing[0]!r}: run `make study` to write it again.")
     return table.assign(**{name: table[name].fillna("").astype(str) for name in NAMES & set(table)})
-
-
-def plain(table: pd.DataFrame) -> pd.DataFrame:
-    """A table with whole numbers where none is missing, and floating-point numbers where some are."""
-    whole = {name: "float64" if table[name].isna().any() else "int64" for name in INTEGERS & set(table)}
-    return table.astype(whole)
 
 
 def open_results(results: Path, seeds: Iterable[int] | None = None, edges: Iterable[tuple[str, str]] = ()) -> Evidence:
