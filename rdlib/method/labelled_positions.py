@@ -6,6 +6,7 @@ a CPU, it computes their logits too and sets them to zero; with a real vocabular
 
 from __future__ import annotations
 
+import functools
 import types
 
 from torch import Tensor, nn
@@ -29,6 +30,7 @@ def score_alone(model: PreTrainedModel) -> None:
     if logits.changed_by(model.config):
         return
 
+    @functools.wraps(type(model).forward)  # whose signature transformers reads
     def forward(self, *args, fused_lm_head: bool = False, labels: Tensor | None = None, **kwargs):
         head = self.get_output_embeddings()
         with_router = kwargs.get("output_router_logits")
