@@ -335,8 +335,13 @@ def over_optimisation(history: pd.DataFrame) -> pd.DataFrame:
 
 def along_ppo(evidence: Evidence) -> pd.DataFrame:
     """`over_optimisation` of every cell and seed of the experiment RM: cell, ALONG, seed."""
-    runs = evidence.rows("curves", "RM", by_run=True, stage="06_ppo").groupby(["seed", "cell"], sort=False)
-    parts = [over_optimisation(part).assign(cell=cell, seed=seed) for (seed, cell), part in runs]
-    table = tables.stacked(parts, pd.DataFrame(columns=["cell", *ALONG, "seed"]))[["cell", *ALONG, "seed"]]
+    curves = evidence.rows("curves", "RM", by_run=True, stage="06_ppo")
+    if curves.empty:
+        return curves
+    parts = [
+        over_optimisation(part).assign(cell=cell, seed=seed)
+        for (seed, cell), part in curves.groupby(["seed", "cell"], sort=False)
+    ]
+    table = pd.concat(parts, ignore_index=True)[["cell", *ALONG, "seed"]]
     means = {name: table[name].map("{:.6g}".format).astype(float) for name in ALONG[1:]}  # as they were released
     return table.assign(**means)

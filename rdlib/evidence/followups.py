@@ -144,8 +144,14 @@ def _reward(name, end, curves, *_, **__) -> dict:
     return {name: getattr(runs, end)(UPDATES).mean()}
 
 
+def _most(name, of, _, answers, **__) -> dict:
+    """The largest value of a column of counts."""
+    most = answers[of].max()
+    return {name: most if pd.isna(most) else int(most)}
+
+
 KINDS: dict[str, Callable[..., dict]] = {"mean": _mean, "share": _share, "auc": _auc, "recalled": _recalled}
-KINDS |= {"reward": _reward, "most": lambda name, of, _, answers, **__: {name: int(answers[of].max())}}
+KINDS |= {"reward": _reward, "most": _most}
 
 
 # ---- along PPO, and by the number of samples
