@@ -53,7 +53,7 @@ def ablation_draws(runs: pd.DataFrame, key: str, comparison: str) -> dict[float,
 def ablation_aucs(runs: pd.DataFrame, key: str) -> pd.DataFrame:
     """Both AUCs with intervals over queries for each value of a setting: comparison, auc, auc_low, auc_high, ..."""
     rows = []
-    for comparison, (cell, group) in itertools.product(metrics.COMPARISONS, list(tables.cells_of(runs, CELL))):
+    for comparison, (cell, group) in itertools.product(metrics.COMPARISONS, tables.cells_of(runs, CELL)):
         for value, draws in ablation_draws(group, key, comparison).items():
             row = dict(zip(CELL, cell, strict=True)) | {"comparison": comparison, key: value}
             row |= {"seeds": group["seed"].nunique()} | draws.interval().columns("auc")

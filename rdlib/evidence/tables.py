@@ -6,7 +6,7 @@ Accuracies are in per cent (columns `*_pct`), differences in percentage points (
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -41,9 +41,9 @@ def sorted_by(table: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
     return table.sort_values(columns, key=place, kind="stable", ignore_index=True)
 
 
-def cells_of(table: pd.DataFrame, columns: list[str]) -> Iterator[tuple[tuple, pd.DataFrame]]:
+def cells_of(table: pd.DataFrame, columns: list[str]) -> list[tuple[tuple, pd.DataFrame]]:
     """(cell, its rows) for each combination of values of some columns, in the paper's order."""
-    return iter(sorted_by(table, columns).groupby(columns, sort=False))
+    return list(sorted_by(table, columns).groupby(columns, sort=False))
 
 
 def cells(table: pd.DataFrame, columns: Sequence[str] = ("teacher", "student")) -> list[tuple[str, ...]]:
