@@ -35,6 +35,11 @@ class Look:
     line: str | tuple = "-"
     hatch: str = ""
 
+    @property
+    def style(self) -> dict[str, Any]:
+        """Matplotlib's arguments for a line with markers."""
+        return {"color": self.color, "marker": self.marker, "linestyle": self.line}
+
 
 METHODS = {
     "teacher": Look("Teacher", BLACK, "*", (0, (1, 1))),
@@ -81,7 +86,6 @@ TEACHERS = {
     "strong": Look("strong teacher", GREEN, "o", "-", ""),
     "weak": Look("weak teacher", PURPLE, "s", "--", "////"),
 }
-STUDENTS = {"small": Look("small student", BLACK, "o"), "large": Look("large student", BLACK, "s")}
 KINDS = {
     "teacher_positive": Look("teacher positive", GREEN, "o", "--"),
     "student_positive": Look("student positive", BLUE, "s", "-"),
@@ -178,26 +182,29 @@ def cell_label(dataset: str, teacher: str, student: str, lines: int = 2) -> str:
     return f"{benchmark_label(dataset)}{ends[0]}{teacher} teacher{ends[1]}{student} student"
 
 
+def title(cell: str, benchmark: str | None = None, lines: int = 2) -> str:
+    """The `cell_label` of a cell as tables have it, "gsm/strong/small", or of a benchmark in it."""
+    dataset, teacher, student = cell.split("/")
+    return cell_label(benchmark or dataset, teacher, student, lines)
+
+
 def grid(rows: int, columns: int, width: float = 7.0, height: float = 2.4, **options) -> tuple[Figure, np.ndarray]:
     """A figure with rows x columns axes (a 2-d array); the page's width and a row's height in inches."""
     size = (width, height * rows + 0.5)
     return plt.subplots(rows, columns, figsize=size, layout="constrained", squeeze=False, **options)
 
 
+def used(axes: np.ndarray, count: int) -> list[Axes]:
+    """The first axes of a grid; the rest of its last row stays empty."""
+    for ax in axes.flat[count:]:
+        ax.axis("off")
+    return list(axes.flat[:count])
+
+
 def shape(count: int) -> tuple[int, int]:
     """Rows and columns of so many panels: at most three in a row, and rows as even as can be."""
     rows = max(1, -(-count // 3))
     return rows, max(1, -(-count // rows))
-
-
-def panels(
-    count: int, width: float = 7.2, height: float = 2.6, alone: float | None = None
-) -> tuple[Figure, list[Axes]]:
-    """A figure with so many axes, placed by `shape`; inches: its width, or `alone` with one, and a row's height."""
-    figure, axes = grid(*shape(count), alone if alone and count <= 1 else width, height)
-    for ax in axes.flat[max(1, count) :]:
-        ax.axis("off")
-    return figure, list(axes.flat[: max(1, count)])
 
 
 def blank(width: float, height: float) -> Figure:
@@ -225,27 +232,24 @@ def seed_dots(ax: Axes, places: Iterable[float], seeds: Iterable[str], color: st
         ax.plot([place] * len(values), values, color=color, **style)
 
 
-def handles(looks: Iterable[Look], lines: bool = True) -> list[Line2D]:
-    """Legend handles: markers with their lines, or alone."""
-    return [
-        Line2D([], [], color=k.color, marker=k.marker, linestyle=k.line if lines else "none", label=k.label)
-        for k in looks
-    ]
+def handles(looks: Iterable[Look], **options: Any) -> list[Line2D]:
+    """Legend handles: lines with markers; `options` override parts of all looks, as `linestyle="none"` for dots."""
+    return [Line2D([], [], label=look.label, **look.style | options) for look in looks]
 
 
-def method_handles(methods: Iterable[str], lines: bool = False) -> list[Line2D]:
-    """Legend handles of methods: markers alone, or with their lines."""
-    return handles([look(METHODS, method) for method in methods], lines)
+def dot_handles(known: Mapping[str, Look], names: Iterable[str]) -> list[Line2D]:
+    """Legend handles of names: their markers alone."""
+    return handles((look(known, name) for name in names), linestyle="none")
 
 
-def interval_handles(seeds: Iterable[str]) -> list[Line2D]:
+def line_handles(looks: Mapping[str, Look]) -> list[Line2D]:
+    """Legend handles of lines alone, as of the kinds of responses."""
+    return handles(looks.values(), marker="")
+
+
+def interval_handles(seeds: Iterable[str] = ()) -> list[Line2D]:
     """Legend handles of an interval and, where a text of single seeds has several, of a seed's dot."""
     found = [Line2D([], [], color=BLACK, linewidth=1.1, label="95 % interval")]
     if any(isinstance(text, str) and len(text.split()) > 1 for text in seeds):
         found.append(Line2D([], [], color=GREY, marker=".", markersize=3, linestyle="none", label="a seed"))
     return found
-
-
-def line_handles(looks: Mapping[str, Look]) -> list[Line2D]:
-    """Legend handles of lines alone, as of the kinds of responses."""
-    return [Line2D([], [], color=k.color, linestyle=k.line, label=k.label) for k in looks.values()]
