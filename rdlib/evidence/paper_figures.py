@@ -219,7 +219,10 @@ def learning_curves(table: pd.DataFrame) -> Figure:
     def style(teacher: str, method: str) -> dict:
         """How a curve is drawn."""
         line = looks.look(looks.TEACHERS, teacher).line
-        return _marker(looks.look(looks.METHODS, method), teacher == teachers[0]) | {"linestyle": line, "markersize": 3.5}
+        return _marker(looks.look(looks.METHODS, method), teacher == teachers[0]) | {
+            "linestyle": line,
+            "markersize": 3.5,
+        }
 
     for ax, of, part in plots.faceted(axes, table, rows, columns):
         plots.curves(ax, part, step, ["teacher", "method"], style)

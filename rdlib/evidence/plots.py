@@ -81,9 +81,7 @@ def points(ax: Axes, x: pd.Series, table: pd.DataFrame, names: Sequence[str], lo
     ax.errorbar(x, table[names[0]], looks.error_ends(table, *names), **look.style | options)
 
 
-def curves(
-    ax: Axes, table: pd.DataFrame, step: str, by: list[str], style: Callable[..., dict], marks: int = 4
-) -> None:
+def curves(ax: Axes, table: pd.DataFrame, step: str, by: list[str], style: Callable[..., dict], marks: int = 4) -> None:
     """A `curve_over_seeds` for each combination of values of some columns, of which `style` gives the style."""
     for key, curve in table.groupby(by, sort=False):
         curve_over_seeds(ax, curve[step], curve, ("mean", "low", "high"), marks, **style(*key))
@@ -128,7 +126,13 @@ def steps_of(ax: Axes, table: pd.DataFrame, look: Look, filled: bool) -> None:
 
 
 def dots(
-    table: pd.DataFrame, value: str, by: str, known: Mapping[str, Look], size: tuple[float, float], label: str, **options
+    table: pd.DataFrame,
+    value: str,
+    by: str,
+    known: Mapping[str, Look],
+    size: tuple[float, float],
+    label: str,
+    **options,
 ) -> Figure:
     """A figure of `draw_dots`, which has the other arguments, with a label of the values; `size` in inches."""
     figure = looks.blank(*size)
