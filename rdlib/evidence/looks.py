@@ -1,7 +1,7 @@
 """How everything is drawn: one colour and one marker or hatch for each method, teacher and kind of response.
 
-They differ in greyscale too. Colours are those of Okabe and Ito, and four of Tol's when more are needed; all are safe
-for colour-blind readers. Error bars are 95 % intervals.
+looks.yaml has them, and the style of all figures. They differ in greyscale too. Colours are those of Okabe and Ito,
+and four of Tol's when more are needed; all are safe for colour-blind readers. Error bars are 95 % intervals.
 """
 
 from __future__ import annotations
@@ -10,12 +10,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from importlib import resources
 from typing import Any
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+import yaml
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -41,59 +43,31 @@ class Look:
         return {"color": self.color, "marker": self.marker, "linestyle": self.line}
 
 
-METHODS = {
-    "teacher": Look("Teacher", BLACK, "*", (0, (1, 1))),
-    "icl": Look("ICL", GREY, "o", (0, (5, 2, 1, 2))),
-    "sft": Look("SFT", ORANGE, "s", "--"),
-    "ours_wo_r": Look("Ours w/o R", SKY, "^", (0, (6, 2))),
-    "ours_wo_d": Look("Ours w/o D", VERMILION, "v", ":"),
-    "ours": Look("Ours", BLUE, "D", "-"),
-}
+def _group(looks: Mapping[str, Mapping[str, Any]]) -> dict[str, Look]:
+    """The looks of a part of looks.yaml by name."""
+    found = {}
+    for name, one in looks.items():
+        line = tuple(one["line"]) if isinstance(one.get("line"), list) else one.get("line", "-")
+        found[name] = Look(**{"label": name} | one | {"color": globals()[one["color"]], "line": line})
+    return found
+
+
+_FILE = yaml.safe_load((resources.files("rdlib.evidence") / "looks.yaml").read_text(encoding="utf-8"))
+GROUPS = {name: _group(looks) for name, looks in _FILE["looks"].items()}
+LABELS, STYLE = _FILE["labels"], _FILE["style"]
+METHODS, ARMS, TEACHERS, KINDS, COMPARISONS = (
+    GROUPS[name] for name in ("methods", "arms", "teachers", "kinds", "comparisons")
+)
 BASELINE_NAMES = {
     "rft": "rejection-sampling FT",
     "dpo": "DPO",
     "distillation": "on-policy distillation",
     "grpo": "GRPO on the vote",
 }
-# The arms of the reviewers' questions, by their names in params/experiments.yaml
-ARMS = {
-    "teacher": METHODS["teacher"],
-    "teacher, fine-tuned": Look("teacher, fine-tuned", GREY, "*"),
-    "SFT": METHODS["sft"],
-    "Ours w/o R": METHODS["ours_wo_r"],
-    "no PPO": METHODS["ours_wo_r"],
-    "Ours": METHODS["ours"],
-    "both (Ours)": METHODS["ours"],
-    "PPO on the vote": Look("PPO on the vote", GREEN, "P"),
-    "vote alone": Look("vote alone", GREEN, "P"),
-    "reward model alone": Look("reward model alone", TEAL, "h"),
-    "teacher's vote": Look("teacher's vote", GREEN, "P"),
-    "student's vote, fixed": Look("student's vote, fixed", PURPLE, "v", "--"),
-    "student's vote, renewed": Look("student's vote, renewed", WINE, "X", "-."),
-    "form alone": Look("form alone", GREY, "*", ":"),
-    "shuffled rewards of Ours": Look("shuffled rewards of Ours", ORANGE, "<", (0, (5, 1))),
-    "rejection-sampling FT": Look("rejection-sampling FT", PURPLE, "X"),
-    "DPO": Look("DPO", WINE, "p"),
-    "on-policy distillation": Look("on-policy distillation", OLIVE, "<"),
-    "GRPO on the vote": Look("GRPO on the vote", INDIGO, ">"),
-}
 # Variants of Ours that claims are about
 VARIANTS = {
     "reward_model.source=teacher": "Ours with a reward model of teacher responses",
     "reward.mismatch=minus": "Minus",
-}
-TEACHERS = {
-    "strong": Look("strong teacher", GREEN, "o", "-", ""),
-    "weak": Look("weak teacher", PURPLE, "s", "--", "////"),
-}
-KINDS = {
-    "teacher_positive": Look("teacher positive", GREEN, "o", "--"),
-    "student_positive": Look("student positive", BLUE, "s", "-"),
-    "student_negative": Look("student negative", VERMILION, "^", ":"),
-}
-COMPARISONS = {
-    "pos_neg": Look("Pos/Neg: student + against student -", BLUE, "o", "-"),
-    "pos_pos": Look("Pos/Pos: teacher + against student +", GREEN, "s", "--"),
 }
 SOURCES = {"gsm8k": "GSM8K", "mmlu_pro": "MMLU-Pro"}
 PERTURBED = {"micro-gsm": "micro-gsm-plus", "gsm8k": "GSM-Plus"}
@@ -105,30 +79,6 @@ LAMBDA_LOOKS = [
     (BLACK, "o", (0, (1, 1))),
 ]
 SPARE = [GREY, BLACK, YELLOW]
-STYLE = {
-    "axes.prop_cycle": mpl.cycler(color=[BLUE, VERMILION, GREEN, ORANGE, SKY, PURPLE, BLACK]),
-    "figure.dpi": 110,
-    "savefig.dpi": 170,
-    "font.family": "DejaVu Sans",
-    "font.size": 8.5,
-    "axes.titlesize": 9,
-    "axes.labelsize": 8.5,
-    "legend.fontsize": 8,
-    "xtick.labelsize": 8,
-    "ytick.labelsize": 8,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": "#dddddd",
-    "grid.linewidth": 0.6,
-    "lines.linewidth": 1.5,
-    "lines.markersize": 4.5,
-    "hatch.linewidth": 0.6,
-    "legend.frameon": False,
-    "pdf.fonttype": 42,  # fonts stay text in the PDF
-    "svg.fonttype": "none",
-}
 
 
 @contextmanager

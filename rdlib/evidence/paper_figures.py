@@ -20,20 +20,9 @@ from matplotlib.path import Path as Curve
 from matplotlib.ticker import MaxNLocator
 
 from rdlib.evidence import convergence, looks, paper, plots, tables
-from rdlib.evidence.looks import BLACK, BLUE, Look
+from rdlib.evidence.looks import BLACK, Look
 
-LABELS = {  # of the values along training
-    "loss": "training loss\n(nats, mean of 20 steps)",
-    "eval_loss": "validation loss (nats)",
-    "agreement": "validation agreement",
-    "reward": "reward, Eq. 7",
-    "kl": "KL (nats a response)",
-    "validation_agreement": "validation agreement",
-    "pos_neg_auc": "Pos/Neg AUC (validation)",
-    "pos_pos_auc": "Pos/Pos AUC (validation)",
-}
-SOURCES = {"study": Look("this study", BLUE, "D"), "paper": Look("the paper", BLACK, "X")}
-RATES = {convergence.OWN: Look(convergence.OWN, looks.ORANGE, "s"), convergence.OURS: Look(convergence.OURS, BLUE, "D")}
+SOURCES, RATES = looks.GROUPS["sources"], looks.GROUPS["rates"]
 TINTS = {"teacher": "#d5efe6", "pseudo": "#d5efe6", "reward": "#fbe7c2", "ppo": "#fbe7c2"}  # of stages, by a word
 TINTS |= {"sft": "#d6e9f5", "student": "#d6e9f5", "": "#eeeeee"}
 BOX = (0.68, 0.56)  # width and height of a stage in Figure 2; stages are 1 apart from left to right
@@ -226,7 +215,10 @@ def learning_curves(table: pd.DataFrame) -> Figure:
 
     for ax, of, part in plots.faceted(axes, table, rows, columns):
         plots.curves(ax, part, step, ["teacher", "method"], style)
-        ax.set(ylabel=LABELS[of["value"]], title=f"{looks.benchmark_label(of['dataset'])}, {of['student']} student")
+        ax.set(
+            ylabel=looks.LABELS["training"][of["value"]],
+            title=f"{looks.benchmark_label(of['dataset'])}, {of['student']} student",
+        )
     plt.setp(axes[-1], xlabel="PPO update" if step == "update" else "optimizer step")
     looks.legend_below(figure, [*_handles(table), *plots.pale_handle(table)], columns=3)
     return figure

@@ -13,46 +13,19 @@ from matplotlib.ticker import MaxNLocator
 
 from rdlib.evidence import looks, plots, tables
 from rdlib.evidence.accuracy import arm_label
-from rdlib.evidence.followups import BASE, SFT, SFT_AS_WARM_UP
-from rdlib.evidence.looks import BLACK, BLUE, GREEN, GREY, ORANGE, SKY, Look
+from rdlib.evidence.followups import BASE
+from rdlib.evidence.looks import BLACK, BLUE, GREY, SKY, Look
 
-DASH_DOT_DOT = (0, (5, 1, 1, 1))
-STRATEGIES = {
-    "reward": Look("highest reward (best of n)", BLUE, "D", "-"),
-    "distinct": Look("any of the distinct texts (a reward that knows nothing)", BLACK, "v", DASH_DOT_DOT),
-    "majority": Look("majority vote of n", GREEN, "P", "--"),
-    "any": Look("any of n is right (pass@n)", GREY, "o", ":"),
-}
-CHOICES = {
-    "any": Look("any of k is right (pass@k)", GREY, "o", "-"),
-    "majority": Look("majority vote of k (maj@k)", GREEN, "P", "-"),
-    "reward": Look("highest reward of k", BLUE, "D", "-"),
-}
+STRATEGIES, CHOICES, POLICIES, JUDGES = (looks.GROUPS[name] for name in ("strategies", "choices", "policies", "judges"))
+RANKERS, OTHERS = looks.GROUPS["rankers"], looks.GROUPS["choices without a reward"]
 LINES = {"before": "--", "after": "-"}  # of the policies where colours are ways to choose; open markers before PPO
-CHANGE = ("change_pp", "change_low_pp", "change_high_pp")
+QUESTIONS = {"all questions": "-", "without Q_fail": (0, (4, 1.5))}  # lines of the PPO that is followed up
+WIDTHS = (1.6, 0.8)  # of the lines of the first seed, and of the others
+PAPERS = (0.70, 0.94)  # Pos/Pos AUC in the paper's Table 3
 BY_GOLD = Look("right by gold", BLACK, "D", ":")
-CONTROLS_ALONG = {  # label of a value's row of panels
-    "agreement": "rollouts agreeing with\nthe teacher's vote (%)",
-    "entropy": "entropy\n(nats a token)",
-    "validation_agreement": "greedy answers agreeing,\nvalidation (%)",
-    "accuracy": "greedy answers right,\nvalidation (%)",
-}
-ALONG_PPO = {  # equal labels are one row of panels
-    "entropy": "entropy\n(nats a token)",
-    "response_length": "response\nlength (tokens)",
-    "extractable": "rollouts with\nan answer (%)",
-    "agreement": "rollouts agreeing\nwith the vote (%)",
-    "validation_agreement": "greedy answers,\nvalidation (%)",
-    "accuracy": "greedy answers,\nvalidation (%)",
-}
-POLICIES = {"before": Look("before PPO", SKY, "^", "--"), "after": Look("after PPO", BLUE, "D", "-")}
-JUDGES = {
-    "accuracy": Look("correct by gold", BLUE, "D", "-"),
-    "agreement": Look("agrees with the vote", GREEN, "P", "--"),
-}
 PANEL = ["cell", "benchmark"]
-STUDY = ("study_pct", "study_low_pct", "study_high_pct")
-RIGHT = ("right_pct", "right_low_pct", "right_high_pct")
+STUDY, RIGHT = ((f"{name}_pct", f"{name}_low_pct", f"{name}_high_pct") for name in ("study", "right"))
+CHANGE = ("change_pp", "change_low_pp", "change_high_pp")
 SAMPLES = {"xlabel": "samples a question, n", "ylabel": "validation accuracy (%)"}
 OUTLINED = {"alpha": plots.BAND}  # an area with its border
 
@@ -195,7 +168,7 @@ def ppo_diversity(table: pd.DataFrame) -> Figure:
 
     size = {"width": max(3.6, 1.95 * len(columns)), "height": 1.3}
     drawn = {"by": ["teacher", "value"], "style": style}
-    figure = _along_updates(table, ALONG_PPO, columns.to_dict("records"), titles, drawn, **size)
+    figure = _along_updates(table, looks.LABELS["ppo"], columns.to_dict("records"), titles, drawn, **size)
     teachers = [looks.look(looks.TEACHERS, name) for name in table["teacher"].unique()]
     gold = [BY_GOLD] if "accuracy" in set(table["value"]) else []
     looks.legend_below(figure, [*looks.handles([*teachers, *gold]), *plots.pale_handle(table)], columns=4)
@@ -208,7 +181,7 @@ def controls_along(table: pd.DataFrame) -> Figure:
     titles = [looks.title(one["cell"]) for one in columns]
     drawn = {"by": ["arm"], "style": lambda arm: looks.look(looks.ARMS, arm).style | {"markersize": 4}, "marks": 5}
     size = {"width": max(6.4, 3.7 * len(columns)), "height": 1.7}
-    figure = _along_updates(table, CONTROLS_ALONG, columns, titles, drawn, **size)
+    figure = _along_updates(table, looks.LABELS["controls"], columns, titles, drawn, **size)
     known = looks.handles(looks.look(looks.ARMS, arm) for arm in table["arm"].unique())
     looks.legend_below(figure, [*known, *plots.pale_handle(table)], columns=3)
     return figure
@@ -319,34 +292,6 @@ def _along_kl(ax: Axes, table: pd.DataFrame, column: str, look: Look) -> None:
 
 # ---- follow-ups
 
-FOLLOWED_REWARDS = {"reward model": Look("reward model", BLUE, ""), "vote": Look("vote", GREEN, "")}
-FOLLOWED_QUESTIONS = {"all questions": "-", "without Q_fail": (0, (4, 1.5))}
-WIDTHS = (1.6, 0.8)  # of the lines of the first seed, and of the others
-RANKERS = {
-    name: Look(name, *rest)
-    for name, *rest in (
-        (BASE, BLUE, "D", "-"),
-        ("three times the responses of a kind", looks.INDIGO, "s", "--"),
-        ("larger reward model", looks.TEAL, "^", (0, (6, 2))),
-        ("mean of four reward models", looks.WINE, "v", ":"),
-    )
-}
-OTHERS = {
-    "majority": Look("majority vote of n", GREEN, "P", (0, (1, 1))),
-    "distinct": Look("any of the distinct texts", BLACK, "x", DASH_DOT_DOT),
-}
-POSSIBLE_JUDGES = {
-    "reward model": Look("the reward model", BLUE, "D"),
-    "best possible judge": Look("the best possible judge", ORANGE, "s"),
-}
-TEXTS_AND_RATES = {  # SFT and the warm-up as everywhere, and what lies between them
-    SFT: replace(looks.METHODS["sft"], label=f"{SFT} (SFT)"),
-    "all texts | rate of the warm-up": Look("all texts | rate of the warm-up", ORANGE, "o"),
-    "agreeing texts | rate of SFT": Look("agreeing texts | rate of SFT", SKY, "v"),
-    SFT_AS_WARM_UP: replace(looks.METHODS["ours_wo_r"], label=f"{SFT_AS_WARM_UP} (Ours w/o R)"),
-}
-PAPERS = (0.70, 0.94)  # Pos/Pos AUC in the paper's Table 3
-
 
 def followup_ppo(table: pd.DataFrame) -> Figure:
     """Validation agreement along PPO, a panel a warm-up, a line a seed; the second seed's are thin."""
@@ -355,13 +300,13 @@ def followup_ppo(table: pd.DataFrame) -> Figure:
     widths = {seed: WIDTHS[min(i, len(WIDTHS) - 1)] for i, seed in enumerate(sorted(set(table["seed"])))}
     for ax, of, part in plots.faceted(axes, table, [{}], columns):
         for (reward, questions, seed), run in part.groupby(["reward", "questions", "seed"], sort=False):
-            look = replace(FOLLOWED_REWARDS[reward], line=FOLLOWED_QUESTIONS[questions])
+            look = replace(looks.GROUPS["rewards"][reward], line=QUESTIONS[questions])
             plots.line(ax, run["update"], run, ["agreement_pct"], look, linewidth=widths[seed])
         ax.set(title=f"{looks.title(cell, lines=1)}\n{of['warm_up']}", xlabel="PPO update")
     axes[0, 0].set_ylabel("validation agreement (%)")
     shown = [
-        *FOLLOWED_REWARDS.values(),
-        *(Look(name, BLACK, "", dashes) for name, dashes in FOLLOWED_QUESTIONS.items()),
+        *looks.GROUPS["rewards"].values(),
+        *(Look(name, BLACK, "", dashes) for name, dashes in QUESTIONS.items()),
     ]
     handles = looks.handles(shown)
     for seed, width in widths.items():
@@ -388,12 +333,13 @@ def followup_ranking(table: pd.DataFrame) -> Figure:
 
 def followup_style(table: pd.DataFrame) -> Figure:
     """Pos/Pos by the reward model and by the best possible judge, a panel a cell; shaded: the paper's range."""
+    known = looks.GROUPS["possible judges"]
     size, interval = (7.6, 1.2 + 0.34 * table["row"].nunique()), ("low", "high")
-    figure = plots.dots(table, "auc", "judge", POSSIBLE_JUDGES, size, "Pos/Pos AUC", interval=interval)
+    figure = plots.dots(table, "auc", "judge", known, size, "Pos/Pos AUC", interval=interval)
     for ax in figure.axes:
         ax.axvspan(*PAPERS, color=GREY, alpha=0.15, linewidth=0)
         ax.axvline(0.5, color=GREY, linewidth=1, linestyle=":")
-    looks.legend_below(figure, looks.dot_handles(POSSIBLE_JUDGES, POSSIBLE_JUDGES))
+    looks.legend_below(figure, looks.dot_handles(known, known))
     return figure
 
 
@@ -407,8 +353,8 @@ def followup_distillation(table: pd.DataFrame) -> Figure:
 
 def followup_sft_rate(table: pd.DataFrame) -> Figure:
     """Accuracy by texts and learning rate, a panel a benchmark."""
-    table = table.assign(panel=table["panel"].map(looks.benchmark_label))
+    known, table = looks.GROUPS["texts and rates"], table.assign(panel=table["panel"].map(looks.benchmark_label))
     size = (7.6, 1.3 + 0.7 * table["row"].nunique())
-    figure = plots.dots(table, "right_pct", "trial", TEXTS_AND_RATES, size, "accuracy (%)", interval=RIGHT[1:])
-    looks.legend_below(figure, looks.dot_handles(TEXTS_AND_RATES, TEXTS_AND_RATES), columns=2)
+    figure = plots.dots(table, "right_pct", "trial", known, size, "accuracy (%)", interval=RIGHT[1:])
+    looks.legend_below(figure, looks.dot_handles(known, known), columns=2)
     return figure

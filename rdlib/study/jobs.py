@@ -48,7 +48,7 @@ TOGETHER = (*SFT, *PPO)  # methods of the main grid, which one notebook evaluate
 REPORTED = ("03_sft_warmup", "05_reward_model", "06_ppo", "07_evaluate", "13_baseline", "13_validation_answers")
 LONGEST_NAME = 80  # characters of a variant in a job's name, which is a file's name too
 
-EXHIBITS = Path(criteria.__file__).with_name("exhibits.yaml")
+EXHIBITS, LOOKS = (Path(criteria.__file__).with_name(name) for name in ("exhibits.yaml", "looks.yaml"))
 
 
 @dataclass
@@ -102,7 +102,7 @@ class Job:
             return runs / ".jobs" / self.name
         profile = load_profile(ROOT / self.parameters["profile"]).model_dump()
         drawing = code_of(*DRAWING[self.notebook], *_modules_of_exhibits())
-        read = [drawing, profile, *map(artifacts.file_hash, (criteria.CLAIMS_FILE, EXHIBITS))]
+        read = [drawing, profile, *map(artifacts.file_hash, (criteria.CLAIMS_FILE, EXHIBITS, LOOKS))]
         if self.notebook == EXPERIMENT:
             read += [one.model_dump() for one in experiments.named([self.parameters["experiment"]])]
         return runs / ".jobs" / f"{self.name}@{artifacts.content_hash(read)[:16]}"
