@@ -58,26 +58,9 @@ LABELS, STYLE = _FILE["labels"], _FILE["style"]
 METHODS, ARMS, TEACHERS, KINDS, COMPARISONS = (
     GROUPS[name] for name in ("methods", "arms", "teachers", "kinds", "comparisons")
 )
-BASELINE_NAMES = {
-    "rft": "rejection-sampling FT",
-    "dpo": "DPO",
-    "distillation": "on-policy distillation",
-    "grpo": "GRPO on the vote",
-}
-# Variants of Ours that claims are about
-VARIANTS = {
-    "reward_model.source=teacher": "Ours with a reward model of teacher responses",
-    "reward.mismatch=minus": "Minus",
-}
-SOURCES = {"gsm8k": "GSM8K", "mmlu_pro": "MMLU-Pro"}
-PERTURBED = {"micro-gsm": "micro-gsm-plus", "gsm8k": "GSM-Plus"}
-LAMBDA_LOOKS = [
-    (GREEN, "^", ":"),
-    (ORANGE, "s", "--"),
-    (BLUE, "D", "-"),
-    (PURPLE, "v", (0, (5, 1, 1, 1))),
-    (BLACK, "o", (0, (1, 1))),
-]
+LAMBDA_LOOKS = [(one.color, one.marker, one.line) for one in GROUPS["lambdas"].values()]
+BASELINE_NAMES, VARIANTS = _FILE["baselines"], _FILE["variants"]
+SOURCES, PERTURBED = _FILE["benchmarks"], _FILE["perturbed"]
 SPARE = [GREY, BLACK, YELLOW]
 
 
@@ -162,10 +145,11 @@ def blank(width: float, height: float) -> Figure:
     return plt.figure(figsize=(width, height), layout="constrained")
 
 
-def legend_below(figure: Figure, handles: list, columns: int | None = None) -> None:
-    """One legend for the whole figure, under its axes."""
+def legend_below(figure: Figure, handles: list, columns: int | None = None) -> Figure:
+    """The figure with one legend for all of it, under its axes."""
     if handles:
         figure.legend(handles=handles, loc="outside lower center", ncols=columns or len(handles))
+    return figure
 
 
 def error_ends(table: pd.DataFrame, value: str, low: str, high: str) -> np.ndarray:

@@ -40,8 +40,7 @@ def judged_correctness(table: pd.DataFrame) -> Figure:
     """Figure 4: how often the vote judges as gold does."""
     figure, axes = looks.grid(1, 2, width=7.0, height=2.6)
     plots.draw_judged_correctness(axes[0], table)
-    looks.legend_below(figure, axes[0, 0].get_legend_handles_labels()[0])
-    return figure
+    return looks.legend_below(figure, axes[0, 0].get_legend_handles_labels()[0])
 
 
 def lambda_curves(table: pd.DataFrame) -> Figure:
@@ -52,15 +51,13 @@ def lambda_curves(table: pd.DataFrame) -> Figure:
         plots.draw_lambda_curves(row, part)
         for ax in row:
             ax.set_title(f"{looks.cell_label(*cell, lines=1)}\n{ax.get_title()}")
-    looks.legend_below(figure, plots.lambda_handles(table), columns=3)
-    return figure
+    return looks.legend_below(figure, plots.lambda_handles(table), columns=3)
 
 
 def data_ratio(table: pd.DataFrame) -> Figure:
     """Figure 6: AUC against the teacher's share of the positives, a panel a cell."""
     figure = plots.by_panel(table, tables.CELL, plots.draw_ratio_points, title=looks.cell_label, height=2.8, alone=4.6)
-    looks.legend_below(figure, figure.axes[0].get_legend_handles_labels()[0], columns=1)
-    return figure
+    return looks.legend_below(figure, figure.axes[0].get_legend_handles_labels()[0], columns=1)
 
 
 # ---- dots: Table 2, the claims, the rates of SFT
@@ -90,8 +87,7 @@ def main_results(table: pd.DataFrame) -> Figure:
     for part in (above, *below):
         plt.setp(part.axes, xlabel="accuracy (%)")
     handles = looks.dot_handles(looks.METHODS, tables.in_order(table["method"], paper.METHODS))
-    looks.legend_below(figure, [*handles, *looks.interval_handles(table["study_seeds"])], columns=4)
-    return figure
+    return looks.legend_below(figure, [*handles, *looks.interval_handles(table["study_seeds"])], columns=4)
 
 
 def _name_in_the_paper(name: str) -> str:
@@ -134,9 +130,7 @@ def _claims(table: pd.DataFrame, width: float, columns: int, sources: list[str])
             ax.set_xlabel("percentage points")
         else:  # three decimals take room
             ax.xaxis.set_major_locator(MaxNLocator(2))
-    if len(sources) > 1:
-        looks.legend_below(figure, looks.dot_handles(SOURCES, sources))
-    return figure
+    return looks.legend_below(figure, looks.dot_handles(SOURCES, sources) if len(sources) > 1 else [])
 
 
 def _titles(table: pd.DataFrame) -> list[str]:
@@ -166,8 +160,7 @@ def rates(table: pd.DataFrame) -> Figure:
     figure = plots.dots(shown, "difference_pp", "comparison", RATES, size, label, **options)
     figure.axes[0].axvline(0, color=BLACK, linewidth=0.8)
     handles = [*looks.dot_handles(RATES, RATES), *looks.interval_handles(shown["study_seeds"])]
-    looks.legend_below(figure, handles, columns=2)
-    return figure
+    return looks.legend_below(figure, handles, columns=2)
 
 
 # ---- accuracy by group of questions
@@ -220,8 +213,7 @@ def learning_curves(table: pd.DataFrame) -> Figure:
             title=f"{looks.benchmark_label(of['dataset'])}, {of['student']} student",
         )
     plt.setp(axes[-1], xlabel="PPO update" if step == "update" else "optimizer step")
-    looks.legend_below(figure, [*_handles(table), *plots.pale_handle(table)], columns=3)
-    return figure
+    return looks.legend_below(figure, [*_handles(table), *plots.pale_handle(table)], columns=3)
 
 
 def kept_steps(table: pd.DataFrame) -> Figure:
@@ -236,8 +228,7 @@ def kept_steps(table: pd.DataFrame) -> Figure:
         ax.set(title=f"{looks.benchmark_label(of['benchmark'])}, {of['student']} student")
     plt.setp(axes[:, 0], ylabel="accuracy minus that\nbefore training (pp)")
     plt.setp(axes[-1], xlabel="optimizer step kept")
-    looks.legend_below(figure, _handles(table, linestyle="none"))
-    return figure
+    return looks.legend_below(figure, _handles(table, linestyle="none"))
 
 
 def _marker(look: Look, filled: bool) -> dict[str, str]:
@@ -277,8 +268,7 @@ def _panels(table: pd.DataFrame, draw: Callable, handles: list, shared: bool = T
         ax.set_title(looks.cell_label(*cell, lines=3), fontsize=8.5)
     plt.setp(axes[:, 1:], ylabel="")
     plt.setp(axes[:-1], xlabel="")
-    looks.legend_below(figure, handles)
-    return figure
+    return looks.legend_below(figure, handles)
 
 
 # ---- two numerical modes
@@ -298,8 +288,7 @@ def rounding(table: pd.DataFrame) -> Figure:
     handles = [*looks.handles(modes[:1]), *looks.handles(modes[1:], markerfacecolor="white")]
     handles += looks.handles([Look("the same seed", BLACK, "")], linewidth=0.8)
     handles += looks.handles([Look("mean, standard deviation between seeds", BLACK, "|", "none")], markersize=9)
-    looks.legend_below(figure, handles)
-    return figure
+    return looks.legend_below(figure, handles)
 
 
 def _two_modes(ax: Axes, part: pd.DataFrame) -> None:

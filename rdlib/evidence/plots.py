@@ -84,21 +84,19 @@ def points(ax: Axes, x: pd.Series, table: pd.DataFrame, names: Sequence[str], lo
 def curves(ax: Axes, table: pd.DataFrame, step: str, by: list[str], style: Callable[..., dict], marks: int = 4) -> None:
     """A `curve_over_seeds` for each combination of values of some columns, of which `style` gives the style."""
     for key, curve in table.groupby(by, sort=False):
-        curve_over_seeds(ax, curve[step], curve, ("mean", "low", "high"), marks, **style(*key))
+        curve_over_seeds(ax, curve, step, marks, **style(*key))
 
 
-def curve_over_seeds(
-    ax: Axes, steps: pd.Series, curve: pd.DataFrame, names: Sequence[str], marks: int, **style: Any
-) -> None:
-    """A mean over seeds, with the band of its interval as far as no seed has ended, and pale from there on.
+def curve_over_seeds(ax: Axes, curve: pd.DataFrame, step: str, marks: int, **style: Any) -> None:
+    """A `mean` over seeds, with its interval (`low`, `high`) as far as no seed has ended, and pale from there on.
 
-    `names` are the columns of the mean and of the interval's ends. In the pale part seeds that have ended keep their
-    last value (`rdlib.evidence.curves.over_seeds`). About `marks` points of either part have markers.
+    In the pale part seeds that have ended keep their last value (`rdlib.evidence.curves.over_seeds`). About `marks`
+    points of either part have markers.
     """
     whole = (curve["seeds"] == curve["seeds"].max()).to_numpy()
-    mean, low, high = (curve[name] for name in names)
+    steps, mean, low, high = (curve[name] for name in (step, "mean", "low", "high"))
     ax.plot(steps[whole], mean[whole], markevery=max(1, whole.sum() // marks), **style)
-    ax.fill_between(steps[whole], low[whole], high[whole], color=style["color"], alpha=BAND, linewidth=0)
+    ax.fill_between(steps[whole], low[whole], high[whole], color=style["color"], **AREA)
     if not whole.all():
         rest = ~whole
         rest[whole.nonzero()[0].max()] = True  # from the last whole point on
@@ -241,13 +239,12 @@ AUC = ("auc", "auc_low", "auc_high")
 
 def draw_lambda_curves(axes: Iterable[Axes], table: pd.DataFrame) -> None:
     """Figure 5 of one cell: AUC along training for each lambda, Pos/Neg and Pos/Pos; the checkpoint kept, at right."""
-    for ax, (comparison, title) in zip(axes, COMPARISONS.items(), strict=True):
-        part = table[table["comparison"] == comparison]
+    for ax, (title, part) in zip(axes, each(table, "comparison", COMPARISONS), strict=True):
         last = part["step"].max()
         for i, (lam, look) in enumerate(_lambdas(table).items()):
             curve = part[(part["lam"] == lam) & (part["point"] == "curve")]
-            style = {"color": look.color, "marker": look.marker, "linestyle": look.line, "label": f"{lam:g}"}
-            curve_over_seeds(ax, curve["step"], curve, AUC, len(curve), **style)
+            curve = curve.rename(columns=dict(zip(AUC, ("mean", "low", "high"), strict=True)))
+            curve_over_seeds(ax, curve, "step", len(curve), label=f"{lam:g}", **look.style)
             kept = part[(part["lam"] == lam) & (part["point"] == "selected")]
             at = last * (1.07 + 0.035 * i)
             points(ax, [at] * len(kept), kept, AUC, look, markerfacecolor="white", linestyle="none", capsize=2)
@@ -260,10 +257,8 @@ def draw_lambda_curves(axes: Iterable[Axes], table: pd.DataFrame) -> None:
 
 def _lambdas(table: pd.DataFrame) -> dict[float, Look]:
     """The look of each lambda."""
-    known = looks.LAMBDA_LOOKS
-    return {
-        lam: Look(f"$\\lambda$ = {lam:g}", *known[i % len(known)]) for i, lam in enumerate(sorted(set(table["lam"])))
-    }
+    lambdas, known = sorted(set(table["lam"])), itertools.cycle(looks.LAMBDA_LOOKS)
+    return {lam: Look(f"$\\lambda$ = {lam:g}", *one) for lam, one in zip(lambdas, known, strict=False)}
 
 
 def _chance(ax: Axes) -> None:

@@ -60,8 +60,7 @@ def label_noise(table: pd.DataFrame) -> Figure:
 
     labels = {"xlabel": "pseudo-labels flipped (%)", "ylabel": "accuracy (%)"}
     figure = plots.by_panel(table, PANEL, draw, labels, alone=4.2)
-    looks.legend_below(figure, looks.handles(known.values()))
-    return figure
+    return looks.legend_below(figure, looks.handles(known.values()))
 
 
 def thresholds(table: pd.DataFrame) -> Figure:
@@ -81,8 +80,7 @@ def thresholds(table: pd.DataFrame) -> Figure:
         plots.line(right, part["threshold"], part, ["failure_ratio"], look, **style)
     left.set(xlabel="questions with a pseudo-label (%)", ylabel="pseudo-labels equal to gold (%)")
     right.set(xlabel="threshold of the vote", ylabel="failure ratio (%)")
-    looks.legend_below(figure, right.get_legend_handles_labels()[0], columns=2)
-    return figure
+    return looks.legend_below(figure, right.get_legend_handles_labels()[0], columns=2)
 
 
 def pareto(table: pd.DataFrame) -> Figure:
@@ -103,8 +101,7 @@ def pareto(table: pd.DataFrame) -> Figure:
 
     labels = {"xlabel": "operations to make it (10⁹)", "ylabel": "accuracy (%)"}
     figure = plots.by_panel(table, PANEL, draw, labels, width=7.4, height=3.2, alone=4.6)
-    looks.legend_below(figure, list(shown.values()), columns=3)
-    return figure
+    return looks.legend_below(figure, list(shown.values()), columns=3)
 
 
 # ---- what the reward model can give
@@ -120,8 +117,7 @@ def best_of_n(table: pd.DataFrame) -> Figure:
             plots.line(ax, part["samples"], part, STUDY, look, area=OUTLINED)
 
     figure = plots.by_panel(table, ["cell"], draw, SAMPLES, height=2.8, alone=4.6)
-    looks.legend_below(figure, looks.handles(shown.values()), columns=1)
-    return figure
+    return looks.legend_below(figure, looks.handles(shown.values()), columns=1)
 
 
 def pass_at_k(table: pd.DataFrame) -> Figure:
@@ -146,8 +142,7 @@ def pass_at_k(table: pd.DataFrame) -> Figure:
     before, after = (Look(POLICIES[name].label, BLACK, "o", dashes) for name, dashes in LINES.items())
     below = [*looks.handles([before], markerfacecolor="white"), *looks.handles([after]), *looks.interval_handles()]
     pairs = zip(looks.handles(CHOICES.values()), below, strict=True)  # matplotlib fills columns of a legend first
-    looks.legend_below(figure, [handle for pair in pairs for handle in pair], columns=len(below))
-    return figure
+    return looks.legend_below(figure, [handle for pair in pairs for handle in pair], columns=len(below))
 
 
 def _samples_axis(ax: Axes, counts: list[int]) -> None:
@@ -171,8 +166,7 @@ def ppo_diversity(table: pd.DataFrame) -> Figure:
     figure = _along_updates(table, looks.LABELS["ppo"], columns.to_dict("records"), titles, drawn, **size)
     teachers = [looks.look(looks.TEACHERS, name) for name in table["teacher"].unique()]
     gold = [BY_GOLD] if "accuracy" in set(table["value"]) else []
-    looks.legend_below(figure, [*looks.handles([*teachers, *gold]), *plots.pale_handle(table)], columns=4)
-    return figure
+    return looks.legend_below(figure, [*looks.handles([*teachers, *gold]), *plots.pale_handle(table)], columns=4)
 
 
 def controls_along(table: pd.DataFrame) -> Figure:
@@ -183,8 +177,7 @@ def controls_along(table: pd.DataFrame) -> Figure:
     size = {"width": max(6.4, 3.7 * len(columns)), "height": 1.7}
     figure = _along_updates(table, looks.LABELS["controls"], columns, titles, drawn, **size)
     known = looks.handles(looks.look(looks.ARMS, arm) for arm in table["arm"].unique())
-    looks.legend_below(figure, [*known, *plots.pale_handle(table)], columns=3)
-    return figure
+    return looks.legend_below(figure, [*known, *plots.pale_handle(table)], columns=3)
 
 
 def _along_updates(
@@ -223,8 +216,7 @@ def ranking(table: pd.DataFrame) -> Figure:
         copies.set_xlabel("rank by reward in a question (1: highest)")
     axes[0, 0].set_ylabel("right (%)")
     axes[1, 0].set(ylabel="samples with\nthe same text", ylim=(0, None))
-    looks.legend_below(figure, [*looks.handles([ranked, single, copied]), *looks.interval_handles()], columns=2)
-    return figure
+    return looks.legend_below(figure, [*looks.handles([ranked, single, copied]), *looks.interval_handles()], columns=2)
 
 
 def reliability(table: pd.DataFrame) -> Figure:
@@ -239,8 +231,7 @@ def reliability(table: pd.DataFrame) -> Figure:
 
     labels = {"xlabel": "sigmoid of the score", "ylabel": "share of correct responses", "xlim": (0, 1), "ylim": (0, 1)}
     figure = plots.by_panel(table, ["cell"], draw, labels, height=3.1, alone=3.6)
-    looks.legend_below(figure, looks.handles(POLICIES.values()))
-    return figure
+    return looks.legend_below(figure, looks.handles(POLICIES.values()))
 
 
 def rewards(table: pd.DataFrame) -> Figure:
@@ -253,8 +244,7 @@ def rewards(table: pd.DataFrame) -> Figure:
 
     labels = {"xlabel": "reward model score", "ylabel": "density"}
     figure = plots.by_panel(table, ["cell"], draw, labels, height=2.5, alone=4.4)
-    looks.legend_below(figure, figure.axes[0].get_legend_handles_labels()[0])
-    return figure
+    return looks.legend_below(figure, figure.axes[0].get_legend_handles_labels()[0])
 
 
 def over_optimisation(table: pd.DataFrame) -> Figure:
@@ -275,8 +265,7 @@ def over_optimisation(table: pd.DataFrame) -> Figure:
             ax.set(title=looks.title(cell), xlabel="KL (nats a response)", ylabel=label)
             ax.xaxis.set_major_locator(MaxNLocator(5))
     seeds = [Look("pale: a seed", GREY, "")] if table["seed"].nunique() > 1 else []
-    looks.legend_below(figure, [*looks.handles(JUDGES.values()), *looks.handles(seeds, linewidth=0.8)])
-    return figure
+    return looks.legend_below(figure, [*looks.handles(JUDGES.values()), *looks.handles(seeds, linewidth=0.8)])
 
 
 def _along_kl(ax: Axes, table: pd.DataFrame, column: str, look: Look) -> None:
@@ -311,8 +300,7 @@ def followup_ppo(table: pd.DataFrame) -> Figure:
     handles = looks.handles(shown)
     for seed, width in widths.items():
         handles += looks.handles([Look(f"seed {seed}", BLACK, "")], linewidth=width)
-    looks.legend_below(figure, handles, columns=3)
-    return figure
+    return looks.legend_below(figure, handles, columns=3)
 
 
 def followup_ranking(table: pd.DataFrame) -> Figure:
@@ -327,8 +315,7 @@ def followup_ranking(table: pd.DataFrame) -> Figure:
             names = RIGHT if look is RANKERS[BASE] else RIGHT[:1]
             plots.line(ax, part["n"], part, names, look, area=OUTLINED)
         ax.set(title=looks.title(of["cell"]), **SAMPLES)
-    looks.legend_below(figure, looks.handles([*RANKERS.values(), *OTHERS.values()]), columns=3)
-    return figure
+    return looks.legend_below(figure, looks.handles([*RANKERS.values(), *OTHERS.values()]), columns=3)
 
 
 def followup_style(table: pd.DataFrame) -> Figure:
@@ -339,8 +326,7 @@ def followup_style(table: pd.DataFrame) -> Figure:
     for ax in figure.axes:
         ax.axvspan(*PAPERS, color=GREY, alpha=0.15, linewidth=0)
         ax.axvline(0.5, color=GREY, linewidth=1, linestyle=":")
-    looks.legend_below(figure, looks.dot_handles(known, known))
-    return figure
+    return looks.legend_below(figure, looks.dot_handles(known, known))
 
 
 def followup_distillation(table: pd.DataFrame) -> Figure:
@@ -356,5 +342,4 @@ def followup_sft_rate(table: pd.DataFrame) -> Figure:
     known, table = looks.GROUPS["texts and rates"], table.assign(panel=table["panel"].map(looks.benchmark_label))
     size = (7.6, 1.3 + 0.7 * table["row"].nunique())
     figure = plots.dots(table, "right_pct", "trial", known, size, "accuracy (%)", interval=RIGHT[1:])
-    looks.legend_below(figure, looks.dot_handles(known, known), columns=2)
-    return figure
+    return looks.legend_below(figure, looks.dot_handles(known, known), columns=2)
