@@ -72,7 +72,6 @@ def test_answers_are_counted_by_temperature_the_rare_ones_together():
     assert list(counts) == ["3", "4", OTHERS]
     assert counts.loc[[("high", 0.1), ("low", 0.9)]].to_numpy().tolist() == [[2, 1, 1], [1, 2, 2]]
     assert list(explore.answer_counts(table)) == ["3", "4", "5", "6", NO_ANSWER]
-    assert explore.vote_shares(counts).to_dict() == {"3": 0.5, "4": 0.25, OTHERS: 0.25}
     first, *_, last = explore.distinct(of_teacher(["3", "4", "3"], ["4", "4", None])).to_numpy().tolist()
     assert first == ["4", 2, "0.9", "low 4"] and last == [NO_ANSWER, 1, "0.9", "low None"]
 
@@ -238,7 +237,7 @@ def screen(monkeypatch) -> Screen:
 
 @pytest.fixture
 def page(trained, screen, monkeypatch) -> explore_page.Page:
-    monkeypatch.setattr(explore_page, "Explorer", lambda stage: trained)  # its models are loaded, and it remembers
+    monkeypatch.setattr(explore_page, "Explorer", lambda stage: trained)  # its models are loaded
     shown = explore_page.Page(trained.stage)
     for show in (shown.controls, shown.teacher, shown.student, shown.lambdas):
         show()

@@ -359,18 +359,18 @@ PPO_PANELS = {
 }
 
 
-def plot_ppo_history(history: pd.DataFrame, axes: np.ndarray | None = None) -> Figure:
-    """Six panels of one PPO run's metrics along its updates, on 2 x 3 axes (made when not given)."""
-    axes = looks.grid(2, 3, width=9)[1] if axes is None else axes
+def plot_ppo_history(history: pd.DataFrame) -> Figure:
+    """Six panels of one PPO run's metrics along its updates."""
+    figure, axes = looks.grid(2, 3, width=9)
     pair = (Look("", BLUE, "", "-"), Look("", VERMILION, "o", "--"))
     for ax, (label, columns) in zip(axes.flat, PPO_PANELS.items(), strict=True):
         for column, look in zip(columns, pair, strict=False):
-            part = history.dropna(subset=column) if column in history else pd.DataFrame(columns=["update", column])
+            part = history.reindex(columns=["update", column]).dropna(subset=column)
             line(ax, part["update"], part, [column], look, markersize=3, label=column.replace("_", " "))
         ax.set(xlabel="PPO update", ylabel=label)
         if len(columns) > 1:
             ax.legend(loc="best")
-    return axes.flat[0].figure
+    return figure
 
 
 def plot_votes(ax: Axes, labels: pd.DataFrame) -> None:

@@ -106,12 +106,6 @@ def answer_counts(responses: pd.DataFrame, most: int = 10) -> pd.DataFrame:
     return table.assign(**{OTHERS: counts[order[most:]].sum(axis=1)}) if order[most:] else table
 
 
-def vote_shares(counts: pd.DataFrame) -> pd.Series:
-    """Share of the high-confidence responses that gave each answer of a table by `answer_counts`."""
-    votes = counts.loc["high"].sum()
-    return votes / votes.sum()
-
-
 def distinct(responses: pd.DataFrame) -> pd.DataFrame:
     """Equal texts as one row: answer, times, temperatures, text; by how frequent answer and text are."""
     table = responses.assign(answer=responses["answer"].fillna(NO_ANSWER))
@@ -213,7 +207,6 @@ class Explorer:
     def __init__(self, stage: Stage, samples: int = 6):
         self.stage, self.samples = stage, samples
         self._engines: dict[str, Engine] = {}
-        self._asked: dict[str, Asked] = {}
 
     @cached_property
     def questions(self) -> dict[str, Question]:
@@ -294,12 +287,10 @@ class Explorer:
     def ask(self, text: str) -> Asked:
         """Have every model answer a question and every reward model score the answers; UserError as `read` has it."""
         text = self.read(text)
-        if text not in self._asked:
-            prompt = prompts.zero_shot(self.stage.dataset_settings, text)
-            responses = pd.concat([self._sample(name, prompt) for name in self.sources], ignore_index=True)
-            known = self.questions.get(text)
-            self._asked[text] = Asked(text, known and known.answer, responses, self._score(prompt, responses))
-        return self._asked[text]
+        prompt = prompts.zero_shot(self.stage.dataset_settings, text)
+        responses = pd.concat([self._sample(name, prompt) for name in self.sources], ignore_index=True)
+        known = self.questions.get(text)
+        return Asked(text, known and known.answer, responses, self._score(prompt, responses))
 
     def _sample(self, name: str, prompt: prompts.Prompt) -> pd.DataFrame:
         """A model's responses to a prompt: the teacher's at every temperature, a student's at its own."""

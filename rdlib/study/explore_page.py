@@ -48,7 +48,8 @@ def vote_figure(asked: Asked, vote: Vote) -> Figure:
     counts = explore.answer_counts(asked.teacher)
     heights, width = (1, 0.28 * len(counts)), min(9.0, 2.2 + 0.6 * len(counts.columns))
     figure, axes = looks.grid(2, 1, width, 0.75 + 0.11 * len(counts), sharex=True, height_ratios=heights)
-    above, shares = axes[0, 0], explore.vote_shares(counts)
+    above, votes = axes[0, 0], counts.loc["high"].sum()
+    shares = votes / votes.sum()
     _draw_answer_counts(axes[1, 0], counts)
     colors = [BLUE if answer == vote.label else GREY for answer in shares.index]
     above.bar(np.arange(len(shares)) + 0.5, shares, width=0.7, color=colors)
