@@ -15,7 +15,7 @@ from conftest import PARAMS, REPOSITORY, copy_study
 from rdlib import artifacts
 from rdlib.__main__ import main
 from rdlib.errors import UserError
-from rdlib.study import crate, crate_record, experiments, results
+from rdlib.study import crate, experiments, results
 
 LABELS = (
     "tiny/gsm/seed0/00_data",
@@ -206,7 +206,7 @@ def spoil(run: Path, how: str) -> Path:
 @pytest.mark.parametrize(
     ("how", "sentence"),
     [
-        ("begun", r"is not finished: gsm/seed1/00_data was begun .*`make study PROFILE=<its profile> SEEDS=1`"),
+        ("begun", r"is not finished: gsm/seed1/00_data was begun .*`make study PROFILE=params/tiny\.yaml SEEDS=1`"),
         ("ungathered", r"is not finished: seed 1 has stages and no result tables\. Finish it by `make study"),
         ("no results", r"is not finished: seed 0 has stages and no result tables"),
         ("missing", rf"is not finished: 2 runs of the experiment main are missing\. Finish it by `{COMMAND}`"),
@@ -221,13 +221,6 @@ def test_an_unfinished_run_is_refused_with_what_finishes_it(run, tmp_path, capsy
     said = capsys.readouterr().err
     assert re.search(sentence, said), said
     assert said.count("\n") == 1 and not (tmp_path / "crate").exists()
-
-
-def test_the_profile_that_a_run_has_the_name_of_is_in_the_command(tmp_path):
-    (tmp_path / "micro/gsm/seed3/00_data.partial").mkdir(parents=True)
-    artifacts.write_json(tmp_path / "micro/gsm/seed3/00_gold/manifest.json", {})
-    with pytest.raises(UserError, match=r"Finish it by `make study PROFILE=params/micro\.yaml SEEDS=3`"):
-        crate_record.read(tmp_path / "micro")
 
 
 @pytest.mark.slow
