@@ -121,19 +121,15 @@ def wanted_runs(
 
     A part is a method of the main grid, or an ablation, in one seed.
     """
-    main = experiment.name == "main"
-    if not main and (named or experiment.group == "study"):
-        return experiments.runs(experiment, profile_path, seeds)
-    profile = load_profile(ROOT / profile_path)
     every = experiments.runs(experiment, profile_path, seeds, METHODS)
-    parts: dict[tuple[str, int], list[Run]] = {}
+    if named and experiment.name != "main":
+        return every
+    profile = load_profile(ROOT / profile_path)
+    parts: dict[tuple[str | None, int], list[Run]] = {}
     for run in every:
-        part, dataset = run.stage.method if main else experiment.name, run.stage.dataset
-        asked = (
-            experiments.methods_of(profile, dataset, methods) if main else experiments.ablations_of(profile, dataset)
-        )
-        if part not in asked:
-            parts.setdefault((part, run.stage.seed), []).append(run)
+        method = run.stage.method if experiment.name == "main" else None
+        if not experiments.is_asked_for(experiment, profile, run.stage.dataset, method, methods):
+            parts.setdefault((method, run.stage.seed), []).append(run)
     left_out = {run.stage.folder for part in parts.values() if not all(r.stage.done for r in part) for run in part}
     return [run for run in every if run.stage.folder not in left_out]
 
