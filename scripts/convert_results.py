@@ -27,12 +27,8 @@ from rdlib.study.specification import STAGES
 from rdlib.study.stage import Stage
 
 # Who made which stages: the study's file, and those of what was added to it, by group or name of experiments
-RECORDS = {
-    "study": "provenance.json",
-    "questions": "question_provenance.json",
-    "same_rate": "same_rate_provenance.json",
-    "rounding": "rounding_provenance.json",
-}
+RECORDS = {"study": "provenance.json", "questions": "question_provenance.json"}
+RECORDS |= {name: f"{name}_provenance.json" for name in ("same_rate", "rounding")}
 TABLES = (
     "correctness reward_scores pseudo_labels costs trainings reviewers judged thresholds over_optimisation sft_history "
     "reward_model_history ppo_history question_costs question_trainings rounding rounding_stages same_rate made_again"
@@ -141,7 +137,9 @@ def answers(old: Old, experiment: Experiment, runs: list[Run]) -> pd.DataFrame:
     arms = experiment.group == "questions"
     table = old.rows("reviewers" if arms else experiment.name if experiment.name in RECORDS else "correctness")
     groups = old.rows("correctness")[["benchmark", "id", "group"]].drop_duplicates(["benchmark", "id"])
-    frame = pd.DataFrame(left, columns=None if left else [*NAMES, "level"], dtype=object).astype({"level": float})
+    if not left:
+        return pd.DataFrame()
+    frame = pd.DataFrame(left, dtype=object).astype({"level": float})
     found = joined(frame, table.drop(columns="group", errors="ignore"), ARM if arms else AXES)
     return found.merge(groups, on=["benchmark", "id"], how="left")
 
@@ -161,11 +159,11 @@ def costs(old: Old, runs: list[Run]) -> pd.DataFrame:
 
 def ppo_history(old: Old, left: pd.DataFrame, steps: int) -> pd.DataFrame:
     """PPO's curve in optimizer steps; of Ours without overrides with the true accuracy."""
-    along = old.rows("over_optimisation").reindex(columns=["cell", "update", "accuracy"])
-    along = along.assign(method="ours", variant="")
     history = joined(left, old.rows("ppo_history"), AXES)
-    history = history.merge(along, on=["cell", "update", "method", "variant"], how="left")
-    return history.assign(step=history["update"] * steps)
+    if "over_optimisation" in old.tables:
+        along = old.rows("over_optimisation")[["cell", "update", "accuracy"]].assign(method="ours", variant="")
+        history = history.merge(along, how="left")
+    return history.assign(step=history["update"] * steps) if len(history) else history
 
 
 def tables(old: Old, found: list[tuple[Experiment, list[Run]]]) -> dict[str, pd.DataFrame]:
@@ -202,11 +200,8 @@ def convert(folder: Path) -> None:
     found = list(found_runs(old, str((folder / "settings.json").resolve())))
     documents = {path.name: artifacts.read_json(path) for name in DOCUMENTS for path in folder.glob(name)}
     seed = results.Seed(record(old, found), tables(old, found), documents)
-    again = folder / "made_again.csv"
-    if again.is_file():
-        again.rename(folder / RERUNS)
     for path in old.files:
-        path.unlink(missing_ok=True)
+        path.rename(folder / RERUNS) if path.stem == "made_again" else path.unlink()
     results.write(folder, seed)
 
 
