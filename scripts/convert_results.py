@@ -103,9 +103,9 @@ def record(old: Old, found: list[tuple[Experiment, list[Run]]]) -> dict[str, Any
         for one in made.values():
             one["made"] = results.add_environment(environments, one["environment"])
         before = next(old.records[name] for name in (experiment.group, experiment.name, "study") if name in old.records)
-        told = {name: before[name] for name in ("profile", "command", "started")}
+        kept = {name: before[name] for name in ("profile", "command", "started")}
         own = results.record_of(experiment, before["profile"], old.seed, made)
-        records[experiment.name] = own | told | {"missing": 0}
+        records[experiment.name] = own | kept | {"missing": 0}
     profile = old.records["study"]["profile"]
     return {"profile": profile, "seed": old.seed, "environments": environments, "experiments": records}
 
