@@ -183,14 +183,6 @@ def run_notebook(name: str, folder: Path, **parameters: object) -> None:
     execute(ROOT / "notebooks" / f"{name}.ipynb", folder / f"{name}.ipynb", parameters)
 
 
-def run_with_second_setup(name: str, folder: Path, **parameters: object) -> None:
-    """Run a notebook and then its setup cell again, as someone does who changes a parameter."""
-    book = nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", as_version=4)
-    book.cells.append(nbformat.v4.new_code_cell(next(c.source for c in book.cells if "notebook.setup()" in c.source)))
-    nbformat.write(book, folder / f"{name}_twice.ipynb")
-    execute(folder / f"{name}_twice.ipynb", folder / f"{name}.ipynb", parameters)
-
-
 @pytest.fixture
 def tiny_profile(tmp_path: Path) -> Path:
     """The micro profile with 12 training questions, its artifacts in a temporary folder."""
@@ -220,11 +212,11 @@ def test_a_bad_parameter_or_a_missing_input_is_one_sentence(tiny_profile: Path, 
 
 
 @pytest.mark.slow
-def test_the_first_notebooks_run_and_can_be_set_up_again(tiny_profile: Path, tmp_path: Path) -> None:
+def test_the_first_notebooks_run_with_their_parameters(tiny_profile: Path, tmp_path: Path) -> None:
     axes = {"profile": str(tiny_profile), "dataset": "gsm"}
-    run_with_second_setup("00_data", tmp_path, **axes)
-    run_with_second_setup("01_teacher_responses", tmp_path, **axes, teacher="strong")
-    run_with_second_setup("02_pseudo_labels", tmp_path, **axes, teacher="strong", threshold=0.4)
+    run_notebook("00_data", tmp_path, **axes)
+    run_notebook("01_teacher_responses", tmp_path, **axes, teacher="strong")
+    run_notebook("02_pseudo_labels", tmp_path, **axes, teacher="strong", threshold=0.4)
     stage = make_stage("02_pseudo_labels", str(tiny_profile), dataset="gsm", teacher="strong")
     assert not stage.done and replace(stage, all_overrides={"voting.threshold": 0.4}).done
 
