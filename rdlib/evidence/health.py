@@ -13,16 +13,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import pandas as pd
 from scipy.stats import norm
 
 from rdlib.evidence import power, stats, tables
-from rdlib.evidence.result_tables import REWARD_MODEL
-
-if TYPE_CHECKING:
-    from rdlib.evidence.result_tables import Evidence
+from rdlib.evidence.result_tables import REWARD_MODEL, Evidence
 
 NAN = float("nan")
 BEFORE, AFTER, UNTRAINED = "ours_wo_r", "ours", "icl"  # the warm-up, PPO, the student before training
@@ -71,14 +67,10 @@ class Change:
     error: float = NAN
 
     @property
-    def rose(self) -> bool:
-        """Whether it rose by more than its noise."""
-        return self.after - self.before > SURE * self.error
-
-    @property
-    def fell(self) -> bool:
-        """Whether it fell by more than its noise."""
-        return self.before - self.after > SURE * self.error
+    def direction(self) -> int:
+        """1 where it rose by more than its noise, -1 where it fell by more, else 0."""
+        change = self.after - self.before
+        return int(math.copysign(1, change)) if abs(change) > SURE * self.error else 0
 
 
 @dataclass(frozen=True)
@@ -150,8 +142,9 @@ def _lead(h: Health) -> str:
         kept = "PPO changed nothing: it kept the model that it began with, the warm-up's"
         return f"{kept} ({h.judge} {h.agreement.after:.0f} % on {asked})"
     if low > 0:
-        return f"{h.judge} rose by {h.gain:.1f} {interval}{'' if h.reward.rose else ', though reward did not rise'}"
-    if h.reward.rose and (h.gain <= 0 or high < NOTICED):
+        remark = "" if h.reward.direction > 0 else ", though reward did not rise"
+        return f"{h.judge} rose by {h.gain:.1f} {interval}{remark}"
+    if h.reward.direction > 0 and (h.gain <= 0 or high < NOTICED):
         rose = f"reward rose (from {h.reward.before:.2f} to {h.reward.after:.2f}) while {h.judge} did not"
         advice = "reward hacking is suspected, so read the answers that changed in 06_ppo.ipynb"
         return f"{rose}: {h.gain:+.1f} {interval}; {advice}"
@@ -171,11 +164,11 @@ def _worries(h: Health) -> list[str]:
         f"(vote entropy {_from(h.votes, '.2f')} nats, majority's share {_from(h.majority, '.0%')}, "
         f"distinct answers {_from(h.answers, '.1f')}, distinct texts {_from(h.texts, '.1f')})"
     )
-    rollouts_alone = math.isnan(h.votes.before) and not h.kept_start
+    rollouts_surer = math.isnan(h.votes.before) and not h.kept_start and h.entropy.direction < 0
     worries = {
         f"samples grew surer {spread}": h.votes.high < 0,
         f"samples grew less sure {spread}": h.votes.low > 0,
-        f"rollouts grew surer (entropy {_from(h.entropy, '.2g')} nats a token)": rollouts_alone and h.entropy.fell,
+        f"rollouts grew surer (entropy {_from(h.entropy, '.2g')} nats a token)": rollouts_surer,
         f"answers grew short ({_from(h.tokens, '.0f')} tokens)": h.tokens.after < SHORT * h.tokens.before,
         f"answers grew equal (distinct texts {_from(h.distinct, '.0%')})": h.distinct.after < EQUAL * h.distinct.before,
         f"fewer answers can be read ({_from(h.answered, '.0%')})": h.answered.before - h.answered.after > UNREADABLE,

@@ -7,6 +7,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -162,14 +163,9 @@ def compared(stages: Sequence[Stage]) -> list[dict[str, Any]]:
         own = {k: v for k, v in stage.overrides.items() if any(one.get(k) != v for one in others)}
         found.append(stage.columns | {"variant": variant_of(own)})
         keys |= own
-    return [columns | {key: _setting(stage, key) for key in keys} for columns, stage in zip(found, stages, strict=True)]
-
-
-def _setting(stage: Stage, key: str) -> Any:
-    """The value of a setting in a stage; one that is no single value as text."""
-    section, name = key.split(".")
-    value = getattr(getattr(stage.profile, section), name)
-    return value if isinstance(value, (bool, int, float, str)) else str(value)
+    values = [{key: attrgetter(key)(stage.profile) for key in keys} for stage in stages]
+    plain = [{k: v if isinstance(v, (bool, int, float, str)) else str(v) for k, v in one.items()} for one in values]
+    return [columns | settings for columns, settings in zip(found, plain, strict=True)]
 
 
 def plot_lines(table: pd.DataFrame, x: tuple[str, str], by: str, values: dict[str, str]) -> None:
