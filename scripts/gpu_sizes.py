@@ -26,7 +26,7 @@ from transformers import (
 
 from rdlib.method.reward_model import STUDENT_NEGATIVE, STUDENT_POSITIVE, TEACHER_POSITIVE, Response
 from rdlib.paths import ROOT
-from rdlib.study.sizes import KNOWN, LONGEST, Shape, configuration
+from rdlib.study.memory import KNOWN, LONGEST, Shape, configuration
 from rdlib.study.stage import Stage
 from rdlib.tasks import prompts
 
