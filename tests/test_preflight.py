@@ -107,7 +107,7 @@ def test_settings_of_generation_that_cannot_be_saved_do_no_harm_and_a_template_t
 def test_the_micro_models_and_models_that_are_not_at_hand_are_left_out(tmp_path):
     root = make_root(tmp_path)
     last = stage_in(root, "07_evaluate")
-    assert requirements.uses([*last.upstream(), last]) == []
+    assert requirements.uses([*last.upstream(), last]) == {}
     away = make_root(tmp_path / "away", students={"small": "org/student", "large": "org/other"})
     last = stage_in(away, "07_evaluate")
     requirements.check_teachers([*last.upstream(), last])

@@ -33,7 +33,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from rdlib.settings import Dataset, Model, Training
-from rdlib.study import launch
+from rdlib.study import launch, requirements
 from rdlib.study.stage import Stage
 
 if TYPE_CHECKING:
@@ -53,7 +53,6 @@ SCORED, PART = 32, 24  # sequences that method.scoring scores, and trains on, at
 # vLLM's defaults: its share of the GPU, sequences at once, tokens read at once.
 VLLM_SHARE, VLLM_SEQUENCES, VLLM_TOKENS = 0.9, 256, 8192
 QUANTIZED = {"fp8": 1.0}  # bytes of a weight; others have four bits and their scales
-SAMPLED = ("01_teacher_responses", "01_held_out", "04_student_responses", "07_evaluate", "13_judged_responses")
 # Questions of the splits of appendix B.1, where a profile takes all there are.
 SIZES = {
     "gsm8k": {"train": 6726, "validation": 747, "test": 1319, "perturbed_test": 10552},
@@ -388,7 +387,7 @@ class Footprint:
 
 def footprint(stage: Stage) -> Footprint:
     """The footprint of a stage on one of its profile's GPUs; of nothing where it uses none."""
-    if stage.name in SAMPLED:
+    if stage.name in requirements.SAMPLED:
         return _sampling(Setup(stage))
     if stage.name not in TRAINED:
         return Footprint(Memory(), 0.0)
@@ -484,14 +483,12 @@ class Setup:
 
 def _sampling(setup: Setup) -> Footprint:
     stage, generation = setup.stage, setup.profile.generation
-    name = stage.student or stage.teacher
-    of_study = stage.name in ("04_student_responses", "13_judged_responses")
-    trained = of_study or stage.method not in (None, "teacher", "icl")
-    engine = generation.engine if trained else setup.model.engine
+    engine, own = requirements.sampler_of(stage), stage.asked is None and stage.method != "icl"  # a model of the study
     if engine == "vllm":
-        parallel = 1 if trained else setup.model.tensor_parallel
+        parallel = 1 if own else setup.model.tensor_parallel
         found, limit = _vllm(setup, parallel)
-        advice = "take a smaller student" if trained else f"raise the tensor_parallel of {name} (now {parallel})"
+        raised = f"raise the tensor_parallel of {stage.student or stage.teacher} (now {parallel})"
+        advice = "take a smaller student" if own else raised
         return Footprint(found, limit, setup.source, advice)
     if engine != "transformers":
         return Footprint(Memory(), setup.room)
