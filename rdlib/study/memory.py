@@ -254,15 +254,8 @@ class Sharding(NamedTuple):
     kind: Literal["none", "ddp", "zero2", "zero3", "fsdp"] = "none"
     processes: int = 1
 
-    @property
-    def whole(self) -> bool:
-        """Whether every process holds whole networks."""
-        return self.kind in ("none", "ddp")
 
-    @property
-    def deepspeed(self) -> bool:
-        """Whether DeepSpeed keeps the numbers."""
-        return self.kind in ("zero2", "zero3")
+WHOLE, DEEPSPEED = ("none", "ddp"), ("zero2", "zero3")  # every process has whole networks; DeepSpeed has the numbers
 
 
 def states(trained: float, frozen: float, numbers: Numbers, sharding: Sharding, adapters: bool = False) -> Memory:
@@ -271,7 +264,7 @@ def states(trained: float, frozen: float, numbers: Numbers, sharding: Sharding, 
     DeepSpeed in bf16 holds weights and gradients in bf16, and float32 masters beside the moments.
     """
     n, held = sharding.processes, 4 if adapters else numbers.weight
-    if sharding.deepspeed:
+    if sharding.kind in DEEPSPEED:
         held = numbers.compute
         masters = 4 if held == 2 else 0
         bucket = min(DEEPSPEED_BUCKET, trained) * held
@@ -286,8 +279,8 @@ def states(trained: float, frozen: float, numbers: Numbers, sharding: Sharding, 
 
 def casts(shape: Shape, numbers: Numbers, sharding: Sharding) -> Memory:
     """The bf16 copies of trained float32 weights that autocast makes and keeps for the length of a forward pass."""
-    layers = shape.layers if sharding.whole else 2  # FSDP gathers a layer, and the next one
-    wanted = numbers == AUTOCAST and not sharding.deepspeed
+    layers = shape.layers if sharding.kind in WHOLE else 2  # FSDP gathers a layer, and the next one
+    wanted = numbers == AUTOCAST and sharding.kind not in DEEPSPEED
     return Memory(weights=2.0 * layers * shape.layer_linear if wanted else 0.0)
 
 
@@ -401,7 +394,9 @@ def numbers_of(training: Training, sharding: Sharding) -> Numbers:
     """How a training on a GPU holds its numbers and computes with them."""
     if training.precision == "fp32":
         return FP32
-    return BF16 if training.weights != "float32" or not sharding.whole else AUTOCAST  # ZeRO and FSDP cast modules
+    return (
+        BF16 if training.weights != "float32" or sharding.kind not in WHOLE else AUTOCAST
+    )  # ZeRO and FSDP cast modules
 
 
 def sharding_of(stage: Stage) -> Sharding:
@@ -566,7 +561,7 @@ def _networks(setup: Setup) -> Memory:
     if setup.whole:
         frozen = setup.frozen(shape.parameters + shape.scorer_parameters)  # reference and reward model
         return setup.trained() + setup.trained(scorer=True) + frozen
-    if not setup.sharding.whole:
+    if setup.sharding.kind not in WHOLE:
         return setup.trained() + setup.trained(scorer=True) + setup.frozen(shape.scorer_parameters)
     value = setup
     reward_model = Memory(weights=4.0 * setup.adapters) + setup.frozen(shape.hidden)
@@ -606,7 +601,11 @@ def _advice(found: Memory, setup: Setup) -> str:
             "ddp": "name params/accelerate/zero2.yaml in training.accelerate",
         }
         more = "take a smaller model" if own else spread.get(setup.sharding.kind, "raise training.processes")
-        less = "set training.lora" if setup.sharding.deepspeed else "set training.lora or training.weights bfloat16"
+        less = (
+            "set training.lora"
+            if setup.sharding.kind in DEEPSPEED
+            else "set training.lora or training.weights bfloat16"
+        )
         return f"{less}, or {more}" if setup.whole else more
     if found["cache"]:  # the peak is where it samples
         ppo = setup.profile.ppo

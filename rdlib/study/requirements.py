@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 
 from rdlib.errors import UserError
@@ -131,15 +131,13 @@ def check_models(stages: Iterable) -> None:
 
     for name, used in found.items():
         model = models.resolve(used[0].profile.model_of(name), used[0].root)
-        if (config := models.config_of(model)) is None:
-            continue
-        _check_tokenizer(model, config)
-        for stage in used:
-            models.require_room(models.context(config), 1, stage.dataset_settings.max_tokens)
-        for meets, problem in PROBLEMS:
-            stage = next((one for one in used if one.student == name and meets(one)), None)
-            if stage is not None and (said := problem(stage, config, f"{name} ({config.model_type})")):
-                raise UserError(f"{stage.label}: {said}")
+        if (config := models.config_of(model)) is not None:
+            _check_tokenizer(model, config)
+            for stage in used:
+                models.require_room(models.context(config), 1, stage.dataset_settings.max_tokens)
+            students = [stage for stage in used if stage.student == name]
+            for problem in _problems(students, config, f"{name} ({config.model_type})"):
+                raise UserError(problem)
 
 
 def uses(stages: Iterable) -> dict[str, list]:
@@ -176,62 +174,41 @@ def _check_tokenizer(model: Model, config) -> None:
         stateful.say(config.model_type)
 
 
-# What is wrong with a model for a stage, in words; `named` is the model's name with its architecture.
+def _problems(stages: list, config, named: str) -> Iterator[str]:
+    """Why a student of this configuration, `named` so, will not do for these stages."""
+    from rdlib.engines import adapters, logits, scorers
 
-
-def _scorer(stage, config, named: str) -> str | None:
-    from rdlib.engines import scorers
-
-    if scorers.can_be_made(config):
-        return None
-    return (
-        f"no reward model can be made of {named}, on whose body no linear head can be put: take a decoder-only student "
-        f"of another architecture, such as Llama or Qwen2."
-    )
-
-
-def _logits(stage, config, named: str) -> str | None:
-    from rdlib.engines import logits
-
-    if not (setting := logits.changed_by(config)):
-        return None
-    return (
-        f"PPO does not support {named}, which scales or caps its logits ({setting}): choose a student of another "
-        f"architecture, such as Llama or Qwen2."
-    )
-
-
-def _adapters(stage, config, named: str) -> str | None:
-    from rdlib.engines import adapters
-
-    for section in ("training", "sft"):
-        lora = getattr(stage.profile, section).lora
+    other = "of another architecture, such as Llama or Qwen2"
+    for stage in stages:
+        if stage.name in SCORED and not scorers.can_be_made(config):
+            yield (
+                f"{stage.label}: no reward model can be made of {named}, on whose body no linear head can be put: take "
+                f"a decoder-only student {other}."
+            )
+        if stage.name == "06_ppo" and (setting := logits.changed_by(config)):
+            yield (
+                f"{stage.label}: PPO does not support {named}, which scales or caps its logits ({setting}): choose a "
+                f"student {other}."
+            )
+        if _distils(stage) and (teacher := _other_vocabulary(stage)):
+            yield (
+                f"{stage.label}: the teacher {teacher} has another vocabulary than the student {stage.student}, so "
+                f"their token distributions cannot be compared: take a teacher with the student's tokenizer, or leave "
+                f"the reviewers' questions out."
+            )
+    trained = [stage for stage in stages if stage.name in TRAINED]
+    for section in ("training", "sft") if trained else ():
+        lora = getattr(trained[0].profile, section).lora
         if lora is not None and (problem := adapters.problem(config, lora)):
-            return f"{section}.lora does not fit {named}: {problem}"
-    return None
+            yield f"{section}.lora does not fit {named}: {problem}"
 
 
-def _vocabulary(stage, config, named: str) -> str | None:
-    """Distillation compares distributions over one vocabulary; embeddings of two sizes share their first ids."""
+def _other_vocabulary(stage) -> str | None:
+    """The teacher, where its vocabulary is not the student's: embeddings of two sizes may share their first ids."""
     from rdlib.engines import models
 
     teacher, student = (models.resolve(stage.profile.model_of(n), stage.root) for n in (stage.teacher, stage.student))
     try:
-        if models.vocabulary(teacher) == models.vocabulary(student):
-            return None
+        return None if models.vocabulary(teacher) == models.vocabulary(student) else teacher.model
     except UserError:  # the files of one are not here
         return None
-    return (
-        f"the teacher {teacher.model} has another vocabulary than the student {stage.student}, so their token "
-        f"distributions cannot be compared: take a teacher with the student's tokenizer, or leave the reviewers' "
-        f"questions out."
-    )
-
-
-# By the stages that would meet it
-PROBLEMS = (
-    (lambda stage: stage.name in SCORED, _scorer),
-    (lambda stage: stage.name == "06_ppo", _logits),
-    (lambda stage: stage.name in TRAINED, _adapters),
-    (_distils, _vocabulary),
-)
