@@ -394,9 +394,8 @@ def numbers_of(training: Training, sharding: Sharding) -> Numbers:
     """How a training on a GPU holds its numbers and computes with them."""
     if training.precision == "fp32":
         return FP32
-    return (
-        BF16 if training.weights != "float32" or sharding.kind not in WHOLE else AUTOCAST
-    )  # ZeRO and FSDP cast modules
+    in_bf16 = training.weights != "float32" or sharding.kind not in WHOLE  # ZeRO and FSDP cast modules
+    return BF16 if in_bf16 else AUTOCAST
 
 
 def sharding_of(stage: Stage) -> Sharding:
@@ -600,12 +599,9 @@ def _advice(found: Memory, setup: Setup) -> str:
             "none": "spread it by training.processes and params/accelerate/zero2.yaml",
             "ddp": "name params/accelerate/zero2.yaml in training.accelerate",
         }
-        more = "take a smaller model" if own else spread.get(setup.sharding.kind, "raise training.processes")
-        less = (
-            "set training.lora"
-            if setup.sharding.kind in DEEPSPEED
-            else "set training.lora or training.weights bfloat16"
-        )
+        kind = setup.sharding.kind
+        more = "take a smaller model" if own else spread.get(kind, "raise training.processes")
+        less = "set training.lora" + " or training.weights bfloat16" * (kind not in DEEPSPEED)
         return f"{less}, or {more}" if setup.whole else more
     if found["cache"]:  # the peak is where it samples
         ppo = setup.profile.ppo

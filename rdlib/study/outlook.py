@@ -157,7 +157,7 @@ def _requests(stage) -> list[Request]:
 
 def check_recording(stage) -> None:
     """UserError where the recording that stands for a stage's teacher lacks a response that the stage will need."""
-    if stage.asked is not None and stage.asked.engine == "replay" and not stage.done:
+    if stage.asked is not None and stage.asked.engine == "replay":
         with closing(engines.open_engine(stage, stage.asked)) as engine:
             engine.generate(_requests(stage), 0)
 
