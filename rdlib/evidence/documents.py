@@ -363,13 +363,6 @@ def bench(root: Path) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
-def cards(root: Path) -> pd.DataFrame:
-    """What was measured on GPUs: a row with the tables of `memory` and of `speed` as Markdown, or none."""
-    folder = root / "bench/results"
-    row = {"memory": gpu_rows.memory_text(folder), "speed": gpu_rows.speed_text(folder)}
-    return pd.DataFrame([row] if gpu_rows.results(folder) else [])
-
-
 def exhibits(root: Path) -> pd.DataFrame:
     """Every released table and figure in its order: name, title, and the file that shows it."""
     rows = [(one.name, one.title, f"{one.name}{'.png' if one.draw else '.md'}") for one in gallery.EXHIBITS.values()]
@@ -382,5 +375,5 @@ def forgotten(root: Path) -> pd.DataFrame:
     return convergence.within_cells(_csv(root / "figures/figure_kept_step.csv"))
 
 
-COMPUTED = {one.__name__: one for one in (runs, measured, seeds, trials, patience, bench, cards, exhibits, forgotten)}
-COMPUTED |= {one.__name__: one for one in card_tables.TABLES}
+COMPUTED = {one.__name__: one for one in (runs, measured, seeds, trials, patience, bench, exhibits, forgotten)}
+COMPUTED |= {one.__name__: one for one in (gpu_rows.cards, gpu_rows.card_rows, *card_tables.TABLES)}
