@@ -98,7 +98,7 @@ def test_what_a_killed_study_leaves_running_holds_the_lock(tmp_path):
     with (tmp_path / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         child = f"import os; print(os.fstat({lock.fileno()}).st_ino)"
-        assert workflow.follow([sys.executable, "-c", child], [], 0, tmp_path, {}, lock.fileno()) == []
+        assert workflow.follow([sys.executable, "-c", child], [], 0, tmp_path, {}, lock.fileno(), None) == []
         assert (tmp_path / "snakemake.log").read_text().strip() == str((tmp_path / ".lock").stat().st_ino)
 
 

@@ -175,7 +175,7 @@ def test_logs_go_beside_the_runs_and_squeue_is_asked_where_there_is_no_accountin
 def test_a_workflow_profile_of_another_executor_is_left_alone(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     other = workflow.WorkflowProfile(tmp_path, {"executor": "kubernetes", "jobs": 4})
-    assert other.remote and not other.slurm and other.check({8}) is None and other.arguments(tmp_path, 2) == []
+    assert other.remote and not other.slurm and other.arguments(tmp_path, 2) == []
     assert not workflow.WorkflowProfile(tmp_path, {"printshellcmds": True}).remote
 
 

@@ -171,12 +171,12 @@ def _job(notebook: str, stages: list[Stage], axes: dict[str, str | None], **extr
 
 def _in_order(maker: dict[Path, tuple[Job, Stage]]) -> list[Job]:
     """The jobs that make stages, each knowing and following those that it waits for."""
-    jobs = {id(job): job for job, _ in maker.values()}
-    reads = {key: {stage.folder: stage for stage in job.stages} for key, job in jobs.items()}
-    for folder, (job, stage) in maker.items():
-        reads[id(job)][folder] = stage
+    jobs, makes = {}, {}
+    for job, stage in maker.values():
+        jobs[id(job)] = job
+        makes.setdefault(id(job), list(job.stages)).append(stage)
     for key, job in jobs.items():
-        wanted = {folder: None for stage in reads[key].values() for folder in (stage.folder, *_read_by(stage))}
+        wanted = [folder for stage in makes[key] for folder in (stage.folder, *_read_by(stage))]
         makers = (maker[folder][0] for folder in wanted if folder in maker)
         job.after = list({id(other): other for other in makers if other is not job}.values())
     return needed_first(jobs.values(), lambda job: job.after)
@@ -217,14 +217,13 @@ def exhibit_runs(
     each = [(one, experiments.runs(one, path, one.seeds)) for one in found]
     if exhibit.last:
         cut = {"notebook": None, "measure": []}
-        each = [(one.model_copy(update=cut), list(_up_to(runs, exhibit.last))) for one, runs in each]
+        each = [(one.model_copy(update=cut), _up_to(runs, exhibit.last)) for one, runs in each]
     return each
 
 
-def _up_to(runs: Iterable[Run], last: str) -> Iterable[Run]:
+def _up_to(runs: Iterable[Run], last: str) -> list[Run]:
     """Runs that end with the stages of this name that some runs read."""
-    for run in runs:
-        yield from (replace(run, stage=one) for one in with_upstream([run.stage]) if one.name == last)
+    return [replace(run, stage=one) for run in runs for one in with_upstream([run.stage]) if one.name == last]
 
 
 def exhibit_jobs(name: str, profile: str | None, seeds: Sequence[int] | None) -> list[Job]:
