@@ -13,6 +13,7 @@ import pytest
 import yaml
 from conftest import PARAMS, REPOSITORY, copy_study, make_root
 
+from rdlib import artifacts
 from rdlib.__main__ import main
 from rdlib.profile import load_profile
 from rdlib.study import dag, warm, workflow
@@ -88,7 +89,7 @@ def test_finding_out_what_is_done_takes_seconds(tmp_path, at_root):
 
 
 def test_two_studies_of_one_profile_do_not_run_at_once(finished, capsys):
-    with dag.locked(finished[2]):
+    with artifacts.locked(finished[2], ""):
         assert main(["study", "--profile", PARAMS]) == 2
     assert "Another run is at work in runs/tiny: wait for it or stop it." in capsys.readouterr().err
 

@@ -18,11 +18,8 @@ import shlex
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache
 from pathlib import Path
 from typing import Any
-
-import yaml
 
 from rdlib import artifacts
 from rdlib.evidence import criteria, gallery
@@ -49,6 +46,8 @@ REPORTED = ("03_sft_warmup", "05_reward_model", "06_ppo", "07_evaluate", "13_bas
 LONGEST_NAME = 80  # characters of a variant in a job's name, which is a file's name too
 
 EXHIBITS = Path(criteria.__file__).with_name("exhibits.yaml")
+# The modules of which exhibits.yaml names functions: no import statement leads to them
+DRAWERS = [f"rdlib.evidence.{path.stem}" for path in EXHIBITS.parent.glob("[a-z]*.py")]
 
 
 @dataclass
@@ -101,7 +100,7 @@ class Job:
         if self.notebook not in DRAWING:
             return runs / ".jobs" / self.name
         profile = load_profile(ROOT / self.parameters["profile"]).model_dump()
-        drawing = code_of(*DRAWING[self.notebook], *_modules_of_exhibits())
+        drawing = code_of(*DRAWING[self.notebook], *DRAWERS)
         read = [drawing, profile, *map(artifacts.file_hash, (criteria.CLAIMS_FILE, EXHIBITS))]
         if self.notebook == EXPERIMENT:
             read += [one.model_dump() for one in experiments.named([self.parameters["experiment"]])]
@@ -258,15 +257,6 @@ def _drawing_jobs(path: str, each: list[tuple[Experiment, list[Run]]], jobs: lis
             parameters = {"profile": path, "seeds": one.seeds, "experiment": one.key}
             closing.append(Job(EXPERIMENT, parameters, folder, [], _makers([(one, runs)], jobs)))
     return closing
-
-
-@cache
-def _modules_of_exhibits() -> tuple[str, ...]:
-    """The modules whose functions exhibits.yaml names: no import statement leads to them."""
-    parts = yaml.safe_load(EXHIBITS.read_text(encoding="utf-8")).values()
-    declared = [one for part in parts for one in part.values() if isinstance(one, dict)]
-    named = {one[key].partition(".")[0] for one in declared for key in ("table", "figure", "lead") if key in one}
-    return tuple(f"rdlib.evidence.{name}" for name in sorted(named))
 
 
 def _makers(each: Iterable[tuple[Experiment, Sequence[Run]]], jobs: list[Job]) -> list[Job]:

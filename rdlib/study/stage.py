@@ -43,7 +43,8 @@ def _in_a_name(value: Any) -> str:
 def variant_of(overrides: dict[str, Any]) -> str:
     """Overrides as text, "" without any; a hash where no folder can be named so."""
     text = ",".join(f"{key}={_in_a_name(value)}" for key, value in overrides.items())
-    return text if _may_name_a_folder(text) else artifacts.content_hash(overrides)[:16]
+    fits = "/" not in text and text.isprintable() and len(text.encode("utf-8", "replace")) <= LONGEST_VARIANT
+    return text if fits else artifacts.content_hash(overrides)[:16]
 
 
 def without_places(value: Any) -> Any:
@@ -53,10 +54,6 @@ def without_places(value: Any) -> Any:
     if isinstance(value, list):
         return [without_places(part) for part in value]
     return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value
-
-
-def _may_name_a_folder(text: str) -> bool:
-    return "/" not in text and text.isprintable() and len(text.encode("utf-8", "replace")) <= LONGEST_VARIANT
 
 
 @dataclass(frozen=True)
@@ -121,15 +118,12 @@ class Stage:
 
     def sections(self) -> set[str]:
         """The profile's sections that this stage or one before it reads."""
-        names = set(self.spec.sections)
-        for stage in self.inputs.values():
-            names |= stage.sections()
-        return names
+        return {section for stage in (self, *self.upstream()) for section in stage.spec.sections}
 
     def _depends_on(self, section: str, name: str) -> bool:
         """Whether a setting decides the artifacts of this stage or of one before it."""
-        own = section in self.spec.sections and decides(self.name, section, name)
-        return own or any(stage._depends_on(section, name) for stage in self.inputs.values())
+        stages = (self, *self.upstream())
+        return any(section in stage.spec.sections and decides(stage.name, section, name) for stage in stages)
 
     @property
     def variant(self) -> str:
@@ -139,8 +133,7 @@ class Stage:
     @property
     def folder(self) -> Path:
         """Where the artifacts lie."""
-        axes = [self.teacher, self.student, self.method]
-        parts = [part for part in axes if part]
+        parts = filter(None, (self.teacher, self.student, self.method))
         name = f"{self.name}@{self.variant}" if self.variant else self.name
         runs = self.root / self.profile.runs
         return runs.joinpath(self.profile.name, self.dataset, *parts, f"seed{self.seed}", name)
@@ -153,7 +146,7 @@ class Stage:
     @property
     def cell_name(self) -> str:
         """Dataset, teacher and student as one text, "gsm/strong/small"; an axis that the stage has not is left out."""
-        return "/".join(axis for axis in (self.dataset, self.teacher, self.student) if axis)
+        return "/".join(filter(None, (self.dataset, self.teacher, self.student)))
 
     @property
     def columns(self) -> dict[str, Any]:
@@ -363,8 +356,7 @@ class Stage:
 
     def jsonl(self, name: str) -> pd.DataFrame:
         """A JSON-lines artifact of this stage as a table."""
-        lines = self._artifact(f"{name}.jsonl").read_text().splitlines()
-        return pd.DataFrame([json.loads(line) for line in lines])
+        return pd.DataFrame(map(json.loads, self._artifact(f"{name}.jsonl").read_text().splitlines()))
 
     def _artifact(self, name: str) -> Path:
         """The path of one file of this stage, which must be done and the file as it was made."""

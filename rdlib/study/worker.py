@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import threading
 import traceback
 from functools import partial
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 from rdlib.errors import UserError
 from rdlib.study.launch import send
 from rdlib.study.stage import Stage
+from rdlib.study.warm import end_after
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Do a worker's part of the job: run its stage, as far as this process goes."""
-    threading.Thread(target=_end_with_input, daemon=True).start()
+    end_after(lambda: os.read(0, 1))  # the notebook's process has ended
     if os.environ.get("RANK", "0") != "0":
         os.environ["TQDM_DISABLE"] = "1"  # one bar is enough
     job = json.loads(options.job)
@@ -41,9 +41,3 @@ def run(options: argparse.Namespace) -> None:
 
 def _call(hook: str, value: Any) -> None:
     send({"hook": hook, "value": value})
-
-
-def _end_with_input() -> None:
-    while os.read(0, 1024):
-        pass
-    os._exit(1)
