@@ -49,4 +49,4 @@ def test_the_present_code_makes_the_released_bytes(tmp_path: Path):
     stage.run_with_inputs()
     contents = {label: one["content"] for label, one in verify.released_stages(FOLDERS[0]).items()}
     for one in (*stage.upstream(), stage):
-        assert verify.content_of(one.folder) == contents[one.label], one.label
+        assert one.content == contents[one.label], one.label

@@ -46,7 +46,7 @@ REPORTED = ("03_sft_warmup", "05_reward_model", "06_ppo", "07_evaluate", "13_bas
 LONGEST_NAME = 80  # characters of a variant in a job's name, which is a file's name too
 
 EXHIBITS = Path(criteria.__file__).with_name("exhibits.yaml")
-# The modules of which exhibits.yaml names functions: no import statement leads to them
+# Where exhibits.yaml names functions, to which no import statement leads
 DRAWERS = [f"rdlib.evidence.{path.stem}" for path in EXHIBITS.parent.glob("[a-z]*.py")]
 
 

@@ -81,10 +81,6 @@ class Stage:
         return load_profile(self.root / self.profile_path, self._cell_overrides | self.all_overrides)
 
     @cached_property
-    def _profile_of_cell(self) -> Profile:
-        return load_profile(self.root / self.profile_path, self._cell_overrides)
-
-    @cached_property
     def _cell_overrides(self) -> dict[str, Any]:
         profile = load_profile(self.root / self.profile_path)
         return profile.cell_overrides(dataset=self.dataset, teacher=self.teacher, student=self.student)
@@ -108,7 +104,7 @@ class Stage:
     @cached_property
     def overrides(self) -> dict[str, Any]:
         """The overrides that reach this stage and differ from the profile's own values."""
-        base, kept = self._profile_of_cell, {}
+        base, kept = load_profile(self.root / self.profile_path, self._cell_overrides), {}
         for key in sorted(self.all_overrides):
             section, name = key.split(".", 1)
             value = getattr(getattr(self.profile, section), name)  # as the schema understands it: 1 is 1.0
@@ -210,15 +206,12 @@ class Stage:
             for section, values in self.settings.items()
         }
         axes = [self.name, self.dataset, self.teacher, self.student, self.method, self.seed]
-        return artifacts.content_hash([axes, deciding, self._content_of_sources(), self.spec.code])
-
-    def _content_of_sources(self) -> dict[str, Any]:
-        """What lies in the files that the stage's settings name, and is no other stage's artifact."""
         models = [self.profile.model_of(name) for name in (self.teacher, self.student) if name]
         paths = [path for model in models for path in (model.model, model.adapter) if path]
         local = {path: content for path in paths if (content := sources.content_of(self.root / path))}
         dataset = sources.identity(self.dataset_settings, self.root)
-        return {"dataset": dataset | own_equality.content_of(self.dataset_settings, self.root), "models": local}
+        dataset = dataset | own_equality.content_of(self.dataset_settings, self.root)
+        return artifacts.content_hash([axes, deciding, {"dataset": dataset, "models": local}, self.spec.code])
 
     @property
     def key(self) -> str | None:
@@ -383,7 +376,8 @@ def open_stage(name: str, namespace: dict[str, Any]) -> Stage:
     Raises UserError for a variable that the notebook does not declare (papermill only warns), a name
     that the profile does not have, or a value of the wrong kind.
     """
-    parameters = {k: v for k, v in namespace.items() if _is_parameter(k, v)}
+    plain = {k: v for k, v in namespace.items() if v is None or isinstance(v, str | int | float | bool | list | dict)}
+    parameters = {k: v for k, v in plain.items() if not k.startswith("_") and k not in ("In", "Out")}
     known = {"profile", "seed", "overrides", *STAGES[name].axes}
     extra = {key.partition("__")[0] for key in parameters} - known - SHORTCUTS.keys() - NOTEBOOK_PARAMETERS
     if extra:
@@ -395,15 +389,9 @@ def open_stage(name: str, namespace: dict[str, Any]) -> Stage:
         raise UserError(f"overrides is {overrides!r}: give a dictionary such as {{'ppo.kl_coef': 0.1}}.")
     if not isinstance(parameters.get("profile"), str):
         raise UserError("The parameter profile is missing: give the path of a profile such as params/micro.yaml.")
-    overrides = dict(overrides)
-    overrides |= {SHORTCUTS[k]: v for k, v in parameters.items() if k in SHORTCUTS and v is not None}
+    overrides = overrides | {SHORTCUTS[k]: v for k, v in parameters.items() if k in SHORTCUTS and v is not None}
     axes = {axis: parameters.get(axis) for axis in STAGES[name].axes}
     return make_stage(name, parameters["profile"], seed=parameters.get("seed", 0), overrides=overrides, **axes)
-
-
-def _is_parameter(name: str, value: Any) -> bool:
-    plain = isinstance(value, str | int | float | bool | list | dict | type(None))
-    return plain and not name.startswith("_") and name not in {"In", "Out"}
 
 
 def make_stage(name: str, profile: str, *, seed: int = 0, overrides: dict | None = None, **axes: Any) -> Stage:

@@ -31,12 +31,6 @@ def released_stages(folder: Path) -> dict[str, dict]:
     return {label: one | {"environment": record["environments"][one["made"]]} for label, one in stages.items()}
 
 
-def content_of(folder: Path) -> str | None:
-    """The content of a finished stage's folder, whatever made it; None where there is none."""
-    manifest = artifacts.read_manifest(folder)
-    return None if manifest is None else artifacts.content_hash(manifest["files"])
-
-
 def compare(released: Path, runs: Path) -> pd.DataFrame:
     """A row a released stage: label, and whether what lies in `runs` is SAME, DIFFERENT or ABSENT.
 
@@ -67,8 +61,6 @@ def require_comparable(stages: Iterable[Stage], released: Path) -> None:
 
     Their settings, code and inputs must be the released ones, which the released keys prove.
     """
-    if not released.is_dir():
-        raise UserError(f"There is no released seed {released}: release it first.")
     known = {unnamed(label): one for label, one in released_stages(released).items()}
     for stage in stages:
         label = unnamed(stage.label)
@@ -171,5 +163,6 @@ def run(options: argparse.Namespace) -> int:
     for folder in folders if options.record else ():
         record(folder, reruns(seed_of(folder), tables[seed_of(folder)]))
     every = pd.concat(tables.values())
-    print(*filter(None, (other_mode(options.released), made_natively(every, runs))), sep="\n")
+    for note in filter(None, (other_mode(options.released), made_natively(every, runs))):
+        print(note)
     return int((every["here"] == DIFFERENT).any())
