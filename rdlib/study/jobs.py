@@ -128,7 +128,9 @@ def stage_jobs(found: Iterable[tuple[Experiment, Sequence[Run]]]) -> list[Job]:
     maker: dict[Path, tuple[Job, Stage]] = {}
     for (notebook, *_), stages in cells.items():  # which makes the variants' own inputs itself
         stages = list({stage.folder: stage for stage in stages}.values())
-        job = _job(notebook, stages, {axis: getattr(stages[0], axis) for axis in AXES})
+        one = stages[0]
+        parameters = {"profile": one.profile_path, **{axis: getattr(one, axis) for axis in AXES}, "seed": one.seed}
+        job = Job(notebook, parameters, stages[-1].folder.parent, stages)
         for stage in with_upstream(stages):
             if stage.variant:
                 maker.setdefault(stage.folder, (job, stage))
@@ -153,19 +155,11 @@ def _made_with(stage: Stage) -> Any:
 def _job_of(stages: list[Stage]) -> Job:
     """The job that makes a stage with those that belong together."""
     first = stages[0].together[0]
-    overrides = {"overrides": first.overrides} if first.overrides else {}
-    if first.name == "07_evaluate":
-        stages = sorted(stages, key=lambda stage: METHODS.index(stage.method))
-        methods = [stage.method for stage in stages]
-        return _job(first.name, stages, {axis: getattr(first, axis) for axis in AXES}, methods=methods, **overrides)
-    axes = {axis: getattr(first, axis) for axis in first.spec.axes}
-    named = {} if first.spec.notebook == first.name else {"stage_name": first.name}
-    return _job(first.spec.notebook, first.together, axes, **named, **overrides)
-
-
-def _job(notebook: str, stages: list[Stage], axes: dict[str, str | None], **extra: Any) -> Job:
-    parameters = {"profile": stages[0].profile_path, **axes, "seed": stages[0].seed, **extra}
-    return Job(notebook, parameters, stages[-1].folder.parent, stages)
+    if first.name != "07_evaluate":
+        return Job(first.spec.notebook, first.parameters, first.folder.parent, first.together)
+    stages = sorted(stages, key=lambda stage: METHODS.index(stage.method))
+    parameters = first.parameters | {"methods": [stage.method for stage in stages]}
+    return Job(first.name, parameters, stages[-1].folder.parent, stages)
 
 
 def _in_order(maker: dict[Path, tuple[Job, Stage]]) -> list[Job]:

@@ -236,17 +236,19 @@ class Stage:
         return self.content is not None
 
     @property
+    def parameters(self) -> dict[str, Any]:
+        """The parameters by which its notebook makes this stage."""
+        given = {"profile": self.profile_path} | {axis: getattr(self, axis) for axis in self.spec.axes}
+        given |= {"seed": self.seed} | ({"overrides": self.overrides} if self.overrides else {})
+        if self.name == "07_evaluate":
+            given["methods"] = [given.pop("method")]
+        return given if self.spec.notebook in STAGES else given | {"stage_name": self.name}
+
+    @property
     def command(self) -> str:
         """The shell command that makes this stage, once its inputs are there."""
-        parameters = {"profile": self.profile_path, "dataset": self.dataset}
-        parameters |= {axis: getattr(self, axis) for axis in self.spec.axes} | {"seed": self.seed}
-        parameters |= {"overrides": self.overrides} if self.overrides else {}
-        if self.name == "07_evaluate":
-            parameters["methods"] = [parameters.pop("method")]
-        if self.spec.notebook not in STAGES:
-            parameters["stage_name"] = self.name
         notebook = f"notebooks/{self.spec.notebook}.ipynb"
-        return shlex.join(["python", "-m", "rdlib", "execute", notebook, "out.ipynb", json.dumps(parameters)])
+        return shlex.join(["python", "-m", "rdlib", "execute", notebook, "out.ipynb", json.dumps(self.parameters)])
 
     def require(self) -> Path:
         """The folder of a stage that must be done already; UserError says which notebook makes it."""
