@@ -103,8 +103,8 @@ site: env ## write build/site: report, gallery, executed notebooks, documents an
 
 # ---- tests
 
-test: lint ## check style, then run the tests (PYTEST_ARGS='-m "not slow"')
-	@$(offline) $(python) -m pytest $(PYTEST_ARGS)
+test: lint ## check style, then run the tests (JOBS=4 processes; PYTEST_ARGS='-m "not slow"')
+	@$(offline) $(python) -m pytest -n $(JOBS) --dist loadfile $(PYTEST_ARGS)
 
 lint: env ## check style, imports between packages, and that notebooks have no outputs (FIX=yes: fix them)
 	@set -- notebooks/*.ipynb; [ ! -e "$$1" ] || $(VENV)/bin/nbstripout --keep-id $(if $(FIX),,--verify) "$$@"

@@ -9,10 +9,12 @@ import torch
 from test_adapters import adapted_trainer
 from test_memory import Peak
 from test_ppo import CLOSE, EOS, llama, settings, trainer_for
+from tiny_models import make_model
 from torch import nn
+from trl.trainer.utils import add_fused_lm_head
 
+from rdlib.method import labelled_positions, token_logprobs
 from rdlib.method import ppo_core as core
-from rdlib.method import token_logprobs
 from rdlib.method.token_logprobs import logprobs_and_entropy
 
 WORDS, WIDTH = 83, 5  # a last tile that is narrower than the others
@@ -153,6 +155,45 @@ def test_a_step_in_tiles_is_the_step_of_whole_logits(tiles, monkeypatch, kind):
         whole(monkeypatch)
     for ours, theirs in zip(found["tiles"], found["whole"], strict=True):
         torch.testing.assert_close(ours, theirs, **CLOSE)
+
+
+# ---- in SFT
+
+
+@pytest.mark.parametrize("kind", ["llama", "adapters", "cap"])
+def test_sft_computes_logits_of_labelled_positions_alone(tiles, monkeypatch, kind):
+    """Prompts and padding, whose logits TRL computes on a CPU, are left out; all numbers stay TRL's."""
+    peft = pytest.importorskip("peft")
+    model = make_model("gemma2" if kind == "cap" else "llama")
+    add_fused_lm_head(model, outputs=("log_probs", "entropy", "is_top1"))
+    if kind == "adapters":
+        model = peft.get_peft_model(model, peft.LoraConfig(target_modules=["q_proj"], r=2, init_lora_weights=False))
+    ids = torch.randint(model.config.vocab_size, (3, 9), generator=torch.Generator().manual_seed(0))
+    labels = ids.clone()
+    labels[:, :4], labels[1, 6:] = labelled_positions.IGNORED, labelled_positions.IGNORED
+
+    def step():
+        model.zero_grad()
+        found = model(input_ids=ids, labels=labels, fused_lm_head=True)
+        found.loss.backward()
+        grads = [p.grad.clone() for p in model.parameters() if p.grad is not None]
+        return [found.loss, found.log_probs, found.entropy, found.is_top1, found.label_mask, *grads]
+
+    of_trl = step()
+    counted = []
+    in_tiles = token_logprobs.in_tiles
+    monkeypatch.setattr(
+        token_logprobs,
+        "in_tiles",
+        lambda states, head, tokens, mask: counted.append(int(mask.sum())) or in_tiles(states, head, tokens, mask),
+    )
+    labelled_positions.score_alone(model)
+    for ours, theirs in zip(step(), of_trl, strict=True):
+        torch.testing.assert_close(ours, theirs)
+    assert counted == ([] if kind == "cap" else [5 + 2 + 5])  # capped logits are left to TRL
+    monkeypatch.setattr(token_logprobs, "CPU_TILE", 10**12)
+    step()
+    assert len(counted) <= 1  # so are logits that fit into a tile, as the micro world's do
 
 
 # ---- what is held

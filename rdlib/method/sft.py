@@ -21,14 +21,13 @@ from trl import SFTConfig, SFTTrainer
 from rdlib import artifacts
 from rdlib.engines import models
 from rdlib.errors import UserError
-from rdlib.method import trainers, training, voting
+from rdlib.method import labelled_positions, trainers, training, voting
 from rdlib.method.agreement import Agreement
+from rdlib.method.labelled_positions import IGNORED
 from rdlib.profile import Profile
 from rdlib.settings import Model, Training
 from rdlib.tasks import prompts
 from rdlib.tasks.questions import read_questions
-
-IGNORED = -100
 
 
 def select_responses(
@@ -149,7 +148,7 @@ def make_trainer(
                 f"raise it above the length of the prompts."
             )
     torch.manual_seed(stage.seed)
-    return AgreementSFTTrainer(
+    trainer = AgreementSFTTrainer(
         models.load_causal_lm(source, stage.profile.training),
         args=configuration(stage, work, learning_rate),
         train_dataset=splits["train"],
@@ -158,6 +157,8 @@ def make_trainer(
         peft_config=training.lora_config(adapters_of(stage.profile), "CAUSAL_LM"),
         callbacks=training.stopping_callbacks(stage.profile.stopping),
     )
+    labelled_positions.score_alone(trainer.model)
+    return trainer
 
 
 def run(stage, work: Path) -> None:

@@ -56,30 +56,38 @@ def logprobs_and_entropy(
     The entropy has no gradient, and is None where nothing has one: only a training step looks at it. A head that is
     more than a linear layer, as one with an adapter of its own, is computed whole.
     """
-    if type(head) is nn.Linear and tokens.numel() * len(head.weight) > tile_of(states.device):
-        return _in_tiles(states, head, tokens, mask, temperature)
+    if needs_tiles(head, tokens):
+        logprobs, entropy, _ = in_tiles(states, head, tokens, mask, temperature)
+        return logprobs, entropy if torch.is_grad_enabled() else None
     logits = at_least_float32(head(states)) / temperature
     entropy = entropy_from_logits(logits.detach()) if torch.is_grad_enabled() else None
     return selective_logprobs(logits, tokens), entropy
 
 
+def needs_tiles(head: nn.Module, tokens: Tensor) -> bool:
+    """Whether `head` is a linear layer alone, and the logits of `tokens` [B, T] are more than one tile."""
+    return type(head) is nn.Linear and tokens.numel() * len(head.weight) > tile_of(tokens.device)
+
+
 @torch.compiler.disable  # the number of tiles depends on the data
-def _in_tiles(
-    states: Tensor, head: nn.Linear, tokens: Tensor, mask: Tensor, temperature: float
-) -> tuple[Tensor, Tensor | None]:
-    """`logprobs_and_entropy` by tiles; 0 outside `mask`, where nothing is computed."""
+def in_tiles(
+    states: Tensor, head: nn.Linear, tokens: Tensor, mask: Tensor, temperature: float = 1.0
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Log-probabilities and entropies [B, T], and whether no token is likelier, by tiles; 0 outside `mask`.
+
+    Nothing is computed outside `mask`.
+    """
     found = _Tiled.apply(states[mask], head.weight, head.bias, tokens[mask], temperature)
-    logprobs, entropy = (torch.zeros_like(mask, dtype=one.dtype).masked_scatter(mask, one) for one in found)
-    return logprobs, entropy if torch.is_grad_enabled() else None
+    return tuple(torch.zeros_like(mask, dtype=one.dtype).masked_scatter(mask, one) for one in found)
 
 
 class _Tiled(torch.autograd.Function):
-    """Log-probabilities and entropies [N] of `tokens` [N], from states [N, H], weight [V, H] and bias [V]."""
+    """`in_tiles` of `tokens` [N], from states [N, H], weight [V, H] and bias [V]."""
 
     @staticmethod
     def forward(
         ctx, states: Tensor, weight: Tensor, bias: Tensor | None, tokens: Tensor, temperature: float
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Sums over the vocabulary, tile by tile; under autocast in its type, as a linear layer's product is."""
         kind = states.device.type
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else states.dtype
@@ -91,12 +99,13 @@ class _Tiled(torch.autograd.Function):
             log_sum = sums.highest + sums.total.log()
         ctx.layer = layer.temperature, layer.dtype
         ctx.save_for_backward(states, weight, bias, tokens, log_sum)
-        ctx.mark_non_differentiable(entropy := sums.total.log() - sums.weighed / sums.total)
-        return sums.chosen - log_sum, entropy
+        entropy, likeliest = sums.total.log() - sums.weighed / sums.total, sums.chosen >= sums.highest
+        ctx.mark_non_differentiable(entropy, likeliest)
+        return sums.chosen - log_sum, entropy, likeliest
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, gradient: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx, gradient: Tensor, *_) -> tuple[Tensor | None, ...]:
         """Gradients of states, weight and bias, each where it is wanted, from that of the log-probabilities [N]."""
         states, weight, bias, tokens, log_sum = ctx.saved_tensors
         layer = Layer(weight, bias, *ctx.layer)
