@@ -111,7 +111,7 @@ def end_after(wait: Callable[[], object]) -> None:
 
 
 def _run_job(connection: socket.socket) -> None:
-    """In the fork: run the notebook that the client asks for, report the exit status, and end, as soon as it ends."""
+    """In the fork: run the client's notebook, report the exit status, and end, at the latest with the client."""
     status = 1
     try:
         request, descriptors, _, _ = socket.recv_fds(connection, 1 << 20, 2)
