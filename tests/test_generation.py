@@ -8,6 +8,7 @@ from collections import Counter
 import pandas as pd
 import pytest
 import torch
+from tiny_models import make_model
 
 from rdlib.engines import transformers_engine
 from rdlib.engines.generation import Request, sample_to_disk
@@ -58,6 +59,15 @@ def test_greedy_equals_transformers_whatever_the_batch_size(small, prompts, batc
     for prompt, (completion,) in zip(prompts, ours, strict=True):
         theirs = model.generate(torch.tensor([prompt]), max_new_tokens=MAX_TOKENS, do_sample=False)
         assert completion.tokens == theirs[0, len(prompt) :].tolist()
+
+
+def test_a_frozen_output_layer_is_not_copied_for_each_prompt(small):
+    """As torch does on a CPU for states that are not contiguous: with 64 prompts and a real vocabulary, 17 GB."""
+    model = make_model("llama").requires_grad_(False)
+    seen = []
+    model.lm_head.register_forward_pre_hook(lambda _, given: seen.append((*given[0].shape, given[0].is_contiguous())))
+    TransformersEngine(model, small[1], 8, 2).generate([Request([5] * n, 1, 0.0) for n in (3, 7, 4)], seed=0)
+    assert seen[0] == (3, 1, model.config.hidden_size, True)
 
 
 # ---- sampling

@@ -260,7 +260,8 @@ class TransformersEngine:
             position_ids=positions,
             past_key_values=cache,
             use_cache=True,
-            logits_to_keep=1,
+            # Not 1: of the view that it gives, torch copies a frozen output layer for every row (findings/README.md)
+            logits_to_keep=torch.tensor([-1], device=device),
         )
         rows = torch.arange(len(prompts), device=device).repeat_interleave(counts)
         cache.batch_select_indices(rows)

@@ -299,6 +299,8 @@ SHOWN = ("loss", "eval_loss", "eval_agreement", "eval_pos_neg_auc")
 
 def train(trainer: Trainer, work: Path, stage) -> pd.DataFrame:
     """Train, from the last whole checkpoint if there is one; returns the history, a row a log."""
+    from peft.helpers import disable_input_dtype_casting
+
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(BestIsHere())
     if stage.profile.training.report_to:
@@ -308,7 +310,9 @@ def train(trainer: Trainer, work: Path, stage) -> pd.DataFrame:
     last = last_whole_checkpoint(work / CHECKPOINTS)
     if last and out_of_patience(trainer, TrainerState.load_from_json(str(Path(last) / TRAINER_STATE_NAME))):
         trainer.args.num_train_epochs = 0  # resuming would train on, past the early stop: now it only loads the best
-    trainer.train(resume_from_checkpoint=last)
+    # Under autocast, which casts to bfloat16 itself, PEFT's cast to the adapters' float32 would be undone at once
+    with disable_input_dtype_casting(trainer.model, active=trainer.args.bf16):
+        trainer.train(resume_from_checkpoint=last)
     return history_table(trainer.state.log_history)
 
 
