@@ -18,6 +18,7 @@ from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
 
 from rdlib.engines import models
+from rdlib.errors import UserError
 from rdlib.settings import Dataset
 from rdlib.study.stage import Stage
 
@@ -32,6 +33,10 @@ hypothesis_settings.load_profile("rdlib")
 REPOSITORY = Path(__file__).resolve().parent.parent
 MODELS = REPOSITORY / "models"
 PARAMS = "tiny.yaml"
+SHARED = REPOSITORY.parent / "shared"  # real benchmarks and responses, which are not part of the repository
+needs_data = pytest.mark.skipif(
+    not (SHARED / "data").is_dir(), reason="the benchmarks' files are not in the repository"
+)
 NONE, LINE_END = "<none>", "⏎"  # in tests/cases: no value, and the end of a line
 
 
@@ -51,6 +56,15 @@ def groups_of(name: str, width: int = 5) -> dict[str, list[list[str | None]]]:
 def cases(name: str) -> list[list[str | None]]:
     """All rows of a table of tests/cases."""
     return [row for rows in groups_of(name, 0).values() for row in rows]
+
+
+def refused(words: str, call, *args, **options) -> str:
+    """The message of the UserError in which a call ends: one line with these words, a regular expression."""
+    with pytest.raises(UserError, match=words) as caught:
+        call(*args, **options)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
 
 
 def patch_root(patch: pytest.MonkeyPatch, root: Path) -> None:

@@ -57,11 +57,11 @@ def answer(body: dict) -> dict:
 
 
 class Listening(ThreadingHTTPServer):
-    """An HTTP server that many may call at once: `handle(handler, method)` answers each call."""
+    """An HTTP server that many may call at once: `handle(handler, method)` answers each call; port 0: any."""
 
     daemon_threads, request_queue_size = True, 256
 
-    def __init__(self, handle):
+    def __init__(self, handle, port: int = 0):
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
 
@@ -74,7 +74,7 @@ class Listening(ThreadingHTTPServer):
             def log_message(self, *args):
                 pass
 
-        super().__init__(("127.0.0.1", 0), Handler)
+        super().__init__(("127.0.0.1", port), Handler)
         threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
         self.url = f"http://127.0.0.1:{self.server_port}/v1"
 

@@ -1,4 +1,4 @@
-"""Artifacts: whole or absent, sealed, checked when read, and free of the machine's paths and users."""
+"""Artifacts: whole or absent, sealed, checked when read, free of the machine's paths and users, and read in chunks."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import errno
 import getpass
 import json
 import os
+import re
 import shlex
 import shutil
 import socket
@@ -15,50 +16,58 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from conftest import REPOSITORY, copy_study, stage_in
+from conftest import REPOSITORY, copy_study, make_root, refused, stage_in
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from rdlib import artifacts, errors
+from rdlib import artifacts, errors, streams
 from rdlib.errors import UserError
 from rdlib.study.execute import check_parameters
 from rdlib.study.specification import STAGES
 
-
-def stage_folder(tmp_path: Path) -> Path:
-    partial, folder = tmp_path / "s.partial", tmp_path / "s"
-    artifacts.write_bytes(partial / "a.txt", b"a")
-    artifacts.write_parquet(partial / "model" / "t.parquet", pd.DataFrame({"x": [1, 2]}))
-    artifacts.seal(partial, folder, {"stage": "s", "key": "k"})
-    return folder
-
-
 # ---- single files
 
 
-@pytest.mark.parametrize("broken", ["replace", "fsync"])
-def test_a_file_is_whole_or_absent(tmp_path, monkeypatch, broken):
-    path = tmp_path / "deep" / "f.json"
-    artifacts.write_json(path, {"a": 1})
+def fail(*args, **options):
+    """As a write to a full disk."""
+    raise OSError("no space left on device")
 
-    def fail(*args):
-        raise OSError("no space left on device")
 
-    monkeypatch.setattr(*((Path, "replace") if broken == "replace" else (os, "fsync")), fail)
+def half_a_table(frame, target, **options):
+    Path(target).write_bytes(b"PAR1 half of it")
+    fail()
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "broken"),
+    [(Path, "replace", fail), (os, "fsync", fail), (pd.DataFrame, "to_parquet", half_a_table)],
+)
+def test_a_file_is_whole_or_absent(tmp_path, monkeypatch, owner, name, broken):
+    table, document = tmp_path / "t.parquet", tmp_path / "deep" / "f.json"
+    artifacts.write_json(document, {"a": 1})
+    monkeypatch.setattr(owner, name, broken)
     with pytest.raises(OSError, match="no space"):
-        artifacts.write_json(path, {"a": 2})
-    assert artifacts.read_json(path) == {"a": 1}
+        artifacts.write_parquet(table, pd.DataFrame({"x": [1]}))
+    if broken is fail:
+        with pytest.raises(OSError, match="no space"):
+            artifacts.write_json(document, {"a": 2})
+    assert artifacts.read_json(document) == {"a": 1} and not table.exists()
 
 
-def test_a_table_is_whole_or_absent(tmp_path, monkeypatch):
-    path = tmp_path / "t.parquet"
-
-    def half(frame, target, **options):
-        Path(target).write_bytes(b"PAR1 half of it")
-        raise OSError("no space left on device")
-
-    monkeypatch.setattr(pd.DataFrame, "to_parquet", half)
-    with pytest.raises(OSError, match="no space"):
-        artifacts.write_parquet(path, pd.DataFrame({"x": [1]}))
-    assert not path.exists()
+def test_unreadable_files_are_named(tmp_path):
+    (tmp_path / "b.json").write_text('{"a": ')
+    (tmp_path / "d.parquet").write_bytes(b"PAR1 cut")
+    artifacts.write_parquet(tmp_path / "e.parquet", pd.DataFrame({"x": [1]}))
+    for read, name, words in (
+        (artifacts.read_json, "a.json", "is missing"),
+        (artifacts.read_json, "b.json", "cannot be read"),
+        (artifacts.read_parquet, "c.parquet", "is missing"),
+        (artifacts.read_parquet, "d.parquet", "is not a readable"),
+        (lambda path: artifacts.read_parquet(path, ["x", "y", "z"]), "e.parquet", "lacks the columns y, z"),
+        (lambda path: next(streams.read_parquet(path)), "c.parquet", "run the stage"),
+        (lambda path: next(streams.read_parquet(path)), "d.parquet", "not a readable Parquet file"),
+    ):
+        refused(f"{re.escape(name)}.*{words}", read, tmp_path / name)
 
 
 def test_the_types_of_a_table_do_not_depend_on_its_rows(tmp_path):
@@ -72,122 +81,48 @@ def test_the_types_of_a_table_do_not_depend_on_its_rows(tmp_path):
     assert pd.isna(back["answer"][0]) and list(back["options"][0]) == []
 
 
-def test_unreadable_files_are_named(tmp_path):
-    with pytest.raises(UserError, match=r"a\.json is missing"):
-        artifacts.read_json(tmp_path / "a.json")
-    (tmp_path / "b.json").write_text('{"a": ')
-    with pytest.raises(UserError, match=r"b\.json cannot be read"):
-        artifacts.read_json(tmp_path / "b.json")
-    with pytest.raises(UserError, match=r"c\.parquet is missing"):
-        artifacts.read_parquet(tmp_path / "c.parquet")
-    (tmp_path / "d.parquet").write_bytes(b"PAR1 cut")
-    with pytest.raises(UserError, match=r"d\.parquet is not a readable"):
-        artifacts.read_parquet(tmp_path / "d.parquet")
-    artifacts.write_parquet(tmp_path / "e.parquet", pd.DataFrame({"x": [1]}))
-    with pytest.raises(UserError, match=r"e\.parquet lacks the columns y, z"):
-        artifacts.read_parquet(tmp_path / "e.parquet", ["x", "y", "z"])
-
-
 # ---- folders
-
-
-def test_seal_and_verify(tmp_path):
-    folder = stage_folder(tmp_path)
-    manifest = artifacts.read_manifest(folder)
-    assert set(manifest["files"]) == {"a.txt", "model/t.parquet"}
-    assert manifest["files"] == artifacts.hash_files(folder)
-    artifacts.verify(folder, manifest, "make it")
-    assert not (tmp_path / "s.partial").exists()
-
-
-def test_a_crash_inside_a_stage_leaves_no_final_folder(study, tmp_path, monkeypatch):
-    from rdlib.method import voting
-
-    root = copy_study(study, tmp_path, "02_pseudo_labels")
-    stage = stage_in(root, "02_pseudo_labels")
-
-    def half(stage, work):
-        artifacts.write_bytes(work / "labels.parquet", b"half")
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(voting, "run", half)
-        with pytest.raises(KeyboardInterrupt):
-            stage.run()
-    assert not stage.folder.exists() and not stage.done
-    with pytest.raises(UserError, match=r"02_pseudo_labels is missing.*02_pseudo_labels\.ipynb"):
-        stage.require()
-    stage.run()
-    assert artifacts.hash_files(stage.folder) == artifacts.hash_files(stage_in(study, "02_pseudo_labels").folder)
 
 
 @pytest.mark.parametrize(
     ("name", "damage", "words"),
     [
-        ("a.txt", lambda p: p.write_bytes(b"b"), r"a\.txt was changed or cut"),
-        ("model/t.parquet", lambda p: p.write_bytes(p.read_bytes()[:-1]), r"t\.parquet was changed or cut"),
-        ("a.txt", lambda p: p.unlink(), r"a\.txt is gone"),
-        ("model", shutil.rmtree, r"t\.parquet is gone"),
+        ("scores.parquet", lambda p: p.write_bytes(p.read_bytes()[:-1]), "was changed or cut"),
+        ("summary.json", lambda p: p.write_bytes(p.read_bytes() + b" "), "was changed or cut"),
+        ("model/config.json", lambda p: p.unlink(), "is gone"),
+        ("model", shutil.rmtree, "is gone"),
     ],
 )
-def test_damage_is_refused_by_name(tmp_path, name, damage, words):
-    folder = stage_folder(tmp_path)
-    damage(folder / name)
-    with pytest.raises(UserError, match=words) as caught:
-        artifacts.verify(folder, artifacts.read_manifest(folder), "make it")
-    assert f"delete {folder}, then run `make it`" in str(caught.value)
+def test_damage_is_refused_by_name_with_the_command_that_computes_it_again(study, tmp_path, name, damage, words):
+    """By what reads it as an input, and by the stage itself."""
+    stage = stage_in(copy_study(study, tmp_path, "06_ppo"), "05_reward_model")
+    damage(stage.folder / name)
+    one = {"scores.parquet": lambda: stage.table("scores"), "summary.json": lambda: stage.json("summary")}
+    for reads in (stage_in(tmp_path, "06_ppo").run, stage.run, one.get(name, stage.verified)):
+        message = refused(rf"{name}.* {words}", reads)
+        assert f"delete {stage.folder}, then run `{stage.command}`" in message
 
 
-@pytest.mark.parametrize(
-    "content",
-    ["", "{", "[]", "{}", '{"stage": "s"}', '{"stage": "s", "key": "k", "files": []}', "\x00"],
-)
-def test_a_foreign_manifest_is_refused(tmp_path, content):
-    folder = stage_folder(tmp_path)
-    (folder / "manifest.json").write_text(content)
-    with pytest.raises(UserError, match=r"manifest\.json"):
-        artifacts.read_manifest(folder)
+def test_what_is_missing_is_named_with_its_command(study, tmp_path):
+    stage = stage_in(copy_study(study, tmp_path, "05_reward_model"), "05_reward_model")
+    for reads in (stage.require, lambda: stage.table("scores"), lambda: stage.json("summary")):
+        message = refused("05_reward_model is missing", reads)
+        assert f"as by `{stage.command}`" in message
 
 
-def test_a_foreign_folder_is_refused(tmp_path):
-    (tmp_path / "s").mkdir()
-    assert artifacts.read_manifest(tmp_path / "s") is None  # empty, as good as absent
-    (tmp_path / "s" / "thesis.docx").write_text("years of work")
-    with pytest.raises(UserError, match="no manifest"):
-        artifacts.read_manifest(tmp_path / "s")
+FOREIGN = ["", "{", "[]", "{}", '{"stage": "s"}', '{"stage": "s", "key": "k", "files": []}']
 
 
-# ---- through a stage
-
-
-@pytest.mark.parametrize("damage", ["changed", "cut", "deleted"])
-def test_a_stage_refuses_damaged_inputs(study, tmp_path, damage):
-    root = copy_study(study, tmp_path, "03_sft_warmup")
-    path = stage_in(root, "01_teacher_responses").folder / "responses.parquet"
-    if damage == "deleted":
-        path.unlink()
-    else:
-        content = path.read_bytes()
-        path.write_bytes(content[:-10] if damage == "cut" else content.replace(content[50:60], b"0123456789"))
-    with pytest.raises(UserError, match=r"responses\.parquet"):
-        stage_in(root, "03_sft_warmup", "ours_wo_r").run()
-    with pytest.raises(UserError, match=r"responses\.parquet"):
-        stage_in(root, "01_teacher_responses").run()
-
-
-@pytest.mark.parametrize("read", [lambda s: s.table("scores"), lambda s: s.json("summary")])
-def test_reading_an_edited_artifact_names_it_and_the_command_that_remakes_it(study, tmp_path, read):
-    stage = stage_in(copy_study(study, tmp_path), "05_reward_model")
-    for name in ("scores.parquet", "summary.json"):
-        with (stage.folder / name).open("ab") as file:
-            file.write(b" ")
-    with pytest.raises(UserError, match=r"(scores\.parquet|summary\.json) was changed or cut") as caught:
-        read(stage)
-    assert f"then run `{stage.command}`" in str(caught.value)
-    shutil.rmtree(stage.folder)
-    with pytest.raises(UserError, match="05_reward_model is missing") as caught:
-        read(stage)
-    assert f"as by `{stage.command}`" in str(caught.value)
+@pytest.mark.parametrize("content", [*FOREIGN, None])
+def test_a_foreign_manifest_or_folder_is_refused_and_left_alone(study, tmp_path, content):
+    stage = stage_in(copy_study(study, tmp_path, "02_judgement"), "02_judgement")
+    stage.folder.mkdir()
+    assert artifacts.read_manifest(stage.folder) is None  # empty, as good as absent
+    (stage.folder / "thesis.docx").write_text("years of work")
+    if content is not None:
+        (stage.folder / "manifest.json").write_text(content)
+    refused("no manifest" if content is None else r"manifest\.json", stage.run)
+    assert (stage.folder / "thesis.docx").read_text() == "years of work"
 
 
 def test_every_stages_command_is_accepted_by_its_notebook(study):
@@ -233,9 +168,7 @@ def test_a_full_disk_is_one_sentence_and_leaves_no_half_file(study, tmp_path, mo
     if subprocess.run(mount, capture_output=True).returncode:
         pytest.skip("a file system can be mounted by root alone")
     try:
-        with pytest.raises(UserError, match=r"04_student_responses: the disk or the quota of runs is full") as caught:
-            stage.run()
-        assert "\n" not in str(caught.value)
+        refused(r"04_student_responses: the disk or the quota of runs is full", stage.run)
         assert not stage.done and not list(place.rglob("*.tmp"))
         for table in place.rglob("*.parquet"):
             pd.read_parquet(table)
@@ -246,44 +179,25 @@ def test_a_full_disk_is_one_sentence_and_leaves_no_half_file(study, tmp_path, mo
         subprocess.run(["umount", str(place)], check=True)
 
 
-@pytest.mark.parametrize(
-    ("error", "full"),
-    [
-        (OSError(errno.ENOSPC, "no space"), True),
-        (OSError(errno.EDQUOT, "quota"), True),
-        (RuntimeError("I/O error: No space left on device (os error 28)"), True),
-        (OSError(errno.EACCES, "permission"), False),
-        (ValueError("a full bus"), False),
-    ],
-)
-def test_a_full_disk_is_known_by_number_or_words(error, full):
-    assert errors.is_disk_full(error) is full
-    try:
-        try:
-            raise error
-        except Exception:
-            raise UserError("the model cannot be written") from None
-    except UserError as outer:
-        assert errors.is_disk_full(outer) is full
+IN_WORDS = RuntimeError("I/O error: No space left on device (os error 28)")
+FULL = [OSError(errno.ENOSPC, "no space"), OSError(errno.EDQUOT, "quota"), IN_WORDS]
+OTHERS = [OSError(errno.EACCES, "permission"), ValueError("a full bus")]
+
+
+@pytest.mark.parametrize("error", FULL + OTHERS)
+def test_a_full_disk_is_known_by_number_or_words(error):
+    """Also where a sentence took its place."""
+    assert errors.is_disk_full(error) is (error in FULL)
+    outer = UserError("the model cannot be written")
+    outer.__context__ = error
+    assert errors.is_disk_full(outer) is (error in FULL)
 
 
 def test_a_manifest_names_the_last_part_of_an_absolute_path(tmp_path):
-    from conftest import make_root
-
-    settings = tmp_path / "somebody" / "ddp.yaml"
-    stage = stage_in(make_root(tmp_path / "root", training={"accelerate": str(settings)}), "00_data")
+    given_file = str(tmp_path / "somebody" / "ddp.yaml")
+    stage = stage_in(make_root(tmp_path / "root", training={"accelerate": given_file}), "00_data")
     assert str(tmp_path) in json.dumps(stage.at("03_sft_warmup", "sft").settings)
     assert str(tmp_path) not in json.dumps(stage.at("03_sft_warmup", "sft")._record("now", 1.0))
-
-
-def test_a_stage_never_overwrites_a_foreign_folder(study, tmp_path):
-    root = copy_study(study, tmp_path, "02_judgement")
-    folder = stage_in(root, "02_judgement").folder
-    folder.mkdir()
-    (folder / "notes.txt").write_text("mine")
-    with pytest.raises(UserError, match="no manifest"):
-        stage_in(root, "02_judgement").run()
-    assert (folder / "notes.txt").read_text() == "mine"
 
 
 def test_no_artifact_tells_paths_users_or_hosts(study):
@@ -337,3 +251,38 @@ def test_what_a_release_writes_does_not_make_the_code_dirty(tmp_path, monkeypatc
     assert artifacts._versions.__wrapped__()["dirty"] is False
     (tmp_path / "params/micro.yaml").write_text("2")
     assert artifacts._versions.__wrapped__()["dirty"] is True
+
+
+# ---- tables in chunks
+
+
+@settings(max_examples=40)
+@given(st.lists(st.integers(1, 5), min_size=1, max_size=12), st.integers(1, 9))
+def test_no_question_is_parted(tmp_path_factory, counts, rows):
+    path = tmp_path_factory.mktemp("stream") / "table.parquet"
+    table = pd.DataFrame({"id": [f"q{i:02d}" for i, n in enumerate(counts) for _ in range(n)]})
+    table["sample"] = range(len(table))
+    artifacts.write_parquet(path, table)
+    chunks = list(streams.whole_questions(path, ["id", "sample"], rows))
+    pd.testing.assert_frame_equal(pd.concat(chunks, ignore_index=True), table)
+    ids = [set(chunk["id"]) for chunk in chunks]
+    assert sum(map(len, ids)) == len(counts)
+    assert max(map(len, chunks)) <= 2 * rows + max(counts)
+
+
+def test_chunks_are_written_as_a_whole_table_is_or_not_at_all(tmp_path):
+    table = pd.DataFrame({"id": ["a", "b"], "answer": ["1", None], "share": [0.5, 1.0]})
+    artifacts.write_parquet(tmp_path / "whole.parquet", table)
+    streams.write_parquet(tmp_path / "one.parquet", [table])
+    assert (tmp_path / "one.parquet").read_bytes() == (tmp_path / "whole.parquet").read_bytes()
+    parts = [table[:1], table[1:].assign(answer=pd.Series([None], dtype="str", index=[1]))]  # without any answer
+    streams.write_parquet(tmp_path / "two.parquet", iter(parts))
+    pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "two.parquet"), pd.read_parquet(tmp_path / "one.parquet"))
+
+    def chunks():
+        yield table
+        raise ValueError
+
+    with pytest.raises(ValueError):
+        streams.write_parquet(tmp_path / "none.parquet", chunks())
+    assert not (tmp_path / "none.parquet").exists()

@@ -11,8 +11,7 @@ import torch
 import yaml
 from conftest import tiny_settings
 from test_baselines import first_batch, reverse_kl
-from test_prompts import CHATML, THINKING, make_tokenizer
-from tiny_models import make_model, save_settings, save_tokenizer
+from tiny_models import CHATML, THINKING, make_model, make_tokenizer, save_settings, save_tokenizer
 
 from rdlib.engines import models
 from rdlib.method import ppo_core as core
@@ -141,23 +140,10 @@ def test_distillation_is_on_the_ids_that_both_have(study, tmp_path, monkeypatch,
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("student", "template"), [("lfm2", CHATML), ("qwen2", THINKING)])
-def test_the_chain_with_other_students(tmp_path, student, template):
-    """One with a state and without a classification class, one whose template opens the thinking."""
-    root = make_study(tmp_path, student, template, 400)
-    for method in ("ours", "grpo") if student == "lfm2" else ("ours",):
-        answers = stage_of(root, "07_evaluate", method).run_with_inputs().table("answers")
-        assert len(answers) == 4 and answers["answer"].notna().any()
-    warm = stage_of(root, "04_student_responses").table("responses")
-    assert warm["answer"].notna().mean() > 0.5
-    assert warm["text"].str.startswith(prompts.THINK).all() == (template == THINKING)
-
-
-@pytest.mark.slow
-def test_ppo_scores_whole_turns(tmp_path, monkeypatch):
-    """With a template as Llama-3's, which begins with a BOS and a turn of the system, and trims what is said.
-
-    A rollout that ended has one end of turn after its prompt's two, as its last token.
+@pytest.mark.parametrize(("student", "template"), [("lfm2", CHATML), ("qwen2", THINKING), ("llama", LLAMA_3)])
+def test_the_chain_with_other_students_and_ppo_scores_whole_turns(tmp_path, monkeypatch, student, template):
+    """One with a state and without a classification class; one whose template opens the thinking; and one that begins
+    with a BOS and a turn of the system, and trims what is said. A rollout that ended has its end of turn last.
     """
     seen, score = [], rl.RewardFunction.__call__
 
@@ -166,13 +152,18 @@ def test_ppo_scores_whole_turns(tmp_path, monkeypatch):
         return score(self, indices, texts, sequences)
 
     monkeypatch.setattr(rl.RewardFunction, "__call__", spy)
-    root = make_study(tmp_path, "llama", LLAMA_3, 400)
+    root = make_study(tmp_path, student, template, 400)
     stage_of(root, "06_ppo").run_with_inputs()
+    for method in ("ours", "grpo") if student == "lfm2" else ():
+        answers = stage_of(root, "07_evaluate", method).run_with_inputs().table("answers")
+        assert len(answers) == 4 and answers["answer"].notna().any()
+    warm = stage_of(root, "04_student_responses").table("responses")
+    assert warm["answer"].notna().mean() > 0.5
+    assert warm["text"].str.startswith(prompts.THINK).all() == (template == THINKING)
     tokenizer = models.load_tokenizer(root / "student")
-    end = tokenizer.eos_token_id
-    assert tokenizer.eos_token == "<|im_end|>" and seen
+    end, before = tokenizer.eos_token_id, 2 if template == LLAMA_3 else 1  # of the prompt's own turns
+    assert tokenizer.eos_token == "<|im_end|>" and any(ids.count(end) > before for ids, _ in seen)
     for ids, text in seen:
-        assert ids[0] == tokenizer.bos_token_id and ids.count(ids[0]) == 1 and tokenizer.pad_token_id not in ids
-        assert ids.count(end) in (2, 3) and (ids[-1] == end) == (ids.count(end) == 3)
+        assert ids.count(tokenizer.bos_token_id) == (template == LLAMA_3) and tokenizer.pad_token_id not in ids
+        assert ids.count(end) == before + (ids[-1] == end)
         assert "<|" not in text and tokenizer.decode(ids, skip_special_tokens=True).endswith(text)
-    assert any(ids.count(end) == 3 for ids, _ in seen)

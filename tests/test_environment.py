@@ -39,28 +39,30 @@ def exact(lines: list[str]) -> dict[str, str]:
     return pins
 
 
-def environment_pip() -> list[str]:
-    """The pip section of environment.yml."""
-    entries = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))["dependencies"]
-    return next(entry["pip"] for entry in entries if isinstance(entry, dict))
-
-
 @pytest.fixture(scope="module")
 def pins() -> dict[str, str]:
     return exact(bootstrap.pins((ROOT / "constraints.txt").read_text(encoding="utf-8")))
 
 
-def test_direct_dependencies_are_pinned_within_their_ranges(pins):
+def test_direct_dependencies_are_pinned_within_their_ranges_and_installed_as_pinned(pins):
     for need in DIRECT:
         name = canonicalize_name(need.name)
         assert name in pins, f"{name} of pyproject.toml is not in constraints.txt"
         assert need.specifier.contains(pins[name]), f"constraints.txt has {name} {pins[name]}, not {need}"
+        # A local part (+cpu, +cu130) names the build, not the release.
+        assert Version(version(need.name)).public == pins[name]
+    (vllm,) = (Requirement(text) for text in PROJECT["project"]["optional-dependencies"]["vllm"])
+    assert str(vllm.specifier).startswith("==") and "vllm" not in pins  # which stays out of this environment
 
 
-def test_environment_yml_has_the_same_pins(pins):
-    listed = environment_pip()
-    assert listed[0] == "-e .[dev]"
-    assert exact(listed[1:]) == pins
+def test_environment_yml_has_the_same_pins_and_a_python_the_project_allows(pins):
+    entries = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))["dependencies"]
+    listed = next(entry["pip"] for entry in entries if isinstance(entry, dict))
+    assert listed[0] == "-e .[dev]" and exact(listed[1:]) == pins
+    python = next(Requirement(e.replace("=", "==", 1)) for e in entries if str(e).startswith("python="))
+    (wanted,) = python.specifier
+    assert Version(wanted.version) in SpecifierSet(PROJECT["project"]["requires-python"])
+    assert PROJECT["project"]["requires-python"] == f">={'.'.join(map(str, bootstrap.OLDEST))}"
 
 
 def test_the_lock_has_the_same_pins_with_hashes_and_no_host(pins):
@@ -69,27 +71,6 @@ def test_the_lock_has_the_same_pins_with_hashes_and_no_host(pins):
     assert exact([pin for pin, _ in blocks]) == pins
     rest = [line for line in text.splitlines() if not re.match(r"#|\S+==|    --hash=sha256:", line)]
     assert rest == [] and "://" not in text
-
-
-def test_environment_yml_asks_for_a_python_the_project_allows():
-    entries = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))["dependencies"]
-    python = next(Requirement(e.replace("=", "==", 1)) for e in entries if str(e).startswith("python="))
-    (wanted,) = python.specifier
-    oldest = ".".join(map(str, bootstrap.OLDEST))
-    assert Version(wanted.version) in SpecifierSet(PROJECT["project"]["requires-python"])
-    assert PROJECT["project"]["requires-python"] == f">={oldest}"
-
-
-def test_vllm_stays_out_of_the_pinned_environment(pins):
-    (vllm,) = (Requirement(text) for text in PROJECT["project"]["optional-dependencies"]["vllm"])
-    assert str(vllm.specifier).startswith("==")
-    assert "vllm" not in pins
-
-
-@pytest.mark.parametrize("need", DIRECT, ids=lambda need: need.name)
-def test_installed_version_is_the_pinned_one(need, pins):
-    # A local part (+cpu, +cu130) names the build, not the release.
-    assert Version(version(need.name)).public == pins[canonicalize_name(need.name)]
 
 
 def test_everything_installed_for_the_project_is_pinned(pins):
@@ -161,22 +142,18 @@ def edit(path: Path, old: str, new: str) -> None:
     path.write_text(text.replace(old, new))
 
 
-def test_a_finished_environment_is_left_alone(checkout, capsys):
-    assert builds(capsys)
-    assert not builds(capsys)
+def test_an_environment_is_built_again_where_a_pin_a_requirement_or_the_interpreter_changed(checkout, capsys):
+    assert builds(capsys) and not builds(capsys)
     (checkout / "constraints.txt").touch()
     edit(checkout / "pyproject.toml", "line-length = 120", "line-length = 111")
     edit(checkout / "constraints.txt", "# The exact", "# Exact")
     assert not builds(capsys)
-
-
-def test_a_changed_pin_or_requirement_rebuilds(checkout, capsys):
-    assert builds(capsys)
     edit(checkout / "constraints.txt", "torch==", "torch==9")
     assert builds(capsys)
     edit(checkout / "pyproject.toml", '"tqdm', '"tqdm[telegram]')
+    assert builds(capsys) and not builds(capsys)
+    (checkout / ".venv" / "bin" / "python").unlink()
     assert builds(capsys)
-    assert not builds(capsys)
 
 
 def test_an_interrupted_build_is_redone(checkout, capsys, monkeypatch):
@@ -191,12 +168,6 @@ def test_an_interrupted_build_is_redone(checkout, capsys, monkeypatch):
         with pytest.raises(KeyboardInterrupt):
             bootstrap.main()
     edit(checkout / "constraints.txt", "torch==9", "torch==")  # even back at the pins it once had
-    assert builds(capsys)
-
-
-def test_a_lost_interpreter_rebuilds(checkout, capsys):
-    assert builds(capsys)
-    (checkout / ".venv" / "bin" / "python").unlink()
     assert builds(capsys)
 
 

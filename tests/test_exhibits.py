@@ -112,6 +112,7 @@ def test_of_own_questions_only_what_was_run_is_drawn(tmp_path):
     assert set(found["claims"]["claim"]) == {"C2", "C4"} and np.isfinite(found["claims"]["mean_difference"]).all()
     gallery.draw(EXHIBITS["claims"], evidence, out, found["claims"])
     assert "Not judged, because these results lack the runs: C1, C3, C5" in (out / "claims.md").read_text()
+    assert "answers grew short (from 60 to 20 tokens)" in EXHIBITS["health"].note(evidence)
     without_answers(tmp_path / "results")
     evidence = open_results(tmp_path / "results")
     names = ("claims", "claims_cells", "figure_claims_methods", "table_2_main", "figure_main_results")

@@ -19,18 +19,23 @@ from conftest import MODELS, copy_study, make_root, stage_in
 from datasets import Dataset
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file
-from test_ppo import EOS, mask_of, trainer_for
+from test_adapters import adapted_trainer
+from test_ppo import CLOSE, EOS, llama, mask_of, trainer_for
 from test_ppo import settings as ppo_settings
+from tiny_models import make_model
 from torch import Tensor, nn
+from trl.trainer.utils import add_fused_lm_head
 
 from rdlib.artifacts import hash_files
 from rdlib.engines import models
 from rdlib.errors import UserError
+from rdlib.method import labelled_positions, reward_model, sft, token_logprobs, training
 from rdlib.method import ppo_core as core
-from rdlib.method import reward_model, sft, training
 from rdlib.method.ppo import PPOTrainer
 from rdlib.method.reward_model import STUDENT_NEGATIVE, STUDENT_POSITIVE, TEACHER_POSITIVE
+from rdlib.method.token_logprobs import logprobs_and_entropy
 
 EXACT = {"rtol": 1e-9, "atol": 1e-11}  # float64 in another order of summation
 FLOAT32 = {"rtol": 1e-4, "atol": 1e-5}  # the same of float32
@@ -174,32 +179,25 @@ def sft_trainer(tmp_path_factory):
     )
 
 
-def sft_batch(trainer, rows: list[int]) -> dict[str, Tensor]:
-    return trainer.data_collator([trainer.train_dataset[i] for i in rows])
+TOKENS = sum(len(response) for _, response in SENTENCES)
 
 
-def sft_loss(trainer, rows: list[int], tokens: int) -> Tensor:
-    return trainer.compute_loss(trainer.model, sft_batch(trainer, rows), num_items_in_batch=torch.tensor(tokens))
+def sft_loss(trainer, rows: list[int]) -> Tensor:
+    batch = trainer.data_collator([trainer.train_dataset[i] for i in rows])
+    return trainer.compute_loss(trainer.model, batch, num_items_in_batch=torch.tensor(TOKENS))
 
 
-def test_the_sft_loss_is_the_plain_one_and_so_is_its_gradient(sft_trainer):
+def test_the_sft_loss_is_the_plain_one_so_is_its_gradient_and_batches_do_not_change_it(sft_trainer):
     """transformers computes this loss in float32 even for a model in float64."""
-    tokens = sum(len(response) for _, response in SENTENCES)
 
     def plain() -> float:
-        return -math.fsum(v for pair in SENTENCES for v in plain_logprobs(sft_trainer.model, *pair)) / tokens
+        return -math.fsum(v for pair in SENTENCES for v in plain_logprobs(sft_trainer.model, *pair)) / TOKENS
 
-    loss = sft_loss(sft_trainer, [0, 1, 2, 3], tokens)
+    loss = sft_loss(sft_trainer, [0, 1, 2, 3])
     assert loss.item() == pytest.approx(plain(), rel=1e-6)
     assert_gradient(loss, plain, list(sft_trainer.model.parameters()), rtol=1e-4)
-
-
-@pytest.mark.parametrize("parts", [[[3, 1, 0, 2]], [[2], [0], [3], [1]], [[1, 2], [3, 0]]])
-def test_batch_size_and_order_do_not_change_the_sft_loss(sft_trainer, parts):
-    tokens = sum(len(response) for _, response in SENTENCES)
-    whole = sft_loss(sft_trainer, [0, 1, 2, 3], tokens)
-    split = sum(sft_loss(sft_trainer, rows, tokens) for rows in parts)
-    torch.testing.assert_close(split, whole, rtol=1e-6, atol=0)
+    for parts in ([[3, 1, 0, 2]], [[2], [0], [3], [1]], [[1, 2], [3, 0]]):
+        torch.testing.assert_close(sum(sft_loss(sft_trainer, rows) for rows in parts), loss, rtol=1e-6, atol=0)
 
 
 # ---- the reward model (Eq. 4-6)
@@ -237,7 +235,8 @@ def rm_loss(trainer, queries: list[dict], counts: Tensor | None = None) -> Tenso
     return trainer.compute_loss(trainer.model, reward_model.collate(queries, 0), num_items_in_batch=counts)
 
 
-def test_the_reward_models_loss_is_the_plain_one_and_so_is_its_gradient(rm_trainer):
+def test_the_reward_models_loss_is_the_plain_one_so_is_its_gradient_and_batches_do_not_change_it(rm_trainer):
+    """Parts are given what the whole batch counts; a row that only fills up changes nothing."""
     kinds = [kind for query in QUERIES for kind in query["kinds"]]
     numbers = [i for i, query in enumerate(QUERIES) for _ in query["kinds"]]
 
@@ -248,16 +247,11 @@ def test_the_reward_models_loss_is_the_plain_one_and_so_is_its_gradient(rm_train
     loss = rm_loss(rm_trainer, QUERIES)
     assert loss.item() == pytest.approx(plain(), rel=1e-11)
     assert_gradient(loss, plain, list(rm_trainer.model.parameters()))
-
-
-@pytest.mark.parametrize("parts", [[[2, 0, 1]], [[0], [1], [2]], [[1], [2, 0]]])
-def test_batch_size_and_order_do_not_change_the_reward_models_loss(rm_trainer, parts):
-    """Parts are given what the whole batch counts; a row that only fills up changes nothing."""
-    filled = [[*(QUERIES[i] for i in rows), reward_model.RewardModelTrainer.blank] for rows in parts]
-    batches = [reward_model.collate(part, 0) for part in filled]
-    counts = sum(reward_model.count_terms(batch["kinds"], batch["queries"]) for batch in batches)
-    split = sum(rm_loss(rm_trainer, part, counts) for part in filled)
-    torch.testing.assert_close(split, rm_loss(rm_trainer, QUERIES), **EXACT)
+    for parts in ([[2, 0, 1]], [[0], [1], [2]], [[1], [2, 0]]):
+        filled = [[*(QUERIES[i] for i in rows), reward_model.RewardModelTrainer.blank] for rows in parts]
+        batches = [reward_model.collate(part, 0) for part in filled]
+        counts = sum(reward_model.count_terms(batch["kinds"], batch["queries"]) for batch in batches)
+        torch.testing.assert_close(sum(rm_loss(rm_trainer, part, counts) for part in filled), loss, **EXACT)
 
 
 @pytest.mark.parametrize("kinds", [[0, 2, 2], [1, 1, 1], [2, 2, 2], [0, 0, 0]])
@@ -397,7 +391,169 @@ def test_sharp_policies_single_tokens_and_equal_rewards_train_to_finite_weights(
     assert trainer.history[-1]["reward"] == -5
 
 
-# ---- a loss, gradient or reward that is NaN or infinite
+# ---- log-probabilities in tiles of the vocabulary; how much they hold at once: tests/test_memory.py
+
+WORDS, WIDTH = 83, 5  # a last tile that is narrower than the others
+
+
+@pytest.fixture
+def tiles(monkeypatch):
+    """Eight columns of the vocabulary at once, of any number of positions."""
+    monkeypatch.setattr(token_logprobs, "CPU_TILE", 1)
+    monkeypatch.setattr(token_logprobs, "ALIGNED", 8)
+
+
+def case(dtype=torch.float64, bias: bool = True, seed: int = 0):
+    """States [3, 4, WIDTH], an output layer, tokens and a ragged mask."""
+    torch.manual_seed(seed)
+    head = nn.Linear(WIDTH, WORDS, bias=bias).to(dtype)
+    states = torch.randn(3, 4, WIDTH, dtype=dtype, requires_grad=True)
+    tokens = torch.randint(WORDS, (3, 4))
+    tokens[0, 0], tokens[1, 0] = 0, WORDS - 1
+    return states, head, tokens, torch.arange(4) < torch.tensor([4, 1, 3]).unsqueeze(1)
+
+
+def by_definition(state: Tensor, head: nn.Linear, token: int, temperature: float) -> tuple[float, float]:
+    """log p of a token and the entropy, in Python's floats."""
+    logits = head(state).div(temperature).tolist()
+    logprobs = [plain_logprob(logits, word) for word in range(WORDS)]
+    return logprobs[token], -math.fsum(math.exp(p) * p for p in logprobs)
+
+
+def gradients(states, head, tokens, mask):
+    """Log-probabilities, entropies, and gradients of a weighted sum of the former over `mask`."""
+    wanted = [t for t in (states, head.weight, head.bias) if t is not None and t.requires_grad]
+    logprobs, entropies = logprobs_and_entropy(states, head, tokens, mask, 1.0)
+    weights = torch.linspace(-1, 2, mask.numel()).view(mask.shape)
+    found = torch.autograd.grad((logprobs * weights).masked_fill(~mask, 0).sum(), wanted)
+    return logprobs.masked_fill(~mask, 0), entropies.masked_fill(~mask, 0), *found
+
+
+def whole(monkeypatch):
+    """All logits at once, as where they fit into a tile."""
+    monkeypatch.setattr(token_logprobs, "CPU_TILE", 10**12)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+@pytest.mark.parametrize("bias", [True, False])
+def test_tiles_are_the_definition_and_nothing_is_computed_for_padding(tiles, bias, temperature):
+    states, head, tokens, mask = case(bias=bias)
+    logprobs, entropies = logprobs_and_entropy(states, head, tokens, mask, temperature)
+    for row in range(3):
+        for place in range(4):
+            expected = (0.0, 0.0)
+            if mask[row, place]:
+                expected = by_definition(states[row, place], head, int(tokens[row, place]), temperature)
+            found = logprobs[row, place].item(), entropies[row, place].item()
+            assert found == pytest.approx(expected, abs=1e-12)
+    assert logprobs.dtype == torch.float64 and not entropies.requires_grad
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+def test_gradients_by_finite_differences(tiles, temperature):
+    states, head, tokens, mask = case()
+
+    def logprobs(*_):
+        return logprobs_and_entropy(states, head, tokens, mask, temperature)[0]
+
+    assert torch.autograd.gradcheck(logprobs, (states, head.weight, head.bias))
+
+
+@pytest.mark.parametrize("held", [torch.float32, torch.bfloat16])
+def test_bfloat16_is_as_near_to_float64_as_with_whole_logits(tiles, monkeypatch, held):
+    """Under autocast, and of weights in bfloat16: the sums are in float32, gradients have their tensors' types."""
+    states, head, tokens, mask = case(held)
+    exact = gradients(states.detach().double().requires_grad_(), head.double(), tokens, mask)
+    head = head.to(held)
+
+    def error(found) -> list[float]:
+        pairs = [(a.detach().double(), b.detach()) for a, b in zip(found, exact, strict=True)]
+        return [float((a - b).abs().max() / b.abs().max()) for a, b in pairs]
+
+    with torch.autocast("cpu", torch.bfloat16, enabled=held == torch.float32):
+        in_tiles = gradients(states, head, tokens, mask)
+        whole(monkeypatch)
+        together = gradients(states, head, tokens, mask)
+    assert [t.dtype for t in in_tiles] == [torch.float32] * 2 + [held] * 3 == [t.dtype for t in together]
+    for ours, theirs in zip(error(in_tiles), error(together), strict=True):
+        assert ours < max(1.5 * theirs, 1e-3)
+
+
+def test_words_that_cannot_be_said_and_sure_policies_are_defined(tiles):
+    states, head, tokens, mask = case(torch.float32)
+    with torch.no_grad():
+        head.bias[8:24] = -math.inf  # two whole tiles
+        head.bias[1] = 300.0
+    tokens = torch.ones_like(tokens)
+    logprobs, entropies, *found = gradients(states, head, tokens, mask)
+    assert torch.isfinite(logprobs).all() and all(torch.isfinite(g).all() for g in found)
+    torch.testing.assert_close(entropies, torch.zeros_like(entropies), rtol=0, atol=1e-6)
+
+
+def test_an_adapter_of_the_output_layer_is_not_passed_by(tiles):
+    torch.manual_seed(0)
+    model = get_peft_model(llama(), LoraConfig(target_modules=["lm_head"], r=2, init_lora_weights=False))
+    batch = core.Batch.collate([[5, 6]], [[4, 5, EOS]])
+    found, _ = core.response_logprobs(model, *batch.inputs)
+    logits = model(input_ids=batch.sequences).logits[:, 1:-1]
+    torch.testing.assert_close(found, token_logprobs.selective_logprobs(logits, batch.responses), **CLOSE)
+    found.sum().backward()
+    assert all(p.grad is not None for name, p in model.named_parameters() if "lora_B" in name)
+
+
+@pytest.mark.parametrize("kind", ["plain", "tied", "adapters"])
+def test_a_step_in_tiles_is_the_step_of_whole_logits(tiles, monkeypatch, kind):
+    config = ppo_settings(episodes_per_update=7, minibatch_size=7, max_grad_norm=1e9, temperature=0.8)
+    make = adapted_trainer if kind == "adapters" else trainer_for
+    found = {}
+    for name in ("tiles", "whole"):
+        trainer = make(config, **({"tie_word_embeddings": True} if kind == "tied" else {}))
+        batch, scores, _ = trainer._rollout(1)
+        batch = trainer._advantages(trainer._evaluate_rollouts(batch), scores)
+        loss, statistics = trainer._loss(batch)
+        numbers = [batch.logprobs[batch.mask], batch.ref_logprobs[batch.mask], loss, *statistics.values()]
+        found[name] = [*numbers, *torch.autograd.grad(loss, trainer.parameters)]
+        whole(monkeypatch)
+    for ours, theirs in zip(found["tiles"], found["whole"], strict=True):
+        torch.testing.assert_close(ours, theirs, **CLOSE)
+
+
+@pytest.mark.parametrize("kind", ["llama", "adapters", "cap"])
+def test_sft_computes_logits_of_labelled_positions_alone(tiles, monkeypatch, kind):
+    """Prompts and padding, whose logits TRL computes on a CPU, are left out; all numbers stay TRL's."""
+    model = make_model("gemma2" if kind == "cap" else "llama")
+    add_fused_lm_head(model, outputs=("log_probs", "entropy", "is_top1"))
+    if kind == "adapters":
+        model = get_peft_model(model, LoraConfig(target_modules=["q_proj"], r=2, init_lora_weights=False))
+    ids = torch.randint(model.config.vocab_size, (3, 9), generator=torch.Generator().manual_seed(0))
+    labels = ids.clone()
+    labels[:, :4], labels[1, 6:] = labelled_positions.IGNORED, labelled_positions.IGNORED
+
+    def step():
+        model.zero_grad()
+        found = model(input_ids=ids, labels=labels, fused_lm_head=True)
+        found.loss.backward()
+        grads = [p.grad.clone() for p in model.parameters() if p.grad is not None]
+        return [found.loss, found.log_probs, found.entropy, found.is_top1, found.label_mask, *grads]
+
+    of_trl = step()
+    counted = []
+    in_tiles = token_logprobs.in_tiles
+    monkeypatch.setattr(
+        token_logprobs,
+        "in_tiles",
+        lambda states, head, tokens, mask: counted.append(int(mask.sum())) or in_tiles(states, head, tokens, mask),
+    )
+    labelled_positions.score_alone(model)
+    for ours, theirs in zip(step(), of_trl, strict=True):
+        torch.testing.assert_close(ours, theirs)
+    assert counted == ([] if kind == "cap" else [5 + 2 + 5])  # capped logits are left to TRL
+    whole(monkeypatch)
+    step()
+    assert len(counted) <= 1  # so are logits that fit into a tile, as the micro world's do
+
+
+# ---- a loss or gradient that is NaN or infinite
 
 
 def broken(function, step: int, how: str):
@@ -418,22 +574,21 @@ def broken(function, step: int, how: str):
     return compute_loss
 
 
-def trainer_class(name: str) -> type:
-    return {"03_sft_warmup": sft.AgreementSFTTrainer, "05_reward_model": reward_model.RewardModelTrainer}[name]
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "how"), [("03_sft_warmup", "gradient"), ("05_reward_model", "loss")])
 def test_a_training_stops_at_what_is_not_finite_and_goes_on_from_its_last_checkpoint(
     study, tmp_path, monkeypatch, name, how
 ):
-    method = "ours_wo_r" if name == "03_sft_warmup" else "ours"
+    """As PPO does: tests/test_ppo.py."""
+    method, kind = {
+        "03_sft_warmup": ("ours_wo_r", sft.AgreementSFTTrainer),
+        "05_reward_model": ("ours", reward_model.RewardModelTrainer),
+    }[name]
     stage = stage_in(copy_study(study, tmp_path, name), name, method)
-    kind = trainer_class(name)
-    steps = {row["step"] for row in stage_in(study, name, method).table("history").to_dict("records")}
+    last = stage_in(study, name, method).table("history")["step"].max()
     with monkeypatch.context() as patch:
-        patch.setattr(kind, "compute_loss", broken(kind.compute_loss, max(steps), how))
-        with pytest.raises(UserError, match=f"step {max(steps)}: the {how} is NaN or infinite") as caught:
+        patch.setattr(kind, "compute_loss", broken(kind.compute_loss, last, how))
+        with pytest.raises(UserError, match=f"step {last}: the {how} is NaN or infinite") as caught:
             stage.run()
     partial = stage.folder.with_name(stage.folder.name + ".partial")
     (saved,) = partial.rglob("failed_*.safetensors")
@@ -444,36 +599,3 @@ def test_a_training_stops_at_what_is_not_finite_and_goes_on_from_its_last_checkp
     assert all(torch.isfinite(w).all() for w in weights.values())
     stage.run()
     assert hash_files(stage.folder) == hash_files(stage_in(study, name, method).folder)
-
-
-@pytest.mark.slow
-def test_ppo_stops_at_a_reward_that_is_not_finite_and_goes_on_from_its_last_checkpoint(study, tmp_path, monkeypatch):
-    stage = stage_in(copy_study(study, tmp_path, "06_ppo"), "06_ppo")
-    from rdlib.method import rl
-
-    whole, calls = rl.RewardFunction.__call__, []
-
-    def infinite(self, *args):
-        calls.append(1)
-        scores, info = whole(self, *args)
-        return (scores * math.inf if len(calls) == 2 else scores), info
-
-    with monkeypatch.context() as patch:
-        patch.setattr(rl.RewardFunction, "__call__", infinite)
-        with pytest.raises(UserError, match="update 2: the reward is NaN or infinite"):
-            stage.run()
-    partial = stage.folder.with_name(stage.folder.name + ".partial")
-    assert load_file(partial / "failed_update_2.safetensors")["sequences"].ndim == 2
-    assert [path.name for path in partial.glob("checkpoint-*")] == ["checkpoint-000001"]
-    stage.run()
-    assert hash_files(stage.folder) == hash_files(stage_in(study, "06_ppo").folder)
-
-
-def test_a_gradient_that_is_not_finite_leaves_ppos_weights_as_they_were(tmp_path):
-    trainer = trainer_for(ppo_settings())
-    before = [p.detach().clone() for p in trainer.parameters]
-    trainer.parameters[0].register_hook(lambda gradient: gradient * math.inf)
-    with pytest.raises(UserError, match="update 1: the gradient is NaN or infinite"):
-        trainer.train(tmp_path)
-    assert (tmp_path / "failed_update_1.safetensors").is_file() and not list(tmp_path.glob("checkpoint-*"))
-    assert all(torch.equal(a, b) for a, b in zip(before, trainer.parameters, strict=True))

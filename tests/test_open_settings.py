@@ -1,26 +1,20 @@
-"""The settings of the open ends of the science, each by hand and in a run; at their defaults they change nothing."""
+"""Settings beyond the paper's, each by hand and in a run; at their defaults they change nothing."""
 
 from __future__ import annotations
 
-import random
-
-import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import MODELS, PARAMS, copy_study, make_root, stage_in
+from conftest import MODELS, PARAMS, copy_study, make_root, refused, stage_in
 from safetensors.torch import load_file
 
 from rdlib import artifacts
 from rdlib.engines import models
 from rdlib.errors import UserError
-from rdlib.method import metrics, reward_model, rl, scoring, sft, style, teacher
-from rdlib.method.reward import reward
-from rdlib.micro import gsm, lexicon, mmlu
-from rdlib.micro.authors import Author
+from rdlib.method import metrics, reward_model, rl, scoring, sft, style
+from rdlib.micro import lexicon
 from rdlib.micro.recall import recalled
 from rdlib.profile import load_profile
-from rdlib.settings import Reward, TeacherSampling
 from rdlib.tasks import prompts
 from rdlib.tasks.questions import read_gold, read_questions
 
@@ -58,26 +52,7 @@ def test_ppo_counts_the_questions_that_it_is_left(root):
     assert summary["without_label"] == 0 < summary["queries"] == usual["queries"] - usual["without_label"]
 
 
-def test_vote_first_by_hand():
-    """Right, wrong, no answer; and in Q_fail an answer, whose score is 0, and none."""
-    settings = Reward(no_answer=-5.0, mismatch="negative_abs", mismatch_constant=1.0, source="vote_first")
-    scores = torch.tensor([-3.0, 3.0, 3.0, 0.0, 3.0])
-    found = reward(scores, ["7", "8", None, "8", None], ["7", "7", "7", None, None], settings)
-    assert found.tolist() == [1.0, 0.0, 0.0, 0.5, 0.0]
-
-
 # ---- several reward models, or a larger one
-
-
-def test_the_mean_scorer_scores_the_mean(small):
-    torch.manual_seed(0)
-    pad, sequences = small[1].pad_token_id, [[5, 6, 7], [8, 9], [5, 6, 7, 8]]
-    members = [models.load_scorer(MODELS / name, pad) for name in ("small", "large")]
-    for member in members:
-        torch.nn.init.normal_(member.score.weight)
-    expected = torch.stack([scoring.score(member, sequences, pad) for member in members]).mean(0)
-    found = scoring.score(scoring.MeanScorer(members), sequences, pad, ["a", "b", "a"])
-    assert torch.allclose(found, expected, atol=1e-5)
 
 
 def test_several_reward_models_are_averaged(root):
@@ -93,23 +68,16 @@ def test_several_reward_models_are_averaged(root):
     assert not isinstance(scoring.load(usual.folder, 0), scoring.MeanScorer)
     table = stage.table("scores")
     assert table["text"].tolist() == usual.table("scores")["text"].tolist()
-    sequences, pad = sequences_of(stage, table), models.load_tokenizer(folders[0] / "model").pad_token_id
-    each = [scoring.score(models.load_scorer(f / "model", pad), sequences, pad) for f in folders]
-    assert table["score"].to_numpy() == pytest.approx(torch.stack(each).mean(0).numpy(), abs=1e-4)
-    kinds = np.array([reward_model.KINDS.index(kind) for kind in table["kind"]])
-    assert stage.json("summary")["pos_neg_auc"] == pytest.approx(
-        reward_model.aucs(table["score"].to_numpy(), kinds)["pos_neg_auc"]
-    )
-    varied(root, "13_judged_responses", {"reward_model.members": 2})
-
-
-def sequences_of(stage, table: pd.DataFrame) -> list[list[int]]:
-    """Token ids of the validation responses of a reward model's stage, ended where they ended."""
     asked = prompts.of_questions(stage.dataset_settings, read_questions(stage.input("data"), "validation"))
-    encode = prompts.Encoder(asked, models.load_tokenizer(MODELS / "small"))
+    tokenizer = models.load_tokenizer(MODELS / "small")
+    encode, pad = prompts.Encoder(asked, tokenizer), tokenizer.pad_token_id
     both = [stage.at(name).table("responses") for name in ("04_student_responses", "01_teacher_responses")]
     finished = pd.concat(both).groupby(["id", "text"])["finished"].first()
-    return [encode(row.id, row.text, bool(finished[row.id, row.text])) for row in table.itertuples()]
+    sequences = [encode(row.id, row.text, bool(finished[row.id, row.text])) for row in table.itertuples()]
+    each = [scoring.score(models.load_scorer(f / "model", pad), sequences, pad) for f in folders]
+    assert table["score"].to_numpy() == pytest.approx(torch.stack(each).mean(0).numpy(), abs=1e-4)
+    assert stage.json("summary")["pos_neg_auc"] == pytest.approx(metrics.comparison_auc(table, "pos_neg"))
+    varied(root, "13_judged_responses", {"reward_model.members": 2})
 
 
 def test_a_reward_model_may_start_from_another_students_warm_up(root):
@@ -123,15 +91,11 @@ def test_a_reward_model_may_start_from_another_students_warm_up(root):
         assert weights(made.folder)["model.norm.weight"].shape == shape
 
 
-def test_where_a_reward_model_cannot_start_from_is_refused(root):
+def test_where_a_reward_model_cannot_start_from_is_refused(root, monkeypatch):
     with pytest.raises(UserError, match=r"reward_model.student is 'tiny', which is not one of large, small, strong"):
         load_profile(root / PARAMS, {"reward_model.student": "tiny"})
     stage = stage_in(root, "05_reward_model", "ours_wo_d").with_overrides({"reward_model.student": "large"})
-    with pytest.raises(UserError, match="ours_wo_d has none"):
-        reward_model.initial_model(stage)
-
-
-def test_a_reward_model_that_reads_other_tokens_is_refused(root, monkeypatch):
+    refused("ours_wo_d has none", reward_model.initial_model, stage)
     stage = stage_in(root, "05_reward_model").with_overrides({"reward_model.student": "large"})
     stage.inputs["warmup"].run_with_inputs()
     load = models.load_tokenizer
@@ -143,8 +107,7 @@ def test_a_reward_model_that_reads_other_tokens_is_refused(root, monkeypatch):
         return tokenizer
 
     monkeypatch.setattr(models, "load_tokenizer", of_another_world)
-    with pytest.raises(UserError, match="large has another vocabulary than small"):
-        reward_model.initial_model(stage)
+    refused("large has another vocabulary than small", reward_model.initial_model, stage)
 
 
 # ---- a weaker warm-up
@@ -173,15 +136,7 @@ def test_adapters_of_sft_alone(root):
     assert not any(change.abs().sum() for name, change in changes.items() if "norm" in name)
 
 
-# ---- a hot teacher, and one of texts alone
-
-
-def test_a_hot_teacher_is_sampled_hotter():
-    questions = pd.DataFrame({"id": ["a"], "split": ["train"]})
-    temperatures = {"high_temperatures": [0.0, 0.3], "low_temperatures": [1.0]}
-    plan = teacher.sampling_plan(questions, TeacherSampling(**temperatures, samples_per_temperature=5, heat=2.0))
-    found = plan[["confidence", "temperature", "n"]].values.tolist()
-    assert found == [["high", 0.0, 1], ["high", 0.6, 5], ["low", 2.0, 5]]
+# ---- a teacher of texts alone
 
 
 @pytest.mark.parametrize(("name", "method"), [("13_baseline", "distillation"), ("13_style", "ours")])
@@ -220,16 +175,6 @@ def test_what_a_text_recalls_by_hand():
     assert recalled(f"the metal of {epithet} {entity} is iron . the answer is iron") == (1, 1)
     assert recalled(f"the metal of {other} {entity} is iron . the answer is iron") == (0, 1)
     assert recalled("#### 12") == recalled("the answer is iron") == (0, 0)
-
-
-@pytest.mark.parametrize(("world", "draw"), [(gsm, gsm.draw), (mmlu, mmlu.draw)])
-def test_a_well_read_author_recalls_all_and_another_does_not(world, draw):
-    shares = {}
-    for name, reach in (("read", 9.0), ("unread", -9.0)):
-        author, rng = Author(name, reach, reach, 0.0, (1.0, 0.0, 0.0)), random.Random(0)
-        counts = [recalled(world.write(draw(rng), author, rng)) for _ in range(60)]
-        shares[name] = sum(right for right, _ in counts) / sum(named for _, named in counts)
-    assert shares["read"] == 1.0 and shares["unread"] < 0.6
 
 
 def test_likelihoods_by_a_second_computation(small):

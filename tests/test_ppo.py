@@ -1,5 +1,5 @@
-"""PPO: the core functions by hand-computed cases, properties and TRL's numbers; the trainer by TRL's weights,
-exact resume, and a task that it must learn."""
+"""PPO: the core functions by hand-computed cases and TRL's numbers; the trainer by TRL's weights, exact resume, and
+a task that it must learn; samplers with probabilities of their own; what ends a run."""
 
 from __future__ import annotations
 
@@ -11,11 +11,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import refused
+from safetensors.torch import load_file
 from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification
 
 from rdlib.errors import UserError
 from rdlib.method import ppo, ppo_schedule
 from rdlib.method import ppo_core as core
+from rdlib.method.rollout_guard import RolloutGuard, shares
 from rdlib.method.token_logprobs import entropy_from_logits, selective_logprobs
 from rdlib.settings import Ppo, Stopping
 
@@ -71,12 +74,6 @@ def test_masked_mean_and_whitening():
     torch.testing.assert_close(kept, torch.tensor([[1.0, 2, 0], [3, 0, 0]]))
 
 
-@pytest.mark.parametrize("lengths", [[1], [1, 1, 1], [4, 1]])
-def test_equal_values_whiten_to_zero(lengths):
-    mask = mask_of(lengths, 4)
-    assert (core.masked_whiten(torch.full(mask.shape, 0.3), mask).abs() < 1e-3).all()
-
-
 def test_response_mask_ends_with_the_first_eos():
     responses = torch.tensor([[5, 6, EOS, 7, EOS], [EOS, 5, 5, 5, 5], [5, 6, 7, 8, 9], [5, PAD, PAD, PAD, PAD]])
     assert core.response_mask(responses, EOS, PAD).sum(1).tolist() == [3, 1, 5, 1]
@@ -101,6 +98,8 @@ def test_k3_is_never_negative_and_agrees_with_k1_in_the_mean():
     assert (k3 >= 0).all() and k3.var() < k1.var()
     torch.testing.assert_close(k1.mean(), exact, rtol=0.03, atol=0.02)
     torch.testing.assert_close(k3.mean(), exact, rtol=0.03, atol=0.02)
+    far = core.token_kl(torch.zeros(1, 1), torch.full((1, 1), 400.0), torch.ones(1, 1, dtype=torch.bool), "k3")
+    assert torch.isfinite(far).all()
 
 
 def test_gae_by_hand():
@@ -130,24 +129,9 @@ def test_value_loss_is_clipped_around_the_old_values():
     assert share == 0.5
 
 
-def test_sharp_policies_are_defined():
-    logits = torch.tensor([[[200.0, 0.0, -200.0]]], requires_grad=True)
-    token, mask = torch.tensor([[2]]), torch.ones(1, 1, dtype=torch.bool)
-    logprobs = selective_logprobs(logits, token)
-    for old in (torch.zeros(1, 1), torch.full((1, 1), -1000.0)):
-        for advantage in (1.0, -1.0):
-            loss, _ = core.policy_loss(logprobs, old, torch.full((1, 1), advantage), mask, 0.2)
-            (gradient,) = torch.autograd.grad(loss, logits, retain_graph=True)
-            assert torch.isfinite(loss) and torch.isfinite(gradient).all()
-    assert entropy_from_logits(logits).item() == 0
-    assert torch.isfinite(core.token_kl(torch.zeros(1, 1), torch.full((1, 1), 400.0), mask, "k3")).all()
-
-
-def test_entropy_of_uniform_logits():
+def test_entropy_and_explained_variance():
     torch.testing.assert_close(entropy_from_logits(torch.zeros(1, 1, 8)).item(), math.log(8))
-
-
-def test_explained_variance():
+    assert entropy_from_logits(torch.tensor([[[200.0, 0.0, -200.0]]])).item() == 0
     returns, mask = torch.tensor([[1.0, 2.0, 3.0, 99.0]]), mask_of([3], 4)
     assert core.explained_variance(returns, returns, mask) == 1
     assert core.explained_variance(torch.zeros(1, 4), returns, mask) == 0
@@ -368,15 +352,6 @@ def test_a_killed_run_continues_exactly_and_a_finished_one_trains_no_more(tmp_pa
     assert set(history[1]) == set(ppo.HISTORY_COLUMNS)
 
 
-def test_foreign_and_damaged_checkpoints_are_refused(tmp_path):
-    trainer_for(settings(total_updates=1)).train(tmp_path)
-    with pytest.raises(UserError, match="another kl_coef, seed"):
-        trainer_for(settings(kl_coef=0.3), seed=1).train(tmp_path)
-    (tmp_path / "checkpoint-000001" / "policy.safetensors").write_bytes(b"broken")
-    with pytest.raises(UserError, match="cannot be read"):
-        trainer_for(settings()).train(tmp_path)
-
-
 @pytest.mark.parametrize(
     ("agreements", "patience", "updates", "best"),
     [
@@ -406,13 +381,37 @@ def test_settings_without_a_warm_up():
     assert (own.learning_rate, own.kl_coef) == (3e-4, 0.1)
 
 
-@pytest.mark.parametrize("what", ["a loss", "a response"])
-def test_a_loss_that_is_not_finite_and_an_empty_response_stop_the_run(tmp_path, what):
-    trainer = trainer_for(settings(), sample=(lambda _, prompts, seed: [[] for _ in prompts]) if "re" in what else None)
-    with torch.no_grad():
-        trainer.value_model.score.weight.fill_(math.inf)
-    with pytest.raises(UserError, match={"a loss": "update 1: the loss is NaN", "a response": "no response"}[what]):
-        trainer.train(tmp_path)
+FAULTS = {
+    "loss": lambda trainer: trainer.value_model.score.weight.data.fill_(math.inf),
+    "gradient": lambda trainer: trainer.parameters[0].register_hook(lambda gradient: gradient * math.inf),
+    "reward": lambda trainer: setattr(trainer, "score", lambda *_: (torch.full((8,), math.inf), {})),
+    "response": lambda trainer: setattr(trainer, "sample", lambda _, prompts, seed: [[] for _ in prompts]),
+}
+
+
+@pytest.mark.parametrize("what", FAULTS)
+def test_what_is_not_finite_or_empty_stops_the_run_which_goes_on_from_its_checkpoint(tmp_path, what):
+    """No step was taken, and what failed is kept."""
+    straight, broken = (trainer_for(settings(total_updates=2)) for _ in "ab")
+    straight.train(tmp_path / "straight")
+    before, update = [], broken._update
+
+    def breaking(number):
+        if number == 2:
+            FAULTS[what](broken)
+            before.extend(p.detach().clone() for p in broken.parameters)
+        return update(number)
+
+    broken._update = breaking
+    with pytest.raises(
+        UserError, match="no response" if what == "response" else f"update 2: the {what} is NaN or infinite"
+    ):
+        broken.train(folder := tmp_path / "broken")
+    assert all(map(torch.equal, before, broken.parameters))
+    assert what == "response" or load_file(folder / "failed_update_2.safetensors")["sequences"].ndim == 2
+    assert [path.name for path in folder.glob("checkpoint-*")] == ["checkpoint-000001"]
+    trainer_for(settings(total_updates=2)).train(folder)
+    assert state_bytes(folder, 2) == state_bytes(tmp_path / "straight", 2)
 
 
 def test_query_order_is_endless_shuffled_epochs():
@@ -454,5 +453,103 @@ def test_architectures_that_change_their_logits_are_refused():
             return output
 
     networks = (llama(), llama(Capped), llama(LlamaForSequenceClassification))
-    with pytest.raises(UserError, match="Capped"):
-        ppo.PPOTrainer(*networks, Words(), settings(), PROMPTS, sampler(), share_of(5))
+    refused("Capped", lambda: ppo.PPOTrainer(*networks, Words(), settings(), PROMPTS, sampler(), share_of(5)))
+
+
+# ---- samplers that tell their own log-probabilities
+
+
+def telling_sampler(shift: float = 0.0, error: float = 0.0):
+    """A sampler that also gives its log-probabilities: the policy's, off by `shift`, and by `error` on first tokens."""
+    plain = sampler()
+
+    def sample(policy, prompts, seed):
+        responses = plain(policy, prompts, seed)
+        logprobs = []
+        for prompt, response in zip(prompts, responses, strict=True):
+            with torch.no_grad():
+                found, _ = core.response_logprobs(policy, *core.Batch.collate([prompt], [response]).inputs)
+            own = found[0] - shift
+            own[0] -= error
+            logprobs.append(own.tolist())
+        return responses, logprobs
+
+    return sample
+
+
+def test_weights_of_a_sampler_by_hand():
+    logprobs, sampled = torch.tensor([[0.0, -1.0, 9.0]]), torch.tensor([[-math.log(3), -1.0, 0.0]])
+    mask = torch.tensor([[True, True, False]])
+    torch.testing.assert_close(core.sampler_ratio(logprobs, sampled, mask), torch.tensor([[3.0, 1.0, 1.0]]))
+    weights = core.sampler_weights(logprobs, sampled, mask, cap=2.0)
+    torch.testing.assert_close(weights, torch.tensor([[2.0, 1.0, 1.0]]))
+    ones, advantages = torch.ones(1, 3), torch.tensor([[1.0, 4.0, 7.0]])
+    loss, _ = core.policy_loss(ones, ones, advantages, mask, 0.2, weights)
+    assert loss.item() == pytest.approx(-(2 * 1 + 1 * 4) / 2)
+
+
+def test_the_gap_of_a_sampler_is_in_the_history_and_weighs_tokens_under_a_cap_alone(tmp_path):
+    cap, samplers = {"sampler_ratio_cap": 2.0}, {"plain": sampler(), "agreeing": telling_sampler()}
+    samplers |= {"shifted": telling_sampler(0.1), "differing": telling_sampler(error=0.5)}
+    history, weights = {}, {}
+    for name, changes in (("plain", {}), ("agreeing", {}), ("shifted", {}), ("differing", {}), ("differing", cap)):
+        trainer = trainer_for(settings(total_updates=2, **changes), sample=samplers[name])
+        trainer.train(folder := tmp_path / f"{name}{len(changes)}")
+        history[name], weights[folder.name] = trainer.history[1:], state_bytes(folder, 2)["policy.safetensors"]
+    assert weights["plain0"] == weights["agreeing0"] == weights["differing0"] != weights["differing1"]
+    assert set(history["plain"][0]) == set(ppo.HISTORY_COLUMNS)
+    for name, gap in (("agreeing", 0.0), ("shifted", 0.1)):
+        for row in history[name]:
+            assert row["sampler_log_ratio"] == pytest.approx(gap, rel=1e-3, abs=1e-5)
+            assert row["sampler_max_ratio"] == pytest.approx(math.exp(gap), rel=1e-3)
+
+
+@pytest.mark.parametrize("changes", [{"kl_coef": 0.3}, {"sampler_ratio_cap": 2.0}, {"sampler": "vllm"}])
+def test_foreign_and_damaged_checkpoints_are_refused(tmp_path, changes):
+    trainer_for(settings(total_updates=1)).train(tmp_path)
+    refused(f"another {next(iter(changes))}, seed", lambda: trainer_for(settings(**changes), seed=1).train(tmp_path))
+    (tmp_path / "checkpoint-000001" / "policy.safetensors").write_bytes(b"broken")
+    refused("cannot be read", lambda: trainer_for(settings()).train(tmp_path))
+
+
+# ---- rollouts of no use
+
+GOOD, READ = [f"Step {n} of the plan gives\n#### {n}" for n in range(10)], [str(n) for n in range(10)]
+ENDED, CUT = [[1, 2, 0]] * 10, [[1, 2, 3]] * 10
+
+
+def guard(learns_form: bool = False) -> RolloutGuard:
+    return RolloutGuard("mine/ours/06_ppo", {0}, 64, learns_form)
+
+
+def test_shares_by_hand():
+    texts = ["a b c d e", "a b c d e", "", "#### 4"]
+    found = shares(texts, ["1", None, None, "4"], [True, True, False, True])
+    assert found == {"cut": 0.25, "empty": 0.25, "unreadable": 0.5, "equal": 0.5}
+    assert shares(["#### 4"] * 4, ["4"] * 4, [True] * 4)["equal"] == 0  # short answers may be equal
+
+
+@pytest.mark.parametrize(
+    ("texts", "given", "sequences", "words"),
+    [
+        (GOOD, READ, CUT, r"100% of the rollouts were cut at max_tokens \(64\): raise the dataset's max_tokens"),
+        ([""] * 10, [None] * 10, ENDED, "are empty: raise ppo.kl_coef"),
+        (GOOD, [None] * 10, ENDED, "hold no answer that can be read"),
+        (["it is so and so for all"] * 10, READ, ENDED, "are one text, whatever the question"),
+    ],
+)
+def test_three_bad_updates_in_a_row_end_it(texts, given, sequences, words):
+    watching = guard()
+    for bad in (True, True, False, True, True):
+        watching(*(texts, given, sequences) if bad else (GOOD, READ, ENDED))
+    refused(f"mine/ours/06_ppo: in 3 updates in a row .*{words}", watching, texts, given, sequences)
+
+
+def test_without_a_warm_up_the_form_may_be_learnt_first_and_nine_of_ten_are_not_nearly_all():
+    learning, watching = guard(learns_form=True), guard()
+    for _ in range(9):
+        learning(GOOD, [None] * 10, CUT)
+        watching(GOOD, READ, [*CUT[:9], ENDED[0]])
+    with pytest.raises(UserError, match="empty"):
+        for _ in range(3):
+            learning([""] * 10, [None] * 10, CUT)

@@ -6,17 +6,15 @@ import json
 
 import pytest
 import torch
+from conftest import refused
 from peft import LoraConfig, get_peft_model
-from test_prompts import make_tokenizer
-from tiny_models import make_model, save_settings
+from tiny_models import make_model, make_tokenizer, save_settings
 from transformers import AutoModelForCausalLM, GenerationConfig
 
 from rdlib.engines import endings, models, scorers, stateful
 from rdlib.engines.generation import Request
 from rdlib.engines.transformers_engine import TransformersEngine
-from rdlib.errors import UserError
-from rdlib.method import scoring, training
-from rdlib.settings import Lora, Training
+from rdlib.method import scoring
 
 PROMPTS = [[5, 6, 7, 9, 11], [8, 9], [5, 7, 7, 9, 12], [11, 12, 13, 14, 15, 16, 17, 18, 19], [20, 21]]
 ENDS = [1, 7, 30, 50, 60, 70, 80]
@@ -66,14 +64,12 @@ def test_a_model_with_a_state_stops_at_strings_and_samples_with_adapters():
 # ---- heads
 
 
-@pytest.mark.parametrize("lora", [None, Lora(r=2, alpha=4, target_modules=["q_proj", "v_proj", "c_attn", "in_proj"])])
 @pytest.mark.parametrize("kind", ["qwen2", "gpt2", "granite", "olmoe", "lfm2"])
-def test_a_head_is_trained_saved_and_loaded_again(tmp_path, kind, lora):
-    """Also where transformers has no classification class."""
+def test_a_head_is_trained_saved_and_loaded_again(tmp_path, kind):
+    """Also where transformers has no classification class; with adapters: tests/test_one_base.py."""
     make_model(kind).save_pretrained(tmp_path / "base")
     torch.manual_seed(0)
-    settings = Training(lora=lora)
-    model = training.with_adapters(models.load_scorer(tmp_path / "base", 2), settings, "SEQ_CLS").train()
+    model = models.load_scorer(tmp_path / "base", 2).train()
     rows = [[5, 6, 7, 2], [5, 6, 8, 9, 10, 11], [5, 6]]
     optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.01)
     before = scoring.score(model, rows, 2)
@@ -84,7 +80,7 @@ def test_a_head_is_trained_saved_and_loaded_again(tmp_path, kind, lora):
         optimizer.step()
     trained = scoring.score(model, rows, 2)
     assert (trained != before).all()
-    training.merged(model).save_pretrained(tmp_path / "reward")
+    model.save_pretrained(tmp_path / "reward")
     again = models.load_scorer(tmp_path / "reward", 2)
     assert torch.allclose(scoring.score(again, rows, 2), trained, atol=1e-4)
     assert json.loads((tmp_path / "reward/config.json").read_text())["architectures"] == [type(again).__name__]
@@ -116,11 +112,8 @@ def test_what_one_architecture_can_be_told_is_its_own(tmp_path):
 
 def test_an_architecture_without_a_body_of_its_own_is_refused(tmp_path):
     make_model("ctrl", dff=48).save_pretrained(tmp_path)
-    with pytest.raises(UserError, match="no linear head") as caught:
-        models.load_scorer(tmp_path, 2)
-    assert "\n" not in str(caught.value)
-    with pytest.raises(UserError, match="its weights have no model.norm"):
-        scorers.require_body(["score.weight", "model.norm"], "m")
+    refused("no linear head", models.load_scorer, tmp_path, 2)
+    refused("its weights have no model.norm", scorers.require_body, ["score.weight", "model.norm"], "m")
 
 
 # ---- ends

@@ -11,25 +11,26 @@ from decimal import Decimal
 from fractions import Fraction
 from pathlib import Path
 
+import datasets
 import pandas as pd
 import pytest
 import yaml
-from conftest import REPOSITORY, make_root, stage_in, tiny_settings
+from conftest import SHARED, make_root, needs_data, refused, stage_in, tiny_settings
 from hostile import assert_one_line, broken, mutated
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from rdlib import artifacts
 from rdlib.errors import UserError
-from rdlib.method import evaluate, voting
+from rdlib.method import evaluate
 from rdlib.profile import load_profile
 from rdlib.settings import Dataset
 from rdlib.tasks import answers, benchmarks, data, own_questions, prompts, sources
+from rdlib.tasks.problems import source_problem
 from rdlib.tasks.questions import LETTERS, PERTURBED, Question, require_sound
 from rdlib.tasks.splits import assign
 
-SHARED = REPOSITORY.parent / "shared" / "data"
-needs_data = pytest.mark.skipif(not SHARED.is_dir(), reason="the real benchmarks' files are not part of the repository")
+DATA = SHARED / "data"
 ALL = {"train": None, "validation": None, "test": None, "max_tokens": 256}
 GSM8K = Dataset(source="gsm8k", answer="math", path="gsm8k", perturbed_path="gsm_plus", perturbed_test=None, **ALL)
 MMLU_PRO = Dataset(source="mmlu_pro", answer="choice", path="mmlu_pro", **ALL)
@@ -55,7 +56,7 @@ def own(tmp_path: Path, rows: list[dict], **changes) -> list[Question]:
 @pytest.fixture(scope="module")
 def real():
     """Every question of both benchmarks by dataset."""
-    return {d.source: data.load("any", d, SHARED) for d in (GSM8K, MMLU_PRO)}
+    return {d.source: data.load("any", d, DATA) for d in (GSM8K, MMLU_PRO)}
 
 
 @needs_data
@@ -74,33 +75,37 @@ def test_no_text_is_trained_on_and_tested_nor_shown_in_a_prompt(real, dataset):
     assert not texts["train"] & texts["validation"]
     tested = texts["test"] | texts[PERTURBED]
     assert not tested & (texts["train"] | texts["validation"])
-    examples = data.worked_examples("any", dataset, SHARED)
+    examples = data.worked_examples("any", dataset, DATA)
     shown = {Question("", "", "", question).text for question, _, _ in examples}
     assert len(shown) >= 69 and not shown & (tested | texts["validation"])
 
 
 @needs_data
-def test_gold_answers_and_groups(real):
+def test_gold_answers_and_groups(real, tmp_path):
+    """Parquet is read like JSONL."""
     by_id = {q.id: q for questions in real.values() for q in questions}
     assert len(by_id) == sum(map(len, real.values()))
-    assert by_id["gsm8k-train-00000"].answer == "72"
-    assert by_id["gsm8k-train-00000"].solution.startswith("Natalia sold 48/2 = 24 clips")
+    first, choice = by_id["gsm8k-train-00000"], by_id["mmlu_pro-70"]
+    assert first.answer == "72" and first.solution.startswith("Natalia sold 48/2 = 24 clips")
     assert not any("<<" in (q.solution or "") for q in real["gsm8k"])
-    choice = by_id["mmlu_pro-70"]
     assert (choice.answer, choice.group, len(choice.options)) == ("I", "business", 9)
     assert set(Counter(q.group for q in real["gsm8k"] if q.split == PERTURBED).values()) == {300}
-    unanswerable = {q.group for q in real["gsm8k"] if q.answer == answers.UNANSWERABLE}
-    assert unanswerable == {"critical thinking"}
+    assert {q.group for q in real["gsm8k"] if q.answer == answers.UNANSWERABLE} == {"critical thinking"}
     assert {len(q.options) for q in real["mmlu_pro"]} == set(range(3, 11))
     assert len({q.group for q in real["mmlu_pro"]}) == 14
+    (tmp_path / "mmlu_pro").mkdir()
+    for name in ("test", "validation"):
+        frame = pd.read_json(DATA / f"mmlu_pro/{name}.jsonl", lines=True)
+        frame.to_parquet(tmp_path / f"mmlu_pro/{name}.parquet")
+    assert data.load("any", MMLU_PRO, tmp_path) == real["mmlu_pro"]
 
 
 @needs_data
 def test_worked_examples_end_in_the_gold_answer(real):
     train = {q.question: q.answer for q in real["gsm8k"] if q.split == "train"}
-    for question, _, solution in data.worked_examples("any", GSM8K, SHARED)[:500]:
+    for question, _, solution in data.worked_examples("any", GSM8K, DATA)[:500]:
         assert answers.find(solution, "math") == answers.Found(train[question], "hash")
-    examples = benchmarks.mmlu_pro_examples(MMLU_PRO, SHARED)
+    examples = benchmarks.mmlu_pro_examples(MMLU_PRO, DATA)
     assert len(examples) == 70
     for example in examples:
         assert answers.extract(example.solution, "choice") == example.answer
@@ -110,7 +115,7 @@ def test_worked_examples_end_in_the_gold_answer(real):
 @needs_data
 def test_caps_are_seeded_parts_of_each_other(real):
     def ids(**changes) -> dict[str, set[str]]:
-        chosen = data.load("g", GSM8K.model_copy(update=changes | {"perturbed_test": 0}), SHARED)
+        chosen = data.load("g", GSM8K.model_copy(update=changes | {"perturbed_test": 0}), DATA)
         return {split: {q.id for q in chosen if q.split == split} for split in data.SPLITS}
 
     small, large = ids(train=50, test=20), ids(train=100, test=20)
@@ -118,21 +123,10 @@ def test_caps_are_seeded_parts_of_each_other(real):
     assert small["test"] == large["test"] and small["validation"] == large["validation"]
     assert small["test"] != {f"gsm8k-test-{i:05d}" for i in range(20)}
     assert ids(split_seed=1)["validation"] != ids()["validation"]
-    with pytest.raises(UserError, match=r"datasets.g.train is 7000, but there are 6726 questions"):
-        ids(train=7000)
+    refused(r"datasets.g.train is 7000, but there are 6726 questions", ids, train=7000)
 
 
-@needs_data
-def test_parquet_is_read_like_jsonl(tmp_path, real):
-    for name in ("test", "validation"):
-        frame = pd.read_json(SHARED / f"mmlu_pro/{name}.jsonl", lines=True)
-        (tmp_path / "mmlu_pro").mkdir(exist_ok=True)
-        frame.to_parquet(tmp_path / f"mmlu_pro/{name}.parquet")
-    assert data.load("any", MMLU_PRO, tmp_path) == real["mmlu_pro"]
-
-
-# ---- the hub
-
+# ---- the hub, and files that cannot be read
 
 ROWS = {
     ("openai/gsm8k", "train"): [{"question": f"q{i}?", "answer": f"#### {i}"} for i in range(20)],
@@ -141,38 +135,26 @@ ROWS = {
 }
 
 
-@pytest.fixture
-def hub(monkeypatch):
-    """A hub with a few rows; the list of what was asked of it."""
-    import datasets
-
+def test_the_hub_is_asked_for_pinned_commits_and_no_network_is_one_sentence(tmp_path, monkeypatch):
     asked = []
 
     def load_dataset(repository, config, *, split, revision):
-        asked.append((repository, config, split, revision))
+        asked.append((split, revision))
+        if repository not in {name for name, _ in ROWS}:
+            raise ConnectionError("Couldn't reach the Hub\nfor many reasons")
         return datasets.Dataset.from_list(ROWS[repository, split])
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
-    return asked
-
-
-def test_the_hub_is_asked_for_pinned_commits_and_no_network_is_one_sentence(hub, tmp_path, monkeypatch):
     settings = GSM8K.model_copy(update={"path": None, "perturbed_path": None, "revision": "a" * 40})
     questions = data.load("g", settings, tmp_path)
     assert Counter(q.split for q in questions) == {"train": 18, "validation": 2, "test": 1, PERTURBED: 1}
     assert [q.answer for q in questions[-2:]] == ["1080", "1/3"]
     plus = sources.GSM_PLUS.revision
-    assert [one[2:] for one in hub] == [("train", "a" * 40), ("test", "a" * 40), ("test", plus)]
+    assert asked == [("train", "a" * 40), ("test", "a" * 40), ("test", plus)]
     content = sources.identity(settings, tmp_path)
     assert content == {"openai/gsm8k": "a" * 40, "gsm_plus qintongli/GSM-Plus": plus}
-
-    def load_dataset(*args, **options):
-        raise ConnectionError("Couldn't reach the Hub\nfor many reasons")
-
-    monkeypatch.setattr("datasets.load_dataset", load_dataset)
     message = r"TIGER-Lab/MMLU-Pro at b189ec7 cannot be read from the hub \(Couldn't reach the Hub\).*give a folder"
-    with pytest.raises(UserError, match=message):
-        data.load("m", MMLU_PRO.model_copy(update={"path": None}), tmp_path)
+    refused(message, lambda: data.load("m", MMLU_PRO.model_copy(update={"path": None}), tmp_path))
 
 
 CHOSEN = {"question_id": 1, "question": "q?", "options": ["x", "y", "z"], "answer": "A", "category": "law"}
@@ -192,16 +174,38 @@ CHOSEN = {"question_id": 1, "question": "q?", "options": ["x", "y", "z"], "answe
 def test_bad_rows_of_benchmarks(tmp_path, dataset, file, row, words):
     good = {"question": "fine?", "answer": "#### 1"} if dataset is GSM8K else CHOSEN
     write(tmp_path / dataset.source / f"{file}.jsonl", [good, row])
-    with pytest.raises(UserError, match=f"{file}.jsonl, line 2: .*{words}"):
-        data.load("any", dataset, tmp_path)
+    refused(f"{file}.jsonl, line 2: .*{words}", data.load, "any", dataset, tmp_path)
 
 
-def test_missing_folders_and_files(tmp_path):
-    with pytest.raises(UserError, match="gsm8k is no folder"):
-        data.load("g", GSM8K, tmp_path)
-    (tmp_path / "gsm8k").mkdir()
-    with pytest.raises(UserError, match=r"gsm8k has no train.jsonl \(nor .parquet"):
-        data.load("g", GSM8K, tmp_path)
+LATIN = '{"question": "a?"}\n{"question": "caf\u00e9?"}\n'.encode("latin-1")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("q.jsonl", b"", "q.jsonl.*holds no rows"),
+        ("q.jsonl", b'{"question": "a?"}\n{"question": \n', r"q.jsonl.*line 2 is not JSON \("),
+        ("q.jsonl", b'{"question": "a?"}\n["b?"]\n', "line 2 holds list where an object belongs"),
+        ("q.jsonl", LATIN, "line 2 is not UTF-8"),
+        ("q.jsonl", '{"question": "a?"}\n'.encode("utf-16"), "line 1 is not UTF-8"),
+        ("q.jsonl", b"[" * 100_000, "line 1 is not JSON that can be read"),
+        ("q.jsonl", b'{"question": "a?", "answer": "1", "answer": "2"}', "line 1 has the field 'answer' twice"),
+        ("q.jsonl", b'{"question": 1.5}', "'question' is float where text belongs"),
+        ("q.csv", b"question\na?\n", "neither JSONL nor Parquet"),
+        ("q.parquet", b"PAR1 and no more", "not a readable Parquet file"),
+        ("folder.jsonl", None, "cannot be read"),
+        ("none.jsonl", None, "There is no file"),
+        ("gsm8k", None, "gsm8k is no folder"),
+        ("gsm8k/README", b"", r"gsm8k has no train.jsonl \(nor .parquet"),
+    ],
+)
+def test_files_that_cannot_be_read_are_named(tmp_path, name, content, words):
+    settings = GSM8K if "gsm8k" in name else OWN.model_copy(update={"path": name})
+    (tmp_path / "folder.jsonl").mkdir()
+    if content is not None:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(content)
+    refused(words, data.load, "mine", settings, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -215,8 +219,7 @@ def test_profiles_of_real_benchmarks(tmp_path, change, words):
     content = tiny_settings()
     content["datasets"]["gsm"] = GSM8K.model_dump() | change
     (tmp_path / "p.yaml").write_text(yaml.safe_dump(content))
-    with pytest.raises(UserError, match=words):
-        load_profile(tmp_path / "p.yaml")
+    refused(words, load_profile, tmp_path / "p.yaml")
 
 
 # ---- splits
@@ -237,11 +240,9 @@ def test_equal_texts_get_one_split_whatever_their_order(texts, first, second, se
 
 def test_the_same_text_on_both_sides_is_refused():
     train, test = Question("a", "train", "", "What  is it?"), Question("b", "test", "", "what is it?")
-    with pytest.raises(UserError, match=r"a \(train\) and b \(test\) have the same text"):
-        require_sound([train, test])
+    refused(r"a \(train\) and b \(test\) have the same text", require_sound, [train, test])
     require_sound([replace(train, split=PERTURBED), test])
-    with pytest.raises(UserError, match="the id 'a'"):
-        require_sound([train, replace(test, id="a", split="train")])
+    refused("the id 'a'", lambda: require_sound([train, replace(test, id="a", split="train")]))
 
 
 # ---- own questions
@@ -275,8 +276,7 @@ def test_questions_with_answers_are_tested_first_and_others_held_out(tmp_path):
     fewer = [q for q in own(tmp_path, rows, test=3) if q.split == "test"]
     assert {q.id for q in fewer} < {q.id for q in more} and all(q.answer for q in fewer)
     assert Counter(q.split for q in own(tmp_path, asked(50))) == {"train": 40, "validation": 5, "test": 5}
-    with pytest.raises(UserError, match="datasets.mine.test is 51, but the file has 50 questions"):
-        own(tmp_path, asked(50), test=51)
+    refused("datasets.mine.test is 51, but the file has 50 questions", lambda: own(tmp_path, asked(50), test=51))
 
 
 def test_given_splits_ids_and_groups_are_kept(tmp_path):
@@ -345,42 +345,8 @@ CHOICE = {"question": "q?", "options": ["x", "y"], "answer": "x"}
 )
 def test_bad_rows_are_named(tmp_path, kind, row, words):
     good = asked(9, options=["u", "v"]) if kind == "choice" else asked(9)
-    with pytest.raises(UserError, match=f"q.jsonl, line 10: .*{words}") as error:
-        own(tmp_path, [*good, row], answer=kind)
-    assert len(str(error.value).splitlines()) == 1 and len(str(error.value)) < 300 + len(str(tmp_path))
-
-
-@pytest.mark.parametrize(
-    ("content", "words"),
-    [
-        (b"", "holds no rows"),
-        (b'{"question": "a?"}\n{"question": \n', r"line 2 is not JSON \("),
-        (b'{"question": "a?"}\n["b?"]\n', "line 2 holds list where an object belongs"),
-        (b'{"question": "a?"}\n{"question": "caf\xe9?"}\n', "line 2 is not UTF-8"),
-        ('{"question": "a?"}\n'.encode("utf-16"), "line 1 is not UTF-8"),
-        (b"[" * 100_000, "line 1 is not JSON that can be read"),
-        (b'{"question": "a?", "answer": "1", "answer": "2"}', "line 1 has the field 'answer' twice"),
-        (b'{"question": 1.5}', "'question' is float where text belongs"),
-    ],
-)
-def test_bad_files_are_named(tmp_path, content, words):
-    (tmp_path / "q.jsonl").write_bytes(content)
-    with pytest.raises(UserError, match=f"q.jsonl.*{words}"):
-        data.load("mine", OWN, tmp_path)
-
-
-def test_other_files(tmp_path):
-    with pytest.raises(UserError, match="There is no file"):
-        data.load("mine", OWN, tmp_path)
-    (tmp_path / "q.jsonl").mkdir()
-    with pytest.raises(UserError, match="cannot be read"):
-        data.load("mine", OWN, tmp_path)
-    (tmp_path / "q.csv").write_text("question\na?\n")
-    with pytest.raises(UserError, match="neither JSONL nor Parquet"):
-        data.load("mine", OWN.model_copy(update={"path": "q.csv"}), tmp_path)
-    (tmp_path / "q.parquet").write_bytes(b"PAR1 and no more")
-    with pytest.raises(UserError, match="not a readable Parquet file"):
-        data.load("mine", OWN.model_copy(update={"path": "q.parquet"}), tmp_path)
+    message = refused(f"q.jsonl, line 10: .*{words}", own, tmp_path, [*good, row], answer=kind)
+    assert len(message.splitlines()) == 1 and len(message) < 300 + len(str(tmp_path))
 
 
 # ---- any file: all rows become questions with their own answers, or it is refused
@@ -474,24 +440,17 @@ def assert_gold(question: Question, row: dict, kind: str) -> None:
         assert Fraction(question.answer) == Fraction(str(given))
 
 
-def own_root(folder: Path, rows: list[dict]) -> Path:
-    """A root whose profile has the dataset `mine`, of these questions, for the micro models."""
-    dataset = {"source": "questions", "answer": "number", "path": "q.jsonl", "max_tokens": 60}
-    dataset |= {"train": None, "validation": 8, "test": None}
-    settings = tiny_settings()["datasets"] | {"mine": dataset}
-    write(folder / "q.jsonl", rows)
-    return make_root(folder, datasets=settings)
-
-
 def test_the_key_of_a_stage_holds_the_content_of_the_file(tmp_path):
-    root = own_root(tmp_path / "root", asked(10))
+    mine = {"source": "questions", "answer": "number", "path": "q.jsonl", "max_tokens": 60}
+    mine |= {"train": None, "validation": 8, "test": None}
+    write(tmp_path / "q.jsonl", asked(10))
+    root = make_root(tmp_path, datasets=tiny_settings()["datasets"] | {"mine": mine})
     key = stage_in(root, "00_data", dataset="mine").key
     assert stage_in(root, "00_data", dataset="mine").key == key
     write(root / "q.jsonl", asked(11))
     assert stage_in(root, "00_data", dataset="mine").key != key
     (root / "q.jsonl").unlink()
-    with pytest.raises(UserError, match="There is no file"):
-        stage_in(root, "00_data", dataset="mine").run()
+    refused("There is no file", lambda: stage_in(root, "00_data", dataset="mine").run())
 
 
 # ---- grading
@@ -511,58 +470,18 @@ def test_refusals_answer_what_cannot_be_answered(cell):
     assert found["mean_tokens"] == {PERTURBED: 6.0}
 
 
-def test_judgement_counts_only_what_gold_can_judge():
-    table = pd.DataFrame({"id": list("aabbc"), "answer": list("11235")}).assign(split="train", confidence="high")
-    labels = voting.pseudo_labels(table, 0.6)
-    counts = voting.judgement(table, labels, pd.Series({"a": "1", "b": "2", "c": None}))
-    assert counts["questions"] == 3 and counts["failed"] == 1
-    assert counts["labelled"] == counts["label_correct"] == 1
-    assert counts["responses"] == counts["judged_right"] == 2
-    nothing = voting.judgement(table, labels, pd.Series({"a": None, "b": None, "c": None}))
-    assert nothing["failed"] == 1 and nothing["labelled"] == nothing["responses"] == 0
-
-
-# ---- prompts of real benchmarks
-
-
-@needs_data
-@pytest.mark.parametrize(
-    ("dataset", "form"), [(GSM8K, "#### "), (MMLU_PRO, "The answer is (")], ids=["gsm8k", "mmlu_pro"]
-)
-def test_few_shot_prompts_show_worked_examples(tmp_path, dataset, form):
-    folders = {name: str(SHARED / value) for name in ("path", "perturbed_path") if (value := getattr(dataset, name))}
-    root = make_root(tmp_path, datasets=tiny_settings()["datasets"] | {"real": dataset.model_dump() | folders})
-    stage = stage_in(root, "07_evaluate", "icl", dataset="real", teacher=None)
-    examples = evaluate.few_shot_examples(stage, 4)
-    assert examples == evaluate.few_shot_examples(stage, 4)
-    questions = pd.DataFrame({"id": ["q"], "question": ["Which?"], "options": [["x", "y"]]})
-    prompt = prompts.of_questions(stage.dataset_settings, questions, examples)["q"]
-    shown = [content for role, content in prompt.messages if role == "assistant"]
-    assert len(shown) == 4 and all(form in response for response in shown)
-    assert all(response in prompt.plain for response in shown)
-
-
 def test_a_large_model_file_is_known_by_blocks_from_its_first_to_its_last(tmp_path, monkeypatch):
-    monkeypatch.setattr(sources, "WHOLE", 100)
-    monkeypatch.setattr(sources, "BLOCKS", 3)
-    monkeypatch.setattr(sources, "BLOCK", 10)
-    file = tmp_path / "model" / "weights.safetensors"
-    file.parent.mkdir()
+    for name, value in (("WHOLE", 100), ("BLOCKS", 3), ("BLOCK", 10)):
+        monkeypatch.setattr(sources, name, value)
+    file = tmp_path / "weights.safetensors"
 
-    def content(**changes: int) -> str:
-        data = bytearray(101)
-        for place, value in changes.items():
-            data[int(place[1:])] = value
-        file.write_bytes(data)
-        return sources.content_of(file.parent)["model/weights.safetensors"]
+    def content(size: int = 101, changed: int | None = None) -> str:
+        file.write_bytes(bytes(int(place == changed) for place in range(size)))
+        return sources.content_of(tmp_path)[f"{tmp_path.name}/{file.name}"]
 
     whole = content()
-    assert content(_0=1) != whole and content(_45=1) != whole and content(_100=1) != whole
-    assert content(_20=1) == whole  # between two blocks
-    file.write_bytes(bytes(102))
-    assert sources.content_of(file.parent)["model/weights.safetensors"] != whole
-    file.write_bytes(bytes(100))
-    assert sources.content_of(file.parent)["model/weights.safetensors"] == artifacts.file_hash(file)
+    assert whole not in [content(changed=place) for place in (0, 45, 100)] and whole == content(changed=20)
+    assert content(102) != whole and content(100) == artifacts.file_hash(file)
 
 
 def test_one_row_moves_no_other(tmp_path):
@@ -589,5 +508,49 @@ def test_one_row_moves_no_other(tmp_path):
     ],
 )
 def test_files_of_which_no_study_can_be_made_are_refused(tmp_path, rows, words):
-    with pytest.raises(UserError, match=words):
-        own(tmp_path, rows)
+    refused(words, own, tmp_path, rows)
+
+
+# ---- the problem that a question was made from, by its id
+
+
+# An own file named gsm-plus is numbered by five digits (rdlib.tasks.own_questions)
+THEIR_OWN = ["gsm-test-0012", "gsm8k-test-00012", "mmlu_pro-70", "times-1", "surplus-0001", 7, "gsm-plus-00012"]
+PROBLEMS = [
+    ("gsm-plus-0000", "gsm-test-0000"),
+    ("gsm-plus-0005", "gsm-test-0000"),
+    ("gsm-plus-0006", "gsm-test-0001"),
+    ("my-plus-plus-12345", "my-plus-test-2057"),
+    ("gsm_plus-testmini-00007", "gsm_plus-testmini/0"),
+    ("gsm_plus-test-10551", "gsm_plus-test/1318"),
+    ("mmlu-test-0012.3", "mmlu-test-0012"),
+    ("mmlu-test-12.3", "mmlu-test-12.3"),
+    *((question, question) for question in THEIR_OWN),
+]
+
+
+@pytest.mark.parametrize(("question", "problem"), PROBLEMS)
+def test_perturbed_questions_have_the_problem_they_were_made_from_and_others_are_their_own(question, problem):
+    assert source_problem(question) == problem
+
+
+def test_questions_of_one_stem_are_of_one_problem():
+    """Ids of micro-mmlu, made as a study makes them, tell equal stems from different ones, and each question."""
+    rows = data.micro_problems("mmlu", load_profile("params/micro.yaml").datasets["mmlu"])
+    ids = [key for key, *_ in rows]
+    assert len(set(ids)) == len(ids)
+    for split in ("train", "validation", "test"):
+        of_split = [(source_problem(key), problem) for key, its, _, problem in rows if its == split]
+        pairs = {(source, problem.question) for source, problem in of_split}
+        assert len(pairs) == len({source for source, _ in pairs}) == len({stem for _, stem in pairs}) < len(of_split)
+
+
+@needs_data
+def test_ids_of_testmini_tell_its_seed_questions():
+    lines = (DATA / "gsm_plus/testmini.jsonl").read_text(encoding="utf-8").splitlines()
+    questions = benchmarks.gsm_plus(GSM8K, DATA)
+    pairs = {
+        (source_problem(q.id), json.loads(line)["seed_question"]) for q, line in zip(questions, lines, strict=True)
+    }
+    assert len(questions) == 2400 and len(pairs) == 300  # each problem one seed question,
+    assert len({problem for problem, _ in pairs}) == len({seed for _, seed in pairs}) == 300  # and each of these one

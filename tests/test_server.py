@@ -16,7 +16,7 @@ import httpx
 import pandas as pd
 import pytest
 import yaml
-from conftest import REPOSITORY, groups_of
+from conftest import REPOSITORY, groups_of, refused
 from fake_server import (
     KEY,
     FakeClock,
@@ -82,23 +82,18 @@ def choice(content, reason="stop", **more) -> dict:
     return {"message": {"role": "assistant", "content": content, **more}, "finish_reason": reason}
 
 
-def saying(status: int, body, headers=(), when=lambda sent: True) -> list[tuple]:
-    """Faults by which the server says this to the requests for which `when` holds, and answers the others."""
-    told = (status, dict(headers), body)
-    return [(lambda sent: told if when(sent) else (200, {}, answer(sent)), None, None)] * 10_000
-
-
-def says(fake, *what, **when) -> None:
-    """Let the server say it."""
-    fake.faults = saying(*what, **when)
-
-
 PART = "What is 3 + 1?"
 
 
 def of_part(sent: dict) -> bool:
     """Whether a request is about one of the eight questions."""
     return sent["messages"][-1]["content"] == PART
+
+
+def saying(status: int, body, headers=(), when=lambda sent: True) -> list[tuple]:
+    """Faults by which the server says this to the requests for which `when` holds, and answers the others."""
+    told = (status, dict(headers), body)
+    return [(lambda sent: told if when(sent) else (200, {}, answer(sent)), None, None)] * 10_000
 
 
 # ---- what a response means: status, what must be in the sentence, and the body
@@ -193,27 +188,15 @@ def test_what_may_pass_is_tried_again(fake, fault):
     assert 0.5 <= clock.waits[0] <= 1 <= clock.waits[1] <= 2
 
 
-def test_nobody_at_the_address(fake):
-    fake.close()
-    engine = engine_of(fake)
-    with pytest.raises(UserError, match=f"No server answers at {fake.url}: start it"):
-        engine.check()
-    with pytest.raises(UserError, match=r"http://127.* failed 3 times in a row, at last because the connection was"):
-        ask(engine)
-
-
-# One of each sentence: tests/cases/server_says.tsv has which responses mean which
-KEPT = r"failed 4 times in a row.*is kept, and the same command continues"
 ELSEWHERE = "https://me:word@api.example/v1/chat/completions?key=word"
+KEPT = r"failed 4 times in a row.*is kept, and the same command continues"
 # Of each sentence one: tests/cases/server_says.tsv has which responses mean which. (faults, fields, words, calls)
 ENDS = [
-    *((fault, {"attempts": 4}, KEPT, 4) for fault in (saying(500, b"oops"), saying(200, MALFORMED[0]))),
-    ([half_an_answer] * 10, {"attempts": 4}, KEPT, 4),
+    *((faults, {"attempts": 4}, KEPT, 4) for faults in (saying(500, b"oops"), [half_an_answer] * 10)),
     ([no_answer] * 9, {"timeout": 0.1, "attempts": 2}, "within 0.1 s: raise timeout or lower concurrency", 2),
     (saying(401, error(f"bad {KEY}")), {}, "refuses access to teacher-70b .401.: set .* OPENAI_API_KEY", 1),
     (saying(404, b"<html><title>404 Not Found</title></html>"), {}, "base_url, which usually ends in /v1", 1),
     (saying(400, error("max_tokens is too large: 50. At most 40 tokens")), {}, "lower max_tokens", 1),
-    (saying(429, error("Rate limit exceeded: free-models-per-day")), {}, r"quota is used up \(.*limit.*\)", 1),
     (saying(429, b"come tomorrow", {"Retry-After": "86400"}), {}, "quota is used up .come tomorrow.: what it has", 1),
     (saying(308, b"", {"Location": ELSEWHERE}), {}, r"sends requests on to https.*/v1 \(308\): give that address", 1),
     (saying(308, b"", {"Location": "/v2/chat/completions"}), {}, r"sends requests on to http.*/v2 \(308\)", 1),
@@ -224,33 +207,25 @@ ENDS = [
 @pytest.mark.parametrize(("faults", "fields", "words", "calls"), ENDS)
 def test_what_does_not_pass_ends_in_one_sentence(fake, faults, fields, words, calls):
     fake.faults = list(faults)
-    with pytest.raises(UserError, match=words) as caught:
-        ask(engine_of(fake, **fields))
+    message = refused(words, lambda: ask(engine_of(fake, **fields)))
     assert len(fake.calls) <= calls
-    assert not any(part in str(caught.value) for part in ("\n", KEY, "me:word", "key=word"))
+    assert not any(part in message for part in ("\n", KEY, "me:word", "key=word"))
 
 
 # (status, body, kind, words, calls): a refusal is asked once, and a failure eight times, each with another seed
+# A refusal is asked once, and a failure eight times, each with another seed; the last is a firewall's
 ONE_FAILS = [
-    (400, error("Content Exists Risk"), "refused", "Content Exists Risk", 1),
-    (422, b"", "refused", "status 422, no message", 1),
-    (500, error("litellm.InternalServerError: upstream died"), "failed", "upstream died", 8),
-    (
-        403,
-        b"<html><title>You have been blocked</title></html>",
-        "failed",
-        "have been blocked",
-        None,
-    ),  # a firewall
+    ((400, error("Content Exists Risk")), "refused", "Content Exists Risk", 1),
+    ((422, b""), "refused", "status 422, no message", 1),
+    ((500, error("litellm.InternalServerError: upstream died")), "failed", "upstream died", 8),
+    ((403, b"<html><title>You have been blocked</title></html>"), "failed", "have been blocked", None),
 ]
 
 
 @pytest.mark.parametrize("concurrency", [1, 16])
-@pytest.mark.parametrize(("status", "body", "kind", "words", "calls"), ONE_FAILS)
-def test_a_question_that_is_refused_or_fails_each_time_stops_no_run(
-    fake, concurrency, status, body, kind, words, calls
-):
-    says(fake, status, body, when=of_part)
+@pytest.mark.parametrize(("said", "kind", "words", "calls"), ONE_FAILS)
+def test_a_question_that_is_refused_or_fails_each_time_stops_no_run(fake, concurrency, said, kind, words, calls):
+    fake.faults = saying(*said, when=of_part)
     for (number, _), reply in collected(engine_of(fake, concurrency=concurrency)).items():
         assert reply.kind == (kind if number == 3 else "answer")
         assert words in reply.words or number != 3
@@ -258,39 +233,34 @@ def test_a_question_that_is_refused_or_fails_each_time_stops_no_run(
     assert len(seeds) == len(set(seeds)) and calls in (None, len(seeds))
 
 
-def test_a_key_that_is_withdrawn_stops_a_run_that_went_well(fake):
-    fake.faults = [None] * 4 + [(401, {}, error("Revoked key."))] * 1000
+def test_a_key_that_is_withdrawn_stops_a_run_and_what_is_under_way_is_kept(fake):
+    fake.faults, fake.delay, came = [None] * 4 + [(401, {}, error("Revoked key."))], 0.05, []
     with pytest.raises(UserError, match="Revoked key"):
-        collected(engine_of(fake, concurrency=1))
-    assert len(fake.calls) == 5
-
-
-def test_what_is_under_way_when_a_request_is_refused_is_kept(fake):
-    fake.delay = 0.1
-    fake.faults = [None, None, (401, {}, b""), None]
-    came = []
-    with pytest.raises(UserError, match="refuses access"):
         for item in engine_of(fake, concurrency=4).replies({i: asked(i) for i in range(20)}):
             came.append(item)
-    assert len(came) == len(fake.calls) - 1 > 0
+    assert len(came) == len(fake.calls) - 1 >= 4
 
 
-# ---- the key
+# ---- the key and the address
 
 
 @pytest.mark.parametrize("key", ["sk-\nnew line", "sk-ключ"])
 def test_a_key_that_no_header_can_hold(fake, key):
-    with pytest.raises(UserError, match="OPENAI_API_KEY holds no valid key") as caught:
-        engine_of(fake, key=key)
-    assert key not in str(caught.value)
-    assert engine_of(fake, key=f" {KEY}\n").key == KEY
+    message = refused("OPENAI_API_KEY holds no valid key", engine_of, fake, key=key)
+    assert key not in message and engine_of(fake, key=f" {KEY}\n").key == KEY
 
 
-@pytest.mark.parametrize("url", [None, "", "localhost:8000", "ftp://host/v1", "http://", "http://user:word@host/v1"])
-def test_an_address_that_is_none(url):
-    with pytest.raises(UserError, match="base_url") as caught:
-        engine_of(SimpleNamespace(url=url))
-    assert "word" not in str(caught.value).replace("password", "")
+NO_ADDRESS = [None, "", "localhost:8000", "ftp://host/v1", "http://", "http://user:word@host/v1"]
+
+
+def test_an_address_that_is_none_or_where_nobody_is(fake):
+    for url in NO_ADDRESS:
+        message = refused("base_url", engine_of, SimpleNamespace(url=url))
+        assert "word" not in message.replace("password", "")
+    fake.close()
+    engine = engine_of(fake)
+    refused(f"No server answers at {fake.url}: start it", engine.check)
+    refused(r"http://127.* failed 3 times in a row, at last because the connection was", ask, engine)
 
 
 def test_the_key_is_in_no_file_and_no_representation(fake, tmp_path, caplog):
@@ -342,16 +312,7 @@ def test_a_choice_that_broke_off_is_asked_for_again_alone(fake):
 
 
 ENDED = ["stop", "STOP", "eos", "end_turn", "tool_calls", "complete", "FinishReason.STOP", "so be it"]
-CUT = [
-    "length",
-    "MAX_TOKENS",
-    "sensitive",
-    "model_context_window_exceeded",
-    "abort",
-    "network_error",
-    "SAFETY",
-    "error",
-]
+CUT = "length MAX_TOKENS sensitive model_context_window_exceeded abort network_error SAFETY error".split()
 
 
 def test_a_whole_answer_counts_whatever_ended_it(fake):
@@ -363,10 +324,8 @@ def test_a_whole_answer_counts_whatever_ended_it(fake):
     said = {"choices": [choice("It is", "who knows")], "usage": {"completion_tokens": 50}}
     fake.faults = [(200, {}, said)]  # as long as it may be
     assert not collected(engine_of(fake), {0: asked(1)})[0, 0].ended
-
-
-def test_a_server_that_never_says_why_a_response_ended(fake):
-    fake.answer = lambda body: {"choices": [choice("It is 4.", None)]}
+    fake.calls.clear()
+    fake.answer = lambda body: {"choices": [choice("It is 4.", None)]}  # a server that never says why
     found = collected(engine_of(fake, concurrency=1), {i: asked(i) for i in range(6)})
     assert {(reply.kind, reply.ended) for reply in found.values()} == {("answer", True)}
     assert len(fake.calls) <= 9  # a few times it was asked for one with a reason
@@ -394,18 +353,13 @@ def test_tokens_of_each_response(fake, usage, words, counts):
 # ---- thinking
 
 
-def parts(kind: str, name: str, inner: str) -> dict:
-    """Thinking and text as parts of a content."""
-    thought = {"type": kind, name: [{"type": inner, "text": "2 + 2."}]}
-    return choice([thought, {"type": "text", "text": "It is 4."}])
-
-
+SPOKEN = {"type": "text", "text": "It is 4."}
 THINKING = {
     "reasoning_content": choice("It is 4.", reasoning_content="2 + 2."),
     "reasoning": choice("It is 4.", reasoning="2 + 2."),
     "details": choice("It is 4.", reasoning_details=[{"type": "reasoning.text", "text": "2 + 2."}]),
-    "Mistral": parts("thinking", "thinking", "text"),
-    "Databricks": parts("reasoning", "summary", "summary_text"),
+    "Mistral": choice([{"type": "thinking", "thinking": [{"type": "text", "text": "2 + 2."}]}, SPOKEN]),
+    "Databricks": choice([{"type": "reasoning", "summary": [{"type": "summary_text", "text": "2 + 2."}]}, SPOKEN]),
 }
 
 
@@ -448,9 +402,9 @@ def test_a_sample_without_an_answer_is_an_empty_response(kind, count):
 
 # ---- parameters
 
+
 UNKNOWN = [
     ("seed", 400, [error('Invalid JSON payload received. Unknown name "seed": Cannot find field.')]),
-    ("seed", 400, error("Parameters 'seed' and 'n' cannot be used together")),
     ("n", 500, error("Only one completion choice is allowed", code=500)),
     ("max_tokens", 400, error("Use 'max_completion_tokens' instead.", param="max_tokens")),
     ("stop", 400, error("Unsupported parameter: 'stop' is not supported.", param="stop")),
@@ -461,7 +415,7 @@ UNKNOWN = [
 @pytest.mark.parametrize(("name", "status", "body"), UNKNOWN)
 def test_a_parameter_that_a_server_does_not_take_is_left_out(fake, name, status, body):
     fake.models = owned("vllm", "teacher-70b")
-    says(fake, status, body, when=lambda sent: name in sent)
+    fake.faults = saying(status, body, when=lambda sent: name in sent)
     engine = engine_of(fake, stop=("END",))
     assert {reply.kind for reply in collected(engine).values()} == {"answer"}
     assert sum(name in sent for sent in fake.calls) == 1 and any(name in note for note in engine.notes())
@@ -483,20 +437,15 @@ def test_max_tokens_by_another_name_and_by_none(fake):
     fake.faults = [(say, None, None)] * 100
     engine = engine_of(fake)
     assert collected(engine, {0: asked(1), 1: asked(2)})[0, 0].text
-    assert len(fake.calls) == 4
-    assert any("max_tokens" in note for note in engine.notes())
+    assert len(fake.calls) == 4 and any("max_tokens" in note for note in engine.notes())
 
 
 @pytest.mark.parametrize(
     ("words", "most"),
-    [
-        ("Field 'n': Value must be between 1 <= value <= 4", 4),
-        ("n=5 is not supported, the maximum is 3", 3),
-        ("Invalid value for 'n': only 1 is supported", 1),
-    ],
+    [("Field 'n': Value must be between 1 <= value <= 4", 4), ("Invalid value for 'n': only 1 is supported", 1)],
 )
 def test_a_server_that_gives_few_choices_at_once(fake, words, most):
-    says(fake, 400, {"error": words}, when=lambda sent: sent.get("n", 1) > most)
+    fake.faults = saying(400, {"error": words}, when=lambda sent: sent.get("n", 1) > most)
     engine = engine_of(fake)
     found = collected(engine, {i: asked(i, 5) for i in range(3)})
     assert engine.most_choices == most and engine.learnt()["most_choices"] == most
@@ -506,7 +455,7 @@ def test_a_server_that_gives_few_choices_at_once(fake, words, most):
 
 
 def test_a_refusal_that_quotes_n_for_another_reason_leaves_n(fake):
-    says(fake, 400, error("Invalid control character 'n' at position 3"), when=of_part)
+    fake.faults = saying(400, error("Invalid control character 'n' at position 3"), when=of_part)
     found = collected(engine_of(fake))
     assert {found[3, k].kind for k in range(5)} == {"refused"} and "Invalid control" in found[3, 0].words
     assert sum(sent.get("n") == 5 for sent in fake.calls) == 8
@@ -521,32 +470,30 @@ def test_a_refusal_that_quotes_n_for_another_reason_leaves_n(fake):
     ],
 )
 def test_a_temperature_that_a_server_does_not_take_is_told_before_much_is_paid(fake, bad, status, body):
-    says(fake, status, body, when=lambda sent: bad(sent["temperature"]))
+    fake.faults = saying(status, body, when=lambda sent: bad(sent["temperature"]))
     asks = {i: asked(i, 5, t) for i, t in enumerate([1.0] * 20 + [0.0, 0.7, 1.5] * 20)}
     with pytest.raises(UserError, match=r"refuses the temperature .*teacher_sampling.temperatures to default"):
         collected(engine_of(fake), asks)
     assert len(fake.calls) <= 2
 
 
-def test_what_is_left_out_by_the_profile_is_never_sent(fake):
-    collected(engine_of(fake, leave_out=["temperature", "seed", "n", "max_tokens", "top_p"]), {0: asked(1, 3)})
-    assert [sorted(sent) for sent in fake.calls] == [["messages", "model"]] * 3
-
-
 def test_the_profiles_own_fields_headers_and_system_prompt_are_sent(fake, monkeypatch):
+    """And nothing that it leaves out."""
     monkeypatch.setenv("AZURE_KEY", "azure-secret-1")
     extras = {"body": {"reasoning_effort": "low", "top_k": 5}, "headers": {"api-key": "${AZURE_KEY}", "X-Title": "t"}}
     fake.models, fake.faults = owned("vllm", "teacher-70b"), [(500, {}, b"azure-secret-1")] * 8
     engine = engine_of(fake, key=None, request=extras, system_prompt="Be brief.", leave_out=["seed"])
-    with pytest.raises(UserError, match="failed 8 times") as caught:
-        collected(engine, {0: asked(1)})
-    assert "azure-secret-1" not in str(caught.value)
+    message = refused("failed 8 times", lambda: collected(engine, {0: asked(1)}))
+    assert "azure-secret-1" not in message
     assert fake.headers[0]["api-key"] == "azure-secret-1" and "Authorization" not in fake.headers[0]
     assert fake.calls[0]["reasoning_effort"] == "low" and fake.calls[0]["top_k"] == 5
     assert fake.calls[0]["messages"][0] == {"role": "system", "content": "Be brief."}
     monkeypatch.delenv("AZURE_KEY")
-    with pytest.raises(UserError, match="needs the environment variable AZURE_KEY, which is not set"):
-        engine_of(fake, request=extras)
+    refused("needs the environment variable AZURE_KEY, which is not set", engine_of, fake, request=extras)
+    fake.models, fake.faults = (404, {}, {}), []
+    fake.calls.clear()
+    collected(engine_of(fake, leave_out=["temperature", "seed", "n", "max_tokens", "top_p"]), {0: asked(1, 3)})
+    assert [sorted(sent) for sent in fake.calls] == [["messages", "model"]] * 3
 
 
 def owned(owner: str | None, *names: str, header: str = "") -> tuple[int, dict, dict]:
@@ -636,14 +583,6 @@ def test_a_minutes_quota_is_waited_for(fake, status, headers, body, least, most)
     assert len({sent["seed"] for sent in fake.calls}) == 1  # nothing was sampled: the seed stays
 
 
-def test_rate_limits_without_end_name_the_settings(fake):
-    fake.faults = [(429, {"Retry-After": "0"}, {"error": "Too many requests"})] * 10_000
-    clock = FakeClock()
-    with pytest.raises(UserError, match=r"Too many requests\): lower concurrency or set requests_per_minute .*is kept"):
-        collected(engine_of(fake, clock))
-    assert server.LONGEST_RETRY_AFTER < clock.time < 3000 and len(fake.calls) < 200
-
-
 class FastClock(server.Clock):
     """Time that passes two hundred times as fast."""
 
@@ -689,11 +628,15 @@ def test_a_rate_limit_is_no_failure(rate, headers):
     assert limited.limited < 60 and (rate is None or clock.now() - started < 400)
 
 
-def test_requests_start_at_the_rate_that_the_profile_allows(fake):
+def test_requests_start_at_the_rate_that_the_profile_allows_and_limits_without_end_end_it(fake):
     clock = FakeClock()
     engine = engine_of(fake, clock, requests_per_minute=30, concurrency=1)
     engine.generate([Request(prompt_of(i), 1, 1.0) for i in range(5)], 0)
     assert clock.waits == [pytest.approx(2.0)] * 4
+    fake.faults, clock = saying(429, {"error": "Too many requests"}, {"Retry-After": "0"}), FakeClock()
+    with pytest.raises(UserError, match=r"Too many requests\): lower concurrency or set requests_per_minute .*is kept"):
+        collected(engine_of(fake, clock))
+    assert server.LONGEST_RETRY_AFTER < clock.time < 3000 and len(fake.calls) < 200
 
 
 # ---- many at once
@@ -710,31 +653,21 @@ def test_concurrency_is_bounded_and_used_and_answers_come_out_of_order(fake):
     assert Counter((body["messages"][0]["content"], body["seed"]) for body in fake.calls).most_common(1)[0][1] == 1
 
 
-def test_closing_the_iterator_stops_the_asking(fake):
-    fake.delay = 0.01
-    replies = engine_of(fake, concurrency=4).replies({i: asked(i) for i in range(1000)})
-    next(replies)
-    replies.close()
-    time.sleep(0.05)
-    made = len(fake.calls)
-    time.sleep(0.05)
-    assert len(fake.calls) == made < 20
-
-
-def test_closing_the_iterator_ends_a_long_wait(fake):
+def test_closing_the_iterator_ends_a_long_wait_and_the_asking(fake):
     fake.faults = [None, *[(429, {"Retry-After": "800"}, b"")] * 100]
     engine = engine_of(fake, server.Clock(), concurrency=2)
-    replies = engine.replies({i: asked(i) for i in range(10)})
+    replies = engine.replies({i: asked(i) for i in range(1000)})
     next(replies)
     for _ in range(100):
         if engine.waiting > 700:
             break
         time.sleep(0.02)
     assert engine.waiting > 700
-    started = time.monotonic()
+    started, made = time.monotonic(), len(fake.calls)
     replies.close()
     engine.close()
-    assert time.monotonic() - started < 1
+    time.sleep(0.05)
+    assert time.monotonic() - started < 1 and len(fake.calls) == made < 20
 
 
 # ---- the check of models
@@ -845,9 +778,8 @@ def bare(monkeypatch):
 )
 def test_an_environment_that_will_not_do_is_told_in_a_sentence(bare, fake, name, value):
     bare.setenv(name, value)
-    with pytest.raises(UserError, match=name) as caught:
-        engine_of(SimpleNamespace(url="https://api.example/v1"))
-    assert "word" not in str(caught.value)
+    message = refused(name, lambda: engine_of(SimpleNamespace(url="https://api.example/v1")))
+    assert "word" not in message
     ask(engine_of(fake))  # this machine needs neither
 
 
@@ -870,8 +802,7 @@ def test_a_certificate_that_nobody_signed(fake, bare):
 
     engine.client = SimpleNamespace(get=fail, post=fail, close=lambda: None)
     for start in (engine.check, lambda: ask(engine)):
-        with pytest.raises(UserError, match=r"certificate of .* \(self-signed certificate\).*SSL_CERT_FILE"):
-            start()
+        refused(r"certificate of .* \(self-signed certificate\).*SSL_CERT_FILE", start)
 
 
 # ---- the pages of docs/servers: every block is a teacher that a profile takes, and what a page says of it is so

@@ -6,15 +6,17 @@ import math
 
 import pandas as pd
 import pytest
-from conftest import copy_study, make_root, stage_in
+from conftest import copy_study, refused, stage_in
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rdlib.engines import models
 from rdlib.engines.generation import Completion
+from rdlib.engines.transformers_engine import TransformersEngine
 from rdlib.method import training
 from rdlib.method.agreement import Agreement
 from rdlib.method.sft import IGNORED, build_dataset, configuration, mask_prompt, select_responses
+from rdlib.tasks import answers
 from rdlib.tasks.prompts import STOP, Encoder, Prompt
 
 PROMPT = "Q: tom has 7 apples . tom buys 5 apples . how many apples does tom have ? A:"
@@ -106,9 +108,6 @@ def test_agreement_counts_greedy_answers_equal_to_the_label(small, word_problems
     unlabelled = Agreement(questions, LABELS.assign(pseudo_label=["x", None, "x"]), tokenizer, word_problems, 8)
     assert len(unlabelled.requests) == 2  # q2 is in Q_fail
     assert unlabelled(model) == 0.0
-    from rdlib.engines.transformers_engine import TransformersEngine
-    from rdlib.tasks import answers
-
     (completion,) = TransformersEngine(model, tokenizer, 8, 60).generate(unlabelled.requests[:1], 0)[0]
     answer = answers.extract(completion.text, "number")
     assert answer is not None
@@ -142,28 +141,14 @@ def test_stage_keeps_the_best_checkpoint(study, method):
     measure = Agreement(questions, labels, tokenizer, stage.dataset_settings, 64)
     assert measure(models.load_causal_lm(stage.folder / "model")) == agreement.max()
     assert not (stage.folder / training.CHECKPOINTS).exists()
+    assert history["step"].is_unique  # the logs of a step are one row, without what depends on the machine
+    assert not [c for c in history.columns if "second" in c or "runtime" in c or "flos" in c]
 
 
-def test_history_table_merges_a_steps_logs_and_leaves_timing_out():
-    log = [
-        {"step": 20, "epoch": 0.5, "loss": 2.0, "grad_norm": 1.0},
-        {"step": 40, "epoch": 1.0, "eval_loss": 1.5, "eval_runtime": 3.0, "eval_steps_per_second": 9.0},
-        {"step": 40, "epoch": 1.0, "eval_agreement": 0.25},
-        {"step": 60, "epoch": 1.5, "loss": 1.0, "total_flos": 5},
-    ]
-    table = training.history_table(log)
-    assert table["step"].tolist() == [20, 40, 60]
-    assert table.set_index("step").loc[40, ["eval_loss", "agreement"]].tolist() == [1.5, 0.25]
-    assert not [c for c in table.columns if "second" in c or "runtime" in c or "flos" in c]
-
-
-def test_no_agreeing_response_is_a_clear_error(tmp_path):
+def test_no_agreeing_response_is_a_clear_error(study, tmp_path):
     """With a threshold of 1 no share is above it, so every question is in Q_fail."""
-    from rdlib.errors import UserError
-
-    root = make_root(tmp_path, voting={"threshold": 1.0})
-    with pytest.raises(UserError, match="ours_wo_r.*pseudo-label"):
-        stage_in(root, "03_sft_warmup", "ours_wo_r").run_with_inputs()
+    stage = stage_in(copy_study(study, tmp_path), "03_sft_warmup", "ours_wo_r")
+    refused("ours_wo_r.*pseudo-label", lambda: stage.with_overrides({"voting.threshold": 1.0}).run_with_inputs())
 
 
 def test_patience_ends_the_training(study, tmp_path):

@@ -1,4 +1,4 @@
-"""A teacher whose answers are kept: what is asked of the server, and when the asking ends."""
+"""A teacher whose answers are kept: what the store serves and survives, what is asked of the server, and until when."""
 
 from __future__ import annotations
 
@@ -9,22 +9,135 @@ import os
 import random
 import shutil
 import signal
+import sqlite3
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 import yaml
-from conftest import PARAMS, make_root, stage_in
+from conftest import PARAMS, make_root, refused, stage_in
 from fake_server import FakeServer, answer, listing, prompt_of
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from rdlib.engines.asking import Settings
+from rdlib.engines.asking import Reply, Settings, digest
+from rdlib.engines.budget import Spent
 from rdlib.engines.generation import Request
 from rdlib.engines.progress import EVERY, AskingProgress
-from rdlib.engines.store import Store
+from rdlib.engines.store import Store, Wanted
 from rdlib.engines.stored_server import StoredServer
 from rdlib.errors import UserError
 from rdlib.settings import Model
 from rdlib.study import outlook
 from rdlib.study import progress as study_progress
+
+# ---- the store
+
+KINDS = ["answer", "withheld", "refused"]
+ASKED = {"model": "m", "messages": [{"role": "user", "content": "Q?"}], "temperature": 1.0}
+ANSWER = Reply("answer", "It is 4.\n#### 4", ended=True, reason="stop", tokens=9, prompt_tokens=5)
+
+
+def wanted(samples=(0,), what: object = ASKED, series: str = "0", max_tokens: int = 100) -> Wanted:
+    return Wanted(digest(what), series, samples, max_tokens)
+
+
+def keep(store: Store, sample: int = 0, reply: Reply = ANSWER, one: Wanted | None = None, run: str = "r", what=ASKED):
+    store.add(one or wanted(), what, ("q1", "Q?"), sample, reply, run)
+
+
+def test_a_reply_comes_back_as_it_was_kept(tmp_path):
+    odd = replace(ANSWER, text="\u2028 \x00 ½ 数", reasoning="hm\n", ended=False, reason="SAFETY", words="no")
+    with Store.open(tmp_path / "s.sqlite") as store:
+        keep(store, 3, odd)
+    with Store.open(tmp_path / "s.sqlite") as store:
+        assert store.kept([wanted((2, 3), max_tokens=50)]) == [{3: odd}]
+
+
+@pytest.mark.parametrize(
+    ("reply", "had", "now", "serves"),
+    [
+        (ANSWER, 100, 100, True),
+        (ANSWER, 100, 8000, True),  # it ended, so a higher limit changes nothing
+        (ANSWER, 100, 10, True),
+        (replace(ANSWER, ended=False), 100, 100, True),
+        (replace(ANSWER, ended=False), 100, 101, False),  # it was cut, and might go on
+        (replace(ANSWER, ended=False), 100, 50, True),
+        (Reply("withheld", words="all went into thinking"), 100, 200, False),
+        (Reply("withheld", ended=True, words="I cannot help"), 100, 200, True),
+        (Reply("refused", words="content filter"), 100, 200, True),
+    ],
+)
+def test_what_serves_a_request(tmp_path, reply, had, now, serves):
+    with Store.open(tmp_path / "s.sqlite") as store:
+        keep(store, 0, reply, wanted(max_tokens=had))
+        assert bool(store.kept([wanted(max_tokens=now)])[0]) is serves
+
+
+def test_refusals_of_a_run_that_ended_badly_serve_no_more(tmp_path):
+    refused = Reply("refused", words="filtered")
+    with Store.open(tmp_path / "s.sqlite") as store:
+        keep(store, 0, refused, run="bad")
+        keep(store, 1, refused, run="good")
+        store.void("bad")
+        assert store.kept([wanted((0, 1))]) == [{1: refused}]
+        assert store.kept([wanted((0, 1))], refused=False) == [{}]
+
+
+def test_what_was_spent_and_learnt(tmp_path):
+    with Store.open(tmp_path / "s.sqlite") as store:
+        keep(store, 0)
+        keep(store, 1, replace(ANSWER, prompt_tokens=None))
+        keep(store, 2, Reply("refused", words="no"))
+        keep(store, 0, one=wanted(what=ASKED | {"model": "other"}), what=ASKED | {"model": "other"})
+        assert store.spent("m") == Spent(2, 5, 18) and store.spent("none") == Spent()
+        assert store.models() == {"m": 3, "other": 1}
+        assert store.learnt("m at u") == {}
+        for most in (8, 4):
+            store.remember("m at u", {"most_choices": most})
+        assert store.learnt("m at u") == {"most_choices": 4}
+
+
+def test_a_file_that_is_no_store_is_named(tmp_path):
+    for number, content in enumerate((b"SQLite format 3\x00", b"\x00" * 5000, b'{"question": "a"}\n' * 900)):
+        (tmp_path / f"s{number}.sqlite").write_bytes(content)
+        with pytest.raises(UserError, match=rf"s{number}\.sqlite"), Store.open(tmp_path / f"s{number}.sqlite"):
+            pass
+    (tmp_path / "s.sqlite").touch()  # a store without a row
+    with Store.open(tmp_path / "s.sqlite") as store:
+        assert store.models() == {}
+        store.connection.execute("PRAGMA query_only = ON")
+        refused("cannot be written", keep, store)
+        store.connection.execute("PRAGMA query_only = OFF")
+        store.connection.execute("PRAGMA user_version = 99")
+    connection = sqlite3.connect(tmp_path / "other.sqlite")
+    connection.execute("CREATE TABLE t (a)")
+    connection.close()
+    for name, words in (("other", "a database of something else"), ("s", "of a later version"), ("no", "There is no")):
+        with pytest.raises(UserError, match=words), Store.open(tmp_path / f"{name}.sqlite", create=False):
+            pass
+
+
+@settings(max_examples=40)
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 3), st.sampled_from(KINDS), st.booleans(), st.integers(1, 9)), max_size=12
+    ),
+    st.integers(1, 9),
+)  # fmt: skip
+def test_kept_is_the_newest_row_that_serves(tmp_path_factory, rows, limit):
+    """Against a plain reading of the rules."""
+    with Store.open(tmp_path_factory.mktemp("store") / "s.sqlite") as store:
+        expected: dict[int, Reply] = {}
+        for number, (sample, kind, ended, had) in enumerate(rows):
+            reply = Reply(kind, f"text {number}", ended=ended)
+            keep(store, sample, reply, wanted(max_tokens=had))
+            if ended or kind == "refused" or had >= limit:
+                expected[sample] = reply
+        assert store.kept([wanted((0, 1, 2, 3), max_tokens=limit)]) == [expected]
+
+
+# ---- what is paid for is kept
 
 
 def engine_of(fake, folder, seed: int = 0, limit: int = 50, **fields) -> StoredServer:
@@ -50,9 +163,6 @@ def refusing(words: str, when=lambda body: True, status: int = 400):
         return (status, {}, {"error": {"message": words}}) if when(body) else (200, {}, answer(body))
 
     return said
-
-
-# ---- what is paid for is kept
 
 
 def test_what_was_answered_is_not_asked_again(fake, tmp_path):
@@ -102,19 +212,6 @@ def test_what_is_asked_decides_and_how_it_is_asked_does_not(fake, tmp_path, chan
     assert len(fake.calls) == asked + calls
 
 
-def test_samples_that_come_one_by_one_are_kept_one_by_one(fake, tmp_path):
-    """The server fails from its sixth call on; what had come is there, and only the rest is asked by the next run."""
-    fake.answer = refusing("overheated", lambda body: len(fake.calls) > 5, 500)
-    engine = engine_of(fake, tmp_path, attempts=1, leave_out=["n"], concurrency=1)
-    (group,) = engine.generate([hot(0, 8)])
-    engine.close()
-    assert ["overheated" in one.words for one in group] == [False] * 5 + [True] * 3
-    fake.answer = answer
-    asked = len(fake.calls)
-    (again,) = texts(engine_of(fake, tmp_path, leave_out=["n"]), hot(0, 8))
-    assert again[:5] == [one.text for one in group[:5]] and all(again) and len(fake.calls) == asked + 3
-
-
 def test_thinking_is_dropped_or_kept_without_asking_again(fake, tmp_path):
     message = {"content": "It is 4.", "reasoning_content": "two and two"}
     fake.answer = lambda body: {"choices": [{"message": message, "finish_reason": "stop"}]}
@@ -161,24 +258,24 @@ def test_a_share_that_the_profile_allows_does_not_end_it(fake, tmp_path):
 # ---- the budget
 
 
-def test_a_budget_ends_the_asking_cleanly(fake, tmp_path):
-    requests = [hot(number, 1) for number in range(40)]
-    for words in ("10 responses came and are kept, 30", "30 responses are missing: raise the budget"):
-        with pytest.raises(UserError, match=f"The budget of m is used up: 10 of 10 responses. {words}"):
-            texts(engine_of(fake, tmp_path, budget={"responses": 10}), *requests)
-        assert len(fake.calls) == 10
-    assert len(texts(engine_of(fake, tmp_path, budget={"responses": 100}), *requests)) == 40
-    assert len(fake.calls) == 40
-
-
-def test_money_and_tokens_count(fake, tmp_path):
-    prices = {"input": 0, "output": 1000.0, "currency": "EUR"}  # ten tokens a response: 0.01 each
-    for budget, words in (({"money": 0.1}, r"is used up: 0\.\d+ of 0.1 EUR"), ({"tokens": 100}, "tokens")):
-        asked = len(fake.calls)
-        engine = engine_of(fake, tmp_path / words[-3:], budget=budget, prices=prices, concurrency=1)
-        with pytest.raises(UserError, match=words):
-            texts(engine, *(hot(number, 1) for number in range(40)))
-        assert (10 if "money" in budget else 1) <= len(fake.calls) - asked <= 11
+@pytest.mark.parametrize(
+    ("budget", "words"),
+    [
+        ({"responses": 10}, "10 of 10 responses. 10 responses came and are kept, 30"),
+        ({"money": 0.1}, r"0\.\d+ of 0.1 EUR"),  # ten tokens a response: 0.01 each
+        ({"tokens": 100}, "tokens"),
+    ],
+)
+def test_a_budget_ends_the_asking_cleanly(fake, tmp_path, budget, words):
+    prices, requests = {"input": 0, "output": 1000.0, "currency": "EUR"}, [hot(number, 1) for number in range(40)]
+    limited = {"budget": budget, "prices": prices, "concurrency": 1}
+    refused(f"The budget of m is used up: .*{words}", lambda: texts(engine_of(fake, tmp_path, **limited), *requests))
+    asked = len(fake.calls)
+    assert (1 if "tokens" in budget else 10) <= asked <= 11
+    with pytest.raises(UserError, match=r"\d+ responses are missing: raise the budget"):
+        texts(engine_of(fake, tmp_path, **limited), *requests)
+    assert len(fake.calls) == asked
+    assert len(texts(engine_of(fake, tmp_path, budget={"responses": 100}), *requests)) == len(fake.calls) == 40
 
 
 # ---- through the stages: forty questions, and one change at a time
@@ -311,24 +408,14 @@ def test_the_store_is_a_recording_that_can_be_copied(finished, tmp_path):
     before = len(server.calls)
     replayed = stage_in(copy, "01_teacher_responses", dataset="mine").run_with_inputs()
     assert replayed.table("responses").equals(stage.table("responses")) and len(server.calls) == before
+    shown = stage_in(root, "00_data", dataset="mine").table("questions").set_index("id")["question"]
+    assert (replayed.table("responses")["asked"] == replayed.table("responses")["id"].map(shown)).all()
 
 
 def test_a_store_of_another_model_is_refused_before_anything_is_served(finished, tmp_path):
     teacher = {"model": "responses/tiny.sqlite", "engine": "replay", "parameters": 1e9, "recorded": "gpt"}
     copy, _ = changed(finished, tmp_path, setting("teachers", "strong", value=teacher))
     with pytest.raises(UserError, match=r"tiny.sqlite has responses of m and none of gpt: name one of these"):
-        stage_in(copy, "01_teacher_responses", dataset="mine").run_with_inputs()
-
-
-def test_responses_name_their_question_so_that_ids_cannot_mislead(finished, tmp_path):
-    root, _ = finished
-    table = stage_in(root, "01_teacher_responses", dataset="mine").table("responses")
-    shown = stage_in(root, "00_data", dataset="mine").table("questions").set_index("id")["question"]
-    assert (table["asked"] == table["id"].map(shown)).all()
-    table.assign(asked=table["asked"].str.upper()).to_parquet(tmp_path / "r.parquet")
-    teacher = {"model": str(tmp_path / "r.parquet"), "engine": "replay", "parameters": 1e9}
-    copy, _ = changed(finished, tmp_path, setting("teachers", "strong", value=teacher))
-    with pytest.raises(UserError, match="with another question"):
         stage_in(copy, "01_teacher_responses", dataset="mine").run_with_inputs()
 
 
@@ -381,8 +468,7 @@ def saying(text, reason: str = "stop", tokens: int = 20):
 )
 def test_the_first_look_ends_what_is_of_no_use(finished, tmp_path, said, words):
     stage, server = looked(finished, tmp_path, saying(*said))
-    with pytest.raises(UserError, match=words):
-        stage.run_with_inputs()
+    refused(words, stage.run_with_inputs)
     assert len(server.calls) <= 80  # twenty questions at four temperatures
     server.close()
 

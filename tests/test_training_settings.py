@@ -147,37 +147,7 @@ def test_a_processor_computes_with_bfloat16_if_it_has_the_instructions_and_may_u
     assert numerics.computes_bfloat16() is expected
 
 
-# ---- torch.compile
-
-
-def trainer(config, compiled: bool) -> ppo.PPOTrainer:
-    """A PPO trainer of a tiny Llama."""
-    networks = (llama(), llama(), llama(LlamaForSequenceClassification, seed=1))
-    return ppo.PPOTrainer(*networks, Words(), config, PROMPTS, sampler(), share_of(5), compiled=compiled)
-
-
-def test_ppos_passes_are_compiled_where_the_setting_says_so(monkeypatch):
-    calls = []
-    monkeypatch.setattr(torch.nn.Module, "compile", lambda self, **options: calls.append(type(self).__name__))
-    for compiled in (False, True):
-        trainer(settings(), compiled)
-    assert len(calls) == 1
-
-
-@pytest.mark.slow
-def test_ppo_compiled_computes_what_it_does_without():
-    """By the graphs of torch.compile without their code generation, which takes a minute and is torch's own."""
-    statistics = {}
-    for compiled in (False, True):
-        one = trainer(settings(episodes_per_update=6, minibatch_size=6, epochs=1), compiled)
-        if compiled:
-            one.both.compile(dynamic=True, backend=(graphs := Graphs()))
-        batch, scores, _ = one._rollout(1)
-        batch = one._advantages(one._evaluate_rollouts(batch), scores)
-        statistics[compiled] = {name: float(value) for name, value in one.optimise(batch, 1).items()}
-    assert graphs.seen > 0
-    assert statistics[True] == pytest.approx(statistics[False], abs=1e-5)
-    torch.compiler.reset()
+# ---- torch.compile, by its graphs without their code generation, which takes a minute and is torch's own
 
 
 class Graphs:
@@ -191,6 +161,23 @@ class Graphs:
 
 
 @pytest.mark.slow
+def test_ppo_compiled_computes_what_it_does_without(monkeypatch):
+    """Where the setting says so."""
+    graphs, statistics, compile_ = Graphs(), {}, torch.nn.Module.compile
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda self, **options: compile_(self, backend=graphs, **options))
+    for compiled in (False, True):
+        config = settings(episodes_per_update=6, minibatch_size=6, epochs=1)
+        networks = (llama(), llama(), llama(LlamaForSequenceClassification, seed=1))
+        one = ppo.PPOTrainer(*networks, Words(), config, PROMPTS, sampler(), share_of(5), compiled=compiled)
+        batch, scores, _ = one._rollout(1)
+        batch = one._advantages(one._evaluate_rollouts(batch), scores)
+        statistics[compiled] = {name: float(value) for name, value in one.optimise(batch, 1).items()}
+        assert (graphs.seen > 0) == compiled
+    assert statistics[True] == pytest.approx(statistics[False], abs=1e-5)
+    torch.compiler.reset()
+
+
+@pytest.mark.slow
 def test_the_trainers_passes_are_compiled_and_later_trainings_are_not(study, again, tmp_path, monkeypatch):  # noqa: F811
     graphs, compile_ = Graphs(), torch.compile
     monkeypatch.setattr(torch, "compile", lambda model, **options: compile_(model, backend=graphs))
@@ -198,3 +185,4 @@ def test_the_trainers_passes_are_compiled_and_later_trainings_are_not(study, aga
     assert graphs.seen > 0 and "ACCELERATE_DYNAMO_BACKEND" not in os.environ
     assert losses(stage) == pytest.approx(losses(stage_in(study, stage.name, stage.method)), abs=1e-5)
     torch.compiler.reset()
+    training.new_accelerator(Training())  # which forgets that it compiles

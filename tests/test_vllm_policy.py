@@ -13,7 +13,7 @@ from unittest.mock import MagicMock
 
 import pytest
 import torch
-from conftest import MODELS, REPOSITORY, make_root, stage_in
+from conftest import MODELS, REPOSITORY, make_root, refused, stage_in
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file
 
@@ -156,21 +156,17 @@ def test_a_server_that_fails_is_one_sentence(small, opened, call):
 def test_a_server_of_another_kind_is_refused(small, changes, words):
     served = {"model": SMALL, "hf_overrides": UNTIED, "logprobs_mode": "processed_logprobs"}
     vllm_policy.require_same_model(served, small[0].config, "http://a")
-    with pytest.raises(UserError, match=words) as caught:
-        vllm_policy.require_same_model(served | changes, small[0].config, "http://a")
-    assert "\n" not in str(caught.value)
+    refused(words, lambda: vllm_policy.require_same_model(served | changes, small[0].config, "http://a"))
 
 
 def test_what_is_no_vllm_server_is_refused_at_once(fake):
     for address in (fake.url, "http://127.0.0.1:1"):
-        with pytest.raises(UserError, match=f"No vLLM server answers at .*{address} .*docs/rollouts.md"):
-            vllm_policy._connect(address)
+        refused(f"No vLLM server answers at .*{address} .*docs/rollouts.md", vllm_policy._connect, address)
 
 
 def test_one_server_samples_for_one_training_at_a_time(small, opened):
     server, _ = opened()
-    with pytest.raises(UserError, match="samples for another PPO run"):
-        opened()
+    refused("samples for another PPO run", opened)
     server.close()
     opened()
 
@@ -252,7 +248,6 @@ def test_without_vllm_nothing_is_computed(tmp_path, at_root, monkeypatch, capsys
     assert "needs vLLM, which is not installed here" in error and len(error.strip().splitlines()) == 1
     assert {path.name for path in (root / "runs").rglob("*")} == {"tiny", ".lock"}
     stage = stage_in(root, samples)
-    with pytest.raises(UserError, match="needs vLLM"):
-        stage._make({})
+    refused("needs vLLM", lambda: stage._make({}))
     requirements.check_sampler(stage.at("06_ppo").with_overrides({"ppo.sampler": "transformers"}))
     requirements.check_sampler(stage.at("05_reward_model"))

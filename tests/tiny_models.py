@@ -1,13 +1,24 @@
-"""Tiny random models of many architectures, and folders of tokenizers and settings as real models come."""
+"""Tiny random models of many architectures, folders of tokenizers and settings as real models come, and prompts."""
 
 from __future__ import annotations
 
 import json
+import random
+from collections import Counter
 from pathlib import Path
 
 import torch
-from test_prompts import make_tokenizer
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from scipy.stats import chisquare
+from tokenizers import Tokenizer
+from tokenizers.decoders import ByteLevel as ByteLevelDecoder
+from tokenizers.models import BPE
+from tokenizers.pre_tokenizers import ByteLevel
+from tokenizers.processors import TemplateProcessing
+from tokenizers.trainers import BpeTrainer
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
+
+from rdlib.micro import gsm, mmlu
+from rdlib.tasks.prompts import micro_question
 
 ROWS = 400  # of an embedding, above every id of `make_tokenizer`
 SHAPE = {
@@ -53,6 +64,45 @@ MORE = {
 }
 
 
+CHATML = (
+    "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+BRACKETS = (
+    "{{ bos_token }}{% for m in messages %}{% if m['role'] == 'user' %}{{ '[INST] ' + m['content'] + ' [/INST]' }}"
+    "{% elif m['role'] == 'assistant' %}{{ ' ' + m['content'] + eos_token }}"
+    "{% else %}{{ raise_exception('Only user and assistant roles are supported!') }}{% endif %}{% endfor %}"
+)
+THINKING = CHATML.replace("assistant\n'", "assistant\n<think>\n'")
+WITHOUT_THINKING = CHATML.replace("assistant\n'", "assistant\n<think>\n\n</think>\n\n'")
+SPECIAL = ["<s>", "</s>", "<pad>", "<|im_start|>", "<|im_end|>", "[INST]", "[/INST]"]
+
+
+def byte_level(special: list[str], texts: list[str]) -> Tokenizer:
+    """A byte-level BPE tokenizer of some texts, without settings."""
+    core = Tokenizer(BPE())
+    core.pre_tokenizer, core.decoder = ByteLevel(add_prefix_space=False), ByteLevelDecoder()
+    core.train_from_iterator(
+        texts, BpeTrainer(vocab_size=400, special_tokens=special, initial_alphabet=ByteLevel.alphabet())
+    )
+    return core
+
+
+def make_tokenizer(
+    around: str | None = None, template: str | None = None, eos: str = "</s>", pad: str | None = "<pad>"
+):
+    """A byte-level BPE tokenizer; `around` is what its post-processor puts around a text, as "<s> $A"."""
+    texts = ["What is 7 * 6? Yes, it is 42.\n#### 42", "The answer is (B). Think step by step.\n\nQuestion: Answer:"]
+    core = byte_level(SPECIAL, texts)
+    if around is not None:
+        special = [(token, core.token_to_id(token)) for token in SPECIAL[:2]]
+        core.post_processor = TemplateProcessing(single=around, special_tokens=special)
+    extra = {"additional_special_tokens": SPECIAL[3:]}
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, bos_token="<s>", eos_token=eos, pad_token=pad, **extra)
+    tokenizer.chat_template = template
+    return tokenizer
+
+
 def make_model(kind: str, **changes) -> PreTrainedModel:
     """A random model of an architecture, by transformers' name; its weights are large, so that its words differ."""
     torch.manual_seed(0)
@@ -78,3 +128,22 @@ def save_settings(folder: Path, name: str, **settings) -> Path:
     """Write a file of settings, such as config.json."""
     (folder / name).write_text(json.dumps(settings))
     return folder
+
+
+def prompt_texts(count: int = 12) -> list[str]:
+    """Prompts of very different lengths."""
+    rng = random.Random(0)
+    texts = []
+    for _ in range(count // 2):
+        choice = mmlu.draw(rng)
+        texts += [micro_question(gsm.draw(rng).question, []), micro_question(choice.question, choice.options)]
+    return texts
+
+
+def chi_square(counts: Counter, probabilities: torch.Tensor, total: int) -> float:
+    """The p-value of counts against probabilities; outcomes expected fewer than five times are one outcome."""
+    expected = probabilities * total
+    large = (expected >= 5).nonzero().squeeze(-1).tolist()
+    observed = [counts[i] for i in large]
+    wanted = [expected[i].item() for i in large]
+    return chisquare([*observed, total - sum(observed)], [*wanted, total - sum(wanted)]).pvalue

@@ -17,13 +17,13 @@ import sys
 import threading
 import time
 from contextlib import closing
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import httpx
 import pandas as pd
 import pytest
 import yaml
+from fake_server import Listening, send
 
 from rdlib.engines import server
 from rdlib.engines.asking import Settings
@@ -69,9 +69,7 @@ class Llama:
         while not self._is_ready():
             assert self.process.poll() is None and time.time() < deadline, self.log.read_text()[-3000:]
             time.sleep(0.5)
-        self.proxy = ThreadingHTTPServer(("127.0.0.1", self.port), self._handler())
-        self.proxy.daemon_threads = True
-        threading.Thread(target=self.proxy.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+        self.proxy = Listening(self.pass_on, self.port)
 
     def _is_ready(self) -> bool:
         try:
@@ -79,41 +77,22 @@ class Llama:
         except httpx.HTTPError:
             return False
 
-    def _handler(self):
-        llama = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self):
-                llama.pass_on(self, b"")
-
-            def do_POST(self):
-                llama.pass_on(self, self.rfile.read(int(self.headers["Content-Length"])))
-
-            def log_message(self, *words):
-                pass
-
-        return Handler
-
-    def pass_on(self, handler, content: bytes) -> None:
+    def pass_on(self, handler, method: str) -> None:
         """Hand a request to the server, and what it says back; kill it after so many answers."""
+        content = handler.rfile.read(int(handler.headers.get("Content-Length") or 0))
         url = f"http://127.0.0.1:{self.inner}{handler.path}"
         try:
-            came = httpx.request(handler.command, url, content=content, timeout=600)
+            came = httpx.request(method, url, content=content, timeout=600)
         except httpx.HTTPError:
             handler.close_connection = True
             return
+        dies = False
         if content and came.status_code == 200:
             with self.lock:
                 self.bodies.append(json.loads(content))
                 self.answered += 1
                 dies = self.answered == self.kill_after
-        else:
-            dies = False
-        handler.send_response(came.status_code)
-        handler.send_header("Content-Length", str(len(came.content)))
-        handler.send_header("Server", came.headers.get("Server", ""))
-        handler.end_headers()
-        handler.wfile.write(came.content)
+        send(handler, came.status_code, {"Server": came.headers.get("Server", "")}, came.content)
         if dies:
             self.kill()
 
@@ -122,8 +101,7 @@ class Llama:
         if self.process.poll() is None:
             os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait(30)
-            self.proxy.shutdown()
-            self.proxy.server_close()
+            self.proxy.close()
 
 
 def teacher_of_the_page() -> dict:

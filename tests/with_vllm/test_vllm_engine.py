@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections import Counter
 from contextlib import closing
 
@@ -14,11 +13,10 @@ from rdlib.engines.generation import Request, sample_to_disk
 from rdlib.engines.transformers_engine import TransformersEngine
 from rdlib.engines.vllm_engine import VllmEngine
 from rdlib.errors import UserError
-from rdlib.micro import gsm, mmlu
 from rdlib.settings import Model, Vllm
-from rdlib.tasks.prompts import Prompt, micro_question
+from rdlib.tasks.prompts import Prompt
 from tests.conftest import MODELS
-from tests.test_generation import chi_square
+from tests.tiny_models import chi_square, prompt_texts
 
 MAX_TOKENS = 60
 SMALL = str(MODELS / "small")
@@ -30,11 +28,7 @@ def prompt_of(text: str) -> Prompt:
 
 @pytest.fixture(scope="module")
 def texts() -> list[str]:
-    """Prompts of very different lengths."""
-    rng = random.Random(0)
-    choices = [mmlu.draw(rng) for _ in range(12)]
-    problems = [micro_question(gsm.draw(rng).question, []) for _ in range(12)]
-    return problems + [micro_question(c.question, c.options) for c in choices]
+    return prompt_texts(24)
 
 
 @pytest.fixture(scope="module")
@@ -63,17 +57,13 @@ def greedy(engine, prompts):
     return engine.generate([Request(prompt, 1, 0.0) for prompt in prompts], 0)
 
 
-def test_prompts_are_encoded_alike(small, prompts, texts):
-    assert [transformers_engine(small).encode(prompt_of(text)) for text in texts] == prompts
-
-
-def test_greedy_responses_are_those_of_transformers(small, vllm, prompts):
-    assert greedy(vllm, prompts) == greedy(transformers_engine(small), prompts)
-
-
-def test_equal_greedy_samples_are_made_once(vllm, prompts):
-    (group,) = vllm.generate([Request(prompts[0], 3, 0.0)], 0)
-    assert group == greedy(vllm, prompts[:1])[0] * 3
+def test_prompts_and_greedy_responses_are_those_of_transformers(small, vllm, prompts, texts):
+    """Equal greedy samples are made once."""
+    local = transformers_engine(small)
+    assert [local.encode(prompt_of(text)) for text in texts] == prompts
+    ours = greedy(vllm, prompts)
+    assert ours == greedy(local, prompts)
+    assert vllm.generate([Request(prompts[0], 3, 0.0)], 0) == [ours[0] * 3]
 
 
 @pytest.mark.parametrize(("temperature", "top_p"), [(1.0, 1.0), (0.5, 1.0), (1.0, 0.9)])

@@ -19,7 +19,7 @@ from rdlib.errors import UserError
 from rdlib.method.ppo_core import Batch, response_logprobs
 from rdlib.study import launch
 from tests.conftest import MODELS, REPOSITORY, copy_study, stage_in
-from tests.test_generation import prompt_texts
+from tests.tiny_models import prompt_texts
 from tests.with_vllm.servers import policy_server
 
 SMALL, LARGE = str(MODELS / "small"), str(MODELS / "large")

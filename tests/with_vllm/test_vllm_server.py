@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import pandas as pd
 import pytest
 
 from rdlib.engines import server
 from rdlib.engines.asking import Ask
-from rdlib.engines.generation import Request, sample_to_disk
+from rdlib.engines.generation import Request
 from rdlib.engines.transformers_engine import TransformersEngine
 from rdlib.errors import UserError
 from rdlib.settings import Model
@@ -75,12 +74,3 @@ def test_a_prompt_that_is_too_long(url):
     ask = Ask(Request(prompt_of("what " * 5000), 1, 0.0), (0,), 0)
     ((_, _, reply),) = engine_of(url).replies({0: ask})
     assert reply.kind == "refused" and "context length" in reply.words
-
-
-def test_sampling_to_disk(url, tmp_path):
-    plan = pd.DataFrame([(text, t, n) for text in QUESTIONS for t, n in ((0.0, 1), (1.0, 3))])
-    plan = plan.set_axis(["id", "temperature", "n"], axis=1)
-    asked = {text: prompt_of(text) for text in QUESTIONS}
-    frames = [sample_to_disk(engine_of(url), plan, asked, tmp_path / name, 1, 5) for name in ("a", "b")]
-    pd.testing.assert_frame_equal(*frames)
-    assert len(frames[0]) == 12
