@@ -230,4 +230,4 @@ def test_the_present_code_makes_the_released_bytes(tmp_path):
     stage = Stage("07_evaluate", record["profile"], "mmlu", **axes).run_with_inputs()
     contents = {label: one["content"] for label, one in verify.released_stages(FOLDERS[0]).items()}
     for one in (*stage.upstream(), stage):
-        assert verify.content_of(one.folder) == contents[one.label], one.label
+        assert one.content == contents[one.label], one.label
