@@ -263,18 +263,34 @@ def test_a_job_that_a_second_attempt_finishes_has_not_failed(jobs, tmp_path):
 @pytest.fixture
 def interruptible():
     """SIGINT as in a terminal: a shell has its background jobs ignore it, and tests may run in one."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    before = {one: signal.signal(one, signal.default_int_handler) for one in (signal.SIGINT, signal.SIGTERM)}
     yield
-    signal.signal(signal.SIGINT, before)
+    for one, handler in before.items():
+        signal.signal(one, handler)
 
 
-def test_an_interrupt_cancels_the_jobs_in_slurm(jobs, tmp_path, slurm, interruptible):
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_an_interrupt_cancels_the_jobs_in_slurm(jobs, tmp_path, slurm, interruptible, name):
     prefix = workflow.job_prefix(tmp_path)
     slurm(squeue=f'echo "7|RUNNING|{prefix}_1"; echo "9|RUNNING|other_1"', scancel=f'echo "$@" > {tmp_path}/cancelled')
-    code = "import os, signal, time; os.kill(os.getppid(), signal.SIGINT); time.sleep(60)"
+    code = f"import os, signal, time; os.kill(os.getppid(), signal.{name}); time.sleep(60)"
     with pytest.raises(KeyboardInterrupt, match="Interrupted: what was finished is kept"):
         follow(jobs, tmp_path, code, workflow.Placed(tmp_path))
     assert (tmp_path / "cancelled").read_text() == "7\n"
+
+
+def test_sigterm_reaches_snakemake_as_ctrl_c_does(jobs, tmp_path, interruptible):
+    """A container's end sends it to the study alone; at SIGTERM Snakemake would wait for its jobs."""
+    code = (
+        "import os, signal, time\n"
+        "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+        f"signal.signal(signal.SIGINT, lambda *_: (open({str(tmp_path / 'ended')!r}, 'w'), os._exit(1)))\n"
+        "os.kill(os.getppid(), signal.SIGTERM)\n"
+        "time.sleep(60)"
+    )
+    with pytest.raises(KeyboardInterrupt, match="Interrupted: what was finished is kept"):
+        follow(jobs, tmp_path, code)
+    assert (tmp_path / "ended").is_file()
 
 
 SUBMITTED = "Job 1 has been submitted with SLURM jobid 2 (log: x)."

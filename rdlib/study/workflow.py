@@ -16,6 +16,7 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -99,7 +100,8 @@ def follow(
     """Run Snakemake, its output in a log file, a bar on the screen; returns the jobs that failed.
 
     Snakemake holds the lock too: should this process be killed, no second run starts beside what it left running.
-    Interrupted, Snakemake ends what it has started; jobs `placed` in SLURM are cancelled here.
+    Interrupted, Snakemake ends what it has started; jobs `placed` in SLURM are cancelled here. SIGTERM interrupts too,
+    as a container's end sends it to this process alone.
     """
     for job in jobs:  # so that no message of an earlier failure is taken for a new one
         job.executed.with_suffix(".error").unlink(missing_ok=True)
@@ -110,6 +112,7 @@ def follow(
         tqdm(total=len(jobs), initial=done, desc="study", unit="job", smoothing=0.05) as bar,
         subprocess.Popen(words, env=os.environ | extra, pass_fds=[lock], **pipes) as process,
     ):
+        signal.signal(signal.SIGTERM, lambda *_: _interrupt(process))
         if placed:
             placed.watch(process)
         try:
@@ -130,6 +133,12 @@ def follow(
         tail = path.read_text().strip().splitlines()[-1]
         raise UserError(f"Snakemake stopped ({tail}); its log is {os.path.relpath(path, ROOT)}.")
     return failed
+
+
+def _interrupt(process: subprocess.Popen) -> None:
+    """Do what a terminal's Ctrl-C does: interrupt Snakemake and this process."""
+    process.send_signal(signal.SIGINT)
+    raise KeyboardInterrupt
 
 
 def failures(text: str, jobs: Iterable[Job]) -> list[Failure]:
