@@ -26,7 +26,7 @@ from rdlib.method import one_base, ppo, rl, scoring, training
 from rdlib.paths import ROOT
 from rdlib.profile import load_profile
 from rdlib.settings import Lora, Model, Training
-from rdlib.study.sizes import KNOWN, Shape, configuration
+from rdlib.study.memory import KNOWN, Shape, configuration
 
 PAD, LORA = 0, Lora(r=16, alpha=32)
 QUICK = Shape(64, 2, 4, 2, 16, 176, 2000, tied=True, qkv_bias=True)

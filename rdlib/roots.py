@@ -2,9 +2,11 @@
 
 torch leaves a tensor's roots to MKL's vector library, which rounds one in five of them to the other neighbour on some
 processors, and not on others. The processor's own instruction, which numpy takes, is correctly rounded everywhere
-(IEEE 754), as are the roots inside torch's optimizers, norms and standard deviations. Of all trainings here only
-GRPO's calls `sqrt` (TRL's standard deviation of a group's rewards), so it calls `install`; tests/test_portable.py
-watches that no other does. Importing this module loads torch.
+(IEEE 754), as are the roots inside torch's optimizers, norms and standard deviations. MKL_CBWR=COMPATIBLE, which the
+mode sets for products, is no help: it is the setting in which 19 % of float32 roots are wrong
+(findings/torch_square_roots.sh). Code that trains with `Tensor.sqrt` calls `install` once; for a single tensor take
+`root`. Of all trainings here only GRPO's calls `sqrt` (TRL's standard deviation of a group's rewards);
+tests/test_portable.py watches that no other does. Importing this module loads torch.
 """
 
 from __future__ import annotations

@@ -2,7 +2,6 @@
 
     python3 scripts/gpu_check.py                              # on a card; any releases that work together
     python3 scripts/gpu_check.py --device cpu --scale tiny    # the same path on a CPU, shapes cut, a minute
-    python3 scripts/gpu_check.py --table FILE                 # the tables of a result file
 
 SFT, reward model and PPO of models in the shapes of Qwen2.5-0.5B and Llama-3.2-1B with random weights, in float32 with
 autocast and in bfloat16 with LoRA, by SDPA and by flash attention; rollouts by vLLM, which sleeps and wakes; and checks
@@ -27,6 +26,8 @@ import re
 import shutil
 import sys
 import tempfile
+import time
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,6 @@ def options(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--device", choices=("auto", "cuda", "cpu"), default="auto")
     parser.add_argument("--scale", choices=("full", "tiny"), help="default: full on a card, tiny on a CPU")
     parser.add_argument("--only", nargs="+", metavar="KIND", help="some of sft, reward_model, ppo, vllm, checks")
-    parser.add_argument("--table", type=Path, metavar="FILE", help="measure nothing, print the tables of a result file")
     return parser.parse_args(arguments)
 
 
@@ -96,43 +96,46 @@ def the_card(asked: str, folder: Path) -> tuple[dict[str, Any], str]:
     return card, method
 
 
-def provenance(card: dict[str, Any], scale: str, minutes: float) -> dict[str, Any]:
+def provenance(given: argparse.Namespace, card: dict[str, Any], scale: str) -> dict[str, Any]:
     """Where the numbers come from: command, card, versions, commit."""
-    from importlib import metadata
-
     from rdlib import artifacts
 
     made = artifacts.environment()
-    versions = {}
-    for name in ("torch", "transformers", "trl", "peft", "accelerate", "vllm", "flash_attn"):
-        try:
-            versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            versions[name] = None
-    command = "python3 scripts/gpu_check.py" + (f" --minutes {minutes:g}" if minutes != 8 else "")
+    optional = {name for name in ("peft", "vllm", "flash_attn") if importlib.util.find_spec(name) is not None}
+    packages = made["packages"] | {name: metadata.version(name) for name in sorted(optional)}
+    command = "python3 scripts/gpu_check.py" + (f" --minutes {given.minutes:g}" if given.minutes != 8 else "")
     kept = {name: made[name] for name in ("commit", "dirty", "python", "machine")}
-    return {"command": command, "started": artifacts.now(), "scale": scale, "card": card, "packages": versions} | kept
+    return {"command": command, "started": artifacts.now(), "scale": scale, "card": card, "packages": packages} | kept
 
 
 def run(given: argparse.Namespace, folder: Path) -> int:
     """Measure all that there is time for, and write a row as soon as it is there; the exit status."""
     from rdlib import artifacts
-    from rdlib.evidence import gpu_rows
     from scripts import gpu_plan
 
-    budget = gpu_plan.Budget(60 * given.minutes)
+    end = time.monotonic() + 60 * given.minutes
     card, method = the_card(given.device, folder)
     scale = given.scale or ("full" if card["kind"] == "cuda" else "tiny")
     path, rows = place(given.out, card), []
-    content = provenance(card, scale, given.minutes) | {"rows": rows}
+    content = provenance(given, card, scale) | {"rows": rows}
     print(f"{card['name']}: {card['measured_tflops']:.3g} TFLOP/s measured. Rows go to {path.name}.", flush=True)
     for work in gpu_plan.works(scale, folder, card, given.only):
-        for row in gpu_plan.measure(work, budget, method):
+        for row in gpu_plan.measure(work, end, method):
             rows.append(row)
             artifacts.write_json(path, content)
-            print(gpu_rows.line(row), flush=True)
-    print(f"\n{gpu_rows.tables(content)}")
+            print(line(row), flush=True)
     return int(any(row["status"] == gpu_plan.FAILED for row in rows))
+
+
+def line(row: dict[str, Any]) -> str:
+    """A row as a line of text."""
+    where = f"{row['model']}, {row['numbers']}, {row['attention']}, {row['row']}"
+    if "seconds" in row:
+        times = f"{row['seconds']:.3g} s (predicted {row['predicted_seconds']:.3g})"
+        memory = f"{row['memory_gib']:.3g} GiB (predicted {row['predicted_gib']:.3g})"
+        return f"{where}: {times}, {memory}, {100 * row['share_of_peak']:.1f} % of the peak"
+    found = f"{row['value']:.3g}, at most {row['at_most']:g}" if "value" in row else row.get("settings", "")
+    return f"{where}: {row['status']}. {row.get('error') or found}"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -144,12 +147,6 @@ def main(arguments: list[str] | None = None) -> int:
     os.environ.update({name: os.environ.get(name, value) for name, value in SURROUNDINGS.items()})
     first = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]  # of several, transformers' Trainer would use all
     os.environ["CUDA_VISIBLE_DEVICES"] = "" if given.device == "cpu" else first
-    if given.table:
-        from rdlib import artifacts
-        from rdlib.evidence import gpu_rows
-
-        print(gpu_rows.tables(artifacts.read_json(given.table)))
-        return 0
     with tempfile.TemporaryDirectory(prefix="gpu_check") as folder:
         return run(given, Path(folder))
 

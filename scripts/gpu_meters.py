@@ -9,12 +9,15 @@ import contextlib
 import platform
 import subprocess
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch.utils.benchmark import Timer
 from transformers import TrainerCallback
+
+from bench.timing import peak_memory
 
 GIB = 2**30
 # Dense bf16 TFLOP/s by the vendors' datasheets; the first name that is part of the card's own counts.
@@ -29,7 +32,6 @@ PEAKS = {
     "RTX 4090": 165.0,
     "RTX 3090": 71.0,
 }
-PRODUCT = 8192  # rows and columns of the matrices that are multiplied to measure a card
 
 
 def device() -> torch.device:
@@ -37,19 +39,12 @@ def device() -> torch.device:
     return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
 
 
-def wait() -> None:
-    """Wait until the GPU has done what it was given."""
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-
-
 @dataclass(frozen=True)
 class Measured:
-    """Seconds, and peak GiB: of tensors (`allocated`), held for them (`reserved`), and gone of the card."""
+    """Seconds, and peak GiB of tensors and gone of the card."""
 
     seconds: float
-    allocated: float
-    reserved: float
+    tensors: float
     card: float
 
 
@@ -57,8 +52,8 @@ class Meter:
     """Measures from its making to `read`."""
 
     def __init__(self) -> None:
-        wait()
         if torch.cuda.is_available():
+            torch.cuda.synchronize()
             torch.cuda.reset_peak_memory_stats()
         else:
             with contextlib.suppress(OSError):  # resets the peak that the kernel counts
@@ -67,24 +62,16 @@ class Meter:
 
     def read(self) -> Measured:
         """What was measured since."""
-        wait()
-        seconds = time.perf_counter() - self.start
-        if not torch.cuda.is_available():
-            return Measured(seconds, *[peak_of_process()] * 3)
-        allocated, reserved = torch.cuda.max_memory_allocated(), torch.cuda.max_memory_reserved()
-        return Measured(seconds, allocated / GIB, reserved / GIB, used())
-
-
-def peak_of_process() -> float:
-    """The most GiB that this process held."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) / 2**20
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        seconds, card = time.perf_counter() - self.start, used()
+        return Measured(seconds, torch.cuda.max_memory_allocated() / GIB if torch.cuda.is_available() else card, card)
 
 
 def used() -> float:
     """GiB of the card that are not free, CUDA's own included; of a CPU the process's peak."""
     if not torch.cuda.is_available():
-        return peak_of_process()
+        return peak_memory() / 1024
     free, total = torch.cuda.mem_get_info()
     return (total - free) / GIB
 
@@ -107,7 +94,7 @@ class StepMeter(TrainerCallback):
         if self.meter is not None:
             self.steps += 1
             found = self.meter.read()
-            self.each = Measured(found.seconds / self.steps, found.allocated, found.reserved, found.card)
+            self.each = replace(found, seconds=found.seconds / self.steps)
 
 
 @dataclass
@@ -120,7 +107,7 @@ class Phases:
 
     def enter(self, name: str | None) -> None:
         """End the present phase and begin another one, or none."""
-        if self.name is not None and self.meter is not None:
+        if self.name is not None:
             self.found[self.name] = self.meter.read()
         self.name, self.meter = name, Meter() if name else None
 
@@ -132,7 +119,7 @@ def facts() -> dict[str, Any]:
     """What the device is and can do: name, memory, driver, and TFLOP/s by its datasheet and measured."""
     measured = measured_tflops()
     if not torch.cuda.is_available():
-        own = {"kind": "cpu", "name": f"CPU, {platform.machine()}", "memory_gib": 64.0, "driver": None, "bf16": True}
+        own = {"kind": "cpu", "name": f"CPU, {platform.machine()}", "memory_gib": 64.0, "driver": None}
         return own | {"datasheet_tflops": None, "measured_tflops": measured, "peak_tflops": measured}
     name, (_, total) = torch.cuda.get_device_name(), torch.cuda.mem_get_info()
     known = next((peak for card, peak in PEAKS.items() if card in name), None)
@@ -151,15 +138,7 @@ def driver() -> str | None:
 
 
 def measured_tflops() -> float:
-    """TFLOP/s of a product of random matrices, in bf16 on a GPU: the best of ten after three."""
-    cuda = torch.cuda.is_available()
-    size, dtype = (PRODUCT, torch.bfloat16) if cuda else (512, torch.float32)
-    a, b = (torch.randn(size, size, device=device(), dtype=dtype) for _ in range(2))
-    seconds = []
-    for _ in range(13):
-        wait()
-        start = time.perf_counter()
-        a @ b
-        wait()
-        seconds.append(time.perf_counter() - start)
-    return 2 * size**3 / min(seconds[3:]) / 1e12
+    """TFLOP/s of a product of random matrices, in bf16 on a GPU: the median of a second."""
+    size, dtype = (8192, torch.bfloat16) if torch.cuda.is_available() else (512, torch.float32)
+    matrices = {name: torch.randn(size, size, device=device(), dtype=dtype) for name in "ab"}
+    return 2 * size**3 / Timer("a @ b", globals=matrices).blocked_autorange(min_run_time=1).median / 1e12

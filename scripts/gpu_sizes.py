@@ -18,24 +18,19 @@ from tokenizers import AddedToken, Tokenizer
 from tokenizers.decoders import ByteLevel as ByteLevelDecoder
 from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import ByteLevel
-from transformers import (
-    AutoModelForCausalLM,
-    PreTrainedTokenizerBase,
-    PreTrainedTokenizerFast,
-)
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from rdlib.method.reward_model import STUDENT_NEGATIVE, STUDENT_POSITIVE, TEACHER_POSITIVE, Response
 from rdlib.paths import ROOT
-from rdlib.study.sizes import KNOWN, LONGEST, Shape, configuration
+from rdlib.settings import Model
+from rdlib.study.memory import KNOWN, LONGEST, Shape, configuration
 from rdlib.study.stage import Stage
 from rdlib.tasks import prompts
 
 QWEN, LLAMA = "Qwen2.5-0.5B", "Llama-3.2-1B"
 FLOAT32, LORA = "float32, bf16 autocast", "bfloat16, LoRA"
 SDPA, FLASH = "sdpa", "flash_attention_2"
-BASE = ROOT / "params" / "single_gpu.yaml"
 PROMPT = LONGEST["gsm8k"]  # tokens
-CELL = {"dataset": "gsm", "teacher": "strong", "student": "small"}
 PAD, EOS, START, END = "<|pad|>", "<|endoftext|>", "<|im_start|>", "<|im_end|>"
 TEMPLATE = (
     "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>\n' }}{% endfor %}"
@@ -49,10 +44,9 @@ class Scale:
     """How large everything is: the shapes by name, tokens of a response, and the batches of an optimizer step.
 
     `rows` of SFT, `queries` of the reward model with `samples` of each kind, `episodes` of PPO in minibatches of
-    `minibatch`; each is shared by `accumulation` passes.
+    `minibatch`; each is shared by two passes.
     """
 
-    name: str
     shapes: dict[str, Shape]
     response: int
     rows: int
@@ -60,7 +54,6 @@ class Scale:
     samples: int
     episodes: int
     minibatch: int
-    accumulation: int = 2
 
     @property
     def length(self) -> int:
@@ -68,61 +61,83 @@ class Scale:
         return PROMPT + self.response
 
 
+TINY = {
+    QWEN: Shape(64, 2, 4, 2, 16, 128, 2000, tied=True, qkv_bias=True),
+    LLAMA: Shape(96, 2, 4, 2, 24, 192, 2000, tied=True),
+}
 SCALES = {
-    "full": Scale("full", {name: KNOWN[name] for name in (QWEN, LLAMA)}, 290, 32, 8, 4, 64, 32),
-    "tiny": Scale(
-        "tiny",
-        {
-            QWEN: Shape(64, 2, 4, 2, 16, 128, 2000, tied=True, qkv_bias=True),
-            LLAMA: Shape(96, 2, 4, 2, 24, 192, 2000, tied=True),
-        },
-        24,
-        4,
-        2,
-        2,
-        4,
-        4,
-    ),
+    "full": Scale({name: KNOWN[name] for name in TINY}, 290, rows=32, queries=8, samples=4, episodes=64, minibatch=32),
+    "tiny": Scale(TINY, 24, rows=4, queries=2, samples=2, episodes=4, minibatch=4),
 }
 
 
-# ---- settings
+@dataclass(frozen=True)
+class Work:
+    """One job: its kind, the model, how its numbers are held, its attention, and where and what it runs on.
 
+    `folder` holds the models; `card` is what `gpu_meters.facts` found.
+    """
 
-def training_settings(numbers: str, attention: str, accumulation: int) -> dict[str, Any]:
-    """The profile's section `training`; what is trained whole goes with gradient checkpointing, adapters without."""
-    lora = numbers == LORA
-    return {
-        "gradient_accumulation": accumulation,
-        "gradient_checkpointing": not lora,
-        "precision": "bf16",
-        "weights": "bfloat16" if lora else "float32",
-        "lora": {"r": 16, "alpha": 32} if lora else None,
-        "attention": attention,
-    }
+    kind: str
+    model: str
+    numbers: str
+    attention: str
+    scale_name: str
+    folder: Path
+    card: dict[str, Any]
 
+    @property
+    def scale(self) -> Scale:
+        """The sizes of everything."""
+        return SCALES[self.scale_name]
 
-def write_profile(
-    path: Path, scale: Scale, model: str, numbers: str, attention: str, hardware: dict[str, Any], weights: Path
-) -> Path:
-    """Write a profile like params/single_gpu.yaml whose student is the model in the folder `weights`."""
-    content = yaml.safe_load(BASE.read_text(encoding="utf-8"))
-    given = {"model": str(weights), "engine": "transformers", "parameters": float(scale.shapes[model].parameters)}
-    content |= {"name": "gpu_check", "students": {"small": given}, "hardware": {"gpus": 1} | hardware}
-    content["datasets"]["gsm"] |= {"train": 64, "validation": 4, "test": 4, "perturbed_test": 0}
-    content["datasets"]["gsm"]["max_tokens"] = scale.response
-    content["sft"] |= {"batch_size": scale.rows}
-    content["reward_model"] |= {"batch_size": scale.queries, "samples_per_kind": scale.samples}
-    content["ppo"] |= {"episodes_per_update": scale.episodes, "minibatch_size": scale.minibatch}
-    content["generation"] |= {"batch_size": scale.episodes, "engine": "transformers"}
-    content["training"] = training_settings(numbers, attention, scale.accumulation)
-    path.write_text(yaml.safe_dump(content), encoding="utf-8")
-    return path
+    @property
+    def of(self) -> dict[str, Any]:
+        """The columns of a row that say what it is of."""
+        return {"model": self.model, "numbers": self.numbers, "attention": self.attention}
 
+    @property
+    def parameters(self) -> float:
+        """Those of the model."""
+        return float(self.scale.shapes[self.model].parameters)
 
-def stage_of(name: str, profile: Path) -> Stage:
-    """A stage of the profile's only cell."""
-    return Stage(name, str(profile), method="sft" if name == "03_sft_warmup" else "ours", **CELL)
+    @property
+    def weights(self) -> Path:
+        """The folder of the model, which lies in that of a stage."""
+        return self.folder / self.model / "model"
+
+    @property
+    def source(self) -> Model:
+        """The model, which lies in `weights`."""
+        return Model(model=str(self.weights), engine="transformers", parameters=self.parameters)
+
+    def stage(self, name: str) -> Stage:
+        """A stage of the only cell of a profile like params/single_gpu.yaml, whose student is the model."""
+        scale, content = self.scale, yaml.safe_load((ROOT / "params/single_gpu.yaml").read_text(encoding="utf-8"))
+        hardware = {"gpus": 1, "gpu_memory_gib": self.card["memory_gib"], "gpu_tflops": self.card["peak_tflops"]}
+        content |= {"name": "gpu_check", "students": {"small": self.source.model_dump()}, "hardware": hardware}
+        content["datasets"]["gsm"] |= {"train": 64, "validation": 4, "test": 4, "perturbed_test": 0}
+        content["datasets"]["gsm"]["max_tokens"] = scale.response
+        content["sft"] |= {"batch_size": scale.rows}
+        content["reward_model"] |= {"batch_size": scale.queries, "samples_per_kind": scale.samples}
+        content["ppo"] |= {"episodes_per_update": scale.episodes, "minibatch_size": scale.minibatch}
+        content["generation"] |= {"batch_size": scale.episodes, "engine": "transformers"}
+        content["training"] = self.training()
+        path = self.folder / "profile.yaml"
+        path.write_text(yaml.safe_dump(content), encoding="utf-8")
+        return Stage(name, str(path), "gsm", "strong", "small", "sft" if name == "03_sft_warmup" else "ours")
+
+    def training(self) -> dict[str, Any]:
+        """The profile's section; what is trained whole goes with gradient checkpointing, adapters without."""
+        lora = self.numbers == LORA
+        return {
+            "gradient_accumulation": 2,
+            "gradient_checkpointing": not lora,
+            "precision": "bf16",
+            "weights": "bfloat16" if lora else "float32",
+            "lora": {"r": 16, "alpha": 32} if lora else None,
+            "attention": self.attention,
+        }
 
 
 # ---- a model and its tokenizer
@@ -162,15 +177,17 @@ def write_weights(folder: Path, shape: Shape, device: torch.device) -> int:
 
 
 class Texts:
-    """Questions and responses of random letters, as long as the scale says; a letter is a token."""
+    """Questions and responses of random letters, as long as the scale says; a letter is a token.
+
+    The first four questions are for validation, the others for training.
+    """
 
     def __init__(self, scale: Scale, stage: Stage, tokenizer: PreTrainedTokenizerBase, count: int):
-        self.scale, self.rng = scale, random.Random(0)
-        room = PROMPT - len(self._encoded(stage, tokenizer, ["x"])[0]) + 1
-        asked = [self._letters(room) for _ in range(count)]
-        splits = ["validation" if number < 4 else "train" for number in range(count)]
-        self.questions = self._table(asked, splits)
-        self.prompts = prompts.of_questions(stage.dataset_settings, self.questions)
+        self.scale, self.rng, settings = scale, random.Random(0), stage.dataset_settings
+        (shortest,) = prompts.of_questions(settings, _table(["x"])).values()
+        room = PROMPT - len(prompts.encode(tokenizer, shortest)) + 1
+        self.questions = _table([self._letters(room) for _ in range(count)])
+        self.prompts = prompts.of_questions(settings, self.questions)
         self.encode = prompts.Encoder(self.prompts, tokenizer)
         lengths = {len(ids) for ids in self.encode.prompts.values()} | {len(self.encode.response("a", True)) - 2}
         if lengths != {PROMPT, 0}:
@@ -179,6 +196,11 @@ class Texts:
     def ids(self, split: str) -> list[str]:
         """The questions of a split."""
         return list(self.questions["id"][self.questions["split"] == split])
+
+    @property
+    def queries(self) -> list[list[int]]:
+        """The tokens of the prompts of the training questions."""
+        return [self.encode.prompts[key] for key in self.ids("train")]
 
     def response(self) -> str:
         """A response whose tokens, with the end token, are as many as there may be."""
@@ -198,10 +220,8 @@ class Texts:
     def _letters(self, count: int) -> str:
         return "".join(self.rng.choices(LETTERS, k=count))
 
-    def _encoded(self, stage: Stage, tokenizer: PreTrainedTokenizerBase, asked: list[str]) -> list[list[int]]:
-        given = prompts.of_questions(stage.dataset_settings, self._table(asked, ["train"] * len(asked)))
-        return [prompts.encode(tokenizer, prompt) for prompt in given.values()]
 
-    def _table(self, asked: list[str], splits: list[str]) -> pd.DataFrame:
-        table = pd.DataFrame({"id": [f"q{number}" for number in range(len(asked))], "split": splits})
-        return table.assign(question=asked, options=[()] * len(asked), group="made up")
+def _table(questions: list[str]) -> pd.DataFrame:
+    ids = [f"q{number}" for number in range(len(questions))]
+    table = pd.DataFrame({"id": ids, "question": questions, "options": [()] * len(ids), "group": "made up"})
+    return table.assign(split=["validation" if number < 4 else "train" for number in range(len(ids))])

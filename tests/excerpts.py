@@ -19,9 +19,10 @@ def excerpt(results: Path, seeds: tuple[int, ...] = (0,), answered: bool = False
     for seed in seeds:
         found = result_files.read(RELEASED / f"seed{seed}")
         groups = ("study", "ablations", *(["questions"] if answered else []))
-        gone = [name for name, one in found.experiments.items() if one["group"] not in groups]
+        known = {name: one for name, one in found.experiments.items() if one["group"] in groups}
+        found.record["experiments"] = known
         nothing = Seed(found.record | {"experiments": {}}, {name: table[:0] for name, table in found.tables.items()})
-        kept = result_files.merged(found, nothing, without=gone)
+        kept = result_files.merged(found, nothing)
         kept.tables = {name: _few(table) for name, table in kept.tables.items()}
         kept.documents.pop("measured.json", None)
         result_files.write(results / f"seed{seed}", kept)

@@ -8,7 +8,6 @@ Rows name axes, `variant` ("reward_model.lam=0.25", "" for none) and seed; of qu
 from __future__ import annotations
 
 import hashlib
-from functools import reduce
 from pathlib import Path
 
 import pandas as pd
@@ -17,86 +16,71 @@ from rdlib import artifacts
 from rdlib.evidence.result_tables import KEY_LENGTH, PROVENANCE, RUN, STAGE
 from rdlib.study import results
 
-STAGES = {
-    "reward_scores": "05_reward_model",
-    "reward_model_history": "05_reward_model",
-    "sft_history": "03_sft_warmup",
-    "ppo_history": "06_ppo",
-    "pseudo_labels": "02_judgement",
-    "thresholds": "01_teacher_responses",
-    "correctness": "07_evaluate",
-    "reviewers": "07_evaluate",
+# Of each property: the kind of its rows, and the stage that they are of
+KINDS = {
+    "correctness": ("answers", "07_evaluate"),
+    "reviewers": ("answers", "07_evaluate"),
+    "reward_scores": ("scores", "05_reward_model"),
+    "reward_model_history": ("curves", "05_reward_model"),
+    "sft_history": ("curves", "03_sft_warmup"),
+    "ppo_history": ("curves", "06_ppo"),
+    "pseudo_labels": ("votes", "02_judgement"),
+    "thresholds": ("votes", "01_teacher_responses"),
+    "judged": ("responses", None),
+    "question_costs": ("costs", None),
 }
-KINDS = {"reward_model_history": "curves", "sft_history": "curves", "ppo_history": "curves"}
-KINDS |= {"correctness": "answers", "reviewers": "answers", "judged": "responses", "question_costs": "costs"}
-KINDS |= {"reward_scores": "scores", "pseudo_labels": "votes", "thresholds": "votes"}
 ABLATIONS = {
     "reward_model.lam": "lambda",
     "reward_model.teacher_share": "data_ratio",
     "reward_model.source": "reward_source",
     "reward.mismatch": "correctness",
 }
+OTHERS = {None: "RM", "02_judgement": "judgement", "01_teacher_responses": "R4"}  # experiments of stages of no variant
 AXES = ["dataset", "teacher", "student", "method"]
-NAMES = f"{RUN} {STAGE}".split()
+RELATION = [*f"{RUN} {STAGE}".split(), "stage"]
 
 
 def write(folder: Path, seed: int, commit: str = "0" * 40, **short: pd.DataFrame) -> Path:
     """Add the rows to the results of a seed; those of an experiment take the place of the same one's."""
     parts: dict[str, list[pd.DataFrame]] = {name: [] for name in results.FILES}
     for name, table in short.items():
-        kind = KINDS.get(name, name)
-        parts[kind].append(_long(table.reset_index(drop=True), STAGES.get(name), seed))
-    relation = [
-        frame[[*NAMES, *_settings(frame), "stage"]].drop_duplicates()
-        for kind, frames in parts.items()
-        for frame in frames
-        if kind != "costs"
-    ]
-    told = pd.concat(parts["costs"]) if parts["costs"] else pd.DataFrame(columns=["key", "experiment", "arm"])
-    known = set(zip(told["key"], told["experiment"], told["arm"], strict=True))
-    more = pd.concat(relation, ignore_index=True).drop_duplicates() if relation else pd.DataFrame()
-    if len(more):
-        names = zip(more["key"], more["experiment"], more["arm"], strict=True)
-        parts["costs"].append(more[[one not in known for one in names]])
+        kind, stage = KINDS.get(name, (name, None))
+        parts[kind].append(_long(table.reset_index(drop=True), stage, seed))
+    others = [frame for kind, frames in parts.items() for frame in frames if kind != "costs"]
+    relation = [frame[[*RELATION, *(n for n in frame if "." in n)]].drop_duplicates() for frame in others]
+    costs = pd.concat([*parts["costs"], *relation], ignore_index=True)  # which say what stages there are
+    again = costs.duplicated(["key", "experiment", "arm"])
+    spent = pd.Series(range(len(costs))) < sum(map(len, parts["costs"]))
+    parts["costs"] = [costs[spent | ~again]]
     stacked = {kind: pd.concat(frames, ignore_index=True) for kind, frames in parts.items() if frames}
     tables = {name: results.in_shape(stacked.get(kind, pd.DataFrame()), name) for kind, name in results.FILES.items()}
     record = _record(tables["costs.parquet"], seed, commit)
-    results.write(folder, results.merged(results.read(folder), results.Seed(record, tables), without=()))
+    results.write(folder, results.merged(results.read(folder), results.Seed(record, tables)))
     return folder
 
 
 def _long(table: pd.DataFrame, stage: str | None, seed: int) -> pd.DataFrame:
     """Rows with everything that names them."""
+    table = table.rename(columns={"question": "experiment"})
     if "cell" in table and "dataset" not in table:
         axes = table["cell"].str.split("/", expand=True).set_axis(AXES[:3], axis=1)
         table = table.assign(**{name: axes[name] for name in axes}, method="ours")
-    table = table.rename(columns={"question": "experiment"})
-    if "stage" not in table:
-        table = table.assign(stage=stage or "13_judged_responses")
     if "dataset" not in table:
         table = table.assign(dataset=table["benchmark"].str.removesuffix("_plus"))
-    table = table.assign(
-        **{name: table.get(name, pd.Series("", table.index)).fillna("") for name in [*AXES, "variant"]}
-    )
+    named = {name: table.get(name, pd.Series("", table.index)).fillna("") for name in [*AXES, "variant"]}
+    table = table.assign(**named)
     table = table.assign(seed=seed, **_settings_of(table["variant"]))
-    given = "experiment" in table
-    if not given:
-        table = table.assign(experiment=_experiments(table, stage))
-    defaults = {"arm": table["method"].where(table["variant"] == "", table["variant"]), "level": None}
+    ablation = table["variant"].str.partition("=")[0].map(ABLATIONS).fillna("main")
+    defaults = {"stage": stage or "13_judged_responses", "experiment": OTHERS.get(stage, ablation)}
+    keys = ["stage", *AXES, "variant", *(["experiment", "arm", "level", "cell"] if "experiment" in table else [])]
+    defaults |= {"arm": table["method"].where(table["variant"] == "", table["variant"]), "level": None}
     defaults |= {"reference": False, "cell": table["dataset"] + "/" + table["teacher"] + "/" + table["student"]}
     defaults |= {"split": "test", "moment": "" if stage is None else "kept"}
     table = table.assign(**{name: value for name, value in defaults.items() if name not in table})
-    keys = ["stage", *AXES, "variant", *(["experiment", "arm", "level", "cell"] if given else [])]
     texts = table[keys].astype("object").fillna("").astype(str)
-    names = reduce(lambda first, second: first + "/" + second, (texts[name] for name in keys))
+    names = texts["stage"].str.cat(texts[keys[1:]], sep="/")
     hashed = {name: hashlib.sha256(f"{name}/{seed}".encode()).hexdigest()[:KEY_LENGTH] for name in names.unique()}
     return table.assign(key=names.map(hashed))
-
-
-def _experiments(table: pd.DataFrame, stage: str | None) -> pd.Series:
-    if stage in (None, "02_judgement", "01_teacher_responses"):
-        return pd.Series({None: "RM", "02_judgement": "judgement", "01_teacher_responses": "R4"}[stage], table.index)
-    return table["variant"].str.partition("=")[0].map(ABLATIONS).fillna("main")
 
 
 def _settings_of(variants: pd.Series) -> dict[str, list]:
@@ -111,10 +95,6 @@ def _number(text: str | None) -> float | str | None:
         return None if text is None else float(text)
     except ValueError:
         return text
-
-
-def _settings(table: pd.DataFrame) -> list[str]:
-    return [name for name in table if "." in name]
 
 
 def _record(costs: pd.DataFrame, seed: int, commit: str) -> dict:

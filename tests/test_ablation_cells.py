@@ -12,7 +12,7 @@ from test_claims import answers as graded
 from test_claims import study as evaluated
 
 from rdlib.evidence import claims
-from rdlib.evidence.result_tables import open_results, read_record
+from rdlib.evidence.result_tables import read_record
 from rdlib.evidence.verdicts import INCONCLUSIVE, SUPPORTED
 from rdlib.study import dag, estimate, publish
 from rdlib.study.experiments import ablation_cells, named, runs
@@ -107,31 +107,20 @@ def test_c8_is_the_mean_over_the_cells():
 
 
 @pytest.mark.slow
-def test_exhibits_of_two_cells_are_trained_again_gathered_and_drawn(study, tmp_path, at_root):
+def test_an_exhibit_of_two_cells_is_trained_again_gathered_and_drawn(study, tmp_path, at_root):
     root = copy_study(study, tmp_path / "root")
     content = tiny_settings() | {"teachers": {"strong": "models/strong"}}
     content["grid"] |= grid_of(GSM, LARGE) | {"lam": [0.5, 1.0]}
     (root / PARAMS).write_text(yaml.safe_dump(content))
     at_root(root)
-    for name in ("figure_5_lambda", "figure_over_optimisation"):
-        jobs = exhibit_jobs(name, PARAMS, [0])
-        for job in jobs:
-            for stage in job.stages:
-                stage.run_with_inputs()
-        dag.draw(name, PARAMS, [0])
-    out = root / "runs/tiny/retrained"
-    curves = pd.read_csv(out / "figure_5_lambda/figure_5_lambda.csv")
+    jobs = exhibit_jobs("figure_5_lambda", PARAMS, [0])
+    for job in jobs:
+        for stage in job.stages:
+            stage.run_with_inputs()
+    dag.draw("figure_5_lambda", PARAMS, [0])
+    out = root / "runs/tiny/retrained/figure_5_lambda"
+    curves = pd.read_csv(out / "figure_5_lambda.csv")
     assert set(zip(curves.student, curves.lam, strict=True)) == {(s, v) for s in ("small", "large") for v in (0.5, 1.0)}
-    along = pd.read_csv(out / "figure_over_optimisation/figure_over_optimisation.csv")
-    assert list(dict.fromkeys(along.cell)) == ["gsm/strong/small", "gsm/strong/large"]
-    judged = open_results(out / "figure_over_optimisation/results").judged
-    (made,) = read_record(out / "figure_5_lambda/results/seed0")["experiments"].values()
+    (made,) = read_record(out / "results/seed0")["experiments"].values()
     assert made["command"].endswith(f"--profile {PARAMS} --seeds 0 --for figure_5_lambda")
-    lines = estimate.exhibit_line("figure_5_lambda", exhibit_jobs("figure_5_lambda", PARAMS, [0]))
-    assert lines.endswith("All of them are done.")
-    for cell in ablation_cells(PARAMS, 0):
-        own, table = judged[judged["cell"] == cell.cell_name], cell.at("13_judged_responses").table("judged")
-        assert own["id"].tolist() == table["id"].tolist() and own["score"].tolist() == table["score"].tolist()
-        ppo = cell.at("06_ppo").jsonl("history").set_index("update")["validation_agreement"]
-        own = along[along.cell == cell.cell_name]
-        assert own.agreement.tolist() == pytest.approx(ppo[own["update"]].tolist(), abs=1e-4)
+    assert estimate.exhibit_line("figure_5_lambda", jobs).endswith("All of them are done.")

@@ -9,7 +9,7 @@ from conftest import stage_in
 
 from rdlib.errors import UserError
 from rdlib.evidence.convergence import both_modes, convergence_table, patience_of, patience_table, rounding_table
-from rdlib.study.rows import Finished
+from rdlib.study import rows
 
 STEPS = {"sft": 320, "ours_wo_r": 96}
 CELL = {"dataset": "gsm", "teacher": "strong", "student": "small", "variant": ""}
@@ -37,7 +37,7 @@ def test_runs_that_took_the_most_steps_are_named():
 
 def test_the_ending_of_a_training_is_that_of_its_curve(study):
     stages = [stage_in(study, "03_sft_warmup", "sft"), stage_in(study, "06_ppo"), stage_in(study, "00_data")]
-    found = [Finished().ending(stage) for stage in stages]
+    found = [rows.ending(stage) for stage in stages]
     assert [len(one) for one in found] == [1, 1, 0]
     table = pd.concat(found)
     sft, ppo = table.to_dict("records")

@@ -1,7 +1,8 @@
-"""README, docs and CONTRIBUTING name what there is: links, files, modules, commands and settings."""
+"""README, docs and CONTRIBUTING name what there is, in plain English, as do help, code, notebooks and profiles."""
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import importlib
 import importlib.util
@@ -9,7 +10,10 @@ import io
 import json
 import re
 import shlex
+import subprocess
+import tokenize
 import tomllib
+from itertools import groupby
 from pathlib import Path
 
 import nbformat
@@ -18,11 +22,12 @@ import yaml
 from conftest import REPOSITORY
 
 from rdlib.__main__ import COMMANDS, main
-from rdlib.evidence import documents
 from rdlib.profile import Profile, load_profile
 from rdlib.study.specification import STAGES
 
-PAGES = [*documents.pages(), REPOSITORY / "CONTRIBUTING.md", REPOSITORY / "CHANGELOG.md"]
+DOCS = [REPOSITORY / "README.md", REPOSITORY / "CONTRIBUTING.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
+PAGES = [*DOCS, REPOSITORY / "CHANGELOG.md"]
+NOTEBOOKS = sorted((REPOSITORY / "notebooks").glob("*.ipynb"))
 FOLDERS = {path.name for path in REPOSITORY.iterdir() if path.is_dir()}
 # What a reader makes by following a page.
 MADE = {
@@ -33,7 +38,7 @@ MADE = {
 }
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
 FENCE = re.compile(r"^ *```(\w*)\n(.*?)^ *```$\n?", re.DOTALL | re.MULTILINE)
-each_page = pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+each_page = pytest.mark.parametrize("page", PAGES, ids=lambda path: path.relative_to(REPOSITORY).as_posix())
 
 
 def prose(text: str) -> str:
@@ -179,28 +184,16 @@ def test_the_layers_stand_in_their_order():
 # ---- what a study is expected to ship
 
 
-def test_the_citation_has_what_its_schema_requires():
+def test_the_citation_is_that_of_readme_and_bibtex():
+    readme, bibtex = (" ".join((REPOSITORY / name).read_text().split()) for name in ("README.md", "docs/cite.md"))
     cited = yaml.safe_load((REPOSITORY / "CITATION.cff").read_text())
     assert {"cff-version", "message", "title", "authors"} <= cited.keys()  # required by the schema of 1.2.0
-    assert cited["cff-version"] == "1.2.0" and cited["type"] == "software"
-    assert cited["version"] == PROJECT["version"] and cited["license"] == PROJECT["license"]
     (paper,) = cited["references"]
-    assert {"type", "title", "authors"} <= paper.keys() and paper["type"] == "article"
-    for author in (*cited["authors"], *paper["authors"]):
-        assert author.keys() in ({"name"}, {"family-names", "given-names"})
-    readme = " ".join((REPOSITORY / "README.md").read_text().replace(">", "").split())
-    assert f"*{paper['title']}*" in readme and paper["url"] in readme
-    for author in paper["authors"]:
-        assert f"{author['given-names']} {author['family-names']}" in readme
-
-
-def test_bibtex_says_the_same():
-    bibtex = " ".join((REPOSITORY / "docs/cite.md").read_text().split())
-    cited = yaml.safe_load((REPOSITORY / "CITATION.cff").read_text())
-    paper = cited["references"][0]
-    names = " and ".join(f"{author['family-names']}, {author['given-names']}" for author in paper["authors"])
-    assert f"{{{paper['title']}}}" in bibtex and f"{{{names}}}" in bibtex
-    assert f"{{{cited['title']}}}" in bibtex and f"version = {{{PROJECT['version']}}}" in bibtex
+    names = [(author["given-names"], author["family-names"]) for author in paper["authors"]]
+    assert f"*{paper['title']}*" in readme.replace("> ", "") and paper["url"] in readme
+    assert all(f"{given} {family}" in readme.replace("> ", "") for given, family in names)
+    expected = [paper["title"], " and ".join(f"{family}, {given}" for given, family in names), cited["title"]]
+    assert all(f"{{{text}}}" in bibtex for text in expected) and f"version = {{{PROJECT['version']}}}" in bibtex
     assert paper["url"].endswith(re.search(r"eprint = \{([\d.]+)\}", bibtex)[1])
 
 
@@ -235,3 +228,92 @@ def test_the_way_to_ask_the_student_of_own_questions_works(monkeypatch, capsys):
     monkeypatch.chdir(REPOSITORY)
     exec(compile(program, "own_questions.md", "exec"), {})
     assert capsys.readouterr().out.strip().endswith(f"-> {example['pseudo_label']}")  # the strong teacher's answer
+
+
+# ---- plain English: phrases and headings over which readers stumble
+
+# A server, an API or an interface is behind an address in the word's own sense.
+LITERALLY = r"(?:(?:an?|the|one|some|its own) )?(?:[\w.-]+ )?(?:servers?|interface|API|proxy|link)\b"
+# Banned, as patterns between the borders of words, and what to write instead.
+INSTEAD = {
+    r"told from (?:0|zero)": "significant",
+    r"told apart|tells? (?:\w+ )?apart": "distinguish, separate",
+    r"(?:is|are|be|was|were) told": "is reported, is shown",
+    r"told (?:first|before|beside)": "printed first",
+    r"held to|holds? (?:\w+ )?to|holding to": "compare with",
+    r"(?:made|makes?|making) (?:\w+ )?again": "rerun, recompute",
+    r"nobody can say": "undecided, under-powered",
+    r"(?:by|at|took|takes|than) the most(?: steps)?": "the step limit",
+    r"amiss": "wrong",
+    r"bears? in mind": "note",
+    r"mend(?:s|ed|ing)?": "fix",
+    r"hardly": "little, rarely",
+    rf"behind(?! {LITERALLY})": "upstream, depends on; after",
+    r"rest(?:s|ed|ing)? on": "depends on",
+    r"without a word": "silently",
+    r"stand-ins?": "simulation, simulated",
+    r"anew": "again",
+    r"the asking": "the run, the requests",
+    r"open ends": "follow-up experiments",
+    r"once more": "again",
+    r"(?:go|goes|went|going) on (?:from|where|with|as)": "resumes, continues",
+    r"at hand": "available",
+    r"on the mean (?:of|over)": "averaged over",
+    r"in the place of": "instead of",
+    r"taken? apart": "split, expanded",
+    r"work(?:s|ed)? out": "compute",
+    r"as far as we found": "as far as we know",
+}
+BANNED = re.compile(rf"\b(?:{'|'.join(INSTEAD)})\b", re.IGNORECASE)
+CLAUSE = re.compile(r"(?:What|Why|Where|When|Which|Who|Whether|How)\b(?! to\b)")
+MODULES = sorted(path for folder in ("rdlib", "scripts", "bench") for path in (REPOSITORY / folder).rglob("*.py"))
+PROFILES = [*sorted((REPOSITORY / "params").rglob("*.yaml")), REPOSITORY / "rdlib/evidence/exhibits.yaml"]
+ADDED = sorted((REPOSITORY / "docs/_templates").glob("*.j2"))
+
+
+def found(text: str) -> list[str]:
+    """The banned phrases in a text."""
+    return BANNED.findall(" ".join(text.split()))
+
+
+def plain(markdown: str) -> str:
+    """A page without code and the addresses of links."""
+    markdown = re.sub(r"^ *```.*?^ *```$", "", markdown, flags=re.DOTALL | re.MULTILINE)
+    return re.sub(r"\]\([^)\s]*\)", "]", re.sub(r"`[^`\n]*`", "", markdown))
+
+
+def texts_of(path: Path) -> list[str]:
+    """What people read of a file: a page or a notebook's text, messages and comments of code, a profile's comments."""
+    if path.suffix == ".ipynb":
+        return [plain(cell.source) for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "markdown"]
+    text = path.read_text(encoding="utf-8")
+    if path.suffix == ".yaml":
+        return [text if path.stem == "exhibits" else " ".join(re.findall(r"(?:^|\s)# ?(.*)", text))]
+    if path.suffix != ".py":
+        return [plain(text)]
+    strings = [n.value for n in ast.walk(ast.parse(text)) if isinstance(n, ast.Constant) and isinstance(n.value, str)]
+    read = tokenize.generate_tokens(io.StringIO(text).readline)
+    comments = enumerate(one for one in read if one.type == tokenize.COMMENT)
+    blocks = groupby(comments, lambda pair: pair[1].start[0] - pair[0])  # those on consecutive lines
+    return strings + [" ".join(comment.string.strip("# ") for _, comment in block) for _, block in blocks]
+
+
+@pytest.mark.parametrize(
+    "path", [*DOCS, *ADDED, *MODULES, *NOTEBOOKS, *PROFILES], ids=lambda path: path.relative_to(REPOSITORY).as_posix()
+)
+def test_what_people_read_is_in_plain_english(path):
+    texts = texts_of(path)
+    assert [phrase for text in texts for phrase in found(text)] == [] and (texts or path.suffix == ".py")
+    headings = re.findall(r"^#+ (.+)$", "\n".join(texts), re.MULTILINE) if path.suffix == ".md" else []
+    assert [one for one in headings if CLAUSE.match(one) and not one.endswith("?")] == [], "a noun or a question"
+
+
+def test_the_help_of_make_is_in_plain_english():
+    shown = subprocess.run(["make", "help"], cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout
+    assert "make study" in shown and found(shown) == []
+
+
+def test_phrases_are_found_across_lines_and_only_as_whole_words():
+    assert found("What is behind\nrests on it, Held to 0.") == ["behind", "rests on", "Held to"]
+    assert found("Amendments depend on the threshold; most are at the mostly harmless end.") == []
+    assert found("A teacher behind an OpenAI-compatible server, behind one interface.") == []

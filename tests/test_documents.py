@@ -14,10 +14,10 @@ import yaml
 from conftest import REPOSITORY
 
 from rdlib.errors import UserError
-from rdlib.evidence import documents, prose
+from rdlib.evidence import documents
 from rdlib.profile import load_profile
 
-ROWS = prose.Rows(
+ROWS = documents.Rows(
     pd.DataFrame(
         {
             "cell": ["gsm/strong/small", "gsm_plus/weak/small", "mmlu/weak/large"],
@@ -34,7 +34,7 @@ GSM = ROWS.where(cell="gsm/strong/small")
 
 
 def filled(text: str, **values) -> str:
-    return prose.fill(text, "page.md.j2", **({"rows": ROWS, "gsm": GSM} | values))
+    return documents.fill(text, "page.md.j2", **({"rows": ROWS, "gsm": GSM} | values))
 
 
 @pytest.mark.parametrize(
@@ -113,12 +113,24 @@ def root(tmp_path) -> Path:
     return tmp_path
 
 
-def test_each_template_is_a_page_that_names_it(root):
+def test_each_template_is_a_page_that_names_it(root, monkeypatch):
+    (root / "docs/templates/card.md.j2").write_text("---\na: 1\n---\n# Three\n")
+    (root / "docs/templates/codemeta.json.j2").write_text('a: {{ content("x.toml").a | tojson }}\nb: [1,]\n')
+    (root / "x.toml").write_text('a = "é"\n')
     note = "<!-- Written from docs/templates/{}.md.j2 by `make docs`: edit that file. -->\n"
-    assert documents.rendered(root) == {
+    expected = {
         root / "README.md": note.format("README") + "# One\n+3.2 pp\n",
         root / "docs/a.md": note.format("a") + "# Two\n3.19\n",
+        root / "docs/card.md": f"---\na: 1\n---\n{note.format('card')}# Three\n",
+        root / "codemeta.json": '{\n  "a": "é",\n  "b": [\n    1\n  ]\n}\n',
     }
+    assert documents.rendered(root) == expected
+    monkeypatch.setattr(documents, "ROOT", root)
+    with pytest.raises(UserError, match="Not as their templates say: README.md, docs/a.md.*json. Run `make docs`."):
+        documents.run(argparse.Namespace(check=True))
+    documents.run(argparse.Namespace(check=False))
+    documents.run(argparse.Namespace(check=True))
+    assert {path: path.read_text() for path in expected} == expected
 
 
 def test_every_page_with_an_error_is_named_and_nothing_is_written(root, monkeypatch):
@@ -130,15 +142,6 @@ def test_every_page_with_an_error_is_named_and_nothing_is_written(root, monkeypa
     sentence = "line 1: there is no claim.csv in figures/: `make figures` draws the released tables."
     assert str(error.value).splitlines() == [f"docs/templates/{name}.md.j2, {sentence}" for name in ("README", "a")]
     assert not (root / "README.md").exists()
-
-
-def test_pages_are_written_and_checked(root, monkeypatch):
-    monkeypatch.setattr(documents, "ROOT", root)
-    with pytest.raises(UserError, match="Not as their templates say: README.md, docs/a.md. Run `make docs`."):
-        documents.run(argparse.Namespace(check=True))
-    documents.run(argparse.Namespace(check=False))
-    documents.run(argparse.Namespace(check=True))
-    assert documents.pages(root) == [root / "README.md", root / "docs/a.md"]
 
 
 def test_no_measured_number_is_typed_into_a_page():
@@ -159,25 +162,22 @@ def test_times_are_of_released_seeds_and_of_listed_runs(root):
     assert table("measured").column("peak_memory_gib").max() == 4 and table("seeds").values("seed") == [0, 1]
 
 
-def test_the_setting_that_the_profile_has_is_chosen_among_those_tried(root, monkeypatch):
+def test_the_setting_that_the_profile_has_is_chosen_among_those_tried(root):
     """Trials with a patience of 160 say nothing about a longer one, which those of another group had."""
-    rate = load_profile(REPOSITORY / "params/micro.yaml").sft.learning_rate
+    profile = REPOSITORY / "params/micro.yaml"
+    rate = load_profile(profile).sft.learning_rate
     arms = {name: {"settings": {"sft.learning_rate": rate * x}} for name, x in (("a", 0.5), ("b", 1))}
     groups = {"rate": {"title": "Which rate?", "arms": arms}, "more": {"title": "More?", "arms": arms}}
-    (root / documents.TRIALS).parent.mkdir(parents=True)
-    (root / documents.TRIALS).write_text(
-        yaml.safe_dump({"profile": "params/micro.yaml", "experiments": groups}, sort_keys=False)
-    )
-    (root / "params/micro.yaml").write_bytes((REPOSITORY / "params/micro.yaml").read_bytes())
-    axes = {"cell": "gsm/t/s", "stage": "03_sft_warmup"}
+    (root / "params").mkdir()
+    (root / "params/micro.yaml").write_bytes(profile.read_bytes())
+    tried = yaml.safe_dump({"profile": "params/micro.yaml", "experiments": groups}, sort_keys=False)
+    (root / documents.TRIALS).write_text(tried)
     for group, longest in (("rate", 160), ("more", 192)):
-        names = axes | {"experiment": f"trials:{group}"}
-        tried = [names | {"arm": arm, "best": 0.25, "best_step": 32, "steps": 64 + longest} for arm in arms]
-        curve = [
-            names | {"arm": "a", "step": step, "agreement": 0.25 * (step == 32)} for step in range(0, 64 + longest, 32)
-        ]
-        short = {"trainings": pd.DataFrame(tried), "curves": pd.DataFrame(curve)}
-        long_tables.write(root / "figures/results/seed100", 100, **short)
+        names = {"cell": "gsm/t/s", "stage": "03_sft_warmup", "experiment": f"trials:{group}"}
+        ends = [names | {"arm": arm, "best": 0.25, "best_step": 32, "steps": 64 + longest} for arm in arms]
+        steps = pd.Series(range(0, 64 + longest, 32))
+        curve = pd.DataFrame({"step": steps, "agreement": 0.25 * (steps == 32)}).assign(**names, arm="a")
+        long_tables.write(root / "figures/results/seed100", 100, trainings=pd.DataFrame(ends), curves=curve)
     table = documents.tables_of(root)
     assert table("trials", question="Which rate?", chosen=True).trial == "b"
     assert table("patience", question="Which rate?").values("patience") == [96, 128, 160]

@@ -5,15 +5,15 @@ from __future__ import annotations
 import importlib
 import json
 import shutil
-import subprocess
-import sys
+from dataclasses import replace
 from types import SimpleNamespace
 
+import long_tables
 import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from conftest import REPOSITORY
+from conftest import PARAMS, REPOSITORY, make_root, patch_root, tiny_settings
 from excerpts import excerpt, own_questions
 
 from rdlib.__main__ import main
@@ -25,7 +25,6 @@ from rdlib.evidence import (
     gallery,
     looks,
     paper,
-    paper_figures,
     plots,
     result_tables,
     tables,
@@ -33,7 +32,8 @@ from rdlib.evidence import (
 from rdlib.evidence.criteria import load_criteria
 from rdlib.evidence.gallery import EXHIBITS, Exhibit
 from rdlib.evidence.result_tables import open_results
-from rdlib.study import experiments, figures, notebook
+from rdlib.study import estimate, experiments, figures, notebook, workflow
+from rdlib.study.jobs import exhibit_jobs, exhibit_runs
 from rdlib.study.specification import STAGES, dag_edges
 
 FIGURES = REPOSITORY / "figures"
@@ -62,28 +62,17 @@ def test_every_exhibit_is_shown_by_its_notebook_or_read_by_it():
         assert f'\\"{exhibit.name}\\"' in text or f"{exhibit.name}.csv" in text, exhibit.name
 
 
-def test_a_misspelt_field_is_refused():
-    with pytest.raises(ValueError, match="figur"):
-        Exhibit(name="x", title="X", caption="X.", experiments=(), of=(), notebook="12", figur="plots.line")
-
-
 @pytest.mark.parametrize(
     ("name", "hint"),
     [
         ("figure_5", r"did you mean figure_5_lambda\?"),
         ("table_2_mian", r"did you mean table_2_main"),
-        ("nothing like it", r"give one of claims, .*open_effects\."),
         ("", r"NAME is missing: give one of claims, "),
     ],
 )
 def test_a_name_that_is_none_gets_the_close_ones(name, hint):
     with pytest.raises(UserError, match=hint):
         gallery.find(name)
-
-
-def test_drawing_needs_no_torch():
-    code = "import sys, rdlib.study.figures; sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY).returncode == 0
 
 
 # ---- what is drawn and what is left out
@@ -112,6 +101,7 @@ def test_of_own_questions_only_what_was_run_is_drawn(tmp_path):
     assert set(found["claims"]["claim"]) == {"C2", "C4"} and np.isfinite(found["claims"]["mean_difference"]).all()
     gallery.draw(EXHIBITS["claims"], evidence, out, found["claims"])
     assert "Not judged, because these results lack the runs: C1, C3, C5" in (out / "claims.md").read_text()
+    assert "answers grew short (from 60 to 20 tokens)" in EXHIBITS["health"].note(evidence)
     without_answers(tmp_path / "results")
     evidence = open_results(tmp_path / "results")
     names = ("claims", "claims_cells", "figure_claims_methods", "table_2_main", "figure_main_results")
@@ -134,53 +124,38 @@ def test_of_the_vote_alone_its_figures_are_drawn_and_the_rest_has_a_reason(tmp_p
     (folder / "example.json").unlink()
     evidence = open_results(tmp_path / "results", edges=dag_edges())
     assert evidence.correctness.empty and not evidence.asks_for_all
-    paths = gallery.draw_all(evidence, tmp_path / "out")
-    names = {path.stem for path in paths}
+    earlier = tmp_path / "out/question_r1.md"
+    earlier.parent.mkdir()
+    earlier.write_text("of other results")
+    names = {path.stem for path in gallery.draw_all(evidence, tmp_path / "out")}
+    assert not earlier.exists()
     assert {"figure_2_pipeline", "figure_3_failure_ratio", "figure_4_judged_correctness"} <= names
     assert not names & {"table_2_main", "power", "table_1_example", "figure_5_lambda", "question_r1"}
     others = [one for one in EXHIBITS.values() if one.name not in names and not one.cells]
     assert all(one.why_left_out(evidence).startswith("it ") for one in others)
 
 
-def test_an_earlier_drawing_of_what_is_left_out_now_is_removed(tmp_path):
-    (tmp_path / "question_r1.md").write_text("of other results")
-    evidence = open_results(excerpt(tmp_path / "results"))
-    paths = gallery.draw_all(evidence, tmp_path, "13_reviewer_questions")
-    names = {"question_r7_seeds", "figure_question_r4_threshold", "ranking_by_lambda"}  # of the study
-    assert {path.stem for path in paths} == names and not (tmp_path / "question_r1.md").exists()
-
-
 @pytest.mark.parametrize(
     ("name", "why"),
     [
         ("figure_5_lambda", "it needs runs of lambda (`python -m rdlib study --experiments lambda`)"),
-        (
-            "table_4_reward_source",
-            "it needs runs of reward_source (`python -m rdlib study --experiments reward_source`)",
-        ),
-        ("question_r1", "it needs runs of R1 (`python -m rdlib study --experiments R1`)"),
         ("open_style", "(`python -m rdlib study --experiments params/followups.yaml:teacher_style`)"),
-        ("rounding", "it needs runs of rounding (`python -m rdlib study --experiments rounding`)"),
+        ("figure_claims_methods", "not run (`python -m rdlib study --methods sft ours_wo_r ours_wo_d`)"),
         ("table_2_main", "*Table 2: main results* is left out: it needs questions with gold answers."),
         ("mmlu_by_category", "it needs other questions, or more seeds, than these results have"),
     ],
 )
 def test_what_is_left_out_is_one_line_with_the_command(tmp_path, capsys, name, why):
     results = own_questions(tmp_path / "results")
+    path = results / "seed0/answers.parquet"
     if name == "table_2_main":
         without_answers(results)
+    if name == "figure_claims_methods":
+        answers = pd.read_parquet(path)
+        answers[answers["method"] == "ours"].to_parquet(path)
     assert main(["figures", str(results), str(tmp_path / "out"), "--name", name]) == 2
     said = capsys.readouterr().err
     assert why in said and len(said.splitlines()) == 1 and not (tmp_path / "out").exists()
-
-
-def test_methods_that_were_not_run_are_named(tmp_path):
-    results = own_questions(tmp_path / "results")
-    path = results / "seed0/answers.parquet"
-    answers = pd.read_parquet(path)
-    answers[answers["method"] == "ours"].to_parquet(path)
-    why = EXHIBITS["figure_claims_methods"].why_left_out(open_results(results))
-    assert why == ("it compares methods that were not run (`python -m rdlib study --methods sft ours_wo_r ours_wo_d`)")
 
 
 def test_a_notebook_shows_what_was_drawn_and_says_why_some_are_not(tmp_path, monkeypatch):
@@ -209,24 +184,16 @@ def fake_stage(method: str, **overrides) -> SimpleNamespace:
     return SimpleNamespace(method=method, overrides=overrides, columns=columns, profile=SimpleNamespace(**sections))
 
 
-def test_settings_that_all_stages_share_do_not_tell_them_apart():
-    shared = {"reward_model.epochs": 2}
-    stages = [fake_stage("ours", **shared), fake_stage("ours", **shared, **{"reward_model.lam": 0.25})]
-    first, second = notebook.compared([*stages, fake_stage("ours_wo_r")])[:2]
-    assert (first["variant"], first["reward_model.lam"]) == ("", 0.5) and "reward_model.epochs" not in first
-    assert (second["variant"], second["reward_model.lam"]) == ("reward_model.lam=0.25", 0.25)
-    assert notebook.compared([fake_stage("ours_wo_r"), *stages])[0]["variant"] == ""
-
-
 def test_an_ablation_with_other_settings_has_its_curves_and_its_claim():
-    """Notebooks 08 and 09 with overrides = {"reward_model.epochs": 2}."""
-    parts = []
-    for lam in (0.5, 0.0):
-        changed = {} if lam == 0.5 else {"reward_model.lam": lam}
-        parts.append(fake_stage("ours", **{"reward_model.epochs": 2}, **changed))
+    """Notebooks 08 and 09 with overrides = {"reward_model.epochs": 2}: what all stages share is no column."""
+    shared = {"reward_model.epochs": 2}
+    parts = [fake_stage("ours", **shared), fake_stage("ours", **shared, **{"reward_model.lam": 0.0})]
+    first, second = notebook.compared([fake_stage("ours_wo_r"), *parts])[1:]
+    assert (first["variant"], first["reward_model.lam"]) == ("", 0.5) and "reward_model.epochs" not in first
+    assert (second["variant"], second["reward_model.lam"]) == ("reward_model.lam=0.0", 0.0)
     history = [
         pd.DataFrame({"step": [0, 10, 20], "pos_neg_auc": [0.5, 0.6, 0.6 + wave]}).assign(**columns)
-        for columns, wave in zip(notebook.compared(parts), (0.01, 0.2), strict=True)
+        for columns, wave in ((first, 0.01), (second, 0.2))
     ]
     history = pd.concat(history, ignore_index=True)
     runs = aucs.ablation_runs(history, "reward_model.lam", 0.5)
@@ -241,19 +208,8 @@ def test_an_ablation_with_other_settings_has_its_curves_and_its_claim():
 def test_a_method_has_one_colour_and_marker_and_none_shares_it():
     known = list(looks.METHODS.values())
     assert len({look.color for look in known}) == len({look.marker for look in known}) == len(paper.METHODS)
-    same = {"SFT": "sft", "Ours w/o R": "ours_wo_r", "Ours": "ours", "teacher": "teacher"}
-    assert all(looks.ARMS[arm] == looks.METHODS[method] for arm, method in same.items())
     apart = {(look.color, look.marker) for look in looks.ARMS.values() if look not in known}
     assert not apart & {(look.color, look.marker) for look in known}
-
-
-def test_the_pipeline_has_every_stage_and_edge_left_to_right():
-    edges = [("00_data", "01_a"), ("01_a", "02_b"), ("00_data", "03_c"), ("02_b", "03_c"), ("01_a", "03_c")]
-    places, routes = paper_figures._layout(edges)
-    assert len(routes) == len(edges) and set(places) == {name for edge in edges for name in edge}
-    assert all(places[a][0] < places[b][0] for a, b in edges) and len(set(places.values())) == len(places)
-    with pytest.raises(ValueError, match="cycle"):
-        paper_figures._layout([("a", "b"), ("b", "a")])
 
 
 # ---- tables of curves and counts, by hand
@@ -290,7 +246,7 @@ def test_evaluations_of_seeds_belong_together_by_their_order():
     assert curve["mean"].tolist() == pytest.approx([0.5, 0.65, 0.75])  # the ended seed counts on with .7
     assert curve["low"].isna().tolist() == [False, False, True]
     axes = looks.grid(1, 1)[1][0, 0]
-    plots.curve_over_seeds(axes, curve["step"], curve, ("mean", "low", "high"), 4, color="black")
+    plots.curve_over_seeds(axes, curve, "step", 4, color="black")
     whole, rest = axes.lines
     assert whole.get_xdata().tolist() == [0, 25] and rest.get_xdata().tolist() == [25, 48]
     assert rest.get_alpha() < 1 and len(axes.collections) == 1
@@ -334,8 +290,6 @@ def test_seeds_are_read_together_or_singly_and_of_the_same_settings(tmp_path):
 
 
 def test_a_notebook_draws_finished_results_apart(tmp_path, at_root):
-    from conftest import PARAMS, make_root
-
     at_root(make_root(tmp_path))
     excerpt(tmp_path / "released", (0, 3))
     evidence, out = figures.source(PARAMS, [0], "released", lambda *a: pytest.fail("it gathered"))
@@ -390,4 +344,111 @@ def test_figures_name_a_benchmark_by_what_it_is_made_from():
     with looks.style(looks.benchmark_names({"gsm": {"source": "micro-gsm"}})):
         assert looks.benchmark_label("gsm_plus") == "micro-gsm-plus" and looks.benchmark_label("other") == "other"
     assert looks.benchmark_label("gsm_plus") == "gsm_plus"
-    assert [looks.shape(count) for count in (0, 1, 3, 4, 5, 7)] == [(1, 1), (1, 1), (1, 3), (2, 2), (2, 3), (3, 3)]
+
+
+# ---- retraining what an exhibit depends on
+
+
+@pytest.fixture
+def one_cell(tmp_path, monkeypatch):
+    """A repository whose profile has one dataset, teacher and student."""
+    root = make_root(tmp_path)
+    content = tiny_settings() | {"teachers": {"strong": "models/strong"}, "students": {"small": "models/small"}}
+    del content["datasets"]["mmlu"]
+    content["sft"]["learning_rate_of_warmup"] = 2 * content["sft"]["learning_rate"]
+    shutil.copytree(REPOSITORY / "params", root / "params")
+    (root / PARAMS).write_text(yaml.safe_dump(content))
+    patch_root(monkeypatch, root)
+
+
+SETTINGS_ALONE = {"figure_2_pipeline", "table_5_hyperparameters_sft", "table_6_hyperparameters_ppo", "provenance"}
+
+
+@pytest.mark.parametrize("name", EXHIBITS)
+def test_what_an_exhibit_depends_on_is_true(one_cell, name):
+    """Its jobs make the stages that its rows are of, and before them all that these read; else it needs no training."""
+    exhibit = EXHIBITS[name]
+    assert bool(exhibit.experiments) == (name not in SETTINGS_ALONE)
+    if not exhibit.experiments:
+        assert "depends on no training" in estimate.exhibit_line(name, [])
+        return
+    if "rounding" in exhibit.experiments:
+        with pytest.raises(
+            UserError, match="--experiments main` and `python -m .*params/rounding.yaml --experiments r"
+        ):
+            exhibit_jobs(name, PARAMS, [0])
+        return
+    profile, seeds = ("params/reference.yaml", None) if ":" in exhibit.experiments[0] else (PARAMS, [0])
+    jobs, made = exhibit_jobs(name, profile, seeds), set()
+    assert jobs and "depends on" in estimate.exhibit_line(name, jobs)
+    for job in jobs:
+        assert all(any(other is before for other in jobs) for before in job.after)
+        assert job.notebook[:2] in ("08", "09", "10", "11") or _read_outside(job) <= made, job.name
+        made |= {stage.folder for stage in job.stages}
+    stages = {(stage.name, stage.method) for job in jobs for stage in job.stages}
+    assert {
+        (one.stage.name, one.stage.method) for _, runs in exhibit_runs(exhibit, profile, seeds) for one in runs
+    } <= stages
+
+
+def _read_outside(job) -> set:
+    own = {stage.folder for stage in job.stages}
+    return {one.folder for stage in job.stages for one in stage.inputs.values()} - own
+
+
+@pytest.mark.parametrize(
+    ("name", "last", "variant"),
+    [
+        ("same_rate", ("07_evaluate", "sft"), "sft.learning_rate"),
+        ("table_3_reward_model_auc", ("05_reward_model", "ours"), ""),
+        ("question_r5", ("06_ppo", "ours"), "reward.source"),
+        ("figure_question_r4_threshold", ("02_judgement", None), ""),
+        ("open_ppo", ("13_validation_answers", "ours"), "ppo.queries"),
+    ],
+)
+def test_an_exhibit_comes_with_the_runs_that_only_it_needs(name, last, variant):
+    jobs = exhibit_jobs(name, "params/reference.yaml", None if name == "open_ppo" else [0])
+    found = [stage for job in jobs for stage in job.stages if (stage.name, stage.method) == last]
+    assert any(variant in stage.variant and bool(variant) == bool(stage.variant) for stage in found)
+    later = {"06_ppo", "07_evaluate"} if last[0] in ("05_reward_model", "02_judgement") else set()
+    assert not later & {stage.name for job in jobs for stage in job.stages}
+
+
+def test_a_figure_about_one_ablation_needs_one_chain():
+    jobs = exhibit_jobs("figure_5_lambda", "params/micro.yaml", [3])
+    chain = "00_data 01_teacher_responses 02_pseudo_labels 03_sft_warmup 04_student_responses 05_reward_model"
+    assert [job.notebook for job in jobs] == [*chain.split(), "08_ablation_lambda"]
+    assert {stage.seed for job in jobs for stage in job.stages} == {3}
+
+
+def test_minutes_follow_from_what_the_released_run_took(tmp_path):
+    """Two stages of known seconds, and a measured seed that took a minute for 100 s of its stages."""
+    folder = excerpt(tmp_path / "results") / "seed0"
+    jobs = exhibit_jobs("figure_5_lambda", "params/reference.yaml", [5])
+    stages = [stage for job in jobs for stage in job.stages if stage.name in ("03_sft_warmup", "05_reward_model")]
+    rows = [stage.columns | {"seed": 0, "stage": stage.name, "seconds": 10.0} for stage in stages]
+    rows.append(
+        stages[0].columns | {"method": "sft", "seed": 0, "stage": "07_evaluate", "seconds": 100.0 - 10 * len(rows)}
+    )
+    table = pd.DataFrame(rows).drop_duplicates().assign(tokens_generated=0, tokens_trained=0)
+    for path in folder.iterdir():
+        if path.name != "settings.json":
+            path.unlink()
+    long_tables.write(folder, 0, costs=table.assign(experiment="main", arm=table["method"]))
+    (folder / "measured.json").write_text(json.dumps({"minutes": table.seconds.sum() / 100, "questions": False}))
+    found = estimate.minutes_of(stages[:2], tmp_path / "results")
+    assert found == pytest.approx(2 * 10.0 / 100)
+    others = [replace(stage, profile_path="params/smoke.yaml") for stage in stages]
+    assert estimate.minutes_of(others, tmp_path / "results") is None
+    assert estimate.minutes_of(stages, tmp_path / "none") is None
+    text = estimate.exhibit_line("figure_5_lambda", jobs, tmp_path / "results")
+    assert text.endswith(
+        "depends on lambda: 14 notebooks. They take about 1 minutes, two at a time, by the released run."
+    )
+
+
+def test_a_dry_run_starts_nothing(tmp_path, at_root, capsys, monkeypatch):
+    at_root(make_root(tmp_path))
+    monkeypatch.setattr(workflow, "follow", lambda *_: pytest.fail("it started something"))
+    assert main(["study", "--profile", PARAMS, "--seeds", "0", "--for", "figure_5_lambda", "--dry-run"]) == 0
+    assert "depends on lambda: 7 notebooks" in capsys.readouterr().out

@@ -13,7 +13,7 @@ from test_own_study import own_root
 from rdlib import artifacts, numerics
 from rdlib.__main__ import main
 from rdlib.errors import UserError
-from rdlib.evidence import paper
+from rdlib.evidence import ledger, paper
 from rdlib.evidence.result_tables import open_results
 from rdlib.profile import load_profile
 from rdlib.study import estimate, experiment_report, experiments, results, rows, workflow
@@ -24,7 +24,6 @@ from rdlib.tasks import data
 
 CELL = "gsm/strong/small"
 FASTER = {"reward_model.learning_rate": 2e-3}
-EVERYTHING = ("study", "ablations", "questions")
 
 
 @pytest.fixture
@@ -63,7 +62,10 @@ def written(root, _file: str = "mine.yaml", **experiment) -> str:
         ({"settings": {"ppo.speed": 1}}, "names no setting"),
         ({"settings": {"reward.mismatch": "minus"}}, "'reward.mismatch' is not read by 05_reward_model"),
         ({"vary": {"reward_model.lam": "grid.lamda"}}, "names the setting 'grid.lamda', which the profile tiny does"),
-        ({"vary": {"reward_model.lam": [0.5]}}, "compares values of reward_model.lam"),
+        (
+            {"vary": {"reward_model.lam": [0.5]}},
+            "([0.5]), of which the profile tiny has one alone",
+        ),
         ({"settings": {"sft.learning_rate": "sft.learning_rate_of_warmup"}}, "there is nothing to compare"),
         ({"seeds": [-1]}, "bad entry experiments.two.seeds.0"),
         ({"group": "trials", "seeds": [0, 5]}, "uses seed 0, which the profile tiny releases"),
@@ -86,6 +88,7 @@ def test_a_bad_experiment_is_one_sentence_before_anything_runs(root, capsys, cha
         (["--experiments", "list.yaml"], "list.yaml has a bad entry the file"),
         (["--experiments", "latin.yaml"], "cannot be read (it is no text in UTF-8)"),
         (["--experiments", "mine.yaml:three"], "mine.yaml has no experiment 'three': it has two."),
+        (["--experiments", "both.yaml"], "mine is an experiment and the group of second: rename one of them"),
         (
             ["--experiments", "main", "rounding"],
             "main` and `python -m rdlib study --profile params/rounding.yaml",
@@ -106,33 +109,14 @@ def test_a_bad_request_is_one_sentence(root, capsys, words, problem):
     (root / "torn.yaml").write_text("experiments: {a")
     (root / "list.yaml").write_text("- a\n")
     (root / "latin.yaml").write_bytes("größer".encode("latin-1"))
-    for file in ("followups", "rounding"):
-        (root / "params").mkdir(exist_ok=True)
-        (root / f"params/{file}.yaml").write_text((REPOSITORY / f"params/{file}.yaml").read_text())
-    (root / "params/micro.yaml").write_text((root / PARAMS).read_text())
-    (root / "params/reference.yaml").write_text((REPOSITORY / "params/reference.yaml").read_text())
+    one = {"title": "Which?", "cells": [CELL], "methods": ["sft", "ours"]}
+    both = {"mine": one | {"group": "other"}, "second": one | {"group": "mine"}}
+    (root / "both.yaml").write_text(yaml.safe_dump({"experiments": both}))
+    (root / "params").symlink_to(REPOSITORY / "params", target_is_directory=True)
     profile = [] if words[-1] == "rounding" and "main" in words else ["--profile", PARAMS]
     assert main(["study", *profile, "--dry-run", *words]) == 2
     said = capsys.readouterr().err
     assert problem in said and len(said.splitlines()) == 1, said
-
-
-def test_a_name_is_that_of_one_experiment_or_of_a_group(root, capsys):
-    one = {"title": "Which?", "cells": ["gsm/strong/small"], "methods": ["sft", "ours"]}
-    experiments = {"mine": one | {"group": "other"}, "second": one | {"group": "mine"}}
-    (root / "both.yaml").write_text(yaml.safe_dump({"experiments": experiments}))
-    assert main(["study", "--profile", PARAMS, "--dry-run", "--experiments", "both.yaml"]) == 2
-    assert "mine is an experiment and the group of second: rename one of them" in capsys.readouterr().err
-
-
-def test_a_profile_of_one_value_has_nothing_to_compare(root, capsys):
-    content = yaml.safe_load((root / PARAMS).read_text())
-    content["grid"]["lam"] = [0.5]
-    (root / PARAMS).write_text(yaml.safe_dump(content))
-    assert main(["study", "--profile", PARAMS, "--experiments", "study", "lambda", "--dry-run"]) == 2
-    assert "lambda compares values of reward_model.lam (grid.lam), of which the profile tiny has one alone" in (
-        capsys.readouterr().err
-    )
 
 
 # ---- what a command settles on
@@ -178,14 +162,6 @@ def test_a_stage_of_the_portable_mode_is_no_result_of_native_numerics(study, mon
         experiments.require_made_natively(named(["rounding"]), [stage])
 
 
-@pytest.fixture
-def own(tmp_path, at_root):
-    """A root whose profile is of own questions without answers, as an older copy: it names no methods."""
-    smoke = load_profile(REPOSITORY / "params/smoke.yaml").datasets["gsm"]
-    problems = [problem for *_, problem in data.micro_problems("gsm", smoke)][:32]
-    return at_root(own_root(tmp_path / "own", problems, "http://127.0.0.1:9/v1"))
-
-
 def with_grid(root, **changes) -> None:
     content = yaml.safe_load((root / PARAMS).read_text())
     content["grid"] |= changes
@@ -199,7 +175,11 @@ def asked_for() -> tuple[set[str], set[str]]:
     return methods, {one.name for one in found if one.group == "ablations"}
 
 
-def test_own_questions_train_one_student_unless_the_profile_asks_for_more(own):
+def test_own_questions_train_one_student_unless_the_profile_asks_for_more(tmp_path, at_root):
+    """Without answers, of an older profile, which names no methods."""
+    smoke = load_profile(REPOSITORY / "params/smoke.yaml").datasets["gsm"]
+    problems = [problem for *_, problem in data.micro_problems("gsm", smoke)][:32]
+    own = at_root(own_root(tmp_path / "own", problems, "http://127.0.0.1:9/v1"))
     assert asked_for() == ({"teacher", "icl", "ours_wo_r", "ours"}, set())
     with_grid(own, methods=["ours", "sft"], ablations=["correctness"])
     assert asked_for() == ({"teacher", "icl", "sft", "ours"}, {"correctness"})
@@ -209,9 +189,9 @@ def test_own_questions_train_one_student_unless_the_profile_asks_for_more(own):
             load_profile(own / PARAMS)
 
 
-def test_a_benchmark_asks_for_all_unless_told_otherwise(root):
-    assert asked_for() == (set(experiments.load()["main"].methods), {n for n in asked_for()[1] if n}) != (set(), set())
-    assert asked_for()[1] == {"lambda", "data_ratio", "reward_source", "correctness"}
+def test_a_benchmark_asks_for_all_unless_the_profile_names_some(root):
+    ablations = {"lambda", "data_ratio", "reward_source", "correctness"}
+    assert asked_for() == (set(experiments.load()["main"].methods), ablations)
     with_grid(root, methods=["ours"], ablations=[])
     assert asked_for() == ({"teacher", "icl", "ours"}, set())
 
@@ -282,7 +262,7 @@ def test_aucs_and_validation_values_of_a_users_experiment(finished):
     )
     arms = usual | {"warm-up": {"method": "ours_wo_r", "last": "03_sft_warmup"}}
     table, found = report_of(finished, last="06_ppo", arms=arms)
-    ended = {run.arm: rows.ending(run.stage) for run in found}
+    ended = {run.arm: rows.ending(run.stage).iloc[0] for run in found}
     shown = table.set_index("arm")
     for arm, ending in ended.items():
         assert shown["value"][arm] == pytest.approx(100 * ending["best"])
@@ -297,6 +277,18 @@ def test_what_is_not_finished_or_has_no_measure_is_one_sentence(finished):
         report_of(finished, last="02_judgement", arms={"usual": {"method": "ours"}})
 
 
+def test_operations_by_hand(study):
+    assert ledger.flops("01_teacher_responses", 10, 100, 0) == 2 * 10 * 100
+    assert ledger.flops("03_sft_warmup", 10, 0, 100) == 6 * 10 * 100
+    # sampling, and one pass each of policy, reference, value model and reward model; two networks trained
+    assert ledger.flops("06_ppo", 10, 100, 200, 4 * 150) == 10 * (2 * 100 + 2 * 4 * 150 + 2 * 6 * 200)
+    # the teacher reads what a student samples and trains on
+    assert ledger.flops("13_baseline", 10, 100, 150, 20, 30) == 10 * (2 * 120 + 6 * 150) + 30 * 2 * 150
+    assert ledger.parameters_of_reader(stage_in(study, "13_baseline", "grpo")) == 0
+    teacher = ledger.parameters_of_reader(stage_in(study, "13_baseline", "distillation"))
+    assert teacher == ledger.parameters_of(stage_in(study, "01_teacher_responses")) > 0
+
+
 def test_ppos_curve_is_in_optimizer_steps(study):
     stage = stage_in(study, "06_ppo")
     found = rows.curve(stage)
@@ -307,14 +299,8 @@ def test_ppos_curve_is_in_optimizer_steps(study):
 
 def test_a_follow_up_is_measured_question_by_question(finished):
     measure = ["13_validation_answers", "13_validation_answers of ours_wo_r", "13_style", "13_judged_responses"]
-    name = written(finished, last="06_ppo", measure=measure, arms={"usual": {"method": "ours"}})
-    (one,) = named([name])
-    found = runs(one, PARAMS, [0])
-    for stage in experiments.measures_of(found[0], one):
-        stage.run_with_inputs()
-    evidence = gathered(finished, one, found)
-    answers = evidence.rows("answers", "mine:two", split="validation")
-    ppo = found[0].stage
+    evidence, run = gathered(finished, last="06_ppo", measure=measure, arms={"usual": {"method": "ours"}})
+    answers, ppo = evidence.rows("answers", "mine:two", split="validation"), run.stage
     agreement = ppo.jsonl("history")["validation_agreement"].dropna()
     means = answers.dropna(subset="agrees").groupby("moment")["agrees"].mean()
     assert means["kept"] == pytest.approx(ppo.json("summary")["validation_agreement"])
@@ -332,16 +318,20 @@ def test_a_follow_up_is_measured_question_by_question(finished):
 
 def test_an_experiment_of_trainings_is_tested_where_it_says_so(finished):
     arms = {"usual": {"method": "sft"}}
-    (one,) = named([written(finished, last="03_sft_warmup", measure=["07_evaluate"], arms=arms)])
-    tested = gathered(finished, one, runs(one, PARAMS, [0])).rows("answers", "mine:two", split="test")
+    evidence, _ = gathered(finished, last="03_sft_warmup", measure=["07_evaluate"], arms=arms)
+    tested = evidence.rows("answers", "mine:two", split="test")
     expected = stage_in(finished, "07_evaluate", "sft").json("summary")["accuracy"]
     assert tested.groupby("benchmark")["correct"].mean().to_dict() == pytest.approx(expected)
 
 
-def gathered(root, one, found):
-    """The evidence of an experiment's finished runs."""
-    results.write(root / "tried/seed0", results.gather(PARAMS, 0, [(one, found)]))
-    return open_results(root / "tried")
+def gathered(root, **experiment) -> tuple:
+    """The evidence of an experiment of one run, whose measures are computed, and the run."""
+    (one,) = named([written(root, **experiment)])
+    (run,) = runs(one, PARAMS, [0])
+    for stage in experiments.measures_of(run, one):
+        stage.run_with_inputs()
+    results.write(root / "tried/seed0", results.gather(PARAMS, 0, [(one, [run])]))
+    return open_results(root / "tried"), run
 
 
 def test_a_dry_run_tells_what_an_experiment_takes_and_starts_nothing(root, capsys, monkeypatch):

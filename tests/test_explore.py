@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import html
+from types import SimpleNamespace
 
 import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
 import torch
-from conftest import MODELS, make_root, stage_in
+from conftest import make_root, stage_in
 
 from rdlib.engines import models
 from rdlib.errors import UserError
@@ -52,78 +53,46 @@ def test_a_listed_question_is_the_same_text_when_typed():
     assert explore.as_typed(real, question) == "in law , what is the metal of x ?\n(A) tin\n(B) iron"
 
 
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("how many boks does mia have ?", r"do not know 'boks': did you mean 'books'\?"),
-        ("<b>mia</b> <eos> $x$", r"do not know '<b>mia</b>', '<eos>', '\$x\$': take words from the questions"),
-        ("a1 a2 a3 a4 a5 a6 a7", r"do not know 'a1', 'a2', 'a3', 'a4', 'a5' and 2 more:"),
-        ("x" * 5000, rf"do not know '{'x' * 30}':"),
-        ("\x1b[31m", r"do not know '␛\[31m'"),
-    ],
-)
-def test_unknown_words_are_named_in_one_sentence(text, message):
-    with pytest.raises(UserError, match=message) as error:
-        explore.require_known_words(text, models.load_tokenizer(MODELS / "small"), [KNOWN])
-    assert "\n" not in str(error.value) and len(str(error.value)) < 200
-
-
 # ---- tables by hand
 
 
 def test_the_vote_is_strictly_above_the_threshold_and_counts_high_confidence_alone():
     table = of_teacher(["3", "3", "3", None], ["8"] * 9)
-    assert explore.vote_on(table, 0.7).label == "3"
-    assert explore.vote_on(table, 0.75).label is None
-    assert str(explore.vote_on(table, 0.7)) == (
-        "3 has 3 of the 4 high-confidence votes (75%), above the threshold of 70%: a*(x) = 3."
-    )
-    assert "(75%), not above the threshold of 75%: Q_fail" in str(explore.vote_on(table, 0.75))
-    assert str(explore.vote_on(of_teacher([None, None], ["8"]), 0.0)).startswith("None of the 2 high-confidence")
+    passed, failed = explore.vote_on(table, 0.7), explore.vote_on(table, 0.75)
+    assert (passed.label, failed.label) == ("3", None)
+    assert passed.words == "3 has 3 of the 4 high-confidence votes (75%), above the threshold of 70%: a*(x) = 3."
+    assert "(75%), not above the threshold of 75%: Q_fail" in failed.words
+    nothing = explore.vote_on(of_teacher([None, None], ["8"]), 0.0)
+    assert nothing.words.startswith("None of the 2 high-confidence")
 
 
 def test_answers_are_counted_by_temperature_the_rare_ones_together():
     table = of_teacher(["3", "3", "4", None], ["3", "5", "6", "4", "4"])
     counts = explore.answer_counts(table, most=2)
     assert list(counts) == ["3", "4", OTHERS]
-    assert counts.loc[("high", 0.1)].tolist() == [2, 1, 1]
-    assert counts.loc[("low", 0.9)].tolist() == [1, 2, 2]
+    assert counts.loc[[("high", 0.1), ("low", 0.9)]].to_numpy().tolist() == [[2, 1, 1], [1, 2, 2]]
     assert list(explore.answer_counts(table)) == ["3", "4", "5", "6", NO_ANSWER]
-    assert explore.vote_shares(counts).to_dict() == {"3": 0.5, "4": 0.25, OTHERS: 0.25}
-
-
-def test_equal_texts_are_one_row_frequent_answers_first():
-    table = of_teacher(["3", "4", "3"], ["4", "4", None])
-    rows = explore.distinct(table).to_numpy().tolist()
-    assert rows == [
-        ["4", 2, "0.9", "low 4"],
-        ["4", 1, "0.1", "text 4"],
-        ["3", 2, "0.1", "text 3"],
-        [NO_ANSWER, 1, "0.9", "low None"],
-    ]
-
-
-def of_students() -> pd.DataFrame:
-    rows = [(BEFORE, "7", "a", 2.0), (BEFORE, "8", "b", -1.5), (AFTER, None, "c", 0.5), (AFTER, "7", "d", 3.0)]
-    table = responses(*((model, "", 1.0, answer, text) for model, answer, text, _ in rows))
-    return table.assign(score=[score for *_, score in rows])
+    first, *_, last = explore.distinct(of_teacher(["3", "4", "3"], ["4", "4", None])).to_numpy().tolist()
+    assert first == ["4", 2, "0.9", "low 4"] and last == [NO_ANSWER, 1, "0.9", "low None"]
 
 
 def test_the_reward_is_that_of_equation_7_and_the_best_comes_first():
-    table = explore.judged(of_students(), "7", REWARD)
-    assert table["text"].tolist() == ["a", "b", "d", "c"]
-    assert table["reward"].tolist() == [2.0, -1.5, 3.0, -5.0]
-    assert table["agrees"].tolist() == [True, False, True, False]
-    means = explore.summary(table).set_index("model")
-    assert means.loc[BEFORE].tolist() == [2, 0.5, 0.25, 0.25]
-    assert means.loc[AFTER].tolist() == [2, 0.5, 1.75, -1.0]
-
-
-def test_without_a_pseudo_label_nothing_agrees_and_without_a_reward_model_there_is_no_reward():
-    unlabelled = explore.judged(of_students(), None, REWARD)
+    rows = [(BEFORE, "7", "a", 2.0), (BEFORE, "8", "b", -1.5), (AFTER, None, "c", 0.5), (AFTER, "7", "d", 3.0)]
+    table = responses(*((model, "", 1.0, answer, text) for model, answer, text, _ in rows))
+    table["score"] = [score for *_, score in rows]
+    found = explore.judged(table, "7", REWARD)
+    assert found[["text", "reward", "agrees"]].values.tolist() == [
+        ["a", 2.0, True],
+        ["b", -1.5, False],
+        ["d", 3.0, True],
+        ["c", -5.0, False],
+    ]
+    means = explore.summary(found).set_index("model")
+    assert means.loc[[BEFORE, AFTER]].to_numpy().tolist() == [[2, 0.5, 0.25, 0.25], [2, 0.5, 1.75, -1.0]]
+    unlabelled = explore.judged(table, None, REWARD)
     assert unlabelled["reward"].tolist() == [2.0, -1.5, 3.0, -5.0]  # the scores
     assert unlabelled["agrees"].isna().all() and explore.summary(unlabelled)["agree"].isna().all()
-    unscored = explore.judged(of_students().assign(score=float("nan")).iloc[:2], "7", REWARD)
+    unscored = explore.judged(table.assign(score=float("nan")).iloc[:2], "7", REWARD)
     assert unscored["agrees"].tolist() == [True, False] and unscored["reward"].isna().all()
 
 
@@ -144,18 +113,28 @@ def test_every_lambda_scores_the_responses_that_equation_5_compares():
     table = explore.scores_by_lambda(two_lambdas(), "7")
     assert table["text"].tolist() == ["n", "m", "p", "t"]
     assert table["kind"].tolist() == ["student_negative"] * 2 + ["student_positive", "teacher_positive"]
-    shares = explore.orderings(table, [0.0, 1.0])
-    assert shares.loc[0.0].tolist() == [0.5, 1.0]  # p beats m and not n; t beats p
-    assert shares.loc[1.0].tolist() == [1.0, 0.0]  # p beats both; t does not beat p
+    # by lambda 0 p beats m and not n, t beats p; by lambda 1 p beats both, t does not beat p
+    assert explore.orderings(table, [0.0, 1.0]).to_numpy().tolist() == [[0.5, 1.0], [1.0, 0.0]]
+    figure = explore_page.lambda_figure(table, [0.0, 1.0])
+    (ax,), (legend,) = figure.axes, figure.legends
+    dots = sorted(y for line in ax.lines[:-1] for y in line.get_ydata())
+    assert dots == [0.0, 0.0, 0.5, 0.5, 1.0, 1.0, 2.0, 3.0]
+    bars = sorted(segment[0][1] for one in ax.collections for segment in one.get_segments())
+    assert bars == [0.0, 0.5, 1.0, 1.0, 1.0, 3.0]  # the means of a kind
+    shown = [text.get_text() for text in legend.get_texts()]
+    assert shown == ["teacher positive", "student positive", "student negative"]
+    plt.close(figure)
 
 
 def test_in_q_fail_the_students_responses_have_scores_and_no_kind():
     table = explore.scores_by_lambda(two_lambdas(), None)
     assert sorted(table["text"]) == ["m", "n", "p"] and table["kind"].isna().all()
     assert explore.orderings(table, [0.0]).isna().all(axis=None)
-
-
-# ---- figures
+    figure = explore_page.lambda_figure(table, [0.0])
+    label = figure.axes[0].get_xticklabels()[0].get_text()
+    assert "Pos/Neg -" in label and "nan" not in label
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["no pseudo-label"]
+    plt.close(figure)
 
 
 def test_the_pseudo_label_alone_is_in_colour_and_the_counts_are_written():
@@ -165,26 +144,6 @@ def test_the_pseudo_label_alone_is_in_colour_and_the_counts_are_written():
     assert [bar.get_height() for bar in above.patches] == pytest.approx([2 / 3, 1 / 3])
     assert len({bar.get_facecolor() for bar in above.patches}) == 2
     assert [text.get_text() for text in below.texts[:4]] == ["2", "1", "1", "1"]
-    plt.close(figure)
-
-
-def test_a_dot_for_every_score_and_a_bar_at_the_mean_of_a_kind():
-    figure = explore_page.lambda_figure(explore.scores_by_lambda(two_lambdas(), "7"), [0.0, 1.0])
-    (ax,), (legend,) = figure.axes, figure.legends
-    dots = sorted(y for line in ax.lines[:-1] for y in line.get_ydata())
-    assert dots == [0.0, 0.0, 0.5, 0.5, 1.0, 1.0, 2.0, 3.0]
-    bars = sorted(segment[0][1] for one in ax.collections for segment in one.get_segments())
-    assert bars == [0.0, 0.5, 1.0, 1.0, 1.0, 3.0]
-    shown = [text.get_text() for text in legend.get_texts()]
-    assert shown == ["teacher positive", "student positive", "student negative"]
-    plt.close(figure)
-
-
-def test_a_question_without_pairs_has_no_share_to_show():
-    figure = explore_page.lambda_figure(explore.scores_by_lambda(two_lambdas(), None), [0.0])
-    label = figure.axes[0].get_xticklabels()[0].get_text()
-    assert "Pos/Neg -" in label and "nan" not in label
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["no pseudo-label"]
     plt.close(figure)
 
 
@@ -206,7 +165,7 @@ def test_a_finished_study_answers_with_all_its_models_the_same_each_time(trained
     sizes = asked.responses.groupby("model", sort=False).size()
     assert asked.text == KNOWN and asked.gold is None
     assert sizes.to_dict() == {TEACHER: 12, BASE: 3, BEFORE: 3, AFTER: 3}  # four temperatures, three samples each
-    assert list(asked.scores) == [0.5] and asked.scores.notna().all(axis=None)
+    assert trained.missing(BEFORE, AFTER) == "" and list(asked.scores) == [0.5] and asked.scores.notna().all(axis=None)
     again = Explorer(trained.stage, samples=3).ask(KNOWN)
     pd.testing.assert_frame_equal(asked.responses, again.responses)
     pd.testing.assert_frame_equal(asked.scores, again.scores)
@@ -224,38 +183,36 @@ def test_the_score_is_what_the_reward_model_gives_to_prompt_and_response(trained
             assert float(model(input_ids=ids).logits) == pytest.approx(asked.scores[0.5][index], abs=1e-5)
 
 
-def test_what_is_not_there_is_named_with_the_command_that_makes_it(trained, untrained):
-    assert trained.missing(BEFORE, AFTER) == ""
-    assert trained.missing_lambdas().startswith("There is no reward model of lambda 0, 1 of these settings")
-    assert untrained.missing(BEFORE, AFTER) == (
-        "There is no student before PPO and after PPO of these settings and this code yet: `make study "
-        "PROFILE=tiny.yaml` makes it; `make study PROFILE=params/smoke.yaml` makes a small one in minutes, for "
-        "profile = 'params/smoke.yaml'."
-    )
-    assert "lambda 0, 0.5, 1 of these settings" in untrained.missing_lambdas()
-
-
 def test_the_embedded_models_answer_before_anything_is_trained(untrained):
     text = next(iter(untrained.questions))
     asked = untrained.ask(text)
     assert set(asked.responses["model"]) == {TEACHER, BASE} and asked.scores.empty
     assert asked.gold == untrained.questions[text].answer
     assert {question.split for question in untrained.questions.values()} == {"validation", "test", "gsm_plus"}
+    assert untrained.missing(BEFORE, AFTER) == (
+        "There is no student before PPO and after PPO of these settings and this code yet: `make study "
+        "PROFILE=tiny.yaml` makes it; `make study PROFILE=params/smoke.yaml` makes a small one in minutes, for "
+        "profile = 'params/smoke.yaml'."
+    )
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "question is empty"),
         (" \n\t ", "question is empty"),
-        ("<script>alert(1)</script>", "do not know"),
+        ("how many boks does mia have ?", r"do not know 'boks': did you mean 'books'\?"),
+        ("<script>alert(1)</script>", r"do not know '<script>alert\(1\)</script>': take words from the questions"),
+        ("a1 a2 a3 a4 a5 a6 a7", r"do not know 'a1', 'a2', 'a3', 'a4', 'a5' and 2 more:"),
+        ("x" * 500, rf"do not know '{'x' * 30}':"),
+        ("\x1b[31m", r"do not know '␛\[31m'"),
+        ("<eos>", "do not know '<eos>'"),
         (("mia has 6 books . " * 600)[:10_000], r"has 2,\d\d\d tokens, and there is room for 912: shorten it"),
     ],
 )
 def test_a_question_that_cannot_be_asked_is_one_sentence(untrained, text, message):
     with pytest.raises(UserError, match=message) as error:
         untrained.ask(text)
-    assert "\n" not in str(error.value)
+    assert "\n" not in str(error.value) and len(str(error.value)) < 200
 
 
 # ---- the page
@@ -269,13 +226,8 @@ class Screen:
 
     def display(self, content, raw=False, display_id=None):
         self.outputs.append(content)
-        screen, place = self, len(self.outputs) - 1
-
-        class Handle:
-            def update(self, content, raw=False) -> None:
-                screen.outputs[place] = content
-
-        return Handle()
+        place = len(self.outputs) - 1
+        return SimpleNamespace(update=lambda content, raw=False: self.outputs.__setitem__(place, content))
 
     def __str__(self) -> str:
         return "\n".join(output["text/plain"] for output in self.outputs if isinstance(output, dict))
@@ -290,40 +242,18 @@ def screen(monkeypatch) -> Screen:
 
 @pytest.fixture
 def page(trained, screen, monkeypatch) -> explore_page.Page:
-    monkeypatch.setattr(explore_page, "Explorer", lambda stage: trained)  # its models are loaded, and it remembers
+    monkeypatch.setattr(explore_page, "Explorer", lambda stage: trained)  # its models are loaded
     shown = explore_page.Page(trained.stage)
-    shown.controls()
-    shown.teacher()
-    shown.student()
-    shown.lambdas()
+    for show in (shown.controls, shown.teacher, shown.student, shown.lambdas):
+        show()
     return shown
 
 
-def test_each_panel_is_shown_once_with_a_line_where_the_controls_are(page, screen):
-    assert explore_page.WITHOUT_KERNEL in str(screen)
-    assert len(screen.outputs) == 1 + 3 + 3 + 3
-    assert "application/vnd.jupyter.widget-view+json" in screen.outputs[0]
-    assert not plt.get_fignums()
-
-
-def test_the_panels_follow_the_threshold(page, screen):
-    page.threshold.value = 0.0
-    assert "a*(x) = " in str(screen) and "Q_fail, no" not in str(screen)
-    count = len(screen.outputs)
-    page.threshold.value = 1.0
-    assert "not above the threshold of 100%: Q_fail, no pseudo-label" in str(screen)
-    assert len(screen.outputs) == count
-
-
-def test_another_question_is_one_of_the_list_and_shown_in_every_control(page, screen):
+def test_a_question_is_taken_at_random_typed_or_chosen(page, screen):
     before = page.asked.text
     page.another.click()
     assert page.asked.text != before and page.asked.text in page.explorer.questions
-    assert page.choice.value == page.text.value == page.asked.text
-    assert page.asked.text in str(screen) and page.message.value == "" and not page.ask.disabled
-
-
-def test_a_typed_question_is_asked_and_leaves_the_list(page, screen):
+    assert page.choice.value == page.text.value == page.asked.text in str(screen) and page.message.value == ""
     page.text.value = "Mia has 6 books. Mia adopts 6 books. How many books does Mia have?"
     page.ask.click()
     assert page.asked.text == page.text.value == KNOWN and page.choice.value == ""
@@ -333,28 +263,15 @@ def test_a_typed_question_is_asked_and_leaves_the_list(page, screen):
 
 
 def test_a_bad_question_is_one_escaped_sentence_and_changes_nothing_else(page, screen):
-    shown, asked, text = str(screen), page.asked, "<b>mia</b> & $x$"
-    page.text.value = text
+    shown, asked, page.text.value = str(screen), page.asked, "<b>mia</b> & $x$"
     page.ask.click()
     with pytest.raises(UserError) as error:
-        page.explorer.read(text)
+        page.explorer.read(page.text.value)
     assert page.message.value == html.escape(str(error.value)) and "<b>" not in page.message.value
     assert str(screen) == shown and page.asked is asked and not page.ask.disabled
 
 
-def test_the_page_names_what_is_missing_and_shows_the_rest(untrained, screen):
-    page = explore_page.Page(untrained.stage, KNOWN)
-    page.teacher()
-    page.student()
-    page.lambdas()
-    assert "There is no student before PPO and after PPO" in str(screen)
-    assert "There is no reward model of lambda 0, 0.5, 1" in str(screen)
-    assert "base student" in str(screen) and KNOWN in str(screen)
-    page.threshold.value = 0.0
-    assert len(screen.outputs) == 3 + 3 + 1
-
-
-@pytest.mark.parametrize("question", [-1, 10_000, True, 1.5, None, ["a"]])
+@pytest.mark.parametrize("question", [-1, 10_000, True, 1.5, None])
 def test_a_question_that_is_no_number_of_the_list_is_one_sentence(untrained, question):
     with pytest.raises(UserError, match=r"give a number from 0 to \d+, or a text"):
         explore_page.Page(untrained.stage, question)

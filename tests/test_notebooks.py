@@ -9,6 +9,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import nbformat
 import pandas as pd
 import papermill
@@ -53,10 +54,6 @@ def parameters_of(path: Path) -> dict[str, object]:
     return names
 
 
-def test_every_notebook_is_there() -> None:
-    assert [path.stem for path in NOTEBOOKS] == EXPECTED
-
-
 @each_notebook
 def test_it_is_a_stripped_page_that_defines_nothing(path: Path) -> None:
     book, codes = nbformat.read(path, as_version=4), code_cells(path)
@@ -88,6 +85,9 @@ def test_its_parameters_are_understood_by_papermill(path: Path) -> None:
     declared = papermill.inspect_notebook(str(path))
     assert list(declared) == list(parameters_of(path))
     assert all(info["help"] or name == "seed" for name, info in declared.items())
+    if path.stem in EXPECTED[:8]:
+        stage = open_stage(path.stem, parameters_of(path))
+        assert stage.variant == "" and stage.dataset == "gsm"
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +96,9 @@ def jobs() -> list:
 
 
 def test_the_defaults_are_a_job_of_the_published_run(jobs: list) -> None:
-    assert {job.notebook for job in jobs} == set(EXPECTED) - set(NO_JOBS)
+    assert [path.stem for path in NOTEBOOKS] == EXPECTED and {job.notebook for job in jobs} == set(EXPECTED) - set(
+        NO_JOBS
+    )
     # Notebook 07 is left out: its default methods are those that notebooks 00 to 06 lead to by default.
     for path in NOTEBOOKS:
         if path.stem in (*NO_JOBS, "07_evaluate"):
@@ -104,13 +106,6 @@ def test_the_defaults_are_a_job_of_the_published_run(jobs: list) -> None:
         defaults = parameters_of(path)
         same = [job for job in jobs if job.notebook == path.stem and job.parameters.items() <= defaults.items()]
         assert len(same) == 1, path.stem
-
-
-def test_open_stage_takes_the_default_parameters() -> None:
-    for name in EXPECTED[:8]:
-        parameters = parameters_of(ROOT / "notebooks" / f"{name}.ipynb")
-        stage = open_stage(name, parameters)
-        assert stage.variant == "" and stage.dataset == "gsm"
 
 
 def test_an_evaluation_job_and_its_notebook_mean_the_same_stages(jobs: list) -> None:
@@ -129,89 +124,63 @@ def test_evaluation_stages_refuse_what_they_can_not_use() -> None:
         notebook.evaluation_stages(cell, ["teacher", "ours"])
 
 
-def test_texts_are_shown_as_plain_text(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
-    shown = []
-    monkeypatch.setattr(notebook, "display", lambda data, raw: shown.append(data))
-    long = "x" * 300
-    notebook.show_texts(pd.DataFrame({"text": ["<script>alert(1)</script> $x$", long], "answer": [None, "3"]}))
-    assert "&lt;script&gt;" in shown[0]["text/html"] and "<script>" not in shown[0]["text/html"]
-    assert "mathjax_ignore" in shown[0]["text/html"]
-    assert long in shown[0]["text/html"] and long in shown[0]["text/plain"]
-
-
 def test_a_claim_is_shown_with_its_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
     shown = []
     monkeypatch.setattr(notebook, "show_texts", shown.append)
     cells = [Cell("a", Interval(1, 0, 2, 9), 3.0), Cell("b", Interval(-1, -2, 0, 9), -1.0)]
-    notebook.show_claim(
-        Claim(
-            "C1",
-            Against(
-                statement="A beats B",
-                kind="every_cell",
-                other="sft",
-                smallest={"cell": 1.5, "mean": 0.7},
-                difference="Ours minus SFT",
-                words="as in params/claims.yaml",
-            ),
-            "inconclusive",
-            cells,
-            Interval(0.5, -1, 2, 9),
-        )
+    rule = Against(
+        statement="A beats B",
+        kind="every_cell",
+        other="sft",
+        smallest={"cell": 1.5, "mean": 0.7},
+        difference="Ours minus SFT",
+        words="as in params/claims.yaml",
     )
+    notebook.show_claim(Claim("C1", rule, "inconclusive", cells, Interval(0.5, -1, 2, 9)))
     text = dict(shown[0].to_numpy().tolist())
-    assert text["verdict"] == text["verdict in 0.1.0"] == "inconclusive"
-    assert text["mean difference"] == "0.5 pp (95 % over seeds and questions: -1 to 2)"
-    assert text["cells in which it holds"] == "1 of 2"
-    assert text["in the paper's numbers"] == "1 of 2: inconclusive"
-
-
-def test_a_missing_report_file_is_one_sentence(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"table_2\.md is missing: run this notebook's cell"):
-        notebook.show_file(tmp_path / "table_2.md")
+    assert text["verdict"] == text["verdict 0.1.0"] == text["paper verdict"] == "inconclusive"
+    assert (text["mean difference"], text["low"], text["high"], text["unit"]) == (0.5, -1, 2, "pp")
+    assert (text["cells"], text["cells holding"], text["paper cells holding"]) == (2, 1, 1) and "note" not in text
 
 
 def test_a_live_plot_draws_now_and_then_and_always_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    import matplotlib.pyplot as plt
-
     drawn, clock = [], iter(range(0, 1000, 2))  # each look at the clock is two seconds later
     monkeypatch.setattr(notebook.time, "monotonic", lambda: next(clock))
-    monkeypatch.setattr(notebook, "display", lambda figure, display_id: Handle())
-
-    class Handle:
-        def update(self, figure) -> None:
-            pass
-
     live = notebook.LivePlot(lambda history: drawn.append(len(history)) or plt.figure())
     for update in range(60):
         live({"update": update})
-    assert drawn[0] == 2 and 1 < len(drawn) < 6
+    assert drawn[0] == 2 and 1 < len(drawn) < 10
     live.draw(pd.DataFrame(live.rows))
     assert drawn[-1] == 60 and not plt.get_fignums()
 
 
+def test_lines_have_a_panel_a_value_and_one_legend(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plt, "close", lambda *figures: None)
+    table = pd.DataFrame({"step": [0, 1, 2] * 2, "name": list("aaabbb"), "x": range(6), "y": [None, *range(5)]})
+    notebook.plot_lines(table, ("step", "optimizer step"), "name", {"x": "X", "y": "Y"})
+    figure = plt.gcf()
+    assert [ax.get_ylabel() for ax in figure.axes] == ["X", "Y"] and figure.axes[0].get_xlabel() == "optimizer step"
+    assert [line.get_ydata().tolist() for line in figure.axes[1].lines[:2]] == [[0, 1], [2, 3, 4]]
+    assert [text.get_text() for text in figure.legends[0].texts] == ["a", "b"]
+    monkeypatch.undo()
+    plt.close("all")
+
+
 def test_a_user_error_fails_the_cell_with_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A UserError, as for a table that is not drawn yet, is shown as one sentence."""
     shell, shown = InteractiveShell(), []
     monkeypatch.setattr(notebook, "get_ipython", lambda: shell)
     monkeypatch.setattr(shell, "_showtraceback", lambda kind, error, lines: shown.append(lines))
     notebook.setup()
-    result = shell.run_cell("from rdlib.errors import UserError\nraise UserError('Give a seed.')")
+    result = shell.run_cell(
+        "from rdlib.study.notebook import show_file\nfrom pathlib import Path\nshow_file(Path('a.md'))"
+    )
     assert not result.success and isinstance(result.error_in_exec, UserError)
-    assert shown == [["UserError: Give a seed."]]
+    assert shown == [["UserError: a.md is missing: run this notebook's cell that draws the tables and figures first."]]
 
 
 def run_notebook(name: str, folder: Path, **parameters: object) -> None:
     execute(ROOT / "notebooks" / f"{name}.ipynb", folder / f"{name}.ipynb", parameters)
-
-
-def run_with_second_setup(name: str, folder: Path, **parameters: object) -> None:
-    """Run a notebook and then its setup cell once more, as someone does who changes a parameter."""
-    book = nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", as_version=4)
-    setup = next(cell for cell in book.cells if "notebook.setup()" in cell.source)
-    book.cells.append(nbformat.v4.new_code_cell(setup.source))
-    copy = folder / f"{name}_twice.ipynb"
-    nbformat.write(book, copy)
-    execute(copy, folder / f"{name}.ipynb", parameters)
 
 
 @pytest.fixture
@@ -243,11 +212,11 @@ def test_a_bad_parameter_or_a_missing_input_is_one_sentence(tiny_profile: Path, 
 
 
 @pytest.mark.slow
-def test_the_first_notebooks_run_and_can_be_set_up_again(tiny_profile: Path, tmp_path: Path) -> None:
+def test_the_first_notebooks_run_with_their_parameters(tiny_profile: Path, tmp_path: Path) -> None:
     axes = {"profile": str(tiny_profile), "dataset": "gsm"}
-    run_with_second_setup("00_data", tmp_path, **axes)
-    run_with_second_setup("01_teacher_responses", tmp_path, **axes, teacher="strong")
-    run_with_second_setup("02_pseudo_labels", tmp_path, **axes, teacher="strong", threshold=0.4)
+    run_notebook("00_data", tmp_path, **axes)
+    run_notebook("01_teacher_responses", tmp_path, **axes, teacher="strong")
+    run_notebook("02_pseudo_labels", tmp_path, **axes, teacher="strong", threshold=0.4)
     stage = make_stage("02_pseudo_labels", str(tiny_profile), dataset="gsm", teacher="strong")
     assert not stage.done and replace(stage, all_overrides={"voting.threshold": 0.4}).done
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
-
 import pandas as pd
 import pytest
 from conftest import make_root, stage_in, tiny_settings
 from pydantic import ValidationError
+from test_real_data import write
 
 from rdlib import artifacts
 from rdlib.errors import UserError
@@ -26,16 +25,12 @@ def canonical(text):
 """
 
 
-def settings(**given) -> Dataset:
-    return Dataset(**{"source": "questions", "answer": "phrase", "path": "q.jsonl", **SIZES, **given})
-
-
 def asked(count: int, **fields) -> list[dict]:
     return [{"question": f"What is question {i}?", **fields} for i in range(count)]
 
 
-def write(path, rows: list[dict]) -> None:
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+def settings(**given) -> Dataset:
+    return Dataset(**{"source": "questions", "answer": "phrase", "path": "q.jsonl", **SIZES, **given})
 
 
 # ---- an equality
@@ -110,10 +105,10 @@ def loaded(tmp_path, rows: list[dict], **given):
 
 
 def test_aliases_are_read_like_answers(tmp_path):
-    rows = asked(9, answer="New York", aliases=["The NYC", "the Big Apple!", "new york", 5])
-    assert {question.aliases for question in loaded(tmp_path, rows)} == {("nyc", "big apple", "5")}
-    assert {question.aliases for question in loaded(tmp_path, asked(9, answer="New York", aliases=[]))} == {()}
-    assert {question.aliases for question in loaded(tmp_path, asked(9, answer="New York", aliases=None))} == {()}
+    known = (["The NYC", "the Big Apple!", "new york", 5], ("nyc", "big apple", "5"))
+    for aliases, expected in (known, ([], ()), (None, ())):
+        rows = asked(9, answer="New York", aliases=aliases)
+        assert {question.aliases for question in loaded(tmp_path, rows)} == {expected}
 
 
 @pytest.mark.parametrize(
@@ -133,22 +128,17 @@ def test_aliases_that_cannot_be_used_are_one_sentence(tmp_path, row, words):
     assert len(str(error.value).splitlines()) == 1 and "line 10" in str(error.value)
 
 
-def gold_of(tmp_path, rows: list[dict]):
-    questions = loaded(tmp_path, rows)
-
+def test_the_gold_table_has_aliases_only_where_a_question_has_some(tmp_path):
     class Stage:
         dataset, dataset_settings, root = "mine", settings(), tmp_path
 
+    loaded(tmp_path, asked(9, answer="New York"))
     data.run_gold(Stage, tmp_path)
-    return {question.question: question.id for question in questions}
-
-
-def test_the_gold_table_has_aliases_only_where_a_question_has_some(tmp_path):
-    gold_of(tmp_path, asked(9, answer="New York"))
     assert artifacts.read_parquet(tmp_path / "gold.parquet").columns.tolist() == ["id", "answer"]
     assert read_aliases(tmp_path) == {}
     rows = [{"question": "Which city?", "answer": "New York", "aliases": ["NYC"]}, *asked(9)]
-    ids = gold_of(tmp_path, rows)
+    ids = {question.question: question.id for question in loaded(tmp_path, rows)}
+    data.run_gold(Stage, tmp_path)
     assert read_aliases(tmp_path) == {ids["Which city?"]: {"nyc": "new york"}}
     assert read_gold(tmp_path)[ids["Which city?"]] == "new york"
 

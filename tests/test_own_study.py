@@ -294,28 +294,28 @@ def test_reviewers_questions_need_gold_answers(tmp_path, problems, at_root, caps
     )
 
 
-def test_a_stage_whose_server_or_teacher_will_not_do(tmp_path, problems):
-    server = Teacher(problems)
-    root = own_root(tmp_path, problems, server.url)
-    server.close()
-    for stage in (of(root, "01_held_out"), of(root, "07_evaluate"), of(root, "07_evaluate", "teacher", student=None)):
-        with pytest.raises(UserError, match="No server answers"):
-            stage.run_with_inputs()
-    with pytest.raises(UserError, match="on-policy distillation learns from the teacher's log-probabilities"):
-        of(root, "07_evaluate", "distillation").run_with_inputs()
-    with pytest.raises(UserError, match="the teacher itself is to be trained, but the engine openai of strong"):
-        of(root, "07_evaluate", "ours_wo_r", student="strong").run_with_inputs()
+@pytest.mark.parametrize(
+    ("method", "axes", "words"),
+    [
+        ("ours", {}, "No server answers"),
+        ("teacher", {"student": None}, "No server answers"),
+        ("distillation", {}, "on-policy distillation learns from the teacher's log-probabilities"),
+        ("ours_wo_r", {"student": "strong"}, "the teacher itself is to be trained, but the engine openai of strong"),
+    ],
+)
+def test_a_stage_whose_server_or_teacher_will_not_do(tmp_path, problems, method, axes, words):
+    root = own_root(tmp_path, problems, "http://127.0.0.1:9/v1")
+    with pytest.raises(UserError, match=words):
+        of(root, "07_evaluate", method, **axes).run_with_inputs()
     assert not (root / "runs").exists()
 
 
 @pytest.mark.slow
 def test_only_what_needs_the_teacher_asks_for_it(tmp_path, problems, own_study):
     """A student's stages, and what is done already, need no server."""
-    server = Teacher(problems)
-    root = own_root(tmp_path, problems, server.url)
-    server.close()
-    needless = [of(root, name) for name in ("00_data", "02_pseudo_labels", "04_student_responses", "06_ppo")]
-    requirements.check_teachers([*needless, of(root, "07_evaluate"), of(root, "07_evaluate", "grpo")])
+    root = own_root(tmp_path, problems, "http://127.0.0.1:9/v1")
+    needless = [of(root, name) for name in ("00_data", "02_pseudo_labels", "06_ppo", "07_evaluate")]
+    requirements.check_teachers([*needless, of(root, "07_evaluate", "grpo")])
     requirements.check_teachers([of(own_study, "01_teacher_responses")])
     recorded = {"strong": {"model": "responses.jsonl", "engine": "replay"}}
     content = yaml.safe_load((root / PARAMS).read_text()) | {"teachers": recorded}

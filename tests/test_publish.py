@@ -20,10 +20,12 @@ from rdlib.paths import ROOT
 from rdlib.study import publish
 
 RECORD = {"commits": ["a" * 40], "dirty": False, "parameters": {"profile": "params/micro.yaml", "seed": 0}}
-STAGES = ["00_data", "01_teacher_responses", "02_pseudo_labels", "03_sft_warmup", "04_student_responses"]
-STAGES += ["05_reward_model", "06_ppo", "07_evaluate", "08_ablation_lambda", "09_ablation_data_ratio"]
-STAGES += ["10_ablation_reward_source", "11_ablation_correctness"]
+STAGES = (
+    "00_data 01_teacher_responses 02_pseudo_labels 03_sft_warmup 04_student_responses 05_reward_model 06_ppo "
+    "07_evaluate 08_ablation_lambda 09_ablation_data_ratio 10_ablation_reward_source 11_ablation_correctness"
+).split()
 DRAWN = ["12_paper_tables_and_figures", "13_reviewer_questions"]
+NO_FOLDER = "http://host/home/x, gsm/strong/small, 3 /4 and </table>, 7 / 2 = 3.5"
 
 
 def png(width: int, height: int) -> str:
@@ -58,36 +60,33 @@ def outputs_of(*outputs) -> list[nbformat.NotebookNode]:
     return publish.publishable(executed(*outputs), RECORD).cells[-1].outputs
 
 
-def test_progress_bars_widgets_and_scripts_are_left_out():
-    widget = nbformat.v4.new_output(
-        "display_data", {"application/vnd.jupyter.widget-view+json": {"model_id": "1"}, "text/plain": "HBox(...)"}
-    )
-    bars = stream("  3%|3   | 1/30\r100%|####| 30/30\n", "stderr")
-    assert outputs_of(bars, widget, stream(" 1/2\r 2/2\ndone\n")) == [stream(" 2/2\ndone\n")]
-    assert outputs_of(stream("working\r\n")) == [stream("working\n")]
-    assert outputs_of(display(application_javascript="alert(1)")) == []
-    both = display(text_html="<b>1</b>", text_plain="1", application_javascript="alert(1)")
-    assert outputs_of(both)[0].data == {"text/html": "<b>1</b>", "text/plain": "1"}
+WIDGET = display(application_vndjupyterwidget="1", text_plain="HBox(...)")
+BARS = stream("  3%|3   | 1/30\r100%|####| 30/30\n", "stderr")
+BOTH = display(text_html="<b>1</b>", text_plain="1", application_javascript="alert(1)")
 
 
 @pytest.mark.parametrize(
-    ("text", "kept"),
+    ("outputs", "kept"),
     [
-        (f"{ROOT}/runs/micro/gsm: done", "runs/micro/gsm: done"),
-        ("in /tmp/abc/def.txt, line 3", "in def.txt, line 3"),
-        ("(/root/x/y.py) <td>/home/me/a.csv</td>", "(y.py) <td>a.csv</td>"),
-        ("http://host/home/x, gsm/strong/small, 3 /4 and </table>, 7 / 2 = 3.5", None),
+        ([BARS, WIDGET, stream(" 1/2\r 2/2\ndone\n")], [stream(" 2/2\ndone\n")]),
+        ([stream("working\r\n")], [stream("working\n")]),
+        ([display(application_javascript="alert(1)")], []),
+        ([BOTH], [display(text_html="<b>1</b>", text_plain="1")]),
+        ([stream(f"{ROOT}/runs/micro/gsm: done")], [stream("runs/micro/gsm: done")]),
+        ([stream("in /tmp/abc/def.txt, line 3")], [stream("in def.txt, line 3")]),
+        ([display(text_html="(/root/x/y.py) <td>/home/me/a.csv</td>")], [display(text_html="(y.py) <td>a.csv</td>")]),
+        ([stream(NO_FOLDER)], [stream(NO_FOLDER)]),
     ],
 )
-def test_no_folder_of_a_machine_is_left(text, kept):
-    assert outputs_of(stream(text)) == [stream(text if kept is None else kept)]
+def test_no_progress_bar_widget_script_or_folder_of_a_machine_is_left(outputs, kept):
+    assert outputs_of(*outputs) == kept
 
 
 def test_pictures_are_as_wide_as_a_screen_shows_them():
     large, small = png(1800, 400), png(300, 200)
     shown_smaller = display({"image/png": {"width": 450}}, image_png=large)
-    kept = [one.data["image/png"] for one in outputs_of(display(image_png=large), display(image_png=small))]
-    kept += [one.data["image/png"] for one in outputs_of(shown_smaller)]
+    outputs = outputs_of(display(image_png=large), display(image_png=small), shown_smaller)
+    kept = [one.data["image/png"] for one in outputs]
     sizes = [Image.open(io.BytesIO(base64.b64decode(one))).size for one in kept]
     assert sizes == [(publish.WIDEST, 200), (300, 200), (450, 100)] and len(kept[1]) <= len(small)
 
@@ -98,10 +97,8 @@ def test_its_origin_is_below_the_title_and_its_times_are_gone():
     assert made.cells[1].source == "*Executed at commit `aaaaaaaaaaaa` with profile = `params/micro.yaml`, seed = `0`.*"
     assert made.metadata["rdlib"] == RECORD
     assert [cell.metadata for cell in made.cells] == [{}, {}, {"tags": ["injected-parameters"]}, {}]
-    written = nbformat.writes(made)
-    assert not [word for word in ("2026", "papermill", "widget", str(ROOT)) if word in written]
-    again = nbformat.writes(publish.publishable(executed(stream("x")), RECORD))
-    assert [cell["id"] for cell in json.loads(again)["cells"]][1:3] == ["origin", "injected-parameters"]
+    assert [cell.id for cell in made.cells][1:3] == ["origin", "injected-parameters"]  # the same each time
+    assert not [word for word in ("2026", "papermill", "widget", str(ROOT)) if word in nbformat.writes(made)]
     assert "uncommitted" in publish.publishable(executed(), RECORD | {"dirty": True}).cells[1].source
 
 
@@ -139,15 +136,11 @@ def published(root: Path) -> dict[str, nbformat.NotebookNode]:
     return {path.stem: nbformat.read(path, as_version=4) for path in paths}
 
 
-def said(capsys) -> str:
-    return capsys.readouterr().out
-
-
 def test_the_stages_are_those_of_ours_in_one_cell_of_the_first_released_seed(root, capsys):
     (root / "figures/notebooks").mkdir()
     (root / "figures/notebooks/99_gone.ipynb").write_text("{}")
     made = published(root)
-    assert list(made) == [*STAGES, DRAWN[0]] and "seed 0" in said(capsys)
+    assert list(made) == [*STAGES, DRAWN[0]] and "seed 0" in capsys.readouterr().out
     given = {name: made[name].metadata["rdlib"]["parameters"] for name in STAGES}
     cells = {tuple(one.get(axis) for axis in ("dataset", "teacher", "student")) for one in given.values()}
     assert cells == {("gsm", "strong", "small"), ("gsm", "strong", None), ("gsm", None, None)}
@@ -174,7 +167,10 @@ def test_a_study_of_fewer_stages_has_fewer_notebooks(root, capsys):
         if job.notebook in STAGES[6:]:
             job.executed.unlink()
     assert list(published(root)) == [*STAGES[:6], DRAWN[0]]
-    assert f"Left out, since this study has not run them or ran them at another commit: {STAGES[6]}, " in said(capsys)
+    assert (
+        f"Left out, since this study has not run them or ran them at another commit: {STAGES[6]}, "
+        in capsys.readouterr().out
+    )
 
 
 def problem(root: Path, capsys) -> str:
@@ -183,12 +179,13 @@ def problem(root: Path, capsys) -> str:
     return capsys.readouterr().err
 
 
-def test_a_failed_notebook_or_one_without_its_stage_is_one_sentence(root, monkeypatch, capsys):
+def test_what_cannot_be_published_is_one_sentence(root, monkeypatch, capsys):
+    assert "make release" in problem(root / "nowhere", capsys)
     monkeypatch.setattr(artifacts, "read_manifest", lambda folder: None)
     assert "missing beside its notebook" in problem(root, capsys)
-    job = next(job for job in publish.cell_jobs(PARAMS, 0) if job.notebook == "06_ppo")
+    job = next(job for job in publish.cell_jobs(PARAMS, 0) if job.notebook == "00_data")
     nbformat.write(executed(nbformat.v4.new_output("error", ename="E", evalue="e", traceback=[])), job.executed)
-    assert re.search(r"06_ppo.ipynb failed when it was executed.*\n$", problem(root, capsys))
+    assert re.search(r"00_data.ipynb failed when it was executed.*\n$", problem(root, capsys))
     assert not (root / "figures/notebooks").exists()
 
 
@@ -208,8 +205,4 @@ def test_without_the_runs_the_notebooks_of_the_released_commits_stay(root, capsy
         job.executed.unlink()
     assert list(published(root)) == ["00_data", DRAWN[0]]
     assert (root / "figures/notebooks/00_data.ipynb").read_bytes() == before
-    assert "commit: 03_sft_warmup and 05_reward_model." in said(capsys)
-
-
-def test_without_released_results_it_says_what_to_do(root, capsys):
-    assert "make release" in problem(root / "nowhere", capsys)
+    assert "commit: 03_sft_warmup and 05_reward_model." in capsys.readouterr().out

@@ -71,23 +71,13 @@ def setting(section: str, **values):
     return change
 
 
-def in_module(name: str, old: str, new: str):
-    """A change of a module's text."""
+def in_module(name: str, old: str = "", new: str = "\nANOTHER = 1\n"):
+    """A change of a module's text, or by what is written below it."""
 
     def change(root: Path, code: Path) -> None:
         text = (code / name).read_text()
         assert old in text
-        (code / name).write_text(text.replace(old, new, 1))
-
-    return change
-
-
-def appended(name: str, text: str = "\nANOTHER = 1\n"):
-    """A change of a module by what is written below it."""
-
-    def change(root: Path, code: Path) -> None:
-        with (code / name).open("a") as file:
-            file.write(text)
+        (code / name).write_text(text.replace(old, new, 1) if old else text + new)
 
     return change
 
@@ -101,23 +91,19 @@ def commented(root: Path, code: Path) -> None:
     in_module("method/voting.py", '"""The most frequent answer', '"""An answer')(root, code)
 
 
-def readme(root: Path, code: Path) -> None:
-    (root / "README.md").write_text("Another word.\n")
-
-
 CHANGES = {
     "lambda": (setting("reward_model", lam=0.3), from_stage("05_reward_model")),
     "questions": (setting("datasets", gsm=tiny_settings()["datasets"]["gsm"] | {"train": 17}), EVERYTHING),
     "passes of a batch": (setting("training", gradient_accumulation=2), {FIGURES}),  # which show every setting
     "weights of the student": (other_weights, from_stage("03_sft_warmup") - {FIGURES}),
-    "README": (readme, set()),
+    "README": (lambda root, code: (root / "README.md").write_text("Another word."), set()),
     "a comment and a docstring": (commented, set()),
-    "code of the reward model": (appended("method/reward_model.py"), from_stage("05_reward_model") - {FIGURES}),
-    "code of the vote": (appended("method/voting.py"), from_stage("02_pseudo_labels")),
-    "code of the prompts": (appended("tasks/prompts.py"), EVERYTHING - {"00_data", "00_gold"}),
-    "code of the micro world": (appended("micro/gsm.py"), EVERYTHING),  # figures too: it tells which were perturbed
-    "code of plots": (appended("evidence/plots.py"), {FIGURES}),
-    "code of the DAG": (appended("study/dag.py"), set()),
+    "code of the reward model": (in_module("method/reward_model.py"), from_stage("05_reward_model") - {FIGURES}),
+    "code of the vote": (in_module("method/voting.py"), from_stage("02_pseudo_labels")),
+    "code of the prompts": (in_module("tasks/prompts.py"), EVERYTHING - {"00_data", "00_gold"}),
+    "code of the micro world": (in_module("micro/gsm.py"), EVERYTHING),  # figures too: it tells which were perturbed
+    "code of plots": (in_module("evidence/plots.py"), {FIGURES}),
+    "code of the DAG": (in_module("study/dag.py"), set()),
 }
 
 
@@ -132,37 +118,28 @@ def test_a_change_runs_what_depends_on_it_and_no_other(finished, code, kind):
     assert undone | ({FIGURES} if figures_marker(finished) != before else set()) == expected
 
 
-def test_a_stage_that_comes_out_as_it_was_runs_nothing_after_it(finished, code):
-    """Early cut-off: other settings, another key, the same labels."""
-    setting("voting", threshold=0.701)(finished, code)
+@pytest.mark.parametrize(("change", "after"), [({"threshold": 0.701}, len(OURS)), ({"flip_share": 0.5}, 4)])
+def test_a_stage_with_another_key_runs_what_follows_only_where_its_content_differs(finished, code, change, after):
+    setting("voting", **change)(finished, code)
     assert {name for name in OURS if not stage_of(finished, name).done} == set(OURS[3:])
     before = stage_of(finished, "02_pseudo_labels").folder / "manifest.json"
     old = before.read_text()
     stage_of(finished, "02_pseudo_labels").run()
     assert before.read_text() != old
-    assert all(stage_of(finished, name).done for name in OURS)
-
-
-def test_a_stage_that_comes_out_differently_runs_what_follows(finished, code):
-    setting("voting", flip_share=0.5)(finished, code)
-    stage_of(finished, "02_pseudo_labels").run()
-    assert {name for name in OURS if not stage_of(finished, name).done} == set(OURS[4:])
+    assert {name for name in OURS if not stage_of(finished, name).done} == set(OURS[after:])
 
 
 def test_figures_drawn_by_another_code_since_are_drawn_again(finished, code):
-    runs = finished / "runs"
-    job = Job(FIGURES, {"profile": PARAMS, "seeds": [0]}, finished, [])
-    first = job.marker(runs)
+    runs, job = finished / "runs", Job(FIGURES, {"profile": PARAMS, "seeds": [0]}, finished, [])
+    first, module = job.marker(runs), code / "evidence/plots.py"
     first.parent.mkdir()
     first.touch()
-    text = (code / "evidence/plots.py").read_text()
-    appended("evidence/plots.py")(finished, code)
-    forget()
-    assert drop_stale_markers([job], runs) == 0
-    assert not first.exists()
-    (code / "evidence/plots.py").write_text(text)
-    forget()
-    assert job.marker(runs) == first and drop_stale_markers([job], runs) == 0
+    text = module.read_text()
+    for now in (text + "\nANOTHER = 1\n", text):
+        module.write_text(now)
+        forget()
+        assert (job.marker(runs) == first) == (now == text)
+        assert drop_stale_markers([job], runs) == 0 and not first.exists()
 
 
 # ---- the code's identity
@@ -176,20 +153,11 @@ def test_every_stage_uses_its_own_module_and_no_orchestration():
 
 
 def test_stages_do_not_use_each_others_code_without_need():
-    def used(stage: str) -> set[str]:
-        return specification.reached(STAGES[stage].function.partition(":")[0])
-
-    assert used("02_pseudo_labels") == {"rdlib.method.voting", "rdlib.tasks.questions", "rdlib.streams"}
+    used = {name: specification.reached(spec.function.partition(":")[0]) for name, spec in STAGES.items()}
+    assert used["02_pseudo_labels"] == {"rdlib.method.voting", "rdlib.tasks.questions", "rdlib.streams"}
+    others = {f"rdlib.method.{name}" for name in ("teacher", "student", "sft", "rl", "evaluate")} | {"rdlib.tasks.data"}
     for stage in ("01_teacher_responses", "03_sft_warmup", "04_student_responses", "05_reward_model", "06_ppo"):
-        others = {
-            "rdlib.method.teacher",
-            "rdlib.method.student",
-            "rdlib.method.sft",
-            "rdlib.method.rl",
-            "rdlib.method.evaluate",
-            "rdlib.tasks.data",
-        }
-        assert len(used(stage) & others) <= 1, stage
+        assert len(used[stage] & others) <= 1, stage
 
 
 def test_imports_are_found_wherever_they_stand(code):

@@ -11,14 +11,14 @@ import yaml
 from conftest import PARAMS, REPOSITORY, copy_study, patch_root, tiny_settings
 
 from rdlib import artifacts
+from rdlib.__main__ import main
 from rdlib.errors import UserError
 from rdlib.evidence import diagnostics, result_tables, tables
-from rdlib.evidence.result_tables import COLUMNS, KEY_LENGTH, open_results
+from rdlib.evidence.result_tables import COLUMNS, KEY_LENGTH, MEASURES, open_results
 from rdlib.method.metrics import auc
 from rdlib.study import experiments, results, rows, verify
 
 pytestmark = pytest.mark.slow
-STAGE = result_tables.STAGE.split()
 
 
 @pytest.fixture(scope="module")
@@ -208,7 +208,48 @@ def test_a_part_of_a_study_is_collected_and_exhibits_without_rows_have_a_reason(
     assert tables.select(rows, **cell).empty and not part.asks_for_all and not part.reward_scores.empty
 
 
+def test_settings_keep_no_folder_of_the_machine(root, tmp_path):
+    content = yaml.safe_load((root / PARAMS).read_text())
+    (tmp_path / "questions.jsonl").touch()
+    content["datasets"]["gsm"] |= {"source": "questions", "path": str(tmp_path / "questions.jsonl")}
+    del content["datasets"]["gsm"]["perturbed_test"]
+    (root / "other.yaml").write_text(yaml.safe_dump(content | {"name": "other"}))
+    settings = results.gather("other.yaml", 0, []).documents["settings.json"]
+    assert settings["datasets"]["gsm"]["path"] == "questions.jsonl" and str(tmp_path) not in json.dumps(settings)
+
+
+def test_what_was_once_asked_for_by_name_is_gathered_while_it_is_up_to_date(root, found):
+    """The study has SFT too, which the other profile does not ask for."""
+    content = yaml.safe_load((root / PARAMS).read_text())
+    content["grid"] |= {"methods": ["ours_wo_r", "ours"], "ablations": []}
+    methods = {}
+    for batch_size in (content["sft"]["batch_size"], 2 * content["sft"]["batch_size"]):
+        content["sft"]["batch_size"] = batch_size
+        (root / "asked.yaml").write_text(yaml.safe_dump(content))
+        wanted = results.wanted_runs(found["main"][0], "asked.yaml", [0], (), named=False)
+        methods[batch_size] = {run.stage.method for run in wanted} - {"teacher", "icl", "ours_wo_r", "ours"}
+    assert list(methods.values()) == [{"sft", "ours_wo_d"}, {"ours_wo_d"}]
+
+
 # ---- the files of version 1.0.0
+
+AXES = "dataset teacher student method variant seed"
+SPENT = f"{AXES} stage seconds tokens_generated tokens_trained tokens_read"
+ARM = "cell question arm level"
+OLD_FILES = {
+    "correctness.parquet": f"{AXES.removeprefix('dataset ')} benchmark id group correct",
+    "reward_scores.parquet": f"{AXES} id kind score",
+    "pseudo_labels.csv": f"dataset teacher seed split {result_tables.COUNTS}",
+    "thresholds.csv": f"{result_tables.SWEEP} dataset teacher",
+    "reviewers.parquet": f"{ARM} reference benchmark seed id correct",
+    "judged.parquet": "cell policy id sample tokens text answer agrees correct score",
+    "costs.csv": SPENT,
+    "question_costs.csv": f"{SPENT} {ARM}",
+    "trainings.csv": f"{AXES} stage measure start best best_step steps stopped_early",
+    "sft_history.parquet": f"{AXES} {MEASURES['03_sft_warmup']}",
+    "reward_model_history.parquet": f"{AXES} {MEASURES['05_reward_model']}",
+    "ppo_history.parquet": f"{AXES} {MEASURES['06_ppo']}".replace(" step", "").replace(" accuracy", ""),
+}
 
 
 def test_results_of_version_1_0_0_are_converted_to_the_same_tables(folder, evidence, root, tmp_path, monkeypatch):
@@ -224,75 +265,35 @@ def test_results_of_version_1_0_0_are_converted_to_the_same_tables(folder, evide
     converter.convert(old)
     again = open_results(tmp_path)
     assert {path.name for path in old.iterdir()} == {*COLUMNS, "provenance.json", "settings.json", "example.json"}
-    for name in ("correctness", "reviewers", "reward_scores", "pseudo_labels", "thresholds", "judged", "trainings"):
-        _same(getattr(again, name), getattr(evidence, name), name)
-    for name in ("sft_history", "reward_model_history", "ppo_history", "costs", "question_costs"):
-        _same(getattr(again, name), getattr(evidence, name), name)
-    _same(diagnostics.along_ppo(again), diagnostics.along_ppo(evidence), "along")
+    for name in (file.partition(".")[0] for file in OLD_FILES):
+        first, second = (getattr(one, name).dropna(axis="columns", how="all") for one in (again, evidence))
+        later = {"accuracy", "gflop", "parameters", "reader_parameters"}  # 1.0.0 had accuracy for one policy a cell
+        assert set(first) ^ set(second) <= later, name
+        columns = [column for column in second if column not in later]
+        pd.testing.assert_frame_equal(first[columns], second[columns], check_dtype=False, rtol=1e-5, obj=name)
+    first, second = (diagnostics.along_ppo(one) for one in (again, evidence))
+    pd.testing.assert_frame_equal(first, second, check_dtype=False, rtol=1e-5)
     assert again.records[old].keys() == evidence.records[folder].keys()
 
 
-def _same(found: pd.DataFrame, expected: pd.DataFrame, name: str) -> None:
-    both = [table.dropna(axis="columns", how="all") for table in (found, expected)]
-    known = {"accuracy"} if name == "ppo_history" else set()  # 1.0.0 had it for one policy a cell
-    columns = [column for column in both[1] if column in both[0] and column not in known]
-    unknown = set(both[1]) - set(both[0]) - {"accuracy", "gflop", "parameters", "reader_parameters"}
-    assert set(both[0]) <= set(both[1]) and not unknown, (name, set(both[0]) - set(both[1]), unknown)
-    first, second = (table[columns].reset_index(drop=True) for table in both)
-    pd.testing.assert_frame_equal(first, second, check_dtype=False, rtol=1e-5, obj=name)
-
-
 def _write_as_1_0_0(old, evidence, folder) -> None:
-    axes = ["dataset", "teacher", "student", "method", "variant", "seed"]
-    arm = ["cell", "question", "arm", "level"]
-    spent = ["stage", "seconds", "tokens_generated", "tokens_trained", "tokens_read"]
-    ended = ["stage", *COLUMNS["trainings.csv"].split()[7:]]
-    wanted = {
-        "correctness.parquet": (evidence.correctness, [*axes[1:], "benchmark", "id", "group", "correct"]),
-        "reward_scores.parquet": (evidence.reward_scores, [*axes, "id", "kind", "score"]),
-        "pseudo_labels.csv": (
-            evidence.pseudo_labels,
-            ["dataset", "teacher", "seed", "split", *result_tables.COUNTS.split()],
-        ),
-        "thresholds.csv": (evidence.thresholds, [*result_tables.SWEEP.split(), "dataset", "teacher"]),
-        "reviewers.parquet": (evidence.reviewers, [*arm, "reference", "benchmark", "seed", "id", "correct"]),
-        "judged.parquet": (evidence.judged, ["cell", *COLUMNS["responses.parquet"].split()[11:]]),
-        "over_optimisation.csv": (
-            diagnostics.along_ppo(evidence),
-            ["cell", "update", "kl", "reward", "agreement", "accuracy"],
-        ),
-        "costs.csv": (evidence.costs, [*axes, *spent]),
-        "question_costs.csv": (evidence.question_costs, [*axes, *spent, *arm]),
-        "question_trainings.csv": (evidence.trainings, [*axes, *ended]),
-    }
-    for kind in ("sft", "reward_model", "ppo"):
-        history = getattr(evidence, f"{kind}_history").dropna(axis="columns", how="all")
-        names = [
-            name
-            for name in history
-            if name not in {"key", "stage", *axes, "accuracy"} and not (kind == "ppo" and name == "step")
-        ]
-        wanted[f"{kind}_history.parquet"] = (history, [*axes, *names])
-    for name, (table, columns) in wanted.items():
-        if name.endswith(".csv"):
-            table[columns].to_csv(old / name, index=False, float_format="%.6g")
-        else:
-            table[columns].to_parquet(old / name)
+    for name, columns in OLD_FILES.items():
+        table = getattr(evidence, name.partition(".")[0])
+        table = table[[column for column in columns.split() if table[column].notna().any()]]
+        table.to_csv(old / name, index=False) if name.endswith(".csv") else table.to_parquet(old / name)
+    columns = ["cell", "update", "kl", "reward", "agreement", "accuracy"]
+    diagnostics.along_ppo(evidence)[columns].to_csv(old / "over_optimisation.csv", index=False)
     for name in ("settings.json", "example.json"):
         (old / name).write_bytes((folder / name).read_bytes())
     record = result_tables.read_record(folder)
     environment = next(iter(record["environments"].values()))
-    for file, names in (
-        ("provenance.json", set(record["experiments"]) - {"R4", "RM"}),
-        ("question_provenance.json", {"R4", "RM"}),
-    ):
+    asked = {"R4", "RM"}
+    for file, names in (("provenance.json", set(record["experiments"]) - asked), ("question_provenance.json", asked)):
         stages = {label: one for name in names for label, one in record["experiments"][name]["stages"].items()}
         made = {"command": "c", "profile": PARAMS, "seed": 0, "commits": environment["commits"], "dirty": False}
         made |= {"started": "2026", "environment": environment}
-        made |= {
-            "stages": {k: v["key"] for k, v in stages.items()},
-            "contents": {k: v["content"] for k, v in stages.items()},
-        }
+        kinds = {"stages": "key", "contents": "content"}
+        made |= {name: {k: v[kind] for k, v in stages.items()} for name, kind in kinds.items()}
         artifacts.write_json(old / file, made)
 
 
@@ -318,8 +319,6 @@ def test_a_run_is_compared_with_the_released_one_artifact_by_artifact(released, 
     table = verify.compare(folder, root / "runs").set_index("stage")["here"]
     assert [table[first], table[second], table.iloc[-1]].count(verify.DIFFERENT) == 1
     monkeypatch.setattr(verify, "ROOT", root)
-    from rdlib.__main__ import main
-
     assert main(["verify", "--profile", PARAMS, "--released", str(folder.parent)]) == 1
     said = capsys.readouterr().out
     assert f"{len(table)} released stages" in said and f"  different: {second}" in said and "1 not made here" in said
@@ -342,8 +341,6 @@ def test_what_another_processor_reran_is_counted_beside_the_seed(released, root,
         f"{result_tables.RERUNS_COLUMNS.replace(' ', ',')}\n0,a,b,Chip Y,c,1,1\n"
     )
     monkeypatch.setattr(verify, "ROOT", root)
-    from rdlib.__main__ import main
-
     for _ in range(2):  # a second time is the same
         assert main(["verify", "--profile", PARAMS, "--released", str(folder.parent), "--record"]) == 1
     table = pd.read_csv(folder / result_tables.RERUNS)

@@ -5,19 +5,25 @@ from __future__ import annotations
 import functools
 import importlib
 import itertools
+import json
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
-from conftest import copy_study, stage_in
+from conftest import REPOSITORY, copy_study, stage_in
 
 from rdlib import artifacts
 from rdlib.artifacts import hash_files
 from rdlib.engines import generation
 from rdlib.method import reward_model, trainers, training
+from scripts import crash_test
 
 METHODS = {"03_sft_warmup": "ours_wo_r"}
 
@@ -226,3 +232,44 @@ def test_sigkill(study, tmp_path, name):
     stage.run()
     assert_same(stage, study)
     assert not (stage.folder / artifacts.KEY).exists()
+
+
+# ---- make check KIND=crash
+
+
+def finished(folder: Path, **manifest) -> Path:
+    """A folder with what two equal studies may differ in."""
+    stage = folder / "gsm" / "00_data"
+    stage.mkdir(parents=True)
+    (stage / "manifest.json").write_text(json.dumps({"stage": "00_data", "started": str(folder)} | manifest))
+    (stage / "questions.parquet").write_bytes(b"questions")
+    (stage / "00_data.ipynb").write_text(str(folder))
+    (folder / "costs.csv").write_text(f"stage,seconds\n00_data,{len(str(folder))}\n")
+    return folder
+
+
+def test_everything_but_times_and_logs_makes_a_difference(tmp_path):
+    assert crash_test.differences(finished(tmp_path / "c"), finished(tmp_path / "longer")) == []
+    one, other = finished(tmp_path / "a"), finished(tmp_path / "b", key="k")
+    (one / "gsm" / "more.json").write_text("{}")
+    (other / "gsm" / "00_data" / ".key").write_text("left over")
+    (other / "gsm" / "00_data" / "questions.parquet").write_bytes(b"other questions")
+    assert crash_test.differences(one, other) == [
+        "only without kills: gsm/more.json",
+        "only with kills: gsm/00_data/.key",
+        "differs: gsm/00_data/manifest.json",
+        "differs: gsm/00_data/questions.parquet",
+    ]
+
+
+def test_processes_in_other_sessions_are_found_and_killed(tmp_path):
+    """As kernels and training processes are, which no signal to a process group would reach."""
+    study = crash_test.Study(REPOSITORY / "params/smoke.yaml", tmp_path, jobs=2)
+    assert study.notebooks > 80 and study.done() == 0
+    child = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'input()'], start_new_session=True)"
+    environment = os.environ | {crash_test.MARK: str(tmp_path)}
+    process = subprocess.Popen([sys.executable, "-c", child], env=environment, stdin=subprocess.PIPE)
+    while len(study.processes()) < 2:
+        time.sleep(0.05)
+    assert study.kill() == []
+    assert study.processes() == [] and not psutil.pid_exists(process.pid)

@@ -7,13 +7,13 @@ import importlib
 import inspect
 import re
 import shutil
-from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote
 
 import nbformat
 import pandas as pd
 import pytest
+from bs4 import BeautifulSoup
 from conftest import REPOSITORY
 from hypothesis import given
 from hypothesis import strategies as st
@@ -38,10 +38,10 @@ pytestmark = pytest.mark.skipif(not (FIGURES / "results").is_dir(), reason="no r
 def figures(tmp_path_factory) -> Path:
     """Some of the released tables and figures, one with hostile cells, and an executed notebook as the report."""
     folder = tmp_path_factory.mktemp("released") / "figures"
-    for path in [path for name in KEPT for path in FIGURES.glob(f"{name}.*")]:
-        _copy(path, folder / path.name)
-    for path in (FIGURES / "results").glob("seed*/provenance.json"):
-        _copy(path, folder / "results" / path.parent.name / path.name)
+    for path in [*(path for name in KEPT for path in FIGURES.glob(f"{name}.*")), *FIGURES.glob("results/*/prov*.json")]:
+        to = folder / path.relative_to(FIGURES)
+        to.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, to)
     texts = [text[:3000].encode(errors="replace").decode() for text, _ in HOSTILE.values()]
     cells = pd.DataFrame({"what": HOSTILE.keys(), "text": texts})
     tables.write_markdown(cells, folder / "table_1_example.md", "Table 1: an example", "Note.")
@@ -55,11 +55,6 @@ def figures(tmp_path_factory) -> Path:
     return folder
 
 
-def _copy(path: Path, to: Path) -> None:
-    to.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(path, to)
-
-
 @pytest.fixture(scope="module")
 def built(figures, tmp_path_factory) -> Path:
     """The folder of the site, which Sphinx makes without a warning."""
@@ -68,49 +63,41 @@ def built(figures, tmp_path_factory) -> Path:
     return out
 
 
-class Reader(HTMLParser):
-    """What a page loads, what it links to, the anchors that it has, and its text."""
+def attributes(page: Path, tags: str, names: str) -> set[str]:
+    """The values of some attributes of some tags of a page; both are alternatives of a pattern."""
+    found = re.findall(rf"<(?:{tags})\b[^>]*>", page.read_text(encoding="utf-8"))
+    return {html.unescape(value) for tag in found for value in re.findall(rf'\s(?:{names})="([^"]+)"', tag)}
 
-    def __init__(self, page: Path) -> None:
-        super().__init__()
-        self.loads: list[str] = []
-        self.links: list[str] = []
-        self.ids: set[str] = set()
-        self.words: list[str] = []
-        self.feed(page.read_text(encoding="utf-8"))
 
-    def handle_starttag(self, tag, attrs):
-        """Sort addresses by what a browser does with them."""
-        values = dict(attrs)
-        self.ids.add(values.get("id"))
-        if tag == "a":
-            self.links += [values["href"]] if values.get("href") else []
-        elif tag in ("script", "img", "link", "iframe", "source", "video", "audio", "object", "embed"):
-            self.loads += [values[name] for name in ("src", "href", "data", "srcset") if values.get(name)]
+def links(page: Path) -> set[str]:
+    """Where a page's links lead."""
+    return attributes(page, "a", "href")
 
-    def handle_data(self, data):
-        """Keep the text."""
-        self.words.append(data)
 
-    @property
-    def text(self) -> str:
-        """All text, with single spaces."""
-        return " ".join("".join(self.words).split())
+def loads(page: Path) -> set[str]:
+    """What a browser loads with a page."""
+    tags = "script|img|link|iframe|source|video|audio|object|embed"
+    return attributes(page, tags, "src|href|data|srcset") - {"#"}
+
+
+def text_of(page: Path) -> str:
+    """The text of a page, with single spaces."""
+    return " ".join(BeautifulSoup(page.read_text(encoding="utf-8"), "html.parser").get_text().split())
 
 
 @pytest.mark.slow
 def test_pages_need_no_network_and_tell_nothing_of_this_machine(built):
-    readers = {page: Reader(page) for page in built.rglob("*.html")}
-    assert len(readers) > 80
-    for page, reader in readers.items():
-        for address in set(reader.loads) - {"#"}:
+    anchors = {page: attributes(page, r"\w+", "id") for page in built.rglob("*.html")}
+    assert len(anchors) > 80
+    for page in anchors:
+        for address in loads(page):
             assert not re.match(r"[a-z]+:|//", address) or address.startswith("data:"), (page, address)
             assert (page.parent / address.partition("?")[0]).is_file(), (page, address)
-        for address in set(reader.links):
+        for address in links(page):
             name, _, anchor = unquote(address).partition("#")
             target = (page.parent / name).resolve() if name else page
             assert re.match(r"https?:", address) or target.exists(), (page, address)
-            assert not anchor or target not in readers or anchor in readers[target].ids, (page, address)
+            assert not anchor or target not in anchors or anchor in anchors[target], (page, address)
         assert str(REPOSITORY) not in page.read_text(encoding="utf-8"), page
     for sheet in built.rglob("*.css"):
         addresses = re.findall(r"url\(['\"]?([^)'\"]+)|@import\s+['\"]([^'\"]+)", sheet.read_text(encoding="utf-8"))
@@ -120,40 +107,32 @@ def test_pages_need_no_network_and_tell_nothing_of_this_machine(built):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [*KEPT, "table_1_example"])
 def test_an_exhibit_has_caption_data_and_commands(built, figures, name):
-    reader = Reader(built / f"figures/{name}.html")
+    page = built / f"figures/{name}.html"
     caption = "Note." if name == "table_1_example" else EXHIBITS[name].caption
     plain = html.unescape(re.sub("<[^>]*>", "", MarkdownIt().renderInline(caption)))
-    assert " ".join(plain.split()) in reader.text.replace("’", "'")
-    data = next(link for link in reader.links if link.endswith(f"/{name}.csv"))
+    assert " ".join(plain.split()) in text_of(page).replace("’", "'")
+    data = next(link for link in links(page) if link.endswith(f"/{name}.csv"))
     assert (built / "figures" / data).read_bytes() == (figures / f"{name}.csv").read_bytes()
-    makefile = (REPOSITORY / "Makefile").read_text()
-    targets = re.findall(rf"make (\w+) NAME={name}\b", reader.text)
-    assert targets and all(re.search(rf"^{target}:", makefile, re.MULTILINE) for target in targets)
-    assert f"{name}.html" in Reader(built / "figures/index.html").links
-    assert "index.html#seeds-and-commits" in reader.links
+    assert set(re.findall(rf"make (\w+) NAME={name}\b", text_of(page))) == {"figures", "study"}
+    assert f"{name}.html" in links(built / "figures/index.html")
+    assert "index.html#seeds-and-commits" in links(page)
 
 
 @pytest.mark.slow
-def test_from_the_front_page_to_report_notebooks_gallery_and_documents(built, figures):
-    front = set(Reader(built / "index.html").links)
+def test_from_the_front_page_to_report_notebooks_gallery_documents_and_equation_7(built, figures):
     report = "figures/notebooks/12_paper_tables_and_figures.html"
-    assert {report, "figures/index.html", "figures/notebooks/index.html", "docs/index.html", "docs/api.html"} <= front
-    notebook = Reader(built / report)
-    assert "1 + 1" in notebook.text and any("png" in load for load in notebook.loads)
-    gallery = Reader(built / "figures/index.html").text
+    expected = {report, "figures/index.html", "figures/notebooks/index.html", "docs/index.html", "docs/api.html"}
+    assert expected <= links(built / "index.html")
+    assert "1 + 1" in text_of(built / report) and any("png" in load for load in loads(built / report))
     for folder in seed_folders(figures / "results"):
         made = origin(folder)
-        assert made["command"] in gallery and all(commit[:12] in gallery for commit in made["commits"])
-
-
-@pytest.mark.slow
-def test_from_the_papers_words_to_the_code_of_equation_7(built):
-    page = built / "docs/equations.html"
-    assert "<math" in page.read_text(encoding="utf-8") and "Consistency Check" in Reader(page).text
-    assert "api/rdlib.method.reward.html#rdlib.method.reward.reward" in Reader(page).links
-    code = Reader(built / "docs/api/rdlib.method.reward.html")
-    assert "r_hat(x, y) of Eq. 7" in code.text
-    assert "../../_modules/rdlib/method/reward.html#reward" in code.links
+        assert all(text in text_of(built / "figures/index.html") for text in (made["command"], made["commits"][0][:12]))
+    equations, reward = built / "docs/equations.html", built / "docs/api/rdlib.method.reward.html"
+    assert "<math" in equations.read_text(encoding="utf-8") and "Consistency Check" in text_of(equations)
+    assert "api/rdlib.method.reward.html#rdlib.method.reward.reward" in links(equations)
+    assert "r_hat(x, y) of Eq. 7" in text_of(reward) and "../../_modules/rdlib/method/reward.html#reward" in links(
+        reward
+    )
 
 
 @pytest.mark.slow
@@ -166,10 +145,10 @@ def test_every_module_has_a_page(built):
 @pytest.mark.slow
 def test_hostile_cells_are_text(built):
     page = built / "figures/table_1_example.html"
-    reader, markup = Reader(page), page.read_text(encoding="utf-8")
+    markup = page.read_text(encoding="utf-8")
     assert "<script>alert" not in markup and "<img src=x" not in markup and "<b> a" not in markup
-    assert not [link for link in reader.links if link.startswith("javascript")]
-    assert " ".join(shown.visible(HOSTILE["markup"][0]).split()) in reader.text
+    assert not [link for link in links(page) if link.startswith("javascript")]
+    assert " ".join(shown.visible(HOSTILE["markup"][0]).split()) in text_of(page)
 
 
 @given(st.text())
@@ -215,13 +194,10 @@ def test_every_equation_is_named_where_it_is_computed(number):
 # ---- the command
 
 
-def test_without_released_results_it_says_what_to_do(tmp_path, capsys):
+def test_without_results_or_in_a_folder_that_is_no_site_it_says_what_to_do(tmp_path, capsys):
     assert main(["site", str(tmp_path), str(tmp_path / "site")]) == 2
     problem = capsys.readouterr().err
     assert "make release" in problem and problem.count("\n") == 1 and not (tmp_path / "site").exists()
-
-
-def test_a_folder_that_is_no_site_is_left_alone(tmp_path, capsys):
     (tmp_path / "mine.txt").touch()
     assert main(["site", str(FIGURES), str(tmp_path)]) == 2
     assert "other files than a site" in capsys.readouterr().err and (tmp_path / "mine.txt").is_file()

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import re
 import shutil
 import signal
 import sys
@@ -64,46 +63,30 @@ def test_a_cluster_that_takes_the_jobs_is_asked_and_nothing_is_said(slurm, tmp_p
     assert capsys.readouterr().out == ""
 
 
-@pytest.mark.parametrize(
-    ("resources", "programs"),
-    [
-        ({"slurm_partition": "gpu", "runtime": 10**6}, {}),  # without a time limit
-        ({"slurm_partition": "short,main"}, {}),
-        ({"clusters": "east,west", "slurm_partition": "theirs"}, {"sbatch": "exit 1"}),  # only the plugin knows those
-        # `sbatch --test-only` refuses any job where all nodes are down, and a submitted one would wait and run
-        ({}, {"sinfo": SINFO.replace("echo idle", 'echo "down*"; echo drained'), "sbatch": "exit 1"}),
-    ],
-)
+@pytest.mark.parametrize(("resources", "programs"), [
+    ({"slurm_partition": "gpu", "runtime": 10**6}, {}),  # without a time limit
+    ({"slurm_partition": "short,main"}, {}),
+    ({"clusters": "east,west", "slurm_partition": "theirs"}, {"sbatch": "exit 1"}),  # only the plugin knows those
+    # `sbatch --test-only` refuses any job where all nodes are down, and a submitted one would wait and run
+    ({}, {"sinfo": SINFO.replace("echo idle", 'echo "down*"; echo drained'), "sbatch": "exit 1"}),
+])  # fmt: skip
 def test_what_slurm_would_take_is_not_refused(slurm, resources, programs):
     slurm(**programs)
     assert placement(**resources).check({0}) is None
 
 
-@pytest.mark.parametrize(
-    ("resources", "programs", "sentence"),
-    [
-        ({"slurm_partition": "main,man"}, {}, "has no partition 'man'"),
-        ({"slurm_partition": "mian"}, {}, r"has no partition 'mian'.* main, short, gpu.*did you mean 'main'\?"),
-        ({}, {"sinfo": 'echo "main 7-00:00:00"'}, "no default partition: name one as slurm_partition.* main"),
-        ({"slurm_partition": "short"}, {}, "Jobs ask for 1440 minutes and SLURM's partition short gives 30"),
-        ({}, {"sinfo": DOWN}, r"SLURM does not answer \(slurm_load_partitions: Unable to contact"),
-        (
-            {},
-            {"sbatch": 'echo "allocation failure: Requested node configuration is not available" >&2; exit 1'},
-            r"would refuse .*\(allocation failure: Requested node .*-t 1440 --mem 128000 --nodes=1 --cpus-per-task=16",
-        ),
-        (
-            {},
-            {"scontrol": 'echo "MinJobAge = 60 sec"'},
-            r"no accounting \(sacct\) and forgets a finished job after 60 s",
-        ),
-        (
-            {"slurm_account": "beta"},
-            {"sacctmgr": "echo alpha"},
-            "slurm_account 'beta' .* is none to submit with: The given account beta appears .*alpha",
-        ),
-    ],
-)
+@pytest.mark.parametrize(("resources", "programs", "sentence"), [
+    ({"slurm_partition": "main,man"}, {}, "has no partition 'man'"),
+    ({"slurm_partition": "mian"}, {}, r"has no partition 'mian'.* main, short, gpu.*did you mean 'main'\?"),
+    ({}, {"sinfo": 'echo "main 7-00:00:00"'}, "no default partition: name one as slurm_partition.* main"),
+    ({"slurm_partition": "short"}, {}, "Jobs ask for 1440 minutes and SLURM's partition short gives 30"),
+    ({}, {"sinfo": DOWN}, r"SLURM does not answer \(slurm_load_partitions: Unable to contact"),
+    ({}, {"sbatch": 'echo "allocation failure: no such node" >&2; exit 1'},
+     r"would refuse .*\(allocation failure: no such node.*-t 1440 --mem 128000 --nodes=1 --cpus-per-task=16"),
+    ({}, {"scontrol": 'echo "MinJobAge = 60 sec"'}, r"no accounting \(sacct\) and forgets a finished job after 60 s"),
+    ({"slurm_account": "beta"}, {"sacctmgr": "echo alpha"},
+     "slurm_account 'beta' .* is none to submit with: The given account beta appears .*alpha"),
+])  # fmt: skip
 def test_what_slurm_would_not_take_is_one_sentence(slurm, tmp_path, resources, programs, sentence):
     folder = slurm(**programs)
     (folder / "sacctmgr").exists() or (folder / "sacctmgr").symlink_to("/bin/false")
@@ -175,14 +158,8 @@ def test_logs_go_beside_the_runs_and_squeue_is_asked_where_there_is_no_accountin
 def test_a_workflow_profile_of_another_executor_is_left_alone(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     other = workflow.WorkflowProfile(tmp_path, {"executor": "kubernetes", "jobs": 4})
-    assert other.remote and not other.slurm and other.check({8}) is None and other.arguments(tmp_path, 2) == []
+    assert other.remote and not other.slurm and other.arguments(tmp_path, 2) == []
     assert not workflow.WorkflowProfile(tmp_path, {"printshellcmds": True}).remote
-
-
-def test_names_of_jobs_are_the_study_s_own_and_what_the_plugin_takes(tmp_path):
-    names = [workflow.job_prefix(tmp_path / runs) for runs in ("runs/a b:ü", "runs/" + "x" * 80, "a/micro", "b/micro")]
-    assert all(re.fullmatch(r"[A-Za-z0-9_-]{1,50}", name) for name in names) and len(set(names)) == 4
-    assert workflow.job_prefix(tmp_path / "a/micro") == names[2]
 
 
 # ---- what an earlier run left
@@ -253,24 +230,18 @@ accounting/QOS policy'.
 """
 
 
-@pytest.mark.parametrize(
-    ("message", "sentence"),
-    [
-        (ended("TIMEOUT"), "SLURM ended it at its time limit (job 2): raise runtime in the workflow profile"),
-        (ended("OUT_OF_MEMORY"), "it needed more memory than it had asked SLURM for (job 2): raise mem_mb"),
-        (ended("FAILED"), "no message from its notebook (SLURM's job 2)"),
-        (
-            "SLURM-job '2' failed due to a node failure, SLURM status is: 'NODE_FAIL'. Failed",
-            "its node failed (SLURM's",
-        ),
-        (
-            REFUSED,
-            "SLURM did not take it (sbatch: error: Batch job submission failed: Job violates accounting/QOS policy)",
-        ),
-        ("Job submission failed with exception: no such thing\n    ", "it could not be submitted (no such thing)"),
-        ("None\n    ", "no message"),
-    ],
-)
+NODE = "SLURM-job '2' failed due to a node failure, SLURM status is: 'NODE_FAIL'. Failed"
+
+
+@pytest.mark.parametrize(("message", "sentence"), [
+    (ended("TIMEOUT"), "SLURM ended it at its time limit (job 2): raise runtime in the workflow profile"),
+    (ended("OUT_OF_MEMORY"), "it needed more memory than it had asked SLURM for (job 2): raise mem_mb"),
+    (ended("FAILED"), "no message from its notebook (SLURM's job 2)"),
+    (NODE, "its node failed (SLURM's"),
+    (REFUSED, "SLURM did not take it (sbatch: error: Batch job submission failed: Job violates accounting/QOS policy)"),
+    ("Job submission failed with exception: no such thing\n    ", "it could not be submitted (no such thing)"),
+    ("None\n    ", "no message"),
+])  # fmt: skip
 def test_a_failed_job_is_named_with_its_reason_and_its_log(jobs, tmp_path, message, sentence):
     job, log = jobs[3], tmp_path / "slurm/2.log"
     for path, text in ((log, "slurmstepd: error"), (job.executed.with_suffix(".error"), "of an earlier run\n")):
@@ -292,32 +263,45 @@ def test_a_job_that_a_second_attempt_finishes_has_not_failed(jobs, tmp_path):
 @pytest.fixture
 def interruptible():
     """SIGINT as in a terminal: a shell has its background jobs ignore it, and tests may run in one."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    before = {one: signal.signal(one, signal.default_int_handler) for one in (signal.SIGINT, signal.SIGTERM)}
     yield
-    signal.signal(signal.SIGINT, before)
+    for one, handler in before.items():
+        signal.signal(one, handler)
 
 
-def test_an_interrupt_cancels_the_jobs_in_slurm(jobs, tmp_path, slurm, interruptible):
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_an_interrupt_cancels_the_jobs_in_slurm(jobs, tmp_path, slurm, interruptible, name):
     prefix = workflow.job_prefix(tmp_path)
     slurm(squeue=f'echo "7|RUNNING|{prefix}_1"; echo "9|RUNNING|other_1"', scancel=f'echo "$@" > {tmp_path}/cancelled')
-    code = "import os, signal, time; os.kill(os.getppid(), signal.SIGINT); time.sleep(60)"
+    code = f"import os, signal, time; os.kill(os.getppid(), signal.{name}); time.sleep(60)"
     with pytest.raises(KeyboardInterrupt, match="Interrupted: what was finished is kept"):
         follow(jobs, tmp_path, code, workflow.Placed(tmp_path))
     assert (tmp_path / "cancelled").read_text() == "7\n"
 
 
+def test_sigterm_reaches_snakemake_as_ctrl_c_does(jobs, tmp_path, interruptible):
+    """A container's end sends it to the study alone; at SIGTERM Snakemake would wait for its jobs."""
+    code = (
+        "import os, signal, time\n"
+        "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+        f"signal.signal(signal.SIGINT, lambda *_: (open({str(tmp_path / 'ended')!r}, 'w'), os._exit(1)))\n"
+        "os.kill(os.getppid(), signal.SIGTERM)\n"
+        "time.sleep(60)"
+    )
+    with pytest.raises(KeyboardInterrupt, match="Interrupted: what was finished is kept"):
+        follow(jobs, tmp_path, code)
+    assert (tmp_path / "ended").is_file()
+
+
 SUBMITTED = "Job 1 has been submitted with SLURM jobid 2 (log: x)."
 
 
-@pytest.mark.parametrize(
-    ("said", "squeue", "lost"),
-    [
-        (SUBMITTED, "exit 0", True),
-        ("Building DAG of jobs...", "exit 0", False),  # it may take its time before it submits any
-        (SUBMITTED, 'echo "2|RUNNING|{prefix}_1"', False),
-        (SUBMITTED, "exit 1", False),  # SLURM does not answer
-    ],
-)
+@pytest.mark.parametrize(("said", "squeue", "lost"), [
+    (SUBMITTED, "exit 0", True),
+    ("Building DAG of jobs...", "exit 0", False),  # it may take its time before it submits any
+    (SUBMITTED, 'echo "2|RUNNING|{prefix}_1"', False),
+    (SUBMITTED, "exit 1", False),  # SLURM does not answer
+])  # fmt: skip
 def test_a_snakemake_that_waits_for_jobs_that_slurm_has_not_is_ended(jobs, tmp_path, slurm, said, squeue, lost):
     slurm(squeue=squeue.format(prefix=workflow.job_prefix(tmp_path)))
     placed = workflow.Placed(tmp_path, seconds=0.3, interval=0.1)
@@ -360,12 +344,3 @@ def test_what_is_missing_is_said_where_it_cannot_be_installed(tmp_path, monkeypa
     monkeypatch.setattr(local_slurm.os, "geteuid", lambda: 0)
     with pytest.raises(UserError, match=r"apt-get -q .* update` failed \(E: Unable to locate package\)"):
         local_slurm.install()
-
-
-def test_the_configuration_keeps_to_its_folder_and_the_node_takes_two_jobs_of_params_slurm(tmp_path):
-    text = local_slurm.configuration(tmp_path, local_slurm.free_ports(2), "someone")
-    paths = re.findall(r"=(/\S+)", text.replace("socket=", ""))
-    assert paths and all(path.startswith(str(tmp_path)) for path in paths)
-    node = dict(word.split("=") for word in text.split("NodeName=")[1].splitlines()[0].split()[1:])
-    asked = placement().resources
-    assert int(node["CPUs"]) // asked["cpus_per_task"] == int(node["RealMemory"]) // asked["mem_mb"] == 2

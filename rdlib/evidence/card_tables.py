@@ -15,7 +15,7 @@ import pandas as pd
 
 from rdlib.evidence import gallery
 from rdlib.evidence.gallery import Exhibit
-from rdlib.evidence.result_tables import open_results
+from rdlib.evidence.result_tables import Evidence, open_results
 from rdlib.micro import gsm, lexicon, mmlu
 from rdlib.micro.authors import STYLES, Author
 from rdlib.micro.splits import SHARES
@@ -136,10 +136,7 @@ def retraining(root: Path) -> pd.DataFrame:
     found = [one for one in asked if set(_names_of(one)) <= set(costs["experiment"])]
     rows = [(one.name, ", ".join(one.experiments), *_spent(costs, one)) for one in found]
     table = pd.DataFrame(rows, columns=["name", "experiments", "stages", "seconds"])
-    spent = evidence.costs.drop_duplicates(STAGE).groupby("seed")["seconds"].sum()
-    alone = {seed: one["minutes"] for seed, one in evidence.measured.items() if not one.get("questions")}
-    a_second = sum(minutes / spent[seed] for seed, minutes in alone.items()) / len(alone)
-    return table.assign(minutes=table["seconds"] * a_second)
+    return table.assign(minutes=table["seconds"] * minutes_a_second(evidence))
 
 
 def claim_runs(root: Path) -> pd.DataFrame:
@@ -171,6 +168,13 @@ def _spent(costs: pd.DataFrame, exhibit: Exhibit) -> tuple[int, float]:
         table = table[(table["stage"] <= exhibit.last) & ~table["stage"].isin(MEASURING)]
     by_seed = table.groupby("seed")["seconds"]
     return round(by_seed.size().mean()), float(by_seed.apply(lambda one: one.sum(skipna=False)).mean())
+
+
+def minutes_a_second(evidence: Evidence) -> float:
+    """Minutes of wall time of a measured seed of the study for a second of its stages; of none half a second's."""
+    spent = evidence.costs.drop_duplicates(STAGE).groupby("seed")["seconds"].sum()
+    alone = {seed: one["minutes"] for seed, one in evidence.measured.items() if not one.get("questions")}
+    return sum(minutes / spent[seed] for seed, minutes in alone.items()) / len(alone) if alone else 1 / 120
 
 
 TABLES = (models, world, micro_sizes, micro_examples, claim_runs, families)

@@ -110,21 +110,16 @@ def _function(name: str) -> Callable[..., Any]:
 def _read(evidence: Evidence, what: str | dict[str, str]) -> Any:
     """What an exhibit reads, once: an attribute of the results, a method with arguments, a function of the results,
     or the rows of a file: {answers: EXPERIMENT, COLUMN: value}."""
-    key = str(what)
-    if key not in evidence.kept:
-        evidence.kept[key] = _unread(evidence, what)
-    return evidence.kept[key]
-
-
-def _unread(evidence: Evidence, what: str | dict[str, str]) -> Any:
+    if str(what) in evidence.kept:
+        return evidence.kept[str(what)]
     if isinstance(what, dict):
         (kind, experiment), *values = what.items()
-        return evidence.rows(kind, experiment, by_run=True, **dict(values))
-    name, *arguments = what.split()
-    if "." in name:
-        return _function(name)(evidence)
-    found = getattr(evidence, name)
-    return found(*arguments) if callable(found) else found
+        found = evidence.rows(kind, experiment, by_run=True, **dict(values))
+    else:
+        name, *arguments = what.split()
+        found = _function(name)(evidence) if "." in name else getattr(evidence, name)
+        found = found(*arguments) if callable(found) else found
+    return evidence.kept.setdefault(str(what), found)
 
 
 def load() -> dict[str, Exhibit]:
@@ -160,7 +155,6 @@ def draw_all(evidence: Evidence, out: Path, notebook: str | None = None) -> list
 
     An earlier drawing of one that is left out now is removed: it would show runs that these results lack.
     """
-    make_folder(out)
     paths = []
     for exhibit in EXHIBITS.values():
         if notebook not in (None, exhibit.notebook):
@@ -174,16 +168,15 @@ def draw_all(evidence: Evidence, out: Path, notebook: str | None = None) -> list
     return paths
 
 
-def make_folder(folder: Path) -> None:
-    """Make the folder of the exhibits; UserError where that can't be done."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"{folder} can't be made ({error.strerror}): give a folder that can be written to.") from None
-
-
 def draw(exhibit: Exhibit, evidence: Evidence, out: Path, table: pd.DataFrame) -> list[Path]:
-    """Write one exhibit, of which `table` is what it shows, to `out`; returns the paths written."""
+    """Write one exhibit, of which `table` is what it shows, to `out`; returns the paths written.
+
+    UserError for a folder that can't be made.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{out} can't be made ({error.strerror}): give a folder that can be written to.") from None
     table = tables.rounded(table)
     paths = [tables.write_csv(table, out / f"{exhibit.name}.csv")]
     if exhibit.draw is None:

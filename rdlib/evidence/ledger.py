@@ -8,17 +8,14 @@ prompts of sampled responses, since a prompt is read once for all its samples.
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 import pandas as pd
 
 from rdlib.errors import UserError
 
-FORWARD, TRAINING = 2, 6
-# Networks that PPO trains, of one size: policy and value model
-PPO_TRAINED = 2
+FORWARD, TRAINING = 2, 6  # operations a parameter and token
+PPO_TRAINED = 2  # networks that PPO trains, of one size: policy and value model
 COMPARED = ("R1", "R2")  # the questions whose arms are compared by what making them costs
-NO_LEVEL = -1.0
 
 
 def parameters_of(stage) -> float:
@@ -36,7 +33,7 @@ def parameters_of(stage) -> float:
     model = stage.profile.model_of(name)
     if model.parameters is not None:
         return model.parameters
-    folder = Path(models.resolve(model, stage.root).model)
+    folder = stage.root / model.model
     if not folder.is_dir():
         raise UserError(f"The size of {model.model} is not known: give its `parameters` in the profile, as in 8.0e9.")
     return float(models.parameter_count(folder))
@@ -85,24 +82,17 @@ def pareto_table(arms: pd.DataFrame, costs: pd.DataFrame) -> pd.DataFrame:
     Evaluation is left out; an arm of both questions appears once. `arms`: by `accuracy.of_arms`.
     """
     names = ["cell", "question", "arm", "level"]
-    table = arms[arms["question"].isin(COMPARED)]
-    spent = costs[costs["stage"] != "07_evaluate"].fillna({"level": NO_LEVEL}).groupby(names)["gflop"].sum()
-    keys = table.fillna({"level": NO_LEVEL}).set_index(names).index
-    gflop = spent.reindex(keys).to_numpy() / costs["seed"].nunique()
-    table = table.assign(gflop=gflop, level=table["level"].replace(1.0, float("nan")))
+    spent = costs[costs["stage"] != "07_evaluate"].groupby(names, dropna=False)["gflop"].sum() / costs["seed"].nunique()
+    table = arms[arms["question"].isin(COMPARED)].merge(spent.reset_index(), on=names, how="left")
+    table["level"] = table["level"].replace(1.0, float("nan"))
     return table.drop_duplicates(["cell", "benchmark", "arm", "level"])
 
 
 def cost_table(costs: pd.DataFrame) -> pd.DataFrame:
     """Seconds and tokens of each stage: number of runs, their sums and the mean seconds of one run."""
-    table = costs.groupby("stage", sort=True).agg(
-        runs=("seconds", "size"),
-        seconds=("seconds", "sum"),
-        seconds_a_run=("seconds", "mean"),
-        tokens_generated=("tokens_generated", "sum"),
-        tokens_trained=("tokens_trained", "sum"),
-    )
-    return table.reset_index()
+    tokens = {name: (name, "sum") for name in ("tokens_generated", "tokens_trained")}
+    seconds = {"runs": ("seconds", "size"), "seconds": ("seconds", "sum"), "seconds_a_run": ("seconds", "mean")}
+    return costs.groupby("stage", as_index=False).agg(**seconds, **tokens)
 
 
 def compute_factor(costs: pd.DataFrame) -> float:

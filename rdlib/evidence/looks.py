@@ -1,7 +1,7 @@
 """How everything is drawn: one colour and one marker or hatch for each method, teacher and kind of response.
 
-They differ in greyscale too. Colours are those of Okabe and Ito, and four of Tol's when more are needed; all are safe
-for colour-blind readers. Error bars are 95 % intervals.
+looks.yaml has them, and the style of all figures. They differ in greyscale too. Colours are those of Okabe and Ito,
+and four of Tol's when more are needed; all are safe for colour-blind readers. Error bars are 95 % intervals.
 """
 
 from __future__ import annotations
@@ -10,12 +10,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from importlib import resources
 from typing import Any
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+import yaml
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -35,96 +37,31 @@ class Look:
     line: str | tuple = "-"
     hatch: str = ""
 
+    @property
+    def style(self) -> dict[str, Any]:
+        """Matplotlib's arguments for a line with markers."""
+        return {"color": self.color, "marker": self.marker, "linestyle": self.line}
 
-METHODS = {
-    "teacher": Look("Teacher", BLACK, "*", (0, (1, 1))),
-    "icl": Look("ICL", GREY, "o", (0, (5, 2, 1, 2))),
-    "sft": Look("SFT", ORANGE, "s", "--"),
-    "ours_wo_r": Look("Ours w/o R", SKY, "^", (0, (6, 2))),
-    "ours_wo_d": Look("Ours w/o D", VERMILION, "v", ":"),
-    "ours": Look("Ours", BLUE, "D", "-"),
-}
-BASELINE_NAMES = {
-    "rft": "rejection-sampling FT",
-    "dpo": "DPO",
-    "distillation": "on-policy distillation",
-    "grpo": "GRPO on the vote",
-}
-# The arms of the reviewers' questions, by their names in params/experiments.yaml
-ARMS = {
-    "teacher": METHODS["teacher"],
-    "teacher, fine-tuned": Look("teacher, fine-tuned", GREY, "*"),
-    "SFT": METHODS["sft"],
-    "Ours w/o R": METHODS["ours_wo_r"],
-    "no PPO": METHODS["ours_wo_r"],
-    "Ours": METHODS["ours"],
-    "both (Ours)": METHODS["ours"],
-    "PPO on the vote": Look("PPO on the vote", GREEN, "P"),
-    "vote alone": Look("vote alone", GREEN, "P"),
-    "reward model alone": Look("reward model alone", TEAL, "h"),
-    "teacher's vote": Look("teacher's vote", GREEN, "P"),
-    "student's vote, fixed": Look("student's vote, fixed", PURPLE, "v", "--"),
-    "student's vote, renewed": Look("student's vote, renewed", WINE, "X", "-."),
-    "form alone": Look("form alone", GREY, "*", ":"),
-    "shuffled rewards of Ours": Look("shuffled rewards of Ours", ORANGE, "<", (0, (5, 1))),
-    "rejection-sampling FT": Look("rejection-sampling FT", PURPLE, "X"),
-    "DPO": Look("DPO", WINE, "p"),
-    "on-policy distillation": Look("on-policy distillation", OLIVE, "<"),
-    "GRPO on the vote": Look("GRPO on the vote", INDIGO, ">"),
-}
-# Variants of Ours that claims are about
-VARIANTS = {
-    "reward_model.source=teacher": "Ours with a reward model of teacher responses",
-    "reward.mismatch=minus": "Minus",
-}
-TEACHERS = {
-    "strong": Look("strong teacher", GREEN, "o", "-", ""),
-    "weak": Look("weak teacher", PURPLE, "s", "--", "////"),
-}
-STUDENTS = {"small": Look("small student", BLACK, "o"), "large": Look("large student", BLACK, "s")}
-KINDS = {
-    "teacher_positive": Look("teacher positive", GREEN, "o", "--"),
-    "student_positive": Look("student positive", BLUE, "s", "-"),
-    "student_negative": Look("student negative", VERMILION, "^", ":"),
-}
-COMPARISONS = {
-    "pos_neg": Look("Pos/Neg: student + against student -", BLUE, "o", "-"),
-    "pos_pos": Look("Pos/Pos: teacher + against student +", GREEN, "s", "--"),
-}
-SOURCES = {"gsm8k": "GSM8K", "mmlu_pro": "MMLU-Pro"}
-PERTURBED = {"micro-gsm": "micro-gsm-plus", "gsm8k": "GSM-Plus"}
-LAMBDA_LOOKS = [
-    (GREEN, "^", ":"),
-    (ORANGE, "s", "--"),
-    (BLUE, "D", "-"),
-    (PURPLE, "v", (0, (5, 1, 1, 1))),
-    (BLACK, "o", (0, (1, 1))),
-]
+
+def _group(looks: Mapping[str, Mapping[str, Any]]) -> dict[str, Look]:
+    """The looks of a part of looks.yaml by name."""
+    found = {}
+    for name, one in looks.items():
+        line = tuple(one["line"]) if isinstance(one.get("line"), list) else one.get("line", "-")
+        found[name] = Look(**{"label": name} | one | {"color": globals()[one["color"]], "line": line})
+    return found
+
+
+_FILE = yaml.safe_load((resources.files("rdlib.evidence") / "looks.yaml").read_text(encoding="utf-8"))
+GROUPS = {name: _group(looks) for name, looks in _FILE["looks"].items()}
+LABELS, STYLE = _FILE["labels"], _FILE["style"]
+METHODS, ARMS, TEACHERS, KINDS, COMPARISONS = (
+    GROUPS[name] for name in ("methods", "arms", "teachers", "kinds", "comparisons")
+)
+LAMBDA_LOOKS = [(one.color, one.marker, one.line) for one in GROUPS["lambdas"].values()]
+BASELINE_NAMES, VARIANTS = _FILE["baselines"], _FILE["variants"]
+SOURCES, PERTURBED = _FILE["benchmarks"], _FILE["perturbed"]
 SPARE = [GREY, BLACK, YELLOW]
-STYLE = {
-    "axes.prop_cycle": mpl.cycler(color=[BLUE, VERMILION, GREEN, ORANGE, SKY, PURPLE, BLACK]),
-    "figure.dpi": 110,
-    "savefig.dpi": 170,
-    "font.family": "DejaVu Sans",
-    "font.size": 8.5,
-    "axes.titlesize": 9,
-    "axes.labelsize": 8.5,
-    "legend.fontsize": 8,
-    "xtick.labelsize": 8,
-    "ytick.labelsize": 8,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": "#dddddd",
-    "grid.linewidth": 0.6,
-    "lines.linewidth": 1.5,
-    "lines.markersize": 4.5,
-    "hatch.linewidth": 0.6,
-    "legend.frameon": False,
-    "pdf.fonttype": 42,  # fonts stay text in the PDF
-    "svg.fonttype": "none",
-}
 
 
 @contextmanager
@@ -178,10 +115,23 @@ def cell_label(dataset: str, teacher: str, student: str, lines: int = 2) -> str:
     return f"{benchmark_label(dataset)}{ends[0]}{teacher} teacher{ends[1]}{student} student"
 
 
+def title(cell: str, benchmark: str | None = None, lines: int = 2) -> str:
+    """The `cell_label` of a cell as tables have it, "gsm/strong/small", or of a benchmark in it."""
+    dataset, teacher, student = cell.split("/")
+    return cell_label(benchmark or dataset, teacher, student, lines)
+
+
 def grid(rows: int, columns: int, width: float = 7.0, height: float = 2.4, **options) -> tuple[Figure, np.ndarray]:
     """A figure with rows x columns axes (a 2-d array); the page's width and a row's height in inches."""
     size = (width, height * rows + 0.5)
     return plt.subplots(rows, columns, figsize=size, layout="constrained", squeeze=False, **options)
+
+
+def used(axes: np.ndarray, count: int) -> list[Axes]:
+    """The first axes of a grid; the rest of its last row stays empty."""
+    for ax in axes.flat[count:]:
+        ax.axis("off")
+    return list(axes.flat[:count])
 
 
 def shape(count: int) -> tuple[int, int]:
@@ -190,25 +140,16 @@ def shape(count: int) -> tuple[int, int]:
     return rows, max(1, -(-count // rows))
 
 
-def panels(
-    count: int, width: float = 7.2, height: float = 2.6, alone: float | None = None
-) -> tuple[Figure, list[Axes]]:
-    """A figure with so many axes, placed by `shape`; inches: its width, or `alone` with one, and a row's height."""
-    figure, axes = grid(*shape(count), alone if alone and count <= 1 else width, height)
-    for ax in axes.flat[max(1, count) :]:
-        ax.axis("off")
-    return figure, list(axes.flat[: max(1, count)])
-
-
 def blank(width: float, height: float) -> Figure:
     """A figure without axes, for what makes its own; inches."""
     return plt.figure(figsize=(width, height), layout="constrained")
 
 
-def legend_below(figure: Figure, handles: list, columns: int | None = None) -> None:
-    """One legend for the whole figure, under its axes."""
+def legend_below(figure: Figure, handles: list, columns: int | None = None) -> Figure:
+    """The figure with one legend for all of it, under its axes."""
     if handles:
         figure.legend(handles=handles, loc="outside lower center", ncols=columns or len(handles))
+    return figure
 
 
 def error_ends(table: pd.DataFrame, value: str, low: str, high: str) -> np.ndarray:
@@ -225,27 +166,24 @@ def seed_dots(ax: Axes, places: Iterable[float], seeds: Iterable[str], color: st
         ax.plot([place] * len(values), values, color=color, **style)
 
 
-def handles(looks: Iterable[Look], lines: bool = True) -> list[Line2D]:
-    """Legend handles: markers with their lines, or alone."""
-    return [
-        Line2D([], [], color=k.color, marker=k.marker, linestyle=k.line if lines else "none", label=k.label)
-        for k in looks
-    ]
+def handles(looks: Iterable[Look], **options: Any) -> list[Line2D]:
+    """Legend handles: lines with markers; `options` override parts of all looks, as `linestyle="none"` for dots."""
+    return [Line2D([], [], label=look.label, **look.style | options) for look in looks]
 
 
-def method_handles(methods: Iterable[str], lines: bool = False) -> list[Line2D]:
-    """Legend handles of methods: markers alone, or with their lines."""
-    return handles([look(METHODS, method) for method in methods], lines)
+def dot_handles(known: Mapping[str, Look], names: Iterable[str]) -> list[Line2D]:
+    """Legend handles of names: their markers alone."""
+    return handles((look(known, name) for name in names), linestyle="none")
 
 
-def interval_handles(seeds: Iterable[str]) -> list[Line2D]:
+def line_handles(looks: Mapping[str, Look]) -> list[Line2D]:
+    """Legend handles of lines alone, as of the kinds of responses."""
+    return handles(looks.values(), marker="")
+
+
+def interval_handles(seeds: Iterable[str] = ()) -> list[Line2D]:
     """Legend handles of an interval and, where a text of single seeds has several, of a seed's dot."""
     found = [Line2D([], [], color=BLACK, linewidth=1.1, label="95 % interval")]
     if any(isinstance(text, str) and len(text.split()) > 1 for text in seeds):
         found.append(Line2D([], [], color=GREY, marker=".", markersize=3, linestyle="none", label="a seed"))
     return found
-
-
-def line_handles(looks: Mapping[str, Look]) -> list[Line2D]:
-    """Legend handles of lines alone, as of the kinds of responses."""
-    return [Line2D([], [], color=k.color, linestyle=k.line, label=k.label) for k in looks.values()]

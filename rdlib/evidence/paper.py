@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from functools import cache
-from importlib import resources
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -45,29 +45,24 @@ TABLE_5 = {
 @cache
 def load(name: str) -> pd.DataFrame:
     """A table of `paper_values`: main_results, reward_model_auc, reward_source, hyperparameters, provenance."""
-    path = resources.files("rdlib.evidence") / "paper_values" / f"{name}.csv"
-    with path.open(encoding="utf-8") as file:
-        return pd.read_csv(file)
+    return pd.read_csv(Path(__file__).parent / "paper_values" / f"{name}.csv")
 
 
 def accuracy(benchmark: str, teacher: str, student: str, method: str) -> float | None:
     """The paper's Table 2 in per cent, by this project's names; None where it has no such cell."""
     table = load("main_results").fillna({"student": ""})
-    column = BENCHMARKS.get(benchmark)
-    rows = table[
-        (table.teacher == TEACHERS.get(teacher))
-        & (table.student == (STUDENTS.get(student, "?") if student else ""))
-        & (table.method == method)
-    ]
-    return None if rows.empty or column is None else float(rows[column].iloc[0])
+    return _value(table[table["method"] == method], BENCHMARKS.get(benchmark), teacher, student)
 
 
 def reward_model_auc(dataset: str, teacher: str, student: str, comparison: str) -> float | None:
     """The paper's Table 3 by this project's names (comparison: pos_neg, pos_pos); None where it has none."""
-    table = load("reward_model_auc")
-    rows = table[(table.teacher == TEACHERS.get(teacher)) & (table.student == STUDENTS.get(student))]
-    column = f"{BENCHMARKS.get(dataset)}_{comparison}"
-    return None if rows.empty or column not in table else float(rows[column].iloc[0])
+    return _value(load("reward_model_auc"), f"{BENCHMARKS.get(dataset)}_{comparison}", teacher, student)
+
+
+def _value(table: pd.DataFrame, column: str | None, teacher: str, student: str) -> float | None:
+    student = STUDENTS.get(student, "?") if student else ""
+    rows = table[(table["teacher"] == TEACHERS.get(teacher)) & (table["student"] == student)]
+    return float(rows[column].iloc[0]) if len(rows) and column in rows else None
 
 
 def reward_source() -> dict[str, float]:

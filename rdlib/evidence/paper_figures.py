@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import textwrap
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import replace
 
+import matplotlib.pyplot as plt
+import networkx as nx
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -16,23 +19,12 @@ from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 from matplotlib.path import Path as Curve
 from matplotlib.ticker import MaxNLocator
 
-from rdlib.evidence import convergence, fair_rates, looks, paper, plots, tables
-from rdlib.evidence.looks import BLACK, BLUE, Look
-from rdlib.evidence.plots import draw_dots
+from rdlib.evidence import convergence, looks, paper, plots, tables
+from rdlib.evidence.looks import BLACK, Look
 
-LABELS = {  # of the values along training
-    "loss": "training loss\n(nats, mean of 20 steps)",
-    "eval_loss": "validation loss (nats)",
-    "agreement": "validation agreement",
-    "reward": "reward, Eq. 7",
-    "kl": "KL (nats a response)",
-    "validation_agreement": "validation agreement",
-    "pos_neg_auc": "Pos/Neg AUC (validation)",
-    "pos_pos_auc": "Pos/Pos AUC (validation)",
-}
-SOURCES = {"study": Look("this study", BLUE, "D"), "paper": Look("the paper", BLACK, "X")}
-RATES = {fair_rates.OWN: Look(fair_rates.OWN, looks.ORANGE, "s"), fair_rates.OURS: Look(fair_rates.OURS, BLUE, "D")}
-MODES = ("portable mode", "torch's own numerics")
+SOURCES, RATES = looks.GROUPS["sources"], looks.GROUPS["rates"]
+TINTS = {"teacher": "#d5efe6", "pseudo": "#d5efe6", "reward": "#fbe7c2", "ppo": "#fbe7c2"}  # of stages, by a word
+TINTS |= {"sft": "#d6e9f5", "student": "#d6e9f5", "": "#eeeeee"}
 BOX = (0.68, 0.56)  # width and height of a stage in Figure 2; stages are 1 apart from left to right
 APART = 0.16  # of a method's place, from its middle to either mode
 
@@ -48,8 +40,7 @@ def judged_correctness(table: pd.DataFrame) -> Figure:
     """Figure 4: how often the vote judges as gold does."""
     figure, axes = looks.grid(1, 2, width=7.0, height=2.6)
     plots.draw_judged_correctness(axes[0], table)
-    looks.legend_below(figure, axes[0, 0].get_legend_handles_labels()[0])
-    return figure
+    return looks.legend_below(figure, axes[0, 0].get_legend_handles_labels()[0])
 
 
 def lambda_curves(table: pd.DataFrame) -> Figure:
@@ -60,19 +51,13 @@ def lambda_curves(table: pd.DataFrame) -> Figure:
         plots.draw_lambda_curves(row, part)
         for ax in row:
             ax.set_title(f"{looks.cell_label(*cell, lines=1)}\n{ax.get_title()}")
-    looks.legend_below(figure, plots.lambda_handles(table), columns=3)
-    return figure
+    return looks.legend_below(figure, plots.lambda_handles(table), columns=3)
 
 
 def data_ratio(table: pd.DataFrame) -> Figure:
     """Figure 6: AUC against the teacher's share of the positives, a panel a cell."""
-    cells = tables.cells_of(table, tables.CELL)
-    figure, axes = looks.panels(len(cells), height=2.8, alone=4.6)
-    for ax, (cell, part) in zip(axes, cells, strict=True):
-        plots.draw_ratio_points(ax, part)
-        ax.set_title(looks.cell_label(*cell))
-    looks.legend_below(figure, axes[0].get_legend_handles_labels()[0], columns=1)
-    return figure
+    figure = plots.by_panel(table, tables.CELL, plots.draw_ratio_points, title=looks.cell_label, height=2.8, alone=4.6)
+    return looks.legend_below(figure, figure.axes[0].get_legend_handles_labels()[0], columns=1)
 
 
 # ---- dots: Table 2, the claims, the rates of SFT
@@ -96,14 +81,13 @@ def main_results(table: pd.DataFrame) -> Figure:
         panel=[f"paper: {paper.LABELS.get(paper.BENCHMARKS.get(name, ''), name)}" for name in table["benchmark"]],
     )
     interval = ("study_low_pct", "study_high_pct")
-    draw_dots(above, here, "study_pct", "method", looks.METHODS, interval=interval, seeds="study_seeds")
+    plots.draw_dots(above, here, "study_pct", "method", looks.METHODS, interval=interval, seeds="study_seeds")
     for part in below:
-        draw_dots(part, theirs, "paper_pct", "method", looks.METHODS)
-    for ax in (ax for part in (above, *below) for ax in part.axes):
-        ax.set_xlabel("accuracy (%)")
-    handles = looks.method_handles(tables.in_order(table["method"], paper.METHODS))
-    looks.legend_below(figure, [*handles, *looks.interval_handles(table["study_seeds"])], columns=4)
-    return figure
+        plots.draw_dots(part, theirs, "paper_pct", "method", looks.METHODS)
+    for part in (above, *below):
+        plt.setp(part.axes, xlabel="accuracy (%)")
+    handles = looks.dot_handles(looks.METHODS, tables.in_order(table["method"], paper.METHODS))
+    return looks.legend_below(figure, [*handles, *looks.interval_handles(table["study_seeds"])], columns=4)
 
 
 def _name_in_the_paper(name: str) -> str:
@@ -114,7 +98,7 @@ def _name_in_the_paper(name: str) -> str:
 def claims_of_methods(table: pd.DataFrame) -> Figure:
     """C1 to C4, a panel each: the differences here with intervals, and the paper's."""
     known = bool(table["paper_difference"].notna().any())
-    figure = _claims(table, width=9.0, columns=4, sources=("study", "paper") if known else ("study",))
+    figure = _claims(table, width=9.0, columns=4, sources=["study", "paper"] if known else ["study"])
     if figure.get_figheight() > 2:  # room for the label
         figure.supylabel("benchmark / teacher / student", fontsize=8.5)
     return figure
@@ -122,31 +106,31 @@ def claims_of_methods(table: pd.DataFrame) -> Figure:
 
 def claims_of_ablations(table: pd.DataFrame) -> Figure:
     """C5 to C9, a panel each: the differences here with intervals."""
-    figure = _claims(table, width=9.4, columns=3, sources=("study",))
+    figure = _claims(table, width=9.4, columns=3, sources=["study"])
     figure.get_layout_engine().set(w_pad=0.1)
     return figure
 
 
-def _claims(table: pd.DataFrame, width: float, columns: int, sources: tuple[str, ...]) -> Figure:
+def _claims(table: pd.DataFrame, width: float, columns: int, sources: list[str]) -> Figure:
     """A panel a claim, a row a cell, a dot a source."""
     table = table.assign(panel=_titles(table))
     sizes = table["panel"].value_counts(sort=False)
     rows, tallest = -(-len(sizes) // columns), sizes.max()
-    figure = looks.blank(width, rows * (1.2 + (0.17 + 0.06 * len(sources)) * tallest))
+    size = (width, rows * (1.2 + (0.17 + 0.06 * len(sources)) * tallest))
     options = {"interval": ("study_low", "study_high"), "seeds": "study_seeds"}
     options |= {"columns": columns, "shared": rows == 1, "dodged": len(sources) > 1}
-    draw_dots(figure, _by_source(table, sources), "value", "source", SOURCES, **options)
-    units = dict(zip(table["panel"], table["unit"], strict=True))
-    for ax, (panel, size) in zip(figure.axes, sizes.items(), strict=True):
+    figure = plots.dots(_by_source(table, sources), "value", "source", SOURCES, size, "AUC", **options)
+    units = table.drop_duplicates("panel")["unit"]
+    for ax, unit, number in zip(figure.axes, units, sizes, strict=True):
         if rows > 1:  # as much room for a cell in every panel, so that single seeds lie close to their mean
-            ax.set_ylim((size - 1 + tallest) / 2, (size - 1 - tallest) / 2)
+            ax.set_ylim((number - 1 + tallest) / 2, (number - 1 - tallest) / 2)
         ax.axvline(0, color=BLACK, linewidth=0.8)
-        ax.set_xlabel("percentage points" if units[panel] == "pp" else "AUC", visible=True)
-        if units[panel] != "pp":  # three decimals take room
+        ax.xaxis.label.set_visible(True)
+        if unit == "pp":
+            ax.set_xlabel("percentage points")
+        else:  # three decimals take room
             ax.xaxis.set_major_locator(MaxNLocator(2))
-    if len(sources) > 1:
-        looks.legend_below(figure, looks.handles([SOURCES[source] for source in sources], lines=False))
-    return figure
+    return looks.legend_below(figure, looks.dot_handles(SOURCES, sources) if len(sources) > 1 else [])
 
 
 def _titles(table: pd.DataFrame) -> list[str]:
@@ -159,7 +143,7 @@ def _titles(table: pd.DataFrame) -> list[str]:
     ]
 
 
-def _by_source(table: pd.DataFrame, sources: tuple[str, ...]) -> pd.DataFrame:
+def _by_source(table: pd.DataFrame, sources: list[str]) -> pd.DataFrame:
     """A row a source: the paper's values have no intervals and no seeds."""
     parts = [table.assign(source=source, value=table[f"{source}_difference"], row=table["cell"]) for source in sources]
     long = pd.concat(parts, ignore_index=True).dropna(subset="value")
@@ -171,15 +155,12 @@ def _by_source(table: pd.DataFrame, sources: tuple[str, ...]) -> pd.DataFrame:
 def rates(table: pd.DataFrame) -> Figure:
     """Ours minus SFT of either rate, two dots a cell."""
     shown = table[table["comparison"].isin(RATES)].assign(row=lambda t: t["cell"], panel="")
-    figure = looks.blank(6.4, 1.2 + 0.36 * shown["row"].nunique())
-    interval = ("low_pp", "high_pp")
-    draw_dots(figure, shown, "difference_pp", "comparison", RATES, interval=interval, seeds="study_seeds")
-    for ax in figure.axes:
-        ax.axvline(0, color=BLACK, linewidth=0.8)
-        ax.set(xlabel="accuracy of Ours minus SFT (pp)", title="")
-    handles = looks.handles(RATES.values(), lines=False)
-    looks.legend_below(figure, [*handles, *looks.interval_handles(shown["study_seeds"])], columns=2)
-    return figure
+    size, label = (6.4, 1.2 + 0.36 * shown["row"].nunique()), "accuracy of Ours minus SFT (pp)"
+    options = {"interval": ("low_pp", "high_pp"), "seeds": "study_seeds"}
+    figure = plots.dots(shown, "difference_pp", "comparison", RATES, size, label, **options)
+    figure.axes[0].axvline(0, color=BLACK, linewidth=0.8)
+    handles = [*looks.dot_handles(RATES, RATES), *looks.interval_handles(shown["study_seeds"])]
+    return looks.legend_below(figure, handles, columns=2)
 
 
 # ---- accuracy by group of questions
@@ -191,7 +172,7 @@ def by_group(table: pd.DataFrame) -> Figure:
 
     group, cells = table.columns[0], tables.cells(table)
     figure, axes = looks.grid(2, -(-len(cells) // 2), width=7.4, height=0.9 + 0.2 * table[group].nunique(), sharey=True)
-    for ax, (teacher, student) in zip(axes.flat, cells, strict=False):
+    for ax, (teacher, student) in zip(looks.used(axes, len(cells)), cells, strict=True):
         part = table[table["teacher"].isin(["", teacher]) & table["student"].isin(["", student])]
         shown = part.pivot(index=group, columns="method", values="study_pct")
         shown = shown[tables.in_order(part["method"], paper.METHODS)]
@@ -202,8 +183,6 @@ def by_group(table: pd.DataFrame) -> Figure:
         ax.tick_params(axis="x", rotation=30)
         ax.tick_params(length=0)
         ax.grid(visible=False)
-    for ax in axes.flat[len(cells) :]:
-        ax.axis("off")
     figure.colorbar(axes[0, 0].collections[0], ax=axes, label="accuracy (%)", shrink=0.6)
     return figure
 
@@ -213,44 +192,43 @@ def by_group(table: pd.DataFrame) -> Figure:
 
 def learning_curves(table: pd.DataFrame) -> Figure:
     """A row a dataset and student, a column a value; colour and marker are the method, the line is the teacher."""
-    step = "update" if "update" in table else "step"
-    values, teachers = list(dict.fromkeys(table["value"])), list(dict.fromkeys(table["teacher"]))
-    students = tables.in_order(table["student"], looks.STUDENTS)
-    rows = [(dataset, student) for dataset in dict.fromkeys(table["dataset"]) for student in students]
-    figure, axes = looks.grid(len(rows), len(values), width=2.5 * len(values), height=1.75, sharex="row")
-    for row, (dataset, student) in zip(axes, rows, strict=True):
-        for ax, value in zip(row, values, strict=True):
-            part = tables.select(table, dataset=dataset, student=student, value=value)
-            for (teacher, method), curve in part.groupby(["teacher", "method"], sort=False):
-                style = _marker(looks.look(looks.METHODS, method), teacher == teachers[0])
-                style |= {"linestyle": looks.look(looks.TEACHERS, teacher).line, "markersize": 3.5}
-                plots.curve_over_seeds(ax, curve[step], curve, ("mean", "low", "high"), 4, **style)
-            ax.set(ylabel=LABELS[value], title=f"{looks.benchmark_label(dataset)}, {student} student")
-    for ax in axes[-1]:
-        ax.set_xlabel("PPO update" if step == "update" else "optimizer step")
-    handles = [*_handles(table, lines=True), *plots.pale_handle(table)]
-    looks.legend_below(figure, handles, columns=3)
-    return figure
+    step, teachers = "update" if "update" in table else "step", list(table["teacher"].unique())
+    students = tables.in_order(table["student"], paper.STUDENTS)
+    rows = [{"dataset": dataset, "student": student} for dataset in table["dataset"].unique() for student in students]
+    columns = [{"value": value} for value in table["value"].unique()]
+    figure, axes = looks.grid(len(rows), len(columns), width=2.5 * len(columns), height=1.75, sharex="row")
+
+    def style(teacher: str, method: str) -> dict:
+        """How a curve is drawn."""
+        line = looks.look(looks.TEACHERS, teacher).line
+        return _marker(looks.look(looks.METHODS, method), teacher == teachers[0]) | {
+            "linestyle": line,
+            "markersize": 3.5,
+        }
+
+    for ax, of, part in plots.faceted(axes, table, rows, columns):
+        plots.curves(ax, part, step, ["teacher", "method"], style)
+        ax.set(
+            ylabel=looks.LABELS["training"][of["value"]],
+            title=f"{looks.benchmark_label(of['dataset'])}, {of['student']} student",
+        )
+    plt.setp(axes[-1], xlabel="PPO update" if step == "update" else "optimizer step")
+    return looks.legend_below(figure, [*_handles(table), *plots.pale_handle(table)], columns=3)
 
 
 def kept_steps(table: pd.DataFrame) -> Figure:
     """What a training changed on the test questions against the step it kept: a row a student, a column a benchmark."""
-    benchmarks = list(dict.fromkeys(table["benchmark"]))
-    students, teachers = (list(dict.fromkeys(table[name])) for name in ("student", "teacher"))
-    figure, axes = looks.grid(len(students), len(benchmarks), width=7.2, height=2.1, sharey="row")
-    for row, student in zip(axes, students, strict=True):
-        for ax, benchmark in zip(row, benchmarks, strict=True):
-            part = tables.select(table, student=student, benchmark=benchmark)
-            for (teacher, method), runs in part.groupby(["teacher", "method"], sort=False):
-                style = _marker(looks.look(looks.METHODS, method), teacher == teachers[0])
-                ax.plot(runs["step"], runs["change_pp"], linestyle="none", **style)
-            ax.axhline(0, color=BLACK, linewidth=1)
-            ax.set(title=f"{looks.benchmark_label(benchmark)}, {student} student")
-        row[0].set_ylabel("accuracy minus that\nbefore training (pp)")
-    for ax in axes[-1]:
-        ax.set_xlabel("optimizer step kept")
-    looks.legend_below(figure, _handles(table, lines=False))
-    return figure
+    rows, columns = ([{name: one} for one in table[name].unique()] for name in ("student", "benchmark"))
+    figure, axes = looks.grid(len(rows), len(columns), width=7.2, height=2.1, sharey="row")
+    for ax, of, part in plots.faceted(axes, table, rows, columns):
+        for (teacher, method), runs in part.groupby(["teacher", "method"], sort=False):
+            style = _marker(looks.look(looks.METHODS, method), teacher == table["teacher"].iloc[0])
+            ax.plot(runs["step"], runs["change_pp"], linestyle="none", **style)
+        ax.axhline(0, color=BLACK, linewidth=1)
+        ax.set(title=f"{looks.benchmark_label(of['benchmark'])}, {of['student']} student")
+    plt.setp(axes[:, 0], ylabel="accuracy minus that\nbefore training (pp)")
+    plt.setp(axes[-1], xlabel="optimizer step kept")
+    return looks.legend_below(figure, _handles(table, linestyle="none"))
 
 
 def _marker(look: Look, filled: bool) -> dict[str, str]:
@@ -258,13 +236,12 @@ def _marker(look: Look, filled: bool) -> dict[str, str]:
     return {"color": look.color, "marker": look.marker, "markerfacecolor": look.color if filled else "white"}
 
 
-def _handles(table: pd.DataFrame, lines: bool) -> list[Line2D]:
-    """Legend handles: colours and markers of methods, faces (and lines) of teachers."""
-    handles = looks.method_handles(dict.fromkeys(table["method"]))
-    for i, name in enumerate(dict.fromkeys(table["teacher"])):
+def _handles(table: pd.DataFrame, **options: str) -> list[Line2D]:
+    """Legend handles: colours and markers of methods, faces and, unless `options` have another, lines of teachers."""
+    handles = looks.dot_handles(looks.METHODS, table["method"].unique())
+    for i, name in enumerate(table["teacher"].unique()):
         look = replace(looks.look(looks.TEACHERS, name), color=BLACK, marker="o")
-        style = _marker(look, i == 0) | {"linestyle": look.line if lines else "none"}
-        handles.append(Line2D([], [], label=look.label, **style))
+        handles += looks.handles([look], **_marker(look, i == 0) | options)
     return handles
 
 
@@ -283,21 +260,15 @@ def roc(table: pd.DataFrame) -> Figure:
 
 def _panels(table: pd.DataFrame, draw: Callable, handles: list, shared: bool = True) -> Figure:
     """A panel a cell; `shared`: the axes."""
-    cells = list(dict.fromkeys(table[tables.CELL].itertuples(index=False, name=None)))
+    cells = list(table.groupby(tables.CELL, sort=False))
     columns = min(4, len(cells))
-    rows = -(-len(cells) // columns)
-    figure, axes = looks.grid(rows, columns, width=8.0, height=2.45, sharex=shared, sharey=shared)
-    for ax, cell in zip(axes.flat, cells, strict=False):
-        draw(ax, tables.select(table, **dict(zip(tables.CELL, cell, strict=True))))
+    figure, axes = looks.grid(-(-len(cells) // columns), columns, width=8.0, height=2.45, sharex=shared, sharey=shared)
+    for ax, (cell, part) in zip(looks.used(axes, len(cells)), cells, strict=True):
+        draw(ax, part)
         ax.set_title(looks.cell_label(*cell, lines=3), fontsize=8.5)
-    for ax in axes.flat[len(cells) :]:
-        ax.axis("off")
-    for ax in axes[:, 1:].flat:
-        ax.set_ylabel("")
-    for ax in axes[:-1].flat:
-        ax.set_xlabel("")
-    looks.legend_below(figure, handles)
-    return figure
+    plt.setp(axes[:, 1:], ylabel="")
+    plt.setp(axes[:-1], xlabel="")
+    return looks.legend_below(figure, handles)
 
 
 # ---- two numerical modes
@@ -305,33 +276,29 @@ def _panels(table: pd.DataFrame, draw: Callable, handles: list, shared: bool = T
 
 def rounding(table: pd.DataFrame) -> Figure:
     """A panel a benchmark and cell: each seed's accuracy in both modes, joined, beside mean and deviation of seeds."""
-    panels = list(table.groupby(convergence.CELL[:3], sort=False))
-    columns = min(3, len(panels))
-    figure, axes = looks.grid(-(-len(panels) // columns), columns, width=7.4, height=2.7)
     several = len(table[["teacher", "student"]].drop_duplicates()) > 1
-    for ax, ((benchmark, teacher, student), part) in zip(axes.flat, panels, strict=False):
-        _two_modes(ax, part)
-        cell = f", {teacher} to {student}" if several else ""
-        ax.set(title=f"{looks.benchmark_label(benchmark)}{cell}", ylabel="accuracy (%)")
-    for ax in axes.flat[len(panels) :]:
-        ax.set_axis_off()
-    faces = zip(MODES, (BLACK, "white"), strict=True)
-    handles = [Line2D([], [], color=BLACK, marker="o", mfc=face, linestyle="none", label=name) for name, face in faces]
-    handles.append(Line2D([], [], color=BLACK, linewidth=0.8, label="the same seed"))
-    bar = {"marker": "|", "markersize": 9, "linestyle": "none", "label": "mean, standard deviation between seeds"}
-    looks.legend_below(figure, [*handles, Line2D([], [], color=BLACK, **bar)])
-    return figure
+
+    def title(benchmark: str, teacher: str, student: str) -> str:
+        """The cell only where there are several."""
+        return looks.benchmark_label(benchmark) + (f", {teacher} to {student}" if several else "")
+
+    by, labels = convergence.CELL[:3], {"ylabel": "accuracy (%)"}
+    figure = plots.by_panel(table, by, _two_modes, labels, title=title, width=7.4, height=2.7)
+    modes = [Look("portable mode", BLACK, "o", "none"), Look("torch's own numerics", BLACK, "o", "none")]
+    handles = [*looks.handles(modes[:1]), *looks.handles(modes[1:], markerfacecolor="white")]
+    handles += looks.handles([Look("the same seed", BLACK, "")], linewidth=0.8)
+    handles += looks.handles([Look("mean, standard deviation between seeds", BLACK, "|", "none")], markersize=9)
+    return looks.legend_below(figure, handles)
 
 
 def _two_modes(ax: Axes, part: pd.DataFrame) -> None:
-    methods = list(dict.fromkeys(part["method"]))
+    methods = list(part["method"].unique())
     for place, method in enumerate(methods):
         look, own = looks.look(looks.METHODS, method), part[part["method"] == method]
         ends, values = [place - APART, place + APART], own[["portable_pct", "native_pct"]].to_numpy()
         ax.plot(ends, values.T, color=look.color, linewidth=0.8)
-        for x, accuracies, side, face in zip(ends, values.T, (-1, 1), (look.color, "white"), strict=True):
-            style = {"color": look.color, "marker": look.marker, "mfc": face, "linestyle": "none", "zorder": 3}
-            ax.plot([x] * len(own), accuracies, **style)
+        for x, accuracies, side, filled in zip(ends, values.T, (-1, 1), (True, False), strict=True):
+            ax.plot([x] * len(own), accuracies, linestyle="none", zorder=3, **_marker(look, filled))
             deviation = accuracies.std(ddof=1) if len(own) > 1 else 0.0
             bar = {"color": BLACK, "marker": "_", "markersize": 5, "linewidth": 1, "capsize": 2}
             ax.errorbar(x + 0.16 * side, accuracies.mean(), deviation, **bar)
@@ -344,70 +311,41 @@ def _two_modes(ax: Axes, part: pd.DataFrame) -> None:
 
 
 def pipeline(table: pd.DataFrame) -> Figure:
-    """Figure 2: the stages and what each reads; columns stage, read_by."""
-    figure, axes = looks.grid(1, 1, width=7.2, height=2.6)
-    draw_pipeline(axes[0, 0], table.itertuples(index=False, name=None))
-    return figure
-
-
-def draw_pipeline(ax: Axes, edges: Iterable[tuple[str, str]]) -> None:
-    """Figure 2: the DAG of stages that `edges` lists as (stage, stage that reads it), left to right by depth.
+    """Figure 2: the DAG of stages, left to right by depth; columns stage, read_by.
 
     An edge that only shortens a way through other stages is pale.
     """
-    pairs = list(dict.fromkeys(edges))
-    places, routes = _layout(pairs)
-    for pair, points in zip(pairs, routes, strict=True):
-        ax.add_patch(_arrow(points, pale=_is_shortcut(pair, pairs)))
+    figure, axes = looks.grid(1, 1, width=7.2, height=2.6)
+    edges, ax = list(table.itertuples(index=False, name=None)), axes[0, 0]
+    places, routes = _layout(edges)
+    needed = nx.transitive_reduction(nx.DiGraph(edges)).edges
+    for edge, points in routes.items():
+        ax.add_patch(_arrow(points, pale=edge not in needed))
     for name, (x, y) in places.items():
-        ax.add_patch(_box(x, y, _stage_color(name)))
+        ax.add_patch(_box(x, y, next(tint for word, tint in TINTS.items() if word in name)))
         ax.text(x, y, _stage_label(name), ha="center", va="center", fontsize=7.5, zorder=4)
-    ys = [y for points in routes for _, y in points]
+    ys = [y for points in routes.values() for _, y in points]
     ax.set(xlim=(-0.45, max(x for x, _ in places.values()) + 0.45), ylim=(min(ys) - 0.35, max(ys) + 0.35))
     ax.axis("off")
-
-
-def _is_shortcut(pair: tuple[str, str], pairs: list[tuple[str, str]]) -> bool:
-    seen, ahead = set(), [b for a, b in pairs if a == pair[0] and b != pair[1]]
-    while ahead:
-        name = ahead.pop()
-        if name not in seen:
-            seen.add(name)
-            ahead += [b for a, b in pairs if a == name]
-    return pair[1] in seen
+    return figure
 
 
 def _box(x: float, y: float, color: str) -> FancyBboxPatch:
     width, height = BOX
-    shape = "round,pad=0,rounding_size=0.08"
-    box = FancyBboxPatch((x - width / 2, y - height / 2), width, height, boxstyle=shape)
-    box.set(facecolor=color, edgecolor=BLACK, linewidth=0.9, zorder=3)
-    return box
+    style = {"boxstyle": "round,pad=0,rounding_size=0.08", "facecolor": color, "edgecolor": BLACK, "linewidth": 0.9}
+    return FancyBboxPatch((x - width / 2, y - height / 2), width, height, zorder=3, **style)
 
 
 def _stage_label(name: str) -> str:
     number, _, words = name.partition("_")
-    return f"{number}\n" + words.replace("_", "\n") if number.isdigit() else name.replace("_", "\n")
-
-
-def _stage_color(name: str) -> str:
-    """Tints: data and evaluation grey, the teacher's stages green, the student's blue, rewards' orange."""
-    for word, tint in (
-        ("teacher", "#d5efe6"),
-        ("pseudo", "#d5efe6"),
-        ("reward", "#fbe7c2"),
-        ("ppo", "#fbe7c2"),
-    ):
-        if word in name:
-            return tint
-    return "#d6e9f5" if "sft" in name or "student" in name else "#eeeeee"
+    return f"{number}\n" + words.replace("_", "\n")
 
 
 def _arrow(points: list[tuple[float, float]], pale: bool) -> FancyArrowPatch:
     """An arrow that runs level through the columns it passes and bends only between them."""
     half = BOX[0] / 2
     vertices, codes = [(points[0][0] + half, points[0][1])], [Curve.MOVETO]
-    for (xa, ya), (xb, yb) in zip(points, points[1:], strict=False):
+    for (xa, ya), (xb, yb) in itertools.pairwise(points):
         start, end = xa + half, xb - half
         middle = (start + end) / 2
         vertices += [(middle, ya), (middle, yb), (end, yb)]
@@ -420,42 +358,30 @@ def _arrow(points: list[tuple[float, float]], pale: bool) -> FancyArrowPatch:
     return FancyArrowPatch(path=curve, arrowstyle="-|>", mutation_scale=7, linewidth=width, color=color, zorder=2)
 
 
-def _layout(pairs: list[tuple[str, str]]) -> tuple[dict, list]:
+def _layout(edges: list[tuple[str, str]]) -> tuple[dict, dict]:
     """Places of the stages and routes of the edges: layers by longest path, long edges led through free lanes."""
-    depth = _depths(pairs)
-    chains = [[a, *((a, b, d) for d in range(depth[a] + 1, depth[b])), b] for a, b in pairs]
-    level = {node: node[2] if isinstance(node, tuple) else depth[node] for chain in chains for node in chain}
-    layers = defaultdict(list)
+    stages = nx.DiGraph(edges)
+    depth = {name: i for i, layer in enumerate(nx.topological_generations(stages)) for name in layer}
+    for source in [name for name, count in stages.in_degree if not count]:  # stands just before its first reader
+        depth[source] = min(depth[reader] for reader in stages[source]) - 1
+    chains = {(a, b): [a, *((a, b, d) for d in range(depth[a] + 1, depth[b])), b] for a, b in edges}
+    lanes, layers = nx.Graph(), defaultdict(list)
+    for chain in chains.values():
+        nx.add_path(lanes, chain)
+    level = {node: node[2] if isinstance(node, tuple) else depth[node] for node in lanes}
     for node in sorted(level, key=lambda node: (isinstance(node, tuple), str(node))):
         layers[level[node]].append(node)
-    neighbours = defaultdict(list)
-    for chain in chains:
-        for a, b in zip(chain, chain[1:], strict=False):
-            neighbours[a].append(b)
-            neighbours[b].append(a)
-    height = _heights(layers, neighbours)
-    places = {node: (depth[node], height[node]) for node in depth}
-    return places, [[(level[node], height[node]) for node in chain] for chain in chains]
+    height = _heights(layers, lanes)
+    places = {node: (depth[node], height[node]) for node in stages}
+    return places, {edge: [(level[node], height[node]) for node in chain] for edge, chain in chains.items()}
 
 
-def _depths(pairs: list[tuple[str, str]]) -> dict[str, int]:
-    depth = {name: 0 for pair in pairs for name in pair}
-    for _ in depth:
-        for a, b in pairs:
-            depth[b] = max(depth[b], depth[a] + 1)
-    if any(depth[b] <= depth[a] for a, b in pairs):
-        raise ValueError("the stages form a cycle, so they have no order to draw them in")
-    first = {name: min(depth[b] for a, b in pairs if a == name) for name, _ in pairs}
-    sources = set(first) - {b for _, b in pairs}
-    return depth | {name: first[name] - 1 for name in sources}  # a source stands just before its first reader
-
-
-def _heights(layers: dict, neighbours: dict) -> dict:
+def _heights(layers: dict[int, list], lanes: nx.Graph) -> dict:
     """Vertical places by a few barycentre sweeps; a lane of a long edge takes half the room of a stage."""
     height = {node: float(i) for nodes in layers.values() for i, node in enumerate(nodes)}
     for _ in range(12):
         for _, nodes in sorted(layers.items()):
-            wish = {node: np.mean([height[other] for other in neighbours[node]]) for node in nodes}
+            wish = {node: np.mean([height[other] for other in lanes[node]]) for node in nodes}
             nodes.sort(key=lambda node: (wish[node], isinstance(node, tuple), str(node)))
             sizes = [0.2 if isinstance(node, tuple) else BOX[1] + 0.16 for node in nodes]
             tops = np.cumsum(sizes) - np.array(sizes) / 2

@@ -2,52 +2,101 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import matplotlib as mpl
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.lines import Line2D
 
-from rdlib.evidence import looks
+from rdlib.evidence import looks, tables
 from rdlib.evidence.looks import BLACK, BLUE, COMPARISONS, GREY, KINDS, SKY, VERMILION, Look
 from rdlib.method import metrics
 
 PALE = 0.35
 BAND = 0.12  # how opaque the area of an interval is
+AREA = {"alpha": BAND, "linewidth": 0}
 STYLED = ("axes", "grid", "xtick", "ytick", "font", "text")  # what seaborn's objects take from matplotlib's style
 STEPS = "optimizer step of the reward model"
 
 
-# ---- points, lines and curves
+# ---- panels, lines, points and curves
 
 
-def line(ax: Axes, x: Any, y: Any, look: Look, **options: Any) -> list[Line2D]:
-    """A line in a look."""
-    return ax.plot(x, y, color=look.color, marker=look.marker, linestyle=look.line, **options)
+def faceted(
+    axes: np.ndarray, table: pd.DataFrame, rows: Iterable[Mapping[str, Any]], columns: Iterable[Mapping[str, Any]]
+) -> Iterator[tuple[Axes, dict[str, Any], pd.DataFrame]]:
+    """(axes, its values, its rows of the table) for each panel of a grid; `rows`, `columns`: values by column name."""
+    for ax, (row, column) in zip(axes.flat, itertools.product(rows, columns), strict=True):
+        yield ax, {**row, **column}, tables.select(table, **row, **column)
+
+
+def by_panel(
+    table: pd.DataFrame,
+    by: list[str],
+    draw: Callable[[Axes, pd.DataFrame], None],
+    labels: Mapping[str, Any] = MappingProxyType({}),
+    *,
+    title: Callable[..., str] = looks.title,
+    width: float = 7.2,
+    height: float = 2.6,
+    alone: float | None = None,
+) -> Figure:
+    """A panel a group of rows, drawn by `draw`, at most three side by side.
+
+    `labels` are those of the axes, `title` makes a panel's of its group's values. In inches: the figure's width, or
+    `alone` with one panel, and a row's height.
+    """
+    groups = list(table.groupby(by, sort=False))
+    figure, axes = looks.grid(*looks.shape(len(groups)), alone if alone and len(groups) == 1 else width, height)
+    for ax, (key, part) in zip(looks.used(axes, len(groups)), groups, strict=True):
+        draw(ax, part)
+        ax.set(title=title(*key), **labels)
+    return figure
+
+
+def each(table: pd.DataFrame, by: str, known: Mapping[str, Look]) -> Iterator[tuple[Look, pd.DataFrame]]:
+    """(look, its rows) of each known name in a column."""
+    return ((look, table[table[by] == name]) for name, look in known.items())
+
+
+def line(
+    ax: Axes, x: pd.Series, table: pd.DataFrame, names: Sequence[str], look: Look, area: Mapping = AREA, **options: Any
+) -> list[Line2D]:
+    """A line in a look; `names`: the columns of the value and, for an area around it, of the interval's ends."""
+    value, *ends = names
+    if ends:
+        ax.fill_between(x, *(table[end] for end in ends), color=look.color, **area)
+    return ax.plot(x, table[value], **look.style | options)
 
 
 def points(ax: Axes, x: pd.Series, table: pd.DataFrame, names: Sequence[str], look: Look, **options: Any) -> None:
     """Points with intervals in a look; `names`: the columns of the value and of the interval's ends."""
-    style = {"color": look.color, "marker": look.marker, "linestyle": look.line}
-    ax.errorbar(x, table[names[0]], looks.error_ends(table, *names), **style | options)
+    ax.errorbar(x, table[names[0]], looks.error_ends(table, *names), **look.style | options)
 
 
-def curve_over_seeds(
-    ax: Axes, steps: pd.Series, curve: pd.DataFrame, names: Sequence[str], marks: int, **style: Any
-) -> None:
-    """A mean over seeds, with the band of its interval as far as no seed has ended, and pale from there on.
+def curves(ax: Axes, table: pd.DataFrame, step: str, by: list[str], style: Callable[..., dict], marks: int = 4) -> None:
+    """A `curve_over_seeds` for each combination of values of some columns, of which `style` gives the style."""
+    for key, curve in table.groupby(by, sort=False):
+        curve_over_seeds(ax, curve, step, marks, **style(*key))
 
-    `names` are the columns of the mean and of the interval's ends. In the pale part seeds that have ended keep their
-    last value (`rdlib.evidence.curves.over_seeds`). About `marks` points of either part have markers.
+
+def curve_over_seeds(ax: Axes, curve: pd.DataFrame, step: str, marks: int, **style: Any) -> None:
+    """A `mean` over seeds, with its interval (`low`, `high`) as far as no seed has ended, and pale from there on.
+
+    In the pale part seeds that have ended keep their last value (`rdlib.evidence.curves.over_seeds`). About `marks`
+    points of either part have markers.
     """
     whole = (curve["seeds"] == curve["seeds"].max()).to_numpy()
-    mean, low, high = (curve[name] for name in names)
+    steps, mean, low, high = (curve[name] for name in (step, "mean", "low", "high"))
     ax.plot(steps[whole], mean[whole], markevery=max(1, whole.sum() // marks), **style)
-    ax.fill_between(steps[whole], low[whole], high[whole], color=style["color"], alpha=BAND, linewidth=0)
+    ax.fill_between(steps[whole], low[whole], high[whole], color=style["color"], **AREA)
     if not whole.all():
         rest = ~whole
         rest[whole.nonzero()[0].max()] = True  # from the last whole point on
@@ -57,21 +106,37 @@ def curve_over_seeds(
 
 def pale_handle(table: pd.DataFrame) -> list[Line2D]:
     """A legend handle where seeds stop at different steps."""
-    if table["seeds"].dropna().nunique() <= 1:
-        return []
-    return [Line2D([], [], color=BLACK, alpha=PALE, label="pale: ended seeds held")]
+    several = table["seeds"].dropna().nunique() > 1
+    return [Line2D([], [], color=BLACK, alpha=PALE, label="pale: ended seeds held")] if several else []
 
 
 def steps_of(ax: Axes, table: pd.DataFrame, look: Look, filled: bool) -> None:
     """The steps of a histogram (bin_low, bin_high, density), with the area below where it is filled."""
+    if table.empty:
+        return
     edges = [*table["bin_low"], table["bin_high"].iloc[-1]]
-    style = {"color": look.color, "linestyle": look.line, "linewidth": 1.5, "label": look.label}
-    ax.stairs(table["density"], edges, **style)
+    ax.stairs(table["density"], edges, color=look.color, linestyle=look.line, linewidth=1.5, label=look.label)
     if filled:
         ax.stairs(table["density"], edges, color=look.color, alpha=BAND, fill=True)
 
 
 # ---- dots with intervals by group
+
+
+def dots(
+    table: pd.DataFrame,
+    value: str,
+    by: str,
+    known: Mapping[str, Look],
+    size: tuple[float, float],
+    label: str,
+    **options,
+) -> Figure:
+    """A figure of `draw_dots`, which has the other arguments, with a label of the values; `size` in inches."""
+    figure = looks.blank(*size)
+    draw_dots(figure, table, value, by, known, **options)
+    plt.setp(figure.axes, xlabel=label)
+    return figure
 
 
 def draw_dots(
@@ -174,13 +239,12 @@ AUC = ("auc", "auc_low", "auc_high")
 
 def draw_lambda_curves(axes: Iterable[Axes], table: pd.DataFrame) -> None:
     """Figure 5 of one cell: AUC along training for each lambda, Pos/Neg and Pos/Pos; the checkpoint kept, at right."""
-    for ax, (comparison, title) in zip(axes, COMPARISONS.items(), strict=True):
-        part = table[table["comparison"] == comparison]
+    for ax, (title, part) in zip(axes, each(table, "comparison", COMPARISONS), strict=True):
         last = part["step"].max()
         for i, (lam, look) in enumerate(_lambdas(table).items()):
             curve = part[(part["lam"] == lam) & (part["point"] == "curve")]
-            style = {"color": look.color, "marker": look.marker, "linestyle": look.line, "label": f"{lam:g}"}
-            curve_over_seeds(ax, curve["step"], curve, AUC, len(curve), **style)
+            curve = curve.rename(columns=dict(zip(AUC, ("mean", "low", "high"), strict=True)))
+            curve_over_seeds(ax, curve, "step", len(curve), label=f"{lam:g}", **look.style)
             kept = part[(part["lam"] == lam) & (part["point"] == "selected")]
             at = last * (1.07 + 0.035 * i)
             points(ax, [at] * len(kept), kept, AUC, look, markerfacecolor="white", linestyle="none", capsize=2)
@@ -193,10 +257,8 @@ def draw_lambda_curves(axes: Iterable[Axes], table: pd.DataFrame) -> None:
 
 def _lambdas(table: pd.DataFrame) -> dict[float, Look]:
     """The look of each lambda."""
-    known = looks.LAMBDA_LOOKS
-    return {
-        lam: Look(f"$\\lambda$ = {lam:g}", *known[i % len(known)]) for i, lam in enumerate(sorted(set(table["lam"])))
-    }
+    lambdas, known = sorted(set(table["lam"])), itertools.cycle(looks.LAMBDA_LOOKS)
+    return {lam: Look(f"$\\lambda$ = {lam:g}", *one) for lam, one in zip(lambdas, known, strict=False)}
 
 
 def _chance(ax: Axes) -> None:
@@ -205,17 +267,16 @@ def _chance(ax: Axes) -> None:
 
 def lambda_handles(table: pd.DataFrame) -> list[Line2D]:
     """Legend handles of Figure 5."""
-    handles = looks.handles(_lambdas(table).values())
-    kept = Line2D([], [], color=BLACK, marker="o", markerfacecolor="white", linestyle="none")
-    kept.set_label("checkpoint kept, 95 % interval")
-    return [*handles, kept, *pale_handle(table)] if handles else []
+    kept = Look("checkpoint kept, 95 % interval", BLACK, "o", "none")
+    found = looks.handles(_lambdas(table).values())
+    return [*found, *looks.handles([kept], markerfacecolor="white"), *pale_handle(table)] if found else []
 
 
 def draw_ratio_points(ax: Axes, table: pd.DataFrame) -> None:
     """Figure 6 of one cell: validation AUC against the teacher's share of the positives, intervals over queries."""
-    for i, (comparison, look) in enumerate(COMPARISONS.items()):
-        part = table[table["comparison"] == comparison].sort_values("teacher_share")
-        x = part["teacher_share"] + 0.003 * (2 * i - 1)
+    for beside, (look, part) in zip((-0.003, 0.003), each(table, "comparison", COMPARISONS), strict=True):
+        part = part.sort_values("teacher_share")
+        x = part["teacher_share"] + beside
         looks.seed_dots(ax, x + 0.004, part["auc_seeds"], look.color)
         points(ax, x, part, AUC, look, capsize=3, label=look.label)
     shares = table.drop_duplicates("teacher_share").sort_values("teacher_share")
@@ -229,18 +290,15 @@ def draw_ratio_points(ax: Axes, table: pd.DataFrame) -> None:
 
 def draw_histogram(ax: Axes, table: pd.DataFrame) -> None:
     """Histograms of reward model scores by kind; columns kind, bin_low, bin_high, density."""
-    for kind, look in KINDS.items():
-        part = table[table["kind"] == kind]
-        if len(part):
-            steps_of(ax, part, look, filled=True)
+    for look, part in each(table, "kind", KINDS):
+        steps_of(ax, part, look, filled=True)
     ax.set(xlabel="reward model score", ylabel="density")
 
 
 def draw_roc(ax: Axes, table: pd.DataFrame) -> None:
     """ROC curves; columns comparison, fpr, tpr."""
-    for comparison, look in COMPARISONS.items():
-        part = table[table["comparison"] == comparison]
-        ax.plot(part["fpr"], part["tpr"], color=look.color, linestyle=look.line, label=look.label)
+    for look, part in each(table, "comparison", COMPARISONS):
+        line(ax, part["fpr"], part, ["tpr"], look, marker="", label=look.label)
     ax.plot([0, 1], [0, 1], color=GREY, linewidth=0.8, linestyle=":")
     ax.set(xlabel="false positive rate", ylabel="true positive rate", xlim=(0, 1), ylim=(0, 1.01), aspect="equal")
 
@@ -259,7 +317,7 @@ def plot_sft_history(ax: Axes, history: pd.DataFrame) -> Axes:
     handles = []
     for column, (side, look) in series.items():
         part = history.dropna(subset=column)
-        handles += line(side, part["step"], part[column], look, label=look.label)
+        handles += line(side, part["step"], part, [column], look, label=look.label)
     ax.set(xlabel="optimizer step", ylabel="loss (nats per token)")
     right.set(ylabel="agreement with pseudo-labels", ylim=(0, 1))
     right.spines["right"].set_visible(True)
@@ -272,7 +330,7 @@ def plot_reward_model_history(ax: Axes, history: pd.DataFrame) -> None:
     """Validation Pos/Neg and Pos/Pos AUC of one reward model along its training."""
     for comparison, look in COMPARISONS.items():
         part = history.dropna(subset=f"{comparison}_auc")
-        line(ax, part["step"], part[f"{comparison}_auc"], look, label=look.label)
+        line(ax, part["step"], part, [f"{comparison}_auc"], look, label=look.label)
     _chance(ax)
     ax.set(xlabel=STEPS, ylabel="validation AUC")
     ax.legend(loc="best")
@@ -301,18 +359,18 @@ PPO_PANELS = {
 }
 
 
-def plot_ppo_history(history: pd.DataFrame, axes: np.ndarray | None = None) -> Figure:
-    """Six panels of one PPO run's metrics along its updates, on 2 x 3 axes (made when not given)."""
-    axes = looks.grid(2, 3, width=9)[1] if axes is None else axes
+def plot_ppo_history(history: pd.DataFrame) -> Figure:
+    """Six panels of one PPO run's metrics along its updates."""
+    figure, axes = looks.grid(2, 3, width=9)
     pair = (Look("", BLUE, "", "-"), Look("", VERMILION, "o", "--"))
     for ax, (label, columns) in zip(axes.flat, PPO_PANELS.items(), strict=True):
         for column, look in zip(columns, pair, strict=False):
-            part = history.dropna(subset=column) if column in history else pd.DataFrame(columns=["update", column])
-            line(ax, part["update"], part[column], look, markersize=3, label=column.replace("_", " "))
+            part = history.reindex(columns=["update", column]).dropna(subset=column)
+            line(ax, part["update"], part, [column], look, markersize=3, label=column.replace("_", " "))
         ax.set(xlabel="PPO update", ylabel=label)
         if len(columns) > 1:
             ax.legend(loc="best")
-    return axes.flat[0].figure
+    return figure
 
 
 def plot_votes(ax: Axes, labels: pd.DataFrame) -> None:

@@ -20,7 +20,7 @@ import uuid
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,18 +31,17 @@ from rdlib.engines.batch_files import ADDRESSES, Result, Ticket, packed
 from rdlib.engines.batch_service import Away, BatchService
 from rdlib.engines.generation import approximate_tokens
 from rdlib.engines.server_answers import Fault, replies_of
-from rdlib.engines.server_failures import Outcome, Place, judge
+from rdlib.engines.server_failures import Place, judge
 from rdlib.engines.server_parameters import Learnt
 from rdlib.engines.server_said import Said
 from rdlib.engines.store import Store
 from rdlib.engines.stored_server import place_of
 from rdlib.errors import UserError
 from rdlib.paths import ROOT
-from rdlib.profile import load_profile
 from rdlib.settings import Model
 from rdlib.study import outlook
 from rdlib.study.jobs import every_stage, study_jobs
-from rdlib.study.outlook import Folder, Origin, Origins, Post, Sent
+from rdlib.study.outlook import Origin, Origins, Post, Sent
 from rdlib.study.stage import Stage
 
 EVERY = 60.0  # seconds between two looks at batches that are under way
@@ -76,8 +75,7 @@ def run(options: argparse.Namespace) -> None:
 
 def stages_of(options: argparse.Namespace) -> list[Stage]:
     """Every stage of the study, for the seeds asked for."""
-    profile = load_profile(ROOT / options.profile)
-    return every_stage(study_jobs(options.profile, options.seeds or profile.grid.seeds))
+    return every_stage(study_jobs(options.profile, options.seeds))
 
 
 def _posts(options: argparse.Namespace, stages: Iterable[Stage]) -> list[Post]:
@@ -86,9 +84,13 @@ def _posts(options: argparse.Namespace, stages: Iterable[Stage]) -> list[Post]:
     raise UserError("No request is missing: all that teachers behind servers are asked is in finished stages.")
 
 
+def _missing(options: argparse.Namespace) -> list[Post]:
+    return _posts(options, [stage for stage in stages_of(options) if not stage.done])
+
+
 def write(options: argparse.Namespace) -> None:
     """Write the request files of what is missing, to be sent by hand."""
-    for post in _posts(options, [stage for stage in stages_of(options) if not stage.done]):
+    for post in _missing(options):
         with post.folder.held():
             paths = _written(post, options.form)
         print(f"Run {'it' if len(paths) == 1 else 'them'} at the provider, then give `read` with what comes back.")
@@ -108,13 +110,8 @@ def _written(post: Post, form: str) -> list[Path]:
     if prices := post.model.prices:
         most += f" and {budget.money(prices, batch.most):,.2f} {prices.currency}"
     print(f"{post.teacher}: {len(batch.lines):,} requests for {batch.samples:,} samples are missing, {most}:")
-    print(*(f"  {shown(path)}" for path in paths), sep="\n", flush=True)
+    print(*(f"  {os.path.relpath(path, ROOT)}" for path in paths), sep="\n", flush=True)
     return paths
-
-
-def shown(path: Path) -> str:
-    """A path as a user has it: from the repository where it lies in there."""
-    return os.path.relpath(path, ROOT) if path.is_relative_to(ROOT) else str(path)
 
 
 # ---- OpenAI's batch addresses
@@ -122,7 +119,7 @@ def shown(path: Path) -> str:
 
 def send(options: argparse.Namespace) -> None:
     """Write what is missing and send it; what was sent before and not collected is neither written nor sent."""
-    for post in _posts(options, [stage for stage in stages_of(options) if not stage.done]):
+    for post in _missing(options):
         with post.folder.held(), closing(BatchService(post.model)) as service:
             try:
                 _take_up(service, post)
@@ -195,20 +192,17 @@ def _look_at(service: BatchService, post: Post, one: Sent, stages: Iterable[Stag
     if (said := batch_service.words_of(state)) != one.said:
         print(f"{one.batch_id} ({one.file}): {said}", flush=True)
         one.said = said
-    if str(state.get("status")) in batch_service.ENDED:
-        if found := list(_fetched(post.folder, service, one.batch_id, state)):
-            print(*_read_into(post.store, stages, [post], found), sep="\n", flush=True)
-        one.finished = True
-
-
-def _fetched(folder: Folder, service: BatchService, batch_id: str, state: dict[str, Any]) -> Iterable[Path]:
-    """The files of results that a batch has, brought here unless they are."""
-    for kind in ("output", "error"):
-        file_id, path = state.get(f"{kind}_file_id"), folder.path / f"{batch_id}-{kind}.jsonl"
-        if isinstance(file_id, str) and file_id:
-            if not path.is_file():
-                artifacts.write_bytes(path, service.content(file_id))
-            yield path
+    if str(state.get("status")) not in batch_service.ENDED:
+        return
+    files = {kind: state.get(f"{kind}_file_id") for kind in ("output", "error")}
+    files = {post.folder.path / f"{one.batch_id}-{kind}.jsonl": name for kind, name in files.items()}
+    files = {path: name for path, name in files.items() if isinstance(name, str) and name}
+    for path, name in files.items():
+        if not path.is_file():
+            artifacts.write_bytes(path, service.content(name))
+    if files:
+        _read_into([post], stages, list(files))
+    one.finished = True
 
 
 # ---- what came back
@@ -219,68 +213,37 @@ def read(options: argparse.Namespace) -> None:
     stages = stages_of(options)
     posts = _posts(options, stages)
     with posts[0].folder.held():
-        lines = _read_into(posts[0].store, stages, posts, [Path(file) for file in options.files])
-        print(*lines, sep="\n", flush=True)
+        _read_into(posts, stages, [Path(file) for file in options.files])
 
 
-def _read_into(store: Path, stages: Iterable[Stage], posts: Sequence[Post], paths: Sequence[Path]) -> list[str]:
-    """Read files of results into a store, as `Reading.read` does."""
-    origins = _origins(stages, posts[0].folder)
-    with Store.open(store) as opened:
-        return Reading(opened, origins, {post.teacher: post.model for post in posts}).read(paths)
-
-
-def _origins(stages: Iterable[Stage], folder: Folder) -> Origins:
-    """All that the study asks for now, and what its request files asked for when they were written."""
-    found = folder.origins()
+def _read_into(posts: Sequence[Post], stages: Iterable[Stage], paths: Sequence[Path]) -> None:
+    """Read files of results into the teachers' store, by all that the study asks for now or had written before."""
+    origins = posts[0].folder.origins()
     for one in (one for post in outlook.posts(stages) for one in post.askings):
         for request in one.requests:
             want = one.wanted(request)
-            found.setdefault((want.digest, want.series), Origin.of(one, request))
-    return found
+            origins.setdefault((want.digest, want.series), Origin.of(one, request))
+    with Store.open(posts[0].store) as store:
+        lines = Reading(store, origins, {post.teacher: post.model for post in posts}).read(paths)
+    print(*lines, sep="\n", flush=True)
 
 
 # ---- into the store: every reply once, whatever file it is in and however often it is read
 
 
-@dataclass
-class Tally:
-    """What became of one teacher's samples: `known` were in the store before, `failed` are to be asked again.
+class Reading:
+    """Reads files of results into a store; `origins` is what the study asked for, `models` are its teachers.
 
-    `refused` waits until all is read; `unkept` of it is not taken, since most was refused.
+    `counts` are the samples of each teacher by what became of them and the service's words: `known` were in the store
+    before, `failed` are to be asked again. What was `refused` is kept when all is read.
     """
 
-    model: Model
-    known: int = 0
-    kept: int = 0
-    refused: list[tuple[Ticket, Origin, str]] = field(default_factory=list)
-    unkept: str = ""
-    failed: Counter = field(default_factory=Counter)
-    sentences: dict[str, None] = field(default_factory=dict)
-    learnt: Learnt = field(default_factory=Learnt)
-
-    def lines(self, teacher: str) -> list[str]:
-        """The tally in words, a line each."""
-        words = Counter()
-        for ticket, _, said in self.refused:
-            words[said] += ticket.count
-        found = [
-            f"{teacher}: {self.kept:,} responses were added to the store, {self.known:,} were in it, "
-            f"{words.total():,} were refused for good, {self.failed.total():,} failed and are missing."
-        ]
-        found += [f"  {count:,} refused: {said}" for said, count in words.most_common(3)]
-        found += [f"  {count:,} failed: {said}" for said, count in self.failed.most_common(3)]
-        return [*found, *(f"  {one}" for one in (*self.sentences, self.unkept) if one)]
-
-
-class Reading:
-    """Reads files of results into a store; `origins` is what the study asked for, `models` are its teachers."""
-
     def __init__(self, store: Store, origins: Origins, models: Mapping[str, Model]):
-        self.store, self.origins, self.run = store, origins, uuid.uuid4().hex
-        self.tallies = {name: Tally(model) for name, model in models.items()}
-        for tally in self.tallies.values():
-            tally.learnt.take(store.learnt(place_of(tally.model)))
+        self.store, self.origins, self.models, self.run = store, origins, models, uuid.uuid4().hex
+        self.counts = {name: {kind: Counter() for kind in ("added", "known", "refused", "failed")} for name in models}
+        self.refused: dict[str, list[tuple[Ticket, Origin, str]]] = {name: [] for name in models}
+        self.notes: dict[str, dict[str, None]] = {name: {} for name in models}
+        self.learnt = {name: Learnt().take(store.learnt(place_of(model))) for name, model in models.items()}
 
     def read(self, paths: Sequence[Path]) -> list[str]:
         """Take in these files, after all were looked through; what became of them, in lines.
@@ -295,18 +258,29 @@ class Reading:
                 with self.store.together():
                     for result in part:
                         self._take(result)
-        lines = []
-        for name, tally in self.tallies.items():
-            self._keep_refused(tally)
-            self.store.remember(place_of(tally.model), tally.learnt.as_json())
-            if tally.known or tally.kept or tally.refused or tally.failed:
-                lines += tally.lines(name)
-        return lines or ["The files hold no results."]
+        for name, model in self.models.items():
+            self._keep_refused(name)
+            self.store.remember(place_of(model), self.learnt[name].as_json())
+        return [line for name in self.models for line in self._lines(name)] or ["The files hold no results."]
+
+    def _lines(self, teacher: str) -> list[str]:
+        """What became of a teacher's samples; no line where there are none."""
+        counts = self.counts[teacher]
+        added, known, refused, failed = (one.total() for one in counts.values())
+        if not added + known + refused + failed:
+            return []
+        lines = [
+            f"{teacher}: {added:,} responses were added to the store, {known:,} were in it, {refused:,} were refused "
+            f"for good, {failed:,} failed and are missing."
+        ]
+        for kind in ("refused", "failed"):
+            lines += [f"  {count:,} {kind}: {said}" for said, count in counts[kind].most_common(3)]
+        return [*lines, *(f"  {note}" for note in self.notes[teacher])]
 
     def _check(self, path: Path) -> None:
         for result in batch_files.results(path):
             origin = self.origins.get((result.ticket.digest, result.ticket.series))
-            if origin is None or origin.teacher not in self.tallies:
+            if origin is None or origin.teacher not in self.models:
                 raise UserError(
                     f"{path} is a batch file of another study, or of another teacher or seed: it answers "
                     f"{result.ticket.custom_id}, which was not asked here; nothing of it was read."
@@ -316,70 +290,67 @@ class Reading:
         """Take in a line."""
         ticket = result.ticket
         origin = self.origins[ticket.digest, ticket.series]
-        tally = self.tallies[origin.teacher]
-        read = replies_of(result.content, ticket.max_tokens)
-        if read is not None:
-            self._answers(tally, ticket, origin, read)
+        if (replies := replies_of(result.content, ticket.max_tokens)) is not None:
+            self._answers(ticket, origin, replies)
             return
         said = server_said.read(result.status, {}, result.content)
         if result.not_run:
-            tally.failed[said.quoted] += ticket.count
+            self.counts[origin.teacher]["failed"][said.quoted] += ticket.count
         else:
-            sent = sent_of(tally.model, ticket, origin.content)
-            outcome = judge(replace(said, text=_without_prompt(said.text, origin.content)), sent)
-            self._refusal(tally, ticket, origin, outcome, said, sent)
+            self._refusal(ticket, origin, said)
 
-    def _answers(self, tally: Tally, ticket: Ticket, origin: Origin, read: Sequence[Reply | Fault]) -> None:
+    def _answers(self, ticket: Ticket, origin: Origin, replies: Sequence[Reply | Fault]) -> None:
         """Keep the choices that are answers, and those that are odd but whole; the others are missing."""
         kept = self.store.kept([ticket.wanted], refused=False)[0]
-        tally.learnt.gave(len(read), ticket.count)
-        if len(read) < ticket.count:
-            tally.failed["the server gave fewer choices than were asked for"] += ticket.count - len(read)
-        for place, (sample, one) in enumerate(zip(ticket.samples, read, strict=False)):
+        counts = self.counts[origin.teacher]
+        self.learnt[origin.teacher].gave(len(replies), ticket.count)
+        if len(replies) < ticket.count:
+            counts["failed"]["the server gave fewer choices than were asked for"] += ticket.count - len(replies)
+        for place, (sample, one) in enumerate(zip(ticket.samples, replies, strict=False)):
             reply = one if isinstance(one, Reply) else one.fallback if one.odd else None
             if sample in kept:
-                tally.known += 1
+                counts["known"][""] += 1
             elif reply is None:
-                tally.failed[one.words] += 1
+                counts["failed"][one.words] += 1
             else:
                 self._add(ticket, origin, sample, reply if place else _with_prompt_tokens(reply, origin))
-                tally.kept += 1
+                counts["added"][""] += 1
 
     def _add(self, ticket: Ticket, origin: Origin, sample: int, reply: Reply) -> None:
         question = (origin.id, origin.question)
         self.store.add(ticket.wanted, origin.content, question, sample, reply, self.run)
 
-    def _refusal(
-        self, tally: Tally, ticket: Ticket, origin: Origin, outcome: Outcome, said: Said, sent: dict[str, Any]
-    ) -> None:
+    def _refusal(self, ticket: Ticket, origin: Origin, said: Said) -> None:
         """A line without an answer: refused for good, or of something that the next batch may do better."""
+        teacher, model = origin.teacher, self.models[origin.teacher]
+        sent = sent_of(model, ticket, origin.content)
+        outcome = judge(replace(said, text=_without_prompt(said.text, origin.content)), sent)
+        self.counts[teacher]["refused" if outcome.kind == "refused" else "failed"][said.quoted] += ticket.count
         if outcome.kind == "refused":
-            tally.refused.append((ticket, origin, said.quoted))
-            return
-        tally.failed[said.quoted] += ticket.count
-        if outcome.kind == "parameter":
-            if own := _needed(outcome.names, tally.model, sent):
-                tally.sentences[_refused_parameter(own, said)] = None
-            else:
-                tally.learnt.confirm(outcome.names, True, outcome.most)
-                again = f"The service takes no {', '.join(outcome.names)}: the next batch goes without."
-                tally.sentences[again] = None
+            self.refused[teacher].append((ticket, origin, said.quoted))
+        elif outcome.kind == "parameter" and (advice := _advice(outcome.names, model, sent, said)):
+            self.notes[teacher][advice] = None
+        elif outcome.kind == "parameter":
+            self.learnt[teacher].confirm(outcome.names, True, outcome.most)
+            again = f"The service takes no {', '.join(outcome.names)}: the next batch goes without."
+            self.notes[teacher][again] = None
         elif outcome.kind == "hopeless":
-            place = Place(str(tally.model.base_url), tally.model.model, f"check the key in {tally.model.api_key_env}")
-            tally.sentences[place.hopeless(outcome.why, said, ticket.max_tokens)] = None
+            place = Place(str(model.base_url), model.model, f"check the key in {model.api_key_env}")
+            self.notes[teacher][place.hopeless(outcome.why, said, ticket.max_tokens)] = None
 
-    def _keep_refused(self, tally: Tally) -> None:
+    def _keep_refused(self, teacher: str) -> None:
         """Keep what was refused for good, unless that is most of all: then the questions are not the cause."""
-        refused = sum(ticket.count for ticket, *_ in tally.refused)
-        answered = self.store.spent(tally.model.model).responses
-        if refused > tally.model.most_unanswered * (refused + answered):
-            tally.unkept = (
-                f"More was refused than most_unanswered ({tally.model.most_unanswered:g}) allows, so it was not kept: "
+        model, refused = self.models[teacher], self.counts[teacher]["refused"].total()
+        answered = self.store.spent(model.model).responses
+        if refused > model.most_unanswered * (refused + answered):
+            unkept = (
+                f"More was refused than most_unanswered ({model.most_unanswered:g}) allows, so it was not kept: "
                 f"read it after the file of the answers, or remove the cause and ask again."
             )
+            self.notes[teacher][unkept] = None
             return
         with self.store.together():
-            for ticket, origin, words in tally.refused:
+            for ticket, origin, words in self.refused[teacher]:
                 kept = self.store.kept([ticket.wanted])[0]
                 for sample in [sample for sample in ticket.samples if sample not in kept]:
                     self._add(ticket, origin, sample, Reply("refused", words=words))
@@ -393,19 +364,16 @@ def sent_of(model: Model, ticket: Ticket, content: Mapping[str, Any]) -> dict[st
     return kept | own
 
 
-def _needed(names: Sequence[str], model: Model, sent: Mapping[str, Any]) -> str:
-    """Which of these parameters decides the responses, so that it cannot be left out; "" where none does."""
-    deciding = {"temperature", "stop", *model.request.body} | ({"top_p"} if sent.get("top_p", 1) < 1 else set())
-    return next((name for name in names if name in deciding), "")
-
-
-def _refused_parameter(name: str, said: Said) -> str:
-    advice = {
+def _advice(names: Sequence[str], model: Model, sent: Mapping[str, Any], said: Said) -> str:
+    """What to do about a refused parameter that decides the responses, so cannot be left out; "" where none does."""
+    deciding = {name: f"take {name} out of the teacher's request.body" for name in model.request.body}
+    deciding |= {
         "temperature": "set teacher_sampling.temperatures to default, which leaves it to the server",
-        "top_p": "set generation.top_p to 1, or name top_p in the teacher's leave_out",
         "stop": "take generation.stop out of the profile",
-    }.get(name, f"take {name} out of the teacher's request.body")
-    return f"The service refuses {name} ({said.quoted}): {advice}."
+    }
+    if sent.get("top_p", 1) < 1:
+        deciding["top_p"] = "set generation.top_p to 1, or name top_p in the teacher's leave_out"
+    return next((f"The service refuses {n} ({said.quoted}): {deciding[n]}." for n in names if n in deciding), "")
 
 
 def _with_prompt_tokens(reply: Reply, origin: Origin) -> Reply:

@@ -7,7 +7,6 @@ first notebook starts, settings, packages, servers, weights and SLURM's limits a
 from __future__ import annotations
 
 import argparse
-import contextlib
 import os
 import sys
 import time
@@ -21,17 +20,7 @@ from rdlib.evidence import gallery
 from rdlib.evidence.result_tables import open_results
 from rdlib.paths import ROOT
 from rdlib.profile import Profile, load_profile
-from rdlib.study import (
-    estimate,
-    experiments,
-    figures,
-    launch,
-    outlook,
-    requirements,
-    results,
-    warm,
-    workflow,
-)
+from rdlib.study import estimate, experiments, figures, launch, outlook, requirements, results, warm, workflow
 from rdlib.study.jobs import (
     DRAWING,
     FIGURES,
@@ -44,7 +33,7 @@ from rdlib.study.jobs import (
     stages_to_run,
     study_jobs,
 )
-from rdlib.study.progress import Watch, unanswered, unanswered_lines, watched
+from rdlib.study.progress import Watch, unanswered, unanswered_lines
 from rdlib.study.specification import dag_edges
 
 INSTEAD = {  # of options of version 1.0
@@ -79,24 +68,16 @@ def run(options: argparse.Namespace) -> int:
             raise UserError(f"{gone} is gone: give {instead}.")
     if options.exhibit and (options.methods or options.experiments):
         raise UserError("--for names all that it needs itself: leave out --methods and --experiments.")
-    experiments.enter_numerics(settle(options))
+    names = gallery.find(options.exhibit).experiments or None if options.exhibit else options.experiments
+    options.profile, found = experiments.settled(names, options.profile, options.seeds)
+    options.seeds = list(dict.fromkeys(seed for one in found for seed in one.seeds))
+    experiments.enter_numerics(found)
     profile = load_profile(ROOT / options.profile)
     if options.dry_run:
         return dry_run(Plan(options, profile, jobs_of(options)))
     requirements.check(profile.training)
     placement = workflow.WorkflowProfile.read(ROOT / options.workflow_profile) if options.workflow_profile else None
     return run_study(Plan(options, profile, jobs_of(options), placement))
-
-
-def settle(options: argparse.Namespace) -> list[experiments.Experiment]:
-    """Fill in profile and seeds as the experiments asked for have them; returns those. UserError for a bad request."""
-    names = options.experiments
-    if options.exhibit:
-        names = gallery.find(options.exhibit).experiments or None
-    options.profile, found = experiments.settled(names, options.profile, options.seeds)
-    experiments.require_methods(options.methods or (), found)
-    options.seeds = list(dict.fromkeys(seed for one in found for seed in one.seeds))
-    return found
 
 
 def jobs_of(options: argparse.Namespace) -> list[Job]:
@@ -145,15 +126,15 @@ def dry_run(plan: Plan) -> int:
 
 def run_study(plan: Plan) -> int:
     """Run what is not done yet, and say where the results are; 1 where a notebook failed."""
-    started, every = time.time(), len(plan.jobs)
+    started, every, where = time.time(), len(plan.jobs), os.path.relpath(plan.runs, ROOT)
     requirements.check_teachers(every_stage(plan.jobs))
     if plan.has(QUESTIONS):
         for cell in experiments.ablation_cells(plan.options.profile, plan.options.seeds[0]):
             requirements.check_gold(cell)
-    with locked(plan.runs) as lock:
+    with artifacts.locked(plan.runs, f"Another run is at work in {where}: wait for it or stop it.") as lock:
         done = _prepare(plan)
         if done < every:
-            with watched(plan.runs) as watch:
+            with Watch(plan.runs / ".progress") as watch:
                 failed = _run_jobs(plan, done, lock)
             if failed:
                 print(*(failure.sentence(ROOT) for failure in failed), FIX, sep="\n", file=sys.stderr)
@@ -166,18 +147,13 @@ def run_study(plan: Plan) -> int:
     return 0
 
 
-def locked(runs: Path) -> contextlib.AbstractContextManager[int]:
-    """Hold the folder of a study's runs; gives the lock's descriptor. UserError where another run holds it."""
-    where = os.path.relpath(runs, ROOT)
-    return artifacts.locked(runs, f"Another run is at work in {where}: wait for it or stop it.")
-
-
 def _prepare(plan: Plan) -> int:
     """Check whether what is left can run where it shall; returns how many jobs are done."""
     done = drop_stale_markers(plan.jobs, plan.runs)
     if done == len(plan.jobs):
         return done
-    launch.check_all(stages_to_run(plan.jobs), plan.here)
+    for stage in filter(launch.is_wanted, stages_to_run(plan.jobs)):
+        launch.check(stage) if plan.here else launch.check_method(stage)
     if plan.placement and plan.placement.slurm:
         plan.placement.check({job.gpus for job in plan.jobs})
         workflow.clear_earlier_jobs(plan.runs)
@@ -222,13 +198,13 @@ def _results(plan: Plan) -> list[str]:
     """Where the results are, in lines; an exhibit is drawn first."""
     options, folder = plan.options, f"{plan.profile.runs}/{plan.profile.name}"
     if options.exhibit:
-        drawn = draw(options.exhibit, options.profile, plan.options.seeds)
+        drawn = draw(options.exhibit, options.profile, options.seeds)
         return [f"  {os.path.relpath(path, ROOT)}" for path in drawn]
     return [
         *unanswered_lines(unanswered(every_stage(plan.jobs))),
         *([f"  tables and figures: {folder}/figures"] if plan.has(*DRAWING) else []),
         f"  executed notebooks and artifacts: {folder}/<dataset>/<teacher>/<student>/<method>/",
-        *(figures.health_lines(options.profile, plan.options.seeds) if plan.has(FIGURES) else []),
+        *(figures.health_lines(options.profile, options.seeds) if plan.has(FIGURES) else []),
     ]
 
 

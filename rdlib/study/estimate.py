@@ -1,9 +1,9 @@
 """Cost of a study before it starts: `python -m rdlib study --profile params/paper.yaml --dry-run`.
 
-Each stage that is not done yet has a row: questions, samples, tokens, GPU hours, disk, and memory of one GPU. Every
-question counts as labelled and every response has the length in `sizes.LENGTHS`, so counts are slightly too high. Hours
-are operations (rdlib.evidence.ledger) divided by the share of the hardware's peak that is usually reached. They may be
-wrong by a factor of two or three either way. Memory of GPUs is that of rdlib.study.memory.
+Each stage that is not done yet has a row: questions, samples, tokens, GPU hours, disk, and memory of one GPU
+(rdlib.study.memory). Every question counts as labelled and every response has the length in `memory.LENGTHS`, so counts
+are slightly too high. Hours are operations (rdlib.evidence.ledger) divided by the share of the hardware's peak that is
+usually reached. They may be wrong by a factor of two or three either way.
 
 `python -m rdlib memory` writes docs/memory.csv: for every stage of the GPU profiles, the run that takes most memory.
 """
@@ -21,16 +21,15 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from rdlib import artifacts
-from rdlib.evidence import gallery, gpu_rows, ledger
-from rdlib.evidence.result_tables import Evidence, open_results
+from rdlib.evidence import card_tables, gallery, gpu_rows, ledger
+from rdlib.evidence.result_tables import open_results
 from rdlib.evidence.tables import listed
 from rdlib.method import rl
 from rdlib.paths import ROOT
 from rdlib.profile import Profile
 from rdlib.settings import Weights
 from rdlib.study.jobs import Job, every_stage, stages_to_run, study_jobs
-from rdlib.study.memory import GIB, PARTS, footprint
-from rdlib.study.sizes import LENGTHS, split_sizes
+from rdlib.study.memory import GIB, LENGTHS, PARTS, footprint, split_sizes
 from rdlib.study.stage import Stage
 
 BYTES_PER_TOKEN = 4.5  # of text, before compression
@@ -55,14 +54,14 @@ class Workload(NamedTuple):
 
 def workload_of(stage: Stage) -> Workload:
     """Upper bounds of what a stage does, from its profile's numbers."""
-    sizes = split_sizes(stage.dataset_settings, stage.root)
+    sizes, profile = split_sizes(stage.dataset_settings, stage.root), stage.profile
     train, both = sizes["train"], sizes["train"] + sizes["validation"]
     prompt, response = LENGTHS[stage.dataset_settings.source]
     response = min(response, stage.dataset_settings.max_tokens)
-    if (sampled := _samples(stage, sizes)) is not None:
-        asked, each = sampled
+    if stage.name in (sampled := _samples(stage, sizes)):
+        asked, each = sampled[stage.name]
         return Workload(asked, asked * each, asked * each * response)
-    profile, tokens = stage.profile, prompt + response
+    tokens = prompt + response
     match stage.name:
         case "03_sft_warmup":
             most = profile.teacher_sampling.samples_per_temperature * len(profile.teacher_sampling.sets)
@@ -80,18 +79,17 @@ def workload_of(stage: Stage) -> Workload:
     return Workload(both)
 
 
-def _samples(stage: Stage, sizes: dict[str, int]) -> tuple[int, int] | None:
-    """The questions that a stage asks a model and samples of each; None for a stage that trains or reads."""
+def _samples(stage: Stage, sizes: dict[str, int]) -> dict[str, tuple[int, int]]:
+    """By stage that asks a model: how many questions, and samples of each."""
     both, students = sizes["train"] + sizes["validation"], stage.profile.student_sampling.samples
     sets = stage.profile.teacher_sampling.sets
-    asked = {
+    return {
         "01_teacher_responses": (both, sum(n for _, _, n in sets)),
         "01_held_out": (sizes["test"], sum(n for confidence, _, n in sets if confidence == "high")),
         "04_student_responses": (both, students),
         "07_evaluate": (sizes["test"] + sizes["perturbed_test"], 1),
         "13_judged_responses": (sizes["validation"], students),
     }
-    return asked.get(stage.name)
 
 
 def _baseline(stage: Stage, train: int, tokens: int, response: int) -> Workload:
@@ -126,18 +124,15 @@ def peak_of(profile: Profile) -> float:
 
 @cache
 def measured_peak(weights: Weights, size: int = 1024, seconds: float = 0.3) -> float:
-    """Operations a second of products of square matrices on this processor, with numbers as weights are held."""
+    """Operations a second of products of square matrices on a core here, with numbers as weights are held."""
     import torch  # late: a dry run of a profile with GPUs has no use for it
+    from torch.utils.benchmark import Timer
 
     from rdlib.engines import models
 
-    a = torch.ones(size, size, dtype=models.dtype_of(weights))
-    a @ a  # the first product chooses its kernel
-    started, count = time.process_time(), 0
-    while (taken := time.process_time() - started) < seconds:
-        a @ a
-        count += 1
-    return count * 2 * size**3 / taken
+    matrices = {"a": torch.ones(size, size, dtype=models.dtype_of(weights))}
+    timer = Timer("a @ a", globals=matrices, timer=time.process_time)
+    return 2 * size**3 / timer.blocked_autorange(min_run_time=seconds).median
 
 
 def hours_of(stage: Stage, work: Workload) -> float:
@@ -154,20 +149,23 @@ def hours_of(stage: Stage, work: Workload) -> float:
 # ---- the table
 
 
+def estimate(stages: Sequence[Stage]) -> pd.DataFrame:
+    """A row for each stage; nothing is read but the profile and, for local models, the size of their files."""
+    return pd.DataFrame([row_of(stage) for stage in stages])
+
+
 def row_of(stage: Stage) -> dict[str, Any]:
-    """The estimate of one stage as a row of the table."""
+    """The estimate of one stage as a row of the table; without GPUs its memory is NaN."""
     work = workload_of(stage)
     saved = ledger.parameters_of(stage) * WEIGHT[stage.profile.training.weights] if work.trained else 0.0
-    memory = {"source": "", "advice": "", "limit_gib": math.nan} | dict.fromkeys([*PARTS, "gpu_memory_gib"], math.nan)
+    memory = {"source": "", "advice": ""} | dict.fromkeys([*PARTS, "total", "may_take"], math.nan)
     if stage.profile.hardware.gpus:
         found = footprint(stage)
-        memory = {"source": found.source, "advice": found.advice, "limit_gib": found.limit / GIB}
-        memory |= {part: found.memory[part] / GIB for part in PARTS} | {"gpu_memory_gib": found.memory.total() / GIB}
+        memory = {"source": found.source, "advice": found.advice} | {part: found.memory[part] / GIB for part in PARTS}
+        memory |= {"total": found.memory.total() / GIB, "may_take": found.limit / GIB}
     return {
         "stage": stage.name,
         "cell": "/".join(part for part in (stage.dataset, stage.teacher, stage.student, stage.method) if part),
-        "variant": stage.variant,
-        "seed": stage.seed,
         "questions": work.questions,
         "samples": work.samples,
         "mtokens_generated": work.generated / 1e6,
@@ -178,17 +176,10 @@ def row_of(stage: Stage) -> dict[str, Any]:
     }
 
 
-def estimate(stages: list[Stage]) -> pd.DataFrame:
-    """A row for each stage; nothing is read but the profile and, for local models, the size of their files."""
-    return pd.DataFrame([row_of(stage) for stage in stages])
-
-
 def memory_table(table: pd.DataFrame) -> pd.DataFrame:
     """For each stage that uses a GPU the run that takes most of it: its cell, GiB by what holds them, and their sum."""
-    used = table[table["gpu_memory_gib"] > 0]
-    largest = used.loc[used.groupby("stage")["gpu_memory_gib"].idxmax()]
-    names = {"gpu_memory_gib": "total", "limit_gib": "may_take"}
-    return largest[["stage", "cell", *PARTS, "gpu_memory_gib", "limit_gib"]].rename(columns=names)
+    used = table[table["total"] > 0]
+    return used.loc[used.groupby("stage")["total"].idxmax(), ["stage", "cell", *PARTS, "total", "may_take"]]
 
 
 def docs_table() -> pd.DataFrame:
@@ -210,21 +201,21 @@ def summary(table: pd.DataFrame, profile: Profile, asked: Sequence[str] = ()) ->
         return "Everything is done: nothing to do."
     hours, gpus = table["hours"].sum(), profile.hardware.gpus
     lines = [_totals(table, "gpu_hours" if gpus else "core_hours"), *asked, ""]
-    if profile.hardware.cpu_tflops and not gpus:
-        speed = peak_of(profile) / 1e9
-        lines.append(f"About {hours:,.1f} hours of one core of {speed:,.0f} GFLOP/s; within a factor of three.")
     if gpus:
         lines.append(f"About {hours:,.1f} GPU hours, {hours / gpus:,.1f} h on {gpus} GPUs; within a factor of three.")
         lines += ["", *_memory_lines(table)]
+    elif profile.hardware.cpu_tflops:
+        speed = peak_of(profile) / 1e9
+        lines.append(f"About {hours:,.1f} hours of one core of {speed:,.0f} GFLOP/s; within a factor of three.")
     return "\n".join(lines)
 
 
 def _totals(table: pd.DataFrame, hours: str) -> str:
-    by_stage = table.groupby("stage")[COUNTS].sum(min_count=1)
-    by_stage.insert(0, "runs", table.groupby("stage").size())
-    by_stage.loc["total"] = by_stage.sum(min_count=1)
+    stages = table.groupby("stage")
+    shown = stages[COUNTS].sum(min_count=1).rename(columns={"hours": hours}).rename_axis(None)
+    shown.insert(0, "runs", stages.size())
+    shown.loc["total"] = shown.sum(min_count=1)
     formats = dict.fromkeys(["runs", "questions", "samples"], "{:,.0f}".format)
-    shown = by_stage.rename(columns={"hours": hours}).rename_axis(None)
     return shown.to_string(na_rep="", float_format="{:,.2f}".format, formatters=formats)
 
 
@@ -234,12 +225,12 @@ def _memory_lines(table: pd.DataFrame) -> list[str]:
         return ["No stage uses a GPU."]
     lines = [f"GiB of one GPU, of each stage's largest run (formulas of rdlib.study.memory, {gpu_rows.seen()}):"]
     lines.append(largest.to_string(index=False, float_format="{:,.1f}".format))
-    lines += [f"Shape from {source}." for source in table.loc[table["gpu_memory_gib"] > 0, "source"].unique()]
-    too_large = table[table["gpu_memory_gib"] > table["limit_gib"]].sort_values("gpu_memory_gib", ascending=False)
+    lines += [f"Shape from {source}." for source in table.loc[table["total"] > 0, "source"].unique()]
+    too_large = table[table["total"] > table["may_take"]].sort_values("total", ascending=False)
     for row in too_large.drop_duplicates(["stage", "advice"]).sort_values("stage", kind="stable").itertuples():
         lines.append(
-            f"{row.stage} ({row.cell}) does not fit: it wants about {row.gpu_memory_gib:.0f} GiB of each GPU and may "
-            f"take {row.limit_gib:.0f}: {row.advice}."
+            f"{row.stage} ({row.cell}) does not fit: it wants about {row.total:.0f} GiB of each GPU and may "
+            f"take {row.may_take:.0f}: {row.advice}."
         )
     return lines
 
@@ -273,36 +264,18 @@ def time_estimate(jobs: list[Job], released: Path = RELEASED) -> str:
 def minutes_of(stages: list[Stage], released: Path) -> float | None:
     """Minutes that stages take by a released run of their profile; None where there is none.
 
-    A stage takes the mean of its seconds over the released seeds (one that was never run: of its kind's), times the
+    A stage takes the mean of its seconds over the released seeds (one that was never timed: of its kind's), times the
     minutes of a measured seed over its stages' seconds: notebooks start up, and two run at once.
     """
     evidence = open_results(released) if released.is_dir() else None
     if evidence is None or evidence.settings["name"] != stages[0].profile.name:
         return None
-    spent = _spent(evidence)
-    by_stage = spent.groupby(NAMED)["seconds"].mean()
-    by_kind = spent.groupby("stage")["seconds"].mean()
+    spent = pd.concat([table for table in (evidence.costs, evidence.question_costs) if len(table)])
+    spent = spent.drop_duplicates([*NAMED, "seed"]).dropna(subset="seconds")
+    by_stage, by_kind = (spent.groupby(keys)["seconds"].mean() for keys in (NAMED, "stage"))
     keys = [tuple((stage.columns | {"stage": stage.name})[axis] for axis in NAMED) for stage in stages]
     seconds = sum(by_stage.get(key, by_kind.get(key[0], 0.0)) for key in keys)
-    return seconds * _minutes_a_second(evidence, spent)
-
-
-def _spent(evidence: Evidence) -> pd.DataFrame:
-    """Seconds of every stage that was run, for the study or for its questions: AXES, seed, seconds."""
-    columns = [*NAMED, "seed", "seconds"]
-    parts = [table[columns] for table in (evidence.costs, evidence.question_costs) if len(table)]
-    return pd.concat(parts).drop_duplicates([*NAMED, "seed"])
-
-
-def _minutes_a_second(evidence: Evidence, spent: pd.DataFrame) -> float:
-    """Minutes of wall time of a measured run for a second of its stages; half a second each where none was measured."""
-    shares = []
-    for seed, measured in evidence.measured.items():
-        own = spent[spent["seed"] == seed]
-        if not measured.get("questions"):
-            own = own.merge(evidence.costs[[*NAMED, "seed"]], on=[*NAMED, "seed"])
-        shares.append(measured["minutes"] / own["seconds"].sum())
-    return sum(shares) / len(shares) if shares else 1 / 120
+    return seconds * card_tables.minutes_a_second(evidence)
 
 
 # ---- the command

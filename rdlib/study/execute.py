@@ -12,10 +12,9 @@ import argparse
 import asyncio
 import json
 import os
-import signal
 import sys
-import traceback
 import warnings
+from multiprocessing.context import ForkProcess
 from pathlib import Path
 from typing import Any
 
@@ -91,16 +90,13 @@ def _message(error: Exception, output: Path) -> str:
 
 def _mark_killed(output: Path) -> str:
     """Leave an error in the cell that was being run, the last one that had started; returns which it was, in words."""
-    if not output.is_file():
-        return ""
-    content = nbformat.read(output, as_version=4)
+    content = nbformat.read(output, as_version=4) if output.is_file() else nbformat.v4.new_notebook()
     cells = [cell for cell in content.cells if cell.cell_type == "code"]
     started = [n for n, cell in enumerate(cells) if cell.metadata.get("papermill", {}).get("start_time")]
     if not started:
         return ""
-    last = cells[started[-1]]
-    said = {"ename": "KilledKernel", "evalue": "", "traceback": ["The kernel was killed."]}
-    last.outputs.append(nbformat.v4.new_output("error", **said))
+    last, said = cells[started[-1]], ["The kernel was killed."]
+    last.outputs.append(nbformat.v4.new_output("error", ename="KilledKernel", evalue="", traceback=said))
     nbformat.write(content, output)
     first = last.source.strip().splitlines()[:1]
     return f" in its code cell {started[-1] + 1}" + (f" ({first[0][:60]})" if first else "")
@@ -128,50 +124,34 @@ def read_parameters(text: str) -> dict[str, Any]:
 # ---- a kernel that is a fork of this process
 
 
-class ForkedProcess:
-    """A child of this process, with the methods of subprocess.Popen that a kernel's provisioner calls."""
+class ForkedKernel(ForkProcess):
+    """A fork of this process, with what a kernel's provisioner calls of subprocess.Popen."""
 
     stdin = stdout = stderr = None
 
-    def __init__(self, pid: int) -> None:
-        self.pid, self.returncode = pid, None
-
-    def poll(self, options: int = os.WNOHANG) -> int | None:
+    def poll(self) -> int | None:
         """The exit status, or None while it runs."""
-        if self.returncode is None:
-            pid, status = os.waitpid(self.pid, options)
-            self.returncode = os.waitstatus_to_exitcode(status) if pid else None
-        return self.returncode
+        return self.exitcode
 
     def wait(self) -> int:
         """Wait for its end; returns the exit status."""
-        return self.poll(0)
+        self.join()
+        return self.exitcode
 
     def send_signal(self, number: int) -> None:
         """Send a signal."""
         os.kill(self.pid, number)
 
-    def terminate(self) -> None:
-        """Ask it to end."""
-        self.send_signal(signal.SIGTERM)
-
-    def kill(self) -> None:
-        """End it."""
-        self.send_signal(signal.SIGKILL)
-
 
 class ForkingProvisioner(LocalProvisioner):
-    """Launches a kernel by os.fork, where LocalProvisioner starts a new interpreter."""
+    """Launches a kernel by a fork, where LocalProvisioner starts a new interpreter."""
 
     async def launch_kernel(self, cmd: list[str], **kwargs: Any) -> dict[str, Any]:
         """Fork; the child becomes the kernel of the connection file in `cmd`."""
-        connection_file, environment = cmd[cmd.index("-f") + 1], kwargs["env"]
         self.cwd = Path(kwargs.get("cwd") or ".")
-        pid = os.fork()
-        if pid == 0:
-            _become_kernel(connection_file, environment, self.cwd)
-        self.process = ForkedProcess(pid)
-        self.pid = self.pgid = pid
+        self.process = ForkedKernel(target=_serve_kernel, args=(cmd[cmd.index("-f") + 1], kwargs["env"], self.cwd))
+        self.process.start()
+        self.pid = self.pgid = self.process.pid
         return self.connection_info
 
 
@@ -184,25 +164,16 @@ class ForkingKernelManager(AsyncKernelManager):
         return await super()._async_pre_start_kernel(**kwargs)
 
 
-def _become_kernel(connection_file: str, environment: dict[str, str], folder: Path) -> None:
-    """In the fork: serve the kernel's connection until it has to shut down, and end the process."""
-    status = 1
-    try:
-        os.setsid()  # a group of its own, as jupyter_client gives a kernel, so that a signal reaches all of it
-        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-        os.environ.clear()
-        os.environ.update(environment)
-        os.chdir(folder)
-        sys.argv = ["ipykernel_launcher", "-f", connection_file]
-        asyncio.events._set_running_loop(None)  # the parent's loop, which waits for this kernel, is not ours
-        asyncio.set_event_loop(asyncio.new_event_loop())
-        from ipykernel.kernelapp import IPKernelApp
+def _serve_kernel(connection_file: str, environment: dict[str, str], folder: Path) -> None:
+    """In the fork: serve the kernel's connection until it has to shut down."""
+    os.setsid()  # a group of its own, as jupyter_client gives a kernel, so that a signal reaches all of it
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    os.environ.clear()
+    os.environ.update(environment)
+    os.chdir(folder)
+    sys.argv = ["ipykernel_launcher", "-f", connection_file]
+    asyncio.events._set_running_loop(None)  # the parent's loop, which waits for this kernel, is not ours
+    asyncio.set_event_loop(asyncio.new_event_loop())
+    from ipykernel.kernelapp import IPKernelApp
 
-        IPKernelApp.launch_instance(sys.argv[1:], parent_handle=os.getppid())
-        status = 0
-    except SystemExit as end:
-        status = end.code if isinstance(end.code, int) else 0
-    except BaseException:
-        traceback.print_exc(file=sys.__stderr__)
-    finally:
-        os._exit(status)
+    IPKernelApp.launch_instance(sys.argv[1:], parent_handle=os.getppid())

@@ -25,8 +25,8 @@ from rdlib.evidence.stats import Interval
 from rdlib.study import experiments, results
 from rdlib.study.experiments import Experiment, Run
 
-COLUMNS = ["cell", "measure", "arm", "level", "value", "low", "high", "n", "best_step", "seeds"]
-GAIN = ["gain", "gain_low", "gain_high"]
+NAMES, VALUE, GAIN = ["cell", "measure", "arm", "level"], ["value", "low", "high"], ["gain", "gain_low", "gain_high"]
+COLUMNS = [*NAMES, *VALUE, "n", "best_step", "seeds", *GAIN]
 AUCS = {"Pos/Neg AUC": "pos_neg", "Pos/Pos AUC": "pos_pos"}
 VOTED = {"held-out": AGREEMENT, "validation": "validation agreement"}
 NOTE = (
@@ -50,7 +50,7 @@ def finished(name: str, profile: str, seeds: Sequence[int]) -> tuple[Experiment,
 
 
 def report(one: Experiment, runs: Sequence[Run]) -> pd.DataFrame:
-    """A row a cell, measure and arm: COLUMNS, and with a reference GAIN, the arm minus the reference (paired)."""
+    """A row a cell, measure and arm: COLUMNS; GAIN, with a reference, is the arm minus the reference (paired)."""
     name, seeds = results.name_of(one), sorted({run.stage.seed for run in runs})
     evidence = open_results(results.results_folder(runs[0].stage.profile_path), seeds)
     scores, trainings = (evidence.rows(kind, name, by_run=True) for kind in ("scores", "trainings"))
@@ -66,11 +66,9 @@ def report(one: Experiment, runs: Sequence[Run]) -> pd.DataFrame:
         raise UserError(
             f"{one.key} ends with a stage that has no measure to tabulate: its notebooks show what it made."
         )
-    places = {cell: place for place, cell in enumerate(dict.fromkeys(run.cell for run in runs))}
-    table = pd.DataFrame(rows).sort_values(
-        "cell", kind="stable", ignore_index=True, key=lambda cells: cells.map(places)
-    )
-    return table[[name for name in (*COLUMNS, *GAIN) if name in table and not table[name].isna().all()]]
+    cells = list(dict.fromkeys(run.cell for run in runs))
+    table = pd.DataFrame(sorted(rows, key=lambda row: cells.index(row["cell"])))
+    return table[[name for name in COLUMNS if name in table and not table[name].isna().all()]]
 
 
 def _judged(answers: pd.DataFrame) -> pd.DataFrame:
@@ -85,22 +83,22 @@ def _judged(answers: pd.DataFrame) -> pd.DataFrame:
 
 def _rows(table: pd.DataFrame, compare: Compare) -> list[dict]:
     """A row a cell, measure and arm, compared with the reference: that of its own level where there is one."""
-    rows, where = [], ["cell", "measure", "arm", "level"]
-    for key, own in table.groupby(where, sort=False, dropna=False):
-        names = dict(zip(where, key, strict=True))
+    rows = []
+    for key, own in table.groupby(NAMES, sort=False, dropna=False):
+        names = dict(zip(NAMES, key, strict=True))
         references = tables.select(table, cell=names["cell"], measure=names["measure"], reference=True)
         alike = references[references["level"] == names["level"]]
         rival = references[:0] if own["reference"].any() else alike if len(alike) else references
         value, gain = compare(own, rival, names["measure"])
-        scale = 100 if names["measure"].endswith("(%)") else 1
         row = names | {"n": value.n, "seeds": own["seed"].nunique()}
-        row |= {name: scale * getattr(value, part) for part, name in zip(PARTS, COLUMNS[4:7], strict=True)}
-        row |= {name: scale * getattr(gain, part) for part, name in zip(PARTS, GAIN, strict=True)} if gain else {}
+        scale = 100 if names["measure"].endswith("(%)") else 1
+        for found, columns in ((value, VALUE), (gain, GAIN)):
+            if found:
+                ends = (found.estimate, found.low, found.high)
+                row |= {name: scale * end for name, end in zip(columns, ends, strict=True)}
         rows.append(row | ({"best_step": own["best_step"].mean()} if "best_step" in own else {}))
-    return sorted(rows, key=lambda row: list(dict.fromkeys(table["measure"])).index(row["measure"]))
-
-
-PARTS = ("estimate", "low", "high")
+    measures = list(dict.fromkeys(table["measure"]))
+    return sorted(rows, key=lambda row: measures.index(row["measure"]))
 
 
 def _shares(own: pd.DataFrame, rival: pd.DataFrame, measure: str) -> tuple[Interval, Interval | None]:
@@ -125,22 +123,20 @@ def _bests(own: pd.DataFrame, rival: pd.DataFrame, measure: str) -> tuple[Interv
 
 def readable(table: pd.DataFrame) -> pd.DataFrame:
     """A report with each value and its interval as one text: tenths of a per cent, thousandths of an AUC."""
-    places = [1 if measure.endswith("(%)") else 3 for measure in table["measure"]]
-    shown = table[[name for name in COLUMNS[:4] if name in table]].copy()
-    for parts, sign in ((COLUMNS[4:7], ""), (GAIN, "+")):
+    shown = table[[name for name in NAMES if name in table]].copy()
+    for parts, sign in ((VALUE, ""), (GAIN, "+")):
         if parts[0] in table:
-            columns = [table.get(part, pd.Series(None, table.index)) for part in parts]
-            texts = [_interval(*numbers, sign) for numbers in zip(*columns, places, strict=True)]
-            shown[f"{parts[0]} [95 % CI]"] = texts
+            numbers = table.reindex(columns=["measure", *parts]).itertuples(index=False)
+            shown[f"{parts[0]} [95 % CI]"] = [_interval(*one, sign) for one in numbers]
     rest = [name for name in ("n", "best_step", "seeds") if name in table]
     return shown.join(table[rest].astype({"best_step": int} if "best_step" in rest else {}))
 
 
-def _interval(value: float, low: float, high: float, places: int, sign: str) -> str:
+def _interval(measure: str, value: float, low: float, high: float, sign: str) -> str:
+    form = f"{sign}.1f" if measure.endswith("(%)") else f"{sign}.3f"
     if pd.isna(value):
         return ""
-    ends = "" if pd.isna(low) else f" [{low:{sign}.{places}f}, {high:{sign}.{places}f}]"
-    return f"{value:{sign}.{places}f}{ends}"
+    return f"{value:{form}}" if pd.isna(low) else f"{value:{form}} [{low:{form}}, {high:{form}}]"
 
 
 def plot(table: pd.DataFrame) -> Figure:

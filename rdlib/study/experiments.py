@@ -149,18 +149,17 @@ def load(path: str = STUDY) -> dict[str, Experiment]:
     except (OSError, UnicodeError) as error:
         reason = getattr(error, "strerror", None) or "it is no text in UTF-8"
         raise UserError(f"The experiments {path} cannot be read ({reason}).") from None
-
-
-@lru_cache
-def _load(path: str, text: str) -> dict[str, Experiment]:
-    try:
-        content = ExperimentFile.model_validate(yaml.safe_load(text))
     except yaml.YAMLError as error:
         raise UserError(f"The experiments {path} are no YAML ({' '.join(str(error).split())[:200]}).") from None
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the file"
         raise UserError(f"{path} has a bad entry {where}: {first['msg'].removeprefix('Value error, ')}.") from None
+
+
+@lru_cache
+def _load(path: str, text: str) -> dict[str, Experiment]:
+    content = ExperimentFile.model_validate(yaml.safe_load(text))
     found = {}
     for name, one in content.experiments.items():
         if one.notebook and path != STUDY:
@@ -168,9 +167,8 @@ def _load(path: str, text: str) -> dict[str, Experiment]:
                 f"{path}: the experiment {name} names a notebook, which is for {STUDY} alone: leave it out."
             )
         if members := [other for other, two in content.experiments.items() if two.group == name != other]:
-            raise UserError(
-                f"{path}: {name} is an experiment and the group of {', '.join(members)}: rename one of them."
-            )
+            what = f"{name} is an experiment and the group of {', '.join(members)}"
+            raise UserError(f"{path}: {what}: rename one of them.")
         own = {"name": name, "path": path, "profile": one.profile or content.profile, "bound": bool(one.profile)}
         found[name] = one.model_copy(update=own | {"seeds": one.seeds or content.seeds})
     return found
@@ -195,12 +193,27 @@ def named(names: Iterable[str]) -> list[Experiment]:
 def of_study(profile: Profile) -> list[Experiment]:
     """What a study runs where nothing is asked for by name: the main grid, and the ablations of the profile."""
     found = [one for one in load().values() if one.group == "study"]
-    for name, one in load().items():
-        cells = [cell for cell in profile.grid.ablation_cells if name in ablations_of(profile, cell.dataset)]
+    for one in load().values():
+        cells = [cell for cell in profile.grid.ablation_cells if is_asked_for(one, profile, cell.dataset)]
         if cells and one.group == "ablations":
             texts = [f"{cell.dataset}/{cell.teacher}/{cell.student}" for cell in cells]
             found.append(one.model_copy(update={"cells": texts}))
     return found
+
+
+def is_asked_for(
+    one: Experiment, profile: Profile, dataset: str, method: str | None = None, more: Sequence[str] = ()
+) -> bool:
+    """Whether a profile asks for a method of the main grid, or for an ablation, on a dataset; True of any other.
+
+    Where it does not say: all of a benchmark; of own questions one student with its warm-up. `more`: further methods.
+    """
+    own = profile.datasets[dataset].own
+    if one.name == "main":
+        return method in {*ALWAYS, *(profile.grid.methods or (OF_OWN if own else one.methods)), *more}
+    if one.group != "ablations":
+        return True
+    return not own if profile.grid.ablations is None else one.name in profile.grid.ablations
 
 
 # ---- what a command asks for
@@ -217,25 +230,24 @@ def settled(
     given = profile and in_repository(profile)
     if names is None:
         path = given or PROFILE
-        found = of_study(load_profile(ROOT / path))
+        settings = load_profile(ROOT / path)
+        found = of_study(settings)
     else:
         found = [one if one.bound or not given else one.model_copy(update={"profile": given}) for one in named(names)]
         path = _one_profile(found, given)
-    settings = load_profile(ROOT / path)
-    for one in found if names is not None else ():
-        _require_runnable(one, settings)
+        settings = load_profile(ROOT / path)
+        for one in found:
+            _require_runnable(one, settings)
     own = {seed for one in found for seed in one.seeds or ()}
     if found and all(one.seeds for one in found) and (unknown := set(seeds or ()) - own):
         raise UserError(f"The experiments asked for have no seed {min(unknown)}: give some of {sorted(own)}.")
-    wanted = [
-        (one, [seed for seed in one.seeds or seeds or settings.grid.seeds if seed in (seeds or [seed])])
-        for one in found
-    ]
-    return path, [one.model_copy(update={"profile": path, "seeds": few}) for one, few in wanted if few]
+    few = [[seed for seed in one.seeds or seeds or settings.grid.seeds if seed in (seeds or [seed])] for one in found]
+    updated = [{"profile": path, "seeds": some} for some in few]
+    return path, [one.model_copy(update=new) for one, new in zip(found, updated, strict=True) if new["seeds"]]
 
 
 def _one_profile(found: list[Experiment], given: str | None) -> str:
-    """The profile of experiments that are run together; UserError where there are several, or two numerical modes."""
+    """The profile of experiments that are run together; UserError where there are several."""
     profiles: dict[str, list[str]] = {}
     for one in found:
         profiles.setdefault(one.profile or PROFILE, []).append(one.key)
@@ -244,9 +256,6 @@ def _one_profile(found: list[Experiment], given: str | None) -> str:
         raise UserError(
             f"These experiments are of several profiles, so one run cannot have them: give {listed(commands)}."
         )
-    if 0 < sum(one.numerics is not None for one in found) < len(found):
-        native = ", ".join(one.key for one in found if one.numerics)
-        raise UserError(f"{native}: computed in native numerics, so run by a command of its own, without the others.")
     path = next(iter(profiles), given or PROFILE)
     if given and path != given:
         raise UserError(f"{found[0].key} has the profile {path} for its own: leave --profile {given} out.")
@@ -264,15 +273,11 @@ def _require_runnable(one: Experiment, profile: Profile) -> None:
     for key, given in (pair for arm in one.arms.values() for pair in (one.settings | arm.settings).items()):
         value = _value(profile, given)
         if value != given and value in (None, _value(profile, key)):
-            raise UserError(
-                f"The experiment {one.key} sets {key} to {given}, which is the same in the profile {profile.name}: "
-                f"there is nothing to compare."
-            )
+            what = f"sets {key} to {given}, which is the same in the profile {profile.name}"
+            raise UserError(f"The experiment {one.key} {what}: there is nothing to compare.")
     if one.group in CHOOSING and (kept := set(profile.grid.seeds) & set(one.seeds or ())):
-        raise UserError(
-            f"The experiment {one.key} uses seed {min(kept)}, which the profile {profile.name} releases: "
-            f"choose settings on another."
-        )
+        what = f"uses seed {min(kept)}, which the profile {profile.name} releases"
+        raise UserError(f"The experiment {one.key} {what}: choose settings on another.")
 
 
 def require_methods(methods: Sequence[str], found: Iterable[Experiment]) -> None:
@@ -295,9 +300,7 @@ def enter_numerics(found: Iterable[Experiment]) -> None:
 
 def require_made_natively(found: Iterable[Experiment], stages: Iterable[Stage]) -> None:
     """UserError where an experiment in native numerics would take a finished stage of the portable mode for its own."""
-    if not any(one.numerics == numerics.NATIVE for one in found):
-        return
-    for stage in stages:
+    for stage in stages if any(one.numerics == numerics.NATIVE for one in found) else ():
         manifest = artifacts.read_manifest(stage.folder)
         if manifest and manifest["environment"].get("numerics") == numerics.PORTABLE:
             raise UserError(
@@ -326,22 +329,19 @@ def cells_of(experiment: Experiment, profile: Profile) -> list[dict[str, str]]:
     """The cells of an experiment: dataset, teacher and student of each; UserError for one that the profile lacks."""
     if experiment.cells == "ablation":
         return [cell.model_dump() for cell in profile.grid.ablation_cells]
-    names = (profile.datasets, profile.teachers, profile.students)
-    if isinstance(experiment.cells, list):
-        return [_cell(experiment, text, profile) for text in experiment.cells]
-    every = [dict(zip(AXES, cell, strict=True)) for cell in product(*names)]
-    return [cell for cell in every if experiment.cells == "all" or profile.datasets[cell["dataset"]].own]
-
-
-def _cell(experiment: Experiment, text: str, profile: Profile) -> dict[str, str]:
-    axes = text.split("/")
-    known = (profile.datasets, profile.teachers, profile.students | profile.teachers)
-    if len(axes) != 3 or any(axis not in names for axis, names in zip(axes, known, strict=True)):
-        raise UserError(
-            f"The experiment {experiment.name} ({experiment.path}) names the cell {text!r}: give "
-            f"dataset/teacher/student of the profile {profile.name}."
-        )
-    return dict(zip(AXES, axes, strict=True))
+    known = (profile.datasets, profile.teachers, profile.students)
+    if isinstance(experiment.cells, str):
+        every = [dict(zip(AXES, cell, strict=True)) for cell in product(*known)]
+        return [cell for cell in every if experiment.cells == "all" or profile.datasets[cell["dataset"]].own]
+    found = [dict(zip(AXES, text.split("/"), strict=False)) for text in experiment.cells]
+    known = (*known[:2], profile.students | profile.teachers)
+    for text, cell in zip(experiment.cells, found, strict=True):
+        if text.count("/") != 2 or any(axis not in names for axis, names in zip(cell.values(), known, strict=True)):
+            raise UserError(
+                f"The experiment {experiment.name} ({experiment.path}) names the cell {text!r}: give "
+                f"dataset/teacher/student of the profile {profile.name}."
+            )
+    return found
 
 
 def _runs_of_cell(
@@ -351,7 +351,7 @@ def _runs_of_cell(
     key, values = next(iter(experiment.vary.items()), (None, [None]))
     for value, (name, arm) in product(_values(profile, values), experiment.every_arm.items()):
         method = arm.method or experiment.method
-        if experiment.name == "main" and method not in methods_of(profile, cell["dataset"], more):
+        if experiment.name == "main" and not is_asked_for(experiment, profile, cell["dataset"], method, more):
             continue
         settings = {k: _value(profile, v) for k, v in (experiment.settings | arm.settings).items()}
         settings |= _scaled(profile, arm) | ({key: value} if key else {})
@@ -361,12 +361,13 @@ def _runs_of_cell(
         stage = stage.at(arm.last or experiment.last)
         refuse_unread(stage)
         numeric = isinstance(value, int | float)
+        level = value if numeric else _value(profile, arm.level)
         yield Run(
             experiment.name,
             (arm.name or name) if numeric or key is None else str(value),
             "/".join(cell.values()),
             stage,
-            float(value) if numeric else _level(profile, arm),
+            None if level is None else float(level),
             experiment.reference == (arm.name or name),
         )
 
@@ -393,25 +394,6 @@ def _scaled(profile: Profile, arm: Arm) -> dict[str, int]:
     """The settings that an arm multiplies, rounded up; one that the profile leaves open stays so."""
     given = {key: (_value(profile, key), _value(profile, factor)) for key, factor in arm.scale.items()}
     return {key: math.ceil(base * factor) for key, (base, factor) in given.items() if base is not None}
-
-
-def _level(profile: Profile, arm: Arm) -> float | None:
-    level = _value(profile, arm.level)
-    return None if level is None else float(level)
-
-
-def methods_of(profile: Profile, dataset: str, more: Sequence[str] = ()) -> tuple[str, ...]:
-    """The methods of the main grid on a dataset: those that the profile asks for, and `more`."""
-    main = load()["main"].methods
-    default = OF_OWN if profile.datasets[dataset].own else main
-    return tuple(m for m in main if m in {*ALWAYS, *(profile.grid.methods or default), *more})
-
-
-def ablations_of(profile: Profile, dataset: str) -> tuple[str, ...]:
-    """The ablations that a profile asks for; where it does not say, all of a benchmark and none of own questions."""
-    every = tuple(name for name, one in load().items() if one.group == "ablations")
-    default = () if profile.datasets[dataset].own else every
-    return default if profile.grid.ablations is None else tuple(n for n in every if n in profile.grid.ablations)
 
 
 def measures_of(run: Run, experiment: Experiment) -> list[Stage]:

@@ -1,7 +1,7 @@
 """One question put to the models of a cell: teacher, students before and after PPO, and every lambda's reward model.
 
     asked = Explorer(stage).ask("mia has 6 books . mia adopts 6 books . how many books does mia have ?")
-    vote = vote_on(asked.teacher, threshold=0.7)
+    vote = vote_on(asked.teacher, threshold=0.7)                # its label, and the verdict in words
     judged(asked.students(0.5), vote.label, profile.reward)     # agreement with a*(x), and the reward of Eq. 7
     orderings(scores_by_lambda(asked, vote.label), [0.0, 0.5])  # what Figure 5 measures, on this question alone
 
@@ -74,18 +74,9 @@ class Asked:
 class Vote:
     """The majority vote of section 3.1 on one question; `label` is a*(x), None where x goes to Q_fail."""
 
-    leading: str | None
-    count: int
-    total: int
-    threshold: float
     label: str | None
-
-    def __str__(self) -> str:
-        if self.leading is None:
-            return f"None of the {self.total} high-confidence responses has an answer: Q_fail, no pseudo-label."
-        share = f"{self.count} of the {self.total} high-confidence votes ({self.count / self.total:.0%})"
-        passed, label = ("", f"a*(x) = {self.label}") if self.label is not None else ("not ", "Q_fail, no pseudo-label")
-        return f"{self.leading} has {share}, {passed}above the threshold of {self.threshold:.0%}: {label}."
+    threshold: float
+    words: str
 
 
 def answers_in(responses: pd.DataFrame) -> list[str | None]:
@@ -96,9 +87,14 @@ def answers_in(responses: pd.DataFrame) -> list[str | None]:
 def vote_on(responses: pd.DataFrame, threshold: float) -> Vote:
     """The vote over the high-confidence ones among the teacher's responses to one question."""
     votes = answers_in(responses[responses["confidence"] == "high"])
-    leading, _ = voting.majority_vote(votes, 0.0)
+    leading, share = voting.majority_vote(votes, 0.0)
     label, _ = voting.majority_vote(votes, threshold)
-    return Vote(leading, votes.count(leading) if leading else 0, len(votes), threshold, label)
+    if leading is None:
+        words = f"None of the {len(votes)} high-confidence responses has an answer: Q_fail, no pseudo-label."
+        return Vote(label, threshold, words)
+    passed, verdict = ("not ", "Q_fail, no pseudo-label") if label is None else ("", f"a*(x) = {label}")
+    shares = f"{votes.count(leading)} of the {len(votes)} high-confidence votes ({share:.0%})"
+    return Vote(label, threshold, f"{leading} has {shares}, {passed}above the threshold of {threshold:.0%}: {verdict}.")
 
 
 def answer_counts(responses: pd.DataFrame, most: int = 10) -> pd.DataFrame:
@@ -108,12 +104,6 @@ def answer_counts(responses: pd.DataFrame, most: int = 10) -> pd.DataFrame:
     order = sorted(counts, key=lambda answer: (answer == NO_ANSWER, -counts[answer].sum(), answer))
     table = counts[order[:most]]
     return table.assign(**{OTHERS: counts[order[most:]].sum(axis=1)}) if order[most:] else table
-
-
-def vote_shares(counts: pd.DataFrame) -> pd.Series:
-    """Share of the high-confidence responses that gave each answer of a table by `answer_counts`."""
-    votes = counts.loc["high"].sum()
-    return votes / votes.sum()
 
 
 def distinct(responses: pd.DataFrame) -> pd.DataFrame:
@@ -134,23 +124,20 @@ def judged(responses: pd.DataFrame, label: str | None, settings: Reward, scale: 
 
     `scale`: what Eq. 7 divides a score by.
     """
-    found = answers_in(responses)
-    agrees = [None if label is None else answers.same(answer, label) for answer in found]
-    scores = torch.tensor(responses["score"].to_numpy(dtype=float))
-    rewards = reward(scores, found, [label] * len(found), settings, scale).numpy()
-    place = pd.factorize(responses["model"])[0]
-    agrees = pd.Series(agrees, index=responses.index, dtype=object)
-    table = responses.assign(agrees=agrees, reward=rewards, place=place)
+    found, scores = answers_in(responses), torch.tensor(responses["score"].to_numpy(dtype=float))
+    agrees = [None if label is None else answers.same(one, label) for one in found]
+    table = responses.assign(agrees=pd.Series(agrees, index=responses.index, dtype=object))
+    table["reward"] = reward(scores, found, [label] * len(found), settings, scale).numpy()
+    table["place"] = pd.factorize(responses["model"])[0]
     order = {"place": True, "reward": False, "score": False, "text": True}
     return table.sort_values(list(order), ascending=list(order.values()), kind="stable").drop(columns="place")
 
 
 def summary(table: pd.DataFrame) -> pd.DataFrame:
     """A row a model of a table by `judged`: samples, agree (share), mean score and mean reward."""
-    table = table.assign(agrees=table["agrees"].astype(float))
     columns = {"samples": ("text", "size"), "agree": ("agrees", "mean")}
     columns |= {f"mean {name}": (name, "mean") for name in ("score", "reward")}
-    return table.groupby("model", sort=False).agg(**columns).reset_index()
+    return table.astype({"agrees": float}).groupby("model", sort=False).agg(**columns).reset_index()
 
 
 def scores_by_lambda(asked: Asked, label: str | None) -> pd.DataFrame:
@@ -159,25 +146,22 @@ def scores_by_lambda(asked: Asked, label: str | None) -> pd.DataFrame:
     Columns kind, model, answer, text and a score for each lambda; by kind, then the best of the first lambda first.
     A teacher's wrong response has no kind and is left out, as in the reward model's training.
     """
-    of_teacher = asked.responses["model"] == TEACHER
+    of_teacher, lambdas = asked.responses["model"] == TEACHER, list(asked.scores)
     pairs = zip(of_teacher, answers_in(asked.responses), strict=True)
-    kinds = [None if label is None else KINDS.get((bool(t), answers.same(answer, label))) for t, answer in pairs]
-    table = asked.responses.assign(kind=pd.Series(kinds, index=asked.responses.index, dtype=object)).join(asked.scores)
+    kinds = [None if label is None else KINDS.get((one, answers.same(answer, label))) for one, answer in pairs]
+    table = asked.responses.join(asked.scores).assign(kind=pd.Series(kinds, asked.responses.index, dtype=object))
     kept = ~of_teacher if label is None else table["kind"].notna()
     table = table[kept].drop_duplicates(["kind", "model", "text"])
-    order = ["kind", *asked.scores.columns[:1]]
-    table = table.sort_values(order, ascending=[True, False][: len(order)], kind="stable")
-    return table[["kind", "model", "answer", "text", *asked.scores.columns]].reset_index(drop=True)
+    order = ["kind", *lambdas[:1]]
+    table = table.sort_values(order, ascending=[True, False][: len(order)], kind="stable", ignore_index=True)
+    return table[["kind", "model", "answer", "text", *lambdas]]
 
 
 def orderings(table: pd.DataFrame, lambdas: Sequence[float]) -> pd.DataFrame:
     """Share of pairs that each lambda's reward model orders as Eq. 5 wants it, a row a lambda: pos_neg and pos_pos."""
-    scored = {lam: table[["kind"]].assign(score=table[lam]) for lam in lambdas}
-    rows = {
-        lam: {name: metrics.comparison_auc(scores, name) for name in metrics.COMPARISONS}
-        for lam, scores in scored.items()
-    }
-    return pd.DataFrame(rows).T.rename_axis("lambda")
+    scored = [table[["kind"]].assign(score=table[lam]) for lam in lambdas]
+    shares = {name: [metrics.comparison_auc(scores, name) for scores in scored] for name in metrics.COMPARISONS}
+    return pd.DataFrame(shares, index=pd.Index(lambdas, name="lambda"))
 
 
 # ---- questions as one types them
@@ -201,16 +185,14 @@ def require_known_words(text: str, tokenizer, examples: Iterable[str]) -> None:
 
     A word of the `examples`, texts that it can read, is offered in place of the first of them.
     """
-    special = set(tokenizer.all_special_ids)
-    words = list(dict.fromkeys(text.split()))
-    unknown = [w for w in words if special & set(tokenizer(w, add_special_tokens=False)["input_ids"])]
-    if not unknown:
-        return
-    readable = sorted({word for example in examples for word in example.split()})
-    named = ", ".join(repr(shown.visible(word[:30])) for word in unknown[:5])
-    more = f" and {len(unknown) - 5} more" if len(unknown) > 5 else ""
-    other = hint(unknown[0][:30], readable, "take words from the questions of the list.", cutoff=0.7)
-    raise UserError(f"The models do not know {named}{more}: {other}")
+    special, words = set(tokenizer.all_special_ids), dict.fromkeys(text.split())
+    unknown = [w[:30] for w in words if special & set(tokenizer(w, add_special_tokens=False)["input_ids"])]
+    if unknown:
+        readable = sorted({word for example in examples for word in example.split()})
+        named = ", ".join(repr(shown.visible(word)) for word in unknown[:5])
+        more = f" and {len(unknown) - 5} more" if len(unknown) > 5 else ""
+        other = hint(unknown[0], readable, "take words from the questions of the list.", cutoff=0.7)
+        raise UserError(f"The models do not know {named}{more}: {other}")
 
 
 # ---- models
@@ -225,7 +207,6 @@ class Explorer:
     def __init__(self, stage: Stage, samples: int = 6):
         self.stage, self.samples = stage, samples
         self._engines: dict[str, Engine] = {}
-        self._asked: dict[str, Asked] = {}
 
     @cached_property
     def questions(self) -> dict[str, Question]:
@@ -274,24 +255,20 @@ class Explorer:
 
     def missing(self, *names: str) -> str:
         """One sentence on which of the students named are not there and what makes them; empty where all are."""
-        return self._missing("student", " and ".join(n for n in names if n not in self.sources), "`make study")
+        return self._missing("student", " and ".join(n for n in names if n not in self.sources), "")
 
     def missing_lambdas(self) -> str:
         """One sentence on which lambda's reward models are not there and what makes them; empty where all are."""
         absent = ", ".join(f"{lam:g}" for lam in self.reward_models if lam not in self._scorers)
-        made_by = "notebooks/08_ablation_lambda.ipynb with these parameters or `make study"
-        return self._missing("reward model of lambda", absent, made_by)
+        notebook = "notebooks/08_ablation_lambda.ipynb with these parameters or "
+        return self._missing("reward model of lambda", absent, notebook)
 
-    def _missing(self, what: str, names: str, made_by: str) -> str:
+    def _missing(self, what: str, names: str, notebook: str) -> str:
         """What is not there and the command that makes it."""
-        if not names:
-            return ""
         profile = self.stage.profile_path
         quick = f"; `make study PROFILE={QUICK}` makes a small one in minutes, for profile = {QUICK!r}"
-        return (
-            f"There is no {what} {names} of these settings and this code yet: {made_by} PROFILE={profile}` makes it"
-            f"{quick if profile != QUICK else ''}."
-        )
+        made_by = f"{notebook}`make study PROFILE={profile}` makes it{quick if profile != QUICK else ''}."
+        return f"There is no {what} {names} of these settings and this code yet: {made_by}" if names else ""
 
     def read(self, text: str) -> str:
         """A typed question as the models read it; UserError where they cannot: empty, too long, or unknown words."""
@@ -310,12 +287,10 @@ class Explorer:
     def ask(self, text: str) -> Asked:
         """Have every model answer a question and every reward model score the answers; UserError as `read` has it."""
         text = self.read(text)
-        if text not in self._asked:
-            prompt = prompts.zero_shot(self.stage.dataset_settings, text)
-            responses = pd.concat([self._sample(name, prompt) for name in self.sources], ignore_index=True)
-            known = self.questions.get(text)
-            self._asked[text] = Asked(text, known and known.answer, responses, self._score(prompt, responses))
-        return self._asked[text]
+        prompt = prompts.zero_shot(self.stage.dataset_settings, text)
+        responses = pd.concat([self._sample(name, prompt) for name in self.sources], ignore_index=True)
+        known = self.questions.get(text)
+        return Asked(text, known and known.answer, responses, self._score(prompt, responses))
 
     def _sample(self, name: str, prompt: prompts.Prompt) -> pd.DataFrame:
         """A model's responses to a prompt: the teacher's at every temperature, a student's at its own."""
@@ -327,11 +302,11 @@ class Explorer:
         else:
             temperature = float(profile.student_sampling.temperature)
             plan = pd.DataFrame({"id": "", "confidence": "", "temperature": [temperature], "n": self.samples})
-        encoded = engine.encode(prompt)
+        encoded, kind = engine.encode(prompt), self.stage.answer_kind
         requests = [generation.Request(encoded, row.n, row.temperature) for row in plan.itertuples()]
         groups = engine.generate(requests, generation.derive_seed("explore", self.stage.seed, name, prompt.plain))
         rows = [
-            (row.id, row.confidence, row.temperature, sample, one.text, one.finished, self._answer_in(one.text))
+            (row.id, row.confidence, row.temperature, sample, one.text, one.finished, answers.extract(one.text, kind))
             for row, group in zip(plan.itertuples(), groups, strict=True)
             for sample, one in enumerate(group)
         ]
@@ -339,9 +314,6 @@ class Explorer:
         if name == TEACHER:
             table = teacher.repeat_greedy(table, profile.teacher_sampling.samples_per_temperature)
         return table[RESPONSE].assign(model=name)
-
-    def _answer_in(self, text: str) -> str | None:
-        return answers.extract(text, self.stage.answer_kind)
 
     def _score(self, prompt: prompts.Prompt, responses: pd.DataFrame) -> pd.DataFrame:
         """r_phi of every response, a column a lambda."""

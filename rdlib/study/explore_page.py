@@ -22,10 +22,9 @@ import seaborn as sns
 from IPython.display import DisplayHandle, display
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 from rdlib.errors import UserError
-from rdlib.evidence import looks
+from rdlib.evidence import looks, plots
 from rdlib.evidence.looks import BLUE, GREY, KINDS, Look
 from rdlib.study import explore, notebook
 from rdlib.study.explore import AFTER, BEFORE, Asked, Explorer, Vote
@@ -45,23 +44,20 @@ Content = Figure | dict[str, str]
 
 
 def vote_figure(asked: Asked, vote: Vote) -> Figure:
-    """The votes against the threshold, and below them the answers by temperature, their columns in line."""
+    """The votes against the threshold, the pseudo-label in colour; below the answers by temperature, in line."""
     counts = explore.answer_counts(asked.teacher)
     heights, width = (1, 0.28 * len(counts)), min(9.0, 2.2 + 0.6 * len(counts.columns))
     figure, axes = looks.grid(2, 1, width, 0.75 + 0.11 * len(counts), sharex=True, height_ratios=heights)
+    above, votes = axes[0, 0], counts.loc["high"].sum()
+    shares = votes / votes.sum()
     _draw_answer_counts(axes[1, 0], counts)
-    _draw_vote(axes[0, 0], explore.vote_shares(counts), vote)
-    return figure
-
-
-def _draw_vote(ax: Axes, shares: pd.Series, vote: Vote) -> None:
-    """Shares of the high-confidence votes by answer, and the threshold; the pseudo-label in colour."""
     colors = [BLUE if answer == vote.label else GREY for answer in shares.index]
-    ax.bar(np.arange(len(shares)) + 0.5, shares, width=0.7, color=colors)
-    ax.axhline(vote.threshold, color="black", linestyle=":", linewidth=1.2)
-    ax.text(len(shares), vote.threshold, " threshold", ha="left", va="center")
-    ax.set(ylabel="share of votes", ylim=(0, 1.05), xlim=(0, len(shares)))
-    ax.tick_params(labelbottom=False)
+    above.bar(np.arange(len(shares)) + 0.5, shares, width=0.7, color=colors)
+    above.axhline(vote.threshold, color="black", linestyle=":", linewidth=1.2)
+    above.text(len(shares), vote.threshold, " threshold", ha="left", va="center")
+    above.set(ylabel="share of votes", ylim=(0, 1.05), xlim=(0, len(shares)))
+    above.tick_params(labelbottom=False)
+    return figure
 
 
 def _draw_answer_counts(ax: Axes, counts: pd.DataFrame) -> None:
@@ -85,25 +81,18 @@ def lambda_figure(table: pd.DataFrame, lambdas: Sequence[float]) -> Figure:
     ]
     figure, axes = looks.grid(1, 1, width=max(4.0, 1.9 * len(lambdas)), height=2.7)
     ax, shown = axes[0, 0], []
-    groups = [(place, kind, look) for place, (kind, look) in zip((-WIDTH, 0.0, WIDTH), KINDS.items(), strict=True)]
-    for place, kind, look in [*groups, (0.0, None, UNLABELLED)]:
-        part = table[table["kind"].isna() if kind is None else table["kind"] == kind]
-        if len(part):
-            _draw_kind(ax, part, lambdas, place, look)
-            shown.append(Line2D([], [], color=look.color, marker=look.marker, linestyle="", label=look.label))
+    kinds = [*plots.each(table, "kind", KINDS), (UNLABELLED, table[table["kind"].isna()])]
+    for place, (look, part) in zip((-WIDTH, 0.0, WIDTH, 0.0), kinds, strict=True):
+        for center, lam in enumerate(lambdas if len(part) else ()):
+            places = center + place + np.linspace(-0.06, 0.06, len(part))
+            ax.plot(places, part[lam], look.marker, color=look.color, alpha=0.6, markersize=4, markeredgewidth=0)
+            ax.hlines(part[lam].mean(), center + place - 0.09, center + place + 0.09, color=look.color, linewidth=2)
+        shown += [look] if len(part) else []
     ax.axhline(0, color=GREY, linewidth=0.8, linestyle=":")
     ax.set(ylabel="reward model score", xlim=(-0.5, len(lambdas) - 0.5))
     ax.set_xticks(range(len(lambdas)), names)
-    looks.legend_below(figure, shown)
+    looks.legend_below(figure, looks.handles(shown, linestyle=""))
     return figure
-
-
-def _draw_kind(ax: Axes, part: pd.DataFrame, lambdas: Sequence[float], place: float, look: Look) -> None:
-    """A dot for each score of one kind of responses, and a bar at their mean, `place` beside each lambda."""
-    for center, lam in enumerate(lambdas):
-        places = center + place + np.linspace(-0.06, 0.06, len(part))
-        ax.plot(places, part[lam], look.marker, color=look.color, alpha=0.6, markersize=4, markeredgewidth=0)
-        ax.hlines(part[lam].mean(), center + place - 0.09, center + place + 0.09, color=look.color, linewidth=2)
 
 
 # ---- tables
@@ -120,29 +109,26 @@ def scrolled(table: pd.DataFrame) -> dict[str, str]:
     return bundle | {"text/html": SCROLLED.format(bundle["text/html"])}
 
 
-def vote_table(asked: Asked, vote: Vote) -> dict[str, str]:
-    """The question, the verdict of the vote, and the gold answer where the question has one."""
-    rows = {"question": asked.text, "vote": str(vote)}
-    if asked.gold is not None:
-        rows["gold answer"] = f"{asked.gold} (shown here alone: no training reads it)"
-    return notebook.texts(pd.DataFrame({"": rows.keys(), " ": rows.values()}))
-
-
-def student_table(judged: pd.DataFrame) -> dict[str, str]:
-    """The students' responses with agreement, score and reward."""
-    agrees = judged["agrees"].map({True: "yes", False: "no"})
-    table = judged.assign(agrees=agrees).rename(columns={"agrees": "agrees with a*(x)", "reward": "reward (Eq. 7)"})
-    return notebook.texts(table[["model", "answer", "agrees with a*(x)", "score", "reward (Eq. 7)", "text"]])
-
-
-def lambda_table(table: pd.DataFrame, lambdas: Sequence[float]) -> dict[str, str]:
-    """The scores of `lambda_figure` as a table of texts."""
-    names = {lam: f"lambda {lam:g}" for lam in lambdas}
-    table = table.assign(kind=table["kind"].str.replace("_", " ")).rename(columns=names)
-    return scrolled(table[["kind", "model", "answer", *names.values(), "text"]])
-
-
 # ---- the page
+
+
+def panel(contents: Callable[[Page], list[Content]]) -> Callable[[Page], None]:
+    """A method that shows what `contents` gives, always as many outputs, and in their places when a control changes."""
+
+    def show(page: Page) -> None:
+        """Show each content, or put it where the last one stood."""
+        page.shown.setdefault(show, {})
+        for place, content in enumerate(contents(page)):
+            raw = isinstance(content, dict)
+            if handle := page.shown[show].get(place):
+                handle.update(content, raw=raw)
+            else:
+                page.shown[show][place] = display(content, raw=raw, display_id=True)
+            if not raw:
+                plt.close(content)
+
+    show.__doc__ = contents.__doc__
+    return show
 
 
 class Page:
@@ -152,10 +138,9 @@ class Page:
     """
 
     def __init__(self, stage: Stage, question: int | str = 0) -> None:
-        self.explorer = Explorer(stage)
-        self.settings = stage.profile
+        self.explorer, self.settings = Explorer(stage), stage.profile
         self.asked = self.explorer.ask(self._text_of(question))
-        self._panels: dict[str, Callable[[], None]] = {}
+        self.shown: dict[Callable, dict[int, DisplayHandle]] = {}  # by panel and place in it
         self._random = random.Random(stage.seed)
         self._make_controls()
 
@@ -211,26 +196,8 @@ class Page:
             self.ask.disabled = self.another.disabled = False
 
     def _draw(self) -> None:
-        for draw in self._panels.values():
-            draw()
-
-    def _panel(self, contents: Callable[[], list[Content]]) -> None:
-        """Show what `contents` gives, always as many outputs, now and, in their places, when a control changes."""
-        handles: dict[int, DisplayHandle] = {}
-
-        def draw() -> None:
-            """Show each content where the last one stood."""
-            for place, content in enumerate(contents()):
-                raw = isinstance(content, dict)
-                if place in handles:
-                    handles[place].update(content, raw=raw)
-                else:
-                    handles[place] = display(content, raw=raw, display_id=True)
-                if not raw:
-                    plt.close(content)
-
-        self._panels[contents.__name__] = draw
-        draw()
+        for show in self.shown:
+            show(self)
 
     @property
     def vote(self) -> Vote:
@@ -243,34 +210,34 @@ class Page:
         box = widgets.VBox([self.choice, self.text, buttons, self.threshold])
         display(box._repr_mimebundle_() | {"text/plain": WITHOUT_KERNEL}, raw=True)
 
-    def teacher(self) -> None:
-        """Panel 1: the teacher's answers by temperature, and the vote."""
-        self._panel(self._teacher)
+    @panel
+    def teacher(self) -> list[Content]:
+        """Panel 1: the question and the verdict of the vote, the teacher's answers by temperature, and their texts."""
+        rows = {"question": self.asked.text, "vote": self.vote.words}
+        if self.asked.gold is not None:
+            rows["gold answer"] = f"{self.asked.gold} (shown here alone: no training reads it)"
+        table = notebook.texts(pd.DataFrame({"": rows.keys(), " ": rows.values()}))
+        return [table, vote_figure(self.asked, self.vote), scrolled(explore.distinct(self.asked.teacher))]
 
-    def _teacher(self) -> list[Content]:
-        """Verdict, figure and texts."""
-        texts = scrolled(explore.distinct(self.asked.teacher))
-        return [vote_table(self.asked, self.vote), vote_figure(self.asked, self.vote), texts]
-
-    def student(self) -> None:
-        """Panel 2: the student's answers before and after PPO, and what they are worth."""
-        self._panel(self._student)
-
-    def _student(self) -> list[Content]:
-        """Which students do not exist yet, means by model, and every response."""
+    @panel
+    def student(self) -> list[Content]:
+        """Panel 2: which students do not exist yet, means by model, and every response with what it is worth."""
         responses = self.asked.students(self.settings.reward_model.lam)
         judged = explore.judged(responses, self.vote.label, self.settings.reward, self.explorer.reward_scale)
+        table = judged.assign(agrees=judged["agrees"].map({True: "yes", False: "no"}))
+        table = table[["model", "answer", "agrees", "score", "reward", "text"]]
+        table = table.rename(columns={"agrees": "agrees with a*(x)", "reward": "reward (Eq. 7)"})
         absent = self.explorer.missing(BEFORE, AFTER)
-        return [sentence(absent), notebook.texts(explore.summary(judged)), student_table(judged)]
+        return [sentence(absent), notebook.texts(explore.summary(judged)), notebook.texts(table)]
 
-    def lambdas(self) -> None:
-        """Panel 3: the scores of the same responses under the reward model of every lambda."""
-        self._panel(self._lambdas)
-
-    def _lambdas(self) -> list[Content]:
-        """Which reward models do not exist yet, figure and table."""
+    @panel
+    def lambdas(self) -> list[Content]:
+        """Panel 3: which reward models do not exist yet, and the scores of the same responses by every lambda's."""
         absent, lambdas = sentence(self.explorer.missing_lambdas()), list(self.asked.scores)
         if not lambdas:
             return [absent]
         table = explore.scores_by_lambda(self.asked, self.vote.label)
-        return [absent, lambda_figure(table, lambdas), lambda_table(table, lambdas)]
+        names = {lam: f"lambda {lam:g}" for lam in lambdas}
+        texts = table.assign(kind=table["kind"].str.replace("_", " ")).rename(columns=names)
+        columns = ["kind", "model", "answer", *names.values(), "text"]
+        return [absent, lambda_figure(table, lambdas), scrolled(texts[columns])]

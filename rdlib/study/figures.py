@@ -22,11 +22,6 @@ from rdlib.study.specification import dag_edges
 from rdlib.study.verify import other_mode
 
 
-def draw_all(results: Path, out: Path, seeds: Iterable[int] | None = None) -> list[Path]:
-    """Write every table and figure of the results in `results` to `out`; returns the paths written."""
-    return gallery.draw_all(open_results(results, seeds, dag_edges()), out)
-
-
 def draw_one(name: str, evidence: Evidence, out: Path) -> list[Path]:
     """Write one table or figure, known by its file's stem, to `out`; returns the paths written.
 
@@ -37,7 +32,6 @@ def draw_one(name: str, evidence: Evidence, out: Path) -> list[Path]:
     if table is None:
         why = exhibit.why_left_out(evidence) or "it is about own questions, which these results are not of"
         raise UserError(sentence_of([exhibit], why))
-    gallery.make_folder(out)
     return gallery.draw(exhibit, evidence, out, table)
 
 
@@ -93,11 +87,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> None:
     """Draw, and print what was written."""
     matplotlib.use("Agg")  # draws to files: no display is needed
+    evidence = open_results(options.results, edges=dag_edges())
     if options.name is None:
-        print(f"{len(draw_all(options.results, options.out))} files written to {options.out}")
+        print(f"{len(gallery.draw_all(evidence, options.out))} files written to {options.out}")
     else:
-        exhibit, evidence = gallery.find(options.name), open_results(options.results, edges=dag_edges())
         paths = draw_one(options.name, evidence, options.out)
-        print(*map(os.path.relpath, paths), described(exhibit, evidence), sep="\n")
+        print(*map(os.path.relpath, paths), described(gallery.find(options.name), evidence), sep="\n")
     if note := other_mode(options.results):
         print(note)

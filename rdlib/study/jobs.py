@@ -18,11 +18,8 @@ import shlex
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache
 from pathlib import Path
 from typing import Any
-
-import yaml
 
 from rdlib import artifacts
 from rdlib.evidence import criteria, gallery
@@ -48,7 +45,9 @@ TOGETHER = (*SFT, *PPO)  # methods of the main grid, which one notebook evaluate
 REPORTED = ("03_sft_warmup", "05_reward_model", "06_ppo", "07_evaluate", "13_baseline", "13_validation_answers")
 LONGEST_NAME = 80  # characters of a variant in a job's name, which is a file's name too
 
-EXHIBITS = Path(criteria.__file__).with_name("exhibits.yaml")
+EXHIBITS, LOOKS = (Path(criteria.__file__).with_name(name) for name in ("exhibits.yaml", "looks.yaml"))
+# Where exhibits.yaml names functions, to which no import statement leads
+DRAWERS = [f"rdlib.evidence.{path.stem}" for path in EXHIBITS.parent.glob("[a-z]*.py")]
 
 
 @dataclass
@@ -101,8 +100,8 @@ class Job:
         if self.notebook not in DRAWING:
             return runs / ".jobs" / self.name
         profile = load_profile(ROOT / self.parameters["profile"]).model_dump()
-        drawing = code_of(*DRAWING[self.notebook], *_modules_of_exhibits())
-        read = [drawing, profile, *map(artifacts.file_hash, (criteria.CLAIMS_FILE, EXHIBITS))]
+        drawing = code_of(*DRAWING[self.notebook], *DRAWERS)
+        read = [drawing, profile, *map(artifacts.file_hash, (criteria.CLAIMS_FILE, EXHIBITS, LOOKS))]
         if self.notebook == EXPERIMENT:
             read += [one.model_dump() for one in experiments.named([self.parameters["experiment"]])]
         return runs / ".jobs" / f"{self.name}@{artifacts.content_hash(read)[:16]}"
@@ -129,7 +128,9 @@ def stage_jobs(found: Iterable[tuple[Experiment, Sequence[Run]]]) -> list[Job]:
     maker: dict[Path, tuple[Job, Stage]] = {}
     for (notebook, *_), stages in cells.items():  # which makes the variants' own inputs itself
         stages = list({stage.folder: stage for stage in stages}.values())
-        job = _job(notebook, stages, {axis: getattr(stages[0], axis) for axis in AXES})
+        one = stages[0]
+        parameters = {"profile": one.profile_path, **{axis: getattr(one, axis) for axis in AXES}, "seed": one.seed}
+        job = Job(notebook, parameters, stages[-1].folder.parent, stages)
         for stage in with_upstream(stages):
             if stage.variant:
                 maker.setdefault(stage.folder, (job, stage))
@@ -154,29 +155,21 @@ def _made_with(stage: Stage) -> Any:
 def _job_of(stages: list[Stage]) -> Job:
     """The job that makes a stage with those that belong together."""
     first = stages[0].together[0]
-    overrides = {"overrides": first.overrides} if first.overrides else {}
-    if first.name == "07_evaluate":
-        stages = sorted(stages, key=lambda stage: METHODS.index(stage.method))
-        methods = [stage.method for stage in stages]
-        return _job(first.name, stages, {axis: getattr(first, axis) for axis in AXES}, methods=methods, **overrides)
-    axes = {axis: getattr(first, axis) for axis in first.spec.axes}
-    named = {} if first.spec.notebook == first.name else {"stage_name": first.name}
-    return _job(first.spec.notebook, first.together, axes, **named, **overrides)
-
-
-def _job(notebook: str, stages: list[Stage], axes: dict[str, str | None], **extra: Any) -> Job:
-    parameters = {"profile": stages[0].profile_path, **axes, "seed": stages[0].seed, **extra}
-    return Job(notebook, parameters, stages[-1].folder.parent, stages)
+    if first.name != "07_evaluate":
+        return Job(first.spec.notebook, first.parameters, first.folder.parent, first.together)
+    stages = sorted(stages, key=lambda stage: METHODS.index(stage.method))
+    parameters = first.parameters | {"methods": [stage.method for stage in stages]}
+    return Job(first.name, parameters, stages[-1].folder.parent, stages)
 
 
 def _in_order(maker: dict[Path, tuple[Job, Stage]]) -> list[Job]:
     """The jobs that make stages, each knowing and following those that it waits for."""
-    jobs = {id(job): job for job, _ in maker.values()}
-    reads = {key: {stage.folder: stage for stage in job.stages} for key, job in jobs.items()}
-    for folder, (job, stage) in maker.items():
-        reads[id(job)][folder] = stage
+    jobs, makes = {}, {}
+    for job, stage in maker.values():
+        jobs[id(job)] = job
+        makes.setdefault(id(job), list(job.stages)).append(stage)
     for key, job in jobs.items():
-        wanted = {folder: None for stage in reads[key].values() for folder in (stage.folder, *_read_by(stage))}
+        wanted = [folder for stage in makes[key] for folder in (stage.folder, *_read_by(stage))]
         makers = (maker[folder][0] for folder in wanted if folder in maker)
         job.after = list({id(other): other for other in makers if other is not job}.values())
     return needed_first(jobs.values(), lambda job: job.after)
@@ -217,14 +210,13 @@ def exhibit_runs(
     each = [(one, experiments.runs(one, path, one.seeds)) for one in found]
     if exhibit.last:
         cut = {"notebook": None, "measure": []}
-        each = [(one.model_copy(update=cut), list(_up_to(runs, exhibit.last))) for one, runs in each]
+        each = [(one.model_copy(update=cut), _up_to(runs, exhibit.last)) for one, runs in each]
     return each
 
 
-def _up_to(runs: Iterable[Run], last: str) -> Iterable[Run]:
+def _up_to(runs: Iterable[Run], last: str) -> list[Run]:
     """Runs that end with the stages of this name that some runs read."""
-    for run in runs:
-        yield from (replace(run, stage=one) for one in with_upstream([run.stage]) if one.name == last)
+    return [replace(run, stage=one) for run in runs for one in with_upstream([run.stage]) if one.name == last]
 
 
 def exhibit_jobs(name: str, profile: str | None, seeds: Sequence[int] | None) -> list[Job]:
@@ -259,15 +251,6 @@ def _drawing_jobs(path: str, each: list[tuple[Experiment, list[Run]]], jobs: lis
             parameters = {"profile": path, "seeds": one.seeds, "experiment": one.key}
             closing.append(Job(EXPERIMENT, parameters, folder, [], _makers([(one, runs)], jobs)))
     return closing
-
-
-@cache
-def _modules_of_exhibits() -> tuple[str, ...]:
-    """The modules whose functions exhibits.yaml names: no import statement leads to them."""
-    parts = yaml.safe_load(EXHIBITS.read_text(encoding="utf-8")).values()
-    declared = [one for part in parts for one in part.values() if isinstance(one, dict)]
-    named = {one[key].partition(".")[0] for one in declared for key in ("table", "figure", "lead") if key in one}
-    return tuple(f"rdlib.evidence.{name}" for name in sorted(named))
 
 
 def _makers(each: Iterable[tuple[Experiment, Sequence[Run]]], jobs: list[Job]) -> list[Job]:

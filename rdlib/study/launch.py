@@ -20,7 +20,8 @@ import re
 import subprocess
 import sys
 import threading
-from collections.abc import Iterable, Sequence
+from collections import deque
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
@@ -33,6 +34,7 @@ STAGES = ("03_sft_warmup", "05_reward_model", "06_ppo")
 WORKER = ("rdlib", "worker")  # python -m
 RECORD = "\x1e"  # as in RFC 7464
 SECONDS_TO_STOP = 30.0
+TAIL = 8000  # characters that are kept of what workers write, other than bars and events
 
 
 def is_wanted(stage) -> bool:
@@ -49,32 +51,30 @@ def in_processes(stage, work: Path, hooks: dict[str, Any]) -> None:
     `hooks` are called in this process with what the workers' function gives them. UserError with the workers' own
     sentence, or with the reason for which they ended.
     """
-    configuration = check(stage)
     job = {"stage": asdict(stage) | {"root": str(stage.root)}, "work": str(work), "hooks": sorted(hooks)}
-    log, sentences, failures = Tail(), [], []
-    with start(stage, configuration, json.dumps(job)) as process:
+    log, said = deque(maxlen=TAIL), {}
+    with start(stage, check(stage), json.dumps(job)) as process:
         reader = threading.Thread(target=show_bars, args=(process.stderr, log), daemon=True)
         reader.start()
         try:
             for event in events(process.stdout, log):
                 if "hook" in event:
                     hooks[event["hook"]](event["value"])
-                sentences += [event["sentence"]] if "sentence" in event else []
-                failures += [event["failure"]] if "failure" in event else []
+                else:
+                    said = event | said  # the first of each kind
         except BaseException:
             stop(process)
             raise
-        status = process.wait()
+        process.wait()
         reader.join()
-    if status == 0:
-        return
-    if sentences:
-        raise UserError(sentences[0])
-    print(log.text, file=sys.stderr)
-    raise UserError(
-        f"{stage.label}: a training process failed ({reason(log.text, failures)}): if memory ran out, raise "
-        f"training.gradient_accumulation; the stage resumes from its last checkpoint."
-    )
+    if process.returncode and "sentence" in said:
+        raise UserError(said["sentence"])
+    if process.returncode:
+        print(text := "".join(log), file=sys.stderr)
+        raise UserError(
+            f"{stage.label}: a training process failed ({reason(text, said.get('failure'))}): if memory ran out, "
+            f"raise training.gradient_accumulation; the stage resumes from its last checkpoint."
+        )
 
 
 # ---- before the start
@@ -93,12 +93,6 @@ def check(stage) -> Path:
             f"lower it, or name another training.accelerate."
         )
     return path
-
-
-def check_all(stages: Iterable, here: bool) -> None:
-    """UserError for the first of a study's stages that cannot train as its profile says; on this machine if `here`."""
-    for stage in filter(is_wanted, stages):
-        check(stage) if here else check_method(stage)
 
 
 def check_method(stage) -> Path | None:
@@ -170,28 +164,17 @@ def stop(process: subprocess.Popen) -> None:
         process.kill()
 
 
-class Tail:
-    """The last characters of what the workers wrote, other than bars and events."""
-
-    def __init__(self, size: int = 8000) -> None:
-        self.text, self.size = "", size
-
-    def add(self, text: str) -> None:
-        """Append."""
-        self.text = (self.text + text)[-self.size :]
-
-
-def events(stream: IO[bytes], log: Tail):
+def events(stream: IO[bytes], log: deque[str]) -> Iterator[dict[str, Any]]:
     """The events on a worker's standard output; other lines go to the log."""
     for line in stream:
         text = line.decode(errors="replace")
         before, record, content = text.partition(RECORD)
-        log.add(before)
+        log.extend(before)
         if record:
             yield json.loads(content)
 
 
-def show_bars(stream: IO[bytes], log: Tail) -> None:
+def show_bars(stream: IO[bytes], log: deque[str]) -> None:
     """Pass on progress bars, which begin with a carriage return, as they are drawn; other text goes to the log."""
     decoder, in_bar = codecs.getincrementaldecoder("utf-8")("replace"), False
     for chunk in iter(lambda: stream.read1(1 << 16), b""):
@@ -200,19 +183,19 @@ def show_bars(stream: IO[bytes], log: Tail) -> None:
                 sys.stderr.write("\n")
                 in_bar, piece = False, piece[1:]
             in_bar = in_bar or piece.startswith("\r")
-            sys.stderr.write(piece) if in_bar else log.add(piece)
+            sys.stderr.write(piece) if in_bar else log.extend(piece)
         sys.stderr.flush()
 
 
-def reason(text: str, failures: Sequence[str] = ()) -> str:
+def reason(text: str, failure: str | None = None) -> str:
     """Why the workers ended, in a few words, from the last lines that they and the launcher wrote.
 
-    `failures` are the errors that workers could still name; when one is killed, the others lose their connection.
+    `failure` is the first error that a worker could still name; when one is killed, the others lose their connection.
     """
     if "SIGKILL" in text or "exitcode: -9" in text:
         return "it was killed, as happens where memory runs out"
-    if failures:
-        return failures[0]
+    if failure:
+        return failure
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     errors = [line for line in lines if re.match(r"(\[rank\d+\]: *)?[\w.]*(Error|Exception)\b", line)]
     return ([*lines[-1:], *errors] or ["it left no message"])[-1][:300]

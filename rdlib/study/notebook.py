@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import closing
 from dataclasses import replace
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
 import pandas as pd
+import seaborn as sns
 from IPython import get_ipython
-from IPython.display import Image, Markdown, display
-from matplotlib.axes import Axes
+from IPython.display import DisplayHandle, Image, Markdown, display
 from matplotlib.figure import Figure
 
 from rdlib.errors import UserError
-from rdlib.evidence import gallery, looks, shown
+from rdlib.evidence import claims, gallery, looks, shown, tables
 from rdlib.evidence.gallery import Exhibit, sentence_of
 from rdlib.evidence.result_tables import Evidence
 from rdlib.evidence.verdicts import Claim
@@ -26,6 +27,7 @@ from rdlib.settings import Model
 from rdlib.study import warm
 from rdlib.study.specification import METHODS, UNUSED
 from rdlib.study.stage import Stage, variant_of
+from rdlib.tasks.questions import read_questions
 
 PROVIDERS_OWN = "the provider's own"
 TEXT_STYLE = (
@@ -73,39 +75,19 @@ def shown_temperatures(responses: pd.DataFrame) -> pd.Series:
     return temperatures if temperatures.notna().all() else temperatures.map("{:g}".format).replace("nan", PROVIDERS_OWN)
 
 
-def unanswered(stages: Iterable[Stage]) -> pd.DataFrame:
-    """The samples that a teacher behind a server left unanswered, counted by the server's words."""
-    from rdlib.study import progress  # late: it loads what reads the environment
-
-    return progress.unanswered(stages)
-
-
 def show_claim(claim: Claim) -> None:
-    """Show a judged claim: verdict, the number that decides it, the cells in which it holds, and its criterion."""
-    pooled, paper = claim.pooled, [cell.paper for cell in claim.cells if cell.paper is not None]
-    rows = {
-        f"claim {claim.name}": claim.rule.statement,
-        "verdict": claim.verdict,
-        **{f"verdict in {release}": verdict for release, verdict in claim.earlier.items() if verdict},
-        "mean difference": f"{pooled.estimate:.3g} {claim.unit} ({100 * claim.level:.3g} % over {claim.over}: "
-        f"{pooled.low:.3g} to {pooled.high:.3g})",
-        "cells in which it holds": f"{sum(cell.holds for cell in claim.cells)} of {len(claim.cells)}",
-        "in the paper's numbers": f"{sum(value > 0 for value in paper)} of {len(paper)}: {claim.paper_verdict}"
-        if paper
-        else "no numbers",
-        "criterion": claim.rule.words,
-        "note": claim.note,
-    }
-    show_texts(pd.DataFrame({"": rows.keys(), " ": rows.values()}))
+    """Show a judged claim: what its row of the table of claims has, a line each."""
+    row = tables.rounded(claims.claims_table([claim])).iloc[0]
+    known = row[row.notna() & (row.astype(str) != "")]
+    show_texts(pd.DataFrame({"": known.index.str.replace("_", " "), " ": known.to_numpy()}))
 
 
 def show_file(path: Path) -> None:
     """Show a finished table (.md) or figure (.png) of the report."""
     if not path.is_file():
         raise UserError(f"{path} is missing: run this notebook's cell that draws the tables and figures first.")
-    display(
-        Markdown(path.read_text(encoding="utf-8")) if path.suffix == ".md" else Image(filename=str(path), width=850)
-    )
+    is_table = path.suffix == ".md"
+    display(Markdown(path.read_text(encoding="utf-8")) if is_table else Image(filename=str(path), width=850))
 
 
 def show_exhibits(evidence: Evidence, folder: Path, *names: str) -> None:
@@ -130,14 +112,14 @@ class LivePlot:
     def __init__(self, plot: Callable[[pd.DataFrame], Figure], seconds: float = 5.0) -> None:
         self.plot, self.seconds = plot, seconds
         self.rows: list[dict] = []
-        self.handle = None
-        self.next_draw = 0.0
+        self.handle, self.next_draw = DisplayHandle(), 0.0
+        self.show = self.handle.display
 
     def __call__(self, row: dict) -> None:
         """Take in one row of the history."""
         self.rows.append(row)
-        if len(self.rows) > 1 and time.monotonic() >= self.next_draw:
-            started = time.monotonic()
+        started = time.monotonic()
+        if len(self.rows) > 1 and started >= self.next_draw:
             self.draw(pd.DataFrame(self.rows))
             now = time.monotonic()
             self.next_draw = now + max(self.seconds, 30 * (now - started))
@@ -145,25 +127,28 @@ class LivePlot:
     def draw(self, history: pd.DataFrame) -> None:
         """Draw a history where the last one was drawn."""
         figure = self.plot(history)
-        if self.handle is None:
-            self.handle = display(figure, display_id=True)
-        else:
-            self.handle.update(figure)
+        self.show(figure)
+        self.show = self.handle.update
         plt.close(figure)
 
 
-def stack(stages: Iterable[Stage], table: str, names: Iterable[str] | None = None) -> pd.DataFrame:
-    """One artifact of several stages as one table, with columns that name each stage's cell and its settings.
+def stack(
+    stages: Iterable[Stage], table: str | Callable[[Stage], pd.DataFrame], names: Iterable[str] | None = None
+) -> pd.DataFrame:
+    """One artifact of several stages, or what a function gives of each, as one table: columns name cell and settings.
 
     With `names`, one a stage, there is a column `name` too, for the legend of a figure.
     """
-    stages, frames = list(stages), []
+    stages = list(stages)
     named = [{}] * len(stages) if names is None else [{"name": name} for name in names]
-    for stage, name, columns in zip(stages, named, compared(stages), strict=True):
-        is_parquet = (stage.require() / f"{table}.parquet").exists()
-        frame = stage.table(table) if is_parquet else stage.jsonl(table)
-        frames.append(frame.assign(**columns, **name))
-    return pd.concat(frames, ignore_index=True)
+    found = zip(stages, named, compared(stages), strict=True)
+    return pd.concat([_read(one, table).assign(**columns, **name) for one, name, columns in found], ignore_index=True)
+
+
+def _read(stage: Stage, table: str | Callable[[Stage], pd.DataFrame]) -> pd.DataFrame:
+    if callable(table):
+        return table(stage)
+    return stage.table(table) if (stage.require() / f"{table}.parquet").exists() else stage.jsonl(table)
 
 
 def compared(stages: Sequence[Stage]) -> list[dict[str, Any]]:
@@ -178,60 +163,35 @@ def compared(stages: Sequence[Stage]) -> list[dict[str, Any]]:
         own = {k: v for k, v in stage.overrides.items() if any(one.get(k) != v for one in others)}
         found.append(stage.columns | {"variant": variant_of(own)})
         keys |= own
-    return [columns | {key: _setting(stage, key) for key in keys} for columns, stage in zip(found, stages, strict=True)]
+    values = [{key: attrgetter(key)(stage.profile) for key in keys} for stage in stages]
+    plain = [{k: v if isinstance(v, (bool, int, float, str)) else str(v) for k, v in one.items()} for one in values]
+    return [columns | settings for columns, settings in zip(found, plain, strict=True)]
 
 
-def _setting(stage: Stage, key: str) -> Any:
-    """The value of a setting in a stage; one that is no single value as text."""
-    section, name = key.split(".")
-    value = getattr(getattr(stage.profile, section), name)
-    return value if isinstance(value, (bool, int, float, str)) else str(value)
-
-
-def judged(stages: Iterable[Stage]) -> pd.DataFrame:
-    """The answers of several evaluations as one table, compared with gold or, where there is none, with the vote.
-
-    See `rdlib.study.rows.judged`; the vote's are under a benchmark of their own.
-    """
-    from rdlib.study import rows
-
-    stages = list(stages)
-    parts = [rows.judged(one).assign(**columns) for one, columns in zip(stages, compared(stages), strict=True)]
-    return pd.concat(parts, ignore_index=True)
-
-
-def plot_lines(axes: Iterable[Axes], table: pd.DataFrame, x: tuple[str, str], by: str, values: dict[str, str]) -> None:
+def plot_lines(table: pd.DataFrame, x: tuple[str, str], by: str, values: dict[str, str]) -> None:
     """One panel for each of `values`, one line for each value of the column `by`, one legend below.
 
     `x` is a column and its axis label, `values` has the label of each column.
     """
-    import seaborn as sns
-
-    axes, names = list(axes), list(dict.fromkeys(table[by].astype(str)))
-    known = [*looks.LAMBDA_LOOKS, *((color, "P", (0, (3, 1, 1, 1))) for color in looks.SPARE)]
-    used = {name: known[i % len(known)] for i, name in enumerate(names)}
-    style = {"hue": by, "style": by, "palette": {name: used[name][0] for name in names}, "errorbar": None}
-    style |= {"markers": {name: used[name][1] for name in names}, "dashes": False, "markeredgewidth": 0}
-    for ax, (value, label) in zip(axes, values.items(), strict=True):
-        part = table.assign(**{by: table[by].astype(str)}).dropna(subset=value)
-        sns.lineplot(part, x=x[0], y=value, ax=ax, markevery=max(1, len(part) // (6 * len(names))), **style)
-        ax.set(xlabel=x[1], ylabel=label)
-        handles = ax.get_legend_handles_labels()[0]
-        ax.get_legend().remove()
-    looks.legend_below(axes[0].figure, handles, columns=min(3, len(names)))
+    long = table.melt([x[0], by], list(values)).dropna(subset="value")
+    options = {"hue": by, "style": by, "errorbar": None, "height": 2.6, "aspect": 1.2, "facet_kws": {"sharey": False}}
+    panels = sns.relplot(long, x=x[0], y="value", col="variable", kind="line", **options)
+    for ax, label in zip(panels.axes.flat, values.values(), strict=True):
+        ax.set(title="", xlabel=x[1], ylabel=label)
+    sns.move_legend(panels, "upper center", bbox_to_anchor=(0.5, 0), ncols=3, title=None)
 
 
 def evaluation_stages(cell: Stage, methods: list[str]) -> tuple[Stage, ...]:
     """The evaluation of each method in the cell of a stage; UserError for a method that there is not."""
+    stages = []
     for method in methods:
         if method not in METHODS:
             raise UserError(f"methods holds {method!r}, which is not one of {', '.join(METHODS)}.")
-    unused = [{UNUSED[method]: None} if method in UNUSED else {} for method in methods]
-    stages = [replace(cell, name="07_evaluate", method=m, **axes) for m, axes in zip(methods, unused, strict=True)]
-    for stage in stages:
-        for axis in ("teacher", "student"):
-            if getattr(stage, axis) is None and axis != UNUSED.get(stage.method):
-                raise UserError(f"The method {stage.method!r} needs a {axis}: give the parameter {axis}.")
+        unused = UNUSED.get(method)
+        stages.append(replace(cell, name="07_evaluate", method=method, **({unused: None} if unused else {})))
+        for axis in {"teacher", "student"} - {unused}:
+            if getattr(cell, axis) is None:
+                raise UserError(f"The method {method!r} needs a {axis}: give the parameter {axis}.")
     return tuple(stages)
 
 
@@ -241,35 +201,21 @@ def before_and_after(stage: Stage, count: int = 200) -> pd.DataFrame:
     A row a question with a pseudo-label: id, question, pseudo_label, before and after (texts), was_right and
     is_right (agreement with the pseudo-label).
     """
-    from rdlib.method.policy import policy_source
-    from rdlib.tasks.questions import read_questions
-
-    labels = stage.inputs["labels"].table("labels").dropna(subset="pseudo_label")
-    questions = read_questions(stage.input("data"), "validation").merge(labels[["id", "pseudo_label"]], on="id")
-    table = questions.head(count)
-    compared = {
-        "before": (policy_source(stage), "was_right"),
-        "after": (Model(model=str(stage.folder / "model")), "is_right"),
-    }
-    for column, (model, agrees) in compared.items():
-        answers = _greedy(stage, model, table)
-        table = table.assign(**{column: answers["text"], agrees: answers["answer"] == table["pseudo_label"]})
-    return table.drop(columns=["split", "options", "group"])
-
-
-def _greedy(stage: Stage, model: Model, questions: pd.DataFrame) -> pd.DataFrame:
-    """Greedy responses (text, answer) of a model to questions."""
     from rdlib import engines
-    from rdlib.engines import generation
-    from rdlib.tasks import answers, prompts
+    from rdlib.engines.sampling import sampled
+    from rdlib.method.policy import policy_source
+    from rdlib.tasks import prompts
 
-    settings = stage.dataset_settings
-    asked = prompts.of_questions(settings, questions).values()
-    with closing(engines.open_engine(stage, engines.own(stage, model))) as engine:
-        requests = [generation.Request(engine.encode(prompt), 1, 0.0, prompt.stop) for prompt in asked]
-        responses = [group[0].text for group in engine.generate(requests, seed=0)]
-    given = [answers.extract(text, stage.answer_kind, p.choices) for text, p in zip(responses, asked, strict=True)]
-    return pd.DataFrame({"text": responses, "answer": given}, index=questions.index)
+    labels = stage.inputs["labels"].table("labels").dropna(subset="pseudo_label")[["id", "pseudo_label"]]
+    table = read_questions(stage.input("data"), "validation").merge(labels, on="id").head(count)
+    texts, plan = prompts.of_questions(stage.dataset_settings, table), table[["id"]].assign(temperature=0.0, n=1)
+    made = Model(model=str(stage.folder / "model"))
+    for model, text, agrees in ((policy_source(stage), "before", "was_right"), (made, "after", "is_right")):
+        with tempfile.TemporaryDirectory() as work:
+            with sampled(stage, engines.own(stage, model), plan, texts, Path(work), seed=0) as found:
+                answers = found.set_index("id").loc[table["id"]].set_axis(table.index)
+            table = table.assign(**{text: answers["text"], agrees: answers["answer"] == table["pseudo_label"]})
+    return table.drop(columns=["split", "options", "group"])
 
 
 def answers_along(rollouts: pd.DataFrame) -> pd.DataFrame:
@@ -294,8 +240,6 @@ def show_along(stage: Stage, question: str | None = None) -> None:
 
     A sentence where PPO has kept none. `stage` is 06_ppo.
     """
-    from rdlib.tasks.questions import read_questions
-
     if not stage.profile.ppo.kept_queries or not stage.done:
         reason = f"it has not run: `{stage.command}`" if stage.profile.ppo.kept_queries else "`ppo.kept_queries` is 0"
         display(Markdown(f"PPO has kept no responses: {reason}."))

@@ -47,6 +47,9 @@ SUFFIX = ".batches"  # of the folder, instead of the store's own
 Seen = set[tuple[bytes, str, int]]  # samples that are counted: digest and series of a request, number
 
 
+# ---- what stages ask for
+
+
 @dataclass(frozen=True)
 class Asking:
     """The requests of a stage to the server of its teacher, and the seed of its samples."""
@@ -60,76 +63,79 @@ class Asking:
         """What a request wants of the store."""
         return wanted_of(self.model, self.settings, request, self.stage.seed)
 
+    def missing(self, store: Store | None, seen: Seen) -> Iterator[Missing]:
+        """What is missing of each request, each sample once: `seen`, which grows, has those counted before."""
+        wanted = [self.wanted(request) for request in self.requests]
+        kept = store.kept(wanted, refused=not self.model.ask_refused_again) if store else [{}] * len(wanted)
+        for request, want, replies in zip(self.requests, wanted, kept, strict=True):
+            numbers = [n for n in want.samples if (want.digest, want.series, n) not in seen]
+            seen.update((want.digest, want.series, n) for n in numbers)
+            samples = [n for n in numbers if n not in replies]
+            yield Missing(request, want, Origin.of(self, request), samples, len(numbers) - len(samples))
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What a request asks for: of which teacher, the id and text of its question, and `asking.asked`."""
+
+    teacher: str
+    id: str
+    question: str
+    content: dict[str, Any]
+
+    @classmethod
+    def of(cls, one: Asking, request: Request) -> Origin:
+        """What a request of a stage asks for."""
+        content = asking.asked(one.model, one.settings, request)
+        return cls(one.stage.teacher, request.prompt.id, request.prompt.question, content)
+
+    @property
+    def prompt_tokens(self) -> int:
+        """About how many tokens its messages have."""
+        return approximate_tokens("".join(message["content"] for message in self.content["messages"]))
+
+
+Origins = dict[tuple[bytes, str], Origin]
+
+
+@dataclass(frozen=True)
+class Missing:
+    """The samples of a request that its teacher is still to give, and how many others the store has."""
+
+    request: Request
+    want: Wanted
+    origin: Origin
+    samples: list[int]
+    kept: int
+
 
 @dataclass
-class Outlook:
-    """What one teacher will be asked: requests, calls, samples, and tokens of prompts (about) and responses (at most).
-
-    `requests` if the server gives all samples of a request at once; `calls` where it is known to give fewer. `kept`
-    samples are in the store. `again` requests ask what the store has answers to, apart from what `differs`.
-    """
+class Post:
+    """What one teacher behind a server is asked by a study: by which stages, and where its answers are kept."""
 
     teacher: str
     model: Model
-    requests: int = 0
-    calls: int = 0
-    samples: int = 0
-    prompt_tokens: int = 0
-    tokens: int = 0
-    kept: int = 0
-    again: int = 0
-    differs: set[str] = field(default_factory=set)
-
-    def lines(self) -> list[str]:
-        """The outlook in words, with the least time by the pace and the highest cost where the profile names them."""
-        alone = f" ({self.calls:,} where it gives one sample at a time)" if self.calls > self.requests else ""
-        lines = [
-            f"Asked of the server of {self.teacher}: {self.requests:,} requests{alone} of about "
-            f"{_amount(self.prompt_tokens)} tokens in all, {self.samples:,} responses of {self.model.model} of at most "
-            f"{_amount(self.tokens)} tokens in all; {self.kept:,} responses are in the store already."
-        ]
-        if (pace := self.model.requests_per_minute) and self.calls:
-            lines.append(f"  At requests_per_minute {pace}: {self.calls / pace / 60:,.2f} h at least.")
-        if (prices := self.model.prices) is not None:
-            cost = budget.money(prices, Spent(self.samples, self.prompt_tokens, self.tokens))
-            lines.append(f"  It costs at most {cost:,.2f} {prices.currency}.")
-        return [*lines, *([f"  {self.warning}"] if self.again else [])]
+    store: Path
+    askings: list[Asking] = field(default_factory=list)
 
     @property
-    def warning(self) -> str:
-        """One sentence on requests that ask for what looks paid already; empty where there are none."""
-        if not self.again:
-            return ""
-        return (
-            f"{self.again:,} of the {self.requests:,} requests to {self.model.model} ask again what the store has "
-            f"answers to, since {' and '.join(sorted(self.differs))} changed; undo that if it was not meant."
-        )
+    def folder(self) -> Folder:
+        """Where the files of its batches lie."""
+        return Folder(self.store.with_suffix(SUFFIX))
 
 
-def of(stages: Iterable) -> list[Outlook]:
-    """The outlook on each teacher behind a server that these stages would ask, what several ask counted once."""
-    found: dict[str, Outlook] = {}
-    seen: Seen = set()
+def posts(stages: Iterable, teacher: str | None = None) -> list[Post]:
+    """What each teacher behind a server is asked by these stages; UserError where `teacher` is none of them."""
+    found: dict[str, Post] = {}
     for stage in stages:
-        one = asking_of(stage)
-        if one is not None:
-            _add(found.setdefault(stage.teacher, Outlook(stage.teacher, one.model)), one, seen)
-    return list(found.values())
-
-
-def asking_of(stage) -> Asking | None:
-    """What a stage asks a server; None for a stage that asks none."""
-    model = stage.asked
-    if model is None or model.engine != "openai":
-        return None
-    return Asking(stage, model, engines.server_settings(stage, model), _requests(stage))
-
-
-def check_recording(stage) -> None:
-    """UserError where the recording that stands for a stage's teacher lacks a response that the stage will need."""
-    if stage.asked is not None and stage.asked.engine == "replay" and not stage.done:
-        with closing(engines.open_engine(stage, stage.asked)) as engine:
-            engine.generate(_requests(stage), 0)
+        model = stage.asked
+        if model is not None and model.engine == "openai":
+            post = found.setdefault(stage.teacher, Post(stage.teacher, model, engines.store_path(stage)))
+            post.askings.append(Asking(stage, model, engines.server_settings(stage, model), _requests(stage)))
+    if teacher is not None and teacher not in found:
+        known = ", ".join(found) or "none"
+        raise UserError(f"No stage that is left asks a teacher {teacher!r} behind a server (there is {known}).")
+    return [post for name, post in found.items() if teacher in (None, name)]
 
 
 def _requests(stage) -> list[Request]:
@@ -149,68 +155,99 @@ def _requests(stage) -> list[Request]:
     ]
 
 
-@dataclass(frozen=True)
-class Missing:
-    """The samples of a request that its teacher is still to give, and how many others the store has."""
-
-    request: Request
-    want: Wanted
-    samples: list[int]
-    kept: int
+def check_recording(stage) -> None:
+    """UserError where the recording that stands for a stage's teacher lacks a response that the stage will need."""
+    if stage.asked is not None and stage.asked.engine == "replay":
+        with closing(engines.open_engine(stage, stage.asked)) as engine:
+            engine.generate(_requests(stage), 0)
 
 
-def missing(one: Asking, store: Store | None, seen: Seen) -> list[Missing]:
-    """What is missing of each request of a stage, each sample once: `seen`, which grows, has those counted before."""
-    found, wanted = [], [one.wanted(request) for request in one.requests]
-    kept = store.kept(wanted, refused=not one.model.ask_refused_again) if store else [{}] * len(wanted)
-    for request, want, replies in zip(one.requests, wanted, kept, strict=True):
-        numbers = [n for n in want.samples if (want.digest, want.series, n) not in seen]
-        seen.update((want.digest, want.series, n) for n in numbers)
-        samples = [n for n in numbers if n not in replies]
-        found.append(Missing(request, want, samples, len(numbers) - len(samples)))
-    return found
+# ---- counted before a study starts
 
 
-def _add(look: Outlook, one: Asking, seen: Seen) -> None:
-    """Count what a stage asks that is neither in the store nor asked by a stage before it."""
-    path = engines.store_path(one.stage)
-    with Store.open(path) if path.is_file() else nullcontext() as store:
-        found = missing(one, store, seen)
-        most = store.learnt(place_of(one.model)).get("most_choices") if store else None
-        look.kept += sum(part.kept for part in found)
-        asked = [part for part in found if part.samples]
-        _count(look, one, asked, most)
-        if store:
-            _count_paid(look, one, {part.want.digest for part in found}, asked, store)
+@dataclass
+class Outlook:
+    """What one teacher will be asked: requests, calls, and the samples, prompts (about) and responses (at most).
 
+    `requests` if the server gives all samples of a request at once; `calls` where it is known to give fewer. `kept`
+    samples are in the store. `again` requests ask what the store has answers to, apart from what `differs`.
+    """
 
-def _count(look: Outlook, one: Asking, asked: Iterable[Missing], most: int | None) -> None:
-    """Add what is missing to an outlook; `most` samples come of a call (None: not known yet)."""
-    most = 1 if "n" in one.model.leave_out else most
-    for part in asked:
-        text = "".join(message["content"] for message in asking.messages_of(one.model, part.request))
-        calls = -(-len(part.samples) // most) if most else len(part.samples)
-        look.requests += calls if most else 1
-        look.calls += calls
-        look.samples += len(part.samples)
-        look.prompt_tokens += approximate_tokens(text) * calls
-        look.tokens += len(part.samples) * one.settings.max_tokens
+    teacher: str
+    model: Model
+    requests: int = 0
+    calls: int = 0
+    most: Spent = Spent()
+    kept: int = 0
+    again: int = 0
+    differs: set[str] = field(default_factory=set)
 
+    def add(self, part: Missing, most: int | None) -> None:
+        """Count what is missing; `most` samples come of a call (None: not known yet)."""
+        count, self.kept = len(part.samples), self.kept + part.kept
+        calls = -(-count // (most or 1))
+        self.requests += calls if most else bool(count)
+        self.calls += calls
+        self.most = self.most.plus(count, part.origin.prompt_tokens * calls, count * part.want.max_tokens)
 
-def _count_paid(look: Outlook, one: Asking, digests: set[bytes], asked: Iterable[Missing], store: Store) -> None:
-    """Count the missing requests whose question the store has answers to under another prompt, model or settings."""
-    for part in asked:
-        content = asking.asked(one.model, one.settings, part.request)
-        others = store.others([part.request.prompt.question], content["temperature"], digests)
-        if others:
-            look.again += 1
-            look.differs |= min((_differences(content, other) for other in others), key=len)
+    def add_paid(self, part: Missing, others: Sequence[dict[str, Any]]) -> None:
+        """Count a request to which the store has answers under other prompts, models or settings."""
+        differences = [_differences(part.origin.content, other) for other in others]
+        if differences:
+            self.again += 1
+            self.differs |= min(differences, key=len)
+
+    def lines(self) -> list[str]:
+        """The outlook in words, with the least time by the pace and the highest cost where the profile names them."""
+        alone = f" ({self.calls:,} where it gives one sample at a time)" if self.calls > self.requests else ""
+        lines = [
+            f"Asked of the server of {self.teacher}: {self.requests:,} requests{alone} of about "
+            f"{_amount(self.most.prompt_tokens)} tokens in all, {self.most.responses:,} responses of "
+            f"{self.model.model} of at most {_amount(self.most.tokens)} tokens in all; {self.kept:,} responses are in "
+            f"the store already."
+        ]
+        if (pace := self.model.requests_per_minute) and self.calls:
+            lines.append(f"  At requests_per_minute {pace}: {self.calls / pace / 60:,.2f} h at least.")
+        if (prices := self.model.prices) is not None:
+            lines.append(f"  It costs at most {budget.money(prices, self.most):,.2f} {prices.currency}.")
+        return [*lines, *([f"  {self.warning}"] if self.again else [])]
+
+    @property
+    def warning(self) -> str:
+        """One sentence on requests that ask for what looks paid already; empty where there are none."""
+        if not self.again:
+            return ""
+        return (
+            f"{self.again:,} of the {self.requests:,} requests to {self.model.model} ask again what the store has "
+            f"answers to, since {' and '.join(sorted(self.differs))} changed; undo that if it was not meant."
+        )
 
 
 def _differences(content: dict[str, Any], other: dict[str, Any]) -> set[str]:
     names = {"messages": "the prompt", "model": "the model", "request": "request.body"}
-    keys = (content.keys() | other.keys()) - {"question"}
+    keys = (content | other).keys() - {"question"}
     return {names.get(key, key) for key in keys if content.get(key) != other.get(key)}
+
+
+def of(stages: Iterable) -> list[Outlook]:
+    """The outlook on each teacher behind a server that these stages would ask, what several ask counted once."""
+    seen: Seen = set()
+    return [_look(post, seen) for post in posts(stages)]
+
+
+def _look(post: Post, seen: Seen) -> Outlook:
+    """Count what a teacher is asked that is neither in the store nor `seen`."""
+    look = Outlook(post.teacher, post.model)
+    with Store.open(post.store) if post.store.is_file() else nullcontext() as store:
+        most = store.learnt(place_of(post.model)).get("most_choices") if store else None
+        parts = [part for one in post.askings for part in one.missing(store, seen)]
+        digests = {part.want.digest for part in parts}
+        for part in parts:
+            look.add(part, 1 if "n" in post.model.leave_out else most)
+            if store and part.samples:
+                origin = part.origin
+                look.add_paid(part, store.others([origin.question], origin.content["temperature"], digests))
+    return look
 
 
 def _amount(tokens: int) -> str:
@@ -218,22 +255,6 @@ def _amount(tokens: int) -> str:
 
 
 # ---- the folder of batches
-
-
-@dataclass(frozen=True)
-class Origin:
-    """What a request asks for: of which teacher, the id and text of its question, and `asking.asked`."""
-
-    teacher: str
-    id: str
-    question: str
-    content: dict[str, Any]
-
-    @classmethod
-    def of(cls, one: Asking, request: Request) -> Origin:
-        """What a request of a stage asks for."""
-        content = asking.asked(one.model, one.settings, request)
-        return cls(one.stage.teacher, request.prompt.id, request.prompt.question, content)
 
 
 @dataclass
@@ -248,9 +269,6 @@ class Sent:
     batch_id: str | None = None
     said: str = ""
     finished: bool = False
-
-
-Origins = dict[tuple[bytes, str], Origin]
 
 
 class Folder:
@@ -291,8 +309,7 @@ class Folder:
         """What all request files of this folder ask for."""
         found: Origins = {}
         for path in sorted(self.path.glob("*.asked.jsonl")):
-            for line in path.read_text().splitlines():
-                one = json.loads(line)
+            for one in map(json.loads, path.read_text().splitlines()):
                 key = bytes.fromhex(one.pop("digest")), one.pop("series")
                 found[key] = Origin(**one)
         return found
@@ -301,17 +318,14 @@ class Folder:
         """Files of a teacher of which the end was not read."""
         return [one for one in self.sent() if one.teacher == teacher and not one.finished]
 
-    def tickets(self, file: str) -> list[Ticket]:
-        """What the lines of a request file are about."""
-        path = self.path / file
-        if not path.is_file():
-            raise UserError(f"{path} is gone, of which {self.notes} says that it was sent: restore a copy of it.")
-        with path.open("rb") as lines:
-            return [Ticket.read(json.loads(line)["custom_id"]) for line in lines]
-
     def under_way(self, teacher: str) -> list[Ticket]:
-        """What was sent to a teacher and has not come back."""
-        return [ticket for one in self.waiting(teacher) if one.batch_id for ticket in self.tickets(one.file)]
+        """What was sent to a teacher and has not come back; UserError where a file that was sent is gone."""
+        found = []
+        for path in (self.path / one.file for one in self.waiting(teacher) if one.batch_id):
+            if not path.is_file():
+                raise UserError(f"{path} is gone, of which {self.notes} says that it was sent: restore a copy of it.")
+            found += [Ticket.read(json.loads(line)["custom_id"]) for line in path.read_bytes().splitlines()]
+        return found
 
 
 def under_way(stage) -> str:
@@ -326,35 +340,7 @@ def under_way(stage) -> str:
     )
 
 
-# ---- what is asked for
-
-
-@dataclass
-class Post:
-    """What one teacher behind a server is asked by a study: by which stages, and where its answers are kept."""
-
-    teacher: str
-    model: Model
-    store: Path
-    askings: list[Asking] = field(default_factory=list)
-
-    @property
-    def folder(self) -> Folder:
-        """Where the files of its batches lie."""
-        return Folder(self.store.with_suffix(SUFFIX))
-
-
-def posts(stages: Iterable, teacher: str | None = None) -> list[Post]:
-    """What each teacher behind a server is asked by these stages; UserError where `teacher` is none of them."""
-    found: dict[str, Post] = {}
-    for stage in stages:
-        if (one := asking_of(stage)) is not None:
-            post = found.setdefault(stage.teacher, Post(stage.teacher, one.model, engines.store_path(stage)))
-            post.askings.append(one)
-    if teacher is not None and teacher not in found:
-        known = ", ".join(found) or "none"
-        raise UserError(f"No stage that is left asks a teacher {teacher!r} behind a server (there is {known}).")
-    return [post for name, post in found.items() if teacher in (None, name)]
+# ---- a batch of what is missing
 
 
 @dataclass
@@ -368,44 +354,37 @@ class Batch:
     @property
     def samples(self) -> int:
         """How many samples the lines ask for."""
-        return sum(ticket.count for ticket, _ in self.lines)
+        return self.most.responses
 
 
 def batch_of(post: Post, store: Store, under_way: Sequence[Ticket], form: str) -> Batch:
     """What a teacher has not answered yet and is not being asked, as the client would ask it."""
     batch, known = Batch(), Learnt().take(store.learnt(place_of(post.model)))
+    most = 1 if "n" in {*known.unsupported, *post.model.leave_out} else known.most_choices
     seen = {(ticket.digest, ticket.series, sample) for ticket in under_way for sample in ticket.samples}
     for one in post.askings:
-        for part in missing(one, store, seen):
-            if part.samples:
-                _add_lines(batch, one, part, known, form)
+        for part in one.missing(store, seen):
+            want = part.want
+            for numbers in _runs(part.samples, most):
+                batch.origins[want.digest, want.series] = part.origin
+                ticket = Ticket(want.digest, want.series, numbers[0], len(numbers), want.max_tokens)
+                ask = Ask(part.request, tuple(numbers), derive_seed(want.series, want.digest.hex()))
+                seed = Job(0, ask, ask.samples).seed
+                body = body_of(one.model, one.settings, part.request, len(numbers), seed, known)
+                batch.lines.append((ticket, request_line(ticket, body, form)))
+                batch.most = batch.most.plus(len(numbers), part.origin.prompt_tokens, len(numbers) * want.max_tokens)
     return batch
 
 
-def _add_lines(batch: Batch, one: Asking, part: Missing, known: Learnt, form: str) -> None:
-    """Add the lines for the samples of a request that are missing, with as many a line as the server gives."""
-    request, want = part.request, part.want
-    origin = Origin.of(one, request)
-    batch.origins[want.digest, want.series] = origin
-    prompt = approximate_tokens("".join(message["content"] for message in origin.content["messages"]))
-    alone = "n" in known.unsupported or "n" in one.model.leave_out
-    for numbers in _runs(part.samples, 1 if alone else known.most_choices):
-        ticket = Ticket(want.digest, want.series, numbers[0], len(numbers), want.max_tokens)
-        ask = Ask(request, tuple(numbers), derive_seed(want.series, want.digest.hex()))
-        body = body_of(one.model, one.settings, request, len(numbers), Job(0, ask, ask.samples).seed, known)
-        batch.lines.append((ticket, request_line(ticket, body, form)))
-        batch.most = batch.most.plus(len(numbers), prompt, len(numbers) * want.max_tokens)
-
-
-def _runs(samples: Sequence[int], most: int | None) -> Iterator[list[int]]:
+def _runs(samples: Sequence[int], most: int | None) -> list[list[int]]:
     """The numbers in runs without a gap, of at most so many."""
-    run: list[int] = []
+    runs: list[list[int]] = []
     for sample in samples:
-        if run and (sample != run[-1] + 1 or len(run) == most):
-            yield run
-            run = []
-        run.append(sample)
-    yield run
+        if runs and sample == runs[-1][-1] + 1 and len(runs[-1]) != most:
+            runs[-1].append(sample)
+        else:
+            runs.append([sample])
+    return runs
 
 
 def require_budget(post: Post, store: Store, batch: Batch, under_way: Sequence[Ticket]) -> None:

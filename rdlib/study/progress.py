@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -23,52 +23,44 @@ BAR = "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} responses{postfix}"
 SHOWN = 90  # characters of a server's words in a line
 
 
-@contextlib.contextmanager
-def watched(runs: Path) -> Iterator[Watch]:
-    """Measure what a study takes and show what its teachers are at, until the context ends."""
-    watch, teachers = Watch(), TeacherBars(runs / ".progress")
-    for thread in (watch, teachers):
-        thread.start()
-    try:
-        yield watch
-    finally:
-        for thread in (watch, teachers):
-            thread.stop.set()
-        teachers.join()
+class Watch(threading.Thread):
+    """Measures what a study takes and shows what its teachers are at, once a second while it is entered.
 
-
-class _Regular(threading.Thread):
-    """Calls `look` every second until `stop` is set."""
-
-    def __init__(self) -> None:
-        super().__init__(daemon=True)
-        self.stop = threading.Event()
-
-    def run(self) -> None:
-        """Look once a second until it is stopped."""
-        while not self.stop.wait(1.0):
-            self.look()
-
-
-class Watch(_Regular):
-    """Samples this process and all its children.
-
-    `peak` is the largest sum of their memory seen, in bytes; `cpu` the seconds of a core that they had used when they
-    were last seen, so it misses half a second of each process.
+    `peak` is the largest sum of the memory of this process and its children that was seen, in bytes; `cpu` the seconds
+    of a core that they had used when they were last seen, so it misses half a second of each process. In `folder` is
+    what stages say: a bar below the study's for each that asks a server (*.json), and sentences (*.txt).
     """
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.peak = 0
+    def __init__(self, folder: Path) -> None:
+        super().__init__(daemon=True)
+        self.folder, self.peak, self.ended = folder, 0, threading.Event()
         self._used: dict[psutil.Process, float] = {}  # by process: a number can be given again, a process is one
+        self._bars: dict[str, tqdm] = {}
+        self._said = {path: path.stat().st_mtime_ns for path in folder.glob("*.txt")}
+
+    def __enter__(self) -> Watch:
+        self.start()
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.ended.set()
+        self.join()
+        self._show()
+        for bar in self._bars.values():
+            bar.close()
+
+    def run(self) -> None:
+        """Look once a second until the study has ended."""
+        while not self.ended.wait(1.0):
+            self._measure()
+            self._show()
 
     @property
     def cpu(self) -> float:
         """Seconds of a core used so far."""
         return sum(self._used.values())
 
-    def look(self) -> None:
-        """Take one sample."""
+    def _measure(self) -> None:
         total, process = 0, psutil.Process()
         for member in (process, *process.children(recursive=True)):
             with contextlib.suppress(psutil.Error):
@@ -77,36 +69,19 @@ class Watch(_Regular):
                 self._used[member] = times.user + times.system
         self.peak = max(self.peak, total)
 
-
-class TeacherBars(_Regular):
-    """Bars below the study's, one for each stage that asks a server, and what stages say."""
-
-    def __init__(self, folder: Path) -> None:
-        super().__init__()
-        self.folder, self.bars = folder, {}
-        self.said = {path: path.stat().st_mtime_ns for path in folder.glob("*.txt")}
-
-    def run(self) -> None:
-        """Look again and again, and a last time at the end."""
-        super().run()
-        self.look()
-        for bar in self.bars.values():
-            bar.close()
-
-    def look(self) -> None:
-        """Show the present state."""
+    def _show(self) -> None:
         for path in sorted(self.folder.glob("*.txt")):
-            if self.said.get(path) != (changed := path.stat().st_mtime_ns):
-                self.said[path] = changed
+            if self._said.get(path) != (changed := path.stat().st_mtime_ns):
+                self._said[path] = changed
                 tqdm.write(path.read_text(encoding="utf-8"))
         states = {state["label"]: state for state in map(read, self.folder.glob("*.json")) if state}
         for label, state in states.items():
-            if label not in self.bars:
-                self.bars[label] = tqdm(total=state["total"], desc=label, leave=False, bar_format=BAR)
-            self.bars[label].total, self.bars[label].n = state["total"], state["done"]
-            self.bars[label].set_postfix_str(in_words(state))
-        for label in self.bars.keys() - states.keys():
-            self.bars.pop(label).close()
+            if label not in self._bars:
+                self._bars[label] = tqdm(total=state["total"], desc=label, leave=False, bar_format=BAR)
+            self._bars[label].total, self._bars[label].n = state["total"], state["done"]
+            self._bars[label].set_postfix_str(in_words(state))
+        for label in self._bars.keys() - states.keys():
+            self._bars.pop(label).close()
 
 
 def read(path: Path) -> dict[str, Any] | None:

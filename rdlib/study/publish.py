@@ -34,15 +34,15 @@ from rdlib.paths import ROOT
 from rdlib.study import execute
 from rdlib.study.experiments import ablation_cells, load
 from rdlib.study.jobs import FIGURES, QUESTIONS, Job, study_jobs
+from rdlib.study.stage import Stage, in_repository
 
 WIDEST = 900  # pixels; a page of text is narrower
 COLORS = 256
 KEPT_TYPES = ("image/png", "text/html", "text/markdown", "text/plain")
 RECORD = "rdlib"  # the key of a notebook's metadata that holds its commits and parameters
 _FOLDERS = {"home", "root", "Users", "tmp", "var", "mnt", "opt", "usr", "srv", "data", "scratch"}
-_FOLDERS |= {
-    path.parts[1] for path in (ROOT, Path(sys.prefix), Path.home(), Path(tempfile.gettempdir())) if path.parts[1:]
-}
+_OWN = map(Path, (ROOT, sys.prefix, Path.home(), tempfile.gettempdir()))
+_FOLDERS |= {part for place in _OWN for part in place.parts[1:2]}
 _PATH = re.compile(rf"(?<![\w.:/<~-])/(?:{'|'.join(sorted(map(re.escape, _FOLDERS)))})(?:/[\w.@+=,-]+)+/?")
 
 
@@ -57,14 +57,12 @@ def run(options: argparse.Namespace) -> None:
     warnings.filterwarnings("ignore")  # papermill's and the kernel's, of no use here
     released = result_tables.seed_folders(options.figures / "results")
     if not released:
-        raise UserError(
-            f"{options.figures} holds no released results: `make release` releases those of a finished study."
-        )
+        raise UserError(f"{options.figures} holds no released results: `make release` releases a finished study's.")
     seed, out = result_tables.seed_of(released[0]), options.figures / "notebooks"
     jobs = cell_jobs(options.profile, seed)
     executed, before = of_run(jobs), {path.stem for path in out.glob("*.ipynb")}
     stages = executed or of_release(out, options.profile, released)
-    made = stages | of_results(options.profile, options.figures)
+    made = stages | of_results(options.profile, released)
     write(made, out)
     size = sum(path.stat().st_size for path in out.iterdir()) / 1e6
     print(f"{out} has {len(made)} executed notebooks of seed {seed} ({size:.1f} MB).")
@@ -103,66 +101,58 @@ def cell_jobs(profile_path: str, seed: int) -> list[Job]:
 
 def of_run(jobs: list[Job]) -> dict[str, NotebookNode]:
     """The notebooks of jobs that the study has executed, by name; UserError for one that failed or lost its stage."""
-    found = {job.notebook: (job, read(job.executed)) for job in jobs if job.executed.is_file()}
-    for job, content in found.values():
+    found = {}
+    for job in (job for job in jobs if job.executed.is_file()):
+        content = nbformat.read(job.executed, as_version=4)
         if any(output.output_type == "error" for cell in content.cells for output in cell.get("outputs", [])):
             raise UserError(f"{job.executed} failed when it was executed: run the study again.")
-    return {name: publishable(content, _record_of_job(job)) for name, (job, content) in found.items()}
+        found[job.notebook] = publishable(content, _record([_made(stage) for stage in job.stages], job.parameters))
+    return found
 
 
 def of_release(folder: Path, profile_path: str, released: list[Path]) -> dict[str, NotebookNode]:
     """The notebooks in a folder that show a released seed: of its commits and its profile."""
-    commits = set(_record_of_results(released, {})["commits"])
-    kept = {path.stem: read(path) for path in sorted(folder.glob("*.ipynb"))}
-    records = {name: content.metadata.get(RECORD, {}) for name, content in kept.items()}
-    return {
-        name: content
-        for name, content in kept.items()
-        if set(records[name].get("commits", [])) <= commits
-        and records[name].get("parameters", {}).get("profile") == profile_path
-    }
+    commits, found = set(_record_of(released, {})["commits"]), {}
+    for path in sorted(folder.glob("*.ipynb")):
+        content = nbformat.read(path, as_version=4)
+        record = content.metadata.get(RECORD, {"commits": [], "parameters": {}})
+        if set(record["commits"]) <= commits and record["parameters"].get("profile") == profile_path:
+            found[path.stem] = content
+    return found
 
 
-def of_results(profile_path: str, figures: Path) -> dict[str, NotebookNode]:
+def of_results(profile_path: str, released: list[Path]) -> dict[str, NotebookNode]:
     """The notebooks that draw, executed from the released results; the reviewers' where a seed has answered."""
-    folder = (figures / "results").resolve()
-    folder = folder.relative_to(ROOT) if folder.is_relative_to(ROOT) else folder
-    parameters = {"profile": profile_path, "results": str(folder)}
-    released = result_tables.seed_folders(ROOT / folder)
+    parameters = {"profile": profile_path, "results": in_repository(released[0].parent.resolve())}
     answered = any(result_tables.origin(seed, result_tables.QUESTIONS) for seed in released)
     made = {}
     with tempfile.TemporaryDirectory() as place:
-        for name in (name for name in (FIGURES, QUESTIONS) if name != QUESTIONS or answered):
+        for name in (FIGURES, QUESTIONS) if answered else (FIGURES,):
             path = Path(place) / f"{name}.ipynb"
             execute.execute(ROOT / "notebooks" / path.name, path, parameters)
-            made[name] = publishable(read(path), _record_of_results(released, parameters))
+            made[name] = publishable(nbformat.read(path, as_version=4), _record_of(released, parameters))
     return made
 
 
-def read(path: Path) -> NotebookNode:
-    """A notebook in the present format."""
-    return nbformat.read(path, as_version=4)
+def _made(stage: Stage) -> dict[str, Any]:
+    """Commit and state of the code that made a stage."""
+    manifest = artifacts.read_manifest(stage.folder)
+    if manifest is None:
+        raise UserError(f"{stage.label} is missing beside its notebook: run `{stage.command}` again.")
+    return manifest["environment"]
 
 
-def _record_of_job(job: Job) -> dict[str, Any]:
-    made = []
-    for stage in job.stages:
-        manifest = artifacts.read_manifest(stage.folder)
-        if manifest is None:
-            raise UserError(f"{stage.label} is missing beside its notebook: run `{stage.command}` again.")
-        made.append(manifest["environment"])
-    return _record([[one["commit"]] for one in made], made, job.parameters)
-
-
-def _record_of_results(released: list[Path], parameters: dict[str, Any]) -> dict[str, Any]:
+def _record_of(released: list[Path], parameters: dict[str, Any]) -> dict[str, Any]:
+    """The record of what is drawn from released seeds."""
     groups = (result_tables.STUDY, result_tables.ABLATIONS, result_tables.QUESTIONS)
-    made = [one for seed in released if (one := result_tables.origin(seed, *groups))]
-    return _record([one["commits"] for one in made], made, parameters)
+    origins = [one for seed in released if (one := result_tables.origin(seed, *groups))]
+    made = [{"commit": commit, "dirty": one["dirty"]} for one in origins for commit in one["commits"]]
+    return _record(made, parameters)
 
 
-def _record(commits: list[list[str]], made: list[dict[str, Any]], parameters: dict[str, Any]) -> dict[str, Any]:
-    dirty = any(one["dirty"] for one in made)
-    return {"commits": sorted(set().union(*commits)), "dirty": dirty, "parameters": dict(parameters)}
+def _record(made: list[dict[str, Any]], parameters: dict[str, Any]) -> dict[str, Any]:
+    commits, dirty = sorted({one["commit"] for one in made}), any(one["dirty"] for one in made)
+    return {"commits": commits, "dirty": dirty, "parameters": dict(parameters)}
 
 
 # ---- one notebook
@@ -172,17 +162,14 @@ def publishable(notebook: NotebookNode, record: dict[str, Any]) -> NotebookNode:
     """A notebook without what no reader misses, and with its origin below its title and in its metadata."""
     notebook, _ = CoalesceStreamsPreprocessor().preprocess(notebook, {})  # and what was written over in a line goes
     cells = [_clean_cell(cell) for cell in notebook.cells]
-    origin = nbformat.v4.new_markdown_cell(_origin(record), id="origin")
-    kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
-    metadata = {"kernelspec": kernel, "language_info": {"name": "python"}, RECORD: record}
-    return nbformat.v4.new_notebook(cells=[*cells[:1], origin, *cells[1:]], metadata=metadata)
-
-
-def _origin(record: dict[str, Any]) -> str:
     commits = " and ".join(f"`{commit[:12]}`" for commit in record["commits"])
     changed = ", with uncommitted changes" if record["dirty"] else ""
     parameters = ", ".join(f"{name} = `{value}`" for name, value in record["parameters"].items())
-    return f"*Executed at commit {commits}{changed} with {parameters}.*"
+    origin = f"*Executed at commit {commits}{changed} with {parameters}.*"
+    cells.insert(1, nbformat.v4.new_markdown_cell(origin, id="origin"))
+    kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
+    metadata = {"kernelspec": kernel, "language_info": {"name": "python"}, RECORD: record}
+    return nbformat.v4.new_notebook(cells=cells, metadata=metadata)
 
 
 def _clean_cell(cell: NotebookNode) -> NotebookNode:
@@ -217,12 +204,9 @@ def without_folders(text: str) -> str:
 
 def screen_picture(encoded: str, width: int) -> str:
     """A PNG in base64 at most `width` pixels wide, in a palette of its own colours; the smaller of the two."""
-    content = base64.b64decode(encoded)
+    content, written = base64.b64decode(encoded), io.BytesIO()
     picture = Image.open(io.BytesIO(content)).convert("RGBA")
-    flat = Image.new("RGB", picture.size, "white")
-    flat.paste(picture, mask=picture.getchannel("A"))
-    if flat.width > width:
-        flat = flat.resize((width, round(flat.height * width / flat.width)), Image.Resampling.LANCZOS)
-    written = io.BytesIO()
+    flat = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
+    flat.thumbnail((width, flat.height), Image.Resampling.LANCZOS)
     flat.quantize(COLORS, dither=Image.Dither.NONE).save(written, "PNG", optimize=True)
     return base64.b64encode(min(written.getvalue(), content, key=len)).decode()

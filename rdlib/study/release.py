@@ -27,7 +27,6 @@ from rdlib.evidence.result_tables import (
 from rdlib.evidence.tables import listed
 from rdlib.study import experiments, results, verify
 from rdlib.study.results import Seed
-from rdlib.study.stage import Stage
 
 MODE = ("name", "numerics")  # of a profile: all in which one of another numerical mode differs
 
@@ -38,29 +37,46 @@ def release(run: Path, released: Path, replace: bool = False) -> list[str]:
     `replace`: experiments that the run does not have and that do not fit to it any more are removed. UserError, with
     nothing done, where there are such without `replace`, for a run without a seed, or with seeds of several settings.
     """
-    new = {folder.name: results.read(folder) for folder in every_seed(run)}
-    new = {name: seed for name, seed in new.items() if seed is not None}
+    new = {folder.name: seed for folder in every_seed(run) if (seed := results.read(folder)) is not None}
     if not new:
         raise UserError(f"{run} holds no results of any seed: run and collect the study first.")
     require_one_profile([run / name for name in new])
-    merged, kept_reruns = {}, []
-    for name, seed in new.items():
-        old = _same_study(released / name, run / name, seed)
-        if old is not None and not replace:
-            _require_fitting(released / name, old, seed)
-        merged[name] = seed if old is None else _joined(old, seed)
-        if old is not None and old.contents(old.experiments).items() <= merged[name].contents(old.experiments).items():
-            kept_reruns.append(name)
-    others = [] if _is_rerun(*new.values()) else [one for one in every_seed(released) if one.name not in new]
+    joined = {name: _joined(seed, run / name, released / name, replace) for name, seed in new.items()}
+    others = [] if all(map(_is_rerun, new.values())) else [one for one in every_seed(released) if one.name not in new]
     gone = [folder for folder in others if not _alike(run / next(iter(new)), folder)]
-    for name, seed in merged.items():
-        _replace(released / name, seed, run / name, name in kept_reruns)
+    for name, (seed, same) in joined.items():
+        _replace(released / name, seed, run / name, keep_reruns=same)
     for folder in gone:
         shutil.rmtree(folder)
     said = [f"Released from {run}: {listed(list(new))}."]
     if gone:
         said.append(f"Removed from {released}, as made with other settings: {listed([one.name for one in gone])}.")
     return said + caveats(released)
+
+
+def _joined(new: Seed, run: Path, released: Path, replace: bool) -> tuple[Seed, bool]:
+    """A seed of a run with the released experiments beside it, and whether what is released comes out the same.
+
+    A released seed of other settings is left out whole. UserError where it has experiments whose stages came out
+    otherwise in the run, which lacks them, and `replace` is not given.
+    """
+    rerun = _is_rerun(new)
+    if rerun:
+        _require_rerun_of(released, run, new)
+    old = results.read(released) if rerun or (released.is_dir() and _alike(run, released)) else None
+    if old is None:
+        return new, False
+    if not replace and (stale := results.outdated(old, new)):
+        it = "it" if len(stale) == 1 else "them"
+        raise UserError(
+            f"{released} stays as it is: stages of {listed(stale)} came out other than released, and the run does not "
+            f"have {it}. Run {listed(stale)} too, or release with --replace, which removes {it}."
+        )
+    seed = results.merged(old, new)
+    if rerun:  # settings and profile stay those of the study
+        seed.record["profile"] = old.record["profile"]
+        seed.documents |= old.documents
+    return seed, old.contents(old.experiments).items() <= seed.contents(old.experiments).items()
 
 
 def _alike(one: Path, other: Path, but: tuple[str, ...] = ()) -> bool:
@@ -72,51 +88,19 @@ def _alike(one: Path, other: Path, but: tuple[str, ...] = ()) -> bool:
     return first == second
 
 
-def _is_rerun(*seeds: Seed) -> bool:
-    """Whether these have nothing but reruns of released seeds."""
-    return all(one["group"] == "reruns" for seed in seeds for one in seed.experiments.values())
+def _is_rerun(seed: Seed) -> bool:
+    """Whether it has nothing but reruns of released seeds."""
+    return all(one["group"] == "reruns" for one in seed.experiments.values())
 
 
-def _same_study(released: Path, folder: Path, new: Seed) -> Seed | None:
-    """The released seed that a run's belongs to; None where it takes its place whole.
-
-    Reruns in another numerical mode belong to the seed whose settings they have; UserError where more than rounding
-    would differ.
-    """
-    if _is_rerun(new):
-        if not released.is_dir() or not _alike(folder, released, but=MODE):
-            raise UserError(f"{released} is no released seed with the settings of {folder}: release that seed first.")
-        if read_json(folder / "settings.json")["numerics"] == numerics.NATIVE:
-            verify.require_comparable(_stages_of(new), released)
-        return results.read(released)
-    return results.read(released) if released.is_dir() and _alike(folder, released) else None
-
-
-def _stages_of(seed: Seed) -> list[Stage]:
-    """The stages of a seed's runs, as the present code has them."""
-    path, number = seed.record["profile"], seed.record["seed"]
-    known = experiments.load()
-    runs = [run for name in seed.experiments for run in experiments.runs(known[name], path, [number])]
-    return experiments.with_upstream(run.stage for run in runs)
-
-
-def _require_fitting(folder: Path, old: Seed, new: Seed) -> None:
-    """UserError where the release has experiments whose stages came out otherwise in the run, which lacks them."""
-    if stale := results.outdated(old, new):
-        raise UserError(
-            f"{folder} stays as it is: stages of {listed(stale)} came out other than released, and the run does not "
-            f"have {'it' if len(stale) == 1 else 'them'}. Run {listed(stale)} too, or release with --replace, which "
-            f"removes {'it' if len(stale) == 1 else 'them'}."
-        )
-
-
-def _joined(old: Seed, new: Seed) -> Seed:
-    """The released seed with the experiments of a run; its settings and profile stay those of the study."""
-    seed = results.merged(old, new)
-    if _is_rerun(new):
-        seed.record |= {"profile": old.record["profile"]}
-        seed.documents |= old.documents
-    return seed
+def _require_rerun_of(released: Path, run: Path, new: Seed) -> None:
+    """UserError where reruns are of another seed than the released, or would differ by more than rounding."""
+    if not released.is_dir() or not _alike(run, released, but=MODE):
+        raise UserError(f"{released} is no released seed with the settings of {run}: release that seed first.")
+    if read_json(run / "settings.json")["numerics"] == numerics.NATIVE:
+        path, number, known = new.record["profile"], new.record["seed"], experiments.load()
+        found = [one for name in new.experiments for one in experiments.runs(known[name], path, [number])]
+        verify.require_comparable(experiments.with_upstream(one.stage for one in found), released)
 
 
 def _replace(old: Path, seed: Seed, run: Path, keep_reruns: bool) -> None:

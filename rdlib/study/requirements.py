@@ -3,59 +3,68 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import closing
-from dataclasses import dataclass, field
-from functools import cached_property
-from pathlib import Path
-from typing import Any
 
 from rdlib.errors import UserError
 from rdlib.settings import Model, Training
 
 # By the name that a setting knows them by: the module, and what pip calls it.
-REPORTERS = {name: (name, name) for name in ("tensorboard", "wandb", "trackio")}
-ATTENTION = {
-    "flash_attention_2": ("flash_attn", "flash-attn"),
-    "flash_attention_3": ("flash_attn_interface", "flash-attn-3"),
-}
+PACKAGES = {name: (name, name) for name in ("tensorboard", "wandb", "trackio")}
+PACKAGES |= {"flash_attention_2": ("flash_attn", "flash-attn")}
+PACKAGES |= {"flash_attention_3": ("flash_attn_interface", "flash-attn-3")}
+TEXT_ALONE = ("openai", "replay")  # engines that give no token's probability, and nothing that could be trained
 SCORED = ("05_reward_model", "06_ppo")
 TRAINED = ("03_sft_warmup", *SCORED, "13_baseline")
-SAMPLED = ("01_teacher_responses", "01_held_out", "04_student_responses", "07_evaluate")
+SAMPLED = ("01_teacher_responses", "01_held_out", "04_student_responses", "07_evaluate", "13_judged_responses")
 
 
 def check(training: Training) -> None:
     """UserError for the first package that a training's settings name and that is not installed here."""
-    wanted = [("training.report_to", name, REPORTERS[name]) for name in training.report_to]
-    if training.attention in ATTENTION:
-        wanted.append(("training.attention", training.attention, ATTENTION[training.attention]))
-    for setting, name, (module, package) in wanted:
-        if importlib.util.find_spec(module) is None:
+    wanted = [("training.report_to", name) for name in training.report_to]
+    wanted.append(("training.attention", training.attention))
+    for setting, name in wanted:
+        module, package = PACKAGES.get(name, (None, None))
+        if module is not None and importlib.util.find_spec(module) is None:
             raise UserError(
                 f"{setting} names {name}, which is not installed here: pip install {package}, or take it out of "
                 f"the profile."
             )
 
 
+def sampler_of(stage) -> str | None:
+    """The engine that a stage samples with; None where it only trains or reads."""
+    if stage.name == "06_ppo":
+        return stage.profile.ppo.sampler
+    if stage.name not in SAMPLED:
+        return None
+    if stage.asked is not None:
+        return stage.asked.engine
+    return stage.profile.model_of(stage.student).engine if stage.method == "icl" else stage.profile.generation.engine
+
+
 def check_sampler(stage) -> None:
     """UserError where a stage samples by vLLM, which is not installed here."""
-    if _sampler(stage) == "vllm":
+    if sampler_of(stage) == "vllm":
         from rdlib.engines.vllm_engine import require_vllm
 
         require_vllm()
 
 
-def _sampler(stage) -> str | None:
-    """The engine that a stage samples with; None where it only trains or reads."""
-    if stage.asked is not None:
-        return stage.asked.engine
-    if stage.name == "06_ppo":
-        return stage.profile.ppo.sampler
-    return stage.profile.generation.engine if stage.name in ("04_student_responses", "07_evaluate") else None
+def check_gold(stage) -> None:
+    """UserError where a test question has no gold answer, by which the reviewers' questions are judged."""
+    from rdlib.tasks import data
+
+    settings = stage.dataset_settings
+    questions = data.load(stage.dataset, settings, stage.root) if settings.own else []
+    if any(question.split == "test" and question.answer is None for question in questions):
+        raise UserError(
+            f"The reviewers' questions are judged by gold answers, which test questions of datasets.{stage.dataset} "
+            f"lack: add the answers, or leave the reviewers' questions out."
+        )
 
 
-# Engines of which only texts come back: no token's probability, and nothing that could be trained.
-TEXT_ALONE = ("openai", "replay")
+# ---- teachers
 
 
 def check_teachers(stages: Iterable) -> None:
@@ -63,41 +72,28 @@ def check_teachers(stages: Iterable) -> None:
 
     Each server that stages would ask is asked once, for its models. What is under way in a batch is not asked too.
     """
-    from rdlib.study import outlook  # late: they load the engines, which read the environment
+    from rdlib.engines import server  # late: engines read the environment
+    from rdlib.study import outlook
 
     asked: dict[tuple[str | None, str], Model] = {}
-    stages = list(stages)
+    stages = [stage for stage in stages if not stage.done]
     for stage in stages:
-        needs_weights, asks = _needs_weights(stage), stage.asked and stage.asked.engine == "openai"
-        if (needs_weights or asks) and not stage.done:
-            if problem := needs_weights or outlook.under_way(stage):
-                raise UserError(problem)
+        asks = stage.asked is not None and stage.asked.engine == "openai"
+        if problem := _needs_weights(stage) or (asks and outlook.under_way(stage)):
+            raise UserError(problem)
+        if asks:
             asked.setdefault((stage.asked.base_url, stage.asked.model), stage.asked)
     for stage in stages:
         outlook.check_recording(stage)
     check_models(stages)
     for model in asked.values():
-        _check_server(model)
-
-
-def check_gold(stage) -> None:
-    """UserError where a test question has no gold answer, by which the reviewers' questions are judged."""
-    from rdlib.tasks import data
-
-    if not stage.dataset_settings.own:
-        return
-    if any(
-        q.split == "test" and q.answer is None for q in data.load(stage.dataset, stage.dataset_settings, stage.root)
-    ):
-        raise UserError(
-            f"The reviewers' questions are judged by gold answers, which test questions of datasets.{stage.dataset} "
-            f"lack: add the answers, or leave the reviewers' questions out."
-        )
+        with closing(server.ServerEngine(model, server.Settings(model.model, 1), server.key_of(model))) as engine:
+            engine.check()
 
 
 def _needs_weights(stage) -> str | None:
     """Why a stage cannot use its teacher as the profile has it; None where it can."""
-    if stage.name == "13_baseline" and stage.method == "distillation":
+    if _distils(stage):
         name, why = stage.teacher, "on-policy distillation learns from the teacher's log-probabilities"
     elif stage.name == "13_style":
         name, why = stage.teacher, "what can be seen of the teacher is judged by its log-probabilities"
@@ -114,158 +110,105 @@ def _needs_weights(stage) -> str | None:
     )
 
 
-def _check_server(model: Model) -> None:
-    from rdlib.engines import server
-
-    with closing(server.ServerEngine(model, server.Settings(model.model, 1), server.key_of(model))) as engine:
-        engine.check()
+def _distils(stage) -> bool:
+    return stage.name == "13_baseline" and stage.method == "distillation"
 
 
 # ---- models, by their small files
 
 
-@dataclass
-class Use:
-    """What stages do with a model of a profile: `stages` by name, of which one shows the settings."""
-
-    model: Model
-    label: str
-    stages: dict[str, Any] = field(default_factory=dict)
-
-    @cached_property
-    def config(self):
-        """The model's configuration; None where it cannot be read, which the stage that loads it says better."""
-        from rdlib.engines import models
-
-        return models.config_of(self.model)
-
-    def first(self, names: Iterable[str]):
-        """One of the stages of these names that use the model; None where there is none."""
-        return next((self.stages[name] for name in names if name in self.stages), None)
-
-    @property
-    def named(self) -> str:
-        """The model's name and architecture, for messages."""
-        return f"{self.label} ({self.config.model_type})"
-
-
 def check_models(stages: Iterable) -> None:
-    """UserError for the first model that stages which are not done would fail with, by its small files: no weights.
+    """UserError for the first model that stages would fail with, by its small files: no weights are read.
 
     Configurations say whether a reward model can be made, PPO can compute the logits, adapters find their layers and
-    prompts have room; tokenizers are probed as they are when a stage loads them.
-
-    The study's own micro models are left out, and models whose files are not here.
+    prompts have room; tokenizers are probed as they are when a stage loads them. Models whose files are not here are
+    left out: the stage that loads one says it better.
     """
-    for use in uses(stages):
-        if use.config is not None:
-            for one in CHECKS:
-                one(use)
+    found = uses(stages)
+    if not found:
+        return
+    from rdlib.engines import models
+
+    for name, used in found.items():
+        model = models.resolve(used[0].profile.model_of(name), used[0].root)
+        if (config := models.config_of(model)) is not None:
+            _check_tokenizer(model, config)
+            for stage in used:
+                models.require_room(models.context(config), 1, stage.dataset_settings.max_tokens)
+            students = [stage for stage in used if stage.student == name]
+            for problem in _problems(students, config, f"{name} ({config.model_type})"):
+                raise UserError(problem)
 
 
-def uses(stages: Iterable) -> list[Use]:
-    """Each model that stages which are not done load, once, and what for; of a student as it is before training."""
-    found: dict[str, Use] = {}
+def uses(stages: Iterable) -> dict[str, list]:
+    """By each model that stages load, these stages, one for each name and method; of a student as before training.
+
+    Left out are the study's own micro models, which were pretrained by this project.
+    """
+    found: dict[str, dict] = {}
     for stage in stages:
         for name in sorted({stage.teacher, stage.student} - {None}):
-            if (name in found and stage.name in found[name].stages) or not _loads(stage, name):
-                continue
-            model = _resolved(stage, name)
-            micro = (Path(model.model) / "recipe.json").is_file()  # pretrained by this project
-            if not micro and not stage.done:
-                found.setdefault(name, Use(model, name)).stages[stage.name] = stage
-    return list(found.values())
+            recipe = stage.root / stage.profile.model_of(name).model / "recipe.json"
+            if _loads(stage, name) and not recipe.is_file():
+                found.setdefault(name, {}).setdefault((stage.name, stage.method), stage)
+    return {name: sorted(used.values(), key=lambda stage: stage.name) for name, used in found.items()}
 
 
 def _loads(stage, name: str) -> bool:
     """Whether a stage reads the files of the model of this name, or of what was trained from it."""
     if name == stage.student:
         return stage.name in (*TRAINED, *SAMPLED)
-    here = stage.profile.model_of(name).engine in ("transformers", "vllm")
+    here = stage.profile.model_of(name).engine not in TEXT_ALONE
     return here and ((stage.name in SAMPLED and stage.student is None) or _distils(stage))
 
 
-def _distils(stage) -> bool:
-    return stage.name == "13_baseline" and stage.method == "distillation"
-
-
-def _resolved(stage, name: str) -> Model:
-    model = stage.profile.model_of(name)
-    folder = stage.root / model.model
-    return model.model_copy(update={"model": str(folder), "revision": None}) if folder.is_dir() else model
-
-
-def _tokenizer(use: Use) -> None:
+def _check_tokenizer(model: Model, config) -> None:
     from rdlib.engines import models, stateful
 
     try:
-        models.load_tokenizer(use.model)
+        models.load_tokenizer(model)
     except UserError as error:
         if not str(error).startswith("The model "):  # its files are not here
             raise
-    if use.first((*SAMPLED, *TRAINED)) is not None and stateful.keeps_a_state(use.config):
-        stateful.say(use.config.model_type)
+    if stateful.keeps_a_state(config):
+        stateful.say(config.model_type)
 
 
-def _room(use: Use) -> None:
+def _problems(stages: list, config, named: str) -> Iterator[str]:
+    """Why a student of this configuration, `named` so, will not do for these stages."""
+    from rdlib.engines import adapters, logits, scorers
+
+    other = "of another architecture, such as Llama or Qwen2"
+    for stage in stages:
+        if stage.name in SCORED and not scorers.can_be_made(config):
+            yield (
+                f"{stage.label}: no reward model can be made of {named}, on whose body no linear head can be put: take "
+                f"a decoder-only student {other}."
+            )
+        if stage.name == "06_ppo" and (setting := logits.changed_by(config)):
+            yield (
+                f"{stage.label}: PPO does not support {named}, which scales or caps its logits ({setting}): choose a "
+                f"student {other}."
+            )
+        if _distils(stage) and (teacher := _other_vocabulary(stage)):
+            yield (
+                f"{stage.label}: the teacher {teacher} has another vocabulary than the student {stage.student}, so "
+                f"their token distributions cannot be compared: take a teacher with the student's tokenizer, or leave "
+                f"the reviewers' questions out."
+            )
+    trained = [stage for stage in stages if stage.name in TRAINED]
+    for section in ("training", "sft") if trained else ():
+        lora = getattr(trained[0].profile, section).lora
+        if lora is not None and (problem := adapters.problem(config, lora)):
+            yield f"{section}.lora does not fit {named}: {problem}"
+
+
+def _other_vocabulary(stage) -> str | None:
+    """The teacher, where its vocabulary is not the student's: embeddings of two sizes may share their first ids."""
     from rdlib.engines import models
 
-    for stage in use.stages.values():
-        models.require_room(models.context(use.config), 1, stage.dataset_settings.max_tokens)
-
-
-def _reward_model(use: Use) -> None:
-    from rdlib.engines import scorers
-
-    stage = use.first(SCORED)
-    if stage is not None and not scorers.can_be_made(use.config):
-        raise UserError(
-            f"{stage.label}: no reward model can be made of {use.named}, on whose body no linear head can be put: take "
-            f"a decoder-only student of another architecture, such as Llama or Qwen2."
-        )
-
-
-def _logits(use: Use) -> None:
-    from rdlib.engines import logits
-
-    stage = use.first(["06_ppo"])
-    if stage is not None and (setting := logits.changed_by(use.config)):
-        raise UserError(
-            f"{stage.label}: PPO does not support {use.named}, which scales or caps its logits ({setting}): choose a "
-            f"student of another architecture, such as Llama or Qwen2."
-        )
-
-
-def _adapters(use: Use) -> None:
-    from rdlib.engines import adapters
-
-    stage = use.first(TRAINED)
-    if stage is None:
-        return
-    for section in ("training", "sft"):
-        lora = getattr(stage.profile, section).lora
-        if lora is not None and (problem := adapters.problem(use.config, lora)):
-            raise UserError(f"{section}.lora does not fit {use.named}: {problem}")
-
-
-def _vocabularies(use: Use) -> None:
-    """Distillation compares distributions over one vocabulary; embeddings of two sizes share their first ids."""
-    from rdlib.engines import models
-
-    stage = use.first(["13_baseline"])
-    if stage is None or use.label != stage.student or not _distils(stage):
-        return
-    teacher = _resolved(stage, stage.teacher)
+    teacher, student = (models.resolve(stage.profile.model_of(n), stage.root) for n in (stage.teacher, stage.student))
     try:
-        own, others = models.vocabulary(use.model), models.vocabulary(teacher)
-    except UserError:  # its files are not here
-        return
-    if own != others:
-        raise UserError(
-            f"{stage.label}: the teacher {teacher.model} has another vocabulary than the student {use.label}, so their "
-            f"token distributions cannot be compared: take a teacher with the student's tokenizer, or leave the "
-            f"reviewers' questions out."
-        )
-
-
-CHECKS = (_tokenizer, _room, _reward_model, _logits, _adapters, _vocabularies)
+        return None if models.vocabulary(teacher) == models.vocabulary(student) else teacher.model
+    except UserError:  # the files of one are not here
+        return None

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,15 +34,16 @@ from rdlib.evidence.result_tables import (
     unnamed,
 )
 from rdlib.paths import ROOT
-from rdlib.profile import Profile, load_profile
-from rdlib.study import experiments
+from rdlib.profile import load_profile
+from rdlib.study import experiments, rows
 from rdlib.study.experiments import Experiment, Run
-from rdlib.study.rows import Finished
 from rdlib.study.specification import METHODS
 from rdlib.study.stage import Stage, _in_a_name, without_places
 
 FLAGS = {"reference", "answered", "stopped_early"}
 NUMBERS = {"level", "correct", "agrees", "gflop", "seconds", "ratio", "start", "best"}
+# What is read of a stage itself, by kind of row
+OF_A_STAGE = {"curves": rows.history, "scores": rows.scores, "votes": rows.votes, "trainings": rows.ending}
 KINDS = {"integer": "Int64", "floating": "float64", "boolean": "boolean"}  # of a setting
 
 
@@ -68,8 +69,8 @@ class Seed:
 
 def name_of(experiment: Experiment) -> str:
     """What result tables call an experiment: its name; of another file than the study's with that file's, "own:lr"."""
-    own = experiment.path in ("", experiments.STUDY)
-    return experiment.name if own else f"{Path(experiment.path).stem}:{experiment.name}"
+    of_study = experiment.path == experiments.STUDY
+    return experiment.name if of_study else f"{Path(experiment.path).stem}:{experiment.name}"
 
 
 def results_folder(profile_path: str) -> Path:
@@ -94,15 +95,16 @@ def collect(
     methods and ablations is finished besides. `methods`: of the main grid beside those of the profile. UserError for a
     run that is not finished; with `partial` it is left out instead.
     """
+    studied = [one for one in experiments.load().values() if one.group in ("study", "ablations")]
     found: dict[tuple[str, int], dict[str, tuple[Experiment, list[Run]]]] = {}
-    for experiment in asked or study_experiments():
+    for experiment in asked or studied:
         for run in wanted_runs(experiment, profile_path, seeds, methods, named=bool(asked)):
             of_seed = found.setdefault((run.stage.profile_path, run.stage.seed), {})
             of_seed.setdefault(name_of(experiment), (experiment, []))[1].append(run)
     folder = results_folder(profile_path)
     for (path, seed), of_seed in found.items():
         folder = results_folder(path)
-        new = gather(path, seed, list(of_seed.values()), partial=partial)
+        new = gather(path, seed, list(of_seed.values()), partial)
         write(folder / f"seed{seed}", merged(read(folder / f"seed{seed}"), new))
     return folder
 
@@ -112,146 +114,125 @@ def collect_questions(profile_path: str, seeds: Sequence[int]) -> Path:
     return collect(profile_path, seeds, experiments.named(["questions"]))
 
 
-def study_experiments() -> list[Experiment]:
-    """The study's own experiments and the ablations."""
-    return [one for one in experiments.load().values() if one.group in ("study", "ablations")]
-
-
 def wanted_runs(
     experiment: Experiment, profile_path: str, seeds: Sequence[int], methods: Sequence[str], named: bool
 ) -> list[Run]:
-    """The runs of an experiment; of the study's those that the profile asks for, and whole parts that are finished."""
-    if experiment.name != "main" and (named or experiment.group == "study"):
-        return experiments.runs(experiment, profile_path, seeds)
-    profile = load_profile(ROOT / profile_path)
+    """The runs of an experiment; of the study's those that the profile asks for, and whole parts that are finished.
+
+    A part is a method of the main grid, or an ablation, in one seed.
+    """
     every = experiments.runs(experiment, profile_path, seeds, METHODS)
-    more = [run for run in every if not _is_asked_for(run, experiment, profile, methods)]
-    parts: dict[tuple[str, int], list[Run]] = {}
-    for run in more:
-        parts.setdefault((run.arm if experiment.name == "main" else "", run.stage.seed), []).append(run)
+    if named and experiment.name != "main":
+        return every
+    profile = load_profile(ROOT / profile_path)
+    parts: dict[tuple[str | None, int], list[Run]] = {}
+    for run in every:
+        method = run.stage.method if experiment.name == "main" else None
+        if not experiments.is_asked_for(experiment, profile, run.stage.dataset, method, methods):
+            parts.setdefault((method, run.stage.seed), []).append(run)
     left_out = {run.stage.folder for part in parts.values() if not all(r.stage.done for r in part) for run in part}
     return [run for run in every if run.stage.folder not in left_out]
-
-
-def _is_asked_for(run: Run, experiment: Experiment, profile: Profile, methods: Sequence[str]) -> bool:
-    dataset = run.stage.dataset
-    if experiment.name == "main":
-        return run.stage.method in experiments.methods_of(profile, dataset, methods)
-    return experiment.name in experiments.ablations_of(profile, dataset)
 
 
 # ---- gathering
 
 
-def gather(
-    profile_path: str,
-    seed: int,
-    found: Sequence[tuple[Experiment, list[Run]]],
-    source: Finished | None = None,
-    partial: bool = False,
-) -> Seed:
-    """The results of some runs of one seed. `source`: where rows come from; without one, the stages' artifacts."""
-    rows, records = _Rows(source or Finished()), {}
+def gather(profile_path: str, seed: int, found: Sequence[tuple[Experiment, list[Run]]], partial: bool = False) -> Seed:
+    """The results of some runs of one seed; UserError for one that is not finished, which `partial` leaves out."""
+    gathered, records = _Gathered(), {}
     for experiment, runs in found:
-        done = [run for run in runs if not partial or all(one.done for one in _ends(run, experiment))]
-        stages = [stage for run in done for stage in rows.add(run, experiment)]
-        if stages:
-            records[name_of(experiment)] = _record(experiment, stages, rows) | {"missing": len(runs) - len(done)}
-    record = {"profile": profile_path, "seed": seed, "environments": rows.environments, "experiments": records}
-    documents = {"settings.json": load_profile(ROOT / profile_path).model_dump()}
-    return Seed(record, rows.tables(), documents | _documents(profile_path, seed, rows.stages))
+        measured = [(run, experiments.measures_of(run, experiment)) for run in runs]
+        done = [(run, more) for run, more in measured if not partial or all(one.done for one in (run.stage, *more))]
+        for run, measures in done:
+            gathered.add(run, measures, name_of(experiment))
+        if done:
+            stages = experiments.with_upstream(one for run, measures in done for one in (run.stage, *measures))
+            made = {stage.label: gathered.made(stage) for stage in stages}
+            record = record_of(experiment, profile_path, seed, made)
+            records[name_of(experiment)] = record | {"missing": len(runs) - len(done)}
+    record = {"profile": profile_path, "seed": seed, "environments": gathered.environments, "experiments": records}
+    return Seed(record, gathered.tables(), _documents(profile_path, seed, gathered.stages))
 
 
-def _record(experiment: Experiment, stages: list[Stage], rows: _Rows) -> dict[str, Any]:
+def record_of(experiment: Experiment, profile_path: str, seed: int, made: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """Where an experiment's rows come from: title, command, and key, content and environment of every stage."""
-    made = {stage.label: rows.made(stage) for stage in experiments.with_upstream(stages)}
-    profile_path, seed = stages[0].profile_path, stages[0].seed
+    words = f"python -m rdlib study --profile {without_places(profile_path)} --seeds {seed}"
+    named = experiment.group not in ("study", "ablations")
     return {
         "title": experiment.title,
         "group": experiment.group,
         "file": experiment.path,
         "profile": profile_path,
-        "command": _command(experiment, profile_path, seed),
+        "command": f"{words} --experiments {experiment.key}" if named else words,
         "started": min(one["started"] for one in made.values()),
         "stages": {label: {name: one[name] for name in ("key", "content", "made")} for label, one in made.items()},
     }
 
 
-def _ends(run: Run, experiment: Experiment) -> list[Stage]:
-    """The stages of a run that nothing of it reads: its last one, and those that measure it."""
-    return [run.stage, *experiments.measures_of(run, experiment)]
+def add_environment(environments: dict[str, dict], found: dict[str, Any]) -> str:
+    """Put what made a stage among the environments of a seed; returns its number there."""
+    number = artifacts.content_hash(found)[:8]
+    environments[number] = found
+    return number
 
 
-def _command(experiment: Experiment, profile_path: str, seed: int) -> str:
-    """The command that makes an experiment's runs again."""
-    own = experiment.path in ("", experiments.STUDY)
-    words = f"python -m rdlib study --profile {without_places(profile_path)} --seeds {seed}"
-    if experiment.group in ("study", "ablations"):
-        return words
-    return f"{words} --experiments {experiment.name if own else f'{experiment.path}:{experiment.name}'}"
+def columns_of(stage: Stage, key: str) -> dict[str, Any]:
+    """The columns that name a stage, with its overrides as settings."""
+    settings = {k: v if isinstance(v, bool | int | float) else _in_a_name(v) for k, v in stage.overrides.items()}
+    axes = {name: value for name, value in stage.columns.items() if name != "variant"}
+    return {"key": key[:KEY_LENGTH]} | axes | settings
 
 
-class _Rows:
-    """Rows as they are gathered, each stage's once; `stages` are those seen so far."""
+class _Gathered:
+    """Rows as they are gathered; `stages` has those that runs read, by their folders, each once."""
 
-    def __init__(self, source: Finished) -> None:
-        self.source = source
-        self.stages: list[Stage] = []
+    def __init__(self) -> None:
         self.environments: dict[str, dict] = {}
+        self.stages: dict[Path, Stage] = {}
         self._made: dict[Path, dict] = {}
-        self._costs: dict[Path, dict] = {}
-        self._there: set[tuple[str, str, str]] = set()
+        self._costs: dict[Path, pd.DataFrame] = {}
+        self._scored: set[tuple[Path, Path]] = set()
         self._frames: dict[str, list[pd.DataFrame]] = {kind: [] for kind in FILES}
 
     def made(self, stage: Stage) -> dict[str, Any]:
-        """What is recorded of a stage; `made` names its environment among `environments`."""
+        """What is recorded of a finished stage; UserError where it is not finished."""
         if stage.folder not in self._made:
-            found = self.source.made(stage)
-            environment = dict(found.pop("environment"))
-            environment["commits"] = environment.get("commits", [environment.pop("commit", "")])
-            number = artifacts.content_hash(environment)[:8]
-            self.environments[number] = environment
-            self._made[stage.folder] = found | {"made": number}
+            stage.require()
+            manifest = artifacts.read_manifest(stage.folder)
+            environment = dict(manifest["environment"])
+            environment["commits"] = [environment.pop("commit", "")]
+            self._made[stage.folder] = {
+                "key": manifest["key"],
+                "content": artifacts.content_hash(manifest["files"]),
+                "started": manifest["started"],
+                "made": add_environment(self.environments, environment),
+            }
         return self._made[stage.folder]
 
-    def axes(self, stage: Stage) -> dict[str, Any]:
-        """The columns that name a stage, with its overrides as settings."""
-        settings = {k: v if isinstance(v, bool | int | float) else _in_a_name(v) for k, v in stage.overrides.items()}
-        axes = {name: value for name, value in stage.columns.items() if name != "variant"}
-        return {"key": self.made(stage)["key"][:KEY_LENGTH]} | axes | settings
+    def columns(self, stage: Stage) -> dict[str, Any]:
+        """`columns_of` a finished stage."""
+        return columns_of(stage, self.made(stage)["key"])
 
-    def add(self, run: Run, experiment: Experiment) -> list[Stage]:
-        """Add the rows of a run; returns its last stage and those that measure it."""
-        measures = experiments.measures_of(run, experiment)
-        names = run.columns | {"experiment": name_of(experiment), "reference": run.reference}
-        for stage, frame in self.source.answers(run, measures):
-            self._put("answers", frame, names | self.axes(stage))
-        self._put("responses", self.source.responses(run, measures), names | self.axes(run.stage))
+    def add(self, run: Run, measures: Sequence[Stage], experiment: str) -> None:
+        """Add the rows of a run, of what measures it, and of each stage that it reads where they are not there yet."""
+        names = run.columns | {"experiment": experiment, "reference": run.reference}
+        own = self.columns(run.stage)
+        for stage, frame in rows.answers(run, measures):
+            self._put("answers", frame, names | self.columns(stage))
+        self._put("responses", rows.responses(run, measures), names | own)
         for stage in experiments.with_upstream([run.stage]):
-            self._add_stage(stage)
-            axes = self.axes(stage) | {"stage": stage.name, "moment": ""}
-            self._put("costs", pd.DataFrame([self._costs[stage.folder]]), names | axes)
-        totals = pd.DataFrame(self.source.totals(run, measures))
-        self._put("costs", totals, names | self.axes(run.stage) | {"stage": "all"})
+            named = self.columns(stage) | {"stage": stage.name}
+            if stage.folder not in self.stages:
+                self.stages[stage.folder] = stage
+                self._costs[stage.folder] = pd.DataFrame([rows.cost(stage)])
+                for kind, read in OF_A_STAGE.items():
+                    self._put(kind, read(stage), named)
+            self._put("costs", self._costs[stage.folder], names | named | {"moment": ""})
+        self._put("costs", rows.totals(run, measures), names | own | {"stage": "all"})
         for stage in measures:
-            self._put_once("scores", self.source.scores, stage, self.axes(run.stage))
-        return [run.stage, *filter(self.source.knows, measures)]
-
-    def _add_stage(self, stage: Stage) -> None:
-        """Add the rows that are a stage's own, once."""
-        if stage.folder in self._costs:
-            return
-        self.stages.append(stage)
-        self._costs[stage.folder] = {"seconds": None} | self.source.cost(stage)
-        kinds = {"curves": self.source.curve, "scores": self.source.scores, "votes": self.source.votes}
-        for kind, read in (kinds | {"trainings": self.source.ending}).items():
-            self._put_once(kind, read, stage, self.axes(stage))
-
-    def _put_once(self, kind: str, read: Callable[[Stage], pd.DataFrame], stage: Stage, axes: dict[str, Any]) -> None:
-        """Add the rows of a stage, unless they are there."""
-        if (kind, axes["key"], stage.name) not in self._there:
-            self._there.add((kind, axes["key"], stage.name))
-            self._put(kind, read(stage), axes | {"stage": stage.name})
+            if (stage.folder, run.stage.folder) not in self._scored:
+                self._scored.add((stage.folder, run.stage.folder))
+                self._put("scores", rows.scores(stage), own | {"stage": stage.name})
 
     def _put(self, kind: str, frame: pd.DataFrame, names: dict[str, Any]) -> None:
         """Add a frame with the columns that name its rows, where it does not have them itself."""
@@ -293,15 +274,16 @@ def in_shape(table: pd.DataFrame, name: str) -> pd.DataFrame:
     return table.sort_values(order, kind="stable", na_position="first", ignore_index=True)
 
 
-def _documents(profile_path: str, seed: int, stages: list[Stage]) -> dict[str, Any]:
-    """The JSON files of a seed beside its tables, of the stages that are there."""
-    found = {}
-    for stage in stages:
+def _documents(profile_path: str, seed: int, stages: dict[Path, Stage]) -> dict[str, Any]:
+    """The JSON files of a seed beside its tables; of stages by folder that are there."""
+    profile = load_profile(ROOT / profile_path)
+    found = {"settings.json": without_places(profile.model_dump())}
+    for stage in stages.values():
         if stage.name == "00_data" and stage.dataset_settings.source in ("gsm8k", "mmlu_pro"):
             found[f"split_ids_{stage.dataset}.json"] = stage.json("split_ids")
-    first = load_profile(ROOT / profile_path).grid.ablation_cells[0].model_dump()
+    first = profile.grid.ablation_cells[0].model_dump()
     reward_model = Stage("05_reward_model", profile_path, method="ours", seed=seed, root=ROOT, **first)
-    if any(stage.folder == reward_model.folder and stage.done for stage in stages):
+    if reward_model.folder in stages:
         found["example.json"] = example(reward_model)
     return found
 
@@ -372,30 +354,29 @@ def outdated(old: Seed, new: Seed) -> list[str]:
     return [name for name in kept if changed & set(old.contents([name]))]
 
 
-def merged(old: Seed | None, new: Seed, without: Iterable[str] | None = None) -> Seed:
-    """The experiments of both, those of `new` in place of the same ones; of `old` those that are not `outdated`.
-
-    `without`: those of `old` that are left out in place of the outdated ones.
-    """
+def merged(old: Seed | None, new: Seed) -> Seed:
+    """The experiments of both, those of `new` in place of the same ones; of `old` those that are not `outdated`."""
     if old is None:
         return new
-    gone = {*new.experiments, *(outdated(old, new) if without is None else without)}
-    records = {name: one for name, one in old.experiments.items() if name not in gone} | new.experiments
-    keys = {one["key"][:KEY_LENGTH] for record in records.values() for one in record["stages"].values()}
-    tables, places = {}, {name: place for place, name in enumerate(sorted(records, key=_place))}
+    gone = {*new.experiments, *outdated(old, new)}
+    kept = {name: one for name, one in old.experiments.items() if name not in gone}
+    records = kept | new.experiments
+    stages = [stage for one in records.values() for stage in one["stages"].values()]
+    keys, made = ({stage[name] for stage in stages} for name in ("key", "made"))
+    environments = old.record["environments"] | new.record["environments"]
+    record = new.record | {"experiments": records, "environments": {k: environments[k] for k in sorted(made)}}
+    tables, order = {}, sorted(records, key=_place)
     for name in COLUMNS:
         before, now = old.tables[name], new.tables[name]
         if _of_stages(name):
-            kept = before["key"].isin(keys) & ~(before["key"] + before["stage"]).isin(now["key"] + now["stage"])
+            again = (before["key"] + before["stage"]).isin(now["key"] + now["stage"])
+            stay = before["key"].isin({key[:KEY_LENGTH] for key in keys}) & ~again
         else:
-            kept = ~before["experiment"].isin(gone)
-        both = pd.concat([part for part in (before[kept], now) if len(part)] or [now], ignore_index=True)
+            stay = before["experiment"].isin(kept)
+        both = pd.concat([part for part in (before[stay], now) if len(part)] or [now], ignore_index=True)
         if not _of_stages(name):
-            both = both.sort_values("experiment", key=lambda names: names.map(places), kind="stable", ignore_index=True)
-        tables[name] = in_shape(both, name)
-    made = {one["made"] for record in records.values() for one in record["stages"].values()}
-    environments = old.record["environments"] | new.record["environments"]
-    record = new.record | {"experiments": records, "environments": {k: environments[k] for k in sorted(made)}}
+            both = both.sort_values("experiment", key=lambda names: names.map(order.index), kind="stable")
+        tables[name] = in_shape(both.reset_index(drop=True), name)
     return Seed(record, tables, old.documents | new.documents)
 
 

@@ -1,9 +1,7 @@
 """Outputs of finished stages as rows of the result tables (`rdlib.evidence.result_tables.COLUMNS`).
 
-    Finished().answers(run, measures)   # a row a question that a run's model answered
-    Finished().curve(stage)             # a row a logged step of a training
-
-`scripts/convert_results.py` has the same functions over the result tables of version 1.0.0.
+for stage, frame in answers(run, measures):   # a row a question that a run's model answered
+history(stage)                                # a row a logged step of a training
 """
 
 from __future__ import annotations
@@ -34,109 +32,155 @@ CHOSEN_BY = {
 BEST_OF = [1, 2, 3, 5, 8, 12, 20, 30]
 LAST = 3  # evaluations whose mean is the end of a run of PPO: one alone is noise
 SAMPLING = ("01_teacher_responses", "01_held_out", "04_student_responses")
+SPENT = ["tokens_generated", "tokens_trained", "tokens_read"]
 
 
-class Finished:
-    """Rows of finished stages."""
+# ---- of a run
 
-    def made(self, stage: Stage) -> dict[str, Any]:
-        """Key, content (a hash), environment and start of a finished stage; UserError where it is not finished."""
-        stage.require()
-        manifest = artifacts.read_manifest(stage.folder)
-        found = {name: manifest[name] for name in ("key", "environment", "started")}
-        return found | {"content": artifacts.content_hash(manifest["files"])}
 
-    def knows(self, stage: Stage) -> bool:
-        """Whether it is known how a stage was made."""
-        return True
+def answers(run: Run, measures: Sequence[Stage]) -> Iterator[tuple[Stage, pd.DataFrame]]:
+    """Every graded answer of a run, also those of the stages that measure it, each with the stage that it is of.
 
-    # ---- of a run
+    `split` says of which questions, `moment` of which policy; in "best of n", how one of `n` samples was chosen.
+    """
+    for stage in (run.stage, *measures):
+        own = stage.method == run.stage.method
+        moment = "kept" if own else "warm-up"
+        if stage.name == "07_evaluate":
+            yield (run.stage if own else stage), evaluated(stage).assign(moment=moment)
+        elif stage.name == "13_validation_answers":
+            yield run.stage, _shares(stage.table("answers"), moment)
+        elif stage.name == "13_perturbed_answers":
+            named = {"split": "perturbed validation", "moment": moment, "benchmark": stage.dataset}
+            yield run.stage, stage.table("answers")[["id", "group", "correct"]].assign(**named)
+        elif stage.name == "13_judged_responses" and stage.folder != run.stage.folder:
+            yield run.stage, best_of_n(stage)
+    if run.stage.name == "06_ppo" and _is_validated(measures):
+        along = graded_along(run.stage)
+        last = sorted(along["update"].unique())[-LAST:]
+        yield run.stage, _shares(along[along["update"] == 0], "start")
+        yield run.stage, _shares(along[along["update"].isin(last)], "end")
 
-    def answers(self, run: Run, measures: Sequence[Stage]) -> Iterator[tuple[Stage, pd.DataFrame]]:
-        """Every graded answer of a run, also those of the stages that measure it, each with the stage that it is of.
 
-        `split` says of which questions, `moment` of which policy; in "best of n", how one of `n` samples was chosen.
-        """
-        for stage in (run.stage, *measures):
-            own = stage.method == run.stage.method
-            moment = "kept" if own else "warm-up"
-            if stage.name == "07_evaluate":
-                yield (run.stage if own else stage), evaluated(stage).assign(moment=moment)
-            elif stage.name == "13_validation_answers":
-                yield run.stage, _shares(stage.table("answers"), moment)
-            elif stage.name == "13_perturbed_answers":
-                named = {"split": "perturbed validation", "moment": moment, "benchmark": stage.dataset}
-                yield run.stage, stage.table("answers")[["id", "group", "correct"]].assign(**named)
-            elif stage.name == "13_judged_responses" and stage.folder != run.stage.folder:
-                yield run.stage, best_of_n(stage)
-        if run.stage.name == "06_ppo" and any(stage.name == "13_validation_answers" for stage in measures):
-            along = graded_along(run.stage)
-            last = sorted(along["update"].unique())[-LAST:]
-            yield run.stage, _shares(along[along["update"] == 0], "start")
-            yield run.stage, _shares(along[along["update"].isin(last)], "end")
+def _is_validated(measures: Sequence[Stage]) -> bool:
+    return any(stage.name == "13_validation_answers" for stage in measures)
 
-    def responses(self, run: Run, measures: Sequence[Stage]) -> pd.DataFrame:
-        """Sampled validation responses with the reward model's score, where a run or what measures it has some.
 
-        `policy` is before or after PPO, and "after" of a method's own policy.
-        """
-        for stage in (run.stage, *measures):
-            if stage.name == "13_sampled_responses":
-                return stage.table("sampled").assign(policy="after")
-        return run.stage.table("judged") if run.stage.name == "13_judged_responses" else pd.DataFrame()
+def responses(run: Run, measures: Sequence[Stage]) -> pd.DataFrame:
+    """Sampled validation responses with the reward model's score, where a run or what measures it has some.
 
-    def totals(self, run: Run, measures: Sequence[Stage]) -> list[dict[str, Any]]:
-        """Of a run whose policies are measured, what each moment's took in all, with all that it reads: a row each."""
-        if not any(stage.name == "13_validation_answers" for stage in measures):
-            return []
-        last = {"kept": run.stage}
-        if "warmup" in run.stage.inputs:
-            last["warm-up"] = run.stage.at("03_sft_warmup", "ours_wo_r")
-        return [{"moment": moment} | self._total(stage) for moment, stage in last.items()]
+    `policy` is before or after PPO, and "after" of a method's own policy.
+    """
+    for stage in (run.stage, *measures):
+        if stage.name == "13_sampled_responses":
+            return stage.table("sampled").assign(policy="after")
+    return run.stage.table("judged") if run.stage.name == "13_judged_responses" else pd.DataFrame()
 
-    def _total(self, last: Stage) -> dict[str, float]:
-        rows = [self.cost(one) for one in with_upstream([last]) if one.name[:2] not in ("00", "02")]
-        names = ["tokens_generated", "tokens_trained", "seconds", "gflop"]
-        return pd.DataFrame(rows, columns=names).sum(min_count=1).to_dict()
 
-    # ---- of a stage
+def totals(run: Run, measures: Sequence[Stage]) -> pd.DataFrame:
+    """Of a run whose policies are measured, what each moment's took with all that it reads: a row each."""
+    if not _is_validated(measures):
+        return pd.DataFrame()
+    last = {"kept": run.stage}
+    if "warmup" in run.stage.inputs:
+        last["warm-up"] = run.stage.at("03_sft_warmup", "ours_wo_r")
+    spent = []
+    for moment, stage in last.items():
+        costs = [cost(one) for one in with_upstream([stage]) if one.name[:2] not in ("00", "02")]
+        sums = pd.DataFrame(costs, columns=[*SPENT[:2], "seconds", "gflop"]).sum(min_count=1)
+        spent.append({"moment": moment} | sums.to_dict())
+    return pd.DataFrame(spent)
 
-    def cost(self, stage: Stage) -> dict[str, Any]:
-        """Seconds of a stage, the tokens that it sampled, trained on and read besides, and its operations."""
-        seconds = artifacts.read_manifest(stage.folder)["seconds"]
-        tokens = dict(zip(("tokens_generated", "tokens_trained", "tokens_read"), _tokens(stage), strict=True))
-        return operations(stage, {"seconds": seconds} | tokens)
 
-    def curve(self, stage: Stage) -> pd.DataFrame:
-        """The learning curve of a training; of PPO with the true `accuracy` at each evaluation, where there is gold."""
-        if stage.name not in CHOSEN_BY:
-            return pd.DataFrame()
-        if stage.name != "06_ppo":
-            history = stage.table("history")
-        else:
-            along = graded_along(stage).dropna(subset="correct").astype({"correct": float})
-            accuracy = along.groupby("update")["correct"].mean()
-            history = stage.jsonl("history")
-            steps = history["update"] * stage.profile.ppo.steps_per_update
-            history = history.assign(step=steps, accuracy=history["update"].map(accuracy))
-        return history[[name for name in MEASURES[stage.name].split() if name in history]]
+# ---- of a stage
 
-    def ending(self, stage: Stage) -> pd.DataFrame:
-        """How a training ended, a row (`ending`); none of a stage that is no training."""
-        return pd.DataFrame([ending(stage, self.curve(stage))] if stage.name in CHOSEN_BY else [])
 
-    def scores(self, stage: Stage) -> pd.DataFrame:
-        """The reward model's scores of validation responses; of 13_style with what could be seen in them."""
-        if stage.name not in ("05_reward_model", "13_style"):
-            return pd.DataFrame()
-        table = stage.table("scores" if stage.name == "05_reward_model" else "responses")
-        return table[[name for name in ("id", "kind", "score", "ratio", "named", "recalled") if name in table]]
+def cost(stage: Stage) -> dict[str, Any]:
+    """Seconds of a stage, the tokens that it sampled, trained on and read besides, and its operations."""
+    found: dict[str, Any] = dict(zip(SPENT, (0, 0, 0), strict=True))
+    if stage.name in SAMPLING:
+        found["tokens_generated"] = int(stage.table("responses")["tokens"].sum())
+    elif stage.name in CHOSEN_BY:
+        found |= {name: value for name, value in stage.json("summary").items() if name in SPENT}
+    elif stage.name == "07_evaluate":
+        found["tokens_generated"] = stage.json("summary")["tokens"]
+    return operations(stage, {"seconds": artifacts.read_manifest(stage.folder)["seconds"]} | found)
 
-    def votes(self, stage: Stage) -> pd.DataFrame:
-        """The vote's counts by split of 02_judgement; of 01_teacher_responses the sweep of the vote's threshold."""
-        if stage.name == "02_judgement":
-            return pd.DataFrame([{"split": split} | counts for split, counts in stage.json("judgement").items()])
-        return thresholds(stage) if stage.name == "01_teacher_responses" and not stage.variant else pd.DataFrame()
+
+def operations(stage: Stage, cost: dict[str, Any]) -> dict[str, Any]:
+    """The cost of a stage with the sizes of its models and its operations (R6); missing where no size is known."""
+    try:
+        sizes = ledger.parameters_of(stage), ledger.parameters_of_reader(stage)
+    except UserError:
+        return cost
+    flops = ledger.flops(stage.name, sizes[0], *(cost[name] for name in SPENT), sizes[1])
+    return cost | {"parameters": int(sizes[0]), "reader_parameters": int(sizes[1]), "gflop": flops / 1e9}
+
+
+def history(stage: Stage) -> pd.DataFrame:
+    """The learning curve of a training; of PPO with the true `accuracy` at each evaluation, where there is gold."""
+    if stage.name not in CHOSEN_BY:
+        return pd.DataFrame()
+    logged = _logged(stage)
+    if stage.name == "06_ppo":
+        along = graded_along(stage).dropna(subset="correct").astype({"correct": float})
+        logged = logged.assign(accuracy=logged["update"].map(along.groupby("update")["correct"].mean()))
+    return logged[[name for name in MEASURES[stage.name].split() if name in logged]]
+
+
+def _logged(stage: Stage) -> pd.DataFrame:
+    """What a training logged; `step` is the optimizer's."""
+    if stage.name != "06_ppo":
+        return stage.table("history")
+    logged = stage.jsonl("history")
+    return logged.assign(step=logged["update"] * stage.profile.ppo.steps_per_update)
+
+
+def curve(stage: Stage) -> pd.DataFrame:
+    """The validation curve of a finished training: step (of the optimizer) and value, a row an evaluation."""
+    found = _logged(stage)[["step", CHOSEN_BY[stage.name]]].dropna()
+    return found.set_axis(["step", "value"], axis=1).astype({"step": int}).reset_index(drop=True)
+
+
+def ending(stage: Stage) -> pd.DataFrame:
+    """How a training went: its `start` where that was evaluated, `best` and `best_step`, and all its `steps`, a row.
+
+    `stopped_early`: its patience ended it, not the step limit. No row of a stage that is no training.
+    """
+    if stage.name not in CHOSEN_BY:
+        return pd.DataFrame()
+    found = curve(stage)
+    best = found.loc[found["value"].idxmax()]
+    ended = {
+        "measure": CHOSEN_BY[stage.name].removeprefix("validation_"),
+        "start": found["value"].iloc[0] if found["step"].iloc[0] == 0 else None,
+        "best": best["value"],
+        "best_step": int(best["step"]),
+        "steps": int(found["step"].iloc[-1]),
+        "stopped_early": stage.json("summary")["stopped_early"],
+    }
+    return pd.DataFrame([ended])
+
+
+def scores(stage: Stage) -> pd.DataFrame:
+    """The reward model's scores of validation responses; of 13_style with what could be seen in them."""
+    tables = {"05_reward_model": "scores", "13_style": "responses"}
+    table = stage.table(tables[stage.name]) if stage.name in tables else pd.DataFrame()
+    return table[[name for name in ("id", "kind", "score", "ratio", "named", "recalled") if name in table]]
+
+
+def votes(stage: Stage) -> pd.DataFrame:
+    """The vote's counts by split of 02_judgement; of 01_teacher_responses the sweep of the vote's threshold."""
+    if stage.name == "02_judgement":
+        return pd.DataFrame([{"split": split} | counts for split, counts in stage.json("judgement").items()])
+    if stage.name != "01_teacher_responses" or stage.variant:
+        return pd.DataFrame()
+    source = stage.at("00_gold").require()
+    gold = read_gold(source).dropna()
+    if not len(gold):  # own questions
+        return pd.DataFrame()
+    values = stage.profile.grid.threshold
+    return curve_tables.threshold_sweep(stage.table("responses"), gold, values, read_aliases(source))
 
 
 # ---- answers
@@ -156,27 +200,27 @@ def evaluated(stage: Stage) -> pd.DataFrame:
     looks = table.assign(answered=table["answer"].notna(), text=pd.factorize(table["text"])[0])
     known = looks[looks["correct"].notna()].assign(split="test")
     held_out = looks[looks["correct"].isna()].assign(split="held-out")
-    voted = [_with_vote(held_out, stage, teacher) for teacher in voters(stage)] or [held_out]
+    voted = []
+    for teacher in _voters(stage):
+        agrees = agreeing(stage, teacher).set_index("id")["agrees"].astype(float)
+        voted.append(held_out.assign(agrees=held_out["id"].map(agrees), teacher=teacher))
     names = ["benchmark", "id", "group", "correct", "agrees", "tokens", "answered", "text", "split", "teacher"]
-    rows = pd.concat([known, *voted], ignore_index=True).reindex(columns=names)
+    rows = pd.concat([known, *(voted or [held_out])], ignore_index=True).reindex(columns=names)
     return rows.assign(teacher=rows["teacher"].fillna(stage.teacher or ""))
 
 
-def voters(stage: Stage) -> list[str]:
+def _voters(stage: Stage) -> list[str]:
     """The teachers whose vote on held-out questions an evaluation is compared with: its own, or each that was asked."""
     if stage.teacher:
         return [stage.teacher]
     return [name for name in stage.profile.teachers if replace(stage, teacher=name).at("01_held_out").done]
 
 
-def _with_vote(held_out: pd.DataFrame, stage: Stage, teacher: str) -> pd.DataFrame:
-    """Answers with whether each `agrees` with a teacher's vote, missing where the vote has no label."""
-    agrees = agreeing(stage, teacher).set_index("id")["agrees"].astype(float)
-    return held_out.assign(agrees=held_out["id"].map(agrees), teacher=teacher)
-
-
 def agreeing(stage: Stage, teacher: str) -> pd.DataFrame:
-    """The answers of an evaluation to held-out questions with a vote of this teacher: also `vote` and `agrees`."""
+    """The answers of an evaluation to held-out questions with a vote of this teacher: also `vote` and `agrees`.
+
+    Without a label of the vote `agrees` is missing.
+    """
     from rdlib.method import held_out  # late: it loads what a notebook's setup comes before
 
     vote = replace(stage, teacher=teacher).at("01_held_out")
@@ -223,61 +267,3 @@ def best_of_n(judged_responses: Stage) -> pd.DataFrame:
     within = diagnostics.auc_by_question(before).assign(strategy="auc", n=samples)
     both = pd.concat([diagnostics.best_of_n(before, BEST_OF), within], ignore_index=True)
     return both.rename(columns={"strategy": "moment", "value": "correct"}).assign(split="best of n")
-
-
-# ---- votes, trainings and costs
-
-
-def thresholds(responses: Stage) -> pd.DataFrame:
-    """The sweep of the vote's threshold over a teacher's responses; no row without gold answers."""
-    source = responses.at("00_gold").require()
-    gold = read_gold(source).dropna()
-    if not len(gold):
-        return pd.DataFrame()
-    values = responses.profile.grid.threshold
-    return curve_tables.threshold_sweep(responses.table("responses"), gold, values, read_aliases(source))
-
-
-def curve(stage: Stage, history: pd.DataFrame | None = None) -> pd.DataFrame:
-    """The validation curve of a finished training: step (of the optimizer) and value, a row an evaluation."""
-    history = Finished().curve(stage) if history is None else history
-    found = history[["step", CHOSEN_BY[stage.name]]].dropna()
-    return found.set_axis(["step", "value"], axis=1).astype({"step": int}).reset_index(drop=True)
-
-
-def ending(stage: Stage, history: pd.DataFrame | None = None) -> dict[str, Any]:
-    """How a finished training went: its `start` where that was evaluated, `best` and `best_step`, and all its `steps`.
-
-    `stopped_early`: its patience ended it, not the step limit.
-    """
-    found = curve(stage, history)
-    best = found.loc[found["value"].idxmax()]
-    return {
-        "measure": CHOSEN_BY[stage.name].removeprefix("validation_"),
-        "start": found["value"].iloc[0] if found["step"].iloc[0] == 0 else None,
-        "best": best["value"],
-        "best_step": int(best["step"]),
-        "steps": int(found["step"].iloc[-1]),
-        "stopped_early": stage.json("summary")["stopped_early"],
-    }
-
-
-def _tokens(stage: Stage) -> tuple[int, int, int]:
-    """Tokens that a stage sampled, trained on, and read besides."""
-    if stage.name in SAMPLING:
-        return int(stage.table("responses")["tokens"].sum()), 0, 0
-    if stage.name in CHOSEN_BY:
-        summary = stage.json("summary")
-        return summary.get("tokens_generated", 0), summary["tokens_trained"], summary.get("tokens_read", 0)
-    return stage.json("summary")["tokens"] if stage.name == "07_evaluate" else 0, 0, 0
-
-
-def operations(stage: Stage, cost: dict[str, Any]) -> dict[str, Any]:
-    """The cost of a stage with the sizes of its models and its operations (R6); missing where no size is known."""
-    try:
-        sizes = ledger.parameters_of(stage), ledger.parameters_of_reader(stage)
-    except UserError:
-        return cost
-    tokens = (cost["tokens_generated"], cost["tokens_trained"], cost["tokens_read"])
-    flops = ledger.flops(stage.name, sizes[0], *tokens, sizes[1])
-    return cost | {"parameters": int(sizes[0]), "reader_parameters": int(sizes[1]), "gflop": flops / 1e9}

@@ -43,7 +43,8 @@ def _in_a_name(value: Any) -> str:
 def variant_of(overrides: dict[str, Any]) -> str:
     """Overrides as text, "" without any; a hash where no folder can be named so."""
     text = ",".join(f"{key}={_in_a_name(value)}" for key, value in overrides.items())
-    return text if _may_name_a_folder(text) else artifacts.content_hash(overrides)[:16]
+    fits = "/" not in text and text.isprintable() and len(text.encode("utf-8", "replace")) <= LONGEST_VARIANT
+    return text if fits else artifacts.content_hash(overrides)[:16]
 
 
 def without_places(value: Any) -> Any:
@@ -53,10 +54,6 @@ def without_places(value: Any) -> Any:
     if isinstance(value, list):
         return [without_places(part) for part in value]
     return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value
-
-
-def _may_name_a_folder(text: str) -> bool:
-    return "/" not in text and text.isprintable() and len(text.encode("utf-8", "replace")) <= LONGEST_VARIANT
 
 
 @dataclass(frozen=True)
@@ -84,10 +81,6 @@ class Stage:
         return load_profile(self.root / self.profile_path, self._cell_overrides | self.all_overrides)
 
     @cached_property
-    def _profile_of_cell(self) -> Profile:
-        return load_profile(self.root / self.profile_path, self._cell_overrides)
-
-    @cached_property
     def _cell_overrides(self) -> dict[str, Any]:
         profile = load_profile(self.root / self.profile_path)
         return profile.cell_overrides(dataset=self.dataset, teacher=self.teacher, student=self.student)
@@ -111,7 +104,7 @@ class Stage:
     @cached_property
     def overrides(self) -> dict[str, Any]:
         """The overrides that reach this stage and differ from the profile's own values."""
-        base, kept = self._profile_of_cell, {}
+        base, kept = load_profile(self.root / self.profile_path, self._cell_overrides), {}
         for key in sorted(self.all_overrides):
             section, name = key.split(".", 1)
             value = getattr(getattr(self.profile, section), name)  # as the schema understands it: 1 is 1.0
@@ -121,15 +114,12 @@ class Stage:
 
     def sections(self) -> set[str]:
         """The profile's sections that this stage or one before it reads."""
-        names = set(self.spec.sections)
-        for stage in self.inputs.values():
-            names |= stage.sections()
-        return names
+        return {section for stage in (self, *self.upstream()) for section in stage.spec.sections}
 
     def _depends_on(self, section: str, name: str) -> bool:
         """Whether a setting decides the artifacts of this stage or of one before it."""
-        own = section in self.spec.sections and decides(self.name, section, name)
-        return own or any(stage._depends_on(section, name) for stage in self.inputs.values())
+        stages = (self, *self.upstream())
+        return any(section in stage.spec.sections and decides(stage.name, section, name) for stage in stages)
 
     @property
     def variant(self) -> str:
@@ -139,8 +129,7 @@ class Stage:
     @property
     def folder(self) -> Path:
         """Where the artifacts lie."""
-        axes = [self.teacher, self.student, self.method]
-        parts = [part for part in axes if part]
+        parts = filter(None, (self.teacher, self.student, self.method))
         name = f"{self.name}@{self.variant}" if self.variant else self.name
         runs = self.root / self.profile.runs
         return runs.joinpath(self.profile.name, self.dataset, *parts, f"seed{self.seed}", name)
@@ -153,7 +142,7 @@ class Stage:
     @property
     def cell_name(self) -> str:
         """Dataset, teacher and student as one text, "gsm/strong/small"; an axis that the stage has not is left out."""
-        return "/".join(axis for axis in (self.dataset, self.teacher, self.student) if axis)
+        return "/".join(filter(None, (self.dataset, self.teacher, self.student)))
 
     @property
     def columns(self) -> dict[str, Any]:
@@ -217,15 +206,12 @@ class Stage:
             for section, values in self.settings.items()
         }
         axes = [self.name, self.dataset, self.teacher, self.student, self.method, self.seed]
-        return artifacts.content_hash([axes, deciding, self._content_of_sources(), self.spec.code])
-
-    def _content_of_sources(self) -> dict[str, Any]:
-        """What lies in the files that the stage's settings name, and is no other stage's artifact."""
         models = [self.profile.model_of(name) for name in (self.teacher, self.student) if name]
         paths = [path for model in models for path in (model.model, model.adapter) if path]
         local = {path: content for path in paths if (content := sources.content_of(self.root / path))}
         dataset = sources.identity(self.dataset_settings, self.root)
-        return {"dataset": dataset | own_equality.content_of(self.dataset_settings, self.root), "models": local}
+        dataset = dataset | own_equality.content_of(self.dataset_settings, self.root)
+        return artifacts.content_hash([axes, deciding, {"dataset": dataset, "models": local}, self.spec.code])
 
     @property
     def key(self) -> str | None:
@@ -250,17 +236,19 @@ class Stage:
         return self.content is not None
 
     @property
+    def parameters(self) -> dict[str, Any]:
+        """The parameters by which its notebook makes this stage."""
+        given = {"profile": self.profile_path} | {axis: getattr(self, axis) for axis in self.spec.axes}
+        given |= {"seed": self.seed} | ({"overrides": self.overrides} if self.overrides else {})
+        if self.name == "07_evaluate":
+            given["methods"] = [given.pop("method")]
+        return given if self.spec.notebook in STAGES else given | {"stage_name": self.name}
+
+    @property
     def command(self) -> str:
         """The shell command that makes this stage, once its inputs are there."""
-        parameters = {"profile": self.profile_path, "dataset": self.dataset}
-        parameters |= {axis: getattr(self, axis) for axis in self.spec.axes} | {"seed": self.seed}
-        parameters |= {"overrides": self.overrides} if self.overrides else {}
-        if self.name == "07_evaluate":
-            parameters["methods"] = [parameters.pop("method")]
-        if self.spec.notebook not in STAGES:
-            parameters["stage_name"] = self.name
         notebook = f"notebooks/{self.spec.notebook}.ipynb"
-        return shlex.join(["python", "-m", "rdlib", "execute", notebook, "out.ipynb", json.dumps(parameters)])
+        return shlex.join(["python", "-m", "rdlib", "execute", notebook, "out.ipynb", json.dumps(self.parameters)])
 
     def require(self) -> Path:
         """The folder of a stage that must be done already; UserError says which notebook makes it."""
@@ -363,8 +351,7 @@ class Stage:
 
     def jsonl(self, name: str) -> pd.DataFrame:
         """A JSON-lines artifact of this stage as a table."""
-        lines = self._artifact(f"{name}.jsonl").read_text().splitlines()
-        return pd.DataFrame([json.loads(line) for line in lines])
+        return pd.DataFrame(map(json.loads, self._artifact(f"{name}.jsonl").read_text().splitlines()))
 
     def _artifact(self, name: str) -> Path:
         """The path of one file of this stage, which must be done and the file as it was made."""
@@ -391,7 +378,8 @@ def open_stage(name: str, namespace: dict[str, Any]) -> Stage:
     Raises UserError for a variable that the notebook does not declare (papermill only warns), a name
     that the profile does not have, or a value of the wrong kind.
     """
-    parameters = {k: v for k, v in namespace.items() if _is_parameter(k, v)}
+    plain = {k: v for k, v in namespace.items() if v is None or isinstance(v, str | int | float | bool | list | dict)}
+    parameters = {k: v for k, v in plain.items() if not k.startswith("_") and k not in ("In", "Out")}
     known = {"profile", "seed", "overrides", *STAGES[name].axes}
     extra = {key.partition("__")[0] for key in parameters} - known - SHORTCUTS.keys() - NOTEBOOK_PARAMETERS
     if extra:
@@ -403,15 +391,9 @@ def open_stage(name: str, namespace: dict[str, Any]) -> Stage:
         raise UserError(f"overrides is {overrides!r}: give a dictionary such as {{'ppo.kl_coef': 0.1}}.")
     if not isinstance(parameters.get("profile"), str):
         raise UserError("The parameter profile is missing: give the path of a profile such as params/micro.yaml.")
-    overrides = dict(overrides)
-    overrides |= {SHORTCUTS[k]: v for k, v in parameters.items() if k in SHORTCUTS and v is not None}
+    overrides = overrides | {SHORTCUTS[k]: v for k, v in parameters.items() if k in SHORTCUTS and v is not None}
     axes = {axis: parameters.get(axis) for axis in STAGES[name].axes}
     return make_stage(name, parameters["profile"], seed=parameters.get("seed", 0), overrides=overrides, **axes)
-
-
-def _is_parameter(name: str, value: Any) -> bool:
-    plain = isinstance(value, str | int | float | bool | list | dict | type(None))
-    return plain and not name.startswith("_") and name not in {"In", "Out"}
 
 
 def make_stage(name: str, profile: str, *, seed: int = 0, overrides: dict | None = None, **axes: Any) -> Stage:

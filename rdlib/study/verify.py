@@ -31,19 +31,20 @@ def released_stages(folder: Path) -> dict[str, dict]:
     return {label: one | {"environment": record["environments"][one["made"]]} for label, one in stages.items()}
 
 
-def content_of(folder: Path) -> str | None:
-    """The content of a finished stage's folder, whatever made it; None where there is none."""
-    manifest = artifacts.read_manifest(folder)
-    return None if manifest is None else artifacts.content_hash(manifest["files"])
-
-
 def compare(released: Path, runs: Path) -> pd.DataFrame:
-    """A row a released stage: label, and whether what lies in `runs` is SAME, DIFFERENT or ABSENT."""
+    """A row a released stage: label, and whether what lies in `runs` is SAME, DIFFERENT or ABSENT.
+
+    Of what lies there also the numerical `mode` and `commit`, and the processors: `before` of the released, `now`.
+    """
     rows = []
     for label, stage in released_stages(released).items():
-        here = content_of(runs / label)
-        rows.append((label, ABSENT if here is None else SAME if here == stage["content"] else DIFFERENT))
-    return pd.DataFrame(rows, columns=["stage", "here"])
+        manifest = artifacts.read_manifest(runs / label)
+        made = manifest["environment"] if manifest else {}
+        same = manifest and artifacts.content_hash(manifest["files"]) == stage["content"]
+        here = ABSENT if manifest is None else SAME if same else DIFFERENT
+        processors = processor_of(stage["environment"]), processor_of(made)
+        rows.append((label, here, made.get("numerics"), made.get("commit"), *processors))
+    return pd.DataFrame(rows, columns=["stage", "here", "mode", "commit", "before", "now"])
 
 
 def summary_lines(seed: int, table: pd.DataFrame, most: int = 5) -> str:
@@ -60,8 +61,6 @@ def require_comparable(stages: Iterable[Stage], released: Path) -> None:
 
     Their settings, code and inputs must be the released ones, which the released keys prove.
     """
-    if not released.is_dir():
-        raise UserError(f"There is no released seed {released}: release it first.")
     known = {unnamed(label): one for label, one in released_stages(released).items()}
     for stage in stages:
         label = unnamed(stage.label)
@@ -88,23 +87,17 @@ def processor_of(environment: dict) -> str:
     return f"{environment.get('processor', 'unknown')}{widest and f' ({widest})'}"
 
 
-def reruns(folder: Path, runs: Path) -> pd.DataFrame:
-    """What was rerun in `runs` on another processor than the released: a row a seed, kind of stage and processor.
+def reruns(seed: int, table: pd.DataFrame) -> pd.DataFrame:
+    """What was rerun on another processor than the released: a row a seed, kind of stage and processor.
 
     Columns of RERUNS_COLUMNS: how many `stages`, and how many of them are the `same` to the byte.
     """
-    released, rows = released_stages(folder), []
-    for label, here in compare(folder, runs).itertuples(index=False):
-        if here == ABSENT:
-            continue
-        environment = artifacts.read_manifest(runs / label)["environment"]
-        before, now = processor_of(released[label]["environment"]), processor_of(environment)
-        if now != before:
-            stage = label.rpartition("/")[2].partition("@")[0]
-            rows.append((seed_of(folder), stage, before, now, environment["commit"], here == SAME))
+    other = table[(table["here"] != ABSENT) & (table["now"] != table["before"])]
+    kinds = other["stage"].str.rpartition("/")[2].str.partition("@")[0]
     names = RERUNS_COLUMNS.split()[:5]
-    counts = pd.DataFrame(rows, columns=[*names, "same"]).groupby(names)["same"].agg(stages="size", same="sum")
-    return counts.reset_index()
+    columns = dict(zip(names, (seed, kinds, other["before"], other["now"], other["commit"]), strict=True))
+    counts = pd.DataFrame(columns | {"same": other["here"] == SAME}).groupby(names)["same"]
+    return counts.agg(stages="size", same="sum").reset_index()
 
 
 def record(folder: Path, found: pd.DataFrame) -> None:
@@ -122,14 +115,12 @@ def record(folder: Path, found: pd.DataFrame) -> None:
 
 def made_natively(table: pd.DataFrame, runs: Path) -> str | None:
     """A sentence where stages here that are compared were not computed in the portable mode; None where all were."""
-    labels = table.loc[table["here"] != ABSENT, "stage"]
-    modes = {label: artifacts.read_manifest(runs / label)["environment"].get("numerics") for label in labels}
-    native = [label for label, mode in modes.items() if mode != numerics.PORTABLE]
-    if not native:
+    native = table.loc[(table["here"] != ABSENT) & (table["mode"] != numerics.PORTABLE), "stage"]
+    if native.empty:
         return None
     return (
         f"{len(native)} of the compared stages in {runs} were not computed in the portable numerical mode, so they "
-        f"differ by rounding (docs/portable.md); the first is {native[0]}."
+        f"differ by rounding (docs/portable.md); the first is {native.iloc[0]}."
     )
 
 
@@ -170,8 +161,8 @@ def run(options: argparse.Namespace) -> int:
     for seed, table in tables.items():
         print(summary_lines(seed, table))
     for folder in folders if options.record else ():
-        record(folder, reruns(folder, runs))
-    for note in (other_mode(options.released), made_natively(pd.concat(tables.values()), runs)):
-        if note:
-            print(note)
-    return int(any((table["here"] == DIFFERENT).any() for table in tables.values()))
+        record(folder, reruns(seed_of(folder), tables[seed_of(folder)]))
+    every = pd.concat(tables.values())
+    for note in filter(None, (other_mode(options.released), made_natively(every, runs))):
+        print(note)
+    return int((every["here"] == DIFFERENT).any())

@@ -22,7 +22,7 @@ import subprocess
 import sys
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from rdlib.errors import UserError, exit_code
 
@@ -87,7 +87,7 @@ def serve(descriptor: int) -> None:
     if torch.cuda.is_available():  # a fork cannot use CUDA once its parent has looked at it
         return
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # no zombies
-    threading.Thread(target=_end_with_input, daemon=True).start()
+    end_after(lambda: os.read(0, 1))
     listener = socket.socket(fileno=descriptor)
     while True:
         connection, _ = listener.accept()
@@ -98,20 +98,27 @@ def serve(descriptor: int) -> None:
         connection.close()
 
 
-def _end_with_input() -> None:
-    os.read(0, 1)
-    os._exit(0)
+def end_after(wait: Callable[[], object]) -> None:
+    """End this process, whatever it is at, as soon as `wait`, which is called in a thread, returns or fails."""
+
+    def end() -> None:
+        """Wait, and end."""
+        with contextlib.suppress(OSError):
+            wait()
+        os._exit(1)
+
+    threading.Thread(target=end, daemon=True).start()
 
 
 def _run_job(connection: socket.socket) -> None:
-    """In the fork: run the notebook that the client asks for, report the exit status, and end."""
+    """In the fork: run the client's notebook, report the exit status, and end, at the latest with the client."""
     status = 1
     try:
         request, descriptors, _, _ = socket.recv_fds(connection, 1 << 20, 2)
         for target, descriptor in enumerate(descriptors, start=1):
             os.dup2(descriptor, target)
         connection.sendall(STARTED)
-        threading.Thread(target=_end_with, args=(connection,), daemon=True).start()
+        end_after(lambda: connection.recv(1))  # the kernel notices and ends too
         asked, environment, folder = json.loads(request)
         os.environ.clear()
         os.environ.update(environment)
@@ -126,13 +133,6 @@ def _run_job(connection: socket.socket) -> None:
         with contextlib.suppress(OSError):
             connection.sendall(str(status).encode())
         os._exit(status)
-
-
-def _end_with(connection: socket.socket) -> None:
-    """End this job when its client has ended; the kernel notices and ends too."""
-    with contextlib.suppress(OSError):
-        connection.recv(1)
-    os._exit(1)
 
 
 def ask(address: str, asked: dict[str, str]) -> int | None:

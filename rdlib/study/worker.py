@@ -5,14 +5,15 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import threading
 import traceback
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from rdlib.errors import UserError
 from rdlib.study.launch import send
 from rdlib.study.stage import Stage
+from rdlib.study.warm import end_after
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,33 +22,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    """Do a worker's part of the job."""
-    threading.Thread(target=_end_with_input, daemon=True).start()
+    """Do a worker's part of the job: run its stage, as far as this process goes."""
+    end_after(lambda: os.read(0, 1))  # the notebook's process has ended
     if os.environ.get("RANK", "0") != "0":
         os.environ["TQDM_DISABLE"] = "1"  # one bar is enough
-    status = work(json.loads(options.job))
-    os._exit(status) if status else None  # others may wait for this one: no orderly shutdown
-
-
-def work(job: dict[str, Any]) -> int:
-    """Run a job's stage in this worker; returns the exit status."""
+    job = json.loads(options.job)
     stage = Stage(**job["stage"] | {"root": Path(job["stage"]["root"])})
     try:
-        stage.compute(Path(job["work"]), **{name: _sender(name) for name in job["hooks"]})
-        return 0
+        stage.compute(Path(job["work"]), **{name: partial(_call, name) for name in job["hooks"]})
+        return
     except UserError as error:
         send({"sentence": str(error)})
     except Exception as error:
         traceback.print_exc()
         send({"failure": f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0][:300]}"})
-    return 1
+    os._exit(1)  # others may wait for this one: no orderly shutdown
 
 
-def _sender(hook: str):
-    return lambda value: send({"hook": hook, "value": value})
-
-
-def _end_with_input() -> None:
-    while os.read(0, 1024):
-        pass
-    os._exit(1)
+def _call(hook: str, value: Any) -> None:
+    send({"hook": hook, "value": value})

@@ -16,11 +16,13 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import threading
 import time
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from types import SimpleNamespace
@@ -51,6 +53,9 @@ PROGRAMS = ("sbatch", "squeue", "scancel", "sinfo", "scontrol")
 # The plugin asks for states at most every 180 seconds; squeue must remember a job's end for longer.
 REMEMBERED_SECONDS = 200
 NOT_UP = ("down", "drain", "fail", "unknown", "power", "reboot")
+FINISHED = re.compile(r"Finished jobid: \d+ \(Rule: (.+)\)")
+# What Snakemake writes of a failed job: a message with lines of any kind, then indented lines from its number on
+FAILED = re.compile(r"^Error in rule (.+):\n((?s:.*?)(?:^    jobid: .*\n(?:    .*\n)*|\Z))", re.MULTILINE)
 
 
 # ---- Snakemake and its jobs
@@ -90,88 +95,67 @@ def command(plan: Path, jobs: int, profile: Profile, placement: WorkflowProfile 
 
 
 def follow(
-    words: list[str],
-    jobs: list[Job],
-    done: int,
-    runs: Path,
-    extra: dict[str, str],
-    lock: int,
-    placed: Placed | None = None,
+    words: list[str], jobs: list[Job], done: int, runs: Path, extra: dict[str, str], lock: int, placed: Placed | None
 ) -> list[Failure]:
     """Run Snakemake, its output in a log file, a bar on the screen; returns the jobs that failed.
 
     Snakemake holds the lock too: should this process be killed, no second run starts beside what it left running.
-    Interrupted, Snakemake ends what it has started; jobs `placed` in SLURM are cancelled here.
+    Interrupted, Snakemake ends what it has started; jobs `placed` in SLURM are cancelled here. SIGTERM interrupts too,
+    as a container's end sends it to this process alone.
     """
     for job in jobs:  # so that no message of an earlier failure is taken for a new one
         job.executed.with_suffix(".error").unlink(missing_ok=True)
-    log_path, pipes = runs / "snakemake.log", {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    path, lines = runs / "snakemake.log", []
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     with (
-        log_path.open("a", buffering=1) as log,
+        path.open("a", buffering=1) as log,
         tqdm(total=len(jobs), initial=done, desc="study", unit="job", smoothing=0.05) as bar,
         subprocess.Popen(words, env=os.environ | extra, pass_fds=[lock], **pipes) as process,
     ):
-        outcome = Outcome(jobs, bar)
+        signal.signal(signal.SIGTERM, lambda *_: _interrupt(process))
         if placed:
             placed.watch(process)
         try:
             for line in process.stdout:
                 log.write(line)
+                lines.append(line)
                 if placed:
-                    placed.hear(line)
-                outcome.hear(line)
+                    placed.heard = time.monotonic()
+                    placed.submitted |= " has been submitted with SLURM jobid " in line
+                if (finished := FINISHED.match(line)) and finished[1] != "all":
+                    bar.update()
+                    bar.set_postfix_str(finished[1])
         except KeyboardInterrupt:
-            _interrupt(process, placed)
+            placed.cancel(process) if placed else process.terminate()
             raise KeyboardInterrupt(INTERRUPTED) from None
-    if process.returncode and not outcome.failed and not (placed and placed.lost):
-        tail = log_path.read_text().strip().splitlines()[-1]
-        raise UserError(f"Snakemake stopped ({tail}); its log is {os.path.relpath(log_path, ROOT)}.")
-    return list(outcome.failed.values())
+    failed = failures("".join(lines), jobs)
+    if process.returncode and not failed and not (placed and placed.lost):
+        tail = path.read_text().strip().splitlines()[-1]
+        raise UserError(f"Snakemake stopped ({tail}); its log is {os.path.relpath(path, ROOT)}.")
+    return failed
 
 
-def _interrupt(process: subprocess.Popen, placed: Placed | None) -> None:
-    if placed:  # Snakemake would sleep for minutes first, or at SIGTERM wait for its jobs to end
-        process.kill()
-        placed.cancel()
-    else:
-        process.terminate()
+def _interrupt(process: subprocess.Popen) -> None:
+    """Do what a terminal's Ctrl-C does: interrupt Snakemake and this process."""
+    process.send_signal(signal.SIGINT)
+    raise KeyboardInterrupt
 
 
-class Outcome:
-    """What Snakemake's lines say of its jobs: those that finished go on a bar, those that failed are in `failed`."""
-
-    def __init__(self, jobs: list[Job], bar: tqdm) -> None:
-        self.jobs, self.bar = {job.name: job for job in jobs}, bar
-        self.failed: dict[str, Failure] = {}
-        self._failing: list[str] | None = None  # while Snakemake writes of a failed job: the lines so far
-
-    def hear(self, line: str) -> None:
-        """Take in the next line."""
-        if self._failing is not None and _goes_on(self._failing, line):
-            self._failing.append(line.rstrip())
-            return
-        self._failing = None
-        if finished := re.match(r"Finished jobid: \d+ \(Rule: (.+)\)", line):
-            self.failed.pop(finished.group(1), None)  # at a second attempt, where a workflow profile allows one
-            if finished.group(1) != "all":
-                self.bar.update(1)
-                self.bar.set_postfix_str(finished.group(1))
-        elif (error := re.match(r"Error in rule (.+):", line)) and (job := self.jobs.get(error.group(1))):
-            self.failed[job.name] = Failure(job)
-            self._failing = self.failed[job.name].lines
-
-
-def _goes_on(lines: list[str], line: str) -> bool:
-    """Whether this line belongs to what Snakemake writes of a failed job; a message may have lines of any kind."""
-    return line.startswith("    ") or not any(before.startswith("    jobid: ") for before in lines)
+def failures(text: str, jobs: Iterable[Job]) -> list[Failure]:
+    """The jobs that failed, by what Snakemake wrote; one that a second attempt finished has not."""
+    known, found = {job.name: job for job in jobs}, {}
+    for error in FAILED.finditer(text):
+        if error[1] in known and error[1] not in FINISHED.findall(text, error.end()):
+            found[error[1]] = Failure(known[error[1]], error[2])
+    return list(found.values())
 
 
 @dataclass
 class Failure:
-    """A job that failed, and the lines that Snakemake wrote of it."""
+    """A job that failed, and the text that Snakemake wrote of it."""
 
     job: Job
-    lines: list[str] = field(default_factory=list)
+    text: str = ""
 
     def sentence(self, root: Path) -> str:
         """What went wrong, and where more of it stands; paths relative to `root`."""
@@ -183,20 +167,18 @@ class Failure:
         problem = self.job.executed.with_suffix(".error")
         if problem.exists():
             return problem.read_text(encoding="utf-8").strip()
-        text = "\n".join(self.lines)
-        if ended := re.search(r"SLURM-job '(\S+)' failed\b.*?'([A-Z_]+)'", text, re.DOTALL):
-            number, state = ended.groups()
-            return STATES.get(state, "no message from its notebook (SLURM's job %s)") % number
-        if refused := re.search(r"sbatch failed\. The error message was '(.+?)'\.$", text, re.DOTALL | re.MULTILINE):
-            return f"SLURM did not take it ({' '.join(refused.group(1).split())})"
-        if broken := re.search(r"submission failed with exception: (.+)", text):
-            return f"it could not be submitted ({broken.group(1).strip()})"
+        if ended := re.search(r"SLURM-job '(\S+)' failed\b(?s:.*?)'([A-Z_]+)'", self.text):
+            return STATES.get(ended[2], "no message from its notebook (SLURM's job %s)") % ended[1]
+        if refused := re.search(r"sbatch failed\. The error message was '((?s:.+?))'\.$", self.text, re.MULTILINE):
+            return f"SLURM did not take it ({' '.join(refused[1].split())})"
+        if broken := re.search(r"submission failed with exception: (.+)", self.text):
+            return f"it could not be submitted ({broken[1].strip()})"
         return NO_MESSAGE
 
     def logs(self) -> list[Path]:
         """Log files beside the executed notebook, as SLURM's of the job."""
-        listed = re.search(r"^\s+log: (.+?)(?: \(check log file.*)?$", "\n".join(self.lines), re.MULTILINE)
-        paths = [Path(path) for path in listed.group(1).split(", ")] if listed else []
+        listed = re.search(r"^\s+log: (.+?)(?: \(check log file.*)?$", self.text, re.MULTILINE)
+        paths = map(Path, listed[1].split(", ") if listed else ())
         return [path for path in paths if path != self.job.executed and path.exists()]
 
 
@@ -245,16 +227,14 @@ class WorkflowProfile:
         """Snakemake's arguments beside the profile: where logs go, how the study's jobs are called, how to ask."""
         words = [] if {"jobs", "cores"} & self.settings.keys() else ["--jobs", str(jobs)]
         if self.slurm:
-            told = {"slurm-logdir": str(runs / "slurm"), "slurm-jobname-prefix": job_prefix(runs)}
-            told |= {} if _has_accounting() else {"slurm-status-command": "squeue"}
-            words += [word for k, v in told.items() if k not in self.settings for word in (f"--{k}", v)]
+            given = {"slurm-logdir": str(runs / "slurm"), "slurm-jobname-prefix": job_prefix(runs)}
+            given |= {} if _has_accounting() else {"slurm-status-command": "squeue"}
+            words += [word for k, v in given.items() if k not in self.settings for word in (f"--{k}", v)]
         return words
 
     def check(self, gpus: set[int]) -> None:
         """UserError where SLURM is not there or would not take jobs with these numbers of GPUs; does nothing else."""
-        if not self.slurm:
-            return
-        sends = f"{self.folder} sends jobs to SLURM"
+        sends, asked = f"{self.folder} sends jobs to SLURM", self.settings.get("default-resources", {})
         if not importlib.util.find_spec(PLUGIN.replace("-", "_")):
             raise UserError(f"{sends}, and {PLUGIN} is not installed: `pip install -c constraints.txt {PLUGIN}`.")
         if absent := [name for name in PROGRAMS if not shutil.which(name)]:
@@ -262,30 +242,25 @@ class WorkflowProfile:
                 f"{sends}, and there is none here ({', '.join(absent)} not on the PATH): give the command on a login "
                 f"node of a cluster, or without --workflow-profile to run on this machine."
             )
-        if self._plugin_chooses:
-            _ask("sinfo", "-h")
+        if {"cluster", "clusters", "slurm_cluster"} & asked.keys() or "slurm-partition-config" in self.settings:
+            _ask("sinfo", "-h")  # only the plugin knows which partition or which of several clusters a job goes to
             return
         partition = self._partition()
-        self._check_account()
-        self._check_memory_of_jobs()
-        if not any(not state.startswith(NOT_UP) for state in _ask("sinfo", "-h", "-p", partition, "-o", "%T").split()):
+        self._check_plugin()
+        if all(state.startswith(NOT_UP) for state in _ask("sinfo", "-h", "-p", partition, "-o", "%T").split()):
             print(f"No node of SLURM's partition {partition} is up at present: jobs wait until one is.")
             return
         for count in sorted(gpus):
             self._check_submission(partition, count)
 
-    @property
-    def _plugin_chooses(self) -> bool:
-        """Whether only the plugin knows which partition or which of several clusters a job goes to."""
-        clusters = {"cluster", "clusters", "slurm_cluster"} & self.settings.get("default-resources", {}).keys()
-        return bool(clusters) or "slurm-partition-config" in self.settings
-
     def _partition(self) -> str:
         """The partition that jobs go to (or several, with commas between), checked with its time limit."""
+        from snakemake_executor_plugin_slurm.utils import time_to_seconds
+
         lines = [line.partition(" ") for line in _ask("sinfo", "-a", "-h", "-o", "%P %l").splitlines()]
-        limits = {name.rstrip("*"): limit.strip() for name, _, limit in lines}
-        default = next((name.rstrip("*") for name, _, _ in lines if name.endswith("*")), None)
-        partition = str(self.resources.get("slurm_partition", default or ""))
+        limits = {name.rstrip("*"): time_to_seconds(limit) / 60 or math.inf for name, _, limit in lines}
+        default = next((name.rstrip("*") for name, _, _ in lines if name.endswith("*")), "")
+        partition = str(self.resources.get("slurm_partition", default))
         there = f"{self.folder}/config.yaml; SLURM has {', '.join(limits)}"
         if not partition:
             raise UserError(f"SLURM has no default partition: name one as slurm_partition in {there}.")
@@ -293,7 +268,7 @@ class WorkflowProfile:
             if name not in limits:
                 other = hint(name, limits, "name one of those.")
                 raise UserError(f"SLURM has no partition {name!r} (slurm_partition in {there}): {other}")
-        asked, limit = self.resources.get("runtime", 0), max(minutes(limits[name]) for name in partition.split(","))
+        asked, limit = self.resources.get("runtime", 0), max(limits[name] for name in partition.split(","))
         if asked > limit:
             raise UserError(
                 f"Jobs ask for {asked} minutes and SLURM's partition {partition} gives {limit:.0f}: lower runtime in "
@@ -301,23 +276,17 @@ class WorkflowProfile:
             )
         return partition
 
-    def _check_account(self) -> None:
-        """UserError where the plugin would not submit for the account that the profile names."""
+    def _check_plugin(self) -> None:
+        """UserError where the plugin would not submit for the profile's account, or could not see how a job ended."""
         from snakemake_executor_plugin_slurm.accounts import WorkflowError, validate_account
-
-        for account in re.split(r"[,\s]+", str(self.resources.get("slurm_account") or "")):
-            try:
-                _ = validate_account(account, logging.getLogger(__name__)) if account else None
-            except (WorkflowError, OSError) as error:
-                reason = " ".join(str(error).split())
-                raise UserError(
-                    f"slurm_account {account!r} in {self.folder}/config.yaml is none to submit with: {reason}"
-                ) from None
-
-    def _check_memory_of_jobs(self) -> None:
-        """UserError where neither sacct nor squeue would tell how a job ended: Snakemake would wait for ever."""
         from snakemake_executor_plugin_slurm.job_status_query import get_min_job_age
 
+        for account in filter(None, re.split(r"[,\s]+", str(self.resources.get("slurm_account") or ""))):
+            try:
+                validate_account(account, logging.getLogger(__name__))
+            except (WorkflowError, OSError) as error:
+                place, reason = f"slurm_account {account!r} in {self.folder}/config.yaml", " ".join(str(error).split())
+                raise UserError(f"{place} is none to submit with: {reason}") from None
         seconds = None if _has_accounting() else get_min_job_age()
         if seconds is not None and seconds < REMEMBERED_SECONDS:
             raise UserError(
@@ -332,19 +301,16 @@ class WorkflowProfile:
 
         account = shlex.quote(str(self.resources.get("slurm_account") or ""))
         job = SimpleNamespace(resources=_Resources(self.resources | {"gpu": gpus}), threads=1, is_group=lambda: False)
-        told = {"run_uuid": "check", "slurm_logfile": "/dev/null", "comment_str": "check", "workdir": None}
-        told |= {
-            "partition": f"-p {shlex.quote(partition)}",
-            "account": f"-A {shlex.quote(account)}" if account else "",
-        }
-        return shlex.split(get_submit_command(job, told) + set_gres_string(job))
+        given = {"run_uuid": "check", "slurm_logfile": "/dev/null", "comment_str": "check", "workdir": None}
+        given |= {"partition": f"-p {shlex.quote(partition)}", "account": account and f"-A {shlex.quote(account)}"}
+        return shlex.split(get_submit_command(job, given) + set_gres_string(job))
 
     def _check_submission(self, partition: str, gpus: int) -> None:
         words = [*self.submission(partition, gpus), "--test-only", "--wrap", "true"]
         done = subprocess.run(words, capture_output=True, text=True, stdin=subprocess.DEVNULL)
         if done.returncode:
-            kept = ("-p", "-A", "-t", "--mem", "--nodes", "--cpus-per-task", "--gpus", "--gres", "--qos", "-C")
-            asked = re.findall(rf"(?:{'|'.join(kept)})(?:=| )\S+", " ".join(words))
+            kept = "-p|-A|-t|--mem|--nodes|--cpus-per-task|--gpus|--gres|--qos|-C"
+            asked = re.findall(rf"(?:{kept})(?:=| )\S+", " ".join(words))
             raise UserError(
                 f"SLURM would refuse a job of the study ({_last_line(done.stderr)}): see default-resources in "
                 f"{self.folder}/config.yaml and the study's hardware.gpus; it would be asked for {' '.join(asked)}."
@@ -363,13 +329,6 @@ def job_prefix(runs: Path) -> str:
     return f"rdlib-{name}-{hashlib.sha256(str(runs.resolve()).encode()).hexdigest()[:8]}"
 
 
-def minutes(limit: str) -> float:
-    """Minutes of a time limit as sinfo writes it (`7-00:00:00`, `30:00`); infinite where there is none."""
-    from snakemake_executor_plugin_slurm.utils import time_to_seconds
-
-    return time_to_seconds(limit) / 60 or math.inf
-
-
 def jobs_of(runs: Path) -> dict[str, str]:
     """Jobs that the study in this folder has in SLURM: their states, by SLURM's number."""
     lines = _ask("squeue", "-h", "--user", getpass.getuser(), "--format", "%i|%T|%j").splitlines()
@@ -382,18 +341,14 @@ class Placed:
 
     Snakemake's plugin (2.8.0) forgets its jobs once their states could not be had for a while, as after a restart of
     the controller, and Snakemake then waits for them for ever. It is ended, and `lost` set, when SLURM has had no job
-    of the study for `seconds` in which Snakemake, which asks at least every three minutes, said nothing.
+    of the study for `seconds` in which Snakemake, which asks at least every three minutes, said nothing (`heard`: when
+    it last did; `submitted`: whether it has given SLURM a job).
     """
 
     def __init__(self, runs: Path, seconds: float = 300, interval: float = 30) -> None:
         self.runs, self.seconds, self.interval = runs, seconds, interval
         self.lost = self.submitted = False
         self.heard = time.monotonic()
-
-    def hear(self, line: str) -> None:
-        """Take note of a line that Snakemake has written."""
-        self.heard = time.monotonic()
-        self.submitted = self.submitted or " has been submitted with SLURM jobid " in line
 
     def watch(self, process: subprocess.Popen) -> None:
         """Look after a Snakemake process, in a thread, until it ends."""
@@ -407,14 +362,14 @@ class Placed:
                 none_since = None if jobs_of(self.runs) else none_since or time.monotonic()
             except UserError:  # SLURM does not answer
                 none_since = None
-            quiet_since = max(self.heard, none_since or self.heard)
-            if none_since and self.submitted and time.monotonic() - quiet_since > self.seconds:
+            if none_since and self.submitted and time.monotonic() - max(self.heard, none_since) > self.seconds:
                 self.lost = True
                 process.kill()
                 return
 
-    def cancel(self) -> None:
-        """Cancel them all."""
+    def cancel(self, process: subprocess.Popen) -> None:
+        """End Snakemake, which would sleep for minutes first, or at SIGTERM wait for its jobs, and cancel those."""
+        process.kill()
         if jobs := jobs_of(self.runs):
             _ask("scancel", *jobs)
 
@@ -424,16 +379,12 @@ def clear_earlier_jobs(runs: Path, seconds: float = 10) -> None:
 
     Two jobs of one notebook would get into each other's way; what runs is computed anyhow, and found done.
     """
-    waiting = [number for number, state in jobs_of(runs).items() if state == "PENDING"]
-    if waiting:
+    if waiting := [number for number, state in jobs_of(runs).items() if state == "PENDING"]:
         _ask("scancel", "--state=PENDING", *waiting)
     try:
-        if running := jobs_of(runs):
-            numbers = " ".join(running)
-            print(
-                f"Waiting for jobs of an earlier run that are still at work (`scancel {numbers}` ends them).",
-                flush=True,
-            )
+        if running := " ".join(jobs_of(runs)):
+            at_work = f"still at work (`scancel {running}` ends them)."
+            print(f"Waiting for jobs of an earlier run that are {at_work}", flush=True)
         while jobs_of(runs):
             time.sleep(seconds)
     except KeyboardInterrupt:
