@@ -314,6 +314,9 @@ def test_constants_name_settings_that_exist_and_every_setting_of_the_method_is_o
     ppo = paper.hyperparameter_table(settings, ["ppo"])
     assert list(ppo["paper_batch_size"]) == [20, 4, 20, 4, 10, 2, 10, 2]
     assert set(ppo["study_batch_size"]) == {str(settings["ppo"]["minibatch_size"])}
+    settings["cells"] = [{"dataset": "gsm", "settings": {"ppo.minibatch_size": 7}}]
+    sizes = paper.hyperparameter_table(settings, ["ppo"]).groupby("dataset")["study_batch_size"].agg(set)
+    assert sizes["gsm8k"] == {"7"} and "7" not in sizes["mmlu_pro"]
 
 
 def test_the_papers_tables_are_whole():

@@ -17,7 +17,7 @@ from conftest import REPOSITORY
 
 from rdlib import numerics
 from rdlib.engines import vllm_policy
-from rdlib.evidence import documents, gpu_rows, prose
+from rdlib.evidence import documents, gpu_rows
 from rdlib.study.memory import LENGTHS, configuration
 from scripts import gpu_check, gpu_jobs, gpu_plan, gpu_sizes
 
@@ -206,10 +206,10 @@ def test_without_a_result_of_a_card_the_dry_run_says_that_none_was_seen(tmp_path
 
 def page(name: str, root: Path) -> str:
     """A page of docs/ with the cards of another root."""
-    computed = {one.__name__: prose.Rows(one(root), one.__name__) for one in (gpu_rows.cards, gpu_rows.card_rows)}
+    computed = {one.__name__: documents.Rows(one(root), one.__name__) for one in (gpu_rows.cards, gpu_rows.card_rows)}
     other = documents.tables_of(REPOSITORY)
     text = (REPOSITORY / f"docs/templates/{name}.md.j2").read_text(encoding="utf-8")
-    return prose.fill(
+    return documents.fill(
         text, name, table=lambda name, *words, **equal: (
             computed[name].where(*words, **equal) if name in computed else other(name, *words, **equal)
         )

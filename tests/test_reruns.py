@@ -87,7 +87,7 @@ def other_weights(root: Path, code: Path) -> None:
 
 
 def commented(root: Path, code: Path) -> None:
-    in_module("method/sft.py", "IGNORED = -100", "IGNORED = -100  # as torch has it\n\n\n")(root, code)
+    in_module("method/labelled_positions.py", "without loss", "that is not learnt")(root, code)
     in_module("method/voting.py", '"""The most frequent answer', '"""An answer')(root, code)
 
 

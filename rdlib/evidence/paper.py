@@ -122,7 +122,7 @@ def _setting_of_cell(settings: dict, key: str, row) -> Any:
     """A setting in the cell of a row of the paper's table: the profile's `cells` come before its sections."""
     found = lookup(settings, key)
     names = {"dataset": BENCHMARKS, "teacher": TEACHERS, "student": STUDENTS}
-    for cell in settings.get("tables.cells", []):
+    for cell in settings.get("cells", []):
         axes = [axis for axis in names if cell.get(axis) is not None]
         if all(names[axis].get(cell[axis]) == getattr(row, axis) for axis in axes):
             found = cell["settings"].get(key, found)
