@@ -178,7 +178,8 @@ def plot_lines(table: pd.DataFrame, x: tuple[str, str], by: str, values: dict[st
     panels = sns.relplot(long, x=x[0], y="value", col="variable", kind="line", **options)
     for ax, label in zip(panels.axes.flat, values.values(), strict=True):
         ax.set(title="", xlabel=x[1], ylabel=label)
-    sns.move_legend(panels, "upper center", bbox_to_anchor=(0.5, 0), ncols=3, title=None)
+    panels.tight_layout(w_pad=2)
+    sns.move_legend(panels, "upper center", bbox_to_anchor=(0.5, 0), ncols=min(5, table[by].nunique()), title=None)
 
 
 def evaluation_stages(cell: Stage, methods: list[str]) -> tuple[Stage, ...]:
