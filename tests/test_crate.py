@@ -147,10 +147,11 @@ def test_in_its_own_folder_a_crate_copies_nothing_and_leaves_a_readme(run, readm
 
 
 def test_no_folder_of_the_machine_is_in_the_metadata(run, tmp_path):
-    settings = {"datasets": {"mine": {"path": "/home/someone/questions.jsonl"}}}
+    elsewhere = tmp_path / "someone"
+    settings = {"datasets": {"mine": {"path": str(elsewhere / "questions.jsonl")}}}
     artifacts.write_json(run / "results/seed0/settings.json", settings)
     text = crate.write(run, tmp_path / "crate").read_text(encoding="utf-8")
-    assert '"questions.jsonl"' in text and "/home/someone" not in text
+    assert '"questions.jsonl"' in text and str(elsewhere) not in text
 
 
 def test_released_seeds_are_described_without_their_stages(tmp_path):

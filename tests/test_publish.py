@@ -25,6 +25,7 @@ STAGES = (
     "07_evaluate 08_ablation_lambda 09_ablation_data_ratio 10_ablation_reward_source 11_ablation_correctness"
 ).split()
 DRAWN = ["12_paper_tables_and_figures", "13_reviewer_questions"]
+TEMPORARY, ROOTS, HOMES = (f"/{name}" for name in ("tmp", "root", "home"))
 NO_FOLDER = "http://host/home/x, gsm/strong/small, 3 /4 and </table>, 7 / 2 = 3.5"
 
 
@@ -73,8 +74,11 @@ BOTH = display(text_html="<b>1</b>", text_plain="1", application_javascript="ale
         ([display(application_javascript="alert(1)")], []),
         ([BOTH], [display(text_html="<b>1</b>", text_plain="1")]),
         ([stream(f"{ROOT}/runs/micro/gsm: done")], [stream("runs/micro/gsm: done")]),
-        ([stream("in /tmp/abc/def.txt, line 3")], [stream("in def.txt, line 3")]),
-        ([display(text_html="(/root/x/y.py) <td>/home/me/a.csv</td>")], [display(text_html="(y.py) <td>a.csv</td>")]),
+        ([stream(f"in {TEMPORARY}/abc/def.txt, line 3")], [stream("in def.txt, line 3")]),
+        (
+            [display(text_html=f"({ROOTS}/x/y.py) <td>{HOMES}/me/a.csv</td>")],
+            [display(text_html="(y.py) <td>a.csv</td>")],
+        ),
         ([stream(NO_FOLDER)], [stream(NO_FOLDER)]),
     ],
 )

@@ -32,6 +32,7 @@ def score_alone(model: PreTrainedModel) -> None:
 
     @functools.wraps(type(model).forward)  # whose signature transformers reads
     def forward(self, *args, fused_lm_head: bool = False, labels: Tensor | None = None, **kwargs):
+        """TRL's fused forward for `labels` [B, T], by labelled positions where that saves time; else TRL's own."""
         head = self.get_output_embeddings()
         with_router = kwargs.get("output_router_logits")
         if fused_lm_head and labels is not None and not with_router and _is_worth_it(head, labels):
