@@ -121,7 +121,7 @@ def title(cell: str, benchmark: str | None = None, lines: int = 2) -> str:
     return cell_label(benchmark or dataset, teacher, student, lines)
 
 
-def grid(rows: int, columns: int, width: float = 7.0, height: float = 2.4, **options) -> tuple[Figure, np.ndarray]:
+def grid(rows: int, columns: int, width: float = 7.0, height: float = 2.4, **options: Any) -> tuple[Figure, np.ndarray]:
     """A figure with rows x columns axes (a 2-d array); the page's width and a row's height in inches."""
     size = (width, height * rows + 0.5)
     return plt.subplots(rows, columns, figsize=size, layout="constrained", squeeze=False, **options)

@@ -130,7 +130,7 @@ def dots(
     known: Mapping[str, Look],
     size: tuple[float, float],
     label: str,
-    **options,
+    **options: Any,
 ) -> Figure:
     """A figure of `draw_dots`, which has the other arguments, with a label of the values; `size` in inches."""
     figure = looks.blank(*size)

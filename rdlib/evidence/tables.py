@@ -6,8 +6,9 @@ Accuracies are in per cent (columns `*_pct`), differences in percentage points (
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -24,7 +25,7 @@ ORDER |= {"student": paper.STUDENTS, "method": paper.METHODS}
 # --- order and selection ------------------------------------------------------------------------------------
 
 
-def in_order(names, known) -> list[str]:
+def in_order(names: Iterable[Any], known: Iterable[Any]) -> list[str]:
     """The names that occur, the known ones first and in their order, the rest sorted."""
     names = set(pd.unique(names) if isinstance(names, pd.Series) else names)  # a column of text is slow to walk
     return [name for name in known if name in names] + sorted(names - set(known))
@@ -57,7 +58,7 @@ def as_found(table: pd.DataFrame, *columns: str) -> pd.DataFrame:
     return table.assign(**{name: pd.Categorical(table[name], table[name].unique(), ordered=True) for name in columns})
 
 
-def select(table: pd.DataFrame, **values) -> pd.DataFrame:
+def select(table: pd.DataFrame, **values: Any) -> pd.DataFrame:
     """The rows in which each named column has the given value."""
     found = np.ones(len(table), dtype=bool)
     for column, value in values.items():
@@ -100,7 +101,9 @@ def method_rows(
 # --- a row a group ------------------------------------------------------------------------------------------
 
 
-def rows_of(table: pd.DataFrame, by: Sequence[str], row: Callable[[pd.DataFrame], dict], sort=False) -> pd.DataFrame:
+def rows_of(
+    table: pd.DataFrame, by: Sequence[str], row: Callable[[pd.DataFrame], dict], sort: bool = False
+) -> pd.DataFrame:
     """A row for each combination of values of some columns, in order of the table: these, and what `row` makes."""
     groups = table.groupby(list(by), sort=sort, observed=True, dropna=False)
     return pd.DataFrame([dict(zip(by, values, strict=True)) | row(part) for values, part in groups])
