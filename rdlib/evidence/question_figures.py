@@ -66,18 +66,22 @@ def label_noise(table: pd.DataFrame) -> Figure:
 def thresholds(table: pd.DataFrame) -> Figure:
     """What the vote's threshold trades: label accuracy against coverage, and the failure ratio.
 
-    A line a teacher and dataset, in the teacher's colour; the first dataset's markers are filled.
+    A line a teacher and dataset, in the teacher's colour; the first dataset's markers are filled. An area is the
+    interval of one seed's questions, its ends averaged over seeds.
     """
     figure, axes = looks.grid(1, 2, width=7.2, height=2.7)
     left, right = axes[0]
-    shares = ["coverage", "label_accuracy", "failure_ratio"]
-    shown = (100 * table.groupby(["dataset", "teacher", "threshold"])[shares].mean()).reset_index()
+    table = table.assign(failure_low=1 - table["coverage_high"], failure_high=1 - table["coverage_low"])
+    accuracy = ["label_accuracy", "label_accuracy_low", "label_accuracy_high"]
+    failure = ["failure_ratio", "failure_low", "failure_high"]
+    means = table.groupby(["dataset", "teacher", "threshold"])[["coverage", *accuracy, *failure]].mean()
+    shown = (100 * means).reset_index()
     for (dataset, teacher), part in shown.groupby(["dataset", "teacher"]):
         look = looks.look(looks.TEACHERS, teacher)
         style = {"markerfacecolor": look.color if dataset == table["dataset"].iloc[0] else "white"}
         style |= {"label": f"{looks.benchmark_label(dataset)}, {look.label}"}
-        plots.line(left, part["coverage"], part, ["label_accuracy"], look, **style)
-        plots.line(right, part["threshold"], part, ["failure_ratio"], look, **style)
+        plots.line(left, part["coverage"], part, accuracy, look, **style)
+        plots.line(right, part["threshold"], part, failure, look, **style)
     left.set(xlabel="questions with a pseudo-label (%)", ylabel="pseudo-labels equal to gold (%)")
     right.set(xlabel="threshold of the vote", ylabel="failure ratio (%)")
     return looks.legend_below(figure, right.get_legend_handles_labels()[0], columns=2)
