@@ -197,6 +197,28 @@ def test_a_rerun_in_another_mode_joins_the_seed_whose_settings_it_has(folders, t
     assert results.read(released / "seed1").experiments.keys() >= {"main", "R1"}
 
 
+def test_an_experiment_joins_a_seed_that_has_a_rerun_in_another_mode(folders, tmp_path):
+    """The rerun's stages repeat those of the main grid with a content of their own, which makes nothing outdated."""
+    run, released = folders
+    release.release(run, released)
+
+    def rerun(record) -> None:
+        """Add the main grid's stages again, as another profile makes them."""
+        main_grid = record["experiments"]["main"]
+        stages = {f"native/{results.unnamed(k)}": v | {"content": "native"} for k, v in main_grid["stages"].items()}
+        record["experiments"]["rounding"] = main_grid | {"profile": "params/rounding.yaml", "stages": stages}
+
+    change_record(released / "seed0", rerun)
+    newer = tmp_path / "newer"
+    change_record(write_seed(newer, 0, question="1111"), keep("R1"))
+    release.release(newer, released)
+    assert results.read(released / "seed0").experiments.keys() == {"main", "R1", "rounding"}
+    (label,) = list(read_record(released / "seed0")["experiments"]["main"]["stages"])[:1]
+    set_content(newer / "seed0", "R1", "changed", label)
+    with pytest.raises(UserError, match="stages of main and rounding came out other than released"):
+        release.release(newer, released)
+
+
 # ---- what is released
 
 RELEASED = ROOT / "figures" / "results"

@@ -61,10 +61,10 @@ class Seed:
         return self.record["experiments"]
 
     def contents(self, names: Iterable[str]) -> dict[str, str]:
-        """The content of every stage of some experiments, by label without the profile's name."""
+        """The content of every stage of some experiments, by label."""
         found = [self.experiments[name] for name in names if name in self.experiments]
         stages = (item for one in found for item in one["stages"].items())
-        return {unnamed(label): one["content"] for label, one in stages}
+        return {label: one["content"] for label, one in stages}
 
 
 def name_of(experiment: Experiment) -> str:
@@ -347,11 +347,14 @@ def _write_parquet(path: Path, table: pd.DataFrame) -> None:
 
 
 def outdated(old: Seed, new: Seed) -> list[str]:
-    """The experiments of `old` that `new` does not have, and with which it shares a stage that came out differently."""
+    """The experiments of `old` that `new` does not have, and with which it shares a stage that came out differently.
+
+    Stages of two profiles are not compared, but a rerun by another profile goes with the stage that it repeats.
+    """
     kept = [name for name in old.experiments if name not in new.experiments]
     before, now = old.contents(old.experiments), new.contents(new.experiments)
-    changed = {label for label, content in now.items() if before.get(label, content) != content}
-    return [name for name in kept if changed & set(old.contents([name]))]
+    changed = {unnamed(label) for label, content in now.items() if before.get(label, content) != content}
+    return [name for name in kept if changed & set(map(unnamed, old.contents([name])))]
 
 
 def merged(old: Seed | None, new: Seed) -> Seed:
