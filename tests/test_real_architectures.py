@@ -152,8 +152,7 @@ def test_an_adapter_is_no_model(tmp_path):
 @pytest.mark.parametrize("kind", ["mixtral", "qwen3_moe"])
 def test_a_mixture_that_asks_for_its_routers_loss_is_sampled(tmp_path, kind):
     """As checkpoints do that were trained with that loss; transformers cannot compute it beside a cache."""
-    few = {"num_local_experts": 4, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16}
-    make_model(kind, output_router_logits=True, **few).save_pretrained(tmp_path)
+    make_model(kind, output_router_logits=True).save_pretrained(tmp_path)
     model, tokenizer = models.load_causal_lm(tmp_path), make_tokenizer()
     model.generation_config.eos_token_id = ENDS
     groups = TransformersEngine(model, tokenizer, 8, 12).generate([Request(p, 1, 0.0) for p in PROMPTS], 0)

@@ -51,6 +51,8 @@ MORE = {
     "mamba": {"state_size": 4},
     "rwkv": {"attention_hidden_size": 32, "context_length": 128},
     "olmoe": {"num_experts": 2, "num_experts_per_tok": 1},
+    "qwen3_moe": {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16},
+    "mixtral": {"num_local_experts": 4, "num_experts_per_tok": 2},
     "gemma3_text": {"sliding_window": 8, "layer_types": ["sliding_attention", "full_attention"]},
     "gemma2": {"query_pre_attn_scalar": 8, "sliding_window": 8},
     "gemma4_text": {
