@@ -25,8 +25,9 @@ from rdlib.method.policy import policy_source
 from rdlib.method.reward_model import Response
 from rdlib.study.specification import BASELINES
 from rdlib.tasks import answers
-from rdlib.tasks.prompts import STOP, THINK, Encoder, Prompt
+from rdlib.tasks.prompts import STOP, Encoder, Prompt
 from rdlib.tasks.questions import read_questions
+from rdlib.tasks.spoken import THINK
 
 SP, SN, TP = reward_model.STUDENT_POSITIVE, reward_model.STUDENT_NEGATIVE, reward_model.TEACHER_POSITIVE
 

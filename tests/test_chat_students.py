@@ -139,8 +139,20 @@ def test_distillation_is_on_the_ids_that_both_have(study, tmp_path, monkeypatch,
     assert trainer.model.config.vocab_size == trainer.model.lm_head.weight.grad.shape[0] == 400
 
 
+def test_a_mixture_of_experts_is_trained_by_the_papers_losses_alone(tmp_path):
+    """TRL would add its router's loss, with which no response can be sampled for the validation."""
+    root = make_study(tmp_path, "qwen3_moe", teacher_rows=400)
+    stage = stage_of(root, "03_sft_warmup")
+    stage.run_with_inputs()
+    assert "aux_loss" not in stage.table("history")
+    saved = json.loads((stage.folder / "model/config.json").read_text())
+    assert not saved["output_router_logits"]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(("student", "template"), [("lfm2", CHATML), ("qwen2", THINKING), ("llama", LLAMA_3)])
+@pytest.mark.parametrize(
+    ("student", "template"), [("lfm2", CHATML), ("qwen3_moe", CHATML), ("qwen2", THINKING), ("llama", LLAMA_3)]
+)
 def test_the_chain_with_other_students_and_ppo_scores_whole_turns(tmp_path, monkeypatch, student, template):
     """One with a state and without a classification class; one whose template opens the thinking; and one that begins
     with a BOS and a turn of the system, and trims what is said. A rollout that ended has its end of turn last.
@@ -154,7 +166,7 @@ def test_the_chain_with_other_students_and_ppo_scores_whole_turns(tmp_path, monk
     monkeypatch.setattr(rl.RewardFunction, "__call__", spy)
     root = make_study(tmp_path, student, template, 400)
     stage_of(root, "06_ppo").run_with_inputs()
-    for method in ("ours", "grpo") if student == "lfm2" else ():
+    for method in {"lfm2": ("ours", "grpo"), "qwen3_moe": ("ours", "dpo", "grpo")}.get(student, ()):
         answers = stage_of(root, "07_evaluate", method).run_with_inputs().table("answers")
         assert len(answers) == 4 and answers["answer"].notna().any()
     warm = stage_of(root, "04_student_responses").table("responses")

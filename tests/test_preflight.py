@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,8 @@ def check(root: Path, *methods: str) -> None:
 
 LORA = {"training": {"lora": {"r": 2, "alpha": 4, "target_modules": ["q_proj"]}}}
 ALL = {"training": {"lora": {"r": 2, "alpha": 4}}}
+HEAD = {"sft": {"epochs": 1, "batch_size": 8, "learning_rate": 1e-3, "max_length": 400, "responses_per_question": 1}}
+HEAD["sft"]["lora"] = {"r": 2, "alpha": 4, "target_modules": ["q_proj", "lm_head"]}
 REFUSED = [
     ("gemma2", {}, {}, r"06_ppo: PPO does not support small .* \(final_logit_softcapping 30.0\)"),
     ("granite", {}, {"logits_scaling": 4.0}, r"PPO does not support small .* \(logits_scaling 4.0\)"),
@@ -51,6 +54,7 @@ REFUSED = [
     ("mamba", ALL, {}, "training.lora does not fit small .* 'out_proj' is incompatible"),
     ("gpt2", {}, {"max_position_embeddings": 32}, "do not fit into the model's context of 32"),
     ("qwen2", {}, {"vocab_size": 290}, "has the token .* the model's embedding has 290 rows"),
+    ("qwen2", HEAD, {"tie_word_embeddings": True}, "sft.lora does not fit small .* embedding are one matrix"),
 ]
 
 
@@ -68,11 +72,60 @@ def test_what_cannot_work_is_said_before_the_first_notebook(plain, tmp_path, kin
 
 
 @pytest.mark.parametrize("kind", ["granite", "olmoe", "gemma4_text", "gpt2"])
-def test_what_works_passes_without_weights(plain, tmp_path, kind):
+def test_what_works_passes_without_reading_weights(plain, tmp_path, monkeypatch, kind):
     root = with_student(plain, tmp_path, kind)
-    for file in (root / "student").glob("*.safetensors"):
-        file.unlink()
+    monkeypatch.delattr(models, "_load_model")
     check(root, "ours", "grpo", "distillation")
+
+
+CONFIGS = [
+    ({"quantization_config": {"quant_method": "gptq", "bits": 4}}, "is quantized .gptq., and cannot be trained"),
+    ({"quantization_config": {"quant_method": "fp8"}}, "is quantized .fp8., and cannot be trained"),
+    ({"model_type": "t5"}, "cannot build small .t5. .Unrecognized configuration class"),
+    ({"pad_token_id": 5000}, "cannot build small .qwen2. .Padding_idx must be within num_embeddings"),
+    ({"attn_implementation": "flash_attention_2"}, "cannot build small .qwen2. .FlashAttention2"),
+    ({"model_type": "new", "auto_map": {"AutoConfig": "c.C"}}, "cannot be loaded .* contains custom code"),
+    ({"model_type": "qwen99"}, "cannot be loaded .* Transformers does not recognize this architecture"),
+]
+
+
+@pytest.mark.parametrize(("config", "said"), CONFIGS)
+def test_what_a_configuration_tells_is_said_before_the_first_notebook(plain, tmp_path, config, said):
+    root = with_student(plain, tmp_path, "qwen2")
+    path = root / "student/config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | config))
+    with pytest.raises(UserError, match=said):
+        check(root, "sft")
+
+
+FILES = ["adapter", "bin", "shard", "cut"]
+
+
+@pytest.mark.parametrize("files", FILES)
+def test_files_of_weights_that_are_not_there_are_said_before_the_first_notebook(plain, tmp_path, files):
+    root = with_student(plain, tmp_path, "qwen2")
+    folder = root / "student"
+    whole = folder / "model.safetensors"
+    if files == "adapter":
+        save_settings(folder, "adapter_config.json", peft_type="LORA")
+    elif files == "bin":
+        whole.rename(folder / "pytorch_model.bin")
+    elif files == "shard":
+        models.load_causal_lm(folder).save_pretrained(folder, max_shard_size="20KB")
+        sorted(folder.glob("model-*.safetensors"))[-1].unlink()
+    else:
+        whole.write_bytes(whole.read_bytes()[:-100])
+    with pytest.raises(UserError, match="is an adapter" if files == "adapter" else "cannot be read from model"):
+        check(root, "sft")
+
+
+def test_a_template_that_refuses_examples_is_said_before_in_context_learning_alone(plain, tmp_path):
+    root = with_student(plain, tmp_path, "qwen2")
+    one = "{% if messages | length > 2 %}{{ raise_exception('a single turn') }}{% endif %}"
+    save_tokenizer(root / "student", one + CHATML, make_tokenizer(None, None, "</s>"))
+    check(root, "sft")
+    with pytest.raises(UserError, match="refuses user and assistant turns .a single turn."):
+        check(root, "icl")
 
 
 def test_a_model_with_a_state_is_said_to_be_slower(plain, tmp_path, capsys):

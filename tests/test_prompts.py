@@ -17,8 +17,10 @@ from tiny_models import (
     make_tokenizer,
     save_settings,
     save_tokenizer,
+    sentencepiece_like,
 )
 from tokenizers.pre_tokenizers import Sequence, WhitespaceSplit
+from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerFast
 
 from rdlib.engines import models
@@ -127,6 +129,32 @@ def test_bos_and_end_token_come_once_and_the_whole_is_what_the_template_renders(
     assert row["labels"] == [IGNORED] * len(start) + ids[len(start) :]
 
 
+@pytest.mark.parametrize("legacy", [False, True])
+@pytest.mark.parametrize(
+    "template", [CHATML, BRACKETS, CHATML.replace("<|im_end|>", "</s>").replace("<|im_start|>", "")]
+)
+@pytest.mark.parametrize("text", ["Yes, it is 42.\n#### 42", "é ≠ 7"])
+def test_a_tokenizer_that_puts_a_space_before_any_text_puts_none_before_an_answer(tmp_path, legacy, template, text):
+    """As sentencepiece does; an answer tokenized alone would begin with a space that the model never says."""
+    tokenizer = models.load_tokenizer(save_tokenizer(tmp_path, template, sentencepiece_like(legacy)))
+    assert tokenizer.tokenize("Yes")[0].startswith("▁")
+    encode = Encoder({"q": asked()}, tokenizer)
+    ids = encode("q", text, True)
+    turns = [*asked().chat, {"role": "assistant", "content": text}]
+    assert tokenizer.apply_chat_template(turns, return_dict=False)[: len(ids)] == ids
+    assert prompts.said(tokenizer, ids[len(encode.prompts["q"]) :], True).strip() == text
+
+
+def test_a_separator_that_a_tokenizer_puts_behind_any_text_is_not_in_the_prompt(tmp_path):
+    core = byte_level(["[CLS]", "[SEP]", "<pad>", "<end>"], ["What is 7 * 6? Yes, it is 42."])
+    core.post_processor = TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 0), ("[SEP]", 1)])
+    own = {"eos_token": "<end>", "pad_token": "<pad>", "cls_token": "[CLS]", "sep_token": "[SEP]"}
+    made = PreTrainedTokenizerFast(tokenizer_object=core, **own)
+    tokenizer = models.load_tokenizer(save_tokenizer(tmp_path, made=made))
+    encoder = Encoder({"q": asked()}, tokenizer)
+    assert encoder.joint == " " and 1 not in encoder("q", "It is 42.", True) and encoder.prompts["q"][0] == 0
+
+
 @pytest.mark.parametrize("eos", ["</s>", "<|im_end|>", "<|im_start|>"])
 @pytest.mark.parametrize("pad", [None, "<|im_end|>", "<pad>"])
 def test_the_end_token_is_the_templates_and_never_the_padding(tmp_path, eos, pad):
@@ -205,6 +233,61 @@ def test_control_tokens_that_are_not_marked_as_special_are_spelled(tmp_path):
     tokenizer = models.load_tokenizer(save_tokenizer(tmp_path, CHATML, made))
     ids = encode(tokenizer, asked("What is <|user|>?"))
     assert tokenizer.convert_tokens_to_ids("<|user|>") not in ids and "What is <|user|>?" in tokenizer.decode(ids)
+
+
+def test_an_end_of_turn_that_is_not_marked_as_special_ends_responses_and_is_not_shown(tmp_path):
+    made = PreTrainedTokenizerFast(
+        tokenizer_object=byte_level(["<s>", "</s>", "<pad>"], ["It is 42."]), eos_token="</s>", pad_token="<pad>"
+    )
+    made.add_tokens(["<|im_start|>", "<|im_end|>"])
+    tokenizer = models.load_tokenizer(save_tokenizer(tmp_path, CHATML, made))
+    ids = Encoder({"q": asked()}, tokenizer).response("It is 42.", True)
+    assert tokenizer.eos_token == tokenizer.convert_ids_to_tokens(ids[-1]) == "<|im_end|>"
+    assert prompts.said(tokenizer, ids, True) == "It is 42."
+
+
+def test_the_end_token_is_the_models_where_the_tokenizer_names_none(tmp_path):
+    save_tokenizer(tmp_path, eos_token=None)
+    save_settings(tmp_path, "config.json", model_type="qwen2", vocab_size=ROWS, eos_token_id=1)
+    assert models.load_tokenizer(tmp_path).eos_token == "</s>"
+
+
+MARKS = [("<think>", "</think>"), ("[THINK]", "[/THINK]"), ("<seed:think>", "</seed:think>")]
+MARKS += [("<thought>", "</thought>"), ("◁think▷", "◁/think▷"), ("<|START_THINKING|>", "<|END_THINKING|>")]
+
+
+@pytest.mark.parametrize("marks", MARKS)
+def test_marks_of_thinking_that_a_tokenizer_calls_special_stay_in_the_text(tmp_path, marks):
+    """What was thought before the limit is no answer."""
+    made = make_tokenizer()
+    made.add_tokens(list(marks), special_tokens=True)
+    tokenizer = models.load_tokenizer(save_tokenizer(tmp_path, CHATML, made))
+    for text, answer in ((f"{marks[0]}Is it\n#### 3", None), (f"{marks[0]}Is it 3?{marks[1]}It is 4.", "4")):
+        ids = Encoder({"q": asked()}, tokenizer).response(text, False)
+        assert ids[0] == tokenizer.convert_tokens_to_ids(marks[0])
+        assert prompts.said(tokenizer, ids, False) == text and extract(text, "math") == answer
+    again = models.load_tokenizer(save_tokenizer(tmp_path / "saved", CHATML, tokenizer))
+    assert prompts.said(again, ids, False) == text
+
+
+@pytest.mark.parametrize("marks", MARKS)
+def test_thinking_that_a_template_opens_by_any_mark_is_shown_and_closed(tmp_path, marks):
+    template = CHATML.replace("assistant\n'", f"assistant\n{marks[0]}\n'")
+    tokenizer = models.load_tokenizer(save_tokenizer(tmp_path, template))
+    encoder = Encoder({"q": asked()}, tokenizer)
+    assert encoder.opening == f"{marks[0]}\n"
+    answered, thought = (tokenizer.decode(encoder("q", t, True)) for t in ("It is 42.", f"{marks[0]}\nSo{marks[1]}4"))
+    assert answered.endswith(f"assistant\n{marks[0]}\n{marks[1]}\n\nIt is 42.<|im_end|>")
+    assert thought.endswith(f"assistant\n{marks[0]}\nSo{marks[1]}4<|im_end|>")
+
+
+def test_of_several_templates_the_default_one_is_asked_with_and_takes_settings(tmp_path):
+    made = make_tokenizer()
+    made.chat_template = {"default": QWEN3, "tool_use": CHATML}
+    made.save_pretrained(tmp_path)
+    options = {"chat_template_kwargs": {"enable_thinking": False}}
+    tokenizer = models.load_tokenizer(Model(model=str(tmp_path), **options))
+    assert tokenizer.decode(encode(tokenizer, asked())).endswith("assistant\n<think>\n\n</think>\n\n")
 
 
 def test_a_leaked_end_of_turn_ends_the_response():

@@ -8,10 +8,11 @@ import pytest
 import torch
 from conftest import refused
 from peft import LoraConfig, get_peft_model
+from safetensors.torch import load_file, save_file
 from tiny_models import make_model, make_tokenizer, save_settings
 from transformers import AutoModelForCausalLM, GenerationConfig
 
-from rdlib.engines import endings, models, scorers, stateful
+from rdlib.engines import endings, models, stateful
 from rdlib.engines.generation import Request
 from rdlib.engines.transformers_engine import TransformersEngine
 from rdlib.method import scoring
@@ -113,7 +114,49 @@ def test_what_one_architecture_can_be_told_is_its_own(tmp_path):
 def test_an_architecture_without_a_body_of_its_own_is_refused(tmp_path):
     make_model("ctrl", dff=48).save_pretrained(tmp_path)
     refused("no linear head", models.load_scorer, tmp_path, 2)
-    refused("its weights have no model.norm", scorers.require_body, ["score.weight", "model.norm"], "m")
+
+
+# ---- checkpoints
+
+
+RENAMED = [
+    ("layers.1.mlp.up_proj", None, "lack model.layers.1.mlp.up_proj.weight .1 missing in all."),
+    ("lm_head", None, "lack lm_head.weight"),
+    ("model.", "base_model.model.model.", "lack model.embed_tokens.weight .26 missing"),
+    ("", "_orig_mod.", "lack lm_head.weight .27 missing"),
+]
+
+
+@pytest.mark.parametrize(("part", "other", "said"), RENAMED)
+def test_weights_that_a_checkpoint_lacks_are_never_random(tmp_path, part, other, said):
+    """As those are that were saved in part, from a wrapper of torch.compile or PEFT, or without an output layer."""
+    make_model("qwen2").save_pretrained(tmp_path)
+    found = load_file(tmp_path / "model.safetensors")
+    kept = {n.replace(part, other, 1) if other else n: w for n, w in found.items() if other or part not in n}
+    save_file(kept, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    refused(said, models.load_causal_lm, tmp_path)
+    if part == "lm_head":
+        models.load_scorer(tmp_path, 2)  # which needs none
+    else:
+        refused("would be random", models.load_scorer, tmp_path, 2)
+
+
+def test_an_adapter_is_no_model(tmp_path):
+    make_model("qwen2").save_pretrained(tmp_path / "base")
+    base = models.load_causal_lm(tmp_path / "base")
+    get_peft_model(base, LoraConfig(task_type="CAUSAL_LM", target_modules=["q_proj"])).save_pretrained(tmp_path / "a")
+    for load in (models.load_config, models.load_causal_lm, models.load_scorer):
+        refused("is an adapter .PEFT., no whole model: merge it", load, tmp_path / "a")
+
+
+@pytest.mark.parametrize("kind", ["mixtral", "qwen3_moe"])
+def test_a_mixture_that_asks_for_its_routers_loss_is_sampled(tmp_path, kind):
+    """As checkpoints do that were trained with that loss; transformers cannot compute it beside a cache."""
+    make_model(kind, output_router_logits=True).save_pretrained(tmp_path)
+    model, tokenizer = models.load_causal_lm(tmp_path), make_tokenizer()
+    model.generation_config.eos_token_id = ENDS
+    groups = TransformersEngine(model, tokenizer, 8, 12).generate([Request(p, 1, 0.0) for p in PROMPTS], 0)
+    assert [group[0].tokens for group in groups] == [greedy(model, prompt, 12) for prompt in PROMPTS]
 
 
 # ---- ends

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import torch
 from scipy.stats import chisquare
-from tokenizers import Tokenizer
+from tokenizers import Tokenizer, decoders, normalizers
 from tokenizers.decoders import ByteLevel as ByteLevelDecoder
 from tokenizers.models import BPE
-from tokenizers.pre_tokenizers import ByteLevel
+from tokenizers.pre_tokenizers import ByteLevel, Metaspace
 from tokenizers.processors import TemplateProcessing
 from tokenizers.trainers import BpeTrainer
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
@@ -51,6 +51,8 @@ MORE = {
     "mamba": {"state_size": 4},
     "rwkv": {"attention_hidden_size": 32, "context_length": 128},
     "olmoe": {"num_experts": 2, "num_experts_per_tok": 1},
+    "qwen3_moe": {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16},
+    "mixtral": {"num_local_experts": 4, "num_experts_per_tok": 2},
     "gemma3_text": {"sliding_window": 8, "layer_types": ["sliding_attention", "full_attention"]},
     "gemma2": {"query_pre_attn_scalar": 8, "sliding_window": 8},
     "gemma4_text": {
@@ -101,6 +103,22 @@ def make_tokenizer(
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, bos_token="<s>", eos_token=eos, pad_token=pad, **extra)
     tokenizer.chat_template = template
     return tokenizer
+
+
+def sentencepiece_like(legacy: bool) -> PreTrainedTokenizerFast:
+    """A tokenizer as Llama 2's, TinyLlama's and Mistral's: a space before any text, or (`legacy`) before any part."""
+    core = Tokenizer(BPE(unk_token="<unk>"))
+    core.pre_tokenizer = Metaspace(prepend_scheme="first", split=True)
+    alphabet = [*map(chr, range(32, 127)), "\n", "é", "≠"]
+    core.train_from_iterator(
+        ["Yes, it is 42."], BpeTrainer(vocab_size=200, special_tokens=["<unk>", *SPECIAL], initial_alphabet=alphabet)
+    )
+    if legacy:
+        core.pre_tokenizer = None
+        core.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    core.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.Fuse(), decoders.Strip(" ", 1, 0)])
+    extra = {"additional_special_tokens": SPECIAL[3:], "unk_token": "<unk>", "pad_token": "<pad>"}
+    return PreTrainedTokenizerFast(tokenizer_object=core, bos_token="<s>", eos_token="</s>", **extra)
 
 
 def make_model(kind: str, **changes) -> PreTrainedModel:

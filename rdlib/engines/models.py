@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 from pathlib import Path
@@ -11,7 +12,6 @@ from safetensors import safe_open
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
-    AutoModelForSequenceClassification,
     AutoTokenizer,
     GenerationConfig,
     PreTrainedConfig,
@@ -59,16 +59,29 @@ def _prepared_tokenizer(source: Model | str | Path) -> tuple[PreTrainedTokenizer
     tokenizer = _load(AutoTokenizer, source, padding_side="left")
     tokenizer = probe.as_in_its_file(tokenizer, name, revision)
     tokenizer.init_kwargs.pop("local_files_only", None)  # HF_HUB_OFFLINE, which is no part of what a stage saves
+    probe.show_thinking(tokenizer)
+    if isinstance(tokenizer.chat_template, dict):  # several by name, of which the study asks with this one
+        tokenizer.chat_template = tokenizer.chat_template.get("default", tokenizer.chat_template)
     if isinstance(source, Model):
         probe.set_options(tokenizer, source)
-    if end := prompts.end_of_turn(tokenizer):
-        tokenizer.eos_token = end
-    if tokenizer.eos_token_id is None:
-        raise UserError(f"The tokenizer of {name} has no end token: set eos_token in its tokenizer_config.json.")
     size, ends = _size_and_ends(source)
+    _set_end(tokenizer, ends, name)
     if not padding.usable(tokenizer.pad_token, tokenizer, {tokenizer.eos_token_id, *ends}, size):
         tokenizer.pad_token = padding.spare(tokenizer, {tokenizer.eos_token_id, *ends}, size, name)
     return tokenizer, size
+
+
+def _set_end(tokenizer: PreTrainedTokenizerBase, ends: list[int], name: str) -> None:
+    """Give a tokenizer the end token of its template, or of the model's settings where it names none itself."""
+    if end := prompts.end_of_turn(tokenizer):
+        tokenizer.eos_token = end
+    elif tokenizer.eos_token_id is None and ends:
+        tokenizer.eos_token = tokenizer.convert_ids_to_tokens(ends[0])
+    if tokenizer.eos_token_id is None:
+        raise UserError(f"The tokenizer of {name} has no end token: set eos_token in its tokenizer_config.json.")
+    token = tokenizer.added_tokens_decoder.get(tokenizer.eos_token_id)
+    if token is not None and not token.special:
+        tokenizer.add_special_tokens({"eos_token": str(token)})  # which hides it in decoded texts
 
 
 def _size_and_ends(source: Model | str | Path) -> tuple[int | None, list[int]]:
@@ -134,13 +147,14 @@ def load_causal_lm(
     Of its generation settings the tokens alone are left.
     """
     held = _held_for(training) if training is not None else WEIGHTS | {"dtype": dtype_of(weights)}
-    model = _load(AutoModelForCausalLM, source, **held).eval()
+    model = _load_model(AutoModelForCausalLM, source, **held).eval()
     endings.settle(model)
     return model
 
 
 def load_config(source: Model | str | Path) -> PreTrainedConfig:
     """The configuration of a model, without its weights."""
+    require_whole(source)
     return _load(AutoConfig, source)
 
 
@@ -151,12 +165,7 @@ def load_scorer(
 
     The last token is the mask's, see `rdlib.engines.scorers`.
     """
-    kind = scorers.class_for(config_of(source))
-    if kind is AutoModelForSequenceClassification:
-        model = _load(kind, source, **_held_for(training), num_labels=1)
-    else:
-        model, report = _load(kind, source, **_held_for(training), num_labels=1, output_loading_info=True)
-        scorers.require_body(report["missing_keys"], _name(source))
+    model = _load_model(scorers.class_for(config_of(source)), source, **_held_for(training), num_labels=1)
     scorers.read_by_mask(model, _name(source))
     if pad_token_id is not None:
         model.config.pad_token_id = pad_token_id
@@ -181,6 +190,35 @@ def _name(source: Model | str | Path) -> str:
     return source.model if isinstance(source, Model) else str(source)
 
 
+def _load_model(kind, source: Model | str | Path, **options) -> PreTrainedModel:
+    """A model of a class, all of whose weights are in its files; of a scorer, those of its body.
+
+    (transformers fills what is missing with random numbers.)
+    """
+    require_whole(source)
+    model, report = _load(kind, source, **options, output_loading_info=True)
+    require_whole(source, model)
+    needed = "" if kind is AutoModelForCausalLM else f"{model.base_model_prefix}."
+    if missing := sorted(name for name in report["missing_keys"] if name.startswith(needed)):
+        raise UserError(
+            f"The weights of {_name(source)} lack {missing[0]} ({len(missing)} missing in all), which would be random: "
+            f"save the model whole, by save_pretrained, or take another one."
+        )
+    text = model.config.get_text_config(decoder=True)
+    if getattr(text, "output_router_logits", False):
+        text.output_router_logits = False  # no loss of the study has a router's part, and sampling fails with it
+    return model
+
+
+def require_whole(source: Model | str | Path, model: PreTrainedModel | None = None) -> None:
+    """UserError where a folder, or what was loaded as a `model`, is an adapter, put on its base by transformers."""
+    if getattr(model, "_hf_peft_config_loaded", False) or (Path(_name(source)) / "adapter_config.json").is_file():
+        raise UserError(
+            f"{_name(source)} is an adapter (PEFT), no whole model: merge it into its base (merge_and_unload), save "
+            f"that with its tokenizer, and name it in the profile."
+        )
+
+
 def _load(loader, source: Model | str | Path, **options):
     if isinstance(source, Model) and source.revision is not None:
         options["revision"] = source.revision
@@ -192,6 +230,27 @@ def _load(loader, source: Model | str | Path, **options):
             f"The model {_name(source)} cannot be loaded ({reason}): check the path or name in the profile; "
             f"a hub model needs a network, and a gated one a login."
         ) from None
+
+
+def check_files(source: Model) -> None:
+    """UserError where a model in a folder here lacks a file of its weights, or has one that was cut: by their headers.
+
+    Files of a model on the hub come whole or not at all.
+    """
+    folder = Path(source.model)
+    if not folder.is_dir():
+        return
+    index = folder / "model.safetensors.index.json"
+    parts = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values() if index.is_file() else ()
+    for name in sorted(set(parts)) or ["model.safetensors"]:
+        try:
+            with safe_open(folder / name, framework="pt"):
+                pass
+        except Exception as error:  # absent, cut, or of another format
+            raise UserError(
+                f"The weights of {source.model} cannot be read from {name} ({str(error)[:80]}): fetch or save them "
+                f"again, as .safetensors."
+            ) from None
 
 
 def parameter_count(source: str | Path) -> int:

@@ -17,6 +17,7 @@ from transformers.utils import cached_file
 from rdlib.errors import UserError
 from rdlib.settings import Model
 from rdlib.tasks import prompts, templates
+from rdlib.tasks.spoken import thought_end
 
 TEXT = "What is 7 * 6? Yes, it is 42.\n#### 42"
 CALLS = 4  # of a template, which may draw at random
@@ -76,6 +77,19 @@ def _differs(tokenizer: PreTrainedTokenizerBase, source: str, revision: str | No
         return True
 
 
+def show_thinking(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Have marks of thinking stay in decoded texts, also where a tokenizer calls them special.
+
+    Without them, what was thought would be read as the answer.
+    """
+    state = json.loads(tokenizer.backend_tokenizer.to_str())
+    marks = [token for token in state["added_tokens"] if token["special"] and thought_end(token["content"])]
+    if marks:
+        for token in marks:
+            token["special"] = False
+        tokenizer._tokenizer = Tokenizer.from_str(json.dumps(state))
+
+
 # ---- templates
 
 
@@ -109,6 +123,12 @@ def _check_template(tokenizer: PreTrainedTokenizerBase, source: str) -> None:
                 f"The chat template of {source} drops what the {lost[0]} says: give it a chat_template that takes a "
                 f"message's content as a text, or remove it and the model is asked in plain text."
             )
+
+
+def check_examples(tokenizer: PreTrainedTokenizerBase) -> None:
+    """UserError where the chat template refuses worked examples before a question, as in-context learning has them."""
+    if tokenizer.chat_template:
+        templates.rendered(tokenizer, [*ASKED, NEXT], add_generation_prompt=True)
 
 
 def _squeezed(text: str) -> str:

@@ -7,7 +7,7 @@ transformers has no such class for half of its causal architectures; these get o
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from copy import deepcopy
 from typing import Any
 
@@ -78,15 +78,6 @@ def read_by_mask(model: PreTrainedModel, source: str) -> PreTrainedModel:
         )
     model.__class__ = reading_by_mask(type(model))
     return model
-
-
-def require_body(missing: Collection[str], source: str) -> None:
-    """UserError where a class of ours did not find the weights of its body, by the names `missing`."""
-    if missing := sorted(set(missing) - {"score.weight"}):
-        raise UserError(
-            f"No reward model can be made of {source}: its weights have no {missing[0]}. Take a student of another "
-            f"architecture."
-        )
 
 
 def class_for(config: PreTrainedConfig | None) -> Any:

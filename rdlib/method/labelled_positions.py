@@ -23,7 +23,7 @@ def score_alone(model: PreTrainedModel) -> None:
     """Replace the fused forward that TRL has given `model`, which computes the same numbers within rounding.
 
     TRL's own stays for calls without labels, on devices with Triton, for heads that are more than a linear layer, for
-    models that change their logits after the head, for a router's loss, and for logits that fit into one tile.
+    models that change their logits after the head, and for logits that fit into one tile.
     """
     model = model.get_base_model() if hasattr(model, "get_base_model") else model
     forward_of_trl = model.forward
@@ -34,8 +34,7 @@ def score_alone(model: PreTrainedModel) -> None:
     def forward(self, *args, fused_lm_head: bool = False, labels: Tensor | None = None, **kwargs):
         """TRL's fused forward for `labels` [B, T], by labelled positions where that saves time; else TRL's own."""
         head = self.get_output_embeddings()
-        with_router = kwargs.get("output_router_logits")
-        if fused_lm_head and labels is not None and not with_router and _is_worth_it(head, labels):
+        if fused_lm_head and labels is not None and _is_worth_it(head, labels):
             states = self.base_model(*args, **kwargs | {"use_cache": False}).last_hidden_state
             return _output(states[:, :-1], head, labels[:, 1:])
         return forward_of_trl(*args, fused_lm_head=fused_lm_head, labels=labels, **kwargs)

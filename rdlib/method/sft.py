@@ -105,6 +105,7 @@ def configuration(stage, work: Path, learning_rate: float | None = None) -> SFTC
         **training.batch_arguments(stage.profile.training, settings.batch_size),
         learning_rate=learning_rate or of_method or settings.learning_rate,
         max_length=settings.max_length,
+        router_aux_loss_coef=training.ROUTER,
         dataset_kwargs={"skip_prepare_dataset": True},
         **training.stopping_arguments(stage.profile.stopping, "eval_agreement"),
         **training.common_arguments(stage, work),

@@ -44,6 +44,7 @@ CHECKPOINTS = "checkpoints"
 # The fused AdamW takes exact square roots. The plain one has them from MKL, whose last digit is the processor's own.
 OPTIMIZER = "adamw_torch_fused"
 SHARDED = (DistributedType.FSDP, DistributedType.DEEPSPEED)  # they split the optimizer, and keep its state themselves
+ROUTER = 0.0  # weight of a mixture's router in losses: none of the paper's has that term, which TRL's would add
 NON_REENTRANT = {"use_reentrant": False}  # the kind of gradient checkpointing that works with frozen inputs and DDP
 
 

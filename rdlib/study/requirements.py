@@ -14,6 +14,7 @@ PACKAGES = {name: (name, name) for name in ("tensorboard", "wandb", "trackio")}
 PACKAGES |= {"flash_attention_2": ("flash_attn", "flash-attn")}
 PACKAGES |= {"flash_attention_3": ("flash_attn_interface", "flash-attn-3")}
 TEXT_ALONE = ("openai", "replay")  # engines that give no token's probability, and nothing that could be trained
+UNREACHABLE = "We couldn't connect to"  # how transformers begins to say that a hub was not reached
 SCORED = ("05_reward_model", "06_ppo")
 TRAINED = ("03_sft_warmup", *SCORED, "13_baseline")
 SAMPLED = ("01_teacher_responses", "01_held_out", "04_student_responses", "07_evaluate", "13_judged_responses")
@@ -121,21 +122,27 @@ def check_models(stages: Iterable) -> None:
     """UserError for the first model that stages would fail with, by its small files: no weights are read.
 
     Configurations say whether a reward model can be made, PPO can compute the logits, adapters find their layers and
-    prompts have room; tokenizers are probed as they are when a stage loads them. Models whose files are not here are
-    left out: the stage that loads one says it better.
+    prompts have room; tokenizers are probed as they are when a stage loads them. Models on the hub that cannot be
+    reached from here are left out.
     """
     found = uses(stages)
     if not found:
         return
-    from rdlib.engines import models
+    from rdlib.engines import models, probe, stateful
 
     for name, used in found.items():
         model = models.resolve(used[0].profile.model_of(name), used[0].root)
-        if (config := models.config_of(model)) is not None:
-            _check_tokenizer(model, config)
+        if (config := _within_reach(models.load_config, model)) is not None:
+            tokenizer = _within_reach(models.load_tokenizer, model)
+            if tokenizer is not None and any(stage.method == "icl" for stage in used):
+                probe.check_examples(tokenizer)
+            if stateful.keeps_a_state(config):
+                stateful.say(config.model_type)
             for stage in used:
                 models.require_room(models.context(config), 1, stage.dataset_settings.max_tokens)
             students = [stage for stage in used if stage.student == name]
+            if students or model.engine == "transformers":
+                models.check_files(model)
             for problem in _problems(students, config, f"{name} ({config.model_type})"):
                 raise UserError(problem)
 
@@ -162,16 +169,14 @@ def _loads(stage, name: str) -> bool:
     return here and ((stage.name in SAMPLED and stage.student is None) or _distils(stage))
 
 
-def _check_tokenizer(model: Model, config) -> None:
-    from rdlib.engines import models, stateful
-
+def _within_reach(load, model: Model):
+    """What `load` makes of a model's small files; None where they are on a hub that cannot be reached from here."""
     try:
-        models.load_tokenizer(model)
+        return load(model)
     except UserError as error:
-        if not str(error).startswith("The model "):  # its files are not here
-            raise
-    if stateful.keeps_a_state(config):
-        stateful.say(config.model_type)
+        if UNREACHABLE in str(error):
+            return None
+        raise
 
 
 def _problems(stages: list, config, named: str) -> Iterator[str]:
@@ -179,7 +184,18 @@ def _problems(stages: list, config, named: str) -> Iterator[str]:
     from rdlib.engines import adapters, logits, scorers
 
     other = "of another architecture, such as Llama or Qwen2"
+    if stages and (reason := adapters.cannot_be_built(config)):
+        yield (
+            f"{stages[0].label}: transformers cannot build {named} ({reason}): correct its config.json, or take a "
+            f"student {other}."
+        )
     for stage in stages:
+        if stage.name in TRAINED and (kind := getattr(config, "quantization_config", None)):
+            method = kind.get("quant_method") if isinstance(kind, dict) else kind.quant_method
+            yield (
+                f"{stage.label}: {named} is quantized ({method}), and cannot be trained: take the student whose "
+                f"weights it was quantized from."
+            )
         if stage.name in SCORED and not scorers.can_be_made(config):
             yield (
                 f"{stage.label}: no reward model can be made of {named}, on whose body no linear head can be put: take "

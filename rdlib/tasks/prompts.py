@@ -26,7 +26,7 @@ import pandas as pd
 from rdlib.settings import Dataset
 from rdlib.tasks import templates
 from rdlib.tasks.questions import LETTERS
-from rdlib.tasks.spoken import THINK, thought_end
+from rdlib.tasks.spoken import opened_by, thought_end
 from rdlib.tasks.templates import tokens_of
 
 if TYPE_CHECKING:  # a notebook imports this module before it sets the environment up that transformers reads
@@ -159,13 +159,13 @@ def encode(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> list[int]:
     """Token ids of a prompt: through the chat template where the tokenizer has one, else as plain text.
 
     A BOS token is there exactly if the template writes it or, for plain text, the tokenizer adds it; never an end
-    token, which some tokenizers add to any text. UserError when the template refuses the messages.
+    token or separator, which some tokenizers add to any text. UserError when the template refuses the messages.
     """
     if tokenizer.chat_template:
         ids, header = render(tokenizer, prompt.chat, add_generation_prompt=True), templates.turn_of(tokenizer).header
         return ids + tokenizer(header, add_special_tokens=False)["input_ids"] if header else ids
-    ids = tokens_of(tokenizer, prompt.plain)
-    return ids[:-1] if ids[-1:] == [tokenizer.eos_token_id] else ids
+    ids, ends = tokens_of(tokenizer, prompt.plain), {*tokenizer.all_special_ids} - {tokenizer.unk_token_id}
+    return ids[:-1] if len(ids) > 1 and ids[-1] in ends else ids
 
 
 def stops(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> tuple[str, ...]:
@@ -178,7 +178,8 @@ def opening(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> str:
 
     It belongs to the response's text: without it, thinking that was cut off would look like an answer.
     """
-    return THINK if tokenizer.chat_template and templates.opens_thinking(tokenizer.decode(ids[-8:])) else ""
+    mark = opened_by(tokenizer.decode(ids[-24:])) if tokenizer.chat_template else ""
+    return f"{mark}\n" if mark else ""
 
 
 def said(tokenizer: PreTrainedTokenizerBase, tokens: list[int], finished: bool) -> str:
@@ -230,6 +231,7 @@ class Encoder:
 
     def __init__(self, prompts: dict[str, Prompt], tokenizer: PreTrainedTokenizerBase):
         self.tokenizer, self.joint = tokenizer, joint(tokenizer)
+        self.anchor = templates.anchor_of(tokenizer) if tokenizer.chat_template else ""
         self.prompts = {key: encode(tokenizer, prompt) for key, prompt in prompts.items()}
         self.opening = opening(tokenizer, next(iter(self.prompts.values()), []))
 
@@ -240,9 +242,17 @@ class Encoder:
         its end is left out.
         """
         text, leaked = templates.own_words(text)
-        lead, text = self._lead(text)
-        ids = tokens_of(self.tokenizer, text, lead, add_special_tokens=False)
+        ids = self._tokens(*self._lead(text))
         return ids + ([self.tokenizer.eos_token_id] if finished or leaked else [])
+
+    def _tokens(self, lead: str, text: str) -> list[int]:
+        """Token ids of lead and text as they are behind the prompt."""
+        if self.anchor:
+            start = self.tokenizer(self.anchor, add_special_tokens=False)["input_ids"]
+            ids = tokens_of(self.tokenizer, text, self.anchor + lead, add_special_tokens=False)
+            if ids[: len(start)] == start:
+                return ids[len(start) :]
+        return tokens_of(self.tokenizer, text, lead, add_special_tokens=False)
 
     def _lead(self, text: str) -> tuple[str, str]:
         """What stands before a response, and the response without what the lead or the prompt says already."""

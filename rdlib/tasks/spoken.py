@@ -26,6 +26,7 @@ _CLOSES = (
     r"|<\|channel\|>final(?:<\|message\|>)?"
 )
 _MARKS = re.compile(f"(?=[<[◁])(?:({_OPENS})|{_CLOSES})", re.IGNORECASE)
+_OPENED = re.compile(rf"(?!<\|channel)(?:{_OPENS})$", re.IGNORECASE)
 _BOX = re.compile(r"<\|(?:(begin)|end)_of_box\|>")  # GLM's
 _END = re.compile(
     r"<(?:\|(?:eot_id|im_end|endoftext|end_of_text|end|return|eom_id)\||/s|eos|EOS|end_of_turn|｜end▁of▁sentence｜)>"
@@ -45,6 +46,20 @@ def spoken(text: str) -> str:
     if text.startswith("analysis") and text[8:9].isalpha():  # gpt-oss, its special tokens left out
         return text.rpartition("assistantfinal")[2] if "assistantfinal" in text else ""
     return text
+
+
+def opened_by(prompt: str) -> str:
+    """The mark by which a prompt's end opens the thinking, "" where it does not."""
+    found = _OPENED.search(prompt.rstrip())
+    return found[0] if found else ""
+
+
+def closing_of(mark: str) -> str:
+    """The mark that closes the thinking which `mark` opens."""
+    for word, other in (("START", "END"), ("begin", "end")):
+        if word in mark:
+            return mark.replace(word, other)
+    return re.sub(r"^\W+", lambda start: f"{start[0]}/", mark)
 
 
 def with_openings(texts: list[str], finished: list[bool]) -> list[str]:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, TypeVar
 from weakref import WeakKeyDictionary
 
 from rdlib.errors import UserError
-from rdlib.tasks.spoken import spoken, thought_end
+from rdlib.tasks.spoken import closing_of, opened_by, spoken, thought_end
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -27,7 +27,6 @@ Messages = list[dict[str, str]]
 # What a template gets that asks for today's date: Llama 3's own default, so that every day has the same prompts
 TODAY = datetime(2024, 7, 26)
 PROBE = ("Is it 2?", "Yes, it is 2.")
-CLOSING = "</think>\n\n"  # of thinking that a template opens and never shows closed
 PLANT = 0xF0000  # first private character of Unicode's plane 15: stands for a control token while a template is filled
 
 
@@ -158,14 +157,33 @@ def turn_of(tokenizer: PreTrainedTokenizerBase) -> Turn:
     prompt = rendered(tokenizer, asked, add_generation_prompt=True)
     before, _, behind = rendered(tokenizer, [*asked, {"role": "assistant", "content": answer}]).rpartition(answer)
     lead = before.removeprefix(prompt) if before.startswith(prompt) else ""
-    if not lead.strip() and opens_thinking(prompt):
-        lead = CLOSING
+    if not lead.strip() and (mark := opened_by(prompt)):
+        lead = f"{closing_of(mark)}\n\n"  # of thinking that the template opens and never shows closed
     bare = prompt == rendered(tokenizer, asked) and control_tokens(tokenizer) and control_tokens(tokenizer).search(lead)
     header, lead = (lead, "") if bare else ("", lead)
     first = tokenizer(behind.lstrip(), add_special_tokens=False)["input_ids"][:1] if behind.strip() else []
     added = tokenizer.added_tokens_decoder
-    ends = bool(first) and first[0] in added and added[first[0]].special
+    ends = bool(first) and first[0] in added and control_tokens(tokenizer).fullmatch(str(added[first[0]]))
     return Turn(lead, str(added[first[0]]) if ends else None, header)
+
+
+@kept_with_tokenizer
+def anchor_of(tokenizer: PreTrainedTokenizerBase) -> str:
+    """The end of a chat's prompt, from its last control token on, if an answer has other tokens behind it than alone.
+
+    Tokenizers in the manner of sentencepiece put a space before any text: alone, "Yes" is "▁Yes". "" of all others.
+    """
+    question, answer = PROBE
+    prompt = rendered(tokenizer, [{"role": "user", "content": question}], add_generation_prompt=True)
+    turn, pattern = turn_of(tokenizer), control_tokens(tokenizer)
+    end = (prompt + turn.header).rpartition(question)[2]
+    marks = list(pattern.finditer(end)) if pattern else []
+    anchor = end[marks[-1].start() :] if marks else end
+    behind, start, alone = (
+        tokenizer(text, add_special_tokens=False)["input_ids"]
+        for text in (anchor + turn.lead + answer, anchor, turn.lead + answer)
+    )
+    return "" if behind == start + alone else anchor
 
 
 @kept_with_tokenizer
@@ -173,8 +191,3 @@ def lead_tokens(tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """Token ids of a turn's lead, where it holds control tokens."""
     lead, pattern = turn_of(tokenizer).lead, control_tokens(tokenizer)
     return tokenizer(lead, add_special_tokens=False)["input_ids"] if pattern and pattern.search(lead) else []
-
-
-def opens_thinking(prompt: str) -> bool:
-    """Whether a prompt's text ends in the mark that opens the thinking."""
-    return prompt.rstrip().endswith("<think>")
