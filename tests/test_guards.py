@@ -4,7 +4,7 @@ tests/golden/guards.json was written by commit 4caf73a: a hash of every file of 
 seed 0, and the start of each stage's recipe, which decides its key together with its inputs. Recipes
 were written again where code or settings grew while bytes stayed (tests/golden/portable.json): controls of the reward
 (05, 06, 13_baseline), perturbed validation questions (00, 07), ids of recordings (01, 04), the words of error messages
-(all).
+(all), checkpoints that lack weights, mixtures of experts, and first tokens of more tokenizers (all with a model).
 """
 
 import hashlib
