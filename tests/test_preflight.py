@@ -98,7 +98,8 @@ def test_what_a_configuration_tells_is_said_before_the_first_notebook(plain, tmp
         check(root, "sft")
 
 
-FILES = ["adapter", "bin", "shard", "cut"]
+FILES = {"adapter": "is an adapter", "gguf": "is a file, where a model is a folder"}
+FILES |= dict.fromkeys(["bin", "shard", "cut"], "cannot be read from model")
 
 
 @pytest.mark.parametrize("files", FILES)
@@ -113,9 +114,12 @@ def test_files_of_weights_that_are_not_there_are_said_before_the_first_notebook(
     elif files == "shard":
         models.load_causal_lm(folder).save_pretrained(folder, max_shard_size="20KB")
         sorted(folder.glob("model-*.safetensors"))[-1].unlink()
+    elif files == "gguf":
+        folder.rename(root / "folder")
+        folder.write_bytes(b"GGUF")
     else:
         whole.write_bytes(whole.read_bytes()[:-100])
-    with pytest.raises(UserError, match="is an adapter" if files == "adapter" else "cannot be read from model"):
+    with pytest.raises(UserError, match=FILES[files]):
         check(root, "sft")
 
 

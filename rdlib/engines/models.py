@@ -232,12 +232,17 @@ def _load(loader, source: Model | str | Path, **options):
         ) from None
 
 
-def check_files(source: Model) -> None:
-    """UserError where a model in a folder here lacks a file of its weights, or has one that was cut: by their headers.
+def check_files(source: Model, root: Path) -> None:
+    """UserError where a model in a folder below `root` lacks a file of its weights, or has one that was cut.
 
-    Files of a model on the hub come whole or not at all.
+    Headers tell. A single file, such as a GGUF, is refused too. Files of a model on the hub come whole or not at all.
     """
-    folder = Path(source.model)
+    folder = root / source.model
+    if folder.is_file():
+        raise UserError(
+            f"{source.model} is a file, where a model is a folder with config.json and .safetensors: convert it, or "
+            f"have a server answer with it (docs/servers/llama_cpp.md)."
+        )
     if not folder.is_dir():
         return
     index = folder / "model.safetensors.index.json"

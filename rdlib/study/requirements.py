@@ -132,6 +132,9 @@ def check_models(stages: Iterable) -> None:
 
     for name, used in found.items():
         model = models.resolve(used[0].profile.model_of(name), used[0].root)
+        students = [stage for stage in used if stage.student == name]
+        if students or model.engine == "transformers":
+            models.check_files(model, used[0].root)
         if (config := _within_reach(models.load_config, model)) is not None:
             tokenizer = _within_reach(models.load_tokenizer, model)
             if tokenizer is not None and any(stage.method == "icl" for stage in used):
@@ -140,9 +143,6 @@ def check_models(stages: Iterable) -> None:
                 stateful.say(config.model_type)
             for stage in used:
                 models.require_room(models.context(config), 1, stage.dataset_settings.max_tokens)
-            students = [stage for stage in used if stage.student == name]
-            if students or model.engine == "transformers":
-                models.check_files(model)
             for problem in _problems(students, config, f"{name} ({config.model_type})"):
                 raise UserError(problem)
 
