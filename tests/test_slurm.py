@@ -279,14 +279,18 @@ def test_an_interrupt_cancels_the_jobs_in_slurm(jobs, tmp_path, slurm, interrupt
     assert (tmp_path / "cancelled").read_text() == "7\n"
 
 
-def test_sigterm_reaches_snakemake_as_ctrl_c_does(jobs, tmp_path, interruptible):
+@pytest.mark.parametrize("handler", [signal.default_int_handler, signal.SIG_IGN], ids=["terminal", "background"])
+def test_sigterm_reaches_snakemake_as_ctrl_c_does(jobs, tmp_path, interruptible, handler):
     """A container's end sends it to the study alone; at SIGTERM Snakemake would wait for its jobs."""
+    signal.signal(signal.SIGINT, handler)
     code = (
         "import os, signal, time\n"
         "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
-        f"signal.signal(signal.SIGINT, lambda *_: (open({str(tmp_path / 'ended')!r}, 'w'), os._exit(1)))\n"
         "os.kill(os.getppid(), signal.SIGTERM)\n"
-        "time.sleep(60)"
+        "try:\n"
+        "    time.sleep(20)\n"
+        "except KeyboardInterrupt:\n"
+        f"    open({str(tmp_path / 'ended')!r}, 'w')"
     )
     with pytest.raises(KeyboardInterrupt, match="Interrupted: what was finished is kept"):
         follow(jobs, tmp_path, code)

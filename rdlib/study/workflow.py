@@ -106,11 +106,10 @@ def follow(
     for job in jobs:  # so that no message of an earlier failure is taken for a new one
         job.executed.with_suffix(".error").unlink(missing_ok=True)
     path, lines = runs / "snakemake.log", []
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     with (
         path.open("a", buffering=1) as log,
         tqdm(total=len(jobs), initial=done, desc="study", unit="job", smoothing=0.05) as bar,
-        subprocess.Popen(words, env=os.environ | extra, pass_fds=[lock], **pipes) as process,
+        _start(words, env=os.environ | extra, pass_fds=[lock]) as process,
     ):
         signal.signal(signal.SIGTERM, lambda *_: _interrupt(process))
         if placed:
@@ -133,6 +132,15 @@ def follow(
         tail = path.read_text().strip().splitlines()[-1]
         raise UserError(f"Snakemake stopped ({tail}); its log is {os.path.relpath(path, ROOT)}.")
     return failed
+
+
+def _start(words: list[str], **options: Any) -> subprocess.Popen:
+    """A process that SIGINT ends, also where this one ignores it, as a shell has its background jobs do."""
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **options)
+    finally:
+        signal.signal(signal.SIGINT, handler)
 
 
 def _interrupt(process: subprocess.Popen) -> None:
