@@ -22,6 +22,7 @@ from rdlib.study.stage import Stage
 from rdlib.tasks import prompts
 from rdlib.tasks.answers import extract
 from rdlib.tasks.questions import read_questions
+from rdlib.tasks.spoken import THINK
 
 MATH = Dataset(source="questions", answer="math", path="q.jsonl", train=12, validation=4, test=4, max_tokens=40)
 SAID = "So.\n#### {}"
@@ -171,7 +172,7 @@ def test_the_chain_with_other_students_and_ppo_scores_whole_turns(tmp_path, monk
         assert len(answers) == 4 and answers["answer"].notna().any()
     warm = stage_of(root, "04_student_responses").table("responses")
     assert warm["answer"].notna().mean() > 0.5
-    assert warm["text"].str.startswith(prompts.THINK).all() == (template == THINKING)
+    assert warm["text"].str.startswith(THINK).all() == (template == THINKING)
     tokenizer = models.load_tokenizer(root / "student")
     end, before = tokenizer.eos_token_id, 2 if template == LLAMA_3 else 1  # of the prompt's own turns
     assert tokenizer.eos_token == "<|im_end|>" and any(ids.count(end) > before for ids, _ in seen)

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pandas as pd
 import pytest
+import transformers
 from conftest import refused, stage_in
 
 from rdlib.engines import generation, models
@@ -110,8 +111,8 @@ LOADERS = {
 
 @pytest.mark.parametrize("auto", LOADERS)
 def test_the_hub_is_asked_for_the_revision(auto, monkeypatch):
-    asked = []
-    monkeypatch.setattr(getattr(models, auto), "from_pretrained", lambda *a, **kw: asked.append((*a, kw)) or 1 / 0)
+    asked, loader = [], getattr(transformers, auto)
+    monkeypatch.setattr(loader, "from_pretrained", lambda *a, **kw: asked.append((*a, kw)) or 1 / 0)
     refused("The model org/model cannot be loaded", lambda: LOADERS[auto](Model(model="org/model", revision="abc")))
     assert asked[0][0] == "org/model" and asked[0][1]["revision"] == "abc"
 

@@ -286,8 +286,8 @@ def test_sigterm_reaches_snakemake_as_ctrl_c_does(jobs, tmp_path, interruptible,
     code = (
         "import os, signal, time\n"
         "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
-        "os.kill(os.getppid(), signal.SIGTERM)\n"
         "try:\n"
+        "    os.kill(os.getppid(), signal.SIGTERM)\n"
         "    time.sleep(20)\n"
         "except KeyboardInterrupt:\n"
         f"    open({str(tmp_path / 'ended')!r}, 'w')"

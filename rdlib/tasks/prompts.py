@@ -246,7 +246,7 @@ class Encoder:
         return ids + ([self.tokenizer.eos_token_id] if finished or leaked else [])
 
     def _tokens(self, lead: str, text: str) -> list[int]:
-        """Token ids of lead and text as they are behind the prompt."""
+        """Token ids of lead and text as they are after the prompt."""
         if self.anchor:
             start = self.tokenizer(self.anchor, add_special_tokens=False)["input_ids"]
             ids = tokens_of(self.tokenizer, text, self.anchor + lead, add_special_tokens=False)

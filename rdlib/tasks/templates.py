@@ -169,7 +169,7 @@ def turn_of(tokenizer: PreTrainedTokenizerBase) -> Turn:
 
 @kept_with_tokenizer
 def anchor_of(tokenizer: PreTrainedTokenizerBase) -> str:
-    """The end of a chat's prompt, from its last control token on, if an answer has other tokens behind it than alone.
+    """The end of a chat's prompt, from its last control token on, if an answer has other tokens after it than alone.
 
     Tokenizers in the manner of sentencepiece put a space before any text: alone, "Yes" is "▁Yes". "" of all others.
     """
