@@ -9,12 +9,15 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import long_tables
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
 import yaml
 from conftest import PARAMS, REPOSITORY, make_root, patch_root, tiny_settings
 from excerpts import excerpt, own_questions
+from matplotlib.colors import to_rgb
+from PIL import Image
 
 from rdlib.__main__ import main
 from rdlib.errors import UserError
@@ -213,6 +216,21 @@ def test_a_method_has_one_colour_and_marker_and_none_shares_it():
 
 
 # ---- tables of curves and counts, by hand
+
+
+def test_a_picture_of_few_colours_keeps_those_of_methods_and_its_size(tmp_path):
+    """Overlaps of lines and areas have thousands of colours, of which a palette has room for 256."""
+    colours = [one.color for one in looks.METHODS.values()]
+    figure, ax = plt.subplots(figsize=(4, 3), dpi=100)
+    for i, colour in enumerate(colours):
+        ax.bar(i, 1, color=colour)
+        for height in range(8):
+            ax.fill_between([0, len(colours)], -1, -height / 8, color=colour, alpha=0.1 + height / 20)
+    _, png = gallery.save(figure, tmp_path / "figure")
+    picture = Image.open(png)
+    assert picture.mode == "P" and picture.size == (400, 300) and round(picture.info["dpi"][0]) == 100
+    found = {colour for _, colour in picture.convert("RGB").getcolors()}
+    assert {tuple(round(255 * part) for part in to_rgb(colour)) for colour in colours} <= found
 
 
 def test_votes_are_counted_over_both_splits_and_once_a_question():

@@ -204,7 +204,7 @@ def save(figure: Figure, stem: Path) -> list[Path]:
 
 
 def _with_palette(content: io.BytesIO) -> bytes:
-    """A PNG in 256 colours, a third of its size: figures have few more, in the edges of their letters."""
+    """A PNG in 256 colours, a third of its size: frequent ones stay, those of edges and overlaps go to the nearest."""
     picture, small = Image.open(content), io.BytesIO()
     flat = picture.convert("RGB").quantize(256, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
     flat.save(small, "PNG", optimize=True, dpi=picture.info["dpi"])
